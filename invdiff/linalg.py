@@ -1,0 +1,99 @@
+r"""Linear algebra per item: inner products, conjugate gradients, small systems, Jacobian products.
+
+Data are ``(B, *event)`` and nothing here mixes the items of a batch: every reduction runs over ``flatten(1)``, every
+solve stops item by item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+__all__ = ["conjugate_gradients", "dense_matrix", "dot", "linear_adjoint", "norm", "over_items", "positive_solve"]
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Return the inner product of each item of ``a`` with that of ``b``, shape ``(B,)``."""
+    return (a * b).flatten(1).sum(1)
+
+
+def norm(a: Tensor) -> Tensor:
+    """Return the Euclidean norm of each item, shape ``(B,)``."""
+    return a.flatten(1).norm(dim=1)
+
+
+def over_items(values: Tensor, like: Tensor) -> Tensor:
+    """Reshape ``values`` of shape ``(B,)`` so that it broadcasts against ``like`` of shape ``(B, *event)``."""
+    return values.reshape(-1, *(1,) * (like.ndim - 1))
+
+
+def conjugate_gradients(
+    product: Callable[[Tensor], Tensor], b: Tensor, *, rtol: float = 1e-6, max_iterations: int = 1000
+) -> Tensor:
+    r"""Solve :math:`M v = b` for a symmetric positive semi-definite :math:`M`, each item by itself.
+
+    An item stops at :math:`\|b - M v\| \le \text{rtol}\, \|b\|`, or when a direction has no positive curvature (a learned
+    Jacobian need not be positive). From then on it is left as it is, while the others go on. Started at zero,
+    so for a singular but consistent system the result is the solution of least norm.
+
+    Args:
+        product: :math:`v \mapsto M v` on ``(B, *event)``.
+        b: Right-hand sides, ``(B, *event)``.
+        rtol: Residual to reach, relative to that of each item.
+        max_iterations: Products at most.
+    """
+    v, r = torch.zeros_like(b), b
+    p, rr = r, dot(r, r)
+    target = rtol**2 * rr
+    going = rr > target
+    for _ in range(max_iterations):
+        if not going.any():
+            break
+        m_p = product(p)
+        curvature = dot(p, m_p)
+        going = going & (curvature > 0)
+        # Where an item has stopped its step is zero: it no longer depends on how long its neighbours run.
+        step = over_items(torch.where(going, rr / torch.where(going, curvature, 1), 0), b)
+        v, r = v + step * p, r - step * m_p
+        rr_new = dot(r, r)
+        p = torch.where(over_items(going, b), r + over_items(rr_new / torch.where(rr > 0, rr, 1), b) * p, p)
+        rr = torch.where(going, rr_new, rr)
+        going = going & (rr > target)
+    return v
+
+
+def positive_solve(matrix: Tensor, b: Tensor, *, floor: Tensor | float) -> Tensor:
+    r"""Solve small systems :math:`M v = b` after lifting the eigenvalues of :math:`M` to at least ``floor`` :math:`> 0`.
+
+    Args:
+        matrix: ``(B, d, d)``; its symmetric part is used.
+        b: ``(B, d)``.
+        floor: Smallest eigenvalue allowed.
+    """
+    values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
+    coefficients = vectors.mT @ b.unsqueeze(-1) / values.clamp(min=floor).unsqueeze(-1)
+    return (vectors @ coefficients).squeeze(-1)
+
+
+def dense_matrix(
+    product: Callable[[Tensor], Tensor], shape: tuple[int, ...], *, dtype: torch.dtype, device: torch.device, chunk: int = 256
+) -> Tensor:
+    """Return the matrix of a linear map by applying it to every unit vector of ``shape``: ``(outputs, inputs)``."""
+    count = torch.Size(shape).numel()
+    columns = []
+    for start in range(0, count, chunk):
+        rows = torch.arange(start, min(start + chunk, count), device=device)
+        basis = torch.zeros(len(rows), count, dtype=dtype, device=device)
+        basis[torch.arange(len(rows), device=device), rows] = 1
+        columns.append(product(basis.reshape(-1, *shape)).flatten(1))
+    return torch.cat(columns).mT.contiguous()
+
+
+def linear_adjoint(function: Callable[[Tensor], Tensor], y: Tensor, in_shape: tuple[int, ...]) -> Tensor:
+    """Apply the adjoint of a linear ``function`` to ``y`` of shape ``(B, *out)`` by automatic differentiation."""
+    with torch.enable_grad():
+        x = torch.zeros(y.shape[0], *in_shape, dtype=y.dtype, device=y.device, requires_grad=True)
+        (gradient,) = torch.autograd.grad(function(x), x, y)
+    return gradient

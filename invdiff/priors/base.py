@@ -1,0 +1,58 @@
+"""The one interface of a prior: a denoiser at every time of a schedule."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from invdiff.linalg import over_items
+from invdiff.schedules import Schedule
+
+__all__ = ["ScoreModel"]
+
+
+class ScoreModel(ABC):
+    r"""A prior :math:`p(x_0)`, known through its denoiser along :math:`x_t = \alpha_t x_0 + \sigma_t \varepsilon`.
+
+    Attributes:
+        schedule: :math:`t \mapsto (\alpha_t, \sigma_t)`.
+        event_shape: Shape of one item without the batch axis; an axis of any size is ``None``, and so is the whole
+            where even the number of axes is free.
+    """
+
+    schedule: Schedule
+    event_shape: tuple[int | None, ...] | None = None
+
+    @abstractmethod
+    def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Return :math:`E[x_0 | x_t]`, differentiable in ``x_t``.
+
+        Args:
+            x_t: Noisy items, ``(B, *event)``.
+            t: Time, a scalar or one per item ``(B,)``.
+        """
+
+    @final
+    def score(self, x_t: Tensor, t: Tensor) -> Tensor:
+        r"""Return :math:`\nabla \log p_t(x_t) = (\alpha_t E[x_0 | x_t] - x_t) / \sigma_t^2`."""
+        alpha_t, sigma_t = self.levels(t, x_t)
+        return (alpha_t * self.denoise(x_t, t) - x_t) / sigma_t**2
+
+    @final
+    def levels(self, t: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Return :math:`(\alpha_t, \sigma_t)` in the dtype of ``like``, shaped to multiply it."""
+        alpha_t, sigma_t = (level.to(like) for level in self.schedule(t))
+        if alpha_t.ndim == 0:
+            return alpha_t, sigma_t
+        return over_items(alpha_t, like), over_items(sigma_t, like)
+
+    def to(self, device: torch.device | str | None = None) -> ScoreModel:
+        """Return the prior on ``device``; its numbers keep their precision."""
+        return self
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a report should say about this prior."""
+        return {"prior": type(self).__name__, "schedule": type(self.schedule).__name__}

@@ -1,0 +1,62 @@
+"""Random numbers that belong to an item, not to the batch it happens to run in.
+
+Every posterior sample has a generator of its own, seeded by ``(seed, purpose, item, sample)``. What it draws does not
+depend on batch mates, on the chunk size, on the order of work, or on a resumed run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["Streams", "generator"]
+
+PURPOSES = ("sample", "measure", "prior")
+BLOCK = 4096  # Numbers drawn at once; small events share a call, large ones have calls of their own.
+
+
+def generator(seed: int, purpose: str, item: int, sample: int, *, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return the generator of one sample of one item.
+
+    Args:
+        seed: Any non-negative integer; 0 is a seed like any other.
+        purpose: One of ``PURPOSES``, so that the noise of a measurement and that of a sampler run with the same seed differ.
+        item: Index of the measurement in the batch.
+        sample: Index of the sample of that measurement.
+        device: Where the numbers are drawn.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed must be a non-negative integer, got {seed!r}.")
+    key = np.random.SeedSequence(int(seed), spawn_key=(PURPOSES.index(purpose), item, sample))
+    return torch.Generator(device).manual_seed(int(key.generate_state(1, np.uint64)[0]) >> 1)
+
+
+class Streams:
+    """One generator for each row of a batch: ``streams.normal(shape)`` draws the next noise of every row.
+
+    Args:
+        generators: One per row.
+    """
+
+    def __init__(self, generators: Sequence[torch.Generator]) -> None:
+        self.generators = list(generators)
+        self._ahead: Tensor | None = None  # (rows, draws, *event): noise drawn for the coming calls
+
+    def normal(self, event: Sequence[int], *, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return standard normal noise of shape ``(rows, *event)``, the next of each row's stream.
+
+        The shape and dtype must stay the same from call to call within one run.
+        """
+        if self._ahead is None or self._ahead.shape[1] == 0:
+            draws = max(1, BLOCK // max(1, torch.Size(event).numel()))
+            device = self.generators[0].device
+            self._ahead = torch.stack(
+                [torch.randn(draws, *event, generator=g, dtype=dtype, device=device) for g in self.generators]
+            )
+        noise, self._ahead = self._ahead[:, 0], self._ahead[:, 1:]
+        if noise.shape[1:] != torch.Size(event) or noise.dtype != dtype:
+            raise ValueError(f"Streams: drew {tuple(noise.shape[1:])} {noise.dtype} before, asked for {tuple(event)} {dtype}.")
+        return noise
