@@ -1,0 +1,41 @@
+"""Zero-shot posterior sampling for inverse problems with diffusion priors.
+
+>>> import invdiff
+>>> invdiff.__version__
+'0.1.0'
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from invdiff import diagnostics, metrics, operators, priors, problems, samplers, schedules
+    from invdiff.posterior import DivergenceError, Posterior, PosteriorSampler
+    from invdiff.priors import load_prior
+
+__version__ = "0.1.0"
+
+# Names are loaded on first use: the command line answers --help without importing torch.
+_MODULES = {"guidance", "metrics", "operators", "posterior", "priors", "problems", "samplers", "schedules"}
+_NAMES = {
+    "DivergenceError": "invdiff.samplers",
+    "Posterior": "invdiff.posterior",
+    "PosteriorSampler": "invdiff.posterior",
+    "load_prior": "invdiff.priors",
+}
+
+__all__ = ["DivergenceError", "Posterior", "PosteriorSampler", "load_prior", *sorted(_MODULES)]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"invdiff.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
+    raise AttributeError(f"module 'invdiff' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -11,7 +11,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["conjugate_gradients", "dense_matrix", "dot", "linear_adjoint", "norm", "over_items", "positive_solve"]
+__all__ = [
+    "conjugate_gradients",
+    "dense_matrix",
+    "dot",
+    "largest_singular_value",
+    "linear_adjoint",
+    "norm",
+    "over_items",
+    "positive_solve",
+]
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
@@ -30,7 +39,12 @@ def over_items(values: Tensor, like: Tensor) -> Tensor:
 
 
 def conjugate_gradients(
-    product: Callable[[Tensor], Tensor], b: Tensor, *, rtol: float = 1e-6, max_iterations: int = 1000
+    product: Callable[[Tensor], Tensor],
+    b: Tensor,
+    *,
+    rtol: float = 1e-6,
+    max_iterations: int = 1000,
+    on_step: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
     r"""Solve :math:`M v = b` for a symmetric positive semi-definite :math:`M`, each item by itself.
 
@@ -43,6 +57,8 @@ def conjugate_gradients(
         b: Right-hand sides, ``(B, *event)``.
         rtol: Residual to reach, relative to that of each item.
         max_iterations: Products at most.
+        on_step: Called after each product with the step lengths, shaped to multiply ``b``: whoever keeps a by-product
+            :math:`L p` of the product with each direction can add up :math:`L v` without another one.
     """
     v, r = torch.zeros_like(b), b
     p, rr = r, dot(r, r)
@@ -57,6 +73,8 @@ def conjugate_gradients(
         # Where an item has stopped its step is zero: it no longer depends on how long its neighbours run.
         step = over_items(torch.where(going, rr / torch.where(going, curvature, 1), 0), b)
         v, r = v + step * p, r - step * m_p
+        if on_step is not None:
+            on_step(step)
         rr_new = dot(r, r)
         p = torch.where(over_items(going, b), r + over_items(rr_new / torch.where(rr > 0, rr, 1), b) * p, p)
         rr = torch.where(going, rr_new, rr)
@@ -93,7 +111,21 @@ def dense_matrix(
 
 def linear_adjoint(function: Callable[[Tensor], Tensor], y: Tensor, in_shape: tuple[int, ...]) -> Tensor:
     """Apply the adjoint of a linear ``function`` to ``y`` of shape ``(B, *out)`` by automatic differentiation."""
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():  # Samplers without gradients run in inference mode.
         x = torch.zeros(y.shape[0], *in_shape, dtype=y.dtype, device=y.device, requires_grad=True)
         (gradient,) = torch.autograd.grad(function(x), x, y)
     return gradient
+
+
+def largest_singular_value(
+    forward: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor], in_shape: tuple[int, ...], *, iterations: int = 30
+) -> float:
+    """Return the norm of a linear map by power iteration from a fixed start: a lower bound, a few percent off at worst."""
+    x = torch.randn(1, *in_shape, generator=torch.Generator().manual_seed(0))
+    value = 0.0
+    for _ in range(iterations):
+        x = adjoint(forward(x / norm(x)))
+        value = float(norm(x)) ** 0.5
+        if value == 0:
+            raise ValueError("The operator maps everything to zero: there is nothing to learn from the measurement.")
+    return value

@@ -171,7 +171,8 @@ class Cosine(Schedule):
     def inverse(self, ratio: Tensor) -> Tensor:
         # sin^2(u) = 1 - cos^2(u_0) / (1 + ratio^2), written so that small ratios keep their digits.
         sin_u = ((ratio**2 + math.sin(self.u_0) ** 2) / (1 + ratio**2)).sqrt()
-        return torch.asin(sin_u) * 2 / math.pi * (1 + self.offset) - self.offset
+        t = torch.asin(sin_u) * 2 / math.pi * (1 + self.offset) - self.offset
+        return torch.where(ratio > 0, t, 0)  # without the rounding of the sine and its inverse
 
 
 class VE(Schedule):

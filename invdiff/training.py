@@ -29,7 +29,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from invdiff.priors.bundled import save_prior
+from invdiff.priors.files import save_prior
 from invdiff.priors.network import edm_denoise
 from invdiff.priors.unet import UNet
 

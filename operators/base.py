@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -43,13 +44,18 @@ class Operator(ABC):
 
     @classmethod
     @abstractmethod
-    def examples(cls) -> list[Self]:
+    def examples(cls) -> Sequence[Self]:
         """Return small instances, one per distinct code path: what the shared tests run over."""
 
     @property
     def sigma_y(self) -> float:
         """Standard deviation of the noise, in the units of ``y``."""
         return self.noise.sigma
+
+    @property
+    def dof(self) -> int:
+        r"""Number of values measured: the degrees of freedom of :math:`\|y - A(x)\|^2 / \sigma_y^2`."""
+        return torch.Size(self.out_shape).numel()
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the noiseless measurement ``A(x)``."""
@@ -75,8 +81,10 @@ class Operator(ABC):
             if isinstance(value, Operator):
                 setattr(moved, name, value.to(device, dtype))
             elif isinstance(value, Tensor):
-                wanted = dtype.to_complex() if dtype is not None and value.is_complex() else dtype
-                setattr(moved, name, value.to(device=device, dtype=wanted if value.is_floating_point() or value.is_complex() else None))
+                wanted = dtype if value.is_floating_point() else None
+                if dtype is not None and value.is_complex():
+                    wanted = dtype.to_complex()
+                setattr(moved, name, value.to(device=device, dtype=wanted))
         return moved
 
 
@@ -98,14 +106,13 @@ class LinearOperator(Operator):
 
         Args:
             v: ``(B, *out_shape)``.
-            lam: :math:`\lambda \ge 0`, a number or a tensor that broadcasts against ``v``.
+            lam: :math:`\lambda \ge 0`, a number, or one number per item as a tensor of shape ``(B, 1, ..., 1)``.
         """
         if torch.Size(self.out_shape).numel() > DENSE_SOLVE:
-            rtol = 1e-12 if v.dtype == torch.float64 else 1e-6
-            return conjugate_gradients(lambda w: self.forward(self.adjoint(w)) + lam * w, v, rtol=rtol)
+            return self._solve_iteratively(v, lam)
         values, vectors = (part.to(v) for part in self._gram_eigen())
         lam = torch.as_tensor(lam, dtype=v.dtype, device=v.device)
-        lam = lam.reshape(lam.shape[:1] + (1,)) if lam.ndim else lam
+        lam = lam.reshape(*lam.shape[:1], 1) if lam.ndim else lam
         return (pseudo_divide(v.flatten(1) @ vectors, values, lam) @ vectors.mT).reshape(v.shape)
 
     def pinv(self, y: Tensor) -> Tensor:
@@ -118,6 +125,18 @@ class LinearOperator(Operator):
 
     def jacobian(self, x: Tensor) -> LinearOperator:
         return self
+
+    def _solve_iteratively(self, v: Tensor, lam: Tensor | float) -> Tensor:
+        rtol = 1e-12 if v.dtype == torch.float64 else 1e-6
+        lam = torch.as_tensor(lam, dtype=v.dtype, device=v.device)
+        if not lam.any():
+            # (A A^T)^+ = A (A^T A)^+2 A^T, two consistent systems. Where v has a part outside the range of A, as it has
+            # for more measurements than unknowns, A A^T w = v has no solution and the iteration would run away.
+            x = self.adjoint(v)
+            for _ in range(2):
+                x = conjugate_gradients(lambda w: self.adjoint(self.forward(w)), x, rtol=rtol)
+            return self.forward(x)
+        return conjugate_gradients(lambda w: self.forward(self.adjoint(w)) + lam * w, v, rtol=rtol)
 
     def _gram_eigen(self) -> tuple[Tensor, Tensor]:
         # Kept in float64 on the CPU, where it is computed once; the caller casts.
@@ -154,8 +173,7 @@ class Jacobian(LinearOperator):
 
     def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
         # The map differs from item to item: no matrix to share, so always conjugate gradients.
-        rtol = 1e-12 if v.dtype == torch.float64 else 1e-6
-        return conjugate_gradients(lambda w: self.forward(self.adjoint(w)) + lam * w, v, rtol=rtol)
+        return self._solve_iteratively(v, lam)
 
 
 def pseudo_divide(v: Tensor, gram: Tensor, lam: Tensor | float) -> Tensor:
@@ -166,6 +184,6 @@ def pseudo_divide(v: Tensor, gram: Tensor, lam: Tensor | float) -> Tensor:
         gram: Eigenvalues of :math:`A A^\top`, squares of the singular values of :math:`A`.
         lam: :math:`\lambda \ge 0`.
     """
-    total = gram + lam
+    total = gram + (lam.to(gram) if isinstance(lam, Tensor) else lam)  # The result keeps the dtype of v.
     cut = (10 * torch.finfo(gram.dtype).eps) ** 2 * gram.amax()
     return torch.where(total > cut, v / torch.where(total > cut, total, 1), 0)

@@ -1,0 +1,79 @@
+"""The command ``invdiff``: its subcommands, and the one place where errors become exit codes.
+
+Subcommands are imported when they run, and import torch when they compute: asking for help stays instant.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+from typing import Any
+
+import click
+
+__all__ = ["COMMANDS", "main"]
+
+# name: (module, help in one line). The module holds a click command of that name.
+COMMANDS = {
+    "solve": ("invdiff.cli.solve", "Sample the posterior of a measured image."),
+    "evaluate": ("invdiff.cli.evaluate", "Compare restored images with their references."),
+    "problems": ("invdiff.cli.problems", "List the measurement models."),
+    "methods": ("invdiff.cli.methods", "List the sampling methods."),
+    "priors": ("invdiff.cli.priors", "List the diffusion priors, or describe a checkpoint."),
+}
+
+
+class _LazyGroup(click.Group):
+    """A group whose commands stay unimported until one is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        # Exit codes: 0, 1 failure, 2 usage (click's own), 130 interrupted.
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(130)
+        except Exception as error:
+            if os.environ.get("INVDIFF_DEBUG") == "1" or (isinstance(error, OSError) and error.errno == errno.EPIPE):
+                raise  # click ends quietly when the reader of a pipe has gone
+            raise click.ClickException(_one_line(error)) from error
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="invdiff")
+def main() -> None:
+    """Sample the posterior of inverse problems with diffusion priors: inpainting, deblurring, super-resolution and more.
+
+    \b
+    Examples:
+      invdiff solve                                           degrade and restore a bundled photograph
+      invdiff solve photo.png --problem inpaint --mask m.png  fill what is white in the mask
+      invdiff evaluate --reference clean/ --restored out/     PSNR, SSIM and LPIPS of two folders
+      invdiff COMMAND --help                                  options and examples of a command
+
+    Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted. INVDIFF_DEBUG=1 shows the traceback of an error.
+    """
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    # What invdiff and the file system say is written for users; of anything else at least the kind is named.
+    if text and (isinstance(error, (ValueError, TypeError, OSError)) or type(error).__module__.startswith("invdiff")):
+        return text
+    return f"{type(error).__name__}: {text} (INVDIFF_DEBUG=1 shows where)"

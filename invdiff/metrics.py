@@ -1,0 +1,148 @@
+"""How close a restored image is to its reference: one number per item of the batch.
+
+Images span [-1, 1]. Values beyond are clipped first, as they are when an image is written to a file: what is measured is
+the picture that one sees.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["WeightsMissingError", "find_lpips_weights", "lpips", "psnr", "ssim"]
+
+SSIM_WINDOW = 11
+LPIPS_MIN_SIZE = 31  # Below, the second pooling of AlexNet has nothing left to pool.
+
+
+class WeightsMissingError(RuntimeError):
+    """Weights that a metric needs are not on this machine; the message says which file goes where."""
+
+
+def psnr(x: Tensor, reference: Tensor) -> Tensor:
+    r"""Return the peak signal-to-noise ratio :math:`10 \log_{10} (2^2 / \mathrm{MSE})` in dB, ``(B,)``.
+
+    The mean runs over channels and pixels; the peak is 2, the span of [-1, 1]. Identical images give infinity.
+
+    Args:
+        x: ``(B, C, H, W)``.
+        reference: Likewise.
+    """
+    x, reference = _prepared("psnr", x, reference)
+    return 10 * (4 / (x - reference).square().flatten(1).mean(1)).log10()
+
+
+def ssim(x: Tensor, reference: Tensor) -> Tensor:
+    r"""Return the structural similarity, ``(B,)``; identical images give 1.
+
+    With the constants of the paper: Gaussian window of 11 x 11 pixels with standard deviation 1.5, :math:`K_1 = 0.01`,
+    :math:`K_2 = 0.03`, at the resolution of the image (no down-sampling), averaged over channels and over the places where
+    the window lies inside the image. Equal to ``skimage.metrics.structural_similarity`` with ``gaussian_weights=True``,
+    ``sigma=1.5``, ``use_sample_covariance=False`` and the ``data_range`` of the images.
+
+    Args:
+        x: ``(B, C, H, W)``, at least 11 pixels high and wide.
+        reference: Likewise.
+
+    References:
+        Wang et al., Image Quality Assessment: From Error Visibility to Structural Similarity, 2004,
+        https://doi.org/10.1109/TIP.2003.819861
+    """
+    x, reference = _prepared("ssim", x, reference, SSIM_WINDOW)
+    import piq
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        similarity = piq.ssim(
+            (x + 1) / 2,
+            (reference + 1) / 2,
+            kernel_size=SSIM_WINDOW,
+            kernel_sigma=1.5,
+            data_range=1.0,
+            reduction="none",
+            downsample=False,
+        )
+    return torch.as_tensor(similarity)
+
+
+@torch.no_grad()
+def lpips(x: Tensor, reference: Tensor) -> Tensor:
+    """Return the learned perceptual distance LPIPS (version 0.1, AlexNet), ``(B,)``; identical images give 0.
+
+    Grey images are repeated to three channels. Nothing is downloaded: the weights of AlexNet are read from the checkpoint
+    folder of ``torch.hub``; the linear weights come with the package ``lpips``.
+
+    Args:
+        x: ``(B, C, H, W)`` with one or three channels, at least 31 pixels high and wide.
+        reference: Likewise.
+
+    Raises:
+        WeightsMissingError: If the weights of AlexNet are not there.
+
+    References:
+        Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, 2018,
+        https://arxiv.org/abs/1801.03924
+    """
+    x, reference = _prepared("lpips", x, reference, LPIPS_MIN_SIZE)
+    if x.shape[1] not in (1, 3):
+        raise ValueError(f"lpips: expected images of one or three channels, got {x.shape[1]}.")
+    network = _lpips_network(find_lpips_weights(), x.device)
+    colour, colour_reference = (image.float().expand(-1, 3, -1, -1) for image in (x, reference))
+    distance: Tensor = network(colour, colour_reference)
+    return distance.flatten().to(x.dtype)
+
+
+def _prepared(name: str, x: Tensor, reference: Tensor, size: int = 1) -> tuple[Tensor, Tensor]:
+    if x.ndim != 4 or x.shape != reference.shape:
+        raise ValueError(
+            f"{name}: expected two batches of images of equal shape (B, C, H, W), got {tuple(x.shape)} and "
+            f"{tuple(reference.shape)}."
+        )
+    if min(x.shape[2:]) < size or not x.shape[1]:
+        raise ValueError(f"{name}: expected images of at least {size} x {size} pixels, got {x.shape[2]} x {x.shape[3]}.")
+    dtype = torch.promote_types(torch.promote_types(x.dtype, reference.dtype), torch.float32)  # half precision is too coarse
+    if not dtype.is_floating_point or not (x.dtype.is_floating_point and reference.dtype.is_floating_point):
+        raise TypeError(f"{name}: expected floating-point images spanning [-1, 1], got {x.dtype} and {reference.dtype}.")
+    if not (x.isfinite().all() and reference.isfinite().all()):
+        raise ValueError(f"{name}: the images hold nan or inf.")
+    return x.to(dtype).clamp(-1, 1), reference.to(dtype).clamp(-1, 1)
+
+
+def find_lpips_weights() -> Path:
+    """Return the file of the AlexNet weights that :func:`lpips` needs, or raise ``WeightsMissingError``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from lpips.pretrained_networks import tv  # torchvision's models: what lpips itself would load
+
+    url: str = tv.AlexNet_Weights.IMAGENET1K_V1.url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if not path.is_file():
+        raise WeightsMissingError(f"lpips: the AlexNet weights are missing: download {url} and save it as {path}")
+    return path
+
+
+@functools.cache
+def _lpips_network(weights: Path, device: torch.device) -> nn.Module:
+    import lpips as package
+
+    try:
+        state: dict[str, Any] = torch.load(weights, map_location="cpu", weights_only=True)
+    except Exception as error:  # zipfile, pickle and torch each raise their own
+        raise ValueError(f"lpips: {weights} is damaged or holds no weights; download it again.") from error
+    # Without `pretrained`, lpips would have torchvision fetch the backbone. Its random initialisation, overwritten at
+    # once, must not advance the global generator.
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network: nn.Module = package.LPIPS(net="alex", pnet_rand=True, verbose=False)
+    try:
+        # lpips cuts AlexNet's `features` into slices that keep the indices of the layers: slice2.3.bias is features.3.bias.
+        for name, value in network.get_submodule("net").state_dict().items():
+            value.copy_(state[f"features.{name.partition('.')[2]}"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"lpips: {weights} holds no weights of torchvision's AlexNet; download it again.") from error
+    return network.to(device).eval()

@@ -1,0 +1,145 @@
+"""Pictures of a result: tiles side by side, and the spread of the samples as a heat map."""
+
+from __future__ import annotations
+
+import math
+import os
+import textwrap
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from invdiff.images import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["comparison_panel", "std_map"]
+
+COLOURS = "magma"
+DPI = 100
+MIN_TILE = 192  # Small images are enlarged until their longer side has about this many pixels.
+MAX_WIDTH = 1800  # Tiles that would make the panel wider go to the next row.
+MARGIN, GAP, LINE = 16, 14, 17  # pixels; LINE is the height of a line of a title
+BAR, BAR_LABELS = 12, 44  # width of the colour bar, and of the numbers beside it
+
+
+def comparison_panel(path: str | os.PathLike[str], tiles: Mapping[str, ArrayLike], *, std: ArrayLike | None = None) -> None:
+    """Write one PNG with titled tiles side by side, in rows where they are many.
+
+    Every image is shown pixel by pixel: at its own resolution, or enlarged by a whole number where it is small or smaller
+    than its neighbours, as the measurement of super-resolution is.
+
+    Args:
+        path: The PNG file; its folder must exist.
+        tiles: Title to pixels ``(C, H, W)`` in [-1, 1]. Three channels are shown as colours, any other number as their mean.
+        std: Standard deviation of the samples, ``(C, H, W)`` or ``(H, W)``, in the units of the pixels: shown last, as a heat
+            map of its mean over channels with a colour bar, on the 0..1 scale of image files.
+    """
+    if not tiles and std is None:
+        raise ValueError("comparison_panel: nothing to show; give at least one tile or std.")
+    from matplotlib.figure import Figure
+
+    pictures = [(title, _colours(title, pixels)) for title, pixels in tiles.items()]
+    heat = None if std is None else _unit_std("comparison_panel", std)
+    shapes = [image.shape[:2] for _, image in pictures] + ([] if heat is None else [heat.shape])
+    # The cell fits the largest image, enlarged if even that one is small; every image fills it as far as it can.
+    height, width = max(h for h, _ in shapes), max(w for _, w in shapes)
+    enlarged = max(1, round(MIN_TILE / max(height, width)))
+    height, width = height * enlarged, width * enlarged
+    factors = [min(height // h, width // w) for h, w in shapes]
+
+    count, pitch = len(shapes), width + GAP
+    bar_room = 0 if heat is None else GAP // 2 + BAR + BAR_LABELS
+    columns = min(count, max(1, (MAX_WIDTH - 2 * MARGIN - bar_room + GAP) // pitch))
+    rows = math.ceil(count / columns)
+    columns = math.ceil(count / rows)  # rows of equal length rather than a last one with a single tile
+    titles = [*tiles] + ([] if heat is None else ["standard deviation (0..1 scale)"])
+    wrapped = [textwrap.wrap(title, max(8, width // 8)) or [""] for title in titles]
+    title_height = LINE * max(map(len, wrapped)) + 6
+    total = (2 * MARGIN + columns * pitch - GAP + bar_room, 2 * MARGIN + rows * (title_height + height + GAP) - GAP)
+
+    figure = Figure(figsize=(total[0] / DPI, total[1] / DPI), dpi=DPI, facecolor="white")
+    for place, ((h, w), factor, lines) in enumerate(zip(shapes, factors, wrapped, strict=True)):
+        row, column = divmod(place, columns)
+        left, top = MARGIN + column * pitch, MARGIN + row * (title_height + height + GAP) + title_height
+        _text(figure, total, (left + width / 2, top - 6), "\n".join(lines), va="baseline", ha="center")
+        box = (left + (width - w * factor) // 2, top + (height - h * factor) // 2, w * factor, h * factor)
+        if place < len(pictures):
+            _show(figure, total, box, pictures[place][1].repeat(factor, 0).repeat(factor, 1))
+        elif heat is not None:
+            limit = _top(heat)
+            shown = heat.repeat(factor, 0).repeat(factor, 1)
+            image = _show(figure, total, box, shown, cmap=COLOURS, vmin=0, vmax=limit)
+            bar_box = (box[0] + box[2] + GAP // 2, box[1], BAR, box[3])
+            bar = figure.colorbar(
+                image, cax=figure.add_axes(_rectangle(total, bar_box)), extend="max" if heat.max() > limit else "neither"
+            )
+            bar.ax.tick_params(labelsize=8, length=3)
+            bar.outline.set_linewidth(0.5)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DPI)
+
+
+def std_map(path: str | os.PathLike[str], std: ArrayLike, *, limit: float | None = None) -> float:
+    """Write the standard deviation per pixel, averaged over channels, as a coloured PNG of the resolution of the image.
+
+    Args:
+        path: The PNG file; its folder must exist.
+        std: ``(C, H, W)`` or ``(H, W)``, in the units of the pixels (images span [-1, 1]).
+        limit: Standard deviation on the 0..1 scale that gets the brightest colour; the same limit makes maps comparable.
+            Default: the 99.8th percentile of the map.
+
+    Returns:
+        The limit used: what is needed to read numbers off the colours.
+    """
+    if limit is not None and not limit > 0:
+        raise ValueError(f"std_map: limit must be positive, got {limit}.")
+    from matplotlib import colormaps
+    from PIL import Image
+
+    heat = _unit_std("std_map", std)
+    limit = _top(heat) if limit is None else limit
+    colours = colormaps[COLOURS]((heat / limit).clip(0, 1), bytes=True)[..., :3]
+    with atomic_write(path) as temporary:
+        Image.fromarray(np.ascontiguousarray(colours)).save(temporary, format="PNG")
+    return limit
+
+
+def _colours(title: str, pixels: ArrayLike) -> NDArray[np.uint8]:
+    image = np.asarray(pixels, dtype=np.float64)
+    if image.ndim != 3 or not image.size or not np.isfinite(image).all():
+        raise ValueError(f"comparison_panel: tile {title!r} must be finite pixels of shape (C, H, W), got shape {image.shape}.")
+    colours = image if len(image) == 3 else image.mean(0, keepdims=True).repeat(3, 0)
+    return np.rint((colours.clip(-1, 1) + 1) * 127.5).astype(np.uint8).transpose(1, 2, 0)
+
+
+def _unit_std(name: str, std: ArrayLike) -> NDArray[np.float64]:
+    heat = np.asarray(std, dtype=np.float64)
+    heat = heat.mean(0) if heat.ndim == 3 else heat
+    if heat.ndim != 2 or not heat.size or not np.isfinite(heat).all() or (heat < 0).any():
+        raise ValueError(f"{name}: std must be finite, not negative and of shape (C, H, W) or (H, W), got {np.shape(std)}.")
+    return heat / 2
+
+
+def _top(heat: NDArray[np.float64]) -> float:
+    # A few wild pixels must not leave all others in the dark; a map of zeros still needs a scale.
+    return float(np.quantile(heat, 0.998)) or float(heat.max()) or 1.0
+
+
+def _rectangle(total: tuple[int, int], box: tuple[int, int, int, int]) -> tuple[float, float, float, float]:
+    """Return a box ``(left, top, width, height)`` in pixels from the top left as matplotlib's fractions of the figure."""
+    (total_width, total_height), (left, top, width, height) = total, box
+    return left / total_width, 1 - (top + height) / total_height, width / total_width, height / total_height
+
+
+def _show(figure: Figure, total: tuple[int, int], box: tuple[int, int, int, int], image: NDArray[Any], **options: Any) -> Any:
+    axes = figure.add_axes(_rectangle(total, box))
+    axes.set_axis_off()
+    return axes.imshow(image, interpolation="nearest", aspect="auto", **options)
+
+
+def _text(figure: Figure, total: tuple[int, int], place: tuple[float, float], text: str, **options: Any) -> None:
+    figure.text(place[0] / total[0], 1 - place[1] / total[1], text, fontsize=10, linespacing=1.2, **options)

@@ -1,0 +1,46 @@
+"""Checks of constructor arguments that several operators share. Each says what came and what was expected."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["event_shape", "image_shape", "real_matrix"]
+
+
+def event_shape(owner: str, in_shape: Sequence[int]) -> tuple[int, ...]:
+    """Return ``in_shape`` as a tuple of positive integers."""
+    try:
+        shape = tuple(operator.index(side) for side in in_shape)
+    except TypeError:
+        raise TypeError(f"{owner}: in_shape must be a sequence of integers, got {in_shape!r}.") from None
+    if not shape or min(shape) < 1:
+        raise ValueError(f"{owner}: in_shape must hold positive integers, without the batch axis, got {shape}.")
+    return shape
+
+
+def image_shape(owner: str, in_shape: Sequence[int]) -> tuple[int, int, int]:
+    """Return ``in_shape`` as ``(C, H, W)``."""
+    shape = event_shape(owner, in_shape)
+    if len(shape) != 3:
+        raise ValueError(f"{owner}: in_shape must be (C, H, W), without the batch axis, got {shape}.")
+    channels, height, width = shape
+    return channels, height, width
+
+
+def real_matrix(owner: str, name: str, value: Tensor | np.ndarray) -> Tensor:
+    """Return a float64 copy of a finite, real, two-dimensional ``value`` that is not empty."""
+    given = torch.as_tensor(value)
+    if given.is_complex():
+        raise TypeError(f"{owner}: {name} must be real, got {given.dtype}. Stack the real and imaginary parts as rows.")
+    if given.ndim != 2 or not given.numel():
+        raise ValueError(f"{owner}: {name} must be two-dimensional and not empty, got shape {tuple(given.shape)}.")
+    matrix = given.to(torch.float64, copy=True)
+    if not matrix.isfinite().all():
+        bad = int((~matrix.isfinite()).sum())
+        raise ValueError(f"{owner}: {name} must be finite, got {bad} NaN or infinite of {matrix.numel()} values.")
+    return matrix

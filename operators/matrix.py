@@ -1,0 +1,48 @@
+"""A measurement given by its matrix."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .base import LinearOperator
+from .checks import real_matrix
+from .noise import GaussianNoise
+
+__all__ = ["Matrix"]
+
+
+class Matrix(LinearOperator):
+    r"""Any linear measurement of a vector, by its dense matrix.
+
+    .. math:: y = A x + n, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
+
+    Args:
+        matrix: :math:`A`, shape ``(m, n)``, of any rank. Vectors are ``(B, n)``, measurements ``(B, m)``.
+        sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
+
+    Raises:
+        TypeError: If ``matrix`` is complex.
+        ValueError: If it is not two-dimensional, is empty, or holds a value that is not finite.
+    """
+
+    def __init__(self, matrix: Tensor | np.ndarray, *, sigma_y: float = 0.0) -> None:
+        self.matrix = real_matrix("Matrix", "matrix", matrix)
+        self.in_shape, self.out_shape = (self.matrix.shape[1],), (self.matrix.shape[0],)
+        self.noise = GaussianNoise(sigma_y)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        full = torch.randn(6, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        tall = torch.randn(600, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        # Wide; tall; of rank 2; and too many measurements for eigenvectors.
+        return [cls(full, sigma_y=0.05), cls(full.T, sigma_y=0.05), cls(full[:, :2] @ full[:2, :]), cls(tall)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.matrix.to(x).mT
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return y @ self.matrix.to(y)

@@ -1,0 +1,55 @@
+"""The interface of a ready-made task on images."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from torch import Tensor
+
+from invdiff.operators import Operator
+
+__all__ = ["Problem"]
+
+
+class Problem(ABC):
+    """A task on images: the operator for an image of any size, and the settings that solve it well.
+
+    Attributes:
+        name: What ``--problem`` takes.
+        summary: One line for the list of problems.
+        needs: The command-line options it cannot do without.
+        recommended: Arguments of :class:`~invdiff.PosteriorSampler` for photographs under the bundled prior.
+            ``benchmarks/RESULTS.md`` has the figures behind them.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ()
+    recommended: ClassVar[Mapping[str, Any]] = {}
+
+    @classmethod
+    @abstractmethod
+    def examples(cls) -> list[Self]:
+        """Return instances for images of 16 x 24 pixels: what the shared tests run over."""
+
+    @abstractmethod
+    def operator(self, shape: tuple[int, int, int], *, sigma_y: float) -> Operator:
+        """Return the measurement of an image of ``shape`` ``(C, H, W)``, noise in the units of [-1, 1] images."""
+
+    def image_shape(self, measured: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Return the shape of the image whose measurement has the shape ``measured``."""
+        return measured
+
+    def fit(self, x: Tensor) -> Tensor:
+        """Return the clean images ``(B, C, H, W)`` cropped, where needed, to a size that can be measured."""
+        return x
+
+    def preview(self, y: Tensor) -> Tensor:
+        """Return the measurement as pictures ``(B, C, H, W)`` to look at."""
+        return y
+
+    def finish(self, x: Tensor, y: Tensor, op: Operator) -> Tensor:
+        """Return the samples ``x`` with what is known exactly put in, ``x`` and ``y`` row by row."""
+        return x
