@@ -11,9 +11,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from invdiff import diagnostics, metrics, operators, priors, problems, samplers, schedules
-    from invdiff.posterior import DivergenceError, Posterior, PosteriorSampler
+    from invdiff import guidance, metrics, operators, posterior, priors, problems, samplers, schedules
+    from invdiff.posterior import Posterior, PosteriorSampler
     from invdiff.priors import load_prior
+    from invdiff.samplers import DivergenceError
 
 __version__ = "0.1.0"
 
@@ -26,7 +27,20 @@ _NAMES = {
     "load_prior": "invdiff.priors",
 }
 
-__all__ = ["DivergenceError", "Posterior", "PosteriorSampler", "load_prior", *sorted(_MODULES)]
+__all__ = [
+    "DivergenceError",
+    "Posterior",
+    "PosteriorSampler",
+    "guidance",
+    "load_prior",
+    "metrics",
+    "operators",
+    "posterior",
+    "priors",
+    "problems",
+    "samplers",
+    "schedules",
+]
 
 
 def __getattr__(name: str) -> Any:

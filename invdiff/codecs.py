@@ -31,21 +31,24 @@ def decode(path: Path) -> Decoded:
     Raises:
         ValueError: If the file is damaged, no image, or an image of a kind that is not supported.
     """
-    with path.open("rb") as file:
-        header = file.read(32)
     try:
-        with warnings.catch_warnings():
+        # An open file rather than its name: Pillow maps a named file into memory, and then scrambles uncompressed TIFF
+        # images whose orientation swaps rows and columns.
+        with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Large images are welcome, and odd metadata is no matter.
+            header = file.read(32)
             decoded = _decode_tiff(path) if header.startswith(TIFF_MAGIC) else None
             if decoded is not None:
                 return decoded
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(file, formats=FORMATS) as image:
                 frames = getattr(image, "n_frames", 1)
                 if frames > 1 and image.format != "MPO":  # A JPEG whose further images are a camera's previews.
                     raise ValueError(f"it holds {frames} frames or pages, expected one")
                 if image.format == "PNG" and header[24] == 16:
                     return _decode_deep_png(path, image, colour_type=header[25])
                 return _decode_with_pillow(image)
+    except PermissionError:
+        raise
     except UnidentifiedImageError as error:
         raise ValueError(f"{path}: is damaged or no image; expected {READABLE}.") from error
     except Exception as error:  # every decoder has its own exceptions for damaged files

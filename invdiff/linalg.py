@@ -30,7 +30,8 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
 
 def norm(a: Tensor) -> Tensor:
     """Return the Euclidean norm of each item, shape ``(B,)``."""
-    return a.flatten(1).norm(dim=1)
+    lengths: Tensor = torch.linalg.vector_norm(a.flatten(1), dim=1)
+    return lengths
 
 
 def over_items(values: Tensor, like: Tensor) -> Tensor:
@@ -50,7 +51,8 @@ def conjugate_gradients(
 
     An item stops at :math:`\|b - M v\| \le \text{rtol}\, \|b\|`, or when a direction has no positive curvature (a learned
     Jacobian need not be positive). From then on it is left as it is, while the others go on. Started at zero,
-    so for a singular but consistent system the result is the solution of least norm.
+    so for a singular but consistent system the result is the solution of least norm. An item that is not finite stays so:
+    NaN is never answered with zero.
 
     Args:
         product: :math:`v \mapsto M v` on ``(B, *event)``.
@@ -63,13 +65,13 @@ def conjugate_gradients(
     v, r = torch.zeros_like(b), b
     p, rr = r, dot(r, r)
     target = rtol**2 * rr
-    going = rr > target
+    going = (rr > target) | ~rr.isfinite()
     for _ in range(max_iterations):
         if not going.any():
             break
         m_p = product(p)
         curvature = dot(p, m_p)
-        going = going & (curvature > 0)
+        going = going & ~(curvature <= 0)
         # Where an item has stopped its step is zero: it no longer depends on how long its neighbours run.
         step = over_items(torch.where(going, rr / torch.where(going, curvature, 1), 0), b)
         v, r = v + step * p, r - step * m_p
@@ -86,13 +88,23 @@ def positive_solve(matrix: Tensor, b: Tensor, *, floor: Tensor | float) -> Tenso
     r"""Solve small systems :math:`M v = b` after lifting the eigenvalues of :math:`M` to at least ``floor`` :math:`> 0`.
 
     Args:
-        matrix: ``(B, d, d)``; its symmetric part is used.
+        matrix: ``(B, d, d)``; its symmetric part is used. Where it is not finite, neither is the solution.
         b: ``(B, d)``.
-        floor: Smallest eigenvalue allowed.
+        floor: Smallest eigenvalue allowed, to a thousandth; one for all, or one per item ``(B,)``.
     """
-    values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
-    coefficients = vectors.mT @ b.unsqueeze(-1) / values.clamp(min=floor).unsqueeze(-1)
-    return (vectors @ coefficients).squeeze(-1)
+    matrix = (matrix + matrix.mT) / 2
+    floor = torch.as_tensor(floor, dtype=b.dtype, device=b.device).expand(len(b))
+    identity = torch.eye(b.shape[1], dtype=b.dtype, device=b.device)
+    # Eigenvectors cost ten times a triangular factor, and most matrices have nothing to lift: their shifted factor exists.
+    _, failed = torch.linalg.cholesky_ex(matrix - 0.999 * floor[:, None, None] * identity)
+    finite = matrix.isfinite().flatten(1).all(1)
+    high, low = finite & (failed == 0), finite & (failed != 0)
+    v = torch.full_like(b, torch.nan)
+    v[high] = torch.cholesky_solve(b[high].unsqueeze(-1), torch.linalg.cholesky_ex(matrix[high])[0]).squeeze(-1)
+    values, vectors = torch.linalg.eigh(matrix[low])
+    coefficients = (vectors.mT @ b[low].unsqueeze(-1)).squeeze(-1) / torch.maximum(values, floor[low, None])
+    v[low] = (vectors @ coefficients.unsqueeze(-1)).squeeze(-1)
+    return v
 
 
 def dense_matrix(

@@ -46,8 +46,8 @@ class Method:
         """Raise ``ValueError`` if this method cannot take this measurement."""
         if self.needs_linear and not isinstance(op, LinearOperator):
             raise ValueError(
-                f"method {self.name!r} needs a linear operator, got {type(op).__name__}. Use 'mmps' or 'dps' for nonlinear ones, "
-                "or LinearFunction if the function is in fact linear."
+                f"method {self.name!r} needs a linear operator, got {type(op).__name__}. "
+                "Use 'mmps' or 'dps' for nonlinear ones, or LinearFunction if the function is in fact linear."
             )
 
 
@@ -82,8 +82,7 @@ METHODS: Mapping[str, Method] = {
 def choose_method(method: str | Method, op: Operator) -> Method:
     """Return the method of a name, with ``"auto"`` decided by the operator, checked against it.
 
-    ``auto`` is MMPS for linear and nonlinear operators alike. Its step rule follows the number of steps, see
-    :meth:`PosteriorSampler <invdiff.posterior.PosteriorSampler>`.
+    ``auto`` is MMPS for linear and nonlinear operators alike.
     """
     if isinstance(method, str) and method == "auto":
         chosen = METHODS["mmps"]

@@ -41,9 +41,10 @@ def ssim(x: Tensor, reference: Tensor) -> Tensor:
     r"""Return the structural similarity, ``(B,)``; identical images give 1.
 
     With the constants of the paper: Gaussian window of 11 x 11 pixels with standard deviation 1.5, :math:`K_1 = 0.01`,
-    :math:`K_2 = 0.03`, at the resolution of the image (no down-sampling), averaged over channels and over the places where
-    the window lies inside the image. Equal to ``skimage.metrics.structural_similarity`` with ``gaussian_weights=True``,
-    ``sigma=1.5``, ``use_sample_covariance=False`` and the ``data_range`` of the images.
+    :math:`K_2 = 0.03`, on the 0..1 scale of image files (the means of the formula are not invariant to a shift), at the
+    resolution of the image (no down-sampling), averaged over channels and over the places where the window lies inside the
+    image. Equal to ``skimage.metrics.structural_similarity`` of the images on the 0..1 scale with ``data_range=1``,
+    ``gaussian_weights=True``, ``sigma=1.5`` and ``use_sample_covariance=False``.
 
     Args:
         x: ``(B, C, H, W)``, at least 11 pixels high and wide.

@@ -13,28 +13,29 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from invdiff.guidance.base import StepRule
-from invdiff.linalg import largest_singular_value
+from invdiff.linalg import largest_singular_value, norm
 from invdiff.methods import RULES, Method, choose_method
 from invdiff.operators import LinearOperator, Operator
 from invdiff.priors import ScoreModel
 from invdiff.random import Streams, generator
 from invdiff.samplers import DivergenceError, reverse_diffusion
-from invdiff.schedules import Schedule, time_grid
+from invdiff.schedules import time_grid
 
 __all__ = ["Posterior", "PosteriorSampler"]
 
 CHUNK_NUMBERS = {"cpu": 2**19, "cuda": 2**23}  # numbers of x worked on at a time unless told otherwise
+SMALLEST_EVENT = 64  # Smaller ones count as this large: every row draws thousands of random numbers ahead.
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Posterior:
     """Samples of p(x | y) and how they were made.
 
     Attributes:
         samples: ``(N, B, *event)``: sample ``k`` of item ``b`` is ``samples[k, b]``.
         weights: ``(N, B)``, summing to 1 over the samples; all equal except for particle methods.
-        residual: ``(N, B)``: squared misfit over the noise variance, to hold against chi-square with ``dof`` degrees of freedom.
-            Where the noise is 0, the squared misfit itself.
+        residual: ``(N, B)``: squared misfit over the noise variance, to hold against chi-square with ``dof`` degrees of
+            freedom. Where the noise is 0, the squared misfit itself.
         dof: Number of measured values per item.
         nfe: Network evaluations per sample.
         nvjp: Vector-Jacobian products of the network per sample.
@@ -64,7 +65,7 @@ class Posterior:
     def std(self) -> Tensor:
         r"""Standard deviation of the samples, ``(B, *event)``.
 
-        The unbiased variance for equal weights, and :math:`\\sum w (x - m)^2 / (1 - \\sum w^2)` in general. NaN for one sample.
+        The unbiased variance for equal weights, and :math:`\sum w (x - m)^2 / (1 - \sum w^2)` in general. NaN for one sample.
         """
         spread = (self._weights * (self.samples - self.mean) ** 2).sum(0)
         return (spread / (1 - (self._weights**2).sum(0))).sqrt()
@@ -85,7 +86,7 @@ class Posterior:
 
     @cached_property
     def ess(self) -> Tensor:
-        r"""Effective sample size :math:`(\\sum w)^2 / \\sum w^2` of every item, ``(B,)``."""
+        r"""Effective sample size :math:`(\sum w)^2 / \sum w^2` of every item, ``(B,)``."""
         return 1 / (self.weights**2).sum(0)
 
     @property
@@ -138,13 +139,15 @@ class PosteriorSampler:
     ) -> Posterior:
         """Return ``num_samples`` posterior samples for every item of ``y``.
 
-        Sample ``k`` of item ``b`` depends on ``(seed, b, k)`` alone. The state of the solver is float32, or float64 if ``y`` is.
+        Sample ``k`` of item ``b`` depends on ``(seed, b, k)`` alone. The state of the solver is float32, or float64 if
+        ``y`` is.
 
         Args:
             y: Measurements, ``(B, *op.out_shape)``.
             num_samples: Samples per item, at least 1.
             seed: A non-negative integer.
-            chunk: Samples worked on at a time. Default: what fits half a million numbers of ``x`` on a CPU, eight million on a GPU.
+            chunk: Samples worked on at a time. Default: what fits half a million numbers of ``x`` on a CPU, eight million on
+                a GPU.
             progress: Whether to show a bar.
 
         Raises:
@@ -154,21 +157,27 @@ class PosteriorSampler:
         started = time.monotonic()
         items, numel = y.shape[0], torch.Size(self.op.in_shape).numel()
         op, score = self.op.to(y.device, y.dtype), Counted(self.score.to(y.device))
-        chunk = chunk or max(1, CHUNK_NUMBERS.get(y.device.type, 2**19) // numel)
+        chunk = chunk or max(1, CHUNK_NUMBERS.get(y.device.type, 2**19) // max(numel, SMALLEST_EVENT))
         rows = [(k, b) for k in range(num_samples) for b in range(items)]
         chunks = [rows[start : start + chunk] for start in range(0, len(rows), chunk)]
         samples = []
-        with tqdm(total=len(chunks) * self.steps, desc=self.method.name, unit=" steps", disable=not progress, leave=False) as bar:
+        total, name = len(chunks) * self.steps, self.method.name
+        with tqdm(total=total, desc=name, unit=" steps", disable=not progress, leave=False) as bar:
+
+            def on_step() -> None:
+                bar.update()
+
             for part in chunks:
                 streams = Streams([generator(seed, "sample", b, k, device=y.device) for k, b in part])
                 guidance = self._guidance(score, op, y[[b for _, b in part]])
                 try:
-                    x = reverse_diffusion(guidance, self.times, rule=self.rule, streams=streams, on_step=lambda: bar.update() and None)
+                    x = reverse_diffusion(guidance, self.times, rule=self.rule, streams=streams, on_step=on_step)
                 except DivergenceError as error:
                     k, b = part[error.row]
                     raise DivergenceError(
-                        f"{self.method.name}: sample {k} of item {b} diverged at step {error.step} of {self.steps}, and again with an eighth "
-                        "of the guidance. Use more steps, a smaller step size, or a noise level that fits the measurement.",
+                        f"{name}: sample {k} of item {b} diverged at step {error.step} of {self.steps}, and again with "
+                        "an eighth of the guidance. Use more steps, a smaller step size, or a noise level that fits the "
+                        "measurement.",
                         step=error.step,
                         row=error.row,
                     ) from error
@@ -183,7 +192,7 @@ class PosteriorSampler:
             nfe=score.evaluations / len(rows),
             nvjp=score.products / len(rows),
             seconds=time.monotonic() - started,
-            method=self.method.name,
+            method=name,
             seed=seed,
             options={
                 "steps": self.steps,
@@ -213,14 +222,17 @@ class PosteriorSampler:
 
     def _gain(self) -> float:
         """Return the largest singular value of the operator, 1 for a nonlinear one."""
-        return largest_singular_value(self.op.forward, self.op.adjoint, self.op.in_shape) if isinstance(self.op, LinearOperator) else 1.0
+        if not isinstance(self.op, LinearOperator):
+            return 1.0
+        return largest_singular_value(self.op.forward, self.op.adjoint, self.op.in_shape)
 
     def _check(self, y: Tensor, num_samples: int, chunk: int | None) -> Tensor:
         if not isinstance(y, Tensor):
             raise TypeError(f"run: y must be a tensor, got {type(y).__name__}.")
         if tuple(y.shape[1:]) != self.op.out_shape or y.ndim != len(self.op.out_shape) + 1 or not len(y):
+            wanted = ", ".join(map(str, self.op.out_shape))
             hint = " Add the batch axis: y[None]." if tuple(y.shape) == self.op.out_shape else ""
-            raise ValueError(f"run: y must have shape (B, {', '.join(map(str, self.op.out_shape))}), got {tuple(y.shape)}.{hint}")
+            raise ValueError(f"run: y must have shape (B, {wanted}), got {tuple(y.shape)}.{hint}")
         if y.is_complex() or not y.isfinite().all():
             raise ValueError("run: y must be real and finite.")
         if num_samples < 1 or (chunk is not None and chunk < 1):
@@ -229,8 +241,10 @@ class PosteriorSampler:
 
     @staticmethod
     def _residual(op: Operator, x: Tensor, y: Tensor) -> Tensor:
-        misfits = [(y_k - op(x_k)).flatten(1).square().sum(1) for x_k, y_k in zip(x.split(1), y.split(1), strict=True)]
-        return torch.cat(misfits) / (op.sigma_y**2 or 1)
+        # Row by row for images, which would not fit at once.
+        rows = max(1, CHUNK_NUMBERS["cpu"] // x[0].numel())
+        parts = zip(torch.split(x, rows), torch.split(y, rows), strict=True)
+        return torch.cat([norm(y_k - op(x_k)) ** 2 for x_k, y_k in parts]) / (op.sigma_y**2 or 1)
 
 
 class Counted(ScoreModel):
@@ -244,7 +258,7 @@ class Counted(ScoreModel):
         self.evaluations += len(x_t)
         x0_hat = self.inner.denoise(x_t, t)
         if x0_hat.requires_grad:
-            x0_hat.register_hook(self._count_product)
+            x0_hat.register_hook(self._count_product)  # type: ignore[no-untyped-call]
         return x0_hat
 
     def _count_product(self, gradient: Tensor) -> None:
@@ -253,6 +267,8 @@ class Counted(ScoreModel):
 
 def _step_rule(rule: str | StepRule) -> tuple[str, StepRule]:
     if not isinstance(rule, str):
+        if not callable(rule):
+            raise TypeError(f"rule must be a name or a step rule, got {type(rule).__name__}.")
         return repr(rule), rule
     if rule not in RULES:
         raise ValueError(f"Unknown step rule {rule!r}, expected one of {', '.join(RULES)}, or a step rule.")

@@ -15,7 +15,7 @@ from torch import Tensor
 __all__ = ["Streams", "generator"]
 
 PURPOSES = ("sample", "measure", "prior")
-BLOCK = 4096  # Numbers drawn at once; small events share a call, large ones have calls of their own.
+BLOCK = 4096  # Numbers drawn at once; small events share a call, large ones have calls of their own. Fixes the samples.
 
 
 def generator(seed: int, purpose: str, item: int, sample: int, *, device: torch.device | str = "cpu") -> torch.Generator:
@@ -30,8 +30,13 @@ def generator(seed: int, purpose: str, item: int, sample: int, *, device: torch.
     """
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ValueError(f"seed must be a non-negative integer, got {seed!r}.")
-    key = np.random.SeedSequence(int(seed), spawn_key=(PURPOSES.index(purpose), item, sample))
-    return torch.Generator(device).manual_seed(int(key.generate_state(1, np.uint64)[0]) >> 1)
+    if purpose not in PURPOSES:
+        raise ValueError(f"generator: unknown purpose {purpose!r}, expected one of {', '.join(PURPOSES)}.")
+    key = np.random.SeedSequence(int(seed), spawn_key=(PURPOSES.index(purpose), item))
+    # On a CPU only the low 32 bits of a seed count: drawn at random they would collide once in 2^32 pairs, and a sample
+    # would come twice. Steps by an odd number never do.
+    state = int(key.generate_state(1, np.uint64)[0]) + sample * 0x9E3779B97F4A7C15
+    return torch.Generator(device).manual_seed(state % 2**63)
 
 
 class Streams:

@@ -56,7 +56,7 @@ class Schedule(ABC):
 
     @classmethod
     @abstractmethod
-    def examples(cls) -> list[Self]:
+    def examples(cls) -> Sequence[Self]:
         """Return instances for the shared tests."""
 
     def __call__(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -74,7 +74,9 @@ class Schedule(ABC):
 
 
 class VP(Schedule):
-    r"""Variance preserving with linear :math:`\beta`: :math:`\alpha_t = e^{-\frac12 \int_0^t \beta}`, :math:`\alpha_t^2 + \sigma_t^2 = 1`.
+    r"""Variance preserving with linear :math:`\beta`.
+
+    .. math:: \alpha_t = e^{-\frac12 \int_0^t \beta}, \qquad \alpha_t^2 + \sigma_t^2 = 1
 
     Args:
         beta_min: :math:`\beta(0)`.
@@ -274,7 +276,8 @@ class DiscreteBetas(Schedule):
         table = np.asarray(betas, dtype=np.float64)
         if table.ndim != 1 or table.size < 2 or not ((table > 0) & (table < 1)).all():
             raise ValueError(
-                f"DiscreteBetas: betas must be a one-dimensional table of at least two values in (0, 1), got shape {table.shape}."
+                "DiscreteBetas: betas must be a one-dimensional table of at least two values in (0, 1), "
+                f"got shape {table.shape} with values from {table.min(initial=1):g} to {table.max(initial=0):g}."
             )
         log_alpha_bar = np.cumsum(np.log1p(-table))
         self.log_ratios = torch.from_numpy(0.5 * (np.log(-np.expm1(log_alpha_bar)) - log_alpha_bar))
@@ -345,8 +348,10 @@ def time_grid(
         raise ValueError(f"time_grid: unknown spacing {spacing!r}, expected one of {', '.join(SPACINGS)}.")
     low = float(schedule.ratio(schedule.t_min)) if ratio_min is None else ratio_min
     high = float(schedule.ratio(schedule.t_max)) if ratio_max is None else ratio_max
-    if not 0 < low < high:
-        raise ValueError(f"time_grid: expected 0 < ratio_min < ratio_max, got ratio_min={low:g}, ratio_max={high:g}.")
+    if not 0 < low < high < math.inf:
+        raise ValueError(f"time_grid: expected 0 < ratio_min < ratio_max < inf, got ratio_min={low:g}, ratio_max={high:g}.")
+    if not rho > 0:
+        raise ValueError(f"time_grid: rho must be positive, got {rho}.")
     ends = torch.tensor([high, low], dtype=torch.float64)
     fraction = torch.linspace(0, 1, steps, dtype=torch.float64)
     if spacing == "log-snr":

@@ -24,8 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -43,13 +42,17 @@ def load_photographs(sources: Sequence[Path], *, smallest: int) -> list[Tensor]:
     """Decode every image of folders and tars once, as uint8 ``(3, H, W)``.
 
     Files that cannot be read, and images with a side below ``smallest``, are named on stderr and skipped.
+
+    Raises:
+        ValueError: If a source is neither a folder nor a tar, or no image is left.
     """
-    photographs = []
+    photographs: list[Tensor] = []
     for name, data in tqdm(_files(sources), desc="decode", unit=" images", disable=None):
         try:
             with Image.open(io.BytesIO(data)) as image:
                 pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
-        except (UnidentifiedImageError, OSError) as error:
+        # Pillow raises each of these for broken files, depending on the format.
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             print(f"skipped {name}: {error}", file=sys.stderr)
             continue
         if min(pixels.shape[1:]) < smallest:
@@ -65,18 +68,25 @@ def _files(sources: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
     for source in sources:
         if source.is_dir():
             tars = sorted(source.glob("*.tar"))
-            for path in sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES):
+            for path in sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()):
                 yield str(path), path.read_bytes()
-        elif source.suffix == ".tar":
+        elif source.suffix == ".tar" and source.is_file():
             tars = [source]
         else:
             raise ValueError(f"{source}: expected a folder of images or a .tar of images.")
         for tar in tars:
-            with tarfile.open(tar) as archive:
-                for member in archive:
-                    file = archive.extractfile(member)
-                    if file is not None and Path(member.name).suffix.lower() in SUFFIXES:
-                        yield f"{tar}:{member.name}", file.read()
+            try:
+                yield from _members(tar)
+            except (tarfile.TarError, EOFError) as error:
+                print(f"skipped the rest of {tar}: {error}", file=sys.stderr)
+
+
+def _members(tar: Path) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(tar) as archive:
+        for member in archive:
+            file = archive.extractfile(member)
+            if file is not None and Path(member.name).suffix.lower() in SUFFIXES:
+                yield f"{tar}:{member.name}", file.read()
 
 
 def random_crops(photographs: Sequence[Tensor], count: int, size: int, generator: torch.Generator) -> Tensor:
@@ -102,7 +112,7 @@ def validate(net: nn.Module, photographs: Sequence[Tensor], size: int, *, sigma_
         sigma = torch.full((1,), level / 127.5, device=device)
         errors = []
         with torch.no_grad():
-            for x, n in zip(clean.split(1), noise.split(1), strict=True):
+            for x, n in zip(torch.split(clean, 1), torch.split(noise, 1), strict=True):
                 denoised = edm_denoise(net, (x + level / 127.5 * n).to(device), sigma, sigma_data=sigma_data)
                 errors.append((denoised.clamp(-1, 1).cpu() - x).square().mean())
         psnr[level] = 10 * math.log10(4 / float(torch.stack(errors).mean()))
@@ -147,34 +157,58 @@ def train(
         seed: Of weights, crops and noise.
         device: Where to train.
         bf16: Compute convolutions in bfloat16 (weights and loss stay float32).
-        validation: Photographs held out for the denoising PSNR.
+        validation: Photographs held out for the denoising PSNR, at least 1.
         report_every: Steps between two reports.
         save_seconds: Seconds between two checkpoints.
 
     Returns:
         The facts a model card needs: steps, images seen, hours, hardware, PSNR.
+
+    Raises:
+        ValueError: If a number makes no sense, a photograph is smaller than the crop, or the checkpoint beside ``out`` is
+            not of this run.
     """
+    if min(steps, batch, crop, validation) < 1:
+        raise ValueError(
+            f"train: steps, batch, crop and validation must be at least 1, got {steps}, {batch}, {crop}, {validation}."
+        )
+    smallest = min((side for photograph in photographs for side in photograph.shape[1:]), default=crop)
+    if smallest < crop:
+        raise ValueError(f"train: a photograph has a side of {smallest} pixels, less than crop={crop}.")
     if len(photographs) <= validation:
         raise ValueError(f"train: {len(photographs)} photographs leave none to train on after {validation} for validation.")
     training, held_out = photographs[: len(photographs) - validation], photographs[len(photographs) - validation :]
-    torch.manual_seed(seed)
-    net = UNet().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with torch.random.fork_rng(devices=[]):  # Initial weights come from the global generator, which is given back.
+        torch.manual_seed(seed)
+        net = UNet()
+    net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,unused-ignore]
     average = copy.deepcopy(net).requires_grad_(False)
     optimiser = torch.optim.AdamW(net.parameters(), lr=peak_rate, betas=(0.9, 0.99), weight_decay=1e-4)
     checkpoint, first, seconds, seen = out.with_suffix(".ckpt"), 0, 0.0, 0
+    settings = {"batch": batch, "crop": crop, "peak_rate": peak_rate, "seed": seed}
+    out.parent.mkdir(parents=True, exist_ok=True)
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
+        # Checkpoints of before the settings were kept are taken on trust.
+        if state.get("settings", settings) != settings:
+            raise ValueError(
+                f"train: {checkpoint} is of a run with {state['settings']}, expected {settings}. "
+                "Repeat those settings to continue it, or move it away to start anew."
+            )
         net.load_state_dict(state["net"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
         first, seconds, seen = state["step"], state["seconds"], state["seen"]
+        if first > steps:
+            raise ValueError(f"train: {checkpoint} is at step {first} already, expected steps of at least that, got {steps}.")
 
     started = saved = time.monotonic()
 
     def save(step: int) -> None:
         state = {"net": net.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict()}
         part = checkpoint.with_suffix(".part")
-        torch.save(state | {"step": step, "seconds": seconds + time.monotonic() - started, "seen": seen}, part)
+        clock = seconds + time.monotonic() - started
+        torch.save(state | {"step": step, "seconds": clock, "seen": seen, "settings": settings}, part)
         os.replace(part, checkpoint)
 
     losses: list[float] = []
@@ -192,12 +226,13 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, steps, peak_rate)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimiser.step()
         with torch.no_grad():
             decay = min(0.9995, (1 + step) / (10 + step))
-            torch._foreach_lerp_(list(average.parameters()), list(net.parameters()), 1 - decay)
+            pair = list(average.parameters()), list(net.parameters())
+            torch._foreach_lerp_(*pair, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         seen += batch
         losses.append(loss.item())
         if (step + 1) % report_every == 0 or step + 1 == steps:
@@ -209,11 +244,12 @@ def train(
             save(step + 1)
             saved = time.monotonic()
 
+    hardware = torch.cuda.get_device_name() if device.startswith("cuda") else f"{os.cpu_count()} cores, {platform.machine()}"
     facts = {
         "steps": steps,
         "images_seen": seen,
         "hours": round((seconds + time.monotonic() - started) / 3600, 2),
-        "hardware": torch.cuda.get_device_name() if device.startswith("cuda") else f"{os.cpu_count()} cores, {platform.machine()}",
+        "hardware": hardware,
         "photographs": len(training),
         "parameters": sum(p.numel() for p in net.parameters()),
         "psnr": validate(average, held_out, min(128, *(min(p.shape[1:]) for p in held_out)), sigma_data=sigma_data),
@@ -234,17 +270,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)")
     parser.add_argument("--bf16", action="store_true", help="bfloat16 convolutions, on hardware that has them")
     options = parser.parse_args(arguments)
-    facts = train(
-        load_photographs(options.sources, smallest=options.crop),
-        options.out,
-        steps=options.steps,
-        batch=options.batch,
-        crop=options.crop,
-        peak_rate=options.rate,
-        seed=options.seed,
-        device=options.device,
-        bf16=options.bf16,
-    )
+    try:
+        facts = train(
+            load_photographs(options.sources, smallest=options.crop),
+            options.out,
+            steps=options.steps,
+            batch=options.batch,
+            crop=options.crop,
+            peak_rate=options.rate,
+            seed=options.seed,
+            device=options.device,
+            bf16=options.bf16,
+        )
+    except ValueError as error:
+        parser.error(str(error))
     print(json.dumps(facts, indent=2))
 
 

@@ -115,12 +115,11 @@ class TestReadImage:
         np.testing.assert_array_equal(read_image(tmp_path / "image.png").pixels, spanned(values).transpose(2, 0, 1))
 
     @pytest.mark.parametrize("orientation", range(1, 9))
-    @pytest.mark.parametrize(
-        ("suffix", "bits"), [(".png", 8), (".png", 16), (".tif", 8), (".tif", 16), (".jpg", 8), (".webp", 8)]
-    )
-    def test_orientation(self, tmp_path, suffix, bits, orientation):
+    @pytest.mark.parametrize("kind", [".png 8", ".png 16", ".tif 8", ".tif 16", ".jpg 8", ".webp 8"])
+    def test_orientation(self, tmp_path, kind, orientation):
+        suffix, bits = kind.split()[0], int(kind.split()[1])
         upright = np.zeros((16, 24), dtype=np.uint8)
-        upright[:8, :8] = 255  # a corner tells all eight apart only together with the next
+        upright[:8, :8] = 255
         upright[:8, 8:16] = 120
         # How EXIF defines the eight: where the first row and the first column of the stored array lie.
         stored = {
@@ -209,9 +208,9 @@ class TestReadImage:
 
 
 class TestBadFiles:
-    def error(self, path, kind=ValueError, reader=read_image):
+    def error(self, path, kind: type[Exception] = ValueError):
         with pytest.raises(kind) as caught:
-            reader(path)
+            read_image(path)
         message = str(caught.value)
         assert path.name in message
         assert "\n" not in message
@@ -395,7 +394,7 @@ class TestMask:
 
     def test_unknown_polarity(self, tmp_path):
         with pytest.raises(ValueError, match="keep"):
-            read_mask(tmp_path / "mask.png", keep="grey")
+            read_mask(tmp_path / "mask.png", keep="grey")  # pyright: ignore[reportArgumentType]
 
     def test_from_alpha(self):
         alpha = np.array([[0.0, 0.49, 0.5, 1.0]])

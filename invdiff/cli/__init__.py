@@ -62,7 +62,7 @@ def main() -> None:
 
     \b
     Examples:
-      invdiff solve                                           degrade and restore a bundled photograph
+      invdiff solve --problem sr --factor 4 --noise 0.01      degrade and restore a bundled photograph
       invdiff solve photo.png --problem inpaint --mask m.png  fill what is white in the mask
       invdiff evaluate --reference clean/ --restored out/     PSNR, SSIM and LPIPS of two folders
       invdiff COMMAND --help                                  options and examples of a command
@@ -72,6 +72,8 @@ def main() -> None:
 
 
 def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
     text = " ".join(str(error).split())
     # What invdiff and the file system say is written for users; of anything else at least the kind is named.
     if text and (isinstance(error, (ValueError, TypeError, OSError)) or type(error).__module__.startswith("invdiff")):

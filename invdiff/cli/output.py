@@ -1,121 +1,146 @@
-"""What a run leaves behind: pictures, samples and the record it can be repeated from."""
+"""What a run leaves behind: a folder of pictures, all of one run or none."""
 
 from __future__ import annotations
 
 import contextlib
-import json
+import fnmatch
+import itertools
 import os
-import platform
+import secrets
 import shutil
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from invdiff import __version__
+from invdiff.cli.record import to_json
 from invdiff.cli.task import Task
 from invdiff.images import write_image
 from invdiff.posterior import Posterior
 from invdiff.report import comparison_panel, std_map
 
-__all__ = ["output_folder", "peak_memory", "versions", "write_record", "write_results"]
+__all__ = ["output_folder", "write_results"]
+
+RECORD = "run.json"
+RESULTS = ("sample-*.png", "mean.png", "std.png", "comparison.png", "measurement.png", "posterior.npz", RECORD)
+TILES = 3  # samples shown in the comparison
 
 
 @contextlib.contextmanager
 def output_folder(wanted: Path | None, name: str, *, overwrite: bool) -> Iterator[tuple[Path, Path]]:
     """Yield a temporary folder to write into, and the folder its files move to once all of them are written.
 
+    A new folder gets its files all at once. In one that was there already ``run.json`` goes first and comes back last: where it
+    stands, the results beside it are complete and of one run. A run that fails leaves nothing behind.
+
     Args:
         wanted: Where to write. Default: ``invdiff-out/NAME``, numbered if it is taken.
         name: Name for the default.
-        overwrite: Whether files of the same name may be replaced in a folder that is not empty.
+        overwrite: Whether earlier results may be replaced in a folder that is not empty. Other files there stay.
     """
-    target = wanted or next(p for p in _numbered(Path("invdiff-out") / name) if not p.exists())
-    if target.exists() and not target.is_dir():
-        raise FileExistsError(f"{target} is a file, expected a folder for the results.")
-    if target.is_dir() and any(target.iterdir()) and not overwrite:
-        raise FileExistsError(f"{target} holds files already. Choose another folder, or add --overwrite to replace those of the same name.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Made before the work begins, so that a folder that cannot be written fails now.
-    part = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    made: list[Path] = []
     try:
-        yield part, target
-        target.mkdir(exist_ok=True)
-        for file in sorted(part.iterdir()):
-            os.replace(file, target / file.name)
+        target = _claim(wanted, name, made, overwrite=overwrite)
+        new = target in made
+        # Beside a new folder, to become it in one move; inside one that was there, whose parent may be closed to writing.
+        part = (target.parent if new else target) / f".invdiff-{secrets.token_hex(4)}"
+        with _explained(target):
+            part.mkdir()
+        try:
+            yield part, target
+            if new:
+                target.rmdir()
+                part.rename(target)
+            else:
+                _replace_results(part, target, overwrite=overwrite)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # refused where something is in it
 
 
-def _numbered(base: Path) -> Iterator[Path]:
-    yield base
-    number = 2
-    while True:
-        yield base.with_name(f"{base.name}-{number}")
-        number += 1
+def _claim(wanted: Path | None, name: str, made: list[Path], *, overwrite: bool) -> Path:
+    """Return the folder for the results, made now: one that cannot be written fails before the work, not after it."""
+    default = Path("invdiff-out") / name
+    for number in itertools.count(1):
+        target = wanted or (default if number == 1 else default.with_name(f"{default.name}-{number}"))
+        with _explained(target):
+            missing = [folder for folder in (target, *target.parents) if not folder.exists()]
+            try:
+                target.mkdir(parents=True)
+            except FileExistsError:
+                if wanted is None:
+                    continue
+                _check_free(target, overwrite=overwrite)
+            else:
+                made += missing
+            break
+    return target
 
 
-def write_results(folder: Path, task: Task, post: Posterior, samples: Tensor, *, arrays: bool) -> None:
-    """Write every sample, ``mean.png``, ``std.png``, ``comparison.png``, and on request ``posterior.npz``.
+def _check_free(target: Path, *, overwrite: bool) -> None:
+    if not target.is_dir():
+        raise ValueError(f"{target} is a file, expected a folder for the results: choose another with -o.")
+    if not overwrite and any(not path.name.startswith(".") for path in target.iterdir()):
+        raise ValueError(f"{target} holds files already: choose another folder with -o, or add --overwrite to replace results.")
+
+
+@contextlib.contextmanager
+def _explained(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(f"{target}: the results cannot be written there ({reason}): choose another folder with -o.") from error
+
+
+def _replace_results(part: Path, target: Path, *, overwrite: bool) -> None:
+    _check_free(target, overwrite=overwrite)
+    files = sorted(part.iterdir(), key=lambda file: file.name == RECORD)
+    (target / RECORD).unlink(missing_ok=True)
+    for old in target.iterdir():  # A shorter run must not end among the samples of a longer one.
+        if any(fnmatch.fnmatchcase(old.name, pattern) for pattern in RESULTS) and not (part / old.name).exists():
+            old.unlink()
+    for file in files:
+        os.replace(file, target / file.name)
+
+
+def write_results(
+    folder: Path, task: Task, post: Posterior, samples: Tensor, record: Mapping[str, Any], *, arrays: bool
+) -> None:
+    """Write every sample, ``mean.png``, ``std.png``, ``comparison.png``, ``run.json``, and on request ``posterior.npz``.
 
     Args:
         folder: Where to.
         task: What was solved.
         post: The posterior.
         samples: What is written, ``(N, C, H, W)`` in the channels of the picture.
-        arrays: Whether to write the samples as floats, on the 0..1 scale of the command line.
+        record: What ``run.json`` holds.
+        arrays: Whether to write the samples as floats, on the 0..1 scale of the command line and not clipped to it.
     """
-
-    def write(name: str, pixels: Tensor) -> None:
-        write_image(folder / name, pixels.numpy(), bits=task.picture.bits, alpha=task.alpha, icc=task.picture.icc)
-
-    mean = samples.mean(0)
-    for k, sample in enumerate(samples):
-        write(f"sample-{k + 1:0{len(str(len(samples)))}d}.png", sample)
-    write("mean.png", mean)
-    measured = _channels(task.problem.preview(task.y), task.grey)[0]
-    measurement = _channels(task.y, task.grey)[0]
-    if task.clean is not None:
-        write_image(folder / "measurement.png", measurement.numpy(), bits=task.picture.bits)
-    tiles = {"measured": measured, "mean": mean} | {f"sample {k + 1}": sample for k, sample in enumerate(samples[:3])}
+    picture = task.picture
+    images = {f"sample-{k:0{len(str(len(samples)))}d}": sample for k, sample in enumerate(samples, 1)}
+    mean, std = samples.mean(0), samples.std(0) if len(samples) > 1 else None
+    for name, image in {**images, "mean": mean}.items():
+        write_image(folder / f"{name}.png", image.numpy(), bits=picture.bits, alpha=task.alpha, icc=picture.icc)
+    tiles = {"measured": task.problem.preview(task.measurement)[0], "mean": mean}
+    tiles |= {f"sample {k}": sample for k, sample in enumerate(samples[:TILES], 1)}
     if task.clean is not None:
         tiles = {"truth": task.clean[0], **tiles}
-    std = samples.std(0) if len(samples) > 1 else None
-    if std is not None:
-        std_map(folder / "std.png", std.numpy())
-    comparison_panel(folder / "comparison.png", {title: tile.numpy() for title, tile in tiles.items()}, std=None if std is None else std.numpy())
+        write_image(folder / "measurement.png", task.measurement[0].numpy(), bits=picture.bits, icc=picture.icc)
+    spread = None if std is None else std.numpy()
+    if spread is not None:
+        std_map(folder / "std.png", spread)
+    comparison_panel(folder / "comparison.png", {title: tile.numpy() for title, tile in tiles.items()}, std=spread)
     if arrays:
-        unit = {"samples": (samples.numpy() + 1) / 2, "measurement": (measurement.numpy() + 1) / 2}
-        np.savez_compressed(folder / "posterior.npz", weights=post.weights[:, 0].cpu().numpy(), residual=post.residual[:, 0].cpu().numpy(), **unit)
-
-
-def _channels(x: Tensor, grey: bool) -> Tensor:
-    return x.mean(1, keepdim=True) if grey else x
-
-
-def versions() -> Mapping[str, str]:
-    """Return the versions a result depends on."""
-    return {"invdiff": __version__, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()}
-
-
-def peak_memory(device: torch.device) -> Mapping[str, float]:
-    """Return the peak memory of the process and of the device, in MiB."""
-    peaks = {}
-    if sys.platform != "win32":
-        import resource
-
-        unit = 2**20 if sys.platform == "darwin" else 2**10
-        peaks["process"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
-    if device.type == "cuda":
-        peaks["device"] = round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-    return peaks
-
-
-def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write ``run.json``."""
-    (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        contents: dict[str, Any] = {
+            "samples": (samples.numpy() + 1) / 2,
+            "measurement": (task.measurement[0].numpy() + 1) / 2,
+            "weights": post.weights[:, 0].cpu().numpy(),
+        }
+        np.savez_compressed(folder / "posterior.npz", **contents)
+    (folder / RECORD).write_text(to_json(record) + "\n", encoding="utf-8")

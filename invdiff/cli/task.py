@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,12 +16,13 @@ from torch import Tensor
 from invdiff.images import Picture, mask_from_alpha, read_image, read_kernel, read_mask
 from invdiff.operators import Operator
 from invdiff.operators.kernels import gaussian_kernel, motion_kernel
-from invdiff.problems import PROBLEMS, Deblur, Inpaint, Problem, SuperResolution
+from invdiff.problems import Deblur, Inpaint, Problem, SuperResolution
 
 __all__ = ["Task", "make_task"]
 
 PHOTOGRAPH = "chelsea"  # scikit-image's cat: CC0, inside its wheel
 PHOTOGRAPH_SIZE = (256, 256)
+LARGEST = 2**26  # pixels; one feature map of the network already takes 8 GB there
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,12 @@ class Task:
 
     Attributes:
         problem: The task.
-        op: Its operator for three channels, whatever the picture has.
-        y: The measurement, ``(1, *op.out_shape)``.
+        op: Its operator in the channels of the prior.
+        y: The measurement in the channels of the prior, ``(1, *op.out_shape)``.
+        observed: The operator in the channels of the picture.
+        measurement: The measurement in the channels of the picture, ``(1, *observed.out_shape)``.
         clean: The true image, where it is known: ``(1, C, H, W)``.
         picture: The picture that came in: how results are written.
-        grey: Whether the picture is grey and goes through a prior of colours.
         alpha: Opacity of the result ``(H, W)``, or nothing.
         name: Short name for the output folder.
         notes: Lines for the person who runs this.
@@ -43,21 +45,33 @@ class Task:
     problem: Problem
     op: Operator
     y: Tensor
+    observed: Operator
+    measurement: Tensor
     clean: Tensor | None
     picture: Picture
-    grey: bool
     alpha: np.ndarray[Any, np.dtype[np.float64]] | None
     name: str
     notes: tuple[str, ...]
 
+    def finish(self, samples: Tensor) -> Tensor:
+        """Return samples of the prior as pictures: what is known exactly is put in, and grey stays grey."""
+        results = self.problem.finish(samples, self.y.expand(len(samples), -1, -1, -1), self.op)
+        return results.mean(1, keepdim=True) if self.observed.in_shape[0] == 1 else results
+
+    def residual(self, results: Tensor) -> list[float]:
+        """Return, per picture, the squared misfit over the noise variance; where the noise is 0, the squared misfit itself."""
+        misfit = (self.measurement - self.observed(results)).flatten(1).square().sum(1)
+        return [float(f"{value:.6g}") for value in misfit / (self.observed.sigma_y**2 or 1)]
+
 
 def make_task(
-    problem: str,
-    source: Path | None,
     *,
+    source: Path | None,
+    problem: str,
+    channels: int,
     simulate: bool,
     mask: Path | None,
-    mask_keep: str,
+    mask_keep: Literal["black", "white"],
     kernel: str | None,
     boundary: str,
     factor: int | None,
@@ -65,74 +79,81 @@ def make_task(
     noise: float,
     seed: int,
 ) -> Task:
-    """Read the files and build the task; the arguments are those of ``invdiff solve``.
+    r"""Read the files and build the task; the arguments are those of ``invdiff solve``, and ``channels`` those of the prior.
 
-    A grey picture is measured as three equal channels. They share one noise, so each is taken as having
-    :math:`\\sqrt 3` times its standard deviation: together they then weigh as much as the one channel that came in.
+    A grey picture meets a prior of colours as equal channels. They share one noise, so each is taken as having
+    :math:`\sqrt C` times its standard deviation: together they then weigh as much as the one channel that came in.
     """
-    if problem not in PROBLEMS:
-        raise ValueError(f"Unknown problem {problem!r}, expected one of {', '.join(PROBLEMS)}.")
-    missing = mask is None and kernel is None if problem == "deblur" else False
-    if (problem == "deblur" and kernel is None) or missing:
-        raise ValueError("deblur needs --kernel: a file (image, .npy, .npz:name), or gaussian:SIGMA, or motion:SIZE,ANGLE.")
-    if problem == "sr" and factor is None:
-        raise ValueError("sr needs --factor: how many times smaller the input is than the image, such as 2.")
-    for option, given, owner in (("--mask", mask, "inpaint"), ("--kernel", kernel, "deblur"), ("--factor", factor, "sr")):
-        if given is not None and problem != owner:
-            raise ValueError(f"{option} belongs to --problem {owner}, not to {problem}.")
-
-    known = None if mask is None else read_mask(mask, keep="white" if mask_keep == "white" else "black")
     notes: list[str] = []
+    known = None if mask is None else read_mask(mask, keep=mask_keep)
     if source is None:
-        picture = _bundled_photograph(PHOTOGRAPH_SIZE if known is None else known.shape)
-        notes.append(f"no input given: degrading a bundled photograph ({PHOTOGRAPH}, {picture.pixels.shape[2]} x {picture.pixels.shape[1]})")
-        simulate = True
+        picture, simulate = _bundled_photograph(PHOTOGRAPH_SIZE if known is None else known.shape), True
+        notes.append(f"no INPUT given: degrading a bundled photograph ({PHOTOGRAPH}, {_size(picture.pixels.shape)})")
+    elif source.is_dir():
+        raise IsADirectoryError(
+            f"{source} is a folder, expected one image: folders come later, run the command for each image."
+        )
     else:
         picture = read_image(source)
-    alpha = picture.alpha
+    pixels, alpha = torch.from_numpy(picture.pixels).float()[None], picture.alpha
+    if pixels.shape[1] not in (1, channels):
+        raise ValueError(f"{source}: has {pixels.shape[1]} channels, and this prior knows images of {channels}, or grey ones.")
 
     task: Problem
     if problem == "inpaint":
         if known is None:
-            if alpha is None:
-                raise ValueError("inpaint needs --mask: an image as large as the input, white where pixels are to be filled; or an input with an alpha channel.")
-            known, alpha = mask_from_alpha(picture), None
+            known, alpha = _mask_from_alpha(source, picture), None
         task = Inpaint(known)
         notes.append(f"filling {1 - known.mean():.1%} of the pixels")
-    elif problem == "deblur":
-        task = Deblur(_kernel(str(kernel)), boundary=boundary)
+    elif problem == "deblur" and kernel is not None:
+        task = Deblur(_kernel(kernel, pixels.shape[-2:]), boundary=boundary)
+    elif problem == "sr" and factor is not None:
+        task = SuperResolution(factor, kernel=downsampling)
     else:
-        task = SuperResolution(int(factor or 0), kernel=downsampling)
+        raise ValueError(f"Problem {problem!r} is unknown, or lacks what it needs: see `invdiff problems`.")
 
-    pixels = torch.from_numpy(picture.pixels).float()[None]
-    grey = pixels.shape[1] == 1
-    if pixels.shape[1] not in (1, 3):
-        raise ValueError(f"{source}: {pixels.shape[1]} channels; the bundled prior knows grey and RGB images.")
+    clean = task.fit(pixels) if simulate else None
+    own, height, width = task.image_shape(_shape(pixels)) if clean is None else _shape(clean)
+    if height * width > LARGEST:
+        raise ValueError(
+            f"{source}: an image of {width} x {height} pixels is too large to sample, crop it or choose a smaller --factor."
+        )
+    if clean is not None and clean.shape != pixels.shape:
+        notes.append(f"cropped to {_size(clean.shape)}, a multiple of the factor")
     sigma_y = 2 * noise  # images span [-1, 1] below the command line
-    clean = None
-    if simulate:
-        clean = task.fit(pixels)
-        if clean.shape != pixels.shape:
-            notes.append(f"cropped to {clean.shape[-1]} x {clean.shape[-2]}, a multiple of the factor")
-        y = task.operator(_shape(clean), sigma_y=sigma_y).measure(clean, seed=seed)
-    else:
-        y = pixels
-    channels, height, width = task.image_shape(_shape(y))
-    op = task.operator((3, height, width), sigma_y=sigma_y * (math.sqrt(3) if grey else 1))
-    y = y.expand(-1, 3, -1, -1) if channels == 1 else y
-    if not simulate and problem == "inpaint":
-        y = op(y)  # what lies under the mask is not looked at
+    observed = task.operator((own, height, width), sigma_y=sigma_y)
+    op = task.operator((channels, height, width), sigma_y=sigma_y * math.sqrt(channels / own))
+    measurement = pixels if clean is None else observed.measure(clean, seed=seed)
+    if problem == "inpaint":
+        measurement = observed(measurement)  # what lies under the mask is not looked at
     if alpha is not None and alpha.shape != (height, width):
-        repeat = factor or 1
-        alpha = alpha[:height, :width] if simulate else alpha.repeat(repeat, 0).repeat(repeat, 1)
+        alpha = alpha[:height, :width] if simulate else alpha.repeat(height // len(alpha), 0).repeat(width // alpha.shape[1], 1)
     if noise == 0 and problem != "inpaint":
-        notes.append("noise 0: the input is taken as exact. A file of 8 bits has rounding noise of 0.001; a photograph more (--noise 0.01)")
-    name = f"{PHOTOGRAPH if source is None else source.stem}-{problem}"
-    return Task(task, op, y, clean, picture, grey, alpha, name, tuple(notes))
+        notes.append(
+            "noise 0: INPUT is taken as exact; an 8-bit file has rounding noise of 0.001, a photograph more (--noise 0.01)"
+        )
+    if noise > 1:
+        notes.append(f"noise {noise:g}: pixels span 0..1, is that meant? {noise:g} of 255 is --noise {noise / 255:.3g}")
+    return Task(
+        problem=task,
+        op=op,
+        y=measurement.expand(-1, channels, -1, -1),
+        observed=observed,
+        measurement=measurement,
+        clean=clean,
+        picture=picture,
+        alpha=alpha,
+        name=f"{PHOTOGRAPH if source is None else source.stem}-{problem}",
+        notes=tuple(notes),
+    )
 
 
 def _shape(x: Tensor) -> tuple[int, int, int]:
     return x.shape[1], x.shape[2], x.shape[3]
+
+
+def _size(shape: Sequence[int]) -> str:
+    return f"{shape[-1]} x {shape[-2]}"
 
 
 def _bundled_photograph(size: tuple[int, ...]) -> Picture:
@@ -142,11 +163,33 @@ def _bundled_photograph(size: tuple[int, ...]) -> Picture:
     return Picture(np.asarray(image, dtype=np.float64).transpose(2, 0, 1) / 127.5 - 1)
 
 
-def _kernel(text: str) -> Tensor:
+def _mask_from_alpha(source: Path | None, picture: Picture) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    advice = "give --mask, an image of the same size, white where pixels are to be filled."
+    if picture.alpha is None:
+        raise ValueError(f"{source or 'the bundled photograph'}: no pixel is transparent, and inpaint fills those: {advice}")
+    known = mask_from_alpha(picture)
+    if known.all() or not known.any():
+        raise ValueError(
+            f"{source}: {'no' if known.all() else 'every'} pixel is transparent, and inpaint fills those: {advice}"
+        )
+    return known
+
+
+def _kernel(text: str, size: Sequence[int]) -> Tensor:
     """Return the kernel of a file, or of ``gaussian:SIGMA`` or ``motion:SIZE,ANGLE``."""
-    number = r"(-?\d+(?:\.\d*)?)"
-    if match := re.fullmatch(f"gaussian:{number}", text):
-        return gaussian_kernel(float(match[1]))
-    if match := re.fullmatch(rf"motion:(\d+),{number}", text):
-        return motion_kernel(int(match[1]), float(match[2]))
-    return torch.from_numpy(read_kernel(text))
+    kind, _, arguments = text.partition(":")
+    if kind not in ("gaussian", "motion"):
+        return torch.from_numpy(read_kernel(text))
+    try:
+        numbers = [float(number) for number in arguments.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != (1 if kind == "gaussian" else 2) or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"--kernel {text}: expected gaussian:SIGMA or motion:SIZE,ANGLE, such as gaussian:2 or motion:15,45.")
+    # Checked before it is built: a kernel far larger than the image would not fit the memory.
+    side = 2 * math.ceil(4 * numbers[0]) + 1 if kind == "gaussian" else int(numbers[0])
+    if side > min(size):
+        raise ValueError(f"--kernel {text}: a kernel of {side} x {side} pixels is larger than the image, {_size(size)}.")
+    if kind == "gaussian":
+        return gaussian_kernel(numbers[0])
+    return motion_kernel(int(numbers[0]) if numbers[0].is_integer() else 0, numbers[1])

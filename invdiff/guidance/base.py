@@ -23,6 +23,7 @@ class StepRule(Protocol):
 
     def __call__(self, mean: PosteriorMean, schedule: Schedule, x_t: Tensor, t: Tensor, s: Tensor, noise: Tensor, /) -> Tensor:
         """Return ``x_s``. ``noise`` is standard normal, shaped like ``x_t``."""
+        ...
 
 
 class Guidance(ABC):
@@ -53,21 +54,18 @@ class Guidance(ABC):
             s: Earlier time to go to.
             noise: Standard normal, like ``x_t``.
             strength: Share of the shift :math:`E[x_0 | x_t, y] - E[x_0 | x_t]` to apply; below 1 only where the full
-                step diverged.
+                step diverged. What is not finite stays so: a sample that silently ignored the measurement would be worse.
         """
 
         def mean(x: Tensor, time: Tensor) -> Tensor:
             guided = self.posterior_mean(x, time)
-            if strength == 1:
-                return guided
-            plain = self.score.denoise(x, time)
-            return torch.where(guided.isfinite(), torch.lerp(plain, guided, strength), plain)
+            return guided if strength == 1 else torch.lerp(self.score.denoise(x, time), guided, strength)
 
         return rule(mean, self.score.schedule, x_t, t, s, noise)
 
 
 def denoise_and_pull_back(score: ScoreModel, x_t: Tensor, t: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    r"""Return :math:`\hat x_0 = E[x_0 | x_t]` and :math:`v \mapsto J^\top v` with :math:`J = \partial \hat x_0 / \partial x_t`."""
+    r"""Return :math:`\hat x_0 = E[x_0 | x_t]` and :math:`v \mapsto J^\top v`, :math:`J = \partial \hat x_0 / \partial x_t`."""
     with torch.enable_grad():
         x_t = x_t.detach().requires_grad_()
         x0_hat = score.denoise(x_t, t)

@@ -53,7 +53,7 @@ class DPS(Guidance):
             return x0_hat if x is x_t else self.posterior_mean(x, time)
 
         x_s = rule(mean, self.score.schedule, x_t, t, s, noise)
-        return x_s - strength * self.zeta * (gradient if strength == 1 else gradient.nan_to_num(0, 0, 0))
+        return x_s - strength * self.zeta * gradient
 
     def misfit_gradient(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         r"""Return :math:`\hat x_0` and :math:`\nabla_{x_t} \lVert y - A(\hat x_0) \rVert_2`."""

@@ -53,7 +53,8 @@ class MMPS(Guidance):
         super().__init__(score, op, y)
         if not 0 < rtol < 1 or max_iterations < 1 or exact_up_to < 0:
             raise ValueError(
-                f"MMPS: expected 0 < rtol < 1, max_iterations >= 1 and exact_up_to >= 0, got {rtol}, {max_iterations}, {exact_up_to}."
+                "MMPS: expected 0 < rtol < 1, max_iterations >= 1 and exact_up_to >= 0, "
+                f"got {rtol}, {max_iterations}, {exact_up_to}."
             )
         self.rtol, self.max_iterations, self.exact_up_to = rtol, max_iterations, exact_up_to
 
@@ -89,6 +90,8 @@ class MMPS(Guidance):
         columns = [spread(e.expand_as(flat).reshape(residual.shape)) for e in basis]  # V_t A^T e_i
         gram = torch.stack([linear(column).flatten(1) for column in columns], -1)
         variance = self.op.sigma_y**2
-        floor = max(variance, 1e-12 * float(gram.abs().amax()) + torch.finfo(gram.dtype).tiny)
+        # Below the rounding of the largest entry no eigenvalue means anything: there exact data stop counting.
+        rounding = 4 * flat.shape[1] * torch.finfo(gram.dtype).eps * gram.abs().amax((1, 2)) + torch.finfo(gram.dtype).tiny
+        floor = rounding.clamp(min=variance)
         w = positive_solve(gram + variance * basis, flat, floor=floor)
         return torch.stack([over_items(w[:, i], column) * column for i, column in enumerate(columns)]).sum(0)

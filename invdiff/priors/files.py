@@ -50,15 +50,16 @@ def load_prior(source: str | Path, *, precision: str = "auto") -> NetworkPrior:
         raise ValueError(f"load_prior: unknown precision {precision!r}, expected one of {', '.join(PRECISIONS)}.")
     path = BUNDLED.get(str(source), Path(source))
     description = _describe(path, str(source))
-    net = UNet(**description["config"])
     try:
+        net = UNet(**description["config"])
         net.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
-    except (RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{path}: the weights do not fit the architecture the file names: {str(error).splitlines()[0]}") from error
+    except (RuntimeError, TypeError, ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{path}: the weights do not fit the architecture the file names: {reason}") from error
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     fast = precision == "bfloat16" or (precision == "auto" and _has_bfloat16_units())
     return from_network(
-        net.to(memory_format=torch.channels_last).eval(),  # type: ignore[call-overload]
+        net.to(memory_format=torch.channels_last).eval(),  # type: ignore[call-overload,unused-ignore]
         EDM(),
         predicts="edm",
         event_shape=(net.config["channels"], None, None),
@@ -87,20 +88,24 @@ def _describe(path: Path, source: str) -> dict[str, Any]:
             "wrap the network in Python with invdiff.priors.from_network."
         ) from error
     try:
-        description: dict[str, Any] = json.loads(metadata["invdiff"])
-        known = description["architecture"] == "UNet" and {"config", "sigma_data", "facts"} <= description.keys()
-    except (KeyError, ValueError):
-        known = False
-    if not known:
+        description = json.loads(metadata.get("invdiff", "null"))
+    except ValueError:
+        description = None
+    kinds: dict[str, type | tuple[type, ...]] = {"config": dict, "sigma_data": (int, float), "facts": dict}
+    if (
+        not isinstance(description, dict)
+        or description.get("architecture") != "UNet"
+        or not all(isinstance(description.get(name), kind) for name, kind in kinds.items())
+    ):
         raise ValueError(
-            f"{source}: a safetensors file, but not one written by invdiff.training: its metadata names no architecture known here. "
-            "Wrap the network in Python with invdiff.priors.from_network."
+            f"{source}: a safetensors file, but not one written by invdiff.training: its metadata names no architecture "
+            "known here. Wrap the network in Python with invdiff.priors.from_network."
         )
     return description
 
 
 def _has_bfloat16_units() -> bool:
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     # A private name, so asked for with care: without it the answer is the safe one.
     return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())

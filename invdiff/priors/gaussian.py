@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invdiff.linalg import dense_matrix
 from invdiff.priors.base import ScoreModel
-from invdiff.random import Streams, generator
+from invdiff.random import generator
 from invdiff.schedules import VP, Schedule
 
 __all__ = ["Gaussian", "LinearMeasurement", "linear_gaussian_posterior"]
@@ -56,7 +56,9 @@ class Gaussian(ScoreModel):
         elif tuple(cov.shape) == event:
             values, self._basis = cov, "diagonal"
         else:
-            raise ValueError(f"Gaussian: cov must be ({size}, {size}) or {event} for events of shape {event}, got {tuple(cov.shape)}.")
+            raise ValueError(
+                f"Gaussian: cov must be ({size}, {size}) or {event} for events of shape {event}, got {tuple(cov.shape)}."
+            )
         self._set(mean, values, event, schedule)
 
     def _set(self, mean: Tensor, values: Tensor, event: tuple[int, ...], schedule: Schedule | None) -> None:
@@ -72,13 +74,20 @@ class Gaussian(ScoreModel):
         Args:
             mean: ``(C, H, W)``.
             spectrum: :math:`\Lambda`, the variance of each Fourier coefficient of ``torch.fft.rfft2(x, norm="ortho")``,
-                shape ``(C, H, W // 2 + 1)``, even under negation of the vertical frequency in its first and last column.
+                shape ``(C, H, W // 2 + 1)``, even under negation of the vertical frequency in its first column, and in its last
+                if ``W`` is even.
             schedule: The noise schedule.
         """
         prior = cls.__new__(cls)
         expected = (*mean.shape[:-1], mean.shape[-1] // 2 + 1)
         if tuple(spectrum.shape) != expected:
-            raise ValueError(f"Gaussian: spectrum must have shape {expected} for mean {tuple(mean.shape)}, got {tuple(spectrum.shape)}.")
+            raise ValueError(
+                f"Gaussian: spectrum must have shape {expected} for mean {tuple(mean.shape)}, got {tuple(spectrum.shape)}."
+            )
+        # Columns that are their own mirror image: there a real image has conjugate coefficients at frequencies r and -r.
+        own = spectrum[..., [0, -1] if mean.shape[-1] % 2 == 0 else [0]]
+        if not torch.allclose(own, own.flip(-2).roll(1, -2), rtol=1e-5, atol=0):
+            raise ValueError("Gaussian: spectrum must be even in the vertical frequency in its first and last column.")
         prior._basis = "stationary"
         prior._set(mean, spectrum, tuple(mean.shape), schedule)
         return prior
@@ -107,7 +116,8 @@ class Gaussian(ScoreModel):
         factor = function(self._values.to(x))
         if self._basis == "dense":
             vectors = self._vectors.to(x)
-            return (x.flatten(1) @ vectors * factor @ vectors.mT).reshape(x.shape)
+            applied: Tensor = x.flatten(1) @ vectors * factor @ vectors.mT
+            return applied.reshape(x.shape)
         if self._basis == "stationary":
             spectrum: Tensor = torch.fft.rfft2(x, norm="ortho")
             filtered: Tensor = torch.fft.irfft2(spectrum * factor, s=x.shape[-2:], norm="ortho")
@@ -142,9 +152,7 @@ class Gaussian(ScoreModel):
         return Gaussian(means.reshape(-1, *event), cov, schedule=self.schedule, batched=True)
 
 
-def linear_gaussian_posterior(
-    mean: Tensor, cov: Tensor, op: LinearMeasurement, y: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def linear_gaussian_posterior(mean: Tensor, cov: Tensor, op: LinearMeasurement, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     r"""Condition :math:`\mathcal{N}(m, S)` on :math:`y = A x + n`.
 
     Args:
@@ -159,12 +167,15 @@ def linear_gaussian_posterior(
     matrix = dense_matrix(op.adjoint, op.out_shape, dtype=cov.dtype, device=cov.device).mT
     cross = cov @ matrix.mT
     # By eigenvectors: exact data and rows of zeros (missing pixels) leave this singular, which a pseudo-inverse allows.
-    values, vectors = torch.linalg.eigh(matrix @ cross + op.sigma_y**2 * torch.eye(len(matrix), dtype=cov.dtype, device=cov.device))
-    kept = values > 1e-12 * values.amax()
+    noise = op.sigma_y**2 * torch.eye(len(matrix), dtype=cov.dtype, device=cov.device)
+    values, vectors = torch.linalg.eigh(matrix @ cross + noise)
+    kept = values > torch.finfo(cov.dtype).eps ** 0.75 * values.amax()
     inverse = torch.where(kept, 1 / torch.where(kept, values, 1), 0)
     gain = cross @ vectors * inverse @ vectors.mT
     residual = y.flatten(1) - mean @ matrix.mT
-    posterior_cov = cov - gain @ cross.mT
+    # Joseph's form, with a part of its own for the noise: a difference of covariances need not be positive.
+    left = torch.eye(len(cov), dtype=cov.dtype, device=cov.device) - gain @ matrix
+    posterior_cov = left @ cov @ left.mT + op.sigma_y**2 * gain @ gain.mT
     log_p = -0.5 * ((residual @ vectors) ** 2 * inverse).sum(-1) - 0.5 * torch.where(kept, values, 1).log().sum()
     return mean + residual @ gain.mT, (posterior_cov + posterior_cov.mT) / 2, log_p
 
@@ -172,11 +183,13 @@ def linear_gaussian_posterior(
 def _check_dense(event: tuple[int, ...]) -> None:
     size = torch.Size(event).numel()
     if size > LARGEST_DENSE:
-        raise ValueError(f"Gaussian: a dense covariance of {size} x {size} is too large, expected events of at most {LARGEST_DENSE} numbers.")
+        raise ValueError(
+            f"Gaussian: a dense covariance of {size} x {size} is too large, expected events of at most {LARGEST_DENSE} numbers."
+        )
 
 
 def _noise(num_samples: int, like: Tensor, seed: int) -> Tensor:
     if num_samples < 1:
         raise ValueError(f"sample: num_samples must be at least 1, got {num_samples}.")
-    streams = Streams([generator(seed, "prior", 0, k, device=like.device) for k in range(num_samples)])
-    return streams.normal(like.shape, dtype=like.dtype)
+    streams = (generator(seed, "prior", 0, k, device=like.device) for k in range(num_samples))
+    return torch.stack([torch.randn(like.shape, generator=g, dtype=like.dtype, device=like.device) for g in streams])

@@ -18,14 +18,18 @@ __all__ = ["GaussianMixture"]
 class GaussianMixture(ScoreModel):
     r"""The mixture :math:`\sum_k w_k\, \mathcal{N}(m_k, S_k)` on vectors, along any schedule.
 
-    .. math:: E[x_0 | x_t] = \sum_k r_k(x_t)\, \big(m_k + \alpha_t S_k (\alpha_t^2 S_k + \sigma_t^2 I)^{-1} (x_t - \alpha_t m_k)\big),
+    .. math:: E[x_0 | x_t] = \sum_k r_k(x_t)\,
+        \big(m_k + \alpha_t S_k (\alpha_t^2 S_k + \sigma_t^2 I)^{-1} (x_t - \alpha_t m_k)\big),
         \qquad r_k \propto w_k\, \mathcal{N}(x_t; \alpha_t m_k, \alpha_t^2 S_k + \sigma_t^2 I)
 
     Args:
-        weights: :math:`w_k > 0`, ``(K,)``, or ``(B, K)`` when every item has a mixture of its own. Normalised.
+        weights: :math:`w_k \ge 0`, ``(K,)``, or ``(B, K)`` when every item has a mixture of its own. Normalised.
         means: ``(K, n)``, or ``(B, K, n)``.
         covs: ``(K, n, n)``.
         schedule: The noise schedule.
+
+    Raises:
+        ValueError: If the shapes do not fit, or the covariances are not symmetric positive semi-definite.
     """
 
     def __init__(self, weights: Tensor, means: Tensor, covs: Tensor, *, schedule: Schedule | None = None) -> None:
@@ -35,12 +39,15 @@ class GaussianMixture(ScoreModel):
                 f"GaussianMixture: expected weights (K,), means (K, n), covs (K, n, n), got {tuple(weights.shape)}, "
                 f"{tuple(means.shape)}, {tuple(covs.shape)}."
             )
-        if not ((weights >= 0).all() and (weights.sum(-1) > 0).all() and means.isfinite().all()):
-            raise ValueError("GaussianMixture: weights must not be negative nor all zero, and means must be finite.")
+        if not ((weights >= 0).all() and (weights.sum(-1) > 0).all() and means.isfinite().all() and covs.isfinite().all()):
+            raise ValueError("GaussianMixture: weights must not be negative nor all zero, means and covs must be finite.")
         self.weights, self.means, self.covs = weights / weights.sum(-1, keepdim=True), means, covs
         values, self._vectors = torch.linalg.eigh(covs)
-        if values.min() < -1e-6 * values.abs().max():
-            raise ValueError("GaussianMixture: covs must be positive semi-definite.")
+        if (
+            not torch.allclose(covs, covs.mT, rtol=1e-6, atol=1e-8 * float(covs.abs().max()))
+            or values.min() < -1e-6 * values.abs().max()
+        ):
+            raise ValueError("GaussianMixture: covs must be symmetric positive semi-definite.")
         self._values = values.clamp(min=0)
         self.event_shape, self.schedule = (size,), schedule or VP()
 
@@ -82,9 +89,7 @@ class GaussianMixture(ScoreModel):
         :math:`\propto w_k\, \mathcal{N}(y; A m_k, A S_k A^\top + \sigma_y^2 I)`.
         """
         y = y.to(self.means.dtype)
-        parts = [
-            linear_gaussian_posterior(self.means[..., k, :], cov, op, y) for k, cov in enumerate(self.covs)
-        ]
+        parts = [linear_gaussian_posterior(self.means[..., k, :], cov, op, y) for k, cov in enumerate(self.covs)]
         log_w = self.weights.log() + torch.stack([log_p for _, _, log_p in parts], -1)
         means = torch.stack([mean for mean, _, _ in parts], -2)
         return GaussianMixture(log_w.softmax(-1), means, torch.stack([cov for _, cov, _ in parts]), schedule=self.schedule)

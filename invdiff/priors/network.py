@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
@@ -79,17 +80,19 @@ class NetworkPrior(ScoreModel):
         dtype = next((w.dtype for w in self.weights.values() if w.is_floating_point()), x.dtype)
         casting = torch.autocast(x.device.type, self.autocast) if self.autocast else contextlib.nullcontext()
         with casting:
+            output: Tensor
             if isinstance(self.net, nn.Module):
                 output = torch.func.functional_call(self.net, self.weights, (x.to(dtype), time.to(dtype)))
             else:
                 output = self.net(x, time)
         if output.shape != x.shape:
-            raise ValueError(f"from_network: the network mapped {tuple(x.shape)} to {tuple(output.shape)}, expected the same shape.")
+            raise ValueError(
+                f"from_network: the network mapped {tuple(x.shape)} to {tuple(output.shape)}, expected the same shape."
+            )
         return output.to(x.dtype)
 
     def to(self, device: torch.device | str | None = None) -> Self:
-        moved = object.__new__(type(self))
-        moved.__dict__.update(self.__dict__)
+        moved = copy.copy(self)
         moved.weights = {name: weight.to(device) for name, weight in self.weights.items()}
         return moved
 
@@ -110,17 +113,17 @@ def from_network(
 ) -> NetworkPrior:
     r"""Wrap a network, or any callable, as a prior.
 
-    ========== ===================================================== =====================================================
-    predicts   the network returns                                    :math:`E[x_0 | x_t]`
-    ========== ===================================================== =====================================================
-    eps        the noise :math:`\varepsilon`                          :math:`(x_t - \sigma_t \varepsilon) / \alpha_t`
-    x0         the clean data                                         itself
-    v          :math:`\alpha_t \varepsilon - \sigma_t x_0`            :math:`(\alpha_t x_t - \sigma_t v)/(\alpha_t^2 + \sigma_t^2)`
-    velocity   :math:`\varepsilon - x_0`                              :math:`(x_t - \sigma_t u) / (\alpha_t + \sigma_t)`
-    score      :math:`\nabla \log p_t(x_t)`                           :math:`(x_t + \sigma_t^2 s) / \alpha_t`
-    edm        :math:`F` of :func:`edm_denoise`, asked at             :math:`c_\text{skip}`, :math:`c_\text{out}` form
-               :math:`(c_\text{in} x_t/\alpha_t, \frac14\log\varsigma_t)`
-    ========== ===================================================== =====================================================
+    ======== ================================================= ============================================================
+    predicts the network returns                               :math:`E[x_0 | x_t]`
+    ======== ================================================= ============================================================
+    eps      the noise :math:`\varepsilon`                      :math:`(x_t - \sigma_t \varepsilon) / \alpha_t`
+    x0       the clean data                                    itself
+    v        :math:`\alpha_t \varepsilon - \sigma_t x_0`         :math:`(\alpha_t x_t - \sigma_t v)/(\alpha_t^2 + \sigma_t^2)`
+    velocity :math:`\varepsilon - x_0`                          :math:`(x_t - \sigma_t u) / (\alpha_t + \sigma_t)`
+    score    :math:`\nabla \log p_t(x_t)`                       :math:`(x_t + \sigma_t^2 s) / \alpha_t`
+    edm      :math:`F` of :func:`edm_denoise`, asked at        the form with :math:`c_\text{skip}` and :math:`c_\text{out}`
+             :math:`x_t / \alpha_t` and :math:`\varsigma_t`
+    ======== ================================================= ============================================================
 
     Args:
         net: Called as ``net(x_t, time)`` with ``(B, *event)`` and ``(B,)``. A module must be in evaluation mode
@@ -138,7 +141,9 @@ def from_network(
     if isinstance(net, nn.Module):
         restless = [name for name, module in net.named_modules() if module.training and isinstance(module, _RESTLESS)]
         if restless:
-            raise ValueError(f"from_network: {restless[0]!r} is in training mode, so outputs would be random. Call net.eval() first.")
+            raise ValueError(
+                f"from_network: {restless[0]!r} is in training mode, so outputs would be random. Call net.eval() first."
+            )
     return NetworkPrior(
         net,
         schedule,

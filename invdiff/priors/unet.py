@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,14 +39,19 @@ class UNet(nn.Module):
         super().__init__()
         if len(widths) != len(blocks):
             raise ValueError(f"UNet: widths and blocks need one entry per resolution, got {len(widths)} and {len(blocks)}.")
-        self.config = {"channels": channels, "widths": list(widths), "blocks": list(blocks), "embedding": embedding}
+        self.config: dict[str, Any] = {
+            "channels": channels,
+            "widths": list(widths),
+            "blocks": list(blocks),
+            "embedding": embedding,
+        }
         self.noise = NoiseEmbedding(embedding)
         self.first = nn.Conv2d(channels, widths[0], 3, padding=1)
         stages = list(zip(widths, blocks, strict=True))
         self.down = nn.ModuleList(Stage(width, count, embedding) for width, count in stages)
         self.up = nn.ModuleList(Stage(width, count, embedding) for width, count in stages[:-1])
-        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False))
-        self.grow = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False))
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths))
+        self.grow = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in itertools.pairwise(widths))
         self.last = nn.Conv2d(widths[0], channels, 3, padding=1)
         nn.init.zeros_(self.last.weight)
 
@@ -63,7 +70,8 @@ class UNet(nn.Module):
         h = self.down[-1](h, emb)
         for stage, grow in zip(reversed(self.up), reversed(self.grow), strict=True):
             h = stage(grow(h) + skips.pop(), emb)
-        return self.last(F.silu(h))[..., :height, :width]
+        output: Tensor = self.last(F.silu(h))
+        return output[..., :height, :width]
 
 
 class Stage(nn.Module):
@@ -92,7 +100,8 @@ class Block(nn.Module):
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
         scale, shift = self.film(emb)[..., None, None].chunk(2, dim=1)
         inner = self.conv1(F.silu(h))
-        return h + self.conv2(F.silu(torch.addcmul(shift, inner, 1 + scale)))
+        change: Tensor = self.conv2(F.silu(torch.addcmul(shift, inner, 1 + scale)))
+        return h + change
 
 
 class NoiseEmbedding(nn.Module):
@@ -108,4 +117,6 @@ class NoiseEmbedding(nn.Module):
 
     def forward(self, c_noise: Tensor) -> Tensor:
         angles = c_noise[:, None].to(self.frequencies.dtype) * self.frequencies
-        return self.mlp(torch.cat([angles.sin(), angles.cos()], dim=1).to(self.mlp[0].weight.dtype))
+        waves = torch.cat([angles.sin(), angles.cos()], dim=1)
+        embedded: Tensor = self.mlp(waves.to(next(self.mlp.parameters()).dtype))
+        return embedded

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from invdiff.guidance.base import PosteriorMean
@@ -13,8 +15,8 @@ __all__ = ["DDIM"]
 class DDIM:
     r"""Step with a share of fresh noise: :math:`\eta = 0` is DDIM, :math:`\eta = 1` DDPM's ancestral sampling.
 
-    .. math:: x_s = \alpha_s \hat x_0 + \sqrt{\sigma_s^2 - \eta^2 \tilde\sigma^2}\, \hat\varepsilon + \eta \tilde\sigma z, \qquad
-        \tilde\sigma^2 = \sigma_s^2 \Big(1 - \frac{\alpha_t^2 \sigma_s^2}{\alpha_s^2 \sigma_t^2}\Big)
+    .. math:: x_s = \alpha_s \hat x_0 + \sqrt{\sigma_s^2 - \eta^2 \tilde\sigma^2}\, \hat\varepsilon + \eta \tilde\sigma z,
+        \qquad \tilde\sigma^2 = \sigma_s^2 \Big(1 - \frac{\alpha_t^2 \sigma_s^2}{\alpha_s^2 \sigma_t^2}\Big)
 
     Args:
         eta: Stochasticity :math:`\eta` in [0, 1].
@@ -35,7 +37,7 @@ class DDIM:
         x0_hat = mean(x_t, t)
         eps_hat = (x_t - alpha_t * x0_hat) / sigma_t
         fresh = self.eta**2 * (1 - (alpha_t * sigma_s / (alpha_s * sigma_t)) ** 2)  # share of fresh noise
-        return alpha_s * x0_hat + sigma_s * ((1 - fresh) ** 0.5 * eps_hat + fresh**0.5 * noise)
+        return alpha_s * x0_hat + sigma_s * (math.sqrt(1 - fresh) * eps_hat + math.sqrt(fresh) * noise)
 
     def __repr__(self) -> str:
         return f"DDIM(eta={self.eta:g})"

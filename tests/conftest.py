@@ -1,0 +1,49 @@
+"""Fixtures of the tests of ``invdiff solve``: a tiny prior, and the command run in this process."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from invdiff.cli import main
+from invdiff.priors import UNet, save_prior
+
+
+@pytest.fixture(scope="session")
+def tiny_prior(tmp_path_factory):
+    """A checkpoint whose network is random: what it makes is noise, but made by every step of the way."""
+    net = UNet(widths=(4, 8), blocks=(1, 1), embedding=8)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.copy_(0.05 * torch.randn(weight.shape, generator=generator))
+    path = tmp_path_factory.mktemp("prior") / "tiny.safetensors"
+    save_prior(net, path, sigma_data=0.5, facts={"steps": 7, "images_seen": 1234, "licence": "CC0"})
+    return path
+
+
+@pytest.fixture
+def invdiff(tmp_path, monkeypatch):
+    """The command, in an empty folder: ``invdiff("solve", "photo.png", code=1)`` runs it and checks the exit code."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("INVDIFF_DEBUG", raising=False)
+
+    def invoke(*arguments, code=0):
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+        assert result.exit_code == code, (result.output, result.exception)
+        assert "Traceback" not in result.output
+        return result
+
+    return invoke
+
+
+@pytest.fixture
+def solve(invdiff, tiny_prior):
+    """``invdiff solve`` with the tiny prior and few steps; what a test gives comes last, and wins."""
+
+    def invoke(*arguments, code=0):
+        few = ("--prior", tiny_prior, "--precision", "float32", "--steps", 2, "--samples", 2)
+        return invdiff("solve", *few, *arguments, code=code)
+
+    return invoke

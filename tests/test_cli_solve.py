@@ -1,0 +1,285 @@
+"""``invdiff solve`` on files people have: what goes in comes back in the same mode, and can be repeated."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from invdiff.cli.record import to_json
+from invdiff.images import read_image, write_image
+from invdiff.operators import Downsample
+
+HEIGHT, WIDTH = 16, 24
+HOLE = np.s_[5:9, 8:15]
+EVERY = ["comparison.png", "mean.png", "run.json", "sample-1.png", "sample-2.png", "std.png"]
+
+
+def pixels(channels=3, height=HEIGHT, width=WIDTH, bits=8):
+    """Integers of a given depth, on the scale of pictures."""
+    values = np.random.default_rng(0).integers(0, 2**bits, (channels, height, width))
+    return values / ((2**bits - 1) / 2) - 1
+
+
+def hole(height=HEIGHT, width=WIDTH):
+    mask = np.zeros((height, width), dtype=bool)
+    mask[HOLE] = True
+    return mask
+
+
+def save_mask(path, mask):
+    Image.fromarray(np.uint8(255 * mask)).save(path)
+    return path
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def record_of(folder):
+    return json.loads((folder / "run.json").read_text())
+
+
+class TestInpaint:
+    @pytest.mark.parametrize("bits", [8, 16])
+    @pytest.mark.parametrize("channels", [1, 3])
+    @pytest.mark.parametrize("suffix", [".png", ".tif"])
+    def test_measured_pixels_come_back_exactly(self, solve, tmp_path, suffix, channels, bits):
+        write_image(tmp_path / f"in{suffix}", pixels(channels, bits=bits), bits=bits)
+        save_mask(tmp_path / "mask.png", hole())
+        solve(f"in{suffix}", "--problem", "inpaint", "--mask", "mask.png", "-o", "out")
+        assert names(tmp_path / "out") == EVERY
+        given = read_image(tmp_path / f"in{suffix}")
+        for name in ("sample-1.png", "sample-2.png", "mean.png"):
+            result = read_image(tmp_path / "out" / name)
+            assert result.bits == bits
+            np.testing.assert_array_equal(result.pixels[:, ~hole()], given.pixels[:, ~hole()])
+            assert (result.pixels[:, hole()] != given.pixels[:, hole()]).any()
+
+    @pytest.mark.parametrize("suffix", [".jpg", ".webp", ".bmp", ".npy"])
+    def test_other_formats(self, solve, tmp_path, suffix):
+        write_image(tmp_path / f"in{suffix}", pixels())
+        save_mask(tmp_path / "mask.png", hole())
+        solve(f"in{suffix}", "--problem", "inpaint", "--mask", "mask.png", "-o", "out")
+        given, result = read_image(tmp_path / f"in{suffix}"), read_image(tmp_path / "out" / "sample-1.png")
+        assert result.bits == given.bits
+        tolerance = 2 / 65535 if suffix == ".npy" else 0
+        np.testing.assert_allclose(result.pixels[:, ~hole()], given.pixels[:, ~hole()], rtol=0, atol=tolerance)
+
+    @pytest.mark.parametrize("size", [(37, 51), (8, 8), (1, 9), (9, 1)])
+    def test_odd_sizes(self, solve, tmp_path, size):
+        write_image(tmp_path / "in.png", pixels(3, *size))
+        mask = np.zeros(size, dtype=bool)
+        mask[0, 0] = True
+        save_mask(tmp_path / "mask.png", mask)
+        solve("in.png", "--problem", "inpaint", "--mask", "mask.png", "-o", "out")
+        assert read_image(tmp_path / "out" / "mean.png").pixels.shape == (3, *size)
+        assert read_image(tmp_path / "out" / "std.png").pixels.shape == (3, *size)
+
+    def test_what_lies_under_the_mask_is_not_looked_at(self, solve, tmp_path):
+        save_mask(tmp_path / "mask.png", hole())
+        for name, hidden in (("a", -1.0), ("b", 1.0)):
+            image = pixels()
+            image[:, hole()] = hidden
+            write_image(tmp_path / f"{name}.png", image)
+            solve(f"{name}.png", "--problem", "inpaint", "--mask", "mask.png", "-o", name)
+        assert (tmp_path / "a" / "sample-2.png").read_bytes() == (tmp_path / "b" / "sample-2.png").read_bytes()
+
+    def test_mask_keep_white_turns_the_mask_round(self, solve, tmp_path):
+        write_image(tmp_path / "in.png", pixels())
+        save_mask(tmp_path / "fill.png", hole())
+        save_mask(tmp_path / "keep.png", ~hole())
+        share = f"filling {hole().mean():.1%} of the pixels"
+        assert share in solve("in.png", "--problem", "inpaint", "--mask", "fill.png", "-o", "a").stderr
+        turned = solve("in.png", "--problem", "inpaint", "--mask", "keep.png", "--mask-keep", "white", "-o", "b")
+        assert share in turned.stderr
+        assert (tmp_path / "a" / "mean.png").read_bytes() == (tmp_path / "b" / "mean.png").read_bytes()
+
+    def test_alpha_serves_as_mask(self, solve, tmp_path):
+        write_image(tmp_path / "in.png", pixels(), alpha=1.0 - hole())
+        solve("in.png", "--problem", "inpaint", "-o", "out")
+        result = read_image(tmp_path / "out" / "sample-1.png")
+        assert result.alpha is None  # what was transparent is filled
+        np.testing.assert_array_equal(result.pixels[:, ~hole()], pixels()[:, ~hole()])
+
+    def test_alpha_beside_a_mask_is_passed_through(self, solve, tmp_path):
+        alpha = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH)) / 255
+        write_image(tmp_path / "in.png", pixels(), alpha=alpha)
+        save_mask(tmp_path / "mask.png", hole())
+        solve("in.png", "--problem", "inpaint", "--mask", "mask.png", "-o", "out")
+        np.testing.assert_array_equal(read_image(tmp_path / "out" / "sample-2.png").alpha, alpha)
+
+    def test_orientation_is_applied(self, solve, tmp_path):
+        exif = Image.Exif()
+        exif[0x0112] = 6  # a quarter turn
+        values = np.uint8(np.rint((pixels().transpose(1, 2, 0) + 1) * 127.5))
+        Image.fromarray(values).save(tmp_path / "in.png", exif=exif)
+        save_mask(tmp_path / "mask.png", hole().T)
+        solve("in.png", "--problem", "inpaint", "--mask", "mask.png", "-o", "out")
+        result = read_image(tmp_path / "out" / "sample-1.png")
+        np.testing.assert_array_equal(result.pixels[:, ~hole().T], np.rot90(pixels(), -1, (1, 2))[:, ~hole().T])
+
+    def test_noise_is_taken_away(self, solve, tmp_path):
+        write_image(tmp_path / "in.png", pixels())
+        save_mask(tmp_path / "mask.png", hole())
+        solve("in.png", "--problem", "inpaint", "--mask", "mask.png", "--noise", 0.1, "-o", "out")
+        assert (read_image(tmp_path / "out" / "mean.png").pixels[:, ~hole()] != pixels()[:, ~hole()]).any()
+        assert record_of(tmp_path / "out")["residual_expected"] == 3 * (~hole()).sum()
+
+
+class TestOtherProblems:
+    def test_enlarging_keeps_mode_and_alpha(self, solve, tmp_path):
+        alpha = np.random.default_rng(1).integers(0, 256, (5, 7)) / 255
+        write_image(tmp_path / "in.png", pixels(3, 5, 7), alpha=alpha)
+        solve("in.png", "--problem", "sr", "--factor", 3, "--noise", 0.01, "-o", "out")
+        result = read_image(tmp_path / "out" / "sample-1.png")
+        assert result.pixels.shape == (3, 15, 21)
+        np.testing.assert_array_equal(result.alpha, alpha.repeat(3, 0).repeat(3, 1))
+
+    def test_simulating_crops_to_the_factor(self, solve, tmp_path):
+        alpha = np.random.default_rng(1).integers(0, 256, (17, 26)) / 255
+        write_image(tmp_path / "in.png", pixels(3, 17, 26), alpha=alpha)
+        result = solve("in.png", "--problem", "sr", "--factor", 4, "--downsampling", "area", "--simulate", "-o", "out")
+        assert "cropped to 24 x 16" in result.stderr
+        assert "PSNR" in result.stdout
+        assert names(tmp_path / "out") == sorted([*EVERY, "measurement.png"])
+        np.testing.assert_array_equal(read_image(tmp_path / "out" / "mean.png").alpha, alpha[:16, :24])
+        clean = torch.from_numpy(pixels(3, 17, 26)[None, :, :16, :24])
+        expected = Downsample((3, 16, 24), 4, kernel="area")(clean)[0].numpy()
+        measured = read_image(tmp_path / "out" / "measurement.png").pixels
+        np.testing.assert_allclose(measured, expected, rtol=0, atol=1 / 255 + 1e-6)
+
+    @pytest.mark.parametrize("kernel", ["gaussian:0.7", "gaussian:.5", "motion:5,45", "motion:3,-1e1", "psf.png", "psf.npz:b"])
+    def test_kernels(self, solve, tmp_path, kernel):
+        write_image(tmp_path / "in.png", pixels())
+        write_image(tmp_path / "psf.png", pixels(1, 3, 5))
+        np.savez(tmp_path / "psf.npz", a=np.zeros(3), b=np.ones((2, 3)))
+        solve("in.png", "--problem", "deblur", "--kernel", kernel, "--noise", 0.02, "-o", "out")
+        files = record_of(tmp_path / "out")["files"]
+        assert set(files) == ({"input", "kernel"} if kernel.startswith("psf") else {"input"})
+
+    def test_grey_is_judged_by_its_own_noise(self, solve, tmp_path):
+        # The prior sees three equal channels whose noise is one: what fits must not look too good.
+        write_image(tmp_path / "in.png", pixels(1), bits=16)
+        solve("in.png", "--problem", "deblur", "--kernel", "gaussian:0.5", "--noise", 0.1, "-o", "out", "--simulate", "--npz")
+        record = record_of(tmp_path / "out")
+        assert record["residual_expected"] == HEIGHT * WIDTH
+        assert read_image(tmp_path / "out" / "mean.png").pixels.shape == (1, HEIGHT, WIDTH)
+        with np.load(tmp_path / "out" / "posterior.npz") as arrays:
+            assert arrays["samples"].shape == (2, 1, HEIGHT, WIDTH)
+            assert arrays["measurement"].shape == (1, HEIGHT, WIDTH)
+
+    def test_without_input_a_photograph_is_degraded(self, solve, tmp_path):
+        save_mask(tmp_path / "mask.png", hole())
+        result = solve("--problem", "inpaint", "--mask", "mask.png")
+        assert f"bundled photograph (chelsea, {WIDTH} x {HEIGHT})" in result.stderr
+        assert record_of(tmp_path / "invdiff-out" / "chelsea-inpaint")["metrics"]["psnr_mean"] > 0
+
+    def test_arrays_may_leave_the_scale_of_files(self, solve, tmp_path):
+        np.save(tmp_path / "in.npy", np.full((HEIGHT, WIDTH), 1.75, dtype=np.float32))
+        save_mask(tmp_path / "mask.png", hole())
+        solve("in.npy", "--problem", "inpaint", "--mask", "mask.png", "-o", "out", "--npz")
+        with np.load(tmp_path / "out" / "posterior.npz") as arrays:
+            np.testing.assert_allclose(arrays["samples"][:, :, ~hole()], 1.75, rtol=1e-6)
+        assert (read_image(tmp_path / "out" / "mean.png").pixels[:, ~hole()] == 1).all()
+
+
+class TestRecord:
+    @pytest.fixture
+    def picture(self, tmp_path):
+        write_image(tmp_path / "in.png", pixels())
+        save_mask(tmp_path / "mask.png", hole())
+        return ("in.png", "--problem", "inpaint", "--mask", "mask.png")
+
+    def test_json_is_the_record_and_nothing_else(self, solve, tmp_path, picture):
+        result = solve(*picture, "--json", "-o", "out")
+        assert json.loads(result.stdout) == record_of(tmp_path / "out")
+        assert result.stdout == (tmp_path / "out" / "run.json").read_text()
+
+    def test_infinities_stay_json(self):
+        assert json.loads(to_json({"psnr": math.inf, "file": Path("a"), "list": (1, -math.inf)})) == {
+            "psnr": "inf",
+            "file": "a",
+            "list": [1, "-inf"],
+        }
+        with pytest.raises(ValueError, match="JSON"):
+            to_json(math.nan)
+
+    def test_a_run_can_be_repeated_from_its_record(self, solve, invdiff, tmp_path, picture):
+        more = ("--method", "dps", "--option", "zeta=0.25", "--rule", "ddim", "--noise", 0.1, "--seed", 3, "--npz")
+        solve(*picture, *more, "-o", "first")
+        record = record_of(tmp_path / "first")
+        assert (record["method"], record["options"]["zeta"], record["options"]["rule"]) == ("dps", 0.25, "ddim")
+        arguments = dict(record["arguments"])
+        again = [arguments.pop("input")]
+        for name, value in arguments.items():
+            if isinstance(value, bool):
+                again += [f"--{name}"] if value else []
+            elif value is not None:
+                for item in value if isinstance(value, list) else [value]:
+                    again += [f"--{name.replace('_', '-')}", item]
+        invdiff("solve", *again, "-o", "second")
+        assert names(tmp_path / "first") == names(tmp_path / "second")
+        for name in names(tmp_path / "first"):
+            if name != "run.json":
+                assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes(), name
+        timed = ("seconds", "peak_memory_mib", "output")
+        repeated = record_of(tmp_path / "second")
+        assert {k: v for k, v in record.items() if k not in timed} == {k: v for k, v in repeated.items() if k not in timed}
+
+    def test_the_seed_and_nothing_else_changes_the_samples(self, solve, tmp_path, picture):
+        solve(*picture, "--samples", 3, "--chunk", 2, "-o", "a")
+        solve(*picture, "--samples", 1, "-o", "b")
+        solve(*picture, "--samples", 1, "--seed", 1, "-o", "c")
+        a, b, c = ((tmp_path / name / "sample-1.png").read_bytes() for name in "abc")
+        assert a == b != c
+
+    def test_one_sample_has_no_spread_and_says_so(self, solve, tmp_path, picture):
+        assert "no std.png" in solve(*picture, "--samples", 1, "-o", "out").stdout
+        assert names(tmp_path / "out") == [name for name in EVERY if name not in ("std.png", "sample-2.png")]
+
+    def test_summary_is_short_and_aligned(self, solve, picture):
+        lines = solve(*picture, "--noise", 0.1, "-o", "out").stdout.splitlines()
+        assert [line.split()[0] for line in lines] == ["method", "samples", "misfit", "results"]
+        assert len({line.index(line.split(maxsplit=1)[1]) for line in lines}) == 1
+        assert math.isfinite(float(lines[2].split()[1]))
+
+    def test_samples_are_numbered_to_sort(self, solve, tmp_path, picture):
+        solve(*picture, "--samples", 10, "--steps", 1, "-o", "out")
+        assert [name for name in names(tmp_path / "out") if "sample" in name][::9] == ["sample-01.png", "sample-10.png"]
+
+
+class TestFolder:
+    @pytest.fixture
+    def picture(self, tmp_path):
+        write_image(tmp_path / "in.png", pixels(3, 4, 6))
+        return ("in.png", "--problem", "sr", "--factor", 2)
+
+    def test_default_is_numbered(self, solve, tmp_path, picture):
+        for _ in range(3):
+            solve(*picture)
+        assert names(tmp_path / "invdiff-out") == ["in-sr", "in-sr-2", "in-sr-3"]
+        assert record_of(tmp_path / "invdiff-out" / "in-sr-3")["output"] == "invdiff-out/in-sr-3"
+
+    def test_overwriting_replaces_results_and_nothing_else(self, solve, tmp_path, picture):
+        solve(*picture, "--samples", 3, "--npz", "-o", "out")
+        (tmp_path / "out" / "notes.txt").write_text("mine")
+        assert "--overwrite" in solve(*picture, "-o", "out", code=1).stderr
+        solve(*picture, "-o", "out", "--overwrite")
+        # No third sample of the earlier run among those of this one.
+        assert names(tmp_path / "out") == sorted([*EVERY, "notes.txt"])
+
+    def test_empty_and_nested_folders(self, solve, tmp_path, picture):
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "empty" / ".hidden").touch()
+        solve(*picture, "-o", "empty")
+        solve(*picture, "-o", "a/b/c")
+        assert names(tmp_path / "empty") == [".hidden", *EVERY]
+        assert names(tmp_path / "a" / "b" / "c") == EVERY
+        assert names(tmp_path / "a" / "b") == ["c"]
+        assert (tmp_path / "a" / "b" / "c").stat().st_mode == (tmp_path / "empty").stat().st_mode

@@ -1,0 +1,156 @@
+"""Laws of the linear algebra: right, and right for each item whatever its neighbours are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from helpers import dot, norm, randn
+from torch import Tensor
+from torch.testing import assert_close
+
+from invdiff.linalg import (
+    conjugate_gradients,
+    dense_matrix,
+    largest_singular_value,
+    linear_adjoint,
+    over_items,
+    positive_solve,
+)
+
+
+def positive(batch: int, size: int, *, condition: float = 100.0, seed: int = 0) -> Tensor:
+    q, _ = torch.linalg.qr(randn(batch, size, size, seed=seed))
+    return q * torch.logspace(0, -torch.tensor(condition).log10(), size, dtype=q.dtype) @ q.mT
+
+
+def times(matrix: Tensor) -> Any:
+    return lambda v: (matrix @ v.flatten(1).unsqueeze(-1)).reshape(v.shape)
+
+
+def test_inner_products_run_over_items_alone() -> None:
+    a, b = randn(3, 2, 4, seed=1), randn(3, 2, 4, seed=2)
+    assert_close(dot(a, b), torch.stack([(x * y).sum() for x, y in zip(a, b, strict=True)]))
+    assert_close(norm(a) ** 2, dot(a, a))
+    assert over_items(norm(a), a).shape == (3, 1, 1)
+
+
+class TestConjugateGradients:
+    @pytest.mark.parametrize("event", [(12,), (3, 2, 2)])
+    def test_solves(self, event: tuple[int, ...]) -> None:
+        matrix, b = positive(4, 12), randn(4, *event, seed=1)
+        v = conjugate_gradients(times(matrix), b, rtol=1e-12)
+        assert_close(v.flatten(1), torch.linalg.solve(matrix, b.flatten(1)), rtol=1e-10, atol=1e-10)
+
+    def test_an_item_does_not_depend_on_its_neighbours(self) -> None:
+        # One is done before it starts, one at once, one after few and one after many iterations.
+        matrix, b = positive(4, 12), randn(4, 12, seed=1)
+        matrix[1], matrix[2] = torch.eye(12), positive(1, 12, condition=1.1)[0]
+        matrix[3] = positive(1, 12, condition=1e5)[0]
+        b[0] = 0
+        together = conjugate_gradients(times(matrix), b, rtol=1e-10)
+        alone = [conjugate_gradients(times(m[None]), r[None], rtol=1e-10) for m, r in zip(matrix, b, strict=True)]
+        assert_close(together, torch.cat(alone), rtol=1e-12, atol=1e-12)
+        assert (together[0] == 0).all()
+
+    def test_a_singular_consistent_system_gives_the_least_norm(self) -> None:
+        root = randn(2, 12, 5)
+        matrix = root @ root.mT
+        b = times(matrix)(randn(2, 12, seed=1))
+        v = conjugate_gradients(times(matrix), b, rtol=1e-12)
+        expected = (torch.linalg.pinv(matrix, hermitian=True) @ b.unsqueeze(-1)).squeeze(-1)
+        assert_close(v, expected, rtol=1e-8, atol=1e-8)
+
+    def test_on_step_accumulates_a_by_product(self) -> None:
+        root, b = randn(3, 8, 12), randn(3, 8, seed=1)
+        by_product, latest = torch.zeros(3, 12, dtype=b.dtype), torch.zeros(3, 12, dtype=b.dtype)
+
+        def product(v: Tensor) -> Tensor:
+            nonlocal latest
+            latest = (root.mT @ v.unsqueeze(-1)).squeeze(-1)
+            return (root @ latest.unsqueeze(-1)).squeeze(-1) + v
+
+        def on_step(step: Tensor) -> None:
+            nonlocal by_product
+            by_product = by_product + step * latest
+
+        v = conjugate_gradients(product, b, rtol=1e-10, on_step=on_step)
+        assert_close(by_product, (root.mT @ v.unsqueeze(-1)).squeeze(-1))
+
+    def test_negative_curvature_stops_the_item_and_no_other(self) -> None:
+        matrix, b = positive(3, 6), randn(3, 6, seed=1)
+        matrix[1] = torch.diag(torch.tensor([1.0, 1, 1, 1, -3, -3], dtype=b.dtype))
+        v = conjugate_gradients(times(matrix), b, rtol=1e-12)
+        assert v.isfinite().all()
+        assert_close(v[[0, 2]], torch.linalg.solve(matrix, b)[[0, 2]], rtol=1e-9, atol=1e-9)
+
+    def test_what_is_not_finite_stays_so(self) -> None:
+        matrix, b = positive(3, 6), randn(3, 6, seed=1)
+        b[1, 2] = torch.inf
+        v = conjugate_gradients(times(matrix), b, rtol=1e-12)
+        assert not v[1].isfinite().any()
+        assert_close(v[[0, 2]], torch.linalg.solve(matrix[[0, 2]], b[[0, 2]]), rtol=1e-9, atol=1e-9)
+
+    def test_stops_at_the_tolerance_and_at_the_count(self) -> None:
+        matrix, b = positive(2, 40, condition=1e4), randn(2, 40, seed=1)
+        v = conjugate_gradients(times(matrix), b, rtol=1e-2)
+        assert (norm(b - times(matrix)(v)) <= 1.0001e-2 * norm(b)).all()
+        calls: list[int] = []
+        conjugate_gradients(lambda p: calls.append(1) or times(matrix)(p), b, rtol=1e-12, max_iterations=4)
+        assert len(calls) == 4
+
+
+class TestPositiveSolve:
+    def test_solves(self) -> None:
+        matrix, b = positive(5, 6), randn(5, 6, seed=1)
+        assert_close(positive_solve(matrix, b, floor=1e-9), torch.linalg.solve(matrix, b), rtol=1e-10, atol=1e-10)
+
+    def test_lifts_small_eigenvalues_of_each_item(self) -> None:
+        matrix, b = positive(4, 5), randn(4, 5, seed=1)
+        matrix[1] -= 0.3 * torch.eye(5)
+        floor = torch.tensor([1e-6, 0.05, 0.2, 1e-6], dtype=b.dtype)
+        values, vectors = torch.linalg.eigh(matrix)
+        lifted = vectors * torch.maximum(values, floor[:, None]).unsqueeze(1) @ vectors.mT
+        assert_close(positive_solve(matrix, b, floor=floor), torch.linalg.solve(lifted, b))
+
+    def test_takes_the_symmetric_part(self) -> None:
+        matrix, skew, b = positive(3, 5), randn(3, 5, 5, seed=2), randn(3, 5, seed=1)
+        assert_close(positive_solve(matrix + skew - skew.mT, b, floor=1e-9), torch.linalg.solve(matrix, b))
+
+    def test_an_item_that_is_not_finite_does_not_touch_the_others(self) -> None:
+        matrix, b = positive(3, 5), randn(3, 5, seed=1)
+        matrix[1, 2, 2] = torch.nan
+        v = positive_solve(matrix, b, floor=1e-9)
+        assert v[1].isnan().all()
+        assert_close(v[[0, 2]], torch.linalg.solve(matrix[[0, 2]], b[[0, 2]]))
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 256])
+def test_dense_matrix(chunk: int) -> None:
+    matrix = randn(7, 12)
+    built = dense_matrix(
+        lambda x: x.flatten(1) @ matrix.mT, (3, 4), dtype=torch.float64, device=torch.device("cpu"), chunk=chunk
+    )
+    assert_close(built, matrix)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_linear_adjoint(mode: Any) -> None:
+    matrix, y = randn(7, 12), randn(3, 7, seed=1)
+    with mode():
+        x = linear_adjoint(lambda x: x.flatten(1) @ matrix.mT, y.clone(), (3, 4))
+    assert_close(x.flatten(1), y @ matrix)
+
+
+class TestLargestSingularValue:
+    @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+    def test_against_the_svd(self, scale: float) -> None:
+        matrix = scale * randn(9, 12, dtype=torch.float32)
+        found = largest_singular_value(lambda x: x @ matrix.mT, lambda y: y @ matrix, (12,))
+        exact = float(torch.linalg.matrix_norm(matrix, 2))
+        assert 0.97 * exact <= found <= 1.0001 * exact
+
+    def test_refuses_the_zero_map(self) -> None:
+        with pytest.raises(ValueError, match="to zero"):
+            largest_singular_value(torch.zeros_like, torch.zeros_like, (3,))

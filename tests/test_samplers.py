@@ -1,0 +1,556 @@
+"""Laws of guidance, step rules and posterior samples: every method with every rule, then each against small numbers."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import norm, randn
+from torch import Tensor
+from torch.testing import assert_close
+
+from invdiff import DivergenceError, Posterior, PosteriorSampler
+from invdiff.guidance import DPS, MMPS, Guidance, PiGDM
+from invdiff.linalg import dense_matrix
+from invdiff.methods import METHODS, RULES, Method, choose_method
+from invdiff.operators import Downsample, Function, Identity, LinearOperator, Mask, Matrix, Operator
+from invdiff.priors import Gaussian, GaussianMixture, ScoreModel, from_network
+from invdiff.random import Streams, generator
+from invdiff.samplers import DDIM, Heun, reverse_diffusion
+from invdiff.schedules import EDM, VP, RectifiedFlow, time_grid
+
+MIXTURE = GaussianMixture.examples()[0]
+WIDE = Matrix(randn(3, 4, seed=9), sigma_y=0.2)
+TANH = Function(lambda x: torch.tanh(x[:, :3]), (4,), sigma_y=0.2)
+PAIRS = pytest.mark.parametrize(
+    ("method", "rule"), [pytest.param(m, r, id=f"{m}-{r}") for m, r in itertools.product(METHODS, RULES)]
+)
+
+
+def sampler(
+    method: str | Method, rule: str | None = None, *, op: Operator = WIDE, steps: int = 8, **options: Any
+) -> PosteriorSampler:
+    return PosteriorSampler(MIXTURE, op, method=method, rule=rule, steps=steps, **options)
+
+
+def measured(op: Operator = WIDE, *, items: int = 3, dtype: torch.dtype = torch.float64) -> Tensor:
+    return op.measure(MIXTURE.sample(items, seed=1), seed=2).to(dtype)
+
+
+@PAIRS
+class TestEveryMethodWithEveryRule:
+    def test_seeds(self, method: str, rule: str) -> None:
+        y = measured()
+        first = sampler(method, rule).run(y, num_samples=2, seed=0)
+        assert torch.equal(first.samples, sampler(method, rule).run(y, num_samples=2, seed=0).samples)
+        assert not torch.isclose(first.samples, sampler(method, rule).run(y, num_samples=2, seed=1).samples).any()
+        assert not torch.isclose(first.samples[0], first.samples[1]).any()
+
+    def test_items_samples_and_chunks_do_not_mix(self, method: str, rule: str) -> None:
+        y = measured()
+        y[1] *= 30  # One item that is far harder than its neighbours.
+        whole = sampler(method, rule).run(y, num_samples=5)
+        few = sampler(method, rule).run(y, num_samples=2)
+        assert_close(few.samples, whole.samples[:2], rtol=1e-8, atol=1e-8)
+        for chunk in (1, 3, 100):
+            parts = sampler(method, rule).run(y, num_samples=2, chunk=chunk)
+            assert_close(parts.samples, few.samples, rtol=1e-8, atol=1e-8)
+            assert (parts.nfe, parts.nvjp) == (few.nfe, few.nvjp)
+        alone = sampler(method, rule).run(y[:1], num_samples=2)
+        assert_close(alone.samples[:, 0], few.samples[:, 0], rtol=1e-8, atol=1e-8)
+        assert_close(alone.residual[:, 0], few.residual[:, 0], rtol=1e-8, atol=1e-8)
+
+    def test_dtype_and_arguments(self, method: str, rule: str) -> None:
+        for dtype in (torch.float32, torch.float64):
+            y = measured(dtype=dtype)
+            post = sampler(method, rule).run(y, num_samples=2)
+            assert {post.samples.dtype, post.weights.dtype, post.residual.dtype, post.mean.dtype, post.std.dtype} == {dtype}
+            assert torch.equal(y, measured(dtype=dtype))
+            assert not post.samples.requires_grad
+        assert sampler(method, rule).run(measured().to(torch.float16)).samples.dtype == torch.float32
+
+    def test_what_comes_back(self, method: str, rule: str) -> None:
+        y = measured()
+        post = sampler(method, rule).run(y, num_samples=5, seed=3)
+        assert post.samples.shape == (5, 3, 4)
+        assert post.samples.isfinite().all()
+        assert post.weights.shape == post.residual.shape == (5, 3)
+        assert_close(post.weights.sum(0), torch.ones(3, dtype=y.dtype))
+        misfit = torch.stack([((y - WIDE(x)) ** 2).sum(1) for x in post.samples])
+        assert_close(post.residual, misfit / 0.2**2)
+        assert (post.method, post.seed, post.dof, post.options["rule"], post.options["steps"]) == (method, 3, 3, rule, 8)
+
+    def test_evaluations_are_counted(self, method: str, rule: str) -> None:
+        post = sampler(method, rule, steps=7).run(measured(), num_samples=2)
+        if rule == "heun":  # One more evaluation of every step but the last; the corrector of DPS needs no gradient.
+            assert post.nfe == 13
+            assert post.nvjp == {"dps": 7, "pigdm": 13, "mmps": 13 * 3}[method]
+        else:
+            assert post.nfe == 7
+            assert post.nvjp == {"dps": 7, "pigdm": 7, "mmps": 7 * 3}[method]
+
+    def test_the_measurement_counts(self, method: str, rule: str) -> None:
+        y = measured(items=1)
+        options = {"zeta": 0.5} if method == "dps" else {}
+        here, there = (sampler(method, rule, steps=40, **options).run(v, num_samples=20) for v in (y, y + 3))
+        moved = WIDE((there.mean - here.mean)).squeeze(0)
+        assert (moved > 1).all(), moved
+
+    def test_nonlinear_operators(self, method: str, rule: str) -> None:
+        if METHODS[method].needs_linear:
+            with pytest.raises(ValueError, match=rf"method '{method}' needs a linear operator, got Function.*'mmps' or 'dps'"):
+                sampler(method, rule, op=TANH)
+            return
+        y = measured(TANH)
+        post = sampler(method, rule, op=TANH).run(y, num_samples=2)
+        assert post.samples.isfinite().all()
+        alone = sampler(method, rule, op=TANH).run(y[:1], num_samples=2)
+        assert_close(alone.samples[:, 0], post.samples[:, 0], rtol=1e-8, atol=1e-8)
+
+    def test_exact_data(self, method: str, rule: str) -> None:
+        op = Mask(torch.tensor([1, 0, 1, 0]))
+        y = op(MIXTURE.sample(2, seed=1))
+        y[1] *= 10
+        post = sampler(method, rule, op=op, steps=30).run(y, num_samples=3)
+        assert post.samples.isfinite().all()
+        if method != "dps":
+            assert_close(op(post.samples.flatten(0, 1)), y.repeat(3, 1), rtol=1e-2, atol=1e-2)
+        alone = sampler(method, rule, op=op, steps=30).run(y[:1], num_samples=3)
+        assert_close(alone.samples[:, 0], post.samples[:, 0], rtol=1e-8, atol=1e-8)
+
+
+# Guidance against exact conditional means.
+
+
+def exact_mean(prior: Gaussian, op: LinearOperator, y: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    """Return ``E[x_0 | x_t, y]`` by stacking both measurements of ``x_0`` into one."""
+    alpha, sigma = prior.schedule(t)
+    cov, mean = prior.covariance(), prior.mean.flatten()
+    matrix = dense_matrix(op.forward, op.in_shape, dtype=torch.float64, device=torch.device("cpu"))
+    both = torch.cat([matrix, alpha * torch.eye(len(mean), dtype=torch.float64)])
+    noise = torch.cat([torch.full((len(matrix),), op.sigma_y**2), torch.full((len(mean),), float(sigma) ** 2)]).double()
+    gain = torch.linalg.solve(both @ cov @ both.mT + noise.diag(), both @ cov).mT
+    seen = torch.cat([y.flatten(1), x_t.flatten(1)], 1)
+    return (mean + (seen - both @ mean) @ gain.mT).reshape(x_t.shape)
+
+
+def exact_cases() -> list[Any]:
+    dense, diagonal, stationary = Gaussian.examples()
+    ops: list[tuple[Gaussian, LinearOperator]] = [
+        (dense, Matrix(randn(4, 6, seed=3), sigma_y=0.3)),
+        (diagonal, Mask(torch.tensor([[1, 0, 1], [0, 1, 1]]), sigma_y=0.3)),
+        (stationary, Downsample((1, 6, 8), 2, sigma_y=0.1)),
+        (stationary, Mask(torch.arange(48).reshape(1, 6, 8) % 3 == 0, sigma_y=0.1)),
+    ]
+    return [pytest.param(prior, op, id=f"{prior._basis}-{type(op).__name__}") for prior, op in ops]
+
+
+@pytest.mark.parametrize(("prior", "op"), exact_cases())
+@pytest.mark.parametrize("ratio", [0.03, 0.5, 20.0])
+def test_mmps_is_exact_for_gaussians(prior: Gaussian, op: LinearOperator, ratio: float) -> None:
+    """By eigenvectors and by conjugate gradients, for vectors and for images."""
+    t = prior.schedule.time(ratio)
+    alpha, sigma = prior.schedule(t)
+    y = op.measure(prior.sample(3, seed=1), seed=2)
+    x_t = alpha * prior.sample(3, seed=3) + sigma * randn(3, *op.in_shape, seed=4)
+    expected = exact_mean(prior, op, y, x_t, t)
+    dense = MMPS(prior, op, y, exact_up_to=1000)
+    iterative = MMPS(prior, op, y, exact_up_to=0, rtol=1e-12, max_iterations=500)
+    assert_close(dense.posterior_mean(x_t, t), expected, rtol=1e-8, atol=1e-8)
+    assert_close(iterative.posterior_mean(x_t, t), expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("variance", [1.0, 0.3])
+@pytest.mark.parametrize("sigma_y", [0.3, 0.0])
+def test_pigdm_is_exact_for_white_priors(variance: float, sigma_y: float) -> None:
+    prior = Gaussian(torch.zeros(1, 4, 6, dtype=torch.float64), torch.full((1, 4, 6), variance, dtype=torch.float64))
+    op = Downsample((1, 4, 6), 2, kernel="bicubic", sigma_y=sigma_y)
+    t = prior.schedule.time(0.7)
+    y, x_t = op.measure(prior.sample(3, seed=1), seed=2), randn(3, 1, 4, 6, seed=4)
+    found = PiGDM(prior, op, y, data_std=variance**0.5).posterior_mean(x_t, t)
+    assert_close(found, exact_mean(prior, op, y, x_t, t), rtol=1e-8, atol=1e-8)
+
+
+def test_mmps_linearises() -> None:
+    """A function that happens to be linear gives what the matrix gives."""
+    op = Function(lambda x: WIDE(x), (4,), sigma_y=0.2, dtype=torch.float64)
+    y, x_t, t = measured(), randn(3, 4, seed=4), MIXTURE.schedule.time(0.7)
+    expected = MMPS(MIXTURE, WIDE, y).posterior_mean(x_t, t)
+    assert_close(MMPS(MIXTURE, op, y).posterior_mean(x_t, t), expected)
+    rough = MMPS(MIXTURE, op, y, exact_up_to=0, rtol=1e-10, max_iterations=50).posterior_mean(x_t, t)
+    assert_close(rough, expected, rtol=1e-7, atol=1e-7)
+
+
+def test_mmps_keeps_items_apart_where_data_are_exact() -> None:
+    """The floor under small eigenvalues is that of the item, however large its neighbour's are."""
+    op = Matrix(torch.tensor([[1.0, 0, 0, 0], [1, 1e-4, 0, 0]]))
+    prior = from_network(lambda x, t: torch.stack([x[0], 1e6 * x[1]][: len(x)]), EDM(), predicts="x0")
+    y, x_t, t = randn(2, 2), randn(2, 4, seed=1), torch.tensor(0.5)
+    together = MMPS(prior, op, y).posterior_mean(x_t, t)
+    assert_close(MMPS(prior, op, y[:1]).posterior_mean(x_t[:1], t)[0], together[0], rtol=1e-9, atol=1e-9)
+
+
+def test_misfit_gradient_of_dps() -> None:
+    y, x_t, t = measured(), randn(3, 4, seed=4), MIXTURE.schedule.time(0.7)
+    x = x_t.clone().requires_grad_()
+    misfit = norm(y - WIDE(MIXTURE.denoise(x, t)))
+    (expected,) = torch.autograd.grad(misfit.sum(), x)
+    x0_hat, gradient = DPS(MIXTURE, WIDE, y).misfit_gradient(x_t, t)
+    assert_close(gradient, expected)
+    assert_close(x0_hat, MIXTURE.denoise(x_t, t))
+    y[1] = WIDE(x0_hat)[1]  # A perfect fit is not pushed anywhere.
+    assert (DPS(MIXTURE, WIDE, y).misfit_gradient(x_t, t)[1][1] == 0).all()
+
+
+def test_dps_pushes_after_the_step() -> None:
+    y, x_t, noise = measured(), randn(3, 4, seed=4), randn(3, 4, seed=5)
+    t, s = MIXTURE.schedule.time(0.7), MIXTURE.schedule.time(0.5)
+    guidance, rule = DPS(MIXTURE, WIDE, y, zeta=0.3), DDIM(eta=1.0)
+    plain = rule(MIXTURE.denoise, MIXTURE.schedule, x_t, t, s, noise)
+    push = 0.3 * guidance.misfit_gradient(x_t, t)[1]
+    assert_close(guidance.advance(rule, x_t, t, s, noise), plain - push)
+    assert_close(guidance.advance(rule, x_t, t, s, noise, strength=0.25), plain - 0.25 * push)
+
+
+# Step rules against numbers worked out by hand.
+
+SCALAR = torch.tensor([[2.0]], dtype=torch.float64)
+
+
+class TestStepRules:
+    def test_ddim(self) -> None:
+        """alpha = 0.6, sigma = 0.8 to alpha = 0.8, sigma = 0.6, with x0_hat = 1: eps_hat = (2 - 0.6) / 0.8 = 1.75."""
+        schedule = VP()
+        t, s = schedule.time(0.8 / 0.6), schedule.time(0.6 / 0.8)
+        noise = torch.tensor([[-0.5]], dtype=torch.float64)
+
+        def mean(x: Tensor, time: Tensor) -> Tensor:
+            return torch.ones_like(x)
+
+        found = {eta: float(DDIM(eta)(mean, schedule, SCALAR, t, s, noise)) for eta in (0.0, 0.5, 1.0)}
+        kept = (0.6 * 0.6 / (0.8 * 0.8)) ** 2
+        for eta, value in found.items():
+            fresh = eta * 0.6 * math.sqrt(1 - kept)
+            assert value == pytest.approx(0.8 + math.sqrt(0.36 - fresh**2) * 1.75 + fresh * -0.5, rel=1e-12)
+        assert found[0.0] == pytest.approx(0.8 + 0.6 * 1.75)
+
+    def test_heun(self) -> None:
+        """x0_hat = z / 2 makes the slope z / (2 ratio): at z = 2 from ratio 1 to 1/2, Euler gives 1.5 and Heun 1.375."""
+        found = Heun()(lambda z, time: z / 2, EDM(), SCALAR, torch.tensor(1.0), torch.tensor(0.5), SCALAR)
+        assert float(found) == pytest.approx(2 - 0.5 * (1 + 1.5) / 2)
+
+    def test_heun_on_another_path_is_the_same_step(self) -> None:
+        exact, flow = Gaussian.examples()[0], RectifiedFlow()
+        x = randn(2, 6)
+        t, s = (flow.time(r) for r in (1.0, 0.5))
+        straight = Gaussian(exact.mean, exact.covariance(), schedule=flow)
+        exploding = Gaussian(exact.mean, exact.covariance(), schedule=EDM())
+        one = Heun()(straight.denoise, flow, x * flow(t)[0], t, s, x)
+        other = Heun()(exploding.denoise, EDM(), x, torch.tensor(1.0), torch.tensor(0.5), x)
+        assert_close(one / flow(s)[0], other)
+
+    @pytest.mark.parametrize("rule", RULES)
+    def test_the_last_step_returns_the_mean(self, rule: str) -> None:
+        x, noise = randn(2, 6), 1e3 * randn(2, 6, seed=1)
+        for schedule in (VP(), EDM()):
+            t, s = schedule.time(torch.tensor([0.3, 0.0], dtype=torch.float64))
+            found = RULES[rule](lambda x, time: torch.tanh(x), schedule, x, t, s, noise)
+            assert_close(found, torch.tanh(x))
+
+    @pytest.mark.parametrize(("rule", "order"), [("ddim", 1), ("heun", 2)])
+    def test_order_of_convergence(self, rule: str, order: int) -> None:
+        """Of N(0, v) the probability-flow ODE is solved by z ~ sqrt(v + ratio^2)."""
+        prior = Gaussian(torch.zeros(1, dtype=torch.float64), torch.full((1,), 0.25, dtype=torch.float64), schedule=EDM())
+        start, stop = 5.0, 0.1
+        exact = math.sqrt((0.25 + stop**2) / (0.25 + start**2))
+        errors = []
+        for steps in (20, 40):
+            x = torch.ones(1, 1, dtype=torch.float64)
+            times = time_grid(EDM(), steps + 1, ratio_min=stop, ratio_max=start)[:-1]
+            for t, s in itertools.pairwise(times):
+                x = RULES[rule](prior.denoise, EDM(), x, t, s, x)
+            errors.append(abs(float(x) - exact))
+        assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.15)
+
+    @pytest.mark.parametrize("rule", RULES)
+    def test_items_are_independent(self, rule: str) -> None:
+        x, noise, (t, s) = randn(3, 4), randn(3, 4, seed=1), MIXTURE.schedule.time(torch.tensor([0.7, 0.4]).double())
+        together = RULES[rule](MIXTURE.denoise, MIXTURE.schedule, x, t, s, noise)
+        alone = RULES[rule](MIXTURE.denoise, MIXTURE.schedule, x[1:2], t, s, noise[1:2])
+        assert_close(together[1:2], alone)
+
+    @pytest.mark.parametrize("eta", [-0.1, 1.1, math.nan])
+    def test_refuses_eta(self, eta: float) -> None:
+        with pytest.raises(ValueError, match=r"eta must lie in \[0, 1\]"):
+            DDIM(eta)
+
+    def test_names(self) -> None:
+        assert [repr(rule) for rule in RULES.values()] == ["DDIM(eta=1)", "DDIM(eta=0)", "Heun()"]
+        assert sampler("mmps", DDIM(0.5), steps=3).run(measured()).options["rule"] == "DDIM(eta=0.5)"  # type: ignore[arg-type]
+
+
+# What happens when a step goes wrong.
+
+
+class Shaken(Guidance):
+    """A guidance that goes wrong at one step, for one row, unless it is weakened enough."""
+
+    def __init__(
+        self, score: ScoreModel, op: Operator, y: Tensor, *, strengths: tuple[float, ...] = (1.0,), value: float = math.nan
+    ) -> None:
+        super().__init__(score, op, y)
+        self.strengths, self.value, self.calls = strengths, value, 0
+
+    def posterior_mean(self, x_t: Tensor, t: Tensor) -> Tensor:
+        return self.score.denoise(x_t, t)
+
+    def advance(self, rule: Any, x_t: Tensor, t: Tensor, s: Tensor, noise: Tensor, *, strength: float = 1.0) -> Tensor:
+        x_s = super().advance(rule, x_t, t, s, noise).clone()
+        self.calls += 1
+        if strength in self.strengths and 0.4 < float(self.score.schedule.ratio(t)) < 0.6:
+            x_s[1] = self.value
+        return x_s
+
+
+GRID = MIXTURE.schedule.time(torch.tensor([3.0, 1.0, 0.5, 0.2, 0.0], dtype=torch.float64))
+
+
+def shaken(**options: Any) -> tuple[Tensor, Shaken]:
+    guidance = Shaken(MIXTURE, WIDE, measured(), **options)
+    streams = Streams([generator(0, "sample", b, 0) for b in range(3)])
+    return reverse_diffusion(guidance, GRID, rule=DDIM(1.0), streams=streams), guidance
+
+
+class TestDivergence:
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -1e9])
+    def test_a_bad_step_is_taken_again_with_less(self, value: float) -> None:
+        calm, guidance = shaken(strengths=())
+        assert guidance.calls == 4
+        once, guidance = shaken(value=value)
+        assert guidance.calls == 5
+        assert_close(once, calm)
+        thrice, guidance = shaken(strengths=(1.0, 0.5, 0.25), value=value)
+        assert guidance.calls == 7
+        assert_close(thrice, calm)
+
+    def test_gives_up_and_names_the_step_and_the_row(self) -> None:
+        with pytest.raises(DivergenceError, match="step 3 of 4, row 1") as error:
+            shaken(strengths=(1.0, 0.5, 0.25, 0.125))
+        assert (error.value.step, error.value.row) == (3, 1)
+
+    @pytest.mark.parametrize("strength", [1.0, 0.5])
+    def test_default_steps_shrink_the_shift_and_keep_what_is_not_finite(self, strength: float) -> None:
+        class Shifted(Guidance):
+            def posterior_mean(self, x_t: Tensor, t: Tensor) -> Tensor:
+                shift = torch.ones_like(x_t)
+                shift[1, 0] = torch.nan
+                return self.score.denoise(x_t, t) + shift
+
+        x_t, (t, s) = randn(3, 4), GRID[-2:]
+        found = Shifted(MIXTURE, WIDE, measured()).advance(DDIM(0.0), x_t, t, s, x_t, strength=strength)
+        assert_close(found[0], MIXTURE.denoise(x_t, t)[0] + strength)
+        assert found[1, 0].isnan()
+
+    @pytest.mark.parametrize("method", [m for m in METHODS if not METHODS[m].needs_linear])
+    def test_a_measurement_that_is_never_finite_is_an_error(self, method: str) -> None:
+        op = Function(lambda x: 1 / (x - x), (4,), sigma_y=0.2)
+        with pytest.raises(DivergenceError, match=f"{method}: sample 0 of item 0 diverged at step 1 of 8"):
+            sampler(method, op=op).run(torch.zeros(1, 4))
+        large = Function(lambda x: (1e3 + x).exp(), tuple(range(12, 13)), sigma_y=0.2)
+        prior = Gaussian(torch.zeros(12), torch.ones(12))
+        with pytest.raises(DivergenceError, match=f"{method}: sample 0 of item 0 diverged at step 1 of 8"):
+            PosteriorSampler(prior, large, method=method, steps=8).run(torch.zeros(1, 12))
+
+    def test_huge_steps_of_dps_name_the_item(self) -> None:
+        y = measured()
+        y[:2] = WIDE(MIXTURE.means[:2])
+        with pytest.raises(DivergenceError, match=r"dps: sample 0 of item \d diverged at step \d+ of 8.*smaller step size"):
+            sampler("dps", zeta=1e7).run(y)
+
+    def test_the_item_and_sample_named_are_the_right_ones(self) -> None:
+        class Picky(Shaken):
+            def advance(self, rule: Any, x_t: Tensor, t: Tensor, s: Tensor, noise: Tensor, *, strength: float = 1.0) -> Tensor:
+                x_s = Guidance.advance(self, rule, x_t, t, s, noise)
+                return torch.where(self.y[:, :1] > 50, math.nan, x_s)
+
+        y = measured()
+        y[2, 0] = 100
+        with pytest.raises(DivergenceError, match="picky: sample 0 of item 2 diverged at step 1 of 8"):
+            sampler(Method("picky", Picky)).run(y, num_samples=3, chunk=2)
+
+
+# Posterior: statistics, errors, grids.
+
+
+def posterior(weights: Tensor) -> Posterior:
+    samples = randn(*weights.shape, 2, 4)
+    return Posterior(samples, weights, weights, 3, 1.0, 1.0, 0.0, "none", 0, {})
+
+
+class TestPosterior:
+    def test_equal_weights_against_numpy(self) -> None:
+        post = posterior(torch.full((7, 3), 1 / 7, dtype=torch.float64))
+        x = post.samples.numpy()
+        assert_close(post.mean.numpy(), x.mean(0))
+        assert_close(post.std.numpy(), x.std(0, ddof=1))
+        assert_close(post.ess, torch.full((3,), 7.0, dtype=torch.float64))
+        for q in (0.0, 0.05, 0.5, 0.61, 1.0):
+            assert_close(post.quantile(q).numpy(), np.quantile(x, q, axis=0))
+
+    def test_unequal_weights_against_numpy(self) -> None:
+        weights = torch.rand(9, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).softmax(0)
+        post = posterior(weights)
+        x, w = post.samples.numpy(), weights.numpy()
+        for b in range(3):
+            mean = np.average(x[:, b], axis=0, weights=w[:, b])
+            spread = np.average((x[:, b] - mean) ** 2, axis=0, weights=w[:, b])
+            assert_close(post.mean[b].numpy(), mean)
+            assert_close(post.std[b].numpy(), np.sqrt(spread / (1 - (w[:, b] ** 2).sum())))
+            assert float(post.ess[b]) == pytest.approx(1 / (w[:, b] ** 2).sum())
+            for q in (0.05, 0.5, 0.9):
+                expected = np.quantile(x[:, b], q, axis=0, weights=w[:, b], method="inverted_cdf")
+                assert_close(post.quantile(q)[b].numpy(), expected)
+
+    def test_one_sample_has_no_spread(self) -> None:
+        post = posterior(torch.ones(1, 3, dtype=torch.float64))
+        assert post.std.isnan().all()
+        assert_close(post.quantile(0.3), post.samples[0])
+
+    @pytest.mark.parametrize("q", [-0.1, 1.1, math.nan])
+    def test_refuses_quantiles(self, q: float) -> None:
+        with pytest.raises(ValueError, match="q must lie in"):
+            posterior(torch.full((2, 3), 0.5)).quantile(q)
+
+    def test_is_frozen_and_compares_by_identity(self) -> None:
+        one, other = (posterior(torch.full((2, 3), 0.5)) for _ in range(2))
+        assert one == one  # noqa: PLR0124
+        assert one != other
+        with pytest.raises(AttributeError):
+            one.seed = 3  # type: ignore[misc]
+
+    def test_exact_data_report_the_misfit_itself(self) -> None:
+        op = Matrix(WIDE.matrix)
+        y = measured(op)
+        post = sampler("mmps", op=op).run(y)
+        assert_close(post.residual[0], norm(y - op(post.samples[0])) ** 2)
+
+    def test_dof_counts_measured_values_alone(self) -> None:
+        op = Mask(torch.tensor([1, 0, 1, 0]), sigma_y=0.3)
+        assert sampler("mmps", op=op).run(measured(op)).dof == 2
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("y", "message"),
+        [
+            (torch.zeros(3), r"must have shape \(B, 3\), got \(3,\)\. Add the batch axis"),
+            (torch.zeros(2, 4), r"must have shape \(B, 3\), got \(2, 4\)"),
+            (torch.zeros(0, 3), r"got \(0, 3\)"),
+            (torch.tensor([[0.0, torch.nan, 0]]), "finite"),
+            (torch.tensor([[0.0, torch.inf, 0]]), "finite"),
+            (torch.zeros(1, 3, dtype=torch.complex64), "real"),
+        ],
+    )
+    def test_measurement(self, y: Tensor, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            sampler("mmps").run(y)
+
+    def test_measurement_of_another_kind(self) -> None:
+        with pytest.raises(TypeError, match="y must be a tensor, got ndarray"):
+            sampler("mmps").run(np.zeros((1, 3)))  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("counts", [{"num_samples": 0}, {"num_samples": -1}, {"chunk": 0}])
+    def test_counts(self, counts: dict[str, int]) -> None:
+        with pytest.raises(ValueError, match="at least 1"):
+            sampler("mmps").run(measured(), **counts)  # type: ignore[arg-type]
+
+    def test_seed(self) -> None:
+        with pytest.raises(ValueError, match="seed must be a non-negative integer"):
+            sampler("mmps").run(measured(), seed=-1)
+
+    @pytest.mark.parametrize(
+        ("build", "error", "message"),
+        [
+            (lambda: sampler("mmps", steps=0), ValueError, "steps must be at least 1, got 0"),
+            (lambda: sampler("best"), ValueError, "Unknown method 'best', expected one of auto, mmps"),
+            (lambda: sampler(3), TypeError, "must be a name or a Method"),  # type: ignore[arg-type]
+            (lambda: sampler("mmps", "euler"), ValueError, "Unknown step rule 'euler', expected one of ddpm"),
+            (lambda: sampler("mmps", 3), TypeError, "rule must be a name or a step rule, got int"),  # type: ignore[arg-type]
+            (lambda: sampler("mmps", spacing="sqrt"), ValueError, "unknown spacing 'sqrt'"),
+            (lambda: sampler("mmps", zeta=1.0), TypeError, "method 'mmps'.*zeta"),
+            (lambda: sampler("mmps", rtol=0.0), ValueError, "rtol"),
+            (lambda: sampler("mmps", max_iterations=0), ValueError, "max_iterations"),
+            (lambda: sampler("pigdm", data_std=0.0), ValueError, "data_std must be positive"),
+            (lambda: sampler("dps", zeta=-1.0), ValueError, "zeta must not be negative"),
+            (lambda: sampler("dps", zeta=math.nan), ValueError, "zeta must not be negative"),
+            (lambda: sampler("mmps", ratio_max=0.0), ValueError, "ratio_m"),
+            (lambda: sampler("mmps", ratio_min=-1.0), ValueError, "ratio_min"),
+            (lambda: sampler("mmps", op=Identity((5,))), ValueError, r"prior is for items of shape \(4,\).*\(5,\)"),
+            (lambda: sampler("mmps", op=Identity((1, 4))), ValueError, "prior is for items of shape"),
+        ],
+    )
+    def test_settings(self, build: Callable[[], Any], error: type[Exception], message: str) -> None:
+        with pytest.raises(error, match=message):
+            build()
+
+    def test_free_axes_of_a_prior_fit_any_size(self) -> None:
+        prior = from_network(lambda x, t: x, EDM(), event_shape=(3, None, None))
+        PosteriorSampler(prior, Identity((3, 5, 7)))
+        with pytest.raises(ValueError, match=r"\(3, 'any', 'any'\).*\(1, 5, 7\)"):
+            PosteriorSampler(prior, Identity((1, 5, 7)))
+
+
+class TestChoice:
+    def test_auto_says_what_ran(self) -> None:
+        for op in (WIDE, TANH):
+            post = sampler("auto", op=op).run(measured(op))
+            assert post.method == choose_method("auto", op).name
+            assert post.method in METHODS
+
+    def test_a_method_of_ones_own(self) -> None:
+        own = Method("mine", DPS, rule="ddim", steps=5, spacing="karras", options={"zeta": 0.5})
+        post = PosteriorSampler(MIXTURE, WIDE, method=own).run(measured())
+        assert (post.method, post.options["steps"], post.options["zeta"], post.nfe) == ("mine", 5, 0.5, 5)
+        assert PosteriorSampler(MIXTURE, WIDE, method=own, zeta=0.1).run(measured()).options["zeta"] == 0.1
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_every_method_is_documented(self, method: str) -> None:
+        entry = METHODS[method]
+        assert entry.name == method
+        assert entry.summary
+        assert entry.paper
+        assert "References" in str(entry.guidance.__doc__)
+        assert "Cost" in str(entry.guidance.__doc__)
+
+
+class TestGrid:
+    def ratios(self, op: Operator, **options: Any) -> Tensor:
+        return MIXTURE.schedule.ratio(PosteriorSampler(MIXTURE, op, steps=30, **options).times)
+
+    @pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
+    def test_the_smallest_ratio_is_a_tenth_of_the_noise_seen_from_x(self, scale: float) -> None:
+        op = Matrix(scale * WIDE.matrix, sigma_y=0.2)
+        gain = float(torch.linalg.matrix_norm(op.matrix, 2))
+        assert float(self.ratios(op)[-2]) == pytest.approx(max(0.02 / gain, float(MIXTURE.schedule.ratio(1e-5))), rel=0.03)
+
+    def test_never_below_the_schedule_nor_above_a_tenth_of_the_start(self) -> None:
+        assert float(self.ratios(Matrix(WIDE.matrix))[-2]) == pytest.approx(float(MIXTURE.schedule.ratio(1e-5)))
+        assert float(self.ratios(Identity((4,), sigma_y=1e6), ratio_max=5.0)[-2]) == pytest.approx(0.5)
+
+    def test_own_ratios(self) -> None:
+        ratios = self.ratios(WIDE, ratio_min=0.01, ratio_max=3.0, spacing="uniform")
+        assert_close(ratios[[0, -2]], torch.tensor([3.0, 0.01], dtype=torch.float64))
+        post = sampler("mmps", ratio_min=0.01, ratio_max=3.0).run(measured())
+        assert (post.options["ratio_min"], post.options["ratio_max"]) == pytest.approx((0.01, 3.0))
+
+    def test_one_step_is_the_posterior_mean_from_noise(self) -> None:
+        prior = Gaussian.examples()[0]
+        op = Matrix(randn(3, 6), sigma_y=0.2)
+        y = op.measure(prior.sample(1, seed=1), seed=2)
+        post = PosteriorSampler(prior, op, steps=1, method="mmps").run(y)
+        assert_close(post.samples[0], prior.posterior(op, y).mean, rtol=1e-1, atol=5e-2)
