@@ -25,7 +25,6 @@ def main(arguments=None):
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--samples", type=int, default=2)
     options = parser.parse_args(arguments)
-
     photograph = from_numpy(data.coffee()).permute(2, 0, 1)[None, :, :, :400] / 127.5 - 1  # images span [-1, 1]
     x = F.interpolate(photograph, size=(options.size, options.size), mode="bilinear", antialias=True)
     score, shape = invdiff.load_prior("natural"), tuple(x.shape[1:])

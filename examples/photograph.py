@@ -20,7 +20,6 @@ def main(arguments=None):
     parser.add_argument("--samples", type=int, default=2)
     parser.add_argument("--out", default="photograph.png")
     options = parser.parse_args(arguments)
-
     size = (options.size, options.size)
     photograph = torch.from_numpy(data.astronaut()).permute(2, 0, 1)[None] / 127.5 - 1  # images span [-1, 1]
     x = F.interpolate(photograph, size=size, mode="bilinear", antialias=True)

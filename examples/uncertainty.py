@@ -16,7 +16,6 @@ def main(arguments=None):
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--items", type=int, default=200)
     options = parser.parse_args(arguments)
-
     place = torch.arange(options.size, dtype=torch.float64)
     cov = torch.exp(-((place[:, None] - place) ** 2) / 8) + 1e-3 * torch.eye(options.size, dtype=torch.float64)
     prior = priors.Gaussian(torch.zeros_like(place), cov)

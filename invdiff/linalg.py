@@ -1,4 +1,4 @@
-r"""Linear algebra per item: inner products, conjugate gradients, small systems, Jacobian products.
+r"""Linear algebra per item: inner products, Krylov solvers, small systems, adjoints.
 
 Data are ``(B, *event)`` and nothing here mixes the items of a batch: every reduction runs over ``flatten(1)``, every
 solve stops item by item.
@@ -15,6 +15,7 @@ __all__ = [
     "conjugate_gradients",
     "dense_matrix",
     "dot",
+    "gmres",
     "largest_singular_value",
     "linear_adjoint",
     "norm",
@@ -45,7 +46,6 @@ def conjugate_gradients(
     *,
     rtol: float = 1e-6,
     max_iterations: int = 1000,
-    on_step: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
     r"""Solve :math:`M v = b` for a symmetric positive semi-definite :math:`M`, each item by itself.
 
@@ -59,8 +59,6 @@ def conjugate_gradients(
         b: Right-hand sides, ``(B, *event)``.
         rtol: Residual to reach, relative to that of each item.
         max_iterations: Products at most.
-        on_step: Called after each product with the step lengths, shaped to multiply ``b``: whoever keeps a by-product
-            :math:`L p` of the product with each direction can add up :math:`L v` without another one.
     """
     v, r = torch.zeros_like(b), b
     p, rr = r, dot(r, r)
@@ -75,13 +73,75 @@ def conjugate_gradients(
         # Where an item has stopped its step is zero: it no longer depends on how long its neighbours run.
         step = over_items(torch.where(going, rr / torch.where(going, curvature, 1), 0), b)
         v, r = v + step * p, r - step * m_p
-        if on_step is not None:
-            on_step(step)
         rr_new = dot(r, r)
         p = torch.where(over_items(going, b), r + over_items(rr_new / torch.where(rr > 0, rr, 1), b) * p, p)
         rr = torch.where(going, rr_new, rr)
         going = going & (rr > target)
     return v
+
+
+def gmres(
+    product: Callable[[Tensor], tuple[Tensor, Tensor]], b: Tensor, *, rtol: float, max_iterations: int
+) -> tuple[Tensor, Tensor]:
+    r"""Solve :math:`M v = b` for any square :math:`M` by minimal residuals over Krylov spaces, each item by itself.
+
+    After :math:`k` products, :math:`v` is the element of :math:`\mathrm{span}(b, M b, \dots, M^{k-1} b)` with the smallest
+    :math:`\|b - M v\|`. It cannot grow: stopping early is safe where :math:`M` is ill-conditioned, not quite symmetric or not
+    quite positive. An item stops at ``rtol``, or where its space is exhausted; one that is not finite stays so.
+
+    Args:
+        product: Maps ``q`` of shape ``(B, *event)`` to :math:`M q` and a by-product :math:`L q`, linear in ``q``.
+        b: Right-hand sides, ``(B, *event)``.
+        rtol: Residual to reach, relative to that of each item.
+        max_iterations: Products at most; as many vectors are kept, and as many by-products.
+
+    Returns:
+        :math:`v` and :math:`L v`, the latter added up from the by-products without another product.
+
+    References:
+        Saad & Schultz, GMRES, 1986, https://doi.org/10.1137/0907058
+    """
+    length = norm(b)
+    directions, by_products = [b / over_items(torch.where(length > 0, length, 1), b)], []
+    triangle = b.new_zeros(len(b), max_iterations, max_iterations)
+    rhs = b.new_zeros(len(b), max_iterations + 1)
+    rhs[:, 0] = length
+    rotations: list[tuple[Tensor, Tensor]] = []
+    used = torch.zeros(len(b), dtype=torch.long, device=b.device)
+    going = ~(length == 0)
+    for k in range(max_iterations):
+        if not going.any():
+            break
+        w, by_product = product(directions[k])
+        by_products.append(by_product)
+        scale, column = norm(w), []
+        for q in directions:
+            column.append(dot(q, w))
+            w = w - over_items(column[-1], w) * q
+        below = norm(w)
+        for i, (cos, sin) in enumerate(rotations):
+            column[i], column[i + 1] = cos * column[i] + sin * column[i + 1], cos * column[i + 1] - sin * column[i]
+        radius = torch.hypot(column[k], below)
+        # A direction that the product sends into what is spanned already, up to rounding, adds nothing.
+        going = going & ~(radius <= 10 * torch.finfo(b.dtype).eps * scale)
+        safe = torch.where(radius > 0, radius, 1)
+        cos, sin = column[k] / safe, below / safe
+        rotations.append((cos, sin))
+        triangle[:, : k + 1, k] = torch.stack([*column[:k], radius], 1)
+        rhs[:, k], rhs[:, k + 1] = cos * rhs[:, k], -sin * rhs[:, k]
+        used = torch.where(going, k + 1, used)
+        going = going & ~(rhs[:, k + 1].abs() <= rtol * length)
+        directions.append(w / over_items(torch.where(below > 0, below, 1), w))
+    # Items that stopped early: directions that came later count nothing, however long their neighbours ran.
+    counts = torch.arange(max_iterations, device=b.device) < used[:, None]
+    identity = torch.eye(max_iterations, dtype=b.dtype, device=b.device)
+    triangle = torch.where(counts[:, :, None] & counts[:, None, :], triangle, identity)
+    weights = torch.linalg.solve_triangular(triangle, torch.where(counts, rhs[:, :-1], 0).unsqueeze(-1), upper=True).squeeze(-1)
+    if not by_products:
+        by_products.append(product(directions[0])[1])
+    v = sum((over_items(weights[:, i], q) * q for i, q in enumerate(directions[:-1])), torch.zeros_like(b))
+    by = sum((over_items(weights[:, i], q) * q for i, q in enumerate(by_products)), torch.zeros_like(by_products[0]))
+    return v, by
 
 
 def positive_solve(matrix: Tensor, b: Tensor, *, floor: Tensor | float) -> Tensor:

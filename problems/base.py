@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from torch import Tensor
@@ -31,7 +31,7 @@ class Problem(ABC):
 
     @classmethod
     @abstractmethod
-    def examples(cls) -> list[Self]:
+    def examples(cls) -> Sequence[Self]:
         """Return instances for images of 16 x 24 pixels: what the shared tests run over."""
 
     @abstractmethod

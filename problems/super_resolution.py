@@ -44,7 +44,9 @@ class SuperResolution(Problem):
     def fit(self, x: Tensor) -> Tensor:
         height, width = (side - side % self.factor for side in x.shape[-2:])
         if not height or not width:
-            raise ValueError(f"SuperResolution: an image of {x.shape[-1]} x {x.shape[-2]} cannot be scaled down by {self.factor}.")
+            raise ValueError(
+                f"SuperResolution: an image of {x.shape[-1]} x {x.shape[-2]} cannot be scaled down by {self.factor}."
+            )
         return x[..., :height, :width]
 
     def preview(self, y: Tensor) -> Tensor:

@@ -283,3 +283,16 @@ class TestFolder:
         assert names(tmp_path / "a" / "b" / "c") == EVERY
         assert names(tmp_path / "a" / "b") == ["c"]
         assert (tmp_path / "a" / "b" / "c").stat().st_mode == (tmp_path / "empty").stat().st_mode
+
+    def test_a_file_that_appears_meanwhile_does_no_harm(self, solve, tmp_path, picture, monkeypatch):
+        from invdiff.cli import output
+
+        write = output.write_results
+
+        def meanwhile(*arguments, **options):
+            (tmp_path / "out" / ".viewer").touch()
+            write(*arguments, **options)
+
+        monkeypatch.setattr(output, "write_results", meanwhile)
+        solve(*picture, "-o", "out")
+        assert names(tmp_path / "out") == [".viewer", *EVERY]

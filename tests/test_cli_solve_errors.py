@@ -227,13 +227,16 @@ def command(tiny_prior, script, *arguments):
     setup = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     code = setup + script + "\nfrom invdiff.cli import main; main()"
     settings = ("--prior", str(tiny_prior), "--precision", "float32", *map(str, arguments))
-    return subprocess.Popen([sys.executable, "-c", code, "solve", *settings], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "solve", *settings], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_interrupt(files, tiny_prior, monkeypatch):
     monkeypatch.chdir(files)
     before = tree(files)
     with command(tiny_prior, "", *INPAINT, "--steps", 10**5) as process:
+        assert process.stderr is not None
         assert process.stderr.readline().startswith("filling")  # by now the sampler is about to run
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)

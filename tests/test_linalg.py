@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from invdiff.linalg import (
     conjugate_gradients,
     dense_matrix,
+    gmres,
     largest_singular_value,
     linear_adjoint,
     over_items,
@@ -62,22 +63,6 @@ class TestConjugateGradients:
         expected = (torch.linalg.pinv(matrix, hermitian=True) @ b.unsqueeze(-1)).squeeze(-1)
         assert_close(v, expected, rtol=1e-8, atol=1e-8)
 
-    def test_on_step_accumulates_a_by_product(self) -> None:
-        root, b = randn(3, 8, 12), randn(3, 8, seed=1)
-        by_product, latest = torch.zeros(3, 12, dtype=b.dtype), torch.zeros(3, 12, dtype=b.dtype)
-
-        def product(v: Tensor) -> Tensor:
-            nonlocal latest
-            latest = (root.mT @ v.unsqueeze(-1)).squeeze(-1)
-            return (root @ latest.unsqueeze(-1)).squeeze(-1) + v
-
-        def on_step(step: Tensor) -> None:
-            nonlocal by_product
-            by_product = by_product + step * latest
-
-        v = conjugate_gradients(product, b, rtol=1e-10, on_step=on_step)
-        assert_close(by_product, (root.mT @ v.unsqueeze(-1)).squeeze(-1))
-
     def test_negative_curvature_stops_the_item_and_no_other(self) -> None:
         matrix, b = positive(3, 6), randn(3, 6, seed=1)
         matrix[1] = torch.diag(torch.tensor([1.0, 1, 1, 1, -3, -3], dtype=b.dtype))
@@ -99,6 +84,77 @@ class TestConjugateGradients:
         calls: list[int] = []
         conjugate_gradients(lambda p: calls.append(1) or times(matrix)(p), b, rtol=1e-12, max_iterations=4)
         assert len(calls) == 4
+
+
+class TestGMRES:
+    """Of any square matrix, with the product of another one added up on the way."""
+
+    @staticmethod
+    def solve(matrix: Tensor, b: Tensor, *, rtol: float = 1e-12, max_iterations: int = 40) -> tuple[Tensor, Tensor]:
+        return gmres(lambda q: (times(matrix)(q), 2 * q[:, :3]), b, rtol=rtol, max_iterations=max_iterations)
+
+    @pytest.mark.parametrize("event", [(12,), (4, 3)])
+    def test_solves_and_adds_up_the_by_product(self, event: tuple[int, ...]) -> None:
+        matrix, b = positive(4, 12) + 0.2 * randn(4, 12, 12, seed=2), randn(4, *event, seed=1)
+        v, by_product = self.solve(matrix, b)
+        assert_close(v.flatten(1), torch.linalg.solve(matrix, b.flatten(1)), rtol=1e-8, atol=1e-8)
+        assert_close(by_product, 2 * v[:, :3])
+
+    def test_an_item_does_not_depend_on_its_neighbours(self) -> None:
+        matrix, b = positive(4, 12), randn(4, 12, seed=1)
+        matrix[1], matrix[2] = torch.eye(12), positive(1, 12, condition=1.1)[0]
+        b[0] = 0
+        for rtol in (1e-2, 1e-10):
+            together = self.solve(matrix, b, rtol=rtol)
+            for i in range(4):
+                alone = self.solve(matrix[i : i + 1], b[i : i + 1], rtol=rtol)
+                assert_close(together[0][i], alone[0][0], rtol=1e-12, atol=1e-12)
+                assert_close(together[1][i], alone[1][0], rtol=1e-12, atol=1e-12)
+            assert (together[0][0] == 0).all()
+
+    def test_is_the_least_residual_of_its_krylov_space(self) -> None:
+        matrix, b = randn(3, 12, 12), randn(3, 12, seed=1)
+        for count in (1, 2, 5):
+            powers = [b]
+            for _ in range(count):
+                powers.append(times(matrix)(powers[-1]))
+            best = torch.linalg.lstsq(torch.stack(powers[1:], -1), b.unsqueeze(-1)).solution.squeeze(-1)
+            expected = torch.einsum("bnk,bk->bn", torch.stack(powers[:-1], -1), best)
+            assert_close(self.solve(matrix, b, max_iterations=count)[0], expected, rtol=1e-8, atol=1e-8)
+
+    def test_a_singular_consistent_system_gives_the_least_norm(self) -> None:
+        root = randn(2, 12, 5)
+        matrix = root @ root.mT
+        b = times(matrix)(randn(2, 12, seed=1))
+        expected = (torch.linalg.pinv(matrix, hermitian=True) @ b.unsqueeze(-1)).squeeze(-1)
+        assert_close(self.solve(matrix, b)[0], expected, rtol=1e-8, atol=1e-8)
+
+    def test_what_is_not_finite_stays_so(self) -> None:
+        matrix, b = positive(3, 6), randn(3, 6, seed=1)
+        for bad in (torch.inf, torch.nan):
+            b[1, 2] = bad
+            v, by_product = self.solve(matrix, b)
+            assert not v[1].isfinite().any()
+            assert not by_product[1].isfinite().any()
+            assert_close(v[[0, 2]], torch.linalg.solve(matrix[[0, 2]], b[[0, 2]]), rtol=1e-8, atol=1e-8)
+
+    def test_nothing_to_solve(self) -> None:
+        v, by_product = self.solve(positive(2, 6), torch.zeros(2, 6, dtype=torch.float64))
+        assert v.shape == (2, 6)
+        assert by_product.shape == (2, 3)
+        assert not v.any()
+        assert not by_product.any()
+
+    def test_stops_at_the_tolerance(self) -> None:
+        matrix, b, calls = positive(2, 40, condition=1e4), randn(2, 40, seed=1), []
+
+        def product(q: Tensor) -> tuple[Tensor, Tensor]:
+            calls.append(q)
+            return times(matrix)(q), q
+
+        v, _ = gmres(product, b, rtol=1e-2, max_iterations=40)
+        assert (norm(b - times(matrix)(v)) <= 1.0001e-2 * norm(b)).all()
+        assert len(calls) < 40
 
 
 class TestPositiveSolve:

@@ -137,7 +137,7 @@ class TestAnalytic:
         log_w, means, covs = components(prior)
         matrix = dense_matrix(op.forward, op.in_shape, dtype=torch.float64, device=torch.device("cpu"))
         variance = max(sigma_y**2, 1e-8)
-        tolerance = {"rtol": 1e-6, "atol": 1e-8} if sigma_y else {"rtol": 1e-3, "atol": 1e-4}
+        tolerance: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-8} if sigma_y else {"rtol": 1e-3, "atol": 1e-4}
         for b in range(3):
             log_weights, post_means, post_covs = [], [], []
             for weight, mean, cov in zip(log_w, means, covs, strict=True):

@@ -6,9 +6,9 @@ import inspect
 
 import pytest
 import torch
+from helpers import all_subclasses, randn
 from torch.testing import assert_close
 
-from helpers import all_subclasses, randn
 from invdiff.operators import Operator
 from invdiff.posterior import PosteriorSampler
 from invdiff.problems import PROBLEMS, Inpaint, Problem, SuperResolution

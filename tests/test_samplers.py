@@ -96,10 +96,10 @@ class TestEveryMethodWithEveryRule:
 
     def test_the_measurement_counts(self, method: str, rule: str) -> None:
         y = measured(items=1)
-        options = {"zeta": 0.5} if method == "dps" else {}
+        options: dict[str, Any] = {"zeta": 0.5} if method == "dps" else {}
         here, there = (sampler(method, rule, steps=40, **options).run(v, num_samples=20) for v in (y, y + 3))
-        moved = WIDE((there.mean - here.mean)).squeeze(0)
-        assert (moved > 1).all(), moved
+        moved = WIDE(there.mean - here.mean).squeeze(0)
+        assert (moved > 0.5).all(), moved
 
     def test_nonlinear_operators(self, method: str, rule: str) -> None:
         if METHODS[method].needs_linear:
@@ -133,8 +133,9 @@ def exact_mean(prior: Gaussian, op: LinearOperator, y: Tensor, x_t: Tensor, t: T
     cov, mean = prior.covariance(), prior.mean.flatten()
     matrix = dense_matrix(op.forward, op.in_shape, dtype=torch.float64, device=torch.device("cpu"))
     both = torch.cat([matrix, alpha * torch.eye(len(mean), dtype=torch.float64)])
-    noise = torch.cat([torch.full((len(matrix),), op.sigma_y**2), torch.full((len(mean),), float(sigma) ** 2)]).double()
-    gain = torch.linalg.solve(both @ cov @ both.mT + noise.diag(), both @ cov).mT
+    variances = torch.ones(len(both), dtype=torch.float64) * sigma**2
+    variances[: len(matrix)] = op.sigma_y**2
+    gain = torch.linalg.solve(both @ cov @ both.mT + variances.diag(), both @ cov).mT
     seen = torch.cat([y.flatten(1), x_t.flatten(1)], 1)
     return (mean + (seen - both @ mean) @ gain.mT).reshape(x_t.shape)
 
@@ -189,7 +190,7 @@ def test_mmps_linearises() -> None:
 def test_mmps_keeps_items_apart_where_data_are_exact() -> None:
     """The floor under small eigenvalues is that of the item, however large its neighbour's are."""
     op = Matrix(torch.tensor([[1.0, 0, 0, 0], [1, 1e-4, 0, 0]]))
-    prior = from_network(lambda x, t: torch.stack([x[0], 1e6 * x[1]][: len(x)]), EDM(), predicts="x0")
+    prior = from_network(lambda x, t: torch.cat([x[:1], 1e6 * x[1:]]), EDM(), predicts="x0")
     y, x_t, t = randn(2, 2), randn(2, 4, seed=1), torch.tensor(0.5)
     together = MMPS(prior, op, y).posterior_mean(x_t, t)
     assert_close(MMPS(prior, op, y[:1]).posterior_mean(x_t[:1], t)[0], together[0], rtol=1e-9, atol=1e-9)
@@ -428,8 +429,7 @@ class TestPosterior:
 
     def test_is_frozen_and_compares_by_identity(self) -> None:
         one, other = (posterior(torch.full((2, 3), 0.5)) for _ in range(2))
-        assert one == one  # noqa: PLR0124
-        assert one != other
+        assert {one: 1, other: 2}[one] == 1
         with pytest.raises(AttributeError):
             one.seed = 3  # type: ignore[misc]
 

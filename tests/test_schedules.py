@@ -109,7 +109,9 @@ class TestGridErrors:
         with pytest.raises(ValueError, match="unknown spacing 'sqrt', expected one of log-snr"):
             time_grid(VP(), 4, spacing="sqrt")
 
-    @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (1.0, 0.5), (1.0, 1.0), (-1.0, 1.0), (math.nan, 1.0), (0.1, math.inf)])
+    @pytest.mark.parametrize(
+        ("low", "high"), [(0.0, 1.0), (1.0, 0.5), (1.0, 1.0), (-1.0, 1.0), (math.nan, 1.0), (0.1, math.inf)]
+    )
     def test_ratios(self, low: float, high: float) -> None:
         with pytest.raises(ValueError, match="0 < ratio_min < ratio_max < inf"):
             time_grid(VP(), 4, ratio_min=low, ratio_max=high)

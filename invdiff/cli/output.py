@@ -50,10 +50,7 @@ def output_folder(wanted: Path | None, name: str, *, overwrite: bool) -> Iterato
             part.mkdir()
         try:
             yield part, target
-            if new:
-                target.rmdir()
-                part.rename(target)
-            else:
+            if not (new and _become(part, target)):
                 _replace_results(part, target, overwrite=overwrite)
         finally:
             shutil.rmtree(part, ignore_errors=True)
@@ -65,21 +62,25 @@ def output_folder(wanted: Path | None, name: str, *, overwrite: bool) -> Iterato
 
 def _claim(wanted: Path | None, name: str, made: list[Path], *, overwrite: bool) -> Path:
     """Return the folder for the results, made now: one that cannot be written fails before the work, not after it."""
-    default = Path("invdiff-out") / name
-    for number in itertools.count(1):
-        target = wanted or (default if number == 1 else default.with_name(f"{default.name}-{number}"))
-        with _explained(target):
-            missing = [folder for folder in (target, *target.parents) if not folder.exists()]
-            try:
-                target.mkdir(parents=True)
-            except FileExistsError:
-                if wanted is None:
-                    continue
-                _check_free(target, overwrite=overwrite)
-            else:
-                made += missing
-            break
-    return target
+    if wanted is None:
+        default = Path("invdiff-out") / name
+        numbered = (default.with_name(f"{default.name}-{number}") for number in itertools.count(2))
+        return next(target for target in itertools.chain([default], numbered) if _make(target, made))
+    if not _make(wanted, made):
+        _check_free(wanted, overwrite=overwrite)
+    return wanted
+
+
+def _make(target: Path, made: list[Path]) -> bool:
+    """Make a folder and those above it, add them to ``made``, and return whether it is new."""
+    with _explained(target):
+        missing = [folder for folder in (target, *target.parents) if not folder.exists()]
+        try:
+            target.mkdir(parents=True)
+        except FileExistsError:
+            return False
+    made += missing
+    return True
 
 
 def _check_free(target: Path, *, overwrite: bool) -> None:
@@ -96,6 +97,16 @@ def _explained(target: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise OSError(f"{target}: the results cannot be written there ({reason}): choose another folder with -o.") from error
+
+
+def _become(part: Path, target: Path) -> bool:
+    try:
+        target.rmdir()
+        part.rename(target)
+    except OSError:  # such as a file that a viewer of the new folder has put there
+        target.mkdir(exist_ok=True)
+        return False
+    return True
 
 
 def _replace_results(part: Path, target: Path, *, overwrite: bool) -> None:

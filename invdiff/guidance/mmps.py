@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from invdiff.guidance.base import Guidance, denoise_and_pull_back
-from invdiff.linalg import conjugate_gradients, over_items, positive_solve
+from invdiff.linalg import gmres, over_items, positive_solve
 from invdiff.operators import LinearOperator, Operator
 from invdiff.priors import ScoreModel
 
@@ -22,14 +22,16 @@ class MMPS(Guidance):
         \qquad V_t = \mathrm{Cov}[x_0 | x_t] = \frac{\sigma_t^2}{\alpha_t} J
 
     Exact for every Gaussian prior and every linear operator. Measurements of up to ``exact_up_to`` numbers are solved by
-    the eigenvectors of :math:`A V_t A^\top` with negative eigenvalues raised to zero; larger ones by conjugate gradients.
+    the eigenvectors of :math:`A V_t A^\top` with negative eigenvalues raised to zero; larger ones by GMRES. Under a learned prior
+    :math:`A V_t A^\top` is ill-conditioned and not quite symmetric: there conjugate gradients leave the truth after the first
+    iteration, while minimal residuals come closer with every one (``docs/methods.md`` has the figures).
 
     Args:
         score: The prior.
         op: The measurement; ``op.sigma_y`` is :math:`\sigma_y`.
         y: Measurement, ``(B, *op.out_shape)``.
-        rtol: Residual at which conjugate gradients stop, relative to that of each item.
-        max_iterations: Conjugate-gradient iterations at most.
+        rtol: Residual at which GMRES stops, relative to that of each item.
+        max_iterations: Iterations at most.
         exact_up_to: Largest measurement, in numbers, that is solved exactly.
 
     Cost: one denoiser evaluation and one vector-Jacobian product per iteration (per measured number, where exact).
@@ -70,18 +72,11 @@ class MMPS(Guidance):
         if torch.Size(self.op.out_shape).numel() <= self.exact_up_to:
             return x0_hat + self._exact(spread, linear, residual)
 
-        shift, latest = torch.zeros_like(x_t), torch.zeros_like(x_t)
+        def product(w: Tensor) -> tuple[Tensor, Tensor]:
+            spread_w = spread(w)
+            return self.op.sigma_y**2 * w + linear(spread_w), spread_w
 
-        def product(w: Tensor) -> Tensor:
-            nonlocal latest
-            latest = spread(w)
-            return self.op.sigma_y**2 * w + linear(latest)
-
-        def add(step: Tensor) -> None:
-            nonlocal shift
-            shift = shift + over_items(step.flatten(), shift) * latest
-
-        conjugate_gradients(product, residual, rtol=self.rtol, max_iterations=self.max_iterations, on_step=add)
+        _, shift = gmres(product, residual, rtol=self.rtol, max_iterations=self.max_iterations)
         return x0_hat + shift
 
     def _exact(self, spread: Callable[[Tensor], Tensor], linear: LinearOperator, residual: Tensor) -> Tensor:

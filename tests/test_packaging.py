@@ -1,0 +1,163 @@
+"""The shape of the package: what is in it, who may import whom, and which names are public."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import invdiff
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = {"invdiff": ROOT / "invdiff", "invdiff.operators": ROOT / "operators", "invdiff.problems": ROOT / "problems"}
+
+# The longest prefix of a module's name decides. Each may import from its own floor and from lower numbers.
+FLOORS = {
+    "invdiff.linalg": 0,
+    "invdiff.random": 0,
+    "invdiff.schedules": 1,
+    "invdiff.priors": 2,
+    "invdiff.operators": 2,
+    "invdiff.guidance": 3,
+    "invdiff.samplers": 4,
+    "invdiff.methods": 5,
+    "invdiff.posterior": 5,
+    "invdiff.diagnostics": 6,
+    "invdiff.metrics": 6,
+    "invdiff.training": 6,
+    "invdiff.problems": 7,
+    "invdiff.codecs": 8,
+    "invdiff.images": 8,
+    "invdiff.report": 8,
+    "invdiff.cli": 8,
+    "invdiff.__main__": 8,
+}
+# On the last floor, but files and pictures know nothing of the engine.
+WITHOUT_ENGINE = ("invdiff.codecs", "invdiff.images", "invdiff.report")
+# The command line is public through its options, not through its modules.
+NOT_PUBLIC = ("invdiff.__main__", "invdiff.cli.")
+
+
+def modules() -> dict[str, Path]:
+    """Return every module of the package by name, through the real folders and not the links."""
+    found = {}
+    for name, folder in FOLDERS.items():
+        for path in sorted(folder.rglob("*.py")):
+            parts = path.relative_to(folder).with_suffix("").parts
+            if name == "invdiff" and parts[0] in ("operators", "problems"):
+                continue
+            found[".".join((name, *parts)).removesuffix(".__init__")] = path
+    return found
+
+
+def imports(name: str, path: Path) -> Iterator[str]:
+    """Return what a module imports from invdiff, wherever in it, as far as the names tell."""
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "invdiff")
+        elif isinstance(node, ast.ImportFrom):
+            base = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            source = ".".join(filter(None, (base, node.module)))
+            if source.split(".")[0] == "invdiff":
+                # ``from invdiff import priors`` imports invdiff.priors.
+                yield from (f"{source}.{alias.name}" if source == "invdiff" else source for alias in node.names)
+
+
+def floor(module: str) -> int | None:
+    """Return the floor of a module; None for names of the package itself, such as its version."""
+    prefixes = (module.rsplit(".", cut)[0] for cut in range(module.count(".")))
+    return next((FLOORS[prefix] for prefix in prefixes if prefix in FLOORS), None)
+
+
+def test_packages_are_listed() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    found = {name for name, path in modules().items() if path.name == "__init__.py"}
+    assert set(listed["packages"]) == found
+    assert listed["package-dir"] == {name: str(folder.relative_to(ROOT)) for name, folder in FOLDERS.items()}
+
+
+def test_data_files_are_there() -> None:
+    assert (ROOT / "invdiff" / "py.typed").is_file()
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    assert "py.typed" in listed["invdiff"]
+    assert "natural.safetensors" in listed["invdiff.priors"]
+    assert (ROOT / "invdiff" / "priors" / "natural.safetensors").stat().st_size <= 16 * 2**20
+
+
+def test_versions_agree() -> None:
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == invdiff.__version__
+
+
+@pytest.mark.parametrize("name", [name for name in modules() if name != "invdiff"])
+def test_imports_come_from_the_floors_below(name: str) -> None:
+    own = floor(name)
+    assert own is not None, f"{name} has no floor: give it one"
+    for target in imports(name, modules()[name]):
+        assert (floor(target) or 0) <= own, f"{name} (floor {own}) imports {target} (floor {floor(target)})"
+        if name in WITHOUT_ENGINE:
+            assert target.startswith(WITHOUT_ENGINE), f"{name} imports {target}"
+
+
+def test_the_walk_sees_imports() -> None:
+    assert set(imports("invdiff.guidance.mmps", modules()["invdiff.guidance.mmps"])) >= {
+        "invdiff.guidance.base",
+        "invdiff.linalg",
+        "invdiff.operators",
+    }
+    assert "invdiff.operators.base" in set(imports("invdiff.operators.mask", modules()["invdiff.operators.mask"]))
+
+
+@pytest.mark.parametrize("folder", ["operators", "problems"])
+def test_the_folders_refuse_to_be_imported_by_their_own_names(folder: str) -> None:
+    done = subprocess.run([sys.executable, "-c", f"import {folder}"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"ImportError: Import this folder as invdiff.{folder}" in done.stderr
+    assert importlib.import_module(f"invdiff.{folder}") is getattr(invdiff, folder)
+
+
+@pytest.mark.parametrize(
+    "statement", ["import invdiff", "import invdiff.cli", "import invdiff; invdiff.__version__; dir(invdiff)"]
+)
+def test_torch_is_not_imported_before_it_is_needed(statement: str) -> None:
+    code = f"{statement}; import sys; print(sorted({{'torch', 'numpy', 'scipy', 'matplotlib'}} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_lazy_names() -> None:
+    for name in invdiff.__all__:
+        assert getattr(invdiff, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        invdiff.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("name", [name for name in modules() if not name.startswith(NOT_PUBLIC)])
+def test_every_module_lists_its_public_names(name: str) -> None:
+    module = importlib.import_module(name)
+    assert isinstance(module.__all__, list)
+    assert len(set(module.__all__)) == len(module.__all__)
+    for public in module.__all__:
+        assert hasattr(module, public), f"{name} has no {public}"
+        assert not public.startswith("_")
+
+
+def public_names() -> list[str]:
+    names = sorted(name for name in modules() if not name.startswith(NOT_PUBLIC))
+    return [f"{name}: {', '.join(sorted(importlib.import_module(name).__all__))}".rstrip() for name in names]
+
+
+def test_the_public_names_are_those_on_record() -> None:
+    """Whoever changes the public surface on purpose changes the record with it, and CHANGELOG.md."""
+    record = (ROOT / "tests" / "public_names.txt").read_text().splitlines()
+    assert public_names() == record, "run: python tests/test_packaging.py > tests/public_names.txt"
+
+
+if __name__ == "__main__":
+    print("\n".join(public_names()))
