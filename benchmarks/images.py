@@ -72,14 +72,18 @@ def main() -> None:
                 bar.update()
     table = summarise(done["rows"], len(photographs))
     arguments = f"--size {options.size} --samples {options.samples}"
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, invdiff {invdiff.__version__}"
-    text = f"`python benchmarks/images.py FOLDER --mask MASK --kernel KERNEL {arguments}`, {len(photographs)} photographs; prior {digest[:12]}; {machine}.\n\n{table}\n"
+    settings = f"{len(photographs)} photographs, prior {digest[:12]}, network in {score.autocast or torch.float32}"
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    command = f"python benchmarks/images.py FOLDER --mask MASK --kernel KERNEL {arguments}"
+    text = f"`{command}`; {settings}; {machine}.\n\n{table}\n"
     options.out.with_suffix(".md").write_text(text)
     print(text)
 
 
-def tasks(mask: NDArray[np.bool_], kernel: Array, clean: Tensor) -> Mapping[str, tuple[Problem, float, Mapping[str, Callable[[Array], Array]]]]:
-    """Return, per row of the table: the problem, its noise on the 0..1 scale, and the classical restorers of (H, W, C) arrays."""
+def tasks(
+    mask: NDArray[np.bool_], kernel: Array, clean: Tensor
+) -> Mapping[str, tuple[Problem, float, Mapping[str, Callable[[Array], Array]]]]:
+    """Return, per row of the table: the problem, its noise on the 0..1 scale, and the restorers of (H, W, C) arrays."""
     height, width = clean.shape[-2:]
     known = np.tile(mask, (-(-height // mask.shape[0]), -(-width // mask.shape[1])))[:height, :width]
     balances = {f"Wiener, balance {b:g}": per_channel(lambda y, b=b: restoration.wiener(y, kernel, b)) for b in WIENER_BALANCES}
@@ -88,7 +92,11 @@ def tasks(mask: NDArray[np.bool_], kernel: Array, clean: Tensor) -> Mapping[str,
         for n in RICHARDSON_LUCY_STEPS
     }
     return {
-        "inpaint text": (Inpaint(known), 0.0, {"biharmonic": lambda y: restoration.inpaint_biharmonic(y, ~known, channel_axis=-1)}),
+        "inpaint text": (
+            Inpaint(known),
+            0.0,
+            {"biharmonic": lambda y: restoration.inpaint_biharmonic(y, ~known, channel_axis=-1)},
+        ),
         "deblur Levin": (Deblur(kernel, boundary="reflect"), 0.02, balances | counts),
         "sr x2": (SuperResolution(2), 0.0, {"bicubic": lambda y: bicubic(y, 2)}),
     }
@@ -100,7 +108,9 @@ def per_channel(restore: Callable[[Array], Array]) -> Callable[[Array], Array]:
 
 def bicubic(y: Array, factor: int) -> Array:
     size = (y.shape[1] * factor, y.shape[0] * factor)
-    channels = [Image.fromarray(y[..., c].astype(np.float32)).resize(size, Image.Resampling.BICUBIC) for c in range(y.shape[-1])]
+    channels = [
+        Image.fromarray(y[..., c].astype(np.float32)).resize(size, Image.Resampling.BICUBIC) for c in range(y.shape[-1])
+    ]
     return np.stack([np.asarray(channel, dtype=np.float64) for channel in channels], -1)
 
 
@@ -153,13 +163,27 @@ def summarise(rows: Mapping[str, Mapping[str, Any]], count: int) -> str:
         families: dict[str, tuple[float, str]] = {}
         for restorer in (key for key in mine[0] if key not in ours):
             family = restorer.split(",")[0]
-            families[family] = max(families.get(family, (-np.inf, "")), (float(np.mean([row[restorer] for row in mine])), restorer))
+            families[family] = max(
+                families.get(family, (-np.inf, "")), (float(np.mean([row[restorer] for row in mine])), restorer)
+            )
         values = [[row[column] for row in mine] for column in ours]
         figures = [None if column[0] is None else float(np.mean(column)) for column in values]
         classical = "; ".join(f"{restorer} {value:.2f}" for value, restorer in families.values())
         ahead = sum(row["mean"] > max(row[restorer] for _, restorer in families.values()) for row in mine)
         lines.append([name, classical, *figures[:2], f"{ahead} of {len(mine)}", *figures[2:]])
-    headers = ["problem", "classical, PSNR in dB", "mean of the samples", "single samples", "ahead on", "SSIM of the mean", "spread / error", "misfit / expected", "NFE", "VJP", "seconds"]
+    headers = [
+        "problem",
+        "classical, PSNR in dB",
+        "mean of the samples",
+        "single samples",
+        "ahead on",
+        "SSIM of the mean",
+        "spread / error",
+        "misfit / expected",
+        "NFE",
+        "VJP",
+        "seconds",
+    ]
     formats = ("", "", ".2f", ".2f", "", ".3f", ".2f", ".2f", ".0f", ".0f", ".0f")
     return tabulate(lines, headers, tablefmt="github", floatfmt=formats, missingval="-")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -92,7 +92,12 @@ class LinearOperator(Operator):
     r"""A measurement that is linear: :math:`y = A x + n`.
 
     ``adjoint`` must be the exact adjoint of ``forward``; ``solve`` is worth overriding wherever it has a closed form.
+
+    Attributes:
+        closed_form: Whether ``solve`` costs about as much as ``forward``.
     """
+
+    closed_form: ClassVar[bool] = False
 
     @abstractmethod
     def adjoint(self, y: Tensor) -> Tensor:
@@ -122,6 +127,13 @@ class LinearOperator(Operator):
     def prox(self, z: Tensor, y: Tensor, rho: Tensor | float) -> Tensor:
         r"""Return :math:`\arg\min_x \|y - A x\|^2 + \rho \|x - z\|^2 = z + A^\top (A A^\top + \rho I)^{-1} (y - A z)`."""
         return z + self.adjoint(self.solve(y - self(z), rho))
+
+    def precondition(self, v: Tensor, lam: Tensor | float) -> Tensor:
+        r"""Return a cheap linear approximation of :math:`(A A^\top + \lambda I)^{-1} v`, for iterative solvers.
+
+        It is ``solve`` where that has a closed form or the measurement is small, and ``v`` itself where nothing is known.
+        """
+        return self.solve(v, lam) if self.closed_form or torch.Size(self.out_shape).numel() <= DENSE_SOLVE else v
 
     def jacobian(self, x: Tensor) -> LinearOperator:
         return self
@@ -170,6 +182,9 @@ class Jacobian(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         product: Tensor = torch.func.vjp(self.op, self.x)[1](y)[0]
         return product
+
+    def precondition(self, v: Tensor, lam: Tensor | float) -> Tensor:
+        return v
 
     def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
         # The map differs from item to item: no matrix to share, so always conjugate gradients.

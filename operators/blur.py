@@ -100,6 +100,9 @@ class Blur(LinearOperator):
     def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
         return self.convolution.solve(v, lam)
 
+    def precondition(self, v: Tensor, lam: Tensor | float) -> Tensor:
+        return self.convolution.precondition(v, lam)
+
     def pinv(self, y: Tensor) -> Tensor:
         return self.convolution.pinv(y)
 

@@ -30,6 +30,8 @@ class CircularConvolution(LinearOperator):
         sigma_y: Noise standard deviation, in image units. Zero: no noise.
     """
 
+    closed_form = True
+
     def __init__(self, in_shape: Sequence[int], kernel: Tensor, *, sigma_y: float = 0.0) -> None:
         channels, height, width = image_shape("CircularConvolution", in_shape)
         rows, columns = kernel.shape
@@ -100,16 +102,24 @@ class PaddedConvolution(LinearOperator):
         return [cls((3, 8, 11), kernel, "reflect"), cls((1, 24, 24), kernel, "zero")]
 
     def forward(self, x: Tensor) -> Tensor:
-        _, height, width = self.in_shape
-        blurred = self.circular.forward(self.pad_rows.to(x) @ x @ self.pad_columns.to(x).mT)
-        return blurred[..., self.top : self.top + height, self.left : self.left + width]
+        return self._crop(self.circular.forward(self.pad_rows.to(x) @ x @ self.pad_columns.to(x).mT))
 
     def adjoint(self, y: Tensor) -> Tensor:
+        return self.pad_rows.to(y).mT @ self.circular.adjoint(self._embed(y)) @ self.pad_columns.to(y)
+
+    def precondition(self, v: Tensor, lam: Tensor | float) -> Tensor:
+        # As if the image lived on the torus: wrong along the border only.
+        return self._crop(self.circular.solve(self._embed(v), lam))
+
+    def _crop(self, x: Tensor) -> Tensor:
+        _, height, width = self.in_shape
+        return x[..., self.top : self.top + height, self.left : self.left + width]
+
+    def _embed(self, y: Tensor) -> Tensor:
         _, height, width = self.in_shape
         _, rows, columns = self.circular.in_shape
         bottom, right = rows - height - self.top, columns - width - self.left
-        embedded = torch.nn.functional.pad(y, (self.left, right, self.top, bottom))
-        return self.pad_rows.to(y).mT @ self.circular.adjoint(embedded) @ self.pad_columns.to(y)
+        return torch.nn.functional.pad(y, (self.left, right, self.top, bottom))
 
 
 def padding_matrix(side: int, size: int, boundary: str, padded: int | None = None) -> Tensor:

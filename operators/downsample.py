@@ -32,6 +32,8 @@ class BlockMean(LinearOperator):
         sigma_y: Noise standard deviation, in image units. Zero: no noise.
     """
 
+    closed_form = True
+
     def __init__(self, in_shape: Sequence[int], factor: int, *, sigma_y: float = 0.0) -> None:
         channels, height, width = image_shape("BlockMean", in_shape)
         self.in_shape, self.out_shape = (channels, height, width), (channels, height // factor, width // factor)
@@ -78,6 +80,8 @@ class Downsample(LinearOperator):
         TypeError: If ``factor`` is not an integer.
         ValueError: If it is not positive or does not divide ``H`` and ``W``, or if the kernel is unknown.
     """
+
+    closed_form = True
 
     def __init__(self, in_shape: Sequence[int], factor: int, *, kernel: str = "area", sigma_y: float = 0.0) -> None:
         channels, height, width = image_shape("Downsample", in_shape)

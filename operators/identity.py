@@ -28,6 +28,8 @@ class Identity(LinearOperator):
         ValueError: If one of them is not positive.
     """
 
+    closed_form = True
+
     def __init__(self, in_shape: Sequence[int], *, sigma_y: float = 0.0) -> None:
         self.in_shape = self.out_shape = event_shape("Identity", in_shape)
         self.noise = GaussianNoise(sigma_y)

@@ -38,6 +38,8 @@ class Mask(LinearOperator):
         ValueError: If the mask holds anything but 0 and 1, measures nothing, or does not broadcast to ``in_shape``.
     """
 
+    closed_form = True
+
     def __init__(self, mask: Tensor | np.ndarray, in_shape: Sequence[int] | None = None, *, sigma_y: float = 0.0) -> None:
         given = torch.as_tensor(mask)
         measured = given == 1

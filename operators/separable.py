@@ -35,6 +35,8 @@ class Separable(LinearOperator):
         ValueError: If the shapes do not fit together.
     """
 
+    closed_form = True
+
     def __init__(self, in_shape: Sequence[int], left: Tensor, right: Tensor, *, sigma_y: float = 0.0) -> None:
         channels, height, width = image_shape("Separable", in_shape)
         self.left, self.right = real_matrix("Separable", "left", left), real_matrix("Separable", "right", right)

@@ -9,7 +9,7 @@ import torch
 from invdiff.operators import Blur, Operator
 from invdiff.operators.kernels import gaussian_kernel
 
-from .base import Problem
+from .base import Problem, photographs
 
 __all__ = ["Deblur"]
 
@@ -25,6 +25,7 @@ class Deblur(Problem):
     name = "deblur"
     summary = "undo a blur whose kernel is known"
     needs = ("--kernel",)
+    recommended = photographs(max_iterations=3)
 
     def __init__(self, kernel: Any, *, boundary: str = "reflect") -> None:
         self.kernel, self.boundary = torch.as_tensor(kernel), boundary

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from invdiff.operators import Mask, Operator
 
-from .base import Problem
+from .base import Problem, photographs
 
 __all__ = ["Inpaint"]
 
@@ -27,6 +27,7 @@ class Inpaint(Problem):
     name = "inpaint"
     summary = "fill the pixels a mask leaves out"
     needs = ("--mask",)
+    recommended = photographs(max_iterations=2)
 
     def __init__(self, mask: Any) -> None:
         self.mask = torch.as_tensor(mask).bool()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from invdiff.operators import Downsample, Operator
 
-from .base import Problem
+from .base import Problem, photographs
 
 __all__ = ["SuperResolution"]
 
@@ -24,6 +24,7 @@ class SuperResolution(Problem):
     name = "sr"
     summary = "enlarge an image that was scaled down"
     needs = ("--factor",)
+    recommended = photographs(max_iterations=2)
 
     def __init__(self, factor: int, *, kernel: str = "bicubic") -> None:
         if factor < 2:

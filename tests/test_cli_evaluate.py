@@ -93,7 +93,7 @@ class TestGroup:
         [
             (ValueError("one\nline"), 1, "Error: one line\n"),
             (TypeError("wrong kind"), 1, "Error: wrong kind\n"),
-            (FileNotFoundError(2, "No such file", "x.png"), 1, "Error: [Errno 2] No such file: 'x.png'\n"),
+            (FileNotFoundError(2, "No such file", "x.png"), 1, "Error: x.png: No such file\n"),
             (invdiff.cli.click.ClickException("said"), 1, "Error: said\n"),
             (RuntimeError("deep inside"), 1, "Error: RuntimeError: deep inside (INVDIFF_DEBUG=1 shows where)\n"),
             (KeyError("x"), 1, "Error: KeyError: 'x' (INVDIFF_DEBUG=1 shows where)\n"),

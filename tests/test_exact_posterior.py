@@ -84,7 +84,7 @@ class TestDefaultMethod:
         assert float(post.residual.var()) == pytest.approx(10, rel=0.3)
 
 
-# Images, on the conjugate-gradient path, with every step rule.
+# Images, on the iterative path, with every step rule.
 
 SHAPE = (1, 8, 8)
 # By how much the discretisation may shrink the spread: first-order rules do, even with the exact conditional mean.

@@ -121,7 +121,27 @@ def check_prox(op: LinearOperator) -> None:
     assert_near(gradient, torch.zeros_like(x), 1e-10, scale=norm(op.adjoint(y)) + norm(z))
 
 
-LINEAR_LAWS = [check_adjoint, check_gradient, check_linear, check_pinv, check_solve, check_solve_without_noise, check_prox]
+def check_precondition(op: LinearOperator) -> None:
+    """Linear, symmetric and positive, and the solve itself where that costs nothing."""
+    v, w, lam = outputs(op, seed=1), outputs(op, seed=2), 0.1
+    p_v, p_w = op.precondition(v, lam), op.precondition(w, lam)
+    assert_near(op.precondition(2.5 * v - w, lam), 2.5 * p_v - p_w, 1e-10, scale=norm(p_v) + norm(p_w))
+    assert ((dot(p_v, w) - dot(v, p_w)).abs() <= 1e-10 * norm(p_v) * norm(w)).all()
+    assert (dot(p_v, v) >= 0).all()
+    if op.closed_form:
+        assert_near(p_v, op.solve(v, lam), 1e-12)
+
+
+LINEAR_LAWS = [
+    check_adjoint,
+    check_gradient,
+    check_linear,
+    check_pinv,
+    check_solve,
+    check_solve_without_noise,
+    check_prox,
+    check_precondition,
+]
 
 
 @pytest.mark.parametrize("law", LINEAR_LAWS, ids=lambda law: law.__name__)
@@ -214,6 +234,7 @@ class TestEveryOperator:
         if isinstance(op, LinearOperator):
             linear = op
             maps += [(linear.adjoint, v), (lambda w: linear.solve(w, 0.1), v), (linear.pinv, v)]
+            maps += [(lambda w: linear.precondition(w, 0.1), v)]
         for function, argument in maps:
             together = function(argument)
             for i in range(BATCH):

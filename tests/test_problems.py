@@ -9,6 +9,8 @@ import torch
 from helpers import all_subclasses, randn
 from torch.testing import assert_close
 
+from invdiff.cli.methods import options_of
+from invdiff.methods import METHODS
 from invdiff.operators import Operator
 from invdiff.posterior import PosteriorSampler
 from invdiff.problems import PROBLEMS, Inpaint, Problem, SuperResolution
@@ -30,7 +32,7 @@ def test_facts(cls):
     assert not cls.summary.endswith(".")
     assert all(option.startswith("--") for option in cls.needs)
     arguments = set(inspect.signature(PosteriorSampler).parameters) - {"score", "op"}
-    assert set(cls.recommended) <= arguments
+    assert set(cls.recommended) <= arguments | set(options_of(METHODS["mmps"]))
     assert cls.examples()
 
 

@@ -154,7 +154,7 @@ def exact_cases() -> list[Any]:
 @pytest.mark.parametrize(("prior", "op"), exact_cases())
 @pytest.mark.parametrize("ratio", [0.03, 0.5, 20.0])
 def test_mmps_is_exact_for_gaussians(prior: Gaussian, op: LinearOperator, ratio: float) -> None:
-    """By eigenvectors and by conjugate gradients, for vectors and for images."""
+    """By eigenvectors and iteratively, for vectors and for images."""
     t = prior.schedule.time(ratio)
     alpha, sigma = prior.schedule(t)
     y = op.measure(prior.sample(3, seed=1), seed=2)
