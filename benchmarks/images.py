@@ -33,8 +33,8 @@ from invdiff.problems import Deblur, Inpaint, Problem, SuperResolution
 from invdiff.report import comparison_panel
 
 Array = NDArray[np.float64]
-WIENER_BALANCES = (0.003, 0.01, 0.03, 0.1, 0.3)
-RICHARDSON_LUCY_STEPS = (5, 10, 20, 40)
+WIENER = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # regularisation, skimage's "balance"
+RICHARDSON_LUCY = (3, 5, 10, 20, 40)  # iterations
 
 
 def main() -> None:
@@ -48,6 +48,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/images"), help="(default: %(default)s)")
     parser.add_argument("--panels", type=Path, help="folder for comparison panels")
     options = parser.parse_args()
+    if options.samples < 2:
+        parser.error("--samples must be at least 2: one has no spread")
 
     score = load_prior(options.prior)
     mask, kernel = read_mask(options.mask), read_kernel(options.kernel)
@@ -86,10 +88,10 @@ def tasks(
     """Return, per row of the table: the problem, its noise on the 0..1 scale, and the restorers of (H, W, C) arrays."""
     height, width = clean.shape[-2:]
     known = np.tile(mask, (-(-height // mask.shape[0]), -(-width // mask.shape[1])))[:height, :width]
-    balances = {f"Wiener, balance {b:g}": per_channel(lambda y, b=b: restoration.wiener(y, kernel, b)) for b in WIENER_BALANCES}
+    balances = {f"Wiener, balance {b:g}": deconvolve(lambda y, b=b: restoration.wiener(y, kernel, b), kernel) for b in WIENER}
     counts = {
-        f"Richardson-Lucy, {n} steps": per_channel(lambda y, n=n: restoration.richardson_lucy(y.clip(0, 1), kernel, n))
-        for n in RICHARDSON_LUCY_STEPS
+        f"Richardson-Lucy, {n} steps": deconvolve(lambda y, n=n: restoration.richardson_lucy(y.clip(0, 1), kernel, n), kernel)
+        for n in RICHARDSON_LUCY
     }
     return {
         "inpaint text": (
@@ -102,8 +104,15 @@ def tasks(
     }
 
 
-def per_channel(restore: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    return lambda y: np.stack([restore(y[..., c]) for c in range(y.shape[-1])], -1)
+def deconvolve(restore: Callable[[Array], Array], kernel: Array) -> Callable[[Array], Array]:
+    """Return ``restore`` for colours, on the measurement mirrored beyond its border, which both classical methods need."""
+    rows, columns = kernel.shape
+
+    def channel(y: Array) -> Array:
+        padded = np.pad(y, ((rows, rows), (columns, columns)), mode="symmetric")
+        return restore(padded)[rows:-rows, columns:-columns]
+
+    return lambda y: np.stack([channel(y[..., c]) for c in range(y.shape[-1])], -1)
 
 
 def bicubic(y: Array, factor: int) -> Array:
