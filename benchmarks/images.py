@@ -2,13 +2,14 @@
 
 Mean PSNR of the posterior mean against scikit-image's classical restorers on the same measurements: biharmonic inpainting
 under a text mask, Wiener and Richardson-Lucy deconvolution of a camera-shake blur with noise, bicubic enlargement.
-The classical ones get the best parameter of a list, chosen with the truth at hand for the mean of the whole table; ours has no
-parameter to choose. Finished pictures are kept in the JSON file and not computed again.
+The classical ones get the best parameter of a list, chosen with the truth at hand for the mean of the whole table; ours runs as
+``invdiff solve`` runs it. Finished pictures are kept in the JSON file and not computed again with the same settings.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import platform
 import time
@@ -26,10 +27,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 import invdiff
-from invdiff.images import list_images, read_image, read_kernel, read_mask
+from invdiff.images import atomic_write, list_images, read_image, read_kernel, read_mask
 from invdiff.metrics import psnr, ssim
 from invdiff.priors import load_prior
-from invdiff.problems import Deblur, Inpaint, Problem, SuperResolution
+from invdiff.problems import PROBLEMS, Deblur, Inpaint, Problem, SuperResolution
 from invdiff.report import comparison_panel
 
 Array = NDArray[np.float64]
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="largest side; the centre is taken (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=4, help="(default: %(default)s)")
     parser.add_argument("--prior", default="natural", help="(default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/images"), help="(default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/images"), help="(default: %(default)s)")
     parser.add_argument("--panels", type=Path, help="folder for comparison panels")
     options = parser.parse_args()
     if options.samples < 2:
@@ -55,10 +56,17 @@ def main() -> None:
     mask, kernel = read_mask(options.mask), read_kernel(options.kernel)
     store = options.out.with_suffix(".json")
     store.parent.mkdir(parents=True, exist_ok=True)
-    digest = score.describe()["sha256"]
+    settings = {
+        "prior": score.describe()["sha256"],
+        "mask": hashlib.sha256(mask.tobytes()).hexdigest(),
+        "kernel": hashlib.sha256(kernel.tobytes()).hexdigest(),
+        "size": options.size,
+        "samples": options.samples,
+        "recommended": [dict(problem.recommended) for problem in PROBLEMS.values()],
+    }
     done: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {}
-    if done.get("prior") != digest:
-        done = {"prior": digest, "rows": {}}
+    if done.get("settings") != settings:
+        done = {"settings": settings, "rows": {}}
 
     photographs = list_images(options.folder)
     with tqdm(total=3 * len(photographs), unit=" pictures", disable=None) as bar:
@@ -70,14 +78,16 @@ def main() -> None:
                 if key not in done["rows"]:
                     panel = options.panels / f"{path.stem}-{name.replace(' ', '-')}.png" if options.panels else None
                     done["rows"][key] = solve(score, problem, noise, classical, clean, options.samples, panel)
-                    store.write_text(json.dumps(done, indent=1) + "\n")
+                    with atomic_write(store) as part:
+                        part.write_text(json.dumps(done, indent=1) + "\n")
                 bar.update()
-    table = summarise(done["rows"], len(photographs))
+    names = {path.stem for path in photographs}
+    table = summarise({key: row for key, row in done["rows"].items() if key.split("/")[1] in names})
     arguments = f"--size {options.size} --samples {options.samples}"
-    settings = f"{len(photographs)} photographs, prior {digest[:12]}, network in {score.autocast or torch.float32}"
+    what = f"{len(photographs)} photographs, prior {settings['prior'][:12]}, network in {score.autocast or torch.float32}"
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     command = f"python benchmarks/images.py FOLDER --mask MASK --kernel KERNEL {arguments}"
-    text = f"`{command}`; {settings}; {machine}.\n\n{table}\n"
+    text = f"`{command}`; {what}; {machine}.\n\n{table}\n"
     options.out.with_suffix(".md").write_text(text)
     print(text)
 
@@ -163,7 +173,7 @@ def solve(
     }
 
 
-def summarise(rows: Mapping[str, Mapping[str, Any]], count: int) -> str:
+def summarise(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the Markdown table: means over the photographs, the classical restorers at their best parameter."""
     ours = ("mean", "sample", "SSIM of the mean", "spread / error", "misfit", "NFE", "VJP", "seconds")
     lines = []

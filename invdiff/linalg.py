@@ -183,7 +183,7 @@ def dense_matrix(
 
 def linear_adjoint(function: Callable[[Tensor], Tensor], y: Tensor, in_shape: tuple[int, ...]) -> Tensor:
     """Apply the adjoint of a linear ``function`` to ``y`` of shape ``(B, *out)`` by automatic differentiation."""
-    with torch.inference_mode(False), torch.enable_grad():  # Samplers without gradients run in inference mode.
+    with torch.inference_mode(False), torch.enable_grad():  # Also inside somebody's inference mode.
         x = torch.zeros(y.shape[0], *in_shape, dtype=y.dtype, device=y.device, requires_grad=True)
         (gradient,) = torch.autograd.grad(function(x), x, y)
     return gradient
@@ -195,10 +195,11 @@ def largest_singular_value(
     in_shape: tuple[int, ...],
     *,
     iterations: int = 30,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> float:
-    """Return the norm of a linear map by power iteration from a fixed start: a lower bound, a few percent off at worst."""
-    x = torch.randn(1, *in_shape, generator=torch.Generator().manual_seed(0)).to(device)
+    """Return the norm of a linear map by power iteration from a fixed start: a lower bound."""
+    x = torch.randn(1, *in_shape, generator=torch.Generator().manual_seed(0), dtype=dtype).to(device)
     value = 0.0
     for _ in range(iterations):
         x = adjoint(forward(x / norm(x)))

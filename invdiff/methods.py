@@ -8,7 +8,6 @@ from typing import Any
 
 from invdiff.guidance import DPS, MMPS, Guidance, PiGDM
 from invdiff.guidance.base import StepRule
-from invdiff.operators import LinearOperator, Operator
 from invdiff.samplers import DDIM, Heun
 
 __all__ = ["METHODS", "RULES", "Method", "choose_method"]
@@ -42,14 +41,6 @@ class Method:
     summary: str = ""
     paper: str = ""
 
-    def check(self, op: Operator) -> None:
-        """Raise ``ValueError`` if this method cannot take this measurement."""
-        if self.needs_linear and not isinstance(op, LinearOperator):
-            raise ValueError(
-                f"method {self.name!r} needs a linear operator, got {type(op).__name__}. "
-                "Use 'mmps' or 'dps' for nonlinear ones, or LinearFunction if the function is in fact linear."
-            )
-
 
 METHODS: Mapping[str, Method] = {
     method.name: method
@@ -73,7 +64,7 @@ METHODS: Mapping[str, Method] = {
             "dps",
             DPS,
             steps=1000,
-            spacing="uniform",
+            spacing="vp",
             summary="gradient of the misfit after every step, as published; step size zeta to be tuned, not calibrated",
             paper="Chung et al., 2023, arXiv 2209.14687",
         ),
@@ -81,20 +72,12 @@ METHODS: Mapping[str, Method] = {
 }
 
 
-def choose_method(method: str | Method, op: Operator) -> Method:
-    """Return the method of a name, with ``"auto"`` decided by the operator, checked against it.
-
-    ``auto`` is MMPS for linear and nonlinear operators alike.
-    """
-    if isinstance(method, str) and method == "auto":
-        chosen = METHODS["mmps"]
-    elif isinstance(method, str):
-        if method not in METHODS:
-            raise ValueError(f"Unknown method {method!r}, expected one of auto, {', '.join(METHODS)}, or a Method.")
-        chosen = METHODS[method]
-    elif isinstance(method, Method):
-        chosen = method
-    else:
+def choose_method(method: str | Method) -> Method:
+    """Return the method of a name. ``"auto"`` is MMPS, for linear and nonlinear operators alike."""
+    if isinstance(method, Method):
+        return method
+    if not isinstance(method, str):
         raise TypeError(f"method must be a name or a Method, got {type(method).__name__}.")
-    chosen.check(op)
-    return chosen
+    if method != "auto" and method not in METHODS:
+        raise ValueError(f"Unknown method {method!r}, expected one of auto, {', '.join(METHODS)}, or a Method.")
+    return METHODS["mmps" if method == "auto" else method]

@@ -123,16 +123,17 @@ class PosteriorSampler:
         ratio_min: float | None = None,
         **options: Any,
     ) -> None:
-        self.score, self.op, self.method = score, op, choose_method(method, op)
+        self.score, self.op, self.method = score, op, choose_method(method)
         self.steps = self.method.steps if steps is None else steps
         self.rule_name, self.rule = _step_rule(self.method.rule if rule is None else rule)
+        _whole(steps=self.steps)
         self.spacing = spacing or self.method.spacing
         self.ratio_max, self.ratio_min = ratio_max, ratio_min
         self.options = {**dict(self.method.options), **options}
         _check_event(score, op)
         # Built once here so that a wrong setting fails now and not after the first picture of a folder.
         self.times = self._times()
-        self._guidance(score, op, torch.zeros(1, *op.out_shape))
+        self._guidance(score, op, torch.zeros(1, *op.out_shape, device=op.device, dtype=op.dtype))
 
     def run(
         self, y: Tensor, *, num_samples: int = 1, seed: int = 0, chunk: int | None = None, progress: bool = False
@@ -224,7 +225,8 @@ class PosteriorSampler:
         """Return the largest singular value of the operator, 1 for a nonlinear one."""
         if not isinstance(self.op, LinearOperator):
             return 1.0
-        return largest_singular_value(self.op.forward, self.op.adjoint, self.op.in_shape)
+        op = self.op
+        return largest_singular_value(op.forward, op.adjoint, op.in_shape, device=op.device, dtype=op.dtype)
 
     def _check(self, y: Tensor, num_samples: int, chunk: int | None) -> Tensor:
         if not isinstance(y, Tensor):
@@ -233,8 +235,10 @@ class PosteriorSampler:
             wanted = ", ".join(map(str, self.op.out_shape))
             hint = " Add the batch axis: y[None]." if tuple(y.shape) == self.op.out_shape else ""
             raise ValueError(f"run: y must have shape (B, {wanted}), got {tuple(y.shape)}.{hint}")
+        y = self.op.keep_measured(y)
         if y.is_complex() or not y.isfinite().all():
             raise ValueError("run: y must be real and finite.")
+        _whole(num_samples=num_samples, chunk=1 if chunk is None else chunk)
         if num_samples < 1 or (chunk is not None and chunk < 1):
             raise ValueError(f"run: num_samples and chunk must be at least 1, got {num_samples} and {chunk}.")
         return y.detach().to(torch.float64 if y.dtype == torch.float64 else torch.float32)
@@ -265,6 +269,12 @@ class Counted(ScoreModel):
         self.products += len(gradient)
 
 
+def _whole(**numbers: Any) -> None:
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not hasattr(number, "__index__"):
+            raise TypeError(f"{name} must be a whole number, got {number!r}.")
+
+
 def _step_rule(rule: str | StepRule) -> tuple[str, StepRule]:
     if not isinstance(rule, str):
         if not callable(rule):
@@ -276,6 +286,8 @@ def _step_rule(rule: str | StepRule) -> tuple[str, StepRule]:
 
 
 def _check_event(score: ScoreModel, op: Operator) -> None:
+    if getattr(score, "batched", False):
+        raise ValueError("The prior has another law for every item, as exact posteriors do: it cannot serve as a prior here.")
     event = score.event_shape
     if event is None:
         return

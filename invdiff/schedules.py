@@ -31,7 +31,7 @@ __all__ = [
     "time_grid",
 ]
 
-SPACINGS = ("log-snr", "karras", "uniform")
+SPACINGS = ("log-snr", "karras", "uniform", "vp")
 
 
 class Schedule(ABC):
@@ -327,6 +327,7 @@ def time_grid(
     log-snr  equal steps of :math:`\log \varsigma` (hence of log-SNR)
     karras   equal steps of :math:`\varsigma^{1/\rho}` (Karras et al., 2022, eq. 5)
     uniform  equal steps of :math:`t`
+    vp       equal steps of the time of :class:`VP`, whatever the schedule: the levels of DDPM
     ======== ==================================================================================
 
     Args:
@@ -360,6 +361,8 @@ def time_grid(
         roots = ends ** (1 / rho)
         times = schedule.time((roots[0] + fraction * (roots[1] - roots[0])) ** rho)
     else:
-        first, last = schedule.time(ends)
+        clock = VP() if spacing == "vp" else schedule
+        first, last = clock.time(ends)
         times = first + fraction * (last - first)
+        times = schedule.time(clock.ratio(times)) if spacing == "vp" else times
     return torch.cat([times, schedule.time(torch.zeros(1, dtype=torch.float64))])

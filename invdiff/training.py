@@ -185,12 +185,19 @@ def train(
     average = copy.deepcopy(net).requires_grad_(False)
     optimiser = torch.optim.AdamW(net.parameters(), lr=peak_rate, betas=(0.9, 0.99), weight_decay=1e-4)
     checkpoint, first, seconds, seen = out.with_suffix(".ckpt"), 0, 0.0, 0
-    settings = {"batch": batch, "crop": crop, "peak_rate": peak_rate, "seed": seed}
+    settings = {
+        "batch": batch,
+        "crop": crop,
+        "peak_rate": peak_rate,
+        "seed": seed,
+        "sigma_data": sigma_data,
+        "log_sigma": [log_sigma_mean, log_sigma_std],
+        "photographs": len(photographs),
+    }
     out.parent.mkdir(parents=True, exist_ok=True)
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
-        # Checkpoints of before the settings were kept are taken on trust.
-        if state.get("settings", settings) != settings:
+        if state["settings"] != settings:
             raise ValueError(
                 f"train: {checkpoint} is of a run with {state['settings']}, expected {settings}. "
                 "Repeat those settings to continue it, or move it away to start anew."

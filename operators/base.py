@@ -8,9 +8,10 @@ draws all derive from that one primitive.
 from __future__ import annotations
 
 import copy
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -32,11 +33,15 @@ class Operator(ABC):
         in_shape: Shape of one ``x``, without the batch axis.
         out_shape: Shape of one ``y``.
         noise: The law of :math:`n`.
+        device: Where the operator can be tried before there is a measurement. ``None``: anywhere.
+        dtype: Dtype it can be tried in, likewise.
     """
 
     in_shape: tuple[int, ...]
     out_shape: tuple[int, ...]
     noise: GaussianNoise
+    device: torch.device | str | None = None
+    dtype: torch.dtype | None = None
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -64,6 +69,10 @@ class Operator(ABC):
                 f"{type(self).__name__}: expected x of shape (B, {', '.join(map(str, self.in_shape))}), got {tuple(x.shape)}."
             )
         return self.forward(x)
+
+    def keep_measured(self, y: Tensor) -> Tensor:
+        """Return ``y`` with zeros where it holds no measurement; the same ``y`` where all of it is one."""
+        return y
 
     def measure(self, x: Tensor, *, seed: int) -> Tensor:
         """Return ``op(x)`` plus noise. The noise of item ``b`` depends on ``seed`` and ``b`` alone."""
@@ -97,7 +106,7 @@ class LinearOperator(Operator):
         closed_form: Whether ``solve`` costs about as much as ``forward``.
     """
 
-    closed_form: ClassVar[bool] = False
+    closed_form: bool = False
 
     @abstractmethod
     def adjoint(self, y: Tensor) -> Tensor:
@@ -153,8 +162,7 @@ class LinearOperator(Operator):
     def _gram_eigen(self) -> tuple[Tensor, Tensor]:
         # Kept in float64 on the CPU, where it is computed once; the caller casts.
         if not hasattr(self, "_gram"):
-            reference = self.to("cpu", torch.float64)
-            adjoint = dense_matrix(reference.adjoint, self.out_shape, dtype=torch.float64, device=torch.device("cpu"))
+            adjoint = self._dense_adjoint().to("cpu", torch.float64)
             # From the singular values of A: those of A A^T would lose half the digits of the small ones.
             outputs, inputs = adjoint.shape[1], adjoint.shape[0]
             _, singular, left = torch.linalg.svd(adjoint, full_matrices=inputs < outputs)
@@ -162,6 +170,11 @@ class LinearOperator(Operator):
             values[: len(singular)] = singular**2
             self._gram = values, left.mT.contiguous()
         return self._gram
+
+    def _dense_adjoint(self) -> Tensor:
+        """Return the matrix of the adjoint."""
+        reference = self.to("cpu", torch.float64)
+        return dense_matrix(reference.adjoint, self.out_shape, dtype=torch.float64, device=torch.device("cpu"))
 
 
 class Jacobian(LinearOperator):
@@ -176,7 +189,10 @@ class Jacobian(LinearOperator):
         return []  # Tested through the nonlinear operators it derives from.
 
     def forward(self, x: Tensor) -> Tensor:
-        product: Tensor = torch.func.jvp(self.op, (self.x,), (x,))[1]
+        with warnings.catch_warnings():
+            # torch 2.15 compiles its own forward-mode formulas by what it has deprecated itself.
+            warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
+            product: Tensor = torch.func.jvp(self.op, (self.x,), (x,))[1]
         return product
 
     def adjoint(self, y: Tensor) -> Tensor:

@@ -79,6 +79,7 @@ class Blur(LinearOperator):
         else:
             self.convolution = PaddedConvolution((channels, height, width), self.kernel, boundary)
         self.in_shape = self.out_shape = channels, height, width
+        self.closed_form = self.convolution.closed_form
         self.boundary, self.noise = boundary, GaussianNoise(sigma_y)
 
     @classmethod

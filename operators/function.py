@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from invdiff.linalg import dot, linear_adjoint, norm
+from invdiff.linalg import dense_matrix, dot, linear_adjoint, norm
 
 from .base import LinearOperator, Operator
 from .checks import event_shape
@@ -48,6 +48,7 @@ class Function(Operator):
         dtype: torch.dtype | None = None,
     ) -> None:
         self.function, self.in_shape = function, event_shape("Function", in_shape)
+        self.device, self.dtype = device, dtype
         self.out_shape = tuple(
             _call("Function", function, torch.zeros(1, *self.in_shape, device=device, dtype=dtype)).shape[1:]
         )
@@ -96,7 +97,7 @@ class LinearFunction(LinearOperator):
         dtype: torch.dtype | None = None,
     ) -> None:
         self.function, self.transpose, self.in_shape = function, adjoint, event_shape("LinearFunction", in_shape)
-        self.noise = GaussianNoise(sigma_y)
+        self.noise, self.device, self.dtype = GaussianNoise(sigma_y), device, dtype
         g = torch.Generator().manual_seed(0)
         a, b = torch.randn(2, 1, *self.in_shape, generator=g, dtype=dtype).to(device)
         y_a, y_b, y_sum = _call("LinearFunction", function, torch.cat([a, b, a + b])).chunk(3)
@@ -135,6 +136,13 @@ class LinearFunction(LinearOperator):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x)
+
+    def _dense_adjoint(self) -> Tensor:
+        device = torch.device(self.device or "cpu")
+        try:
+            return dense_matrix(self.adjoint, self.out_shape, dtype=self.dtype or torch.float64, device=device)
+        except RuntimeError:  # The callable holds tensors of its own dtype, the one it was tried in.
+            return dense_matrix(self.adjoint, self.out_shape, dtype=torch.get_default_dtype(), device=device)
 
     def adjoint(self, y: Tensor) -> Tensor:
         return linear_adjoint(self.function, y, self.in_shape) if self.transpose is None else self.transpose(y)

@@ -78,6 +78,9 @@ class Mask(LinearOperator):
     def measure(self, x: Tensor, *, seed: int) -> Tensor:
         return self.forward(super().measure(x, seed=seed))
 
+    def keep_measured(self, y: Tensor) -> Tensor:
+        return self.forward(y)
+
     def adjoint(self, y: Tensor) -> Tensor:
         return self.forward(y)
 

@@ -112,7 +112,8 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
     from invdiff.posterior import PosteriorSampler
     from invdiff.priors import load_prior
 
-    device, score = _device(settings["device"]), load_prior(settings["prior"], precision=settings["precision"])
+    device = _device(settings["device"])
+    score = load_prior(settings["prior"], precision=settings["precision"], device=device)
     (channels, *_) = score.event_shape or (3,)
     task = make_task(source=source, channels=channels or 3, **{name: settings[name] for name in TASK})
     sampler = PosteriorSampler(score, task.op, **_sampler_arguments(task.problem.recommended, settings))

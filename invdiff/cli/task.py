@@ -124,8 +124,7 @@ def make_task(
     observed = task.operator((own, height, width), sigma_y=sigma_y)
     op = task.operator((channels, height, width), sigma_y=sigma_y * math.sqrt(channels / own))
     measurement = pixels if clean is None else observed.measure(clean, seed=seed)
-    if problem == "inpaint":
-        measurement = observed(measurement)  # what lies under the mask is not looked at
+    measurement = observed.keep_measured(measurement)
     if alpha is not None and alpha.shape != (height, width):
         alpha = alpha[:height, :width] if simulate else alpha.repeat(height // len(alpha), 0).repeat(width // alpha.shape[1], 1)
     if noise == 0 and problem != "inpaint":

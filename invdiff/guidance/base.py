@@ -81,7 +81,7 @@ def require_linear(method: str, op: Operator) -> LinearOperator:
     """Return ``op`` if it is linear, else say which method needs that."""
     if not isinstance(op, LinearOperator):
         raise ValueError(
-            f"{method} needs a linear operator, got {type(op).__name__}. Use method='mmps' or 'dps' for nonlinear ones, "
+            f"{method} needs a linear operator, got {type(op).__name__}. Use 'mmps' or 'dps' for nonlinear ones, "
             "or LinearFunction if the function is in fact linear."
         )
     return op

@@ -20,13 +20,14 @@ class DPS(Guidance):
 
     The step itself is unconditional; the push comes after it, with the norm of each item by itself. It is not a calibrated
     sampler: the spread of its samples depends on :math:`\zeta`, which does not transfer between problems and must grow
-    like 1000 / steps. Prefer ``mmps`` unless the published method is what you want.
+    like 1000 / steps. Prefer ``mmps`` unless the published method is what you want. On schedules that do not preserve the
+    variance, the state is scaled to where it does, and the push acts there, so that :math:`\zeta` means the same.
 
     Args:
         score: The prior.
         op: The measurement; its noise level does not enter.
         y: Measurement, ``(B, *op.out_shape)``.
-        zeta: Step size :math:`\zeta \ge 0` of the released code (half of the paper's :math:`\zeta'`).
+        zeta: Step size :math:`\zeta \ge 0` of the released code (twice the paper's :math:`\zeta'`).
 
     Cost: one denoiser evaluation and one vector-Jacobian product per step.
 
@@ -53,7 +54,9 @@ class DPS(Guidance):
             return x0_hat if x is x_t else self.posterior_mean(x, time)
 
         x_s = rule(mean, self.score.schedule, x_t, t, s, noise)
-        return x_s - strength * self.zeta * gradient
+        # zeta belongs to a variance-preserving state, x / scale. On such a schedule both scales are 1.
+        scale_t, scale_s = (torch.hypot(*self.score.levels(time, x_t)) for time in (t, s))
+        return x_s - strength * self.zeta * scale_s * scale_t * gradient
 
     def misfit_gradient(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         r"""Return :math:`\hat x_0` and :math:`\nabla_{x_t} \lVert y - A(\hat x_0) \rVert_2`."""

@@ -62,8 +62,8 @@ class MMPS(Guidance):
             )
         self.rtol, self.max_iterations, self.exact_up_to = rtol, max_iterations, exact_up_to
         self.floor = 0.0
-        if isinstance(op, LinearOperator):
-            gain = largest_singular_value(op.forward, op.adjoint, op.in_shape, iterations=5, device=y.device)
+        if isinstance(op, LinearOperator) and torch.Size(op.out_shape).numel() > exact_up_to:
+            gain = largest_singular_value(op.forward, op.adjoint, op.in_shape, iterations=5, device=y.device, dtype=y.dtype)
             self.floor = 1e-3 * gain**2
 
     def posterior_mean(self, x_t: Tensor, t: Tensor) -> Tensor:

@@ -32,16 +32,18 @@ def save_prior(net: UNet, path: Path, *, sigma_data: float, facts: Mapping[str, 
     weights = {name: tensor.detach().cpu().half().contiguous() for name, tensor in net.state_dict().items()}
     part = path.with_name(path.name + ".part")
     save_file(weights, part, metadata={"invdiff": json.dumps(description)})
+    part.chmod(0o644)  # safetensors keeps its files from other users; a prior is for sharing
     part.replace(path)
 
 
-def load_prior(source: str | Path, *, precision: str = "auto") -> NetworkPrior:
+def load_prior(source: str | Path, *, precision: str = "auto", device: torch.device | str = "cpu") -> NetworkPrior:
     """Return the prior of a name (``"natural"``) or of a ``.safetensors`` file written by ``python -m invdiff.training``.
 
     Args:
         source: A bundled name or a path. A name wins over a file of the same name; write ``./natural`` for the file.
         precision: ``float32``; ``bfloat16`` for the network's convolutions (the solver's state stays float32); ``auto``
-            takes bfloat16 where the processor has matrix units for it, float32 elsewhere.
+            takes bfloat16 where ``device`` has matrix units for it, float32 elsewhere.
+        device: Where the prior will run. It follows the measurement; this only decides ``auto``.
 
     Raises:
         ValueError: If nothing is there by that name, or the file is not one of ours.
@@ -57,7 +59,7 @@ def load_prior(source: str | Path, *, precision: str = "auto") -> NetworkPrior:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{path}: the weights do not fit the architecture the file names: {reason}") from error
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    fast = precision == "bfloat16" or (precision == "auto" and _has_bfloat16_units())
+    fast = precision == "bfloat16" or (precision == "auto" and _has_bfloat16_units(torch.device(device)))
     return from_network(
         net.to(memory_format=torch.channels_last).eval(),  # type: ignore[call-overload,unused-ignore]
         EDM(),
@@ -104,8 +106,10 @@ def _describe(path: Path, source: str) -> dict[str, Any]:
     return description
 
 
-def _has_bfloat16_units() -> bool:
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
+def _has_bfloat16_units(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
     # A private name, so asked for with care: without it the answer is the safe one.
     return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())

@@ -60,6 +60,7 @@ class Gaussian(ScoreModel):
                 f"Gaussian: cov must be ({size}, {size}) or {event} for events of shape {event}, got {tuple(cov.shape)}."
             )
         self._set(mean, values, event, schedule)
+        self.batched = batched
 
     def _set(self, mean: Tensor, values: Tensor, event: tuple[int, ...], schedule: Schedule | None) -> None:
         if not (mean.isfinite().all() and values.isfinite().all() and values.min() >= -1e-6 * values.abs().max()):
@@ -90,6 +91,7 @@ class Gaussian(ScoreModel):
             raise ValueError("Gaussian: spectrum must be even in the vertical frequency in its first and last column.")
         prior._basis = "stationary"
         prior._set(mean, spectrum, tuple(mean.shape), schedule)
+        prior.batched = False
         return prior
 
     @classmethod

@@ -49,7 +49,7 @@ class GaussianMixture(ScoreModel):
         ):
             raise ValueError("GaussianMixture: covs must be symmetric positive semi-definite.")
         self._values = values.clamp(min=0)
-        self.event_shape, self.schedule = (size,), schedule or VP()
+        self.event_shape, self.schedule, self.batched = (size,), schedule or VP(), weights.ndim > 1
 
     @classmethod
     def examples(cls) -> list[Self]:
