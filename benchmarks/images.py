@@ -3,7 +3,7 @@
 Mean PSNR of the posterior mean against scikit-image's classical restorers on the same measurements: biharmonic inpainting
 under a text mask, Wiener and Richardson-Lucy deconvolution of a camera-shake blur with noise, bicubic enlargement.
 The classical ones get the best parameter of a list, chosen with the truth at hand for the mean of the whole table; ours runs as
-``invdiff solve`` runs it. Finished pictures are kept in the JSON file and not computed again with the same settings.
+``invdiff solve`` runs it. Finished pictures are kept in the JSON file and not computed again with the same settings; the table is printed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="largest side; the centre is taken (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=4, help="(default: %(default)s)")
     parser.add_argument("--prior", default="natural", help="(default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/images"), help="(default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/images.json"), help="(default: %(default)s)")
     parser.add_argument("--panels", type=Path, help="folder for comparison panels")
     options = parser.parse_args()
     if options.samples < 2:
@@ -54,7 +54,7 @@ def main() -> None:
 
     score = load_prior(options.prior)
     mask, kernel = read_mask(options.mask), read_kernel(options.kernel)
-    store = options.out.with_suffix(".json")
+    store = options.out
     store.parent.mkdir(parents=True, exist_ok=True)
     settings = {
         "prior": score.describe()["sha256"],
@@ -87,9 +87,7 @@ def main() -> None:
     what = f"{len(photographs)} photographs, prior {settings['prior'][:12]}, network in {score.autocast or torch.float32}"
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     command = f"python benchmarks/images.py FOLDER --mask MASK --kernel KERNEL {arguments}"
-    text = f"`{command}`; {what}; {machine}.\n\n{table}\n"
-    options.out.with_suffix(".md").write_text(text)
-    print(text)
+    print(f"`{command}`; {what}; {machine}.\n\n{table}")
 
 
 def tasks(

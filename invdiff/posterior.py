@@ -103,7 +103,7 @@ class PosteriorSampler:
         method: A name (``invdiff methods`` lists them), ``"auto"``, or a :class:`~invdiff.methods.Method`.
         steps: Steps of the reverse diffusion. Default: the method's own.
         rule: Step rule, a name (``ddpm``, ``ddim``, ``heun``) or an object. Default: the method's own.
-        spacing: ``log-snr``, ``karras`` or ``uniform``. Default: the method's own.
+        spacing: One of :data:`invdiff.schedules.SPACINGS`. Default: the method's own.
         ratio_max: Noise-to-signal ratio to start from. Default: the schedule's largest.
         ratio_min: Noise-to-signal ratio of the last evaluation. Default: a tenth of the noise of the measurement seen from
             ``x``, :math:`0.1\, \sigma_y / \lVert A \rVert`, but not below the schedule's smallest.
