@@ -3,7 +3,8 @@
 Mean PSNR of the posterior mean against scikit-image's classical restorers on the same measurements: biharmonic inpainting
 under a text mask, Wiener and Richardson-Lucy deconvolution of a camera-shake blur with noise, bicubic enlargement.
 The classical ones get the best parameter of a list, chosen with the truth at hand for the mean of the whole table; ours runs as
-``invdiff solve`` runs it. Finished pictures are kept in the JSON file and not computed again with the same settings; the table is printed.
+``invdiff solve`` runs it. The table is printed; finished pictures are kept in the JSON file and not computed again with
+the same settings.
 """
 
 from __future__ import annotations
