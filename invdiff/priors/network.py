@@ -27,7 +27,14 @@ PARAMETRISATIONS: Mapping[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor
 }
 
 
-def edm_denoise(net: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: Tensor, *, sigma_data: float) -> Tensor:
+def edm_denoise(
+    net: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor,
+    sigma: Tensor,
+    *,
+    sigma_data: float,
+    trained: tuple[float, float] | None = None,
+) -> Tensor:
     r"""Return :math:`c_\text{skip} x + c_\text{out} F(c_\text{in} x, \tfrac14 \log \sigma)`, the denoiser of a raw EDM network.
 
     Args:
@@ -35,13 +42,16 @@ def edm_denoise(net: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: Tenso
         x: Clean data plus noise, ``(B, *event)``.
         sigma: Standard deviation of that noise, a scalar or ``(B,)``.
         sigma_data: Standard deviation of the clean data.
+        trained: Smallest and largest noise level the network knows. Beyond them it is told the nearest: a network without
+            normalisation answers levels it has never seen with anything.
 
     References:
         Karras et al., 2022, https://arxiv.org/abs/2206.00364, table 1
     """
     sigma = sigma.to(x).reshape(-1, *(1,) * (x.ndim - 1))
     scale = (sigma**2 + sigma_data**2).sqrt()
-    output = net(x / scale, (sigma.log() / 4).flatten().expand(x.shape[0]))
+    level = sigma if trained is None else sigma.clamp(*trained)
+    output = net(x / scale, (level.log() / 4).flatten().expand(x.shape[0]))
     return (sigma_data / scale) ** 2 * x + sigma * sigma_data / scale * output.to(x.dtype)
 
 
@@ -72,7 +82,9 @@ class NetworkPrior(ScoreModel):
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         alpha_t, sigma_t = self.levels(t, x_t)
         if self.predicts == "edm":
-            return edm_denoise(self._call, x_t / alpha_t, sigma_t / alpha_t, sigma_data=self.sigma_data)
+            sigma, ends = sigma_t / alpha_t, (self.schedule.t_min, self.schedule.t_max)
+            trained = float(self.schedule.ratio(ends[0])), float(self.schedule.ratio(ends[1]))
+            return edm_denoise(self._call, x_t / alpha_t, sigma, sigma_data=self.sigma_data, trained=trained)
         time = self.time(torch.as_tensor(t).to(x_t)).expand(x_t.shape[0])
         return PARAMETRISATIONS[self.predicts](x_t, self._call(x_t, time), alpha_t, sigma_t)
 
