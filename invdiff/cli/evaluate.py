@@ -86,6 +86,8 @@ def evaluate(
 
     pairing = pair(reference, restored)
     failed = {name: f"several files share this name: {_names(files)}" for name, files in pairing.ambiguous.items()}
+    if not pairing.pairs and not failed and not pairing.unpaired:
+        raise click.ClickException(f"{reference} and {restored} hold no images, expected two folders of images or two images.")
     if not pairing.pairs and not failed:
         raise click.ClickException(
             f"no image of {restored} has the name of one of {reference}: of the {len(pairing.unpaired)} images found, "
