@@ -1,6 +1,7 @@
 """Image files to integers and back: which library reads which format without losing bits.
 
-Pillow does all that has 8 bits per channel, and cuts colours that have more; those go through tifffile and kornia_rs.
+Pillow does all that has 8 bits per channel, and cuts colours that have more; those go through tifffile and kornia_rs. So do
+TIFF files of other channels than grey or RGB, whatever their bits.
 """
 
 from __future__ import annotations
@@ -9,24 +10,37 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-__all__ = ["READABLE", "decode", "encode", "first_line"]
+__all__ = ["READABLE", "Decoded", "decode", "encode", "first_line"]
 
 READABLE = "a PNG, JPEG, TIFF, WebP or BMP image or a .npy array"
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2  # TIFF's photometric interpretations
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE = range(4)  # TIFF's photometric interpretations
+UNSPECIFIED, PREMULTIPLIED_ALPHA, ALPHA = range(3)  # what TIFF says of samples beyond those
 
-Decoded = tuple[NDArray[Any], bytes | None]
+
+class Decoded(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        values: ``(H, W, C)`` in the depth of the file, upright; where there is alpha, it is the last channel.
+        alpha: Whether there is alpha: two channels may be grey and alpha, or two kinds of light.
+        icc: The colour profile.
+    """
+
+    values: NDArray[Any]
+    alpha: bool
+    icc: bytes | None
 
 
 def decode(path: Path) -> Decoded:
-    """Return the values ``(H, W, C)`` in the depth of the file, upright, with alpha last, and the colour profile.
+    """Return what an image file holds: a TIFF file any number of channels, others grey or RGB.
 
     Raises:
         ValueError: If the file is damaged, no image, or an image of a kind that is not supported.
@@ -55,11 +69,12 @@ def decode(path: Path) -> Decoded:
         raise ValueError(f"{path}: cannot be read as an image: {first_line(error)}.") from error
 
 
-def encode(path: Path, values: NDArray[Any], icc: bytes | None) -> None:
-    """Write 8- or 16-bit values ``(H, W, C)``, alpha last, in the format that the name of ``path`` ends in."""
+def encode(path: Path, decoded: Decoded) -> None:
+    """Write 8- or 16-bit values in the format that the name of ``path`` ends in; beside TIFF, of grey or RGB only."""
+    values, _, icc = decoded
     suffix, channels = path.suffix.lower(), values.shape[-1]
     if suffix in (".tif", ".tiff"):
-        _encode_tiff(path, values, icc)
+        _encode_tiff(path, decoded)
     elif values.dtype == np.uint16:
         from kornia_rs import io
 
@@ -86,16 +101,13 @@ def _decode_with_pillow(image: Image.Image) -> Decoded:
     image.load()
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
-        return np.asarray(image)[..., None], image.info.get("icc_profile")
+        return Decoded(np.asarray(image)[..., None], alpha=False, icc=image.info.get("icc_profile"))
     grey = image.mode in ("1", "L", "LA", "La")
     # The profile of a CMYK or Lab image says nothing about the RGB values made from it.
     icc = image.info.get("icc_profile") if grey or image.mode in ("RGB", "RGBA", "P", "PA") else None
-    if image.has_transparency_data:
-        converted = image.convert("LA" if grey else "RGBA")
-    else:
-        converted = image.convert("L" if grey else "RGB")
-    values = np.asarray(converted)
-    return values.reshape(*values.shape[:2], -1), icc
+    alpha = image.has_transparency_data
+    values = np.asarray(image.convert(("L" if grey else "RGB") + ("A" if alpha else "")))
+    return Decoded(values.reshape(*values.shape[:2], -1), alpha, icc)
 
 
 def _decode_deep_png(path: Path, image: Image.Image, *, colour_type: int) -> Decoded:
@@ -106,43 +118,73 @@ def _decode_deep_png(path: Path, image: Image.Image, *, colour_type: int) -> Dec
         raise ValueError("16-bit grey with alpha is not supported, save it as 16-bit RGBA")
     values = io.read_image_png_u16(str(path), modes[colour_type])
     orientation = image.getexif().get(0x0112, 1)
-    return _upright(values.reshape(*values.shape[:2], -1), orientation), image.info.get("icc_profile")
+    upright = _upright(values.reshape(*values.shape[:2], -1), orientation)
+    return Decoded(upright, alpha=colour_type == 6, icc=image.info.get("icc_profile"))
 
 
 def _decode_tiff(path: Path) -> Decoded | None:
-    """Decode more than 8 bits per channel; ``None``: the file is better left to Pillow, which knows more codecs."""
+    """Decode what Pillow cannot; ``None``: the file is better left to Pillow, which knows more codecs."""
     import tifffile
 
-    with tifffile.TiffFile(path) as file:
-        if len(file.pages) > 1:
-            raise ValueError(f"it holds {len(file.pages)} frames or pages, expected one")
+    # OME files may name others that hold some of their channels: those are not opened, nor zeros put in their place.
+    with tifffile.TiffFile(path, _multifile=False) as file:
         page: Any = file.pages.first
+        image = _one_image(file)
         kind, bits, orientation, icc = page.photometric, page.bitspersample, page.tags.valueof(274, 1), page.tags.valueof(34675)
-        if bits <= 8:
+        samples, extra = page.samplesperpixel, page.extrasamples
+        # Only what is declared as alpha is alpha: the fourth band of a satellite is infrared.
+        alphas = [k for k, meaning in enumerate(extra, samples - len(extra)) if meaning in (PREMULTIPLIED_ALPHA, ALPHA)]
+        grey_or_rgb = kind in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB)
+        plain = image is page and (not grey_or_rgb or samples - len(alphas) == (3 if kind == RGB else 1))
+        if plain and bits <= 8:
             return None
-        if kind not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB):
+        # Channels that are pages may each have a colour table, for display: their values are intensities all the same.
+        if not grey_or_rgb and (plain or kind != PALETTE):
             raise ValueError(f"it holds {bits}-bit {kind.name} data, expected grey or RGB")
-        colours, samples = (3 if kind == RGB else 1), page.samplesperpixel
-        if samples not in (colours, colours + 1):
-            raise ValueError(f"it holds {samples} channels, expected grey or RGB, with or without alpha")
+        if len(alphas) > 1:
+            raise ValueError(f"it holds {len(alphas)} alpha channels, expected one at most")
+        if not plain and (page.dtype is None or 8 * page.dtype.itemsize != bits):
+            raise ValueError(f"it holds channels of {bits} bits, expected 8 or 16 bits, or floats")
+        axes = image.axes
         try:
-            values = page.asarray()
-        except (KeyError, ValueError) as error:
-            if "imagecodecs" not in str(error) or page.dtype != np.uint16:
+            values = image.asarray()
+        except (ImportError, KeyError, ValueError) as error:
+            if not isinstance(error, ImportError) and "imagecodecs" not in str(error):
                 raise
             # Codecs such as LZW are an extra of tifffile; Pillow keeps 16 bits of grey, kornia_rs of RGB.
-            if samples == 1:
+            by_others = plain and page.dtype == np.uint16
+            if by_others and samples == 1:
                 return None
-            if samples == 4 or kind != RGB:
+            if not by_others or samples != 3:
                 raise ValueError(f"{page.compression.name} compression is not supported here, save it without") from error
             from kornia_rs import io
 
-            values = io.read_image_tiff_u16(str(path), "rgb")
-        values = np.moveaxis(values, 0, -1) if samples > 1 and page.axes.startswith("S") else values
+            values, axes = io.read_image_tiff_u16(str(path), "rgb"), "YXS"
+        values = np.moveaxis(values, (axes.index("Y"), axes.index("X")), (0, 1))
         values = values.reshape(*values.shape[:2], -1)
+        colours = [k for k in range(values.shape[-1]) if k not in alphas]
         if kind == WHITE_IS_ZERO:
-            values[..., 0] = (np.iinfo(values.dtype).max if values.dtype.kind == "u" else 1) - values[..., 0]
-        return _upright(values, orientation), icc
+            values[..., colours] = (np.iinfo(values.dtype).max if values.dtype.kind == "u" else 1) - values[..., colours]
+        return Decoded(_upright(values[..., colours + alphas], orientation), bool(alphas), icc)
+
+
+def _one_image(file: Any) -> Any:
+    """Return the page that is the image, or the series of pages that are its channels; refuse what is neither."""
+    pages, series = len(file.pages), file.series
+    if pages == 1 and not series:
+        return file.pages.first
+    image = series[0]
+    channels = dict(zip(image.axes, image.shape, strict=True)).get("C", 1)
+    several = pages > 1 and (len(series) > 1 or pages != channels)
+    if several or set(image.axes) not in (set("YX"), set("YXS"), set("CYX")):
+        found = " and ".join(f"{part.axes} {' x '.join(map(str, part.shape))}" for part in series[:2])
+        raise ValueError(
+            f"it holds {pages} page{'s' * (pages > 1)} ({found}), expected one image; save its channels with axes='CYX', "
+            "or as a (C, H, W) .npy array"
+        )
+    if any(part is None for part in image):
+        raise ValueError(f"some of its {channels} channels are not in this file")
+    return image if "C" in image.axes else file.pages.first
 
 
 def _upright(values: NDArray[Any], orientation: int) -> NDArray[Any]:
@@ -154,16 +196,22 @@ def _upright(values: NDArray[Any], orientation: int) -> NDArray[Any]:
     return values
 
 
-def _encode_tiff(path: Path, values: NDArray[Any], icc: bytes | None) -> None:
+def _encode_tiff(path: Path, decoded: Decoded) -> None:
     import tifffile
 
-    channels = values.shape[-1]
+    values, alpha, icc = decoded
+    samples = values.shape[-1]
+    colours = samples - alpha
+    if colours in (1, 3):
+        extra = [ALPHA] * alpha
+    else:  # in planes: ImageJ refuses interleaved samples in such numbers
+        values, extra = np.moveaxis(values, -1, 0), [UNSPECIFIED] * (colours - 1) + [ALPHA] * alpha
     tifffile.imwrite(
         path,
-        values[..., 0] if channels == 1 else values,
-        photometric="rgb" if channels > 2 else "minisblack",
-        planarconfig="contig" if channels > 1 else None,
-        extrasamples=["unassalpha"] if channels in (2, 4) else None,
+        values[..., 0] if samples == 1 else values,
+        photometric="rgb" if colours == 3 else "minisblack",
+        planarconfig=None if samples == 1 else "contig" if colours in (1, 3) else "separate",
+        extrasamples=extra or None,
         compression="zlib",
         iccprofile=icc,
         metadata=None,

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from invdiff.codecs import READABLE, decode, encode, first_line
+from invdiff.codecs import READABLE, Decoded, decode, encode, first_line
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -43,7 +43,7 @@ class Picture:
     """A picture read from a file, with what is needed to write a result back in the same mode.
 
     Attributes:
-        pixels: ``(C, H, W)``, float64, spanning [-1, 1]. From an image file ``C`` is 1 (grey) or 3 (RGB).
+        pixels: ``(C, H, W)``, float64, spanning [-1, 1]. ``C`` is 1 (grey) or 3 (RGB), from a TIFF file or an array any number.
         alpha: Opacity ``(H, W)`` in 0..1; ``None`` where the file holds none.
         bits: Bits per channel, 8 or 16: of the file, and 16 for arrays of floats.
         icc: The colour profile embedded in the file.
@@ -68,8 +68,12 @@ def read_image(path: str | os.PathLike[str]) -> Picture:
     ``(C, H, W)`` with any number of channels, holds floats (or booleans) on the 0..1 scale, which noise may leave, or
     8- or 16-bit unsigned integers; so does a TIFF file of floats.
 
+    A TIFF file may hold any number of channels: samples of one page, interleaved or in planes, or pages that the file itself
+    calls channels (the axes ``CYX`` of ImageJ, OME and tifffile). Stacks of other pages are refused. Alpha is what the file
+    declares as such: the second or fourth channel of a microscope or satellite is a channel.
+
     Raises:
-        ValueError: If the file is empty, damaged, animated or of several pages, holds nan or inf, or is no image.
+        ValueError: If the file is empty, damaged, animated or a stack of pages, holds nan or inf, or is no image.
         OSError: If there is no such file, or it cannot be opened.
     """
     path = _existing(path)
@@ -81,11 +85,10 @@ def read_image(path: str | os.PathLike[str]) -> Picture:
             raise ValueError(f"{path}: expected the channels first, (C, H, W), got {values.shape}: transpose the array.")
         channels = values[None] if values.ndim == 2 else values
         return Picture(2 * _unit(channels, path) - 1, bits=8 if values.dtype.itemsize == 1 else 16)
-    values, icc = decode(path)
+    values, has_alpha, icc = decode(path)
     unit = np.ascontiguousarray(_unit(values, path).transpose(2, 0, 1))
-    colours = 1 if len(unit) < 3 else 3
-    alpha = unit[colours] if len(unit) > colours else None
-    return Picture(2 * unit[:colours] - 1, alpha, 8 if values.dtype == np.uint8 else 16, icc)
+    colours, alpha = (unit[:-1], unit[-1]) if has_alpha else (unit, None)
+    return Picture(2 * colours - 1, alpha, 8 if values.dtype == np.uint8 else 16, icc)
 
 
 def write_image(
@@ -102,6 +105,7 @@ def write_image(
     ending                  bits    channels
     ======================= ======= ===================================================
     ``.png .tif .tiff``     8, 16   grey, RGB, each with or without alpha
+    ``.tif .tiff``          8, 16   any other number, without alpha: planes of one page
     ``.webp``               8       RGB (grey becomes RGB), alpha; lossless
     ``.jpg .jpeg .bmp``     8       grey, RGB; JPEG at quality 95 without subsampling
     ``.npy``                float32 any number, on the 0..1 scale, not clipped
@@ -137,8 +141,10 @@ def write_image(
         with atomic_write(path) as temporary:
             np.save(temporary, unit.astype(np.float32))
         return
-    if len(pixels) not in (1, 3):
-        raise ValueError(f"{path}: an image file holds 1 or 3 channels, got {len(pixels)}; write a .npy file.")
+    if len(pixels) not in (1, 3) and suffix not in (".tif", ".tiff"):
+        raise ValueError(f"{path}: {suffix} files hold 1 or 3 channels, got {len(pixels)}; write a .tif or .npy file.")
+    if len(pixels) not in (1, 3) and opacity is not None:
+        raise ValueError(f"{path}: alpha goes with 1 or 3 channels, got {len(pixels)}; write it to a file of its own.")
     if bits == 16 and suffix not in (".png", ".tif", ".tiff"):
         raise ValueError(f"{path}: {suffix} files hold 8 bits per channel only; write a .png or .tif file.")
     half = (2**bits - 1) / 2
@@ -146,7 +152,7 @@ def write_image(
     if opacity is not None:
         values.append(_quantised(opacity.astype(np.float64) * 2 * half, bits))
     with atomic_write(path) as temporary:
-        encode(temporary, np.stack(values, axis=-1), icc)
+        encode(temporary, Decoded(np.stack(values, axis=-1), opacity is not None, icc))
 
 
 def read_mask(path: str | os.PathLike[str], *, keep: Literal["black", "white"] = "black") -> NDArray[np.bool_]:

@@ -16,7 +16,7 @@ from invdiff.images import atomic_write
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["comparison_panel", "std_map"]
+__all__ = ["comparison_panel", "std_map", "tile_grid"]
 
 COLOURS = "magma"
 DPI = 100
@@ -34,7 +34,8 @@ def comparison_panel(path: str | os.PathLike[str], tiles: Mapping[str, ArrayLike
 
     Args:
         path: The PNG file; its folder must exist.
-        tiles: Title to pixels ``(C, H, W)`` in [-1, 1]. Three channels are shown as colours, any other number as their mean.
+        tiles: Title to pixels ``(C, H, W)`` in [-1, 1]. Of one or two channels the first is shown, in grey; of more the first
+            three, as red, green and blue.
         std: Standard deviation of the samples, ``(C, H, W)`` or ``(H, W)``, in the units of the pixels: shown last, as a heat
             map of its mean over channels with a colour bar, on the 0..1 scale of image files.
     """
@@ -108,11 +109,34 @@ def std_map(path: str | os.PathLike[str], std: ArrayLike, *, limit: float | None
     return limit
 
 
+def tile_grid(path: str | os.PathLike[str], images: ArrayLike, *, columns: int) -> None:
+    """Write images of one size as one PNG, pixel by pixel, in rows of ``columns`` with narrow gaps.
+
+    Args:
+        path: The PNG file; its folder must exist.
+        images: ``(N, C, H, W)`` in [-1, 1], shown as in :func:`comparison_panel`.
+        columns: Images in a row.
+    """
+    from PIL import Image
+
+    tiles = [_colours(str(number), image) for number, image in enumerate(np.asarray(images))]
+    if not tiles or columns < 1:
+        raise ValueError(f"tile_grid: expected at least one image and one column, got {len(tiles)} and {columns}.")
+    height, width = tiles[0].shape[0] + 2, tiles[0].shape[1] + 2
+    rows = math.ceil(len(tiles) / columns)
+    grid = np.full((rows * height - 2, min(columns, len(tiles)) * width - 2, 3), 255, dtype=np.uint8)
+    for place, tile in enumerate(tiles):
+        row, column = divmod(place, columns)
+        grid[row * height :, column * width :][: height - 2, : width - 2] = tile
+    with atomic_write(path) as temporary:
+        Image.fromarray(grid).save(temporary, format="PNG")
+
+
 def _colours(title: str, pixels: ArrayLike) -> NDArray[np.uint8]:
     image = np.asarray(pixels, dtype=np.float64)
     if image.ndim != 3 or not image.size or not np.isfinite(image).all():
         raise ValueError(f"comparison_panel: tile {title!r} must be finite pixels of shape (C, H, W), got shape {image.shape}.")
-    colours = image if len(image) == 3 else image.mean(0, keepdims=True).repeat(3, 0)
+    colours = image[:3] if len(image) >= 3 else image[:1].repeat(3, 0)
     return np.rint((colours.clip(-1, 1) + 1) * 127.5).astype(np.uint8).transpose(1, 2, 0)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from skimage import data
 
@@ -21,6 +24,8 @@ from invdiff.images import (
     read_mask,
     write_image,
 )
+from invdiff.priors import UNet, save_prior
+from invdiff.report import comparison_panel
 
 HEIGHT, WIDTH = 7, 10
 
@@ -158,33 +163,29 @@ class TestReadImage:
         np.testing.assert_array_equal(picture.pixels[:, 1, 1], [-1, -1, 1])
 
     def test_grey_values_of_an_inverted_16_bit_tiff(self, tmp_path):
-        tifffile = pytest.importorskip("tifffile")
         values = integers(HEIGHT, WIDTH, bits=16)
         tifffile.imwrite(tmp_path / "image.tif", 65535 - values, photometric="miniswhite")
         np.testing.assert_array_equal(read_image(tmp_path / "image.tif").pixels[0], spanned(values))
 
     def test_planes_of_a_16_bit_tiff(self, tmp_path):
-        tifffile = pytest.importorskip("tifffile")
         values = integers(3, HEIGHT, WIDTH, bits=16)
         tifffile.imwrite(tmp_path / "image.tif", values, photometric="rgb", planarconfig="separate")
         np.testing.assert_array_equal(read_image(tmp_path / "image.tif").pixels, spanned(values))
 
     @pytest.mark.parametrize("channels", [1, 3])
     def test_16_bit_tiff_with_a_codec_that_tifffile_lacks(self, tmp_path, channels):
-        tifffile = pytest.importorskip("tifffile")
         values = integers(HEIGHT, WIDTH, channels, bits=16)
         if channels == 1:
             Image.fromarray(values[..., 0]).save(tmp_path / "image.tif", compression="tiff_lzw")
         else:  # written as 8-bit samples, twice as many, and then declared to be 16-bit ones
             halves = values.astype("<u2").view(np.uint8).reshape(HEIGHT, 2 * WIDTH, 3)
             Image.fromarray(halves).save(tmp_path / "image.tif", compression="tiff_lzw")
-            with tifffile.TiffFile(tmp_path / "image.tif", mode="r+b") as file:
+            with tifffile.TiffFile(tmp_path / "image.tif", mode="r+") as file:
                 file.pages.first.tags[256].overwrite(WIDTH)
                 file.pages.first.tags[258].overwrite((16, 16, 16))
         np.testing.assert_array_equal(read_image(tmp_path / "image.tif").pixels, spanned(values).transpose(2, 0, 1))
 
     def test_tiff_of_floats_is_on_the_0_1_scale(self, tmp_path):
-        tifffile = pytest.importorskip("tifffile")
         tifffile.imwrite(tmp_path / "image.tif", np.full((HEIGHT, WIDTH), 0.25, dtype=np.float32))
         picture = read_image(tmp_path / "image.tif")
         assert picture.bits == 16
@@ -205,6 +206,265 @@ class TestReadImage:
         write_image(tmp_path / "image.png", np.ones((3, 4, 4)), bits=16)
         (tmp_path / "image.png").rename(tmp_path / "image.jpeg")
         assert read_image(tmp_path / "image.jpeg").bits == 16
+
+
+COUNTS = [2, 3, 4, 5]
+DEPTHS = ["uint8", "uint16", "float32"]
+
+
+def channels_of(count, kind):
+    """Values ``(C, H, W)`` of a kind, and the same on the documented scale."""
+    if kind == "float32":
+        values = np.random.default_rng(0).random((count, HEIGHT, WIDTH), dtype=np.float32)
+        return values, 2 * values.astype(np.float64) - 1
+    values = integers(count, HEIGHT, WIDTH, bits=8 if kind == "uint8" else 16)
+    return values, spanned(values)
+
+
+def save_truncated_imagej(path, values):
+    """ImageJ's own way with large stacks: one page, the others behind its values without a page that says so."""
+    count = len(values)
+    description = f"ImageJ=1.54f\nimages={count}\nchannels={count}\nhyperstack=true\nmode=grayscale\n"
+    tifffile.imwrite(path, values[0], byteorder=">", photometric="minisblack", description=description, metadata=None)
+    with path.open("ab") as file:
+        file.write(values[1:].astype(values.dtype.newbyteorder(">")).tobytes())
+
+
+LAYOUTS = {
+    "planes": lambda path, v: tifffile.imwrite(path, v, photometric="minisblack", planarconfig="separate", metadata=None),
+    "samples": lambda path, v: tifffile.imwrite(path, np.moveaxis(v, 0, -1), photometric="minisblack", planarconfig="contig"),
+    "tiles": lambda path, v: tifffile.imwrite(
+        path,
+        v,
+        photometric="minisblack",
+        planarconfig="separate",
+        tile=(16, 16),
+        compression="zlib",
+        predictor=v.dtype.kind == "u",
+    ),
+    "pages": lambda path, v: tifffile.imwrite(path, v, photometric="minisblack", metadata={"axes": "CYX"}),
+    "ImageJ": lambda path, v: tifffile.imwrite(path, v, imagej=True, metadata={"axes": "CYX"}),
+    "ImageJ, truncated": save_truncated_imagej,
+    "OME": lambda path, v: tifffile.imwrite(path, v, ome=True, photometric="minisblack", metadata={"axes": "CYX"}),
+    "OME, planes": lambda path, v: tifffile.imwrite(path, v, ome=True, photometric="minisblack", planarconfig="separate"),
+    "OME, one slice": lambda path, v: tifffile.imwrite(path, v[None, :, None], ome=True, metadata={"axes": "TCZYX"}),
+}
+
+
+class TestChannels:
+    @pytest.mark.parametrize("suffix", [".tif", ".tiff"])
+    @pytest.mark.parametrize("bits", [8, 16])
+    @pytest.mark.parametrize(
+        "shape", [(count, HEIGHT, WIDTH) for count in (2, 4, 5, 13)] + [(4, 1, WIDTH), (2, HEIGHT, 1), (4, 1, 1)]
+    )
+    def test_round_trip(self, tmp_path, shape, bits, suffix):
+        values = integers(*shape, bits=bits)
+        path = tmp_path / f"image{suffix}"
+        write_image(path, spanned(values), bits=bits)
+        picture = read_image(path)
+        np.testing.assert_array_equal(picture.pixels, spanned(values))
+        assert (picture.bits, picture.alpha) == (bits, None)
+        write_back(tmp_path / f"again{suffix}", picture)
+        assert path.read_bytes() == (tmp_path / f"again{suffix}").read_bytes()
+
+    @pytest.mark.parametrize("bits", [8, 16])
+    @pytest.mark.parametrize("count", [2, 4, 5])
+    def test_other_readers_see_planes_of_one_page(self, tmp_path, count, bits):
+        values = integers(count, HEIGHT, WIDTH, bits=bits)
+        write_image(tmp_path / "image.tif", spanned(values), bits=bits)
+        with tifffile.TiffFile(tmp_path / "image.tif") as file:
+            assert (len(file.pages), file.series[0].axes) == (1, "SYX")
+            page = file.pages.first
+            assert (page.photometric, page.planarconfig, page.extrasamples) == (1, 2, (0,) * (count - 1))
+            np.testing.assert_array_equal(page.asarray(), values)
+
+    @pytest.mark.parametrize("kind", DEPTHS)
+    @pytest.mark.parametrize("count", COUNTS)
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_every_layout_is_read(self, tmp_path, layout, count, kind):
+        values, pixels = channels_of(count, kind)
+        LAYOUTS[layout](tmp_path / "image.tif", values)
+        picture = read_image(tmp_path / "image.tif")
+        np.testing.assert_array_equal(picture.pixels, pixels)
+        assert (picture.bits, picture.alpha) == (8 if kind == "uint8" else 16, None)
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize("planarconfig", ["separate", "contig"])
+    def test_orientation(self, tmp_path, planarconfig, orientation):
+        values = integers(5, HEIGHT, WIDTH)
+        stored = values if planarconfig == "separate" else np.moveaxis(values, 0, -1)
+        options: dict[str, Any] = {"photometric": "minisblack", "planarconfig": planarconfig, "metadata": None}
+        tifffile.imwrite(tmp_path / "image.tif", stored, extratags=[(274, "H", 1, orientation, True)], **options)
+        for k, channel in enumerate(values):  # each is what it would be alone
+            save_with_orientation(tmp_path / "one.tif", channel, 8, orientation)
+            expected = read_image(tmp_path / "one.tif").pixels[0]
+            np.testing.assert_array_equal(read_image(tmp_path / "image.tif").pixels[k], expected)
+
+    def test_inverted(self, tmp_path):
+        values = integers(5, HEIGHT, WIDTH, bits=16)
+        tifffile.imwrite(tmp_path / "image.tif", 65535 - values, photometric="miniswhite", planarconfig="separate")
+        np.testing.assert_array_equal(read_image(tmp_path / "image.tif").pixels, spanned(values))
+
+    def test_colour_tables_of_channels_are_for_display(self, tmp_path):
+        values, table = integers(2, HEIGHT, WIDTH), integers(3, 256, bits=16)
+        tifffile.imwrite(tmp_path / "image.tif", values, photometric="palette", colormap=table, metadata={"axes": "CYX"})
+        np.testing.assert_array_equal(read_image(tmp_path / "image.tif").pixels, spanned(values))
+
+    @pytest.mark.parametrize("bits", [8, 16])
+    @pytest.mark.parametrize("planarconfig", ["separate", "contig"])
+    @pytest.mark.parametrize(
+        ("photometric", "extra", "alpha"),
+        [
+            ("minisblack", [0], None),
+            ("minisblack", [2], 1),
+            ("minisblack", [0, 0], None),
+            ("minisblack", [0, 2], 2),
+            ("minisblack", [0, 0, 0], None),
+            ("minisblack", [0, 0, 0, 1], 4),
+            ("rgb", [0], None),  # such as infrared
+            ("rgb", [2], 3),
+            ("rgb", [0, 2], 4),
+            ("rgb", [2, 0], 3),
+            ("rgb", [0, 0], None),
+        ],
+    )
+    def test_alpha_is_what_the_file_says(self, tmp_path, photometric, extra, alpha, planarconfig, bits):
+        if (photometric, extra, planarconfig, bits) == ("minisblack", [2], "separate", 8):
+            pytest.skip("Pillow reads no planes of grey and alpha")
+        values = integers((3 if photometric == "rgb" else 1) + len(extra), HEIGHT, WIDTH, bits=bits)
+        stored = values if planarconfig == "separate" else np.moveaxis(values, 0, -1)
+        options = {"photometric": photometric, "planarconfig": planarconfig, "extrasamples": extra, "metadata": None}
+        tifffile.imwrite(tmp_path / "image.tif", stored, **options)
+        picture = read_image(tmp_path / "image.tif")
+        expected = values if alpha is None else np.delete(values, alpha, axis=0)
+        np.testing.assert_array_equal(picture.pixels, spanned(expected))
+        if alpha is None:
+            assert picture.alpha is None
+        else:
+            np.testing.assert_array_equal(picture.alpha, values[alpha] / (2**bits - 1))
+
+    @pytest.mark.parametrize(
+        ("shape", "options", "words"),
+        [
+            ((5, 6, 7), {"photometric": "minisblack"}, "5 pages (QYX 5 x 6 x 7)"),
+            ((5, 6, 7), {"photometric": "minisblack", "metadata": None}, "5 pages"),
+            ((6, 7, 5), {}, "6 pages"),
+            ((5, 6, 7), {"imagej": True, "metadata": {"axes": "ZYX"}}, "5 pages (ZYX 5 x 6 x 7)"),
+            ((5, 6, 7), {"imagej": True, "metadata": {"axes": "TYX"}}, "TYX"),
+            ((5, 2, 6, 7), {"imagej": True, "metadata": {"axes": "ZCYX"}}, "10 pages (ZCYX 5 x 2 x 6 x 7)"),
+            ((2, 6, 7, 3), {"imagej": True, "metadata": {"axes": "CYXS"}}, "CYXS"),
+            ((5, 6, 7), {"ome": True, "photometric": "minisblack", "metadata": {"axes": "ZYX"}}, "ZYX"),
+            ((16, 16, 16), {"photometric": "minisblack", "volumetric": True, "tile": (16, 16, 16)}, "1 page (ZYX"),
+        ],
+    )
+    def test_stacks_are_refused(self, tmp_path, shape, options, words):
+        tifffile.imwrite(tmp_path / "image.tif", integers(*shape), **options)
+        message = TestBadFiles().error(tmp_path / "image.tif")
+        assert words in message
+        assert "axes='CYX'" in message
+
+    @pytest.mark.parametrize("shapes", [[(6, 7), (6, 8)], [(64, 64), (32, 32)], [(5, 6, 7), (5, 6, 7)]])
+    @pytest.mark.parametrize("ome", [False, True])
+    def test_several_images_are_refused(self, tmp_path, shapes, ome):
+        with tifffile.TiffWriter(tmp_path / "image.tif", ome=ome) as file:
+            for shape in shapes:
+                axes = {"axes": "CYX"[-len(shape) :]} if ome else None
+                file.write(integers(*shape), photometric="minisblack", metadata=axes)
+        assert "pages" in TestBadFiles().error(tmp_path / "image.tif")
+
+    def test_channels_in_other_files_are_not_made_up(self, tmp_path):
+        ome = (
+            '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels '
+            f'ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" SizeX="{WIDTH}" SizeY="{HEIGHT}" SizeC="3" SizeZ="1" SizeT="1">'
+            '<Channel ID="Channel:0:0" SamplesPerPixel="1"/><Channel ID="Channel:0:1" SamplesPerPixel="1"/>'
+            '<Channel ID="Channel:0:2" SamplesPerPixel="1"/><TiffData IFD="0" PlaneCount="1"/></Pixels></Image></OME>'
+        )
+        tifffile.imwrite(tmp_path / "image.tif", integers(HEIGHT, WIDTH), description=ome, metadata=None)
+        assert "not in this file" in TestBadFiles().error(tmp_path / "image.tif")
+
+    @pytest.mark.parametrize("bits", [8, 16])
+    def test_truncated(self, tmp_path, bits):
+        write_image(tmp_path / "image.tif", spanned(integers(5, 64, 64)), bits=bits)
+        content = (tmp_path / "image.tif").read_bytes()
+        for share in (0.01, 0.05, 0.5, 0.9):
+            (tmp_path / "image.tif").write_bytes(content[: int(share * len(content))])
+            TestBadFiles().error(tmp_path / "image.tif")
+
+    @pytest.mark.parametrize("count", [2, 5])
+    @pytest.mark.parametrize("kind", DEPTHS)
+    @pytest.mark.skipif(importlib.util.find_spec("imagecodecs") is not None, reason="imagecodecs knows it")
+    def test_a_codec_that_is_not_installed(self, tmp_path, kind, count):
+        LAYOUTS["planes"](tmp_path / "image.tif", channels_of(count, kind)[0])
+        with tifffile.TiffFile(tmp_path / "image.tif", mode="r+") as file:
+            file.pages.first.tags[259].overwrite(5)
+        assert "LZW compression is not supported here" in TestBadFiles().error(tmp_path / "image.tif")
+
+    def test_an_overlarge_float_is_named(self, tmp_path):
+        LAYOUTS["planes"](tmp_path / "image.tif", np.full((5, 4, 4), 300, dtype=np.float32))
+        assert "0..1 scale" in TestBadFiles().error(tmp_path / "image.tif")
+
+
+class TestChannelsSolved:
+    @pytest.fixture
+    def prior(self, tmp_path):
+        def write(count):
+            net = UNet(channels=count, widths=(4, 8), blocks=(1, 1), embedding=8)
+            save_prior(net, tmp_path / "prior.safetensors", sigma_data=0.5, facts={})
+            return tmp_path / "prior.safetensors"
+
+        return write
+
+    few = ("--precision", "float32", "--steps", 2, "--samples", 2, "--problem", "inpaint", "--mask", "mask.png", "-o", "out")
+
+    @pytest.mark.parametrize("bits", [8, 16])
+    @pytest.mark.parametrize("count", [2, 4, 5])
+    def test_measured_pixels_come_back_exactly(self, invdiff, tmp_path, prior, count, bits):
+        values = integers(count, HEIGHT, WIDTH, bits=bits)
+        write_image(tmp_path / "in.tif", spanned(values), bits=bits)
+        fill = np.zeros((HEIGHT, WIDTH), dtype=bool)
+        fill[2:5, 3:6] = True
+        Image.fromarray(np.uint8(255 * fill)).save(tmp_path / "mask.png")
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "mean.png").touch()  # of an earlier run
+        invdiff("solve", "in.tif", "--simulate", "--prior", prior(count), *self.few, "--overwrite")
+        names = sorted(path.name for path in (tmp_path / "out").iterdir())
+        images = ["mean.tif", "measurement.tif", "sample-1.tif", "sample-2.tif"]
+        assert names == sorted([*images, "comparison.png", "run.json", "std.png"])
+        for name in images:
+            result = read_image(tmp_path / "out" / name)
+            assert result.bits == bits
+            np.testing.assert_array_equal(result.pixels[:, ~fill], spanned(values)[:, ~fill])
+
+    def test_alpha_serves_as_mask_and_is_not_written(self, invdiff, tmp_path, prior):
+        values = integers(5, HEIGHT, WIDTH)
+        options = {"photometric": "minisblack", "planarconfig": "separate", "extrasamples": [0, 0, 0, 2]}
+        values[4] = 255
+        values[4, 2:5, 3:6] = 0
+        tifffile.imwrite(tmp_path / "in.tif", values, **options)
+        Image.fromarray(255 - values[4]).save(tmp_path / "mask.png")
+        for choice in (self.few, (*self.few[:-4], "-o", "from-alpha")):
+            invdiff("solve", "in.tif", "--prior", prior(4), *choice)
+        for folder in ("out", "from-alpha"):
+            result = read_image(tmp_path / folder / "mean.tif")
+            assert result.alpha is None
+            np.testing.assert_array_equal(result.pixels[:, values[4] == 255], spanned(values[:4])[:, values[4] == 255])
+
+    def test_the_prior_says_which_channels_it_knows(self, invdiff, tmp_path, prior):
+        write_image(tmp_path / "in.tif", spanned(integers(5, HEIGHT, WIDTH)))
+        Image.new("L", (WIDTH, HEIGHT), 255).save(tmp_path / "mask.png")
+        result = invdiff("solve", "in.tif", "--prior", prior(3), *self.few, code=1)
+        assert "has 5 channels, and this prior knows images of 3" in result.stderr
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(
+        ("count", "shown"), [(1, [0, 0, 0]), (2, [0, 0, 0]), (3, [0, 1, 2]), (4, [0, 1, 2]), (7, [0, 1, 2])]
+    )
+    def test_panels_show_the_first_channels(self, tmp_path, count, shown):
+        values = np.broadcast_to(integers(count, 1, 1), (count, 100, 100))
+        comparison_panel(tmp_path / "panel.png", {"": spanned(values)})
+        panel = np.asarray(Image.open(tmp_path / "panel.png").convert("RGB"))
+        colour = panel[panel.shape[0] // 2, panel.shape[1] // 2]
+        np.testing.assert_array_equal(colour, values[shown, 0, 0])
 
 
 class TestBadFiles:
@@ -246,7 +506,7 @@ class TestBadFiles:
     def test_several_frames(self, tmp_path, suffix):
         frames = [Image.new("RGB", (8, 8), colour) for colour in ("white", "black", "red")]
         frames[0].save(tmp_path / f"image{suffix}", save_all=True, append_images=frames[1:])
-        assert "3 frames" in self.error(tmp_path / f"image{suffix}")
+        assert ("3 pages" if suffix == ".tif" else "3 frames") in self.error(tmp_path / f"image{suffix}")
 
     def test_16_bit_grey_with_alpha(self, tmp_path):
         (tmp_path / "image.png").write_bytes(png(integers(4, 5, 2, bits=16), colour_type=4))
@@ -273,7 +533,6 @@ class TestBadFiles:
         assert words in self.error(tmp_path / "image.npy")
 
     def test_bad_arrays_in_tiff(self, tmp_path):
-        tifffile = pytest.importorskip("tifffile")
         for values, words in (
             (np.full((4, 4), np.nan, dtype=np.float32), "nan"),
             (np.full((4, 4), 300, dtype=np.float32), "0..1 scale"),
@@ -301,7 +560,8 @@ class TestWriteImage:
         [
             ("image.gif", np.zeros((1, 4, 4)), {}, "must end in"),
             ("image.png", np.zeros((4, 4)), {}, "(C, H, W)"),
-            ("image.png", np.zeros((2, 4, 4)), {}, ".npy"),
+            *((f"image{suffix}", np.zeros((2, 4, 4)), {}, ".tif or .npy") for suffix in (".png", ".jpg", ".webp", ".bmp")),
+            ("image.tif", np.zeros((2, 4, 4)), {"alpha": np.ones((4, 4))}, "alpha"),
             ("image.png", np.full((1, 4, 4), np.nan), {}, "nan"),
             ("image.png", np.zeros((1, 4, 4)), {"bits": 12}, "bits"),
             ("image.jpg", np.zeros((1, 4, 4)), {"bits": 16}, "8 bits"),
@@ -480,7 +740,6 @@ def save_with_orientation(path, grey, bits, orientation):
     if bits == 8:
         Image.fromarray(grey).save(path, exif=exif)
     elif path.suffix == ".tif":
-        tifffile = pytest.importorskip("tifffile")
         tags = [(274, "H", 1, orientation, True)]
         tifffile.imwrite(path, grey.astype(np.uint16) * 257, photometric="minisblack", metadata=None, extratags=tags)
     else:

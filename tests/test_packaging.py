@@ -31,11 +31,11 @@ FLOORS = {
     "invdiff.posterior": 5,
     "invdiff.diagnostics": 6,
     "invdiff.metrics": 6,
-    "invdiff.training": 6,
     "invdiff.problems": 7,
     "invdiff.codecs": 8,
     "invdiff.images": 8,
     "invdiff.report": 8,
+    "invdiff.training": 8,
     "invdiff.cli": 8,
     "invdiff.__main__": 8,
 }

@@ -530,7 +530,7 @@ class TestFiles:
     )
     def test_refuses_foreign_safetensors(self, tmp_path: Path, metadata: dict[str, str] | None) -> None:
         safetensors.torch.save_file({"weight": torch.zeros(3)}, tmp_path / "foreign.safetensors", metadata=metadata)
-        refused(tmp_path / "foreign.safetensors", "not one written by invdiff.training")
+        refused(tmp_path / "foreign.safetensors", "not one written by `invdiff train`")
 
     @pytest.mark.parametrize(
         "config", [SMALL | {"widths": (8, 24)}, SMALL | {"widths": (8,)}, SMALL | {"colour": 3}, SMALL | {"widths": "wide"}]

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from invdiff.report import comparison_panel, std_map
+from invdiff.report import comparison_panel, std_map, tile_grid
 
 
 def holds(panel, image):
@@ -89,3 +89,18 @@ def test_bad_panels(tmp_path):
     with pytest.raises(ValueError, match="limit"):
         std_map(tmp_path / "x.png", np.ones((4, 4)), limit=0)
     assert not list(tmp_path.iterdir())
+
+
+def test_tile_grid_shows_every_pixel(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (5, 3, 4, 6)) / 127.5 - 1
+    tile_grid(tmp_path / "grid.png", images, columns=3)
+    grid = read(tmp_path / "grid.png").astype(int)
+    assert grid.shape == (2 * 6 - 2, 3 * 8 - 2, 3)
+    for number, image in enumerate(images):
+        row, column = divmod(number, 3)
+        shown = grid[6 * row : 6 * row + 4, 8 * column : 8 * column + 6]
+        assert (shown == np.rint((image + 1) * 127.5).transpose(1, 2, 0)).all()
+    assert (grid[4:6] == 255).all()
+    for bad in (images[:0], images[0]):
+        with pytest.raises(ValueError, match="tile"):
+            tile_grid(tmp_path / "bad.png", bad, columns=3)

@@ -5,7 +5,12 @@ from __future__ import annotations
 import functools
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
 import tarfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,203 +18,462 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.torch
+import tifffile
 import torch
 from helpers import randn
+from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
-from invdiff import training
-from invdiff.priors import UNet, load_prior
-from invdiff.training import VALIDATION_SIGMAS, learning_rate, load_photographs, random_crops, train, validate
+from invdiff.images import read_image
+from invdiff.priors import UNet, load_prior, save_prior
+from invdiff.training import VALIDATION_SIGMAS, Images, Report, Settings, denoising_psnr, load_images, loop, train
+from invdiff.training.grow import grow
+from invdiff.training.optimiser import MuonAdamW
 
-Small = functools.partial(UNet, widths=(8, 16), blocks=(1, 1), embedding=16)
-
-
-def pictures(count: int, *, side: int = 24) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randint(256, (3, side, side + i), generator=generator, dtype=torch.uint8) for i in range(count)]
+NET: dict[str, Any] = {"widths": (8, 16), "blocks": (1, 1)}
+SMALL = ["--widths", "8,16", "--blocks", "1,1", "--crop", "16", "--batch", "2", "--precision", "float32", "--device", "cpu"]
 
 
-def write(path: Path, pixels: Tensor) -> None:
-    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path)
+def pictures(count: int, *, side: int = 24, channels: int = 3) -> list[NDArray[np.uint8]]:
+    generator = np.random.default_rng(0)
+    return [generator.integers(0, 256, (side, side + i, channels), dtype=np.uint8) for i in range(count)]
 
 
-@pytest.fixture
-def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "UNet", Small)
+def write(folder: Path, count: int = 6, **shape: int) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, picture in enumerate(pictures(count, **shape)):
+        Image.fromarray(picture.squeeze()).save(folder / f"{i:02}.png")
+    return folder
 
 
-def tiny(out: Path, **options: Any) -> dict[str, Any]:
-    settings: dict[str, Any] = {"steps": 4, "batch": 2, "crop": 16, "validation": 2, "report_every": 1000} | options
-    return train(pictures(5), out, **settings)
+def tiny(out: Path, *, images: Images | None = None, report_every: int = 1000, **options: Any) -> dict[str, Any]:
+    arguments = {name: options.pop(name) for name in ("init", "on_report", "save_seconds", "samples") if name in options}
+    settings = Settings(**{"steps": 4, "batch": 2, "crop": 16, "validation": 2, **NET, **options})
+    return train(Images.of(pictures(5)) if images is None else images, out, settings, report_every=report_every, **arguments)
 
 
 def weights(path: Path) -> dict[str, Tensor]:
     return safetensors.torch.load_file(path)
 
 
-@pytest.mark.usefixtures("_small")
+def same(a: Path, b: Path) -> bool:
+    first, second = weights(a), weights(b)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
 class TestTrain:
     def test_writes_a_file_that_loads(self, tmp_path: Path) -> None:
-        facts = tiny(tmp_path / "new" / "mine.safetensors")
+        reports: list[Report] = []
+        facts = tiny(tmp_path / "new" / "mine.safetensors", report_every=2, on_report=reports.append)
         assert facts["steps"] == 4
         assert facts["images_seen"] == 8
         assert facts["photographs"] == 3
-        assert set(facts["psnr"]) == set(VALIDATION_SIGMAS)
+        assert [report.step for report in reports] == [entry["step"] for entry in facts["history"]] == [2, 4]
+        assert set(reports[-1].psnr) == set(VALIDATION_SIGMAS)
         prior = load_prior(tmp_path / "new" / "mine.safetensors")
         assert prior.denoise(randn(1, 3, 9, 7), torch.tensor(0.3)).isfinite().all()
         assert json.loads(json.dumps(prior.describe()))["steps"] == 4
+        grids = sorted((tmp_path / "new" / "mine-samples").iterdir())
+        assert [grid.name for grid in grids] == ["step-0000002.png", "step-0000004.png"]
+        assert read_image(grids[0]).pixels.shape == (3, 2 * 18 - 2, 4 * 18 - 2)
+
+    @pytest.mark.parametrize("channels", [1, 2, 5])
+    def test_any_number_of_channels(self, tmp_path: Path, channels: int) -> None:
+        tiny(tmp_path / "mine.safetensors", images=Images.of(pictures(5, channels=channels)), steps=1)
+        assert load_prior(tmp_path / "mine.safetensors").event_shape == (channels, None, None)
 
     @pytest.mark.parametrize("stops", [(1,), (3,), (1, 2, 3)])
-    def test_a_stop_leaves_no_trace(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops: Sequence[int]) -> None:
+    def test_a_kill_leaves_no_trace(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops: Sequence[int]) -> None:
         tiny(tmp_path / "whole.safetensors")
         for stop in stops:
             with monkeypatch.context() as patch:
-                patch.setattr(training, "learning_rate", functools.partial(interrupted, stop=stop))
-                with pytest.raises(KeyboardInterrupt):
+                patch.setattr(loop, "learning_rate", functools.partial(killed, stop=stop))
+                with pytest.raises(RuntimeError, match="killed"):
                     tiny(tmp_path / "parts.safetensors", save_seconds=-1.0)
             assert torch.load(tmp_path / "parts.ckpt", weights_only=True)["step"] == stop
-            assert not (tmp_path / "parts.safetensors").exists()
         facts = tiny(tmp_path / "parts.safetensors")
         assert facts["images_seen"] == 8
-        whole, parts = weights(tmp_path / "whole.safetensors"), weights(tmp_path / "parts.safetensors")
-        assert whole.keys() == parts.keys()
-        assert all(torch.equal(whole[name], parts[name]) for name in whole)
+        assert same(tmp_path / "whole.safetensors", tmp_path / "parts.safetensors")
         ends = [torch.load(tmp_path / f"{name}.ckpt", weights_only=True)["net"] for name in ("whole", "parts")]
         assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+    def test_ctrl_c_saves_the_step_under_way(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        tiny(tmp_path / "whole.safetensors")
+        before = signal.getsignal(signal.SIGINT)
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "learning_rate", functools.partial(interrupted, stop=2))
+            with pytest.raises(KeyboardInterrupt):
+                tiny(tmp_path / "parts.safetensors")
+        assert signal.getsignal(signal.SIGINT) is before
+        assert torch.load(tmp_path / "parts.ckpt", weights_only=True)["step"] == 3
+        tiny(tmp_path / "parts.safetensors")
+        assert same(tmp_path / "whole.safetensors", tmp_path / "parts.safetensors")
 
     def test_seeds(self, tmp_path: Path) -> None:
         before = torch.random.get_rng_state()
         for name, seed in (("a", 0), ("b", 0), ("c", 1)):
             tiny(tmp_path / f"{name}.safetensors", seed=seed)
-        a, b, c = (weights(tmp_path / f"{name}.safetensors")["first.weight"] for name in "abc")
-        assert torch.equal(a, b)
-        assert not torch.equal(a, c)
+        assert same(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+        assert not same(tmp_path / "a.safetensors", tmp_path / "c.safetensors")
         assert torch.equal(torch.random.get_rng_state(), before)
 
     def test_a_finished_run_is_not_trained_again(self, tmp_path: Path) -> None:
-        tiny(tmp_path / "mine.safetensors")
-        before = weights(tmp_path / "mine.safetensors")
-        tiny(tmp_path / "mine.safetensors")
-        assert all(torch.equal(before[name], tensor) for name, tensor in weights(tmp_path / "mine.safetensors").items())
+        out = tmp_path / "mine.safetensors"
+        tiny(out)
+        before = weights(out)
+        out.unlink()
+        assert tiny(out)["steps"] == 4
+        assert all(torch.equal(before[name], tensor) for name, tensor in weights(out).items())
 
-    @pytest.mark.parametrize(("change", "message"), [({"batch": 3}, "of a run with"), ({"steps": 3}, "at step 4 already")])
-    def test_refuses_the_checkpoint_of_another_run(self, tmp_path: Path, change: dict[str, int], message: str) -> None:
+    def test_more_steps_continue(self, tmp_path: Path) -> None:
         tiny(tmp_path / "mine.safetensors")
+        assert tiny(tmp_path / "mine.safetensors", steps=6)["images_seen"] == 12
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"batch": 3}, "batch was 2, is 3"),
+            ({"widths": (8, 24)}, r"widths was \[8, 16\], is \[8, 24\]"),
+            ({"steps": 3}, "at step 4 already"),
+            ({"images": Images.of(pictures(6)[1:])}, "the images are others"),
+        ],
+    )
+    def test_refuses_the_checkpoint_of_another_run(self, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+        tiny(tmp_path / "mine.safetensors")
+        before = (tmp_path / "mine.ckpt").read_bytes()
         with pytest.raises(ValueError, match=message):
             tiny(tmp_path / "mine.safetensors", **change)
+        assert (tmp_path / "mine.ckpt").read_bytes() == before
+
+    @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 cut"])
+    def test_refuses_a_damaged_checkpoint(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "mine.ckpt").write_bytes(content)
+        with pytest.raises(ValueError, match="is damaged or no checkpoint"):
+            tiny(tmp_path / "mine.safetensors")
+
+    def test_starts_from_another_prior(self, tmp_path: Path) -> None:
+        tiny(tmp_path / "first.safetensors", widths=(8, 24))
+        net = UNet(channels=3, widths=(8, 24), blocks=(1, 1))
+        net.load_state_dict({name: tensor.float() for name, tensor in weights(tmp_path / "first.safetensors").items()})
+        before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+        facts = tiny(tmp_path / "second.safetensors", init=net, steps=1, rate=1e-9, widths=(8, 24))
+        assert facts["parameters"] == sum(p.numel() for p in net.parameters())
+        after = weights(tmp_path / "second.safetensors")
+        assert all(torch.equal(after[name], tensor.half()) for name, tensor in before.items())
+        assert all(torch.equal(net.state_dict()[name], tensor) for name, tensor in before.items())
+        with pytest.raises(ValueError, match="has 3 channels, the images 1"):
+            tiny(tmp_path / "grey.safetensors", init=net, images=Images.of(pictures(5, channels=1)))
+
+    def test_divergence_keeps_the_last_good_checkpoint(self, tmp_path: Path) -> None:
+        out = tmp_path / "mine.safetensors"
+        tiny(out)
+        before = (tmp_path / "mine.ckpt").read_bytes(), out.read_bytes()
+        net = UNet(channels=3, **NET)
+        nn.init.constant_(net.last.bias, torch.nan)
+        (tmp_path / "other").mkdir()
+        for options in ({}, {"save_seconds": -1.0}):
+            with pytest.raises(ValueError, match="training diverged"):
+                tiny(tmp_path / "other" / "x.safetensors", init=net, **options)
+        assert not list((tmp_path / "other").iterdir())
+        assert ((tmp_path / "mine.ckpt").read_bytes(), out.read_bytes()) == before
 
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"steps": 0}, "at least 1"),
-            ({"batch": 0}, "at least 1"),
-            ({"crop": 0}, "at least 1"),
-            ({"validation": 0}, "at least 1"),
+            ({"steps": 0}, "steps must be a whole number of at least 1"),
+            ({"batch": 0}, "batch must be"),
+            ({"crop": 2.5}, "crop must be"),
+            ({"rate": float("nan")}, "rate must be positive"),
+            ({"sigma_data": 0.0}, "sigma_data must be positive"),
+            ({"flips": "vertical"}, "unknown flips 'vertical'"),
+            ({"validation": 0}, "validation >= 1"),
+            ({"seed": -1}, "seed >= 0"),
             ({"validation": 5}, "leave none to train on"),
-            ({"crop": 25}, "a side of 24 pixels, less than crop=25"),
+            ({"crop": 25}, "a side of 24 pixels, less than the crop of 25"),
+            ({"widths": (8,)}, "one entry per resolution"),
         ],
     )
-    def test_refuses(self, tmp_path: Path, options: dict[str, int], message: str) -> None:
+    def test_refuses(self, tmp_path: Path, options: dict[str, Any], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             tiny(tmp_path / "mine.safetensors", **options)
         assert not list(tmp_path.iterdir())
 
-    def test_command(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        folder = tmp_path / "photographs"
-        folder.mkdir()
-        for i, picture in enumerate(pictures(18)):
-            write(folder / f"{i}.png", picture)
-        out = tmp_path / "mine.safetensors"
-        arguments = [str(folder), "--out", str(out), "--batch", "1", "--crop", "16", "--device", "cpu"]
-        training.main([*arguments, "--steps", "1"])
-        assert json.loads(capsys.readouterr().out.partition("\n{")[2].join(["{", ""]))["photographs"] == 2
-        for bad in (["--steps", "0"], ["--crop", "500"]):
-            with pytest.raises(SystemExit) as error:
-                training.main([*arguments, *bad])
-            assert error.value.code == 2
-            assert "Traceback" not in capsys.readouterr().err
+
+def killed(step: int, steps: int, peak: float, *, stop: int) -> float:
+    if step == stop:
+        raise RuntimeError("killed")
+    return learning_rate(step, steps, peak)
 
 
 def interrupted(step: int, steps: int, peak: float, *, stop: int) -> float:
     if step == stop:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
     return learning_rate(step, steps, peak)
 
 
-def test_a_step_of_the_real_network(tmp_path: Path) -> None:
-    facts = tiny(tmp_path / "mine.safetensors", steps=1)
-    assert facts["parameters"] > 1e6
+learning_rate = loop.learning_rate
 
 
-class TestLoadPhotographs:
-    def test_reads_folders_and_tars_and_names_what_it_skips(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        first, second, third, tiny_one = pictures(4)
+class TestCommand:
+    def test_a_folder_becomes_a_prior_that_solves(self, tmp_path: Path, invdiff: Any) -> None:
+        folder, out = write(tmp_path / "grey", 30, side=24, channels=1), tmp_path / "mine.safetensors"
+        (folder / "broken.png").write_bytes(b"not a picture")
+        result = invdiff("train", folder, "--out", out, *SMALL, "--steps", "2", "--licence", "CC0-1.0")
+        assert "30 images with 1 channels" in result.stdout
+        assert "broken.png" in result.stderr
+        assert "skipped 1 files" in result.stderr
+        card = (tmp_path / "mine.md").read_text()
+        for text in ("| CC0-1.0", "27, and 3 held out; 1 files skipped", "24 to 53 x 24 to 24 pixels", "| 2 | "):
+            assert text in " ".join(card.split()), text
+        described = invdiff("priors", out).stdout
+        assert "history" not in described
+        assert "channels" in described
+        solved = tmp_path / "solved"
+        arguments = ("--problem", "sr", "--factor", "2", "--samples", "1", "--steps", "2", "--prior", out, "-o", solved)
+        invdiff("solve", folder / "00.png", *arguments)
+        assert read_image(solved / "mean.png").pixels.shape == (1, 48, 48)
+
+    def test_killed_and_resumed_ends_with_the_same_weights(self, tmp_path: Path, invdiff: Any) -> None:
+        arguments = ["train", str(write(tmp_path / "photographs")), *SMALL, "--steps", "60", "--report-every", "7"]
+        invdiff(*arguments, "--out", tmp_path / "whole.safetensors")
+        arguments += ["--out", str(tmp_path / "parts.safetensors")]
+        command = [sys.executable, "-m", "invdiff", *arguments]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            while not (tmp_path / "parts.ckpt").exists() and process.poll() is None:
+                time.sleep(0.01)
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+        invdiff(*arguments)
+        assert same(tmp_path / "whole.safetensors", tmp_path / "parts.safetensors")
+
+    def test_two_processes_train_what_one_trains(self, tmp_path: Path, invdiff: Any) -> None:
+        arguments = ["train", str(write(tmp_path / "photographs")), *SMALL, "--steps", "3"]
+        invdiff(*arguments, "--out", tmp_path / "one.safetensors")
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "invdiff"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        command = [*torchrun, *arguments, "--out", str(tmp_path / "two.safetensors")]
+        done = subprocess.run(command, capture_output=True, env=environment, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("6 images with 3 channels") == 1
+        assert f"invdiff train {tmp_path / 'photographs'} --widths 8,16" in (tmp_path / "two.md").read_text()
+        one, two = (weights(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
+        start = UNet(channels=3, **NET).state_dict()
+        moved = max(float((one[name].float() - start[name]).abs().max()) for name in one)
+        assert moved > 0.01
+        for name, tensor in one.items():
+            assert_close(two[name].float(), tensor.float(), rtol=0, atol=2e-3, msg=name)
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "message"),
+        [
+            (("empty", "--out", "a.safetensors"), 1, "No image of at least 16 x 16 pixels in empty."),
+            (("missing", "--out", "a.safetensors"), 1, "missing: expected a folder of images or a .tar of images"),
+            (("broken", "--out", "a.safetensors"), 1, "Of 2 files none could be used, such as broken/a.png:"),
+            (("small", "--out", "a.safetensors"), 1, "10 x 9 pixels, smaller than the crop of 16"),
+            (("mixed", "--out", "a.safetensors"), 1, "differ in their number of channels: 2 with 1 (such as mixed/grey"),
+            (("one", "--out", "a.safetensors"), 1, "1 images leave none to train on"),
+            (("good", "--out", "a.pt"), 2, "the name must end in .safetensors"),
+            (("good", "--out", "there.safetensors"), 2, "there.safetensors exists and no checkpoint"),
+            (("good", "--out", "a.safetensors", "--rate", "-1"), 2, "not a positive number"),
+            (("good", "--out", "a.safetensors", "--widths", "8,x"), 2, "no list of positive whole numbers"),
+            (("good", "--out", "a.safetensors", "--init", "nothing"), 1, "Unknown prior 'nothing'"),
+            (
+                ("good", "--out", "a.safetensors", "--channels", "1", "--init", "three.safetensors"),
+                1,
+                "has 3 channels, the images 1",
+            ),
+            (("good", "--out", "a.safetensors", "--init", "natural"), 1, "have no room for a network of widths"),
+            (("good",), 2, "Missing option '--out'"),
+            ((), 2, "Missing argument"),
+        ],
+        ids=str,
+    )
+    def test_bad_input(
+        self, tmp_path: Path, invdiff: Any, monkeypatch: pytest.MonkeyPatch, arguments: Sequence[str], code: int, message: str
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("empty").mkdir()
+        write(Path("good"))
+        write(Path("one"), 1)
+        write(Path("small"), 2, side=9)
+        write(Path("broken"), 1)
+        Path("broken/a.png").write_bytes(Path("broken/00.png").read_bytes()[:200])
+        Path("broken/00.png").write_bytes(b"")
+        for name, channels in (("grey1", 1), ("grey2", 1), ("rgb", 3)):
+            Path("mixed").mkdir(exist_ok=True)
+            Image.fromarray(pictures(1, channels=channels)[0].squeeze()).save(f"mixed/{name}.png")
+        for name in ("there", "three"):
+            save_prior(UNet(**NET), Path(f"{name}.safetensors"), sigma_data=0.5, facts={})
+        before = Path("there.safetensors").read_bytes()
+        result = invdiff("train", *SMALL, "--steps", "1", *arguments, code=code)
+        assert message in " ".join(result.stderr.split())
+        assert "Traceback" not in result.stderr
+        assert not Path("a.safetensors").exists()
+        assert Path("there.safetensors").read_bytes() == before
+
+    def test_a_full_disk_keeps_the_last_good_checkpoint(self, tmp_path: Path, invdiff: Any) -> None:
+        out = tmp_path / "mine.safetensors"
+        arguments = ["train", str(write(tmp_path / "photographs")), "--out", str(out), *SMALL, "--report-every", "100"]
+        invdiff(*arguments, "--steps", "2")
+        before = out.read_bytes(), (tmp_path / "mine.ckpt").read_bytes()
+        limit = len(before[1]) // 2
+        assert len(before[0]) < limit, "the weights fit, the checkpoint does not"
+        done = run_limited([*arguments, "--steps", "4"], limit)
+        assert done.returncode == 1
+        assert "could not be written" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert (out.read_bytes(), (tmp_path / "mine.ckpt").read_bytes()) == before
+        left = {"photographs", "mine.safetensors", "mine.ckpt", "mine.md", "mine-samples"}
+        assert {path.name for path in tmp_path.iterdir()} == left
+        invdiff(*arguments, "--steps", "4")
+
+
+def run_limited(arguments: Sequence[str], limit: int) -> subprocess.CompletedProcess[str]:
+    """Run the command with files of at most ``limit`` bytes, which fails as a full disk does."""
+    script = (
+        "import resource, sys; from invdiff.cli import main; limit = int(sys.argv.pop(1)); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)); sys.exit(main())"
+    )
+    return subprocess.run([sys.executable, "-c", script, str(limit), *arguments], capture_output=True, text=True)
+
+
+class TestLoadImages:
+    def test_reads_folders_and_tars_and_names_what_it_skips(self, tmp_path: Path) -> None:
+        first, second, third, small = pictures(4)
         (tmp_path / "below").mkdir()
         (tmp_path / "folder.png").mkdir()
-        write(tmp_path / "a.png", first)
-        write(tmp_path / "below" / "b.PNG", second)
-        write(tmp_path / "tiny.png", tiny_one[:, :9])
+        Image.fromarray(first).save(tmp_path / "a.png")
+        Image.fromarray(second).save(tmp_path / "below" / "b.PNG")
+        Image.fromarray(small[:9]).save(tmp_path / "tiny.png")
+        Image.fromarray(first).save(tmp_path / ".hidden.png")
         (tmp_path / "noise.jpg").write_bytes(b"not a picture")
         (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:600])
         (tmp_path / "notes.txt").write_text("not a picture either")
         buffer = io.BytesIO()
-        Image.fromarray(third.permute(1, 2, 0).numpy()).save(buffer, "png")
+        Image.fromarray(third).save(buffer, "png")
         with tarfile.open(tmp_path / "more.tar", "w") as archive:
-            for name, content in (("c.png", buffer.getvalue()), ("bad.png", b"bad"), ("readme.md", b"text")):
+            for name, content in (("../c.png", buffer.getvalue()), ("bad.png", b"bad"), ("readme.md", b"text")):
                 member = tarfile.TarInfo(name)
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
         (tmp_path / "broken.tar").write_bytes(b"no archive" * 100)
 
-        found = load_photographs([tmp_path], smallest=16)
-        assert [p.shape for p in found] == [first.shape, second.shape, third.shape]
-        for photograph, picture in zip(found, (first, second, third), strict=True):
-            assert torch.equal(photograph, picture)
-        messages = capsys.readouterr().err
+        found, skipped = load_images([tmp_path], smallest=16)
+        assert len(found) == 3
+        for index, picture in enumerate((first, second, third)):
+            assert torch.equal(unpacked(found, index), torch.from_numpy(picture))
+        assert len(skipped) == 5
         for name in ("tiny.png", "noise.jpg", "cut.png", "more.tar:bad.png", "broken.tar"):
-            assert name in messages
-        assert "(9, 27) is smaller than the crop, 16" in messages
-        assert [p.shape for p in load_photographs([tmp_path / "more.tar"], smallest=16)] == [third.shape]
+            assert any(f"{name}: " in line for line in skipped), name
+        assert any("27 x 9 pixels, smaller than the crop of 16" in line for line in skipped)
+        assert len(load_images([tmp_path / "more.tar"], smallest=16)[0]) == 1
 
-    def test_every_mode_becomes_rgb(self, tmp_path: Path) -> None:
+    def test_channels(self, tmp_path: Path) -> None:
         levels = np.arange(400, dtype=np.uint8).reshape(20, 20)
         Image.fromarray(levels).save(tmp_path / "grey.png")
-        Image.fromarray(np.stack([levels] * 4, -1)).save(tmp_path / "rgba.png")
-        found = load_photographs([tmp_path], smallest=16)
-        assert [p.shape for p in found] == [(3, 20, 20)] * 2
-        assert torch.equal(found[0][0], torch.from_numpy(levels))
+        colours = pictures(1, side=20)[0]
+        Image.fromarray(np.dstack([colours, levels])).save(tmp_path / "rgba.png")
+        with pytest.raises(ValueError, match="--channels 3"):
+            load_images([tmp_path], smallest=16)
+        as_rgb, _ = load_images([tmp_path], smallest=16, channels=3)
+        assert torch.equal(unpacked(as_rgb, 0), torch.from_numpy(levels)[..., None].expand(-1, -1, 3))
+        assert torch.equal(unpacked(as_rgb, 1), torch.from_numpy(colours))
+        as_grey, _ = load_images([tmp_path], smallest=16, channels=1)
+        assert torch.equal(unpacked(as_grey, 0)[..., 0], torch.from_numpy(levels))
+        pillow = np.asarray(Image.fromarray(colours).convert("L")).astype(int)
+        assert (unpacked(as_grey, 1)[..., 0].numpy() - pillow).__abs__().max() <= 1
 
-    def test_refuses(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match="No image of at least 16 x 16 pixels"):
-            load_photographs([tmp_path], smallest=16)
-        for source in (tmp_path / "missing", tmp_path / "missing.tar"):
-            with pytest.raises(ValueError, match=r"expected a folder of images or a \.tar"):
-                load_photographs([source], smallest=16)
+    def test_deep_images_stay_deep(self, tmp_path: Path) -> None:
+        deep = np.random.default_rng(0).integers(0, 2**16, (5, 20, 22), dtype=np.uint16)
+        tifffile.imwrite(tmp_path / "five.tif", deep, planarconfig="separate", photometric="minisblack")
+        np.save(tmp_path / "floats.npy", (deep / 65535).astype(np.float32))
+        found, skipped = load_images([tmp_path], smallest=16)
+        assert not skipped
+        assert found.channels == 5
+        for index in (0, 1):
+            assert_close(
+                unpacked(found, index), torch.from_numpy(deep / 32767.5 - 1).permute(1, 2, 0).float(), rtol=0, atol=1e-6
+            )
+
+    def test_side_scales_down_and_never_up(self, tmp_path: Path) -> None:
+        write(tmp_path, 1, side=64)
+        Image.fromarray(pictures(1, side=20)[0]).save(tmp_path / "small.png")
+        found, _ = load_images([tmp_path], smallest=16, side=32)
+        assert found.heights.tolist() == [32, 20]
+        expected = Image.fromarray(pictures(1, side=64)[0]).resize((32, 32), Image.Resampling.BICUBIC)
+        assert (unpacked(found, 0).int() - torch.from_numpy(np.array(expected)).int()).abs().max() <= 2
 
 
-def test_random_crops() -> None:
-    photographs = pictures(3)
-    crops = random_crops(photographs, 64, 16, torch.Generator().manual_seed(0))
-    assert crops.shape == (64, 3, 16, 16)
-    assert float(crops.min()) >= -1
-    assert float(crops.max()) <= 1
-    assert torch.equal(crops, random_crops(photographs, 64, 16, torch.Generator().manual_seed(0)))
-    whole = random_crops([photographs[0]], 8, 24, torch.Generator().manual_seed(0))
-    image = photographs[0].float() / 127.5 - 1
-    assert all(torch.equal(crop, image) or torch.equal(crop, image.flip(-1)) for crop in whole)
-    assert len(whole.unique(dim=0)) == 2
+def unpacked(images: Images, index: int) -> Tensor:
+    height, width = int(images.heights[index]), int(images.widths[index])
+    start = int(images.offsets[index])
+    return images.pixels[start : start + height * width * images.channels].reshape(height, width, images.channels)
 
 
-def test_validate_is_the_psnr_of_the_denoiser() -> None:
-    net = Small()
-    psnr = validate(net, pictures(3), 16, sigma_data=0.5)
+class TestImages:
+    def test_crops_are_parts_of_the_images(self) -> None:
+        found = Images.of(pictures(3))
+        crops = found.crops(64, 16, torch.Generator().manual_seed(0))
+        assert crops.shape == (64, 3, 16, 16)
+        assert torch.equal(crops, found.crops(64, 16, torch.Generator().manual_seed(0)))
+        parts = [found.crops(64, 16, torch.Generator().manual_seed(0), part=part) for part in (slice(0, 40), slice(40, 64))]
+        assert torch.equal(crops, torch.cat(parts))
+        windows = [torch.from_numpy(p).float().permute(2, 0, 1).unfold(1, 16, 1).unfold(2, 16, 1) for p in pictures(3)]
+        every = torch.cat([w.flatten(1, 2).transpose(0, 1) for w in windows]) / 127.5 - 1
+        unflipped = torch.cat([crops, crops.flip(-1)])
+        assert all((every == crop).flatten(1).all(1).any() for crop in found.crops(32, 16, torch.Generator(), flips="none"))
+        assert sum(bool((every == crop).flatten(1).all(1).any()) for crop in unflipped) == 64
+
+    @pytest.mark.parametrize(("flips", "symmetries"), [("none", 1), ("horizontal", 2), ("all", 8)])
+    def test_flips(self, flips: str, symmetries: int) -> None:
+        (picture,) = pictures(1)
+        found = Images.of([picture])
+        whole = found.crops(200, 24, torch.Generator().manual_seed(0), flips=flips)
+        image = torch.from_numpy(picture).float().permute(2, 0, 1) / 127.5 - 1
+        turned = [torch.rot90(side, k, (-2, -1)) for side in (image, image.flip(-1)) for k in range(4)]
+        expected = {"none": turned[:1], "horizontal": [turned[0], turned[4]], "all": turned}[flips]
+        assert all(any(torch.equal(crop, other) for other in expected) for crop in whole)
+        assert len(whole.unique(dim=0)) == symmetries
+
+    def test_every_place_is_reached(self) -> None:
+        found = Images.of([pictures(1, side=18)[0]])
+        crops = found.crops(300, 16, torch.Generator().manual_seed(0), flips="none")
+        assert len(crops.unique(dim=0)) == 9
+
+    @pytest.mark.parametrize("count", [1, 2, 4])
+    def test_split(self, count: int) -> None:
+        found = Images.of(pictures(5))
+        rest, held_out = found.split(count)
+        assert len(rest) == 5 - count
+        together = sorted([*rest.widths.tolist(), *held_out.widths.tolist()])
+        assert together == found.widths.tolist()
+        for part in (rest, held_out):
+            for index, width in enumerate(part.widths.tolist()):
+                assert torch.equal(unpacked(part, index), torch.from_numpy(pictures(5)[width - 24]))
+
+    def test_centres_and_moments(self) -> None:
+        found = Images.of(pictures(3))
+        pixels = [torch.from_numpy(p).double() / 127.5 - 1 for p in pictures(3)]
+        for index, centre in enumerate(found.centres(16)):
+            left = (24 + index - 16) // 2
+            assert_close(centre.double(), pixels[index].permute(2, 0, 1)[:, 4:20, left : left + 16], rtol=0, atol=1e-6)
+        values = torch.cat([p.flatten() for p in pixels])
+        assert found.moments() == pytest.approx((float(values.mean()), float(values.std(correction=0))))
+        deep = Images.of([(p.numpy()).astype(np.float32) for p in pixels])
+        assert deep.moments() == pytest.approx(found.moments(), abs=1e-6)
+        assert deep.digest() != found.digest()
+
+
+def test_psnr_is_that_of_the_denoiser() -> None:
+    net = UNet(**NET)
+    clean = Images.of(pictures(3)).centres(16)
+    psnr = denoising_psnr(net, clean, sigma_data=0.5)
     assert list(psnr) == list(VALIDATION_SIGMAS)
-    assert psnr == validate(net, pictures(3), 16, sigma_data=0.5)
+    assert psnr == denoising_psnr(net, clean, sigma_data=0.5)
     # An untrained network adds nothing to c_skip x: for white pictures of variance v the error is known.
-    pixels = torch.stack([p[:, 4:20, (p.shape[2] - 16) // 2 :][:, :, :16] for p in pictures(3)]).double() / 127.5 - 1
-    power = float((pixels**2).mean())
+    power = float((clean.double() ** 2).mean())
     for level in VALIDATION_SIGMAS[:3]:
         variance = (level / 127.5) ** 2
         skip = 0.25 / (0.25 + variance)
@@ -218,9 +482,70 @@ def test_validate_is_the_psnr_of_the_denoiser() -> None:
 
 
 def test_learning_rate() -> None:
-    steps = 3000
-    rates = torch.tensor([learning_rate(step, steps, 2e-3) for step in range(steps)])
-    assert_close(rates[:500], 2e-3 * torch.arange(1, 501) / 500)
-    assert_close(rates[500:2000], torch.full((1500,), 2e-3))
-    assert_close(rates[2000:], 2e-3 * torch.arange(1000, 0, -1) / 1000)
-    assert all(0 < learning_rate(step, 3, 1.0) <= 3 / 500 for step in range(3))
+    rates = torch.tensor([learning_rate(step, 3000, 2e-3) for step in range(3000)])
+    assert_close(rates[:200], 2e-3 * torch.arange(1, 201) / 200)
+    assert_close(rates[200:1500], torch.full((1300,), 2e-3))
+    assert_close(rates[1500:], 2e-3 * torch.arange(1500, 0, -1) / 1500)
+    for steps in (1, 3, 50):
+        assert all(0 < learning_rate(step, steps, 1.0) <= 1 for step in range(steps))
+
+
+class TestGrow:
+    @pytest.mark.parametrize(
+        ("widths", "blocks"),
+        [((8, 16), (1, 3)), ((8, 16), (2, 4)), ((8, 16, 24), (1, 2, 1)), ((8, 16, 24, 8), (3, 3, 1, 2))],
+        ids=str,
+    )
+    def test_computes_the_same_and_learns_more(self, widths: Sequence[int], blocks: Sequence[int]) -> None:
+        torch.manual_seed(0)
+        small = UNet(channels=2, widths=(8, 16), blocks=(1, 3))
+        for p in small.parameters():
+            nn.init.normal_(p, std=0.1)
+        large = grow(small, widths=widths, blocks=blocks)
+        x, c_noise = randn(2, 2, 16, 16, dtype=torch.float32), torch.tensor([-1.0, 0.5])
+        assert large.config["widths"] == list(widths)
+        assert torch.equal(small(x, c_noise), large(x, c_noise))
+        large(x, c_noise).square().sum().backward()
+        reached = [name for name, p in large.named_parameters() if p.grad is not None and bool(p.grad.any())]
+        assert (len(reached) > len(list(small.parameters()))) == (large.config != small.config)
+
+    @pytest.mark.parametrize(
+        ("widths", "blocks"),
+        [((8,), (1,)), ((8, 24), (1, 3)), ((8, 16), (1, 2)), ((8, 16, 24), (1, 1, 1)), ((8, 16, 24), (1, 3))],
+        ids=str,
+    )
+    def test_refuses_less_room(self, widths: Sequence[int], blocks: Sequence[int]) -> None:
+        with pytest.raises(ValueError, match="have no room for a network of widths"):
+            grow(UNet(channels=2, widths=(8, 16), blocks=(1, 3)), widths=widths, blocks=blocks)
+
+
+def test_noise_levels() -> None:
+    settings = Settings(steps=1, batch=20000)
+    levels = loop.noise_levels(settings, torch.Generator().manual_seed(0)).log()
+    low, high = np.log(0.002), np.log(80)
+    assert float(levels.min()) >= low - 1e-5
+    assert float(levels.max()) <= high + 1e-5
+    # Above 3 standard deviations of the normal part lie 15 % of an even spread over the logarithms, and next to nothing else.
+    expected = 0.15 * (high - 3.0) / (high - low) + 0.85 * 0.00135
+    assert float((levels > 3.0).double().mean()) == pytest.approx(expected, abs=4 * (expected / 20000) ** 0.5)
+    only_normal = loop.noise_levels(Settings(steps=1, batch=20000, uniform=0.0), torch.Generator().manual_seed(0)).log()
+    assert float(only_normal.mean()) == pytest.approx(-1.2, abs=4 * 1.4 / 20000**0.5)
+    assert float(only_normal.std()) == pytest.approx(1.4, rel=0.03)
+
+
+def test_muon_makes_the_updates_of_kernels_orthogonal() -> None:
+    torch.manual_seed(0)
+    net = UNet(**NET).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser = MuonAdamW(net, rate=0.1)
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    for p in net.parameters():
+        p.grad = torch.randn_like(p)
+    optimiser.step(0.1)
+    change = {name: p.detach() - before[name] for name, p in net.named_parameters()}
+    assert all(float(step.abs().max()) > 0 for step in change.values())
+    kernel = change["down.0.blocks.0.conv1.weight"].flatten(1)
+    values = torch.linalg.svdvals(kernel)
+    assert float(values.max() / values.min()) < 2  # of a random matrix 8 x 72: about 2, of the gradient's momentum
+    assert float(values.mean()) == pytest.approx(0.1 * 0.2 * max(kernel.shape) ** 0.5, rel=0.3)
+    # AdamW moves every number by about the rate, whatever its gradient.
+    assert change["last.weight"].abs().median() == pytest.approx(0.1, rel=0.05)

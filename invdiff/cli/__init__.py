@@ -17,6 +17,7 @@ __all__ = ["COMMANDS", "main"]
 # name: (module, help in one line). The module holds a click command of that name.
 COMMANDS = {
     "solve": ("invdiff.cli.solve", "Sample the posterior of a measured image."),
+    "train": ("invdiff.cli.train", "Train a prior on your own images."),
     "evaluate": ("invdiff.cli.evaluate", "Compare restored images with their references."),
     "problems": ("invdiff.cli.problems", "List the measurement models."),
     "methods": ("invdiff.cli.methods", "List the sampling methods."),
@@ -64,6 +65,7 @@ def main() -> None:
     Examples:
       invdiff solve --problem sr --factor 4 --noise 0.01      degrade and restore a bundled photograph
       invdiff solve photo.png --problem inpaint --mask m.png  fill what is white in the mask
+      invdiff train photos/ --out mine.safetensors            a prior of your own images
       invdiff evaluate --reference clean/ --restored out/     PSNR, SSIM and LPIPS of two folders
       invdiff COMMAND --help                                  options and examples of a command
 

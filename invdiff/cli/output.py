@@ -24,7 +24,8 @@ from invdiff.report import comparison_panel, std_map
 __all__ = ["output_folder", "write_results"]
 
 RECORD = "run.json"
-RESULTS = ("sample-*.png", "mean.png", "std.png", "comparison.png", "measurement.png", "posterior.npz", RECORD)
+IMAGES = [f"{name}.{ending}" for name in ("sample-*", "mean", "measurement") for ending in ("png", "tif")]
+RESULTS = (*IMAGES, "std.png", "comparison.png", "posterior.npz", RECORD)
 TILES = 3  # samples shown in the comparison
 
 
@@ -125,6 +126,9 @@ def write_results(
 ) -> None:
     """Write every sample, ``mean.png``, ``std.png``, ``comparison.png``, ``run.json``, and on request ``posterior.npz``.
 
+    Pictures of other than 1 or 3 channels, which no PNG file holds, are written as ``.tif``. Of such the comparison shows the
+    first channel of two, and the first three of more.
+
     Args:
         folder: Where to.
         task: What was solved.
@@ -136,13 +140,14 @@ def write_results(
     picture = task.picture
     images = {f"sample-{k:0{len(str(len(samples)))}d}": sample for k, sample in enumerate(samples, 1)}
     mean, std = samples.mean(0), samples.std(0) if len(samples) > 1 else None
+    suffix = ".png" if len(mean) in (1, 3) else ".tif"
     for name, image in {**images, "mean": mean}.items():
-        write_image(folder / f"{name}.png", image.numpy(), bits=picture.bits, alpha=task.alpha, icc=picture.icc)
+        write_image(folder / f"{name}{suffix}", image.numpy(), bits=picture.bits, alpha=task.alpha, icc=picture.icc)
     tiles = {"measured": task.problem.preview(task.measurement)[0], "mean": mean}
     tiles |= {f"sample {k}": sample for k, sample in enumerate(samples[:TILES], 1)}
     if task.clean is not None:
         tiles = {"truth": task.clean[0], **tiles}
-        write_image(folder / "measurement.png", task.measurement[0].numpy(), bits=picture.bits, icc=picture.icc)
+        write_image(folder / f"measurement{suffix}", task.measurement[0].numpy(), bits=picture.bits, icc=picture.icc)
     spread = None if std is None else std.numpy()
     if spread is not None:
         std_map(folder / "std.png", spread)

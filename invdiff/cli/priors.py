@@ -20,7 +20,7 @@ WIDTH = 100  # characters of the last column
 def priors(file: str | None, as_json: bool) -> None:
     """List the bundled diffusion priors, or describe FILE: what `invdiff solve --prior` takes.
 
-    FILE is a .safetensors file written by `python -m invdiff.training`. Reading one runs no code; other formats are refused.
+    FILE is a .safetensors file written by `invdiff train`. Reading one runs no code; other formats are refused.
 
     \b
     Examples:
@@ -45,7 +45,9 @@ def priors(file: str | None, as_json: bool) -> None:
 def _describe(source: str) -> dict[str, Any]:
     from invdiff.priors.files import BUNDLED, load_prior, read_facts
 
-    facts, prior = read_facts(source), load_prior(source, precision="float32")
+    # The course of the training is for the card.
+    facts = {name: value for name, value in read_facts(source).items() if name not in ("history", "settings")}
+    prior = load_prior(source, precision="float32")
     path = BUNDLED.get(source, Path(source))
     card = path.with_suffix(".md")
     text = card.read_text(encoding="utf-8") if card.is_file() else ""

@@ -6,12 +6,9 @@ import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-
-if TYPE_CHECKING:
-    import torch
 
 # Written out because the help must not import torch; a test holds them to the registries.
 PROBLEM_NAMES = ("inpaint", "deblur", "sr")
@@ -106,13 +103,14 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
     """
     _check_needs(source, settings)
     # Imported here: `invdiff solve --help` answers without torch.
+    from invdiff.cli.device import pick_device
     from invdiff.cli.output import output_folder, write_results
     from invdiff.cli.record import make_record, summary, to_json
     from invdiff.cli.task import make_task
     from invdiff.posterior import PosteriorSampler
     from invdiff.priors import load_prior
 
-    device = _device(settings["device"])
+    device = pick_device(settings["device"])
     score = load_prior(settings["prior"], precision=settings["precision"], device=device)
     (channels, *_) = score.event_shape or (3,)
     task = make_task(source=source, channels=channels or 3, **{name: settings[name] for name in TASK})
@@ -141,20 +139,6 @@ def _check_needs(source: Path | None, settings: Mapping[str, Any]) -> None:
         # Whether INPUT has transparent pixels, which serve as a mask, is seen only when it is read.
         if settings[name] is None and problem == owner and not (problem == "inpaint" and source is not None):
             raise click.UsageError(f"--problem {problem} needs {NEEDS[problem]}.")
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--device {name} cannot be used here ({reason}): expected auto, cpu, cuda, cuda:1, ...") from error
-    return device
 
 
 def _sampler_arguments(recommended: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

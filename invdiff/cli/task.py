@@ -97,7 +97,10 @@ def make_task(
         picture = read_image(source)
     pixels, alpha = torch.from_numpy(picture.pixels).float()[None], picture.alpha
     if pixels.shape[1] not in (1, channels):
-        raise ValueError(f"{source}: has {pixels.shape[1]} channels, and this prior knows images of {channels}, or grey ones.")
+        raise ValueError(
+            f"{source or 'the bundled photograph'}: has {pixels.shape[1]} channels, and this prior knows images of {channels}, "
+            "or grey ones."
+        )
 
     task: Problem
     if problem == "inpaint":
@@ -125,6 +128,9 @@ def make_task(
     op = task.operator((channels, height, width), sigma_y=sigma_y * math.sqrt(channels / own))
     measurement = pixels if clean is None else observed.measure(clean, seed=seed)
     measurement = observed.keep_measured(measurement)
+    if alpha is not None and own not in (1, 3):
+        alpha = None
+        notes.append(f"the alpha of INPUT is left out of the results: files of {own} channels are written without")
     if alpha is not None and alpha.shape != (height, width):
         alpha = alpha[:height, :width] if simulate else alpha.repeat(height // len(alpha), 0).repeat(width // alpha.shape[1], 1)
     if noise == 0 and problem != "inpaint":

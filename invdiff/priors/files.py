@@ -20,7 +20,7 @@ from invdiff.priors.network import NetworkPrior, from_network
 from invdiff.priors.unet import UNet
 from invdiff.schedules import EDM
 
-__all__ = ["BUNDLED", "load_prior", "read_facts", "save_prior"]
+__all__ = ["BUNDLED", "has_bfloat16_units", "load_network", "load_prior", "read_facts", "save_prior"]
 
 BUNDLED = {"natural": Path(__file__).with_name("natural.safetensors")}
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -31,13 +31,17 @@ def save_prior(net: UNet, path: Path, *, sigma_data: float, facts: Mapping[str, 
     description = {"architecture": "UNet", "config": net.config, "sigma_data": sigma_data, "facts": dict(facts)}
     weights = {name: tensor.detach().cpu().half().contiguous() for name, tensor in net.state_dict().items()}
     part = path.with_name(path.name + ".part")
-    save_file(weights, part, metadata={"invdiff": json.dumps(description)})
-    part.chmod(0o644)  # safetensors keeps its files from other users; a prior is for sharing
-    part.replace(path)
+    try:
+        save_file(weights, part, metadata={"invdiff": json.dumps(description)})
+        part.chmod(0o644)  # safetensors keeps its files from other users; a prior is for sharing
+        part.replace(path)
+    except (SafetensorError, OSError) as error:
+        part.unlink(missing_ok=True)
+        raise OSError(f"{path}: the weights could not be written ({error}).") from error
 
 
 def load_prior(source: str | Path, *, precision: str = "auto", device: torch.device | str = "cpu") -> NetworkPrior:
-    """Return the prior of a name (``"natural"``) or of a ``.safetensors`` file written by ``python -m invdiff.training``.
+    """Return the prior of a name (``"natural"``) or of a ``.safetensors`` file written by ``invdiff train``.
 
     Args:
         source: A bundled name or a path. A name wins over a file of the same name; write ``./natural`` for the file.
@@ -50,16 +54,10 @@ def load_prior(source: str | Path, *, precision: str = "auto", device: torch.dev
     """
     if precision not in PRECISIONS:
         raise ValueError(f"load_prior: unknown precision {precision!r}, expected one of {', '.join(PRECISIONS)}.")
+    net, description = load_network(source)
     path = BUNDLED.get(str(source), Path(source))
-    description = _describe(path, str(source))
-    try:
-        net = UNet(**description["config"])
-        net.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
-    except (RuntimeError, TypeError, ValueError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{path}: the weights do not fit the architecture the file names: {reason}") from error
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    fast = precision == "bfloat16" or (precision == "auto" and _has_bfloat16_units(torch.device(device)))
+    fast = precision == "bfloat16" or (precision == "auto" and has_bfloat16_units(torch.device(device)))
     return from_network(
         net.to(memory_format=torch.channels_last).eval(),  # type: ignore[call-overload,unused-ignore]
         EDM(),
@@ -69,6 +67,19 @@ def load_prior(source: str | Path, *, precision: str = "auto", device: torch.dev
         autocast=torch.bfloat16 if fast else None,
         facts={"name": str(source), "file": path.name, "sha256": digest, **description["facts"]},
     )
+
+
+def load_network(source: str | Path) -> tuple[UNet, dict[str, Any]]:
+    """Return the network of a prior in float32, and what its file says: ``config``, ``sigma_data`` and ``facts``."""
+    path = BUNDLED.get(str(source), Path(source))
+    description = _describe(path, str(source))
+    try:
+        net = UNet(**description["config"])
+        net.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
+    except (RuntimeError, TypeError, ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{path}: the weights do not fit the architecture the file names: {reason}") from error
+    return net, description
 
 
 def read_facts(source: str | Path) -> dict[str, Any]:
@@ -100,13 +111,14 @@ def _describe(path: Path, source: str) -> dict[str, Any]:
         or not all(isinstance(description.get(name), kind) for name, kind in kinds.items())
     ):
         raise ValueError(
-            f"{source}: a safetensors file, but not one written by invdiff.training: its metadata names no architecture "
+            f"{source}: a safetensors file, but not one written by `invdiff train`: its metadata names no architecture "
             "known here. Wrap the network in Python with invdiff.priors.from_network."
         )
     return description
 
 
-def _has_bfloat16_units(device: torch.device) -> bool:
+def has_bfloat16_units(device: torch.device) -> bool:
+    """Return whether ``device`` computes convolutions faster in bfloat16 than in float32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu":

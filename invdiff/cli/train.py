@@ -1,0 +1,180 @@
+"""``invdiff train``: a folder of images in, a prior out."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from invdiff.training import Report
+
+__all__ = ["train"]
+
+EPILOG = """\b
+Examples:
+  invdiff train photos/ --out mine.safetensors --steps 1000        minutes on a CPU, to see whether it works
+  invdiff train photos/ --out mine.safetensors --init natural      start from the bundled prior
+  invdiff train scans.tar --out ct.safetensors --channels 1 --flips all --licence CC0-1.0
+  torchrun --nproc-per-node 4 --no-python invdiff train photos/ --out mine.safetensors --batch 256
+  invdiff solve x.png --problem sr --factor 2 --prior mine.safetensors
+
+Killed at any moment, the same command goes on from the last checkpoint and ends with the same weights.
+"""
+FLIPS = ("none", "horizontal", "all")  # written out because the help must not import torch
+NETWORK = {"widths": (32, 64, 128, 192, 256), "blocks": (1, 1, 1, 2, 2)}
+SHOWN = 20  # skipped files that are named
+
+
+def _numbers(context: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    try:
+        numbers = tuple(int(number) for number in value.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) < 1:
+        raise click.BadParameter(f"{value!r} is no list of positive whole numbers such as 32,64,128.")
+    return numbers
+
+
+def _positive(context: click.Context, param: click.Parameter, value: float) -> float:
+    if not (math.isfinite(value) and value > 0):
+        raise click.BadParameter(f"{value} is not a positive number.")
+    return value
+
+
+@click.command(epilog=EPILOG, context_settings={"max_content_width": 110, "show_default": True})
+@click.argument("sources", metavar="FOLDER_OR_TAR...", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The .safetensors file to write.")
+@click.option("--steps", type=click.IntRange(min=1), default=20000, help="Optimiser steps in all.")
+@click.option("--batch", type=click.IntRange(min=1), default=16, help="Crops per step, over all devices together.")
+@click.option("--crop", type=click.IntRange(min=8), default=64, help="Side of the random crops in pixels.")
+@click.option("--rate", type=float, default=3e-3, callback=_positive, help="Largest learning rate.")
+@click.option("--widths", callback=_numbers, help="Features of the network per resolution. Default: 32,64,128,192,256.")
+@click.option("--blocks", callback=_numbers, help="Its residual blocks per resolution. Default: 1,1,1,2,2.")
+@click.option("--init", help="Prior to start from, `natural` or a file. It may grow: more blocks, more resolutions.")
+@click.option("--channels", type=click.Choice(("1", "3")), help="Make all images grey or RGB. Default: as they are.")
+@click.option("--side", type=click.IntRange(min=8), help="Scale larger images down to this shorter side. Default: as they are.")
+@click.option(
+    "--flips", type=click.Choice(FLIPS), default="horizontal", help="Mirror crops; all: the 8 symmetries of a square."
+)
+@click.option("--validation", type=click.IntRange(min=1), help="Images held out. Default: a tenth, at most 16.")
+@click.option("--licence", multiple=True, help="Licence or credit of the images, for the model card. Repeatable.")
+@click.option("--report-every", type=click.IntRange(min=1), help="Steps between reports. Default: a twentieth of --steps.")
+@click.option(
+    "--precision",
+    type=click.Choice(("auto", "float32", "bfloat16")),
+    default="auto",
+    help="Of the network; auto takes bfloat16 where the processor has units for it.",
+)
+@click.option("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")
+@click.option("--compile/--no-compile", "compiled", default=None, help="torch.compile. Default: on a GPU.", show_default=False)
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of weights, crops and noise.")
+@click.option("--overwrite", is_flag=True, help="Replace a prior that another run has written.")
+def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any) -> None:
+    """Train a diffusion prior on all images of folders and tars.
+
+    Takes what `invdiff solve` reads, with any number of channels, of any sizes not below --crop; files that cannot be read are
+    named and left out. Beside the weights: the checkpoint to continue from (.ckpt), a model card (.md) and, in a folder,
+    samples of the prior as it learns.
+    """
+    _check_out(out, overwrite)
+    # Imported here: `invdiff train --help` answers without torch.
+    from invdiff.cli.device import pick_device
+    from invdiff.priors.files import has_bfloat16_units, load_network
+    from invdiff.training import Settings, load_images
+    from invdiff.training import train as run
+    from invdiff.training.card import write_card
+    from invdiff.training.distributed import local_device
+    from invdiff.training.grow import grow
+
+    device = pick_device(local_device(options["device"]))
+    first, bar = int(os.environ.get("RANK", "0")) == 0, sys.stderr.isatty()
+    net = None
+    shape = {name: options[name] or default for name, default in NETWORK.items()}
+    if options["init"] is not None:
+        net, _ = load_network(options["init"])
+        shape = {name: options[name] or tuple(net.config[name]) for name in NETWORK}
+        net = grow(net, **shape)
+    channels = None if options["channels"] is None else int(options["channels"])
+    images, skipped = load_images(
+        sources, smallest=options["crop"], channels=channels, side=options["side"], progress=bar and first
+    )
+    precision = options["precision"]
+    settings = Settings(
+        **{name: options[name] for name in ("steps", "batch", "crop", "rate", "flips", "validation", "seed", "init")},
+        **shape,
+        bf16=precision == "bfloat16" or (precision == "auto" and has_bfloat16_units(device)),
+    )
+    if first:
+        _say_skipped(skipped)
+        click.echo(f"{len(images):,} images with {images.channels} channels; training on {device}")
+    try:
+        facts = run(
+            images,
+            out,
+            settings,
+            init=net,
+            device=str(device),
+            compile_network=device.type == "cuda" if options["compiled"] is None else options["compiled"],
+            report_every=options["report_every"] or max(1, options["steps"] // 20),
+            on_report=_Table(),
+            progress=bar,
+        )
+    except KeyboardInterrupt:
+        if first:
+            click.echo(f"Saved in {out.with_suffix('.ckpt')}; the same command goes on from there.", err=True)
+        raise
+    if first:
+        write_card(
+            out.with_suffix(".md"),
+            facts,
+            images,
+            sources=[str(source) for source in sources],
+            skipped=len(skipped),
+            licences=options["licence"],
+            command=shlex.join(["invdiff", *sys.argv[1:]]),
+        )
+        seen, hours = facts["images_seen"], facts["hours"]
+        click.echo(f"{out}: {facts['steps']:,} steps, {seen:,} crops, {hours:.2f} h. Card: {out.with_suffix('.md')}")
+
+
+class _Table:
+    """Prints one aligned line a report, under one heading."""
+
+    def __init__(self) -> None:
+        self.headed = False
+
+    def __call__(self, report: Report) -> None:
+        from tqdm import tqdm
+
+        if not self.headed:
+            levels = "".join(f"{f'sigma {level}':>11}" for level in report.psnr)
+            tqdm.write(f"{'step':>9} {'loss':>8} {'crops/s':>8}{levels}   (denoising PSNR in dB)")
+            self.headed = True
+        values = "".join(f"{value:11.2f}" for value in report.psnr.values())
+        tqdm.write(f"{report.step:>9,} {report.loss:8.4f} {report.crops_per_second:8.0f}{values}")
+
+
+def _check_out(out: Path, overwrite: bool) -> None:
+    if out.suffix != ".safetensors":
+        raise click.BadParameter(f"{out}: the name must end in .safetensors.", param_hint="--out")
+    if out.exists() and not out.with_suffix(".ckpt").exists() and not overwrite:
+        raise click.UsageError(
+            f"{out} exists and no checkpoint of its training lies beside it. Choose another --out or give --overwrite."
+        )
+
+
+def _say_skipped(skipped: Sequence[str]) -> None:
+    for line in skipped[:SHOWN]:
+        click.echo(f"skipped {line}", err=True)
+    if skipped:
+        more = f", the first {SHOWN} are named above" if len(skipped) > SHOWN else ""
+        click.echo(f"skipped {len(skipped)} files{more}", err=True)

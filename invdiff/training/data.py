@@ -1,0 +1,238 @@
+"""Training images: decoded once, and cut into random crops."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from invdiff.images import IMAGE_SUFFIXES, read_image
+
+__all__ = ["FLIPS", "Images", "load_images"]
+
+Pixels = NDArray[np.uint8] | NDArray[np.float32]  # (H, W, C): 8-bit values, or any other on [-1, 1]
+
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+FLIPS = ("none", "horizontal", "all")
+LUMA = np.array([0.299, 0.587, 0.114])  # Rec. 601, as Pillow makes grey of colours
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images of any sizes in one flat tensor, from which a batch of crops is a single gather.
+
+    Attributes:
+        pixels: All values one after the other, every image as ``(H, W, C)``: uint8, or float32 in [-1, 1].
+        offsets: Where each image begins, int64 ``(N,)``, as are the next two.
+        heights: Rows of each image.
+        widths: Columns of each image.
+        channels: Channels of all of them.
+    """
+
+    pixels: Tensor
+    offsets: Tensor
+    heights: Tensor
+    widths: Tensor
+    channels: int
+
+    @classmethod
+    def of(cls, images: Sequence[Pixels]) -> Images:
+        """Pack arrays ``(H, W, C)``, all uint8 or all float32 in [-1, 1]."""
+        heights, widths, channels = torch.tensor([image.shape for image in images]).unbind(1)
+        sizes = heights * widths * channels
+        pixels = torch.cat([torch.from_numpy(image).reshape(-1) for image in images])
+        return cls(pixels, sizes.cumsum(0) - sizes, heights, widths, int(channels[0]))
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def split(self, held_out: int) -> tuple[Images, Images]:
+        """Return the images to train on and ``held_out`` others, taken at equal distances from first to last."""
+        chosen = torch.arange(1, held_out + 1) * len(self) // (held_out + 1)
+        rest = torch.ones(len(self), dtype=torch.bool)
+        rest[chosen] = False
+        return self._select(rest.nonzero().flatten()), self._select(chosen)
+
+    def to(self, device: torch.device | str) -> Images:
+        """Return them with their pixels on ``device``."""
+        return Images(self.pixels.to(device), self.offsets, self.heights, self.widths, self.channels)
+
+    def crops(
+        self, count: int, size: int, generator: torch.Generator, *, flips: str = "horizontal", part: slice = slice(None)
+    ) -> Tensor:
+        """Return crops ``(count, C, size, size)`` in [-1, 1], each at random from an image at random.
+
+        Args:
+            count: Crops to draw.
+            size: Their side in pixels.
+            generator: On the CPU, wherever the pixels are.
+            flips: ``horizontal``: half of the crops are mirrored; ``all``: one of the eight symmetries of the square.
+            part: Which of the crops to cut; the others are drawn and left.
+        """
+        index = torch.randint(len(self), (count,), generator=generator)
+        place, turns = torch.rand(2, count, generator=generator), torch.rand(3, count, generator=generator) < 0.5
+        if flips != "all":
+            turns[1:] = False
+        if flips == "none":
+            turns[0] = False
+        tops = (place[0].double() * (self.heights[index] - size + 1)).long()
+        lefts = (place[1].double() * (self.widths[index] - size + 1)).long()
+        return self._cut(index[part], tops[part], lefts[part], size, turns[:, part])
+
+    def centres(self, size: int) -> Tensor:
+        """Return the centre of every image, ``(N, C, size, size)`` in [-1, 1]."""
+        index = torch.arange(len(self))
+        tops, lefts = (self.heights - size) // 2, (self.widths - size) // 2
+        return self._cut(index, tops, lefts, size, torch.zeros(3, len(self), dtype=torch.bool))
+
+    def digest(self) -> str:
+        """Return a hash of sizes and pixels: other images have another one."""
+        digest = hashlib.sha256(torch.stack([self.heights, self.widths]).numpy().tobytes())
+        digest.update(self.pixels.cpu().numpy().data)
+        return digest.hexdigest()
+
+    def moments(self) -> tuple[float, float]:
+        """Return mean and standard deviation of all values on the [-1, 1] scale."""
+        if self.pixels.dtype == torch.uint8:
+            counts = torch.bincount(self.pixels.cpu(), minlength=256).double()
+            levels = torch.arange(256, dtype=torch.float64) / 127.5 - 1
+        else:
+            levels, counts = self.pixels.cpu().double(), torch.ones((), dtype=torch.float64)
+        weights = counts.expand_as(levels) / counts.expand_as(levels).sum()
+        mean = float((weights * levels).sum())
+        return mean, float((weights * (levels - mean) ** 2).sum().sqrt())
+
+    def _cut(self, index: Tensor, tops: Tensor, lefts: Tensor, size: int, turns: Tensor) -> Tensor:
+        where = self.pixels.device
+        offsets, widths, tops, lefts = (
+            t.to(where)[:, None, None] for t in (self.offsets[index], self.widths[index], tops, lefts)
+        )
+        mirror, upend, transpose = (turn.to(where)[:, None, None] for turn in turns)
+        rows, columns = torch.meshgrid(torch.arange(size, device=where), torch.arange(size, device=where), indexing="ij")
+        rows, columns = torch.where(transpose, columns, rows), torch.where(transpose, rows, columns)
+        rows, columns = torch.where(upend, size - 1 - rows, rows), torch.where(mirror, size - 1 - columns, columns)
+        first = offsets + ((tops + rows) * widths + lefts + columns) * self.channels
+        crops = self.pixels[first[:, None] + torch.arange(self.channels, device=where)[:, None, None]]
+        return crops.float() / 127.5 - 1 if crops.dtype == torch.uint8 else crops
+
+    def _select(self, index: Tensor) -> Images:
+        sizes = self.heights * self.widths * self.channels
+        parts = [self.pixels[self.offsets[i] : self.offsets[i] + sizes[i]] for i in index]
+        chosen = sizes[index]
+        pixels = torch.cat(parts) if parts else self.pixels[:0]
+        return Images(pixels, chosen.cumsum(0) - chosen, self.heights[index], self.widths[index], self.channels)
+
+
+def load_images(
+    sources: Sequence[Path], *, smallest: int, channels: int | None = None, side: int | None = None, progress: bool = False
+) -> tuple[Images, list[str]]:
+    """Decode every image of folders and tars.
+
+    Args:
+        sources: Folders, searched through all their subfolders for images and tars, and tars.
+        smallest: Images with a shorter side are skipped.
+        channels: 1 or 3: colours become grey, grey becomes colours; images with any other number are skipped. Default: as
+            they are, which must be the same for all. Transparency is dropped.
+        side: Scale larger images down to this shorter side, in pixels. Default: no scaling.
+        progress: Whether to show a bar.
+
+    Returns:
+        The images, and one line for every file that was skipped, saying why.
+
+    Raises:
+        ValueError: If a source is neither a folder nor a tar, images differ in their channels, or none is left.
+    """
+    decoded: list[Pixels] = []
+    names: list[str] = []
+    skipped: list[str] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, path in tqdm(_files(sources, Path(scratch), skipped), desc="decode", unit=" images", disable=not progress):
+            try:
+                pixels = _decode(path, channels, side)
+            except (ValueError, OSError) as error:
+                skipped.append(f"{name}: {str(error).removeprefix(f'{path}: ')}")
+                continue
+            if min(pixels.shape[:2]) < smallest:
+                skipped.append(f"{name}: {pixels.shape[1]} x {pixels.shape[0]} pixels, smaller than the crop of {smallest}")
+                continue
+            decoded.append(pixels)
+            names.append(name)
+    where = ", ".join(map(str, sources))
+    if not decoded:
+        reasons = f" Of {len(skipped)} files none could be used, such as {skipped[-1].rstrip('.')}." if skipped else ""
+        raise ValueError(f"No image of at least {smallest} x {smallest} pixels in {where}.{reasons}")
+    counts = Counter(image.shape[2] for image in decoded)
+    if len(counts) > 1:
+        first = {image.shape[2]: name for image, name in zip(reversed(decoded), reversed(names), strict=True)}
+        found = ", ".join(f"{count} with {c} (such as {first[c]})" for c, count in counts.most_common())
+        raise ValueError(
+            f"The images of {where} differ in their number of channels: {found}. "
+            "Choose one with --channels 3 (grey becomes colours) or --channels 1 (colours become grey)."
+        )
+    if len({image.dtype for image in decoded}) > 1:
+        decoded = [(image / 127.5 - 1).astype(np.float32) if image.dtype == np.uint8 else image for image in decoded]
+    return Images.of(decoded), skipped
+
+
+def _decode(path: Path, channels: int | None, side: int | None) -> Pixels:
+    """Return ``(H, W, C)``: uint8 of an 8-bit file, else float32 in [-1, 1]."""
+    picture = read_image(path)
+    pixels, found = picture.pixels, len(picture.pixels)
+    if channels == 1 and found == 3:
+        pixels = np.tensordot(LUMA, pixels, 1)[None]
+    elif channels == 3 and found == 1:
+        pixels = pixels.repeat(3, 0)
+    elif channels not in (None, found):
+        raise ValueError(f"{found} channels, expected {channels}")
+    height, width = pixels.shape[1:]
+    if side is not None and min(height, width) > side:
+        scale = side / min(height, width)
+        size = [round(height * scale), round(width * scale)]
+        pixels = F.interpolate(torch.from_numpy(pixels)[None], size, mode="bicubic", antialias=True)[0].clamp(-1, 1).numpy()
+    pixels = np.ascontiguousarray(pixels.transpose(1, 2, 0))
+    return np.rint((pixels + 1) * 127.5).astype(np.uint8) if picture.bits == 8 else pixels.astype(np.float32)
+
+
+def _files(sources: Sequence[Path], scratch: Path, skipped: list[str]) -> Iterator[tuple[str, Path]]:
+    """Yield the name and the place of every file that looks like an image, in a fixed order."""
+    for source in sources:
+        if source.is_dir():
+            paths = sorted(path for path in source.rglob("*") if path.is_file() and not path.name.startswith("."))
+            yield from ((str(path), path) for path in paths if _is_image(path.name))
+            tars = [path for path in paths if path.name.lower().endswith(TAR_SUFFIXES)]
+        elif source.name.lower().endswith(TAR_SUFFIXES) and source.is_file():
+            tars = [source]
+        else:
+            raise ValueError(f"{source}: expected a folder of images or a .tar of images.")
+        for tar in tars:
+            yield from _members(tar, scratch, skipped)
+
+
+def _members(tar: Path, scratch: Path, skipped: list[str]) -> Iterator[tuple[str, Path]]:
+    try:
+        with tarfile.open(tar) as archive:
+            for member in archive:
+                name = PurePosixPath(member.name)
+                file = archive.extractfile(member) if _is_image(name.name) else None
+                if file is not None:
+                    # Under a name of our own: those in an archive may point anywhere.
+                    place = scratch / f"member{name.suffix.lower()}"
+                    place.write_bytes(file.read())
+                    yield f"{tar}:{member.name}", place
+    except (tarfile.TarError, EOFError, OSError) as error:
+        skipped.append(f"{tar}: the rest of it, {error}")
+
+
+def _is_image(name: str) -> bool:
+    return not name.startswith(".") and PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES

@@ -1,0 +1,75 @@
+"""Training on several devices: what ``torchrun`` started, seen as ranks that share every batch."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+__all__ = ["Ranks"]
+
+
+class Ranks:
+    """The processes of one training: a single one, unless ``torchrun`` says otherwise.
+
+    Args:
+        device: The device of this process.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = torch.device(device)
+        self.count = int(os.environ.get("WORLD_SIZE", "1"))
+        self.rank = int(os.environ.get("RANK", "0"))
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    def __enter__(self) -> Self:
+        if self.count > 1:
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.count > 1:
+            dist.destroy_process_group()
+
+    def share(self, batch: int) -> slice:
+        """Return which crops of a batch are this process's.
+
+        Raises:
+            ValueError: If the batch cannot be shared equally, without which the mean gradient would be another one.
+        """
+        if batch % self.count:
+            raise ValueError(f"train: a batch of {batch} cannot be shared equally by {self.count} processes.")
+        own = batch // self.count
+        return slice(self.rank * own, (self.rank + 1) * own)
+
+    def wrap(self, net: nn.Module) -> nn.Module:
+        """Return the network with gradients averaged over the processes."""
+        if self.count == 1:
+            return net
+        return DistributedDataParallel(net, device_ids=[self.device] if self.device.type == "cuda" else None)
+
+    def mean(self, value: Tensor) -> float:
+        """Return the mean of a number over the processes."""
+        if self.count > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+            value /= self.count
+        return float(value)
+
+    def any(self, flag: bool) -> bool:
+        """Return whether any process says so."""
+        return self.mean(torch.tensor(float(flag), device=self.device)) > 0 if self.count > 1 else flag
+
+
+def local_device(device: str) -> str:
+    """Return the device of this process: under ``torchrun`` every process has its own GPU."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" and "LOCAL_RANK" in os.environ else device

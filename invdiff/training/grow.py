@@ -1,0 +1,60 @@
+"""A larger network that starts as the same function as a smaller one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from invdiff.priors.unet import Stage, UNet
+
+__all__ = ["grow"]
+
+
+def grow(net: UNet, *, widths: Sequence[int], blocks: Sequence[int]) -> UNet:
+    """Return a network with more blocks, or more resolutions below the coarsest, that computes what ``net`` computes.
+
+    New blocks are identities at first. Where resolutions are added, the blocks of the coarsest one are laid out along its
+    way down and its new way up, and what comes up from below begins as zero.
+
+    Args:
+        net: The network to start from; it is not changed.
+        widths: Features per resolution, beginning with those of ``net``.
+        blocks: Blocks per resolution, none fewer than ``net`` has; half as many are enough where the way up is new.
+
+    Raises:
+        ValueError: If the larger network has no room for the smaller one.
+    """
+    old_widths, old_blocks = net.config["widths"], net.config["blocks"]
+    last = len(old_widths) - 1
+    deeper = len(widths) > len(old_widths)
+    room = [count * (2 if deeper and level == last else 1) for level, count in enumerate(blocks)]
+    if list(widths[: last + 1]) != old_widths or len(blocks) != len(widths) or any(map(int.__lt__, room, old_blocks)):
+        raise ValueError(
+            f"grow: widths {list(widths)} and blocks {list(blocks)} have no room for a network of widths {old_widths} and "
+            f"blocks {old_blocks}: widths must begin with the same numbers, and no resolution have fewer blocks."
+        )
+    grown = UNet(channels=net.config["channels"], widths=widths, blocks=blocks, embedding=net.config["embedding"])
+    for old, new in ((net.noise, grown.noise), (net.first, grown.first), (net.last, grown.last)):
+        new.load_state_dict(old.state_dict())
+    for old, new in ((net.shrink, grown.shrink), (net.grow, grown.grow)):
+        for module, target in zip(old, new, strict=False):
+            target.load_state_dict(module.state_dict())
+    for level in range(last + 1):
+        place = blocks[level]
+        _copy(net.down[level], grown.down[level], 0)
+        if level < last:
+            _copy(net.up[level], grown.up[level], 0)
+        elif deeper:
+            _copy(net.down[level], grown.up[level], place)
+    if deeper:
+        for level in range(last, len(widths) - 1):
+            nn.init.zeros_(grown.grow[level].weight)
+            nn.init.zeros_(grown.grow[level].bias)
+    return grown
+
+
+def _copy(old: Stage, new: Stage, start: int) -> None:
+    """Copy the blocks of ``old`` from ``start`` on, as many as ``new`` has; the rest of ``new`` stays the identity."""
+    for block, target in zip(list(old.blocks)[start:], new.blocks, strict=False):
+        target.load_state_dict(block.state_dict())

@@ -1,0 +1,386 @@
+r"""The training of a prior: one network, from images to weights, resumable at any step.
+
+The network learns the denoiser :math:`D(x + \sigma \varepsilon, \sigma) \approx E[x \mid x + \sigma \varepsilon]` with the
+preconditioning, loss weight and log-normal noise levels of Karras et al., 2022 (https://arxiv.org/abs/2206.00364,
+table 1). Step ``n`` draws its crops and its noise from generators seeded by ``(seed, n)``: a run that was killed and
+resumed sees what an uninterrupted one sees.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import pickle
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from invdiff.codecs import first_line
+from invdiff.images import atomic_write
+from invdiff.linalg import over_items
+from invdiff.priors.files import save_prior
+from invdiff.priors.network import edm_denoise
+from invdiff.priors.unet import UNet
+from invdiff.training.data import FLIPS, Images
+from invdiff.training.distributed import Ranks
+from invdiff.training.optimiser import MuonAdamW
+from invdiff.training.validation import denoising_psnr, write_samples
+
+__all__ = ["Report", "Settings", "train"]
+
+WARM_UP = 200  # steps, but not more than a tenth of all
+DECAY = 0.5  # share of the steps over which the learning rate falls to nothing
+AVERAGE = 0.9995  # decay of the moving average of the weights, once it has been running for long
+LEVELS = (0.002, 80.0)  # the range of noise levels a prior has to know
+LARGEST_VALIDATION = 128  # pixels
+BAR_EVERY = 50  # steps between losses on the bar: reading one waits for the GPU
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the weights, besides the images.
+
+    Attributes:
+        steps: Optimiser steps in all.
+        batch: Crops per step, over all devices together.
+        crop: Side of the crops in pixels.
+        rate: Largest learning rate.
+        widths: Features of the network per resolution, see :class:`~invdiff.priors.UNet`.
+        blocks: Its blocks per resolution.
+        flips: One of ``none``, ``horizontal``, ``all``, see :meth:`Images.crops`.
+        validation: Images held out. Default: a tenth, from 1 to 16.
+        seed: Of weights, crops and noise.
+        bf16: Compute the network in bfloat16; weights, loss and optimiser stay float32.
+        sigma_data: Standard deviation of the data on [-1, 1], for the preconditioning.
+        log_sigma_mean: Mean of the normal law of the logarithm of the noise level in training.
+        log_sigma_std: Its standard deviation.
+        uniform: Share of the crops whose level is drawn evenly over the logarithms from 0.002 to 80 instead: without them the
+            network answers the ends of the range, which samplers visit, with anything.
+        init: Name of the prior to start from; for the record.
+    """
+
+    steps: int
+    batch: int = 16
+    crop: int = 64
+    rate: float = 3e-3
+    widths: Sequence[int] = (32, 64, 128, 192, 256)
+    blocks: Sequence[int] = (1, 1, 1, 2, 2)
+    flips: str = "horizontal"
+    validation: int | None = None
+    seed: int = 0
+    bf16: bool = False
+    sigma_data: float = 0.5
+    log_sigma_mean: float = -1.2
+    log_sigma_std: float = 1.4
+    uniform: float = 0.15
+    init: str | None = None
+
+    def __post_init__(self) -> None:
+        whole = {name: getattr(self, name) for name in ("steps", "batch", "crop")} | {"validation": self.validation or 1}
+        for name, number in whole.items():
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                raise ValueError(f"train: {name} must be a whole number of at least 1, got {number!r}.")
+        positive = {name: getattr(self, name) for name in ("rate", "sigma_data", "log_sigma_std")}
+        for name, value in positive.items():
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"train: {name} must be positive, got {value!r}.")
+        if not 0 <= self.uniform <= 1:
+            raise ValueError(f"train: uniform must lie in [0, 1], got {self.uniform}.")
+        if self.flips not in FLIPS:
+            raise ValueError(f"train: unknown flips {self.flips!r}, expected one of {', '.join(FLIPS)}.")
+        if self.validation == 0 or self.seed < 0:
+            raise ValueError(f"train: expected validation >= 1 and seed >= 0, got {self.validation} and {self.seed}.")
+
+
+@dataclass(frozen=True)
+class Report:
+    """How far a training is.
+
+    Attributes:
+        step: Steps done.
+        loss: Mean loss since the report before.
+        psnr: Denoising PSNR in dB of the averaged weights on the held-out images, by noise level on the 0..255 scale.
+        crops_per_second: Speed since the report before.
+    """
+
+    step: int
+    loss: float
+    psnr: Mapping[int, float]
+    crops_per_second: float
+
+
+def train(
+    images: Images,
+    out: Path,
+    settings: Settings,
+    *,
+    init: UNet | None = None,
+    device: str = "cpu",
+    compile_network: bool = False,
+    report_every: int = 500,
+    save_seconds: float = 120.0,
+    on_report: Callable[[Report], None] | None = None,
+    samples: bool = True,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Train a prior, continuing from the checkpoint beside ``out`` if there is one.
+
+    At every report the averaged weights so far are written to ``out``, and eight samples of them to the folder
+    ``<out's stem>-samples``. The checkpoint is ``out`` with the suffix ``.ckpt``. On Ctrl-C and on SIGTERM the step under way
+    is finished and saved.
+
+    Under ``torchrun`` every process computes its share of each batch, and the first one writes.
+
+    Args:
+        images: What to train on; some are held out.
+        out: The ``.safetensors`` file to write.
+        settings: What decides the weights. A checkpoint made with others, or on other images, is refused; only ``steps`` may
+            change, and the learning rate follows the new plan.
+        init: Network to start from, if there is no checkpoint. Its architecture wins over that of the settings.
+        device: Where to train.
+        compile_network: Whether to compile the network: a minute or two of preparation for faster steps on a GPU.
+        report_every: Steps between reports.
+        save_seconds: Seconds between checkpoints.
+        on_report: Called with every report.
+        samples: Whether to write sample grids.
+        progress: Whether to show a bar.
+
+    Returns:
+        The facts a model card needs: steps, images seen, hours, hardware, PSNR and its history.
+
+    Raises:
+        ValueError: If a number makes no sense, an image is smaller than the crop, too few are left after the held-out ones,
+            the checkpoint is of another run, or training diverged.
+        OSError: If a file cannot be written. The last good checkpoint stays.
+        KeyboardInterrupt: After a stop by signal, once the state is saved.
+    """
+    smallest = int(torch.minimum(images.heights, images.widths).min()) if len(images) else settings.crop
+    if smallest < settings.crop:
+        raise ValueError(f"train: an image has a side of {smallest} pixels, less than the crop of {settings.crop}.")
+    validation = settings.validation or min(16, max(1, len(images) // 10))
+    if len(images) <= validation:
+        raise ValueError(f"train: {len(images)} images leave none to train on after {validation} for validation.")
+    digest = images.digest()
+    training, held_out = images.split(validation)
+    side = min(LARGEST_VALIDATION, int(torch.minimum(held_out.heights, held_out.widths).min()))
+    training, clean = training.to(device), held_out.centres(side).to(device)
+
+    with Ranks(device) as ranks, _stop_signals() as stop:
+        run = _Run.start(settings, images.channels, device, init)
+        checkpoint = out.with_suffix(".ckpt")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if checkpoint.exists():
+            run.load(checkpoint, settings, digest)
+        share = ranks.share(settings.batch)
+        network: nn.Module = torch.compile(run.net) if compile_network else run.net  # type: ignore[assignment]
+        network = ranks.wrap(network)
+
+        def facts(step: int) -> dict[str, Any]:
+            return {
+                "steps": step,
+                "images_seen": run.seen,
+                "hours": round(run.hours(), 3),
+                "hardware": _hardware(device, ranks.count),
+                "software": f"torch {torch.__version__}",
+                "photographs": len(training),
+                "parameters": sum(p.numel() for p in run.net.parameters()),
+                "psnr": {str(level): value for level, value in run.history[-1]["psnr"].items()},
+                "history": run.history,
+                "settings": _plain(settings),
+            }
+
+        def report(step: int, loss: float, speed: float) -> None:
+            psnr = denoising_psnr(run.average, clean, sigma_data=settings.sigma_data)
+            run.history.append({"step": step, "loss": round(loss, 5), "psnr": psnr})
+            run.save(checkpoint, settings, digest)  # first: weights without a checkpoint look like those of another run
+            save_prior(run.average, out, sigma_data=settings.sigma_data, facts=facts(step))
+            if samples:
+                picture = out.with_name(f"{out.stem}-samples") / f"step-{step:07d}.png"
+                picture.parent.mkdir(exist_ok=True)
+                write_samples(picture, run.average, size=settings.crop, sigma_data=settings.sigma_data, seed=settings.seed)
+            if on_report is not None:
+                on_report(Report(step, loss, psnr, speed))
+
+        if run.history and run.step == settings.steps and ranks.first:
+            save_prior(run.average, out, sigma_data=settings.sigma_data, facts=facts(run.step))
+        losses: list[Tensor] = []
+        saved = reported = time.monotonic()
+        bar = tqdm(
+            range(run.step, settings.steps),
+            initial=run.step,
+            total=settings.steps,
+            desc="train",
+            unit=" steps",
+            disable=not (progress and ranks.first),
+        )
+        for step in bar:
+            losses.append(_step(network, run, training, settings, step, share))
+            # Several processes have to agree, which costs a little.
+            asked = ranks.count == 1 or (step + 1) % BAR_EVERY == 0
+            done, stopping = step + 1 == settings.steps, asked and ranks.any(stop.is_set())
+            if (step + 1) % BAR_EVERY == 0:
+                bar.set_postfix(loss=f"{float(torch.stack(losses[-BAR_EVERY:]).mean()):.4f}")
+            if (step + 1) % report_every == 0 or done:
+                loss = ranks.mean(torch.stack(losses).mean())
+                if ranks.first:
+                    report(step + 1, loss, len(losses) * settings.batch / (time.monotonic() - reported))
+                losses, reported = [], time.monotonic()
+            if ranks.first and (stopping or time.monotonic() - saved > save_seconds):
+                run.save(checkpoint, settings, digest)
+                saved = time.monotonic()
+            if stopping and not done:
+                raise KeyboardInterrupt
+        return facts(settings.steps) if ranks.first else {}
+
+
+class _Run:
+    """What changes from step to step, and goes into the checkpoint."""
+
+    def __init__(self, net: UNet, rate: float) -> None:
+        self.net, self.average = net, copy.deepcopy(net).requires_grad_(False).eval()
+        self.optimiser = MuonAdamW(net, rate=rate)
+        self.step = self.seen = 0
+        self.seconds, self.started = 0.0, time.monotonic()
+        self.history: list[dict[str, Any]] = []
+
+    @classmethod
+    def start(cls, settings: Settings, channels: int, device: str, init: UNet | None) -> _Run:
+        with torch.random.fork_rng(devices=[]):  # Initial weights come from the global generator, which is given back.
+            torch.manual_seed(settings.seed)
+            net = UNet(channels=channels, widths=settings.widths, blocks=settings.blocks) if init is None else init
+        if net.config["channels"] != channels:
+            raise ValueError(f"train: the prior to start from has {net.config['channels']} channels, the images {channels}.")
+        net = copy.deepcopy(net).train().requires_grad_()
+        return cls(net.to(device, memory_format=torch.channels_last), settings.rate)  # type: ignore[call-overload,unused-ignore]
+
+    def check(self) -> None:
+        """Raise if the weights are not finite, so that they never replace good ones."""
+        if not all(bool(p.isfinite().all()) for p in self.net.parameters()):
+            raise ValueError(f"train: weights are not finite at step {self.step:,}: training diverged. Try a smaller rate.")
+
+    def save(self, path: Path, settings: Settings, digest: str) -> None:
+        self.check()
+        state = {
+            "net": self.net.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "seen": self.seen,
+            "seconds": self.hours() * 3600,
+            "history": self.history,
+            "settings": _plain(settings),
+            "images": digest,
+        }
+        try:
+            with atomic_write(path) as part:
+                torch.save(state, part)
+        except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError when a disk is full
+            raise OSError(
+                f"{path}: the checkpoint of step {self.step} could not be written ({first_line(error)}); the one before is "
+                "kept. Make room and run the same command again to continue from it."
+            ) from error
+
+    def load(self, path: Path, settings: Settings, digest: str) -> None:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            theirs, images = state["settings"], state["images"]
+        except (RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(
+                f"{path}: is damaged or no checkpoint of `invdiff train` ({first_line(error)}). Move it away to start anew."
+            ) from error
+        ours = _plain(settings)
+        changed = [f"{n} was {theirs.get(n)}, is {ours[n]}" for n in ours if n != "steps" and theirs.get(n) != ours[n]]
+        changed += ["the images are others"] if images != digest else []
+        if changed:
+            raise ValueError(
+                f"{path} is of another run: {'; '.join(changed)}. Repeat its settings to continue it, move it away to start "
+                "anew, or start from its weights with --init and another --out."
+            )
+        if state["step"] > settings.steps:
+            raise ValueError(f"{path} is at step {state['step']:,} already, expected more steps than {settings.steps:,}.")
+        self.net.load_state_dict(state["net"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.seen, self.seconds, self.history = (state[n] for n in ("step", "seen", "seconds", "history"))
+
+    def hours(self) -> float:
+        return (self.seconds + time.monotonic() - self.started) / 3600
+
+
+def _step(network: nn.Module, run: _Run, images: Images, settings: Settings, step: int, share: slice) -> Tensor:
+    """Take one optimiser step and return its loss."""
+    device = images.pixels.device
+    crop_generator, noise_generator = _generators(settings.seed, step, device)
+    x = images.crops(settings.batch, settings.crop, crop_generator, flips=settings.flips, part=share)
+    sigma = noise_levels(settings, crop_generator)[share].to(device)
+    noise = torch.randn((settings.batch, *x.shape[1:]), generator=noise_generator, device=device)[share]
+    with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
+        x0_hat = edm_denoise(network, x + over_items(sigma, x) * noise, sigma, sigma_data=settings.sigma_data)
+    weight = (sigma**2 + settings.sigma_data**2) / (sigma * settings.sigma_data) ** 2
+    loss = (over_items(weight, x) * (x0_hat - x) ** 2).mean()
+    run.net.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(run.net.parameters(), 1.0)
+    run.optimiser.step(learning_rate(step, settings.steps, settings.rate))
+    with torch.no_grad():
+        decay = min(AVERAGE, (1 + step) / (10 + step))
+        for mean, weight in zip(run.average.parameters(), run.net.parameters(), strict=True):
+            mean.lerp_(weight, 1 - decay)
+    run.step, run.seen = step + 1, run.seen + settings.batch
+    return loss.detach()
+
+
+def noise_levels(settings: Settings, generator: torch.Generator) -> Tensor:
+    """Draw the noise levels of a batch, each from 0.002 to 80."""
+    low, high = math.log(LEVELS[0]), math.log(LEVELS[1])
+    normal = settings.log_sigma_mean + settings.log_sigma_std * torch.randn(settings.batch, generator=generator)
+    even, which = torch.rand(2, settings.batch, generator=generator)
+    return torch.where(which < settings.uniform, low + (high - low) * even, normal.clamp(low, high)).exp()
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Warm up over 200 steps or a tenth of all, stay, and fall linearly to nothing over the second half."""
+    return peak * min(1.0, (step + 1) / min(WARM_UP, max(1, steps / 10)), (steps - step) / (steps * DECAY))
+
+
+def _generators(seed: int, step: int, device: torch.device) -> tuple[torch.Generator, torch.Generator]:
+    """Return the generator of a step's crops and levels, on the CPU, and that of its noise, where the images are."""
+    states = np.random.SeedSequence(seed, spawn_key=(step,)).generate_state(2, np.uint32)
+    crops, noise = torch.Generator(), torch.Generator(device)
+    return crops.manual_seed(int(states[0])), noise.manual_seed(int(states[1]))
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """Yield an event that is set by Ctrl-C and SIGTERM, so that a step is never torn."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # Only the main thread may ask for signals.
+        yield stop
+        return
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _hardware(device: str, count: int) -> str:
+    if device.startswith("cuda"):
+        return f"{count} x {torch.cuda.get_device_name(device)}"
+    return f"{torch.get_num_threads() * count} threads, {platform.machine()}"
+
+
+def _plain(settings: Settings) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, (list, tuple)) else value for name, value in asdict(settings).items()}
