@@ -98,18 +98,19 @@ def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any)
     device = pick_device(local_device(options["device"]))
     first, bar = int(os.environ.get("RANK", "0")) == 0, sys.stderr.isatty()
     net = None
-    shape = {name: options[name] or default for name, default in NETWORK.items()}
+    shape: dict[str, Any] = {name: options[name] or default for name, default in NETWORK.items()}
     if options["init"] is not None:
         net, _ = load_network(options["init"])
         shape = {name: options[name] or tuple(net.config[name]) for name in NETWORK}
-        net = grow(net, **shape)
+        net = grow(net, **shape, seed=options["seed"])
     channels = None if options["channels"] is None else int(options["channels"])
     images, skipped = load_images(
         sources, smallest=options["crop"], channels=channels, side=options["side"], progress=bar and first
     )
     precision = options["precision"]
+    given = {name: options[name] for name in ("steps", "batch", "crop", "rate", "flips", "validation", "seed", "init")}
     settings = Settings(
-        **{name: options[name] for name in ("steps", "batch", "crop", "rate", "flips", "validation", "seed", "init")},
+        **given,
         **shape,
         bf16=precision == "bfloat16" or (precision == "auto" and has_bfloat16_units(device)),
     )

@@ -95,8 +95,8 @@ class Block(nn.Module):
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
         self.film = nn.Linear(embedding, 2 * width)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        for parameter in self.conv2.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
         scale, shift = self.film(emb)[..., None, None].chunk(2, dim=1)

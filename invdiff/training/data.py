@@ -7,7 +7,7 @@ import tarfile
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -58,7 +58,7 @@ class Images:
         return len(self.offsets)
 
     def split(self, held_out: int) -> tuple[Images, Images]:
-        """Return the images to train on and ``held_out`` others, taken at equal distances from first to last."""
+        """Return the images to train on and ``held_out`` others, at equal distances; both share the pixels of all."""
         chosen = torch.arange(1, held_out + 1) * len(self) // (held_out + 1)
         rest = torch.ones(len(self), dtype=torch.bool)
         rest[chosen] = False
@@ -66,7 +66,7 @@ class Images:
 
     def to(self, device: torch.device | str) -> Images:
         """Return them with their pixels on ``device``."""
-        return Images(self.pixels.to(device), self.offsets, self.heights, self.widths, self.channels)
+        return replace(self, pixels=self.pixels.to(device))
 
     def crops(
         self, count: int, size: int, generator: torch.Generator, *, flips: str = "horizontal", part: slice = slice(None)
@@ -97,7 +97,7 @@ class Images:
         return self._cut(index, tops, lefts, size, torch.zeros(3, len(self), dtype=torch.bool))
 
     def digest(self) -> str:
-        """Return a hash of sizes and pixels: other images have another one."""
+        """Return a hash of sizes and pixels: other images, decoded, have another one."""
         digest = hashlib.sha256(torch.stack([self.heights, self.widths]).numpy().tobytes())
         digest.update(self.pixels.cpu().numpy().data)
         return digest.hexdigest()
@@ -127,11 +127,7 @@ class Images:
         return crops.float() / 127.5 - 1 if crops.dtype == torch.uint8 else crops
 
     def _select(self, index: Tensor) -> Images:
-        sizes = self.heights * self.widths * self.channels
-        parts = [self.pixels[self.offsets[i] : self.offsets[i] + sizes[i]] for i in index]
-        chosen = sizes[index]
-        pixels = torch.cat(parts) if parts else self.pixels[:0]
-        return Images(pixels, chosen.cumsum(0) - chosen, self.heights[index], self.widths[index], self.channels)
+        return replace(self, offsets=self.offsets[index], heights=self.heights[index], widths=self.widths[index])
 
 
 def load_images(

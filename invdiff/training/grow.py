@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
-from invdiff.priors.unet import Stage, UNet
+from invdiff.priors.unet import UNet
 
 __all__ = ["grow"]
 
 
-def grow(net: UNet, *, widths: Sequence[int], blocks: Sequence[int]) -> UNet:
+def grow(net: UNet, *, widths: Sequence[int], blocks: Sequence[int], seed: int) -> UNet:
     """Return a network with more blocks, or more resolutions below the coarsest, that computes what ``net`` computes.
 
     New blocks are identities at first. Where resolutions are added, the blocks of the coarsest one are laid out along its
@@ -21,6 +22,7 @@ def grow(net: UNet, *, widths: Sequence[int], blocks: Sequence[int]) -> UNet:
         net: The network to start from; it is not changed.
         widths: Features per resolution, beginning with those of ``net``.
         blocks: Blocks per resolution, none fewer than ``net`` has; half as many are enough where the way up is new.
+        seed: Of the weights of what is new.
 
     Raises:
         ValueError: If the larger network has no room for the smaller one.
@@ -34,27 +36,29 @@ def grow(net: UNet, *, widths: Sequence[int], blocks: Sequence[int]) -> UNet:
             f"grow: widths {list(widths)} and blocks {list(blocks)} have no room for a network of widths {old_widths} and "
             f"blocks {old_blocks}: widths must begin with the same numbers, and no resolution have fewer blocks."
         )
-    grown = UNet(channels=net.config["channels"], widths=widths, blocks=blocks, embedding=net.config["embedding"])
-    for old, new in ((net.noise, grown.noise), (net.first, grown.first), (net.last, grown.last)):
-        new.load_state_dict(old.state_dict())
-    for old, new in ((net.shrink, grown.shrink), (net.grow, grown.grow)):
-        for module, target in zip(old, new, strict=False):
-            target.load_state_dict(module.state_dict())
+    with torch.random.fork_rng(devices=[]):  # Initial weights come from the global generator, which is given back.
+        torch.manual_seed(seed)
+        grown = UNet(channels=net.config["channels"], widths=widths, blocks=blocks, embedding=net.config["embedding"])
+    pairs: list[tuple[nn.Module, nn.Module]] = [(net.noise, grown.noise), (net.first, grown.first), (net.last, grown.last)]
+    pairs += [*zip(net.shrink, grown.shrink, strict=False), *zip(net.grow, grown.grow, strict=False)]
+    for module, target in pairs:
+        target.load_state_dict(module.state_dict())
     for level in range(last + 1):
         place = blocks[level]
-        _copy(net.down[level], grown.down[level], 0)
+        _copy(net.down[level], 0, grown.down[level])
         if level < last:
-            _copy(net.up[level], grown.up[level], 0)
+            _copy(net.up[level], 0, grown.up[level])
         elif deeper:
-            _copy(net.down[level], grown.up[level], place)
+            _copy(net.down[level], place, grown.up[level])
     if deeper:
         for level in range(last, len(widths) - 1):
-            nn.init.zeros_(grown.grow[level].weight)
-            nn.init.zeros_(grown.grow[level].bias)
+            for parameter in grown.grow[level].parameters():
+                nn.init.zeros_(parameter)
     return grown
 
 
-def _copy(old: Stage, new: Stage, start: int) -> None:
+def _copy(old: nn.Module, start: int, new: nn.Module) -> None:
     """Copy the blocks of ``old`` from ``start`` on, as many as ``new`` has; the rest of ``new`` stays the identity."""
-    for block, target in zip(list(old.blocks)[start:], new.blocks, strict=False):
+    chain = list(old.get_submodule("blocks").children())[start:]
+    for block, target in zip(chain, new.get_submodule("blocks").children(), strict=False):
         target.load_state_dict(block.state_dict())

@@ -40,7 +40,7 @@ from invdiff.training.validation import denoising_psnr, write_samples
 __all__ = ["Report", "Settings", "train"]
 
 WARM_UP = 200  # steps, but not more than a tenth of all
-DECAY = 0.5  # share of the steps over which the learning rate falls to nothing
+DECAY = 0.7  # share of the steps over which the learning rate falls to nothing
 AVERAGE = 0.9995  # decay of the moving average of the weights, once it has been running for long
 LEVELS = (0.002, 80.0)  # the range of noise levels a prior has to know
 LARGEST_VALIDATION = 128  # pixels
@@ -350,7 +350,7 @@ def noise_levels(settings: Settings, generator: torch.Generator) -> Tensor:
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Warm up over 200 steps or a tenth of all, stay, and fall linearly to nothing over the second half."""
+    """Warm up over 200 steps or a tenth of all, stay, and fall linearly to nothing over the last 70 %."""
     return peak * min(1.0, (step + 1) / min(WARM_UP, max(1, steps / 10)), (steps - step) / (steps * DECAY))
 
 
