@@ -171,9 +171,10 @@ class TestTrain:
         tiny(out)
         before = (tmp_path / "mine.ckpt").read_bytes(), out.read_bytes()
         net = UNet(channels=3, **NET)
-        nn.init.constant_(net.last.bias, torch.nan)
+        nn.init.constant_(next(net.last.parameters()), torch.nan)
         (tmp_path / "other").mkdir()
-        for options in ({}, {"save_seconds": -1.0}):
+        settings: tuple[dict[str, Any], ...] = ({}, {"save_seconds": -1.0})
+        for options in settings:
             with pytest.raises(ValueError, match="training diverged"):
                 tiny(tmp_path / "other" / "x.safetensors", init=net, **options)
         assert not list((tmp_path / "other").iterdir())
