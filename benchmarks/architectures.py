@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -31,8 +32,7 @@ from invdiff.training import Images, Settings, load_images, train
 
 CANDIDATES: dict[str, dict[str, Any]] = {
     "4 resolutions": {"widths": (32, 64, 128, 192), "blocks": (1, 1, 1, 3)},
-    "5 resolutions": {"widths": (32, 64, 128, 192, 256), "blocks": (1, 1, 1, 1, 2)},
-    "5 resolutions, deeper": {"widths": (32, 64, 128, 192, 256), "blocks": (1, 2, 2, 2, 2)},
+    "5 resolutions": {"widths": (32, 64, 128, 192, 256), "blocks": (1, 1, 1, 2, 2)},
     "4 resolutions, wider at the finest": {"widths": (64, 64, 128, 192), "blocks": (1, 1, 1, 3)},
 }
 FIELD_SIGMAS, ASYMMETRY_SIGMAS = (0.2, 1.0, 5.0), (0.05, 0.2, 1.0)
@@ -85,7 +85,7 @@ def trained(images: Images, clean: Tensor, *, minutes: float, **network: Any) ->
             Settings(steps=steps, bf16=bf16, validation=16, **network),
             report_every=steps,
             samples=False,
-            progress=True,
+            progress=sys.stderr.isatty(),
         )
         return time.process_time() - started, facts
 

@@ -43,7 +43,7 @@ def priors(file: str | None, as_json: bool) -> None:
 
 
 def _describe(source: str) -> dict[str, Any]:
-    from invdiff.priors.files import BUNDLED, load_prior, read_facts
+    from invdiff.priors.files import BUNDLED, load_network, load_prior, read_facts
 
     # The course of the training is for the card.
     facts = {name: value for name, value in read_facts(source).items() if name not in ("history", "settings")}
@@ -57,7 +57,7 @@ def _describe(source: str) -> dict[str, Any]:
         "name": source,
         "what": facts.pop("summary", None) or next(filter(None, lines), "a trained U-Net"),
         "channels": (prior.event_shape or (None,))[0],
-        "parameters": sum(weight.numel() for weight in prior.weights.values()),
+        "parameters": sum(p.numel() for p in load_network(source)[0].parameters()),
         "licence": facts.pop("licence", None) or licence.partition(":")[2].strip(" *"),
         "card": str(card) if text else None,
         "file": str(path),
