@@ -28,7 +28,7 @@ from torch import Tensor
 from invdiff.images import atomic_write
 from invdiff.priors import NetworkPrior, load_prior
 from invdiff.priors.files import has_bfloat16_units
-from invdiff.training import Images, Settings, load_images, train
+from invdiff.training import VALIDATION_SIGMAS, Images, Settings, load_images, train
 
 CANDIDATES: dict[str, dict[str, Any]] = {
     "4 resolutions": {"widths": (32, 64, 128, 192), "blocks": (1, 1, 1, 3)},
@@ -45,7 +45,12 @@ def main() -> None:
     parser.add_argument("sources", type=Path, nargs="+", help="folders and tars of images")
     parser.add_argument("--minutes", type=float, default=5.0, help="processor time of each training (default: %(default)s)")
     parser.add_argument("--only", action="append", choices=CANDIDATES, help="train only this candidate; repeatable")
-    parser.add_argument("--prior", action="append", default=[], help="also measure a finished prior; repeatable")
+    parser.add_argument(
+        "--prior",
+        action="append",
+        default=[],
+        help="also measure a finished prior (not its PSNR: it may know the images); repeatable",
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/architectures.json"), help="(default: %(default)s)")
     options = parser.parse_args()
 
@@ -62,7 +67,7 @@ def main() -> None:
         prior = load_prior(source, precision="float32")
         key = f"{prior.facts['name']} ({prior.facts['sha256'][:12]})"
         if key not in done:
-            done[key] = {"steps": prior.facts["steps"], "psnr": prior.facts["psnr"], **measured(source, clean)}
+            done[key] = {"steps": prior.facts["steps"], "psnr": {}, **measured(source, clean)}
             save(options.out, done)
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     print(f"`python benchmarks/architectures.py SOURCES --minutes {options.minutes:g}`; {machine}.\n\n{table(done)}")
@@ -151,7 +156,7 @@ def table(done: dict[str, Any]) -> str:
             name,
             f"{row['parameters'] / 1e6:.2f} M",
             f"{row['steps']:,}",
-            *(f"{value:.2f}" for value in row["psnr"].values()),
+            *(f"{row['psnr'][level]:.2f}" if row["psnr"] else "-" for level in map(str, VALIDATION_SIGMAS)),
             f"{1000 * row['forward float32']:.0f} / {1000 * row['forward bfloat16']:.0f}",
             " / ".join(str(value) for value in row["field"].values()),
             " / ".join(f"{100 * value:.1f}" for value in row["asymmetry"].values()),
@@ -162,7 +167,7 @@ def table(done: dict[str, Any]) -> str:
         "network",
         "weights",
         "steps",
-        *(f"PSNR at {level}" for level in next(iter(done.values()))["psnr"]),
+        *(f"PSNR at {level}" for level in VALIDATION_SIGMAS),
         "forward, ms, float32 / bfloat16",
         f"receptive field, px, at sigma {' / '.join(map(str, FIELD_SIGMAS))}",
         f"asymmetry of J, %, at sigma {' / '.join(map(str, ASYMMETRY_SIGMAS))}",

@@ -60,9 +60,11 @@ def main() -> None:
         comparison_panel(
             options.panels / f"hole-{path.stem}.png",
             {title: tile.numpy() for title, tile in tiles.items()},
-            std=results.std(0).numpy(),
+            std=results.std(0).numpy() if options.samples > 1 else None,
         )
         rows.append(torch.cat([clean, problem.preview(y), results[:4]]))
+    if not rows:
+        parser.error(f"{options.folder} holds no colour photograph of at least {CROP} x {CROP} pixels")
     tile_grid(options.panels / "holes.png", torch.cat(rows).numpy(), columns=2 + min(4, options.samples))
 
 

@@ -77,7 +77,7 @@ def _positive(context: click.Context, param: click.Parameter, value: float) -> f
 @click.option("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")
 @click.option("--compile/--no-compile", "compiled", default=None, help="torch.compile. Default: on a GPU.", show_default=False)
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of weights, crops and noise.")
-@click.option("--overwrite", is_flag=True, help="Replace a prior that another run has written.")
+@click.option("--overwrite", is_flag=True, help="Start anew, replacing what an earlier training has left in --out.")
 def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any) -> None:
     """Train a diffusion prior on all images of folders and tars.
 
@@ -97,10 +97,11 @@ def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any)
 
     device = pick_device(local_device(options["device"]))
     first, bar = int(os.environ.get("RANK", "0")) == 0, sys.stderr.isatty()
-    net = None
+    net, sigma_data = None, 0.5
     shape: dict[str, Any] = {name: options[name] or default for name, default in NETWORK.items()}
     if options["init"] is not None:
-        net, _ = load_network(options["init"])
+        net, description = load_network(options["init"])
+        sigma_data = description["sigma_data"]
         shape = {name: options[name] or tuple(net.config[name]) for name in NETWORK}
         net = grow(net, **shape, seed=options["seed"])
     channels = None if options["channels"] is None else int(options["channels"])
@@ -112,10 +113,11 @@ def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any)
     settings = Settings(
         **given,
         **shape,
+        sigma_data=sigma_data,
         bf16=precision == "bfloat16" or (precision == "auto" and has_bfloat16_units(device)),
     )
     if first:
-        _say_skipped(skipped)
+        _say_skipped(skipped, out.with_name(f"{out.stem}-skipped.txt"))
         click.echo(f"{len(images):,} images with {images.channels} channels; training on {device}")
     try:
         facts = run(
@@ -125,13 +127,15 @@ def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any)
             init=net,
             device=str(device),
             compile_network=device.type == "cuda" if options["compiled"] is None else options["compiled"],
+            resume=not overwrite,
             report_every=options["report_every"] or max(1, options["steps"] // 20),
             on_report=_Table(),
             progress=bar,
         )
     except KeyboardInterrupt:
         if first:
-            click.echo(f"Saved in {out.with_suffix('.ckpt')}; the same command goes on from there.", err=True)
+            there = f"goes on from {out.with_suffix('.ckpt')}" if out.with_suffix(".ckpt").exists() else "begins anew"
+            click.echo(f"The same command {there}.", err=True)
         raise
     if first:
         write_card(
@@ -162,6 +166,7 @@ class _Table:
             self.headed = True
         values = "".join(f"{value:11.2f}" for value in report.psnr.values())
         tqdm.write(f"{report.step:>9,} {report.loss:8.4f} {report.crops_per_second:8.0f}{values}")
+        sys.stdout.flush()  # a log file shows it now, not when the buffer is full
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
@@ -173,9 +178,14 @@ def _check_out(out: Path, overwrite: bool) -> None:
         )
 
 
-def _say_skipped(skipped: Sequence[str]) -> None:
+def _say_skipped(skipped: Sequence[str], path: Path) -> None:
+    """Name the files that were skipped: the first ones here, where there are more all of them in a file."""
     for line in skipped[:SHOWN]:
         click.echo(f"skipped {line}", err=True)
+    where = ""
+    if len(skipped) > SHOWN:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(skipped) + "\n", encoding="utf-8")
+        where = f"; all of them are named in {path}"
     if skipped:
-        more = f", the first {SHOWN} are named above" if len(skipped) > SHOWN else ""
-        click.echo(f"skipped {len(skipped)} files{more}", err=True)
+        click.echo(f"skipped {len(skipped)} files{where}", err=True)

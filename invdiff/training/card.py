@@ -41,7 +41,10 @@ def write_card(
         f"{int(images.widths.min())} to {int(images.widths.max())} x {int(images.heights.min())} to {int(images.heights.max())}"
     )
     levels = list(history[-1]["psnr"])
-    rows = [[f"{entry['step']:,}", entry["loss"], *entry["psnr"].values()] for entry in history]
+    rows = [
+        [f"{entry['step']:,}", "" if entry["loss"] is None else f"{entry['loss']:.4f}", *entry["psnr"].values()]
+        for entry in history
+    ]
     architecture: list[list[Any]] = [
         ["Architecture", f"residual U-Net, widths {_list(settings['widths'])}, blocks {_list(settings['blocks'])}"],
         ["Weights", f"{facts['parameters']:,}, half precision"],
@@ -75,7 +78,7 @@ def write_card(
             f"```sh\n{command}\n```",
             _table(training),
             "Denoising PSNR in dB on the centres of the held-out images, noise on the 0..255 scale:",
-            tabulate(rows, ["step", "loss", *levels], tablefmt="github", floatfmt=("", ".4f", *[".2f"] * len(levels))),
+            tabulate(rows, ["step", "loss", *levels], tablefmt="github", floatfmt=".2f"),
         ]
     )
     with atomic_write(path) as part:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import tarfile
 import tempfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +25,7 @@ __all__ = ["FLIPS", "Images", "load_images"]
 
 Pixels = NDArray[np.uint8] | NDArray[np.float32]  # (H, W, C): 8-bit values, or any other on [-1, 1]
 
+BLOCK = 512  # bytes, the unit of tar archives
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 FLIPS = ("none", "horizontal", "all")
 LUMA = np.array([0.299, 0.587, 0.114])  # Rec. 601, as Pillow makes grey of colours
@@ -104,14 +107,12 @@ class Images:
 
     def moments(self) -> tuple[float, float]:
         """Return mean and standard deviation of all values on the [-1, 1] scale."""
-        if self.pixels.dtype == torch.uint8:
-            counts = torch.bincount(self.pixels.cpu(), minlength=256).double()
-            levels = torch.arange(256, dtype=torch.float64) / 127.5 - 1
-        else:
-            levels, counts = self.pixels.cpu().double(), torch.ones((), dtype=torch.float64)
-        weights = counts.expand_as(levels) / counts.expand_as(levels).sum()
-        mean = float((weights * levels).sum())
-        return mean, float((weights * (levels - mean) ** 2).sum().sqrt())
+        total = squares = 0.0
+        for part in self.pixels.split(2**24):  # never all of them as float64
+            values = part.double() / 127.5 - 1 if part.dtype == torch.uint8 else part.double()
+            total, squares = total + float(values.sum()), squares + float(values.square().sum())
+        mean = total / len(self.pixels)
+        return mean, math.sqrt(max(squares / len(self.pixels) - mean**2, 0.0))
 
     def _cut(self, index: Tensor, tops: Tensor, lefts: Tensor, size: int, turns: Tensor) -> Tensor:
         where = self.pixels.device
@@ -216,17 +217,31 @@ def _files(sources: Sequence[Path], scratch: Path, skipped: list[str]) -> Iterat
 
 
 def _members(tar: Path, scratch: Path, skipped: list[str]) -> Iterator[tuple[str, Path]]:
+    for name, content in _contents(tar, skipped):
+        # Under a name of our own: those in an archive may point anywhere.
+        place = scratch / f"member{PurePosixPath(name).suffix.lower()}"
+        place.write_bytes(content)
+        yield f"{tar}:{name}", place
+
+
+def _contents(tar: Path, skipped: list[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield the images of an archive; what is damaged in it is noted, and what lies behind the damage still found."""
     try:
-        with tarfile.open(tar) as archive:
+        # By default tarfile takes the first damaged header for the end.
+        with tarfile.open(tar, ignore_zeros=True) as archive:
+            end = 0
             for member in archive:
-                name = PurePosixPath(member.name)
-                file = archive.extractfile(member) if _is_image(name.name) else None
+                if member.offset > end:
+                    skipped.append(f"{tar}: {member.offset - end} damaged bytes before {member.name}")
+                end = member.offset_data + -(-member.size // BLOCK) * BLOCK * member.isreg()
+                file = archive.extractfile(member) if member.isreg() and _is_image(PurePosixPath(member.name).name) else None
                 if file is not None:
-                    # Under a name of our own: those in an archive may point anywhere.
-                    place = scratch / f"member{name.suffix.lower()}"
-                    place.write_bytes(file.read())
-                    yield f"{tar}:{member.name}", place
-    except (tarfile.TarError, EOFError, OSError) as error:
+                    yield member.name, file.read()
+            if archive.fileobj is not None:
+                archive.fileobj.seek(end)
+                if not end or len(archive.fileobj.read(BLOCK)) < BLOCK:
+                    skipped.append(f"{tar}: {'it is cut short, images may be missing' if end else 'no tar archive'}")
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         skipped.append(f"{tar}: the rest of it, {error}")
 
 

@@ -24,7 +24,7 @@ class Ranks:
     def __init__(self, device: str) -> None:
         self.device = torch.device(device)
         self.count = int(os.environ.get("WORLD_SIZE", "1"))
-        self.rank = int(os.environ.get("RANK", "0"))
+        self.rank = int(os.environ.get("RANK", "0")) if self.count > 1 else 0
 
     @property
     def first(self) -> bool:
@@ -32,12 +32,15 @@ class Ranks:
         return self.rank == 0
 
     def __enter__(self) -> Self:
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
         if self.count > 1:
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self.count > 1:
+        # After an error the others may wait in a collective for ever: torchrun ends them once this process has gone.
+        if self.count > 1 and kind is None:
             dist.destroy_process_group()
 
     def share(self, batch: int) -> slice:
@@ -57,6 +60,18 @@ class Ranks:
             return net
         return DistributedDataParallel(net, device_ids=[self.device] if self.device.type == "cuda" else None)
 
+    def require_same(self, **values: object) -> None:
+        """Raise ``ValueError`` in every process if they do not all have these values."""
+        if self.count == 1:
+            return
+        everyone: list[dict[str, object] | None] = [None] * self.count
+        dist.all_gather_object(everyone, values)
+        differing = [name for name in values if len({str((other or {}).get(name)) for other in everyone}) > 1]
+        if differing:
+            raise ValueError(
+                f"train: the processes differ in {', '.join(differing)}: all of them need the same images and checkpoint."
+            )
+
     def mean(self, value: Tensor) -> float:
         """Return the mean of a number over the processes."""
         if self.count > 1:
@@ -72,4 +87,6 @@ class Ranks:
 
 def local_device(device: str) -> str:
     """Return the device of this process: under ``torchrun`` every process has its own GPU."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
+    if "LOCAL_RANK" in os.environ and (device == "cuda" or (device == "auto" and torch.cuda.is_available())):
+        return f"cuda:{os.environ['LOCAL_RANK']}"
+    return device

@@ -11,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+import os
 import pickle
 import platform
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +29,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from invdiff.codecs import first_line
-from invdiff.images import atomic_write
 from invdiff.linalg import over_items
 from invdiff.priors.files import save_prior
 from invdiff.priors.network import edm_denoise
@@ -45,6 +46,7 @@ AVERAGE = 0.9995  # decay of the moving average of the weights, once it has been
 LEVELS = (0.002, 80.0)  # the range of noise levels a prior has to know
 LARGEST_VALIDATION = 128  # pixels
 BAR_EVERY = 50  # steps between losses on the bar: reading one waits for the GPU
+ASK_EVERY = 10  # steps between the moments at which several processes agree on whether to stop
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ def train(
     init: UNet | None = None,
     device: str = "cpu",
     compile_network: bool = False,
+    resume: bool = True,
     report_every: int = 500,
     save_seconds: float = 120.0,
     on_report: Callable[[Report], None] | None = None,
@@ -150,6 +153,7 @@ def train(
         init: Network to start from, if there is no checkpoint. Its architecture wins over that of the settings.
         device: Where to train.
         compile_network: Whether to compile the network: a minute or two of preparation for faster steps on a GPU.
+        resume: Whether to continue from a checkpoint. If not, it is replaced at the first save.
         report_every: Steps between reports.
         save_seconds: Seconds between checkpoints.
         on_report: Called with every report.
@@ -174,24 +178,25 @@ def train(
     digest = images.digest()
     training, held_out = images.split(validation)
     side = min(LARGEST_VALIDATION, int(torch.minimum(held_out.heights, held_out.widths).min()))
-    training, clean = training.to(device), held_out.centres(side).to(device)
+    training, clean = _placed(training, device), held_out.centres(side).to(device)
 
     with Ranks(device) as ranks, _stop_signals() as stop:
         run = _Run.start(settings, images.channels, device, init)
         checkpoint = out.with_suffix(".ckpt")
         out.parent.mkdir(parents=True, exist_ok=True)
-        if checkpoint.exists():
+        if resume and checkpoint.exists():
             run.load(checkpoint, settings, digest)
+        ranks.require_same(images=digest, checkpoints=run.step)
+        run.note_hardware(_hardware(device, ranks.count))
         share = ranks.share(settings.batch)
-        network: nn.Module = torch.compile(run.net) if compile_network else run.net  # type: ignore[assignment]
-        network = ranks.wrap(network)
+        network = ranks.wrap(_compiled(run.net, settings, device) if compile_network else run.net)
 
         def facts(step: int) -> dict[str, Any]:
             return {
                 "steps": step,
                 "images_seen": run.seen,
                 "hours": round(run.hours(), 3),
-                "hardware": _hardware(device, ranks.count),
+                "hardware": "; ".join(run.hardware),
                 "software": f"torch {torch.__version__}",
                 "photographs": len(training),
                 "parameters": sum(p.numel() for p in run.net.parameters()),
@@ -202,7 +207,7 @@ def train(
 
         def report(step: int, loss: float, speed: float) -> None:
             psnr = denoising_psnr(run.average, clean, sigma_data=settings.sigma_data)
-            run.history.append({"step": step, "loss": round(loss, 5), "psnr": psnr})
+            run.history.append({"step": step, "loss": round(loss, 5) if math.isfinite(loss) else None, "psnr": psnr})
             run.save(checkpoint, settings, digest)  # first: weights without a checkpoint look like those of another run
             save_prior(run.average, out, sigma_data=settings.sigma_data, facts=facts(step))
             if samples:
@@ -212,7 +217,9 @@ def train(
             if on_report is not None:
                 on_report(Report(step, loss, psnr, speed))
 
-        if run.history and run.step == settings.steps and ranks.first:
+        if run.step == settings.steps and ranks.first:  # finished before, or stopped right here
+            if not run.history or run.history[-1]["step"] != run.step:
+                report(run.step, math.nan, math.nan)
             save_prior(run.average, out, sigma_data=settings.sigma_data, facts=facts(run.step))
         losses: list[Tensor] = []
         saved = reported = time.monotonic()
@@ -225,9 +232,8 @@ def train(
             disable=not (progress and ranks.first),
         )
         for step in bar:
-            losses.append(_step(network, run, training, settings, step, share))
-            # Several processes have to agree, which costs a little.
-            asked = ranks.count == 1 or (step + 1) % BAR_EVERY == 0
+            losses.append(_step(network, run, training, settings, step, share, torch.device(device)))
+            asked = ranks.count == 1 or (step + 1) % ASK_EVERY == 0
             done, stopping = step + 1 == settings.steps, asked and ranks.any(stop.is_set())
             if (step + 1) % BAR_EVERY == 0:
                 bar.set_postfix(loss=f"{float(torch.stack(losses[-BAR_EVERY:]).mean()):.4f}")
@@ -253,6 +259,10 @@ class _Run:
         self.step = self.seen = 0
         self.seconds, self.started = 0.0, time.monotonic()
         self.history: list[dict[str, Any]] = []
+        self.hardware: list[str] = []
+
+    def note_hardware(self, hardware: str) -> None:
+        self.hardware += [] if hardware in self.hardware else [hardware]
 
     @classmethod
     def start(cls, settings: Settings, channels: int, device: str, init: UNet | None) -> _Run:
@@ -279,13 +289,19 @@ class _Run:
             "seen": self.seen,
             "seconds": self.hours() * 3600,
             "history": self.history,
+            "hardware": self.hardware,
             "settings": _plain(settings),
             "images": digest,
         }
+        part = path.with_name(f".{path.name}.part")
         try:
-            with atomic_write(path) as part:
-                torch.save(state, part)
+            with part.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())  # or a power cut could leave the new name with nothing behind it
+            os.replace(part, path)
         except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError when a disk is full
+            part.unlink(missing_ok=True)
             raise OSError(
                 f"{path}: the checkpoint of step {self.step} could not be written ({first_line(error)}); the one before is "
                 "kept. Make room and run the same command again to continue from it."
@@ -295,7 +311,8 @@ class _Run:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             theirs, images = state["settings"], state["images"]
-        except (RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            step, seen, seconds, history, hardware = (state[n] for n in ("step", "seen", "seconds", "history", "hardware"))
+        except (RuntimeError, LookupError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
             raise ValueError(
                 f"{path}: is damaged or no checkpoint of `invdiff train` ({first_line(error)}). Move it away to start anew."
             ) from error
@@ -307,22 +324,23 @@ class _Run:
                 f"{path} is of another run: {'; '.join(changed)}. Repeat its settings to continue it, move it away to start "
                 "anew, or start from its weights with --init and another --out."
             )
-        if state["step"] > settings.steps:
-            raise ValueError(f"{path} is at step {state['step']:,} already, expected more steps than {settings.steps:,}.")
+        if step > settings.steps:
+            raise ValueError(f"{path} is at step {step:,} already, expected more steps than {settings.steps:,}.")
         self.net.load_state_dict(state["net"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.seen, self.seconds, self.history = (state[n] for n in ("step", "seen", "seconds", "history"))
+        self.step, self.seen, self.seconds, self.history, self.hardware = step, seen, seconds, history, hardware
 
     def hours(self) -> float:
         return (self.seconds + time.monotonic() - self.started) / 3600
 
 
-def _step(network: nn.Module, run: _Run, images: Images, settings: Settings, step: int, share: slice) -> Tensor:
+def _step(
+    network: nn.Module, run: _Run, images: Images, settings: Settings, step: int, share: slice, device: torch.device
+) -> Tensor:
     """Take one optimiser step and return its loss."""
-    device = images.pixels.device
     crop_generator, noise_generator = _generators(settings.seed, step, device)
-    x = images.crops(settings.batch, settings.crop, crop_generator, flips=settings.flips, part=share)
+    x = images.crops(settings.batch, settings.crop, crop_generator, flips=settings.flips, part=share).to(device)
     sigma = noise_levels(settings, crop_generator)[share].to(device)
     noise = torch.randn((settings.batch, *x.shape[1:]), generator=noise_generator, device=device)[share]
     with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
@@ -364,16 +382,47 @@ def _generators(seed: int, step: int, device: torch.device) -> tuple[torch.Gener
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
     """Yield an event that is set by Ctrl-C and SIGTERM, so that a step is never torn."""
-    stop = threading.Event()
+    stop, before = threading.Event(), dict[int, Any]()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def handle(*_: object) -> None:
+        stop.set()
+        restore()  # a second one does not wait
+
     if threading.current_thread() is not threading.main_thread():  # Only the main thread may ask for signals.
         yield stop
         return
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    before |= {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore()
+
+
+def _placed(images: Images, device: str) -> Images:
+    """Return the images with their pixels on the device, if they take less than half of what is free there."""
+    if not device.startswith("cuda"):
+        return images
+    free, _ = torch.cuda.mem_get_info(device)
+    return images.to(device) if images.pixels.nbytes < free / 2 else images
+
+
+def _compiled(net: UNet, settings: Settings, device: str) -> nn.Module:
+    """Return the network compiled, or as it is, with a warning, where that fails: no C compiler, or no backend."""
+    compiled: nn.Module = torch.compile(net)  # type: ignore[assignment]
+    x = torch.zeros(1, net.config["channels"], settings.crop, settings.crop, device=device)
+    try:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=settings.bf16):
+            compiled(x, torch.zeros(1, device=device)).sum().backward()
+    except Exception as error:  # every backend has its own
+        warnings.warn(f"torch.compile does not work here ({first_line(error)}); training without it.", stacklevel=2)
+        return net
+    finally:
+        net.zero_grad(set_to_none=True)
+    return compiled
 
 
 def _hardware(device: str, count: int) -> str:

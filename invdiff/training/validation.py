@@ -37,7 +37,7 @@ def denoising_psnr(net: nn.Module, clean: Tensor, *, sigma_data: float) -> dict[
         for x, n in zip(torch.split(clean, 1), torch.split(noise, 1), strict=True):
             denoised = edm_denoise(net, x + sigma * n, sigma, sigma_data=sigma_data)
             errors.append((denoised.clamp(-1, 1) - x).square().mean())
-        psnr[level] = 10 * math.log10(4 / float(torch.stack(errors).mean()))
+        psnr[level] = 10 * math.log10(4 / max(float(torch.stack(errors).mean()), 1e-12))
     return psnr
 
 
