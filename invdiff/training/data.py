@@ -108,7 +108,7 @@ class Images:
     def moments(self) -> tuple[float, float]:
         """Return mean and standard deviation of all values on the [-1, 1] scale."""
         total = squares = 0.0
-        for part in self.pixels.split(2**24):  # never all of them as float64
+        for part in torch.split(self.pixels, 2**24):  # never all of them as float64
             values = part.double() / 127.5 - 1 if part.dtype == torch.uint8 else part.double()
             total, squares = total + float(values.sum()), squares + float(values.square().sum())
         mean = total / len(self.pixels)
