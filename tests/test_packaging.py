@@ -160,7 +160,9 @@ def test_the_public_names_are_those_on_record() -> None:
     assert public_names() == record, "run: python tests/test_packaging.py > tests/public_names.txt"
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/methods.md", "benchmarks/RESULTS.md", "invdiff/priors/natural.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "docs/methods.md", "docs/training.md", "benchmarks/RESULTS.md", "invdiff/priors/natural.md"]
+)
 def test_documents_lead_somewhere(document: str) -> None:
     path = ROOT / document
     text = path.read_text()
