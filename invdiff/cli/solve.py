@@ -98,8 +98,8 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
     """Draw samples of what the measured image INPUT may have looked like.
 
     INPUT is an image file (PNG, JPEG, TIFF, WebP; 8 or 16 bits; grey, RGB, RGBA, in TIFF any number of channels) or an .npy
-    array. Without INPUT a bundled photograph is degraded and solved. The output folder holds every sample, their mean, the map of
-    their standard deviation, a panel to compare, and run.json, from which the run can be repeated.
+    array. Without INPUT a bundled photograph is degraded and solved. The output folder holds every sample, their mean, the map
+    of their standard deviation, a panel to compare, and run.json, from which the run can be repeated.
     """
     _check_needs(source, settings)
     # Imported here: `invdiff solve --help` answers without torch.
