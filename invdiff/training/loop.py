@@ -313,8 +313,11 @@ class _Run:
             theirs, images = state["settings"], state["images"]
             step, seen, seconds, history, hardware = (state[n] for n in ("step", "seen", "seconds", "history", "hardware"))
         except (RuntimeError, LookupError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            # torch's own words advise to run the code in such a file.
+            pickled = isinstance(error, pickle.UnpicklingError)
+            reason = "it holds something other than tensors and numbers, which was not run" if pickled else first_line(error)
             raise ValueError(
-                f"{path}: is damaged or no checkpoint of `invdiff train` ({first_line(error)}). Move it away to start anew."
+                f"{path}: is damaged or no checkpoint of `invdiff train` ({reason}). Move it away to start anew."
             ) from error
         ours = _plain(settings)
         changed = [f"{n} was {theirs.get(n)}, is {ours[n]}" for n in ours if n != "steps" and theirs.get(n) != ours[n]]
