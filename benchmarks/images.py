@@ -1,10 +1,11 @@
 """Photographs degraded and restored: ``python benchmarks/images.py FOLDER --mask MASK --kernel KERNEL``.
 
 Mean PSNR of the posterior mean against scikit-image's classical restorers on the same measurements: biharmonic inpainting
-under a text mask and of pixels missing at random, Wiener and Richardson-Lucy deconvolution of a camera-shake blur with noise,
-bicubic enlargement. The classical ones get the best parameter of a list, chosen with the truth at hand for the mean of the
-whole table; ours runs as ``invdiff solve`` runs it. The table is printed; finished pictures are kept in the JSON file and
-not computed again with the same settings.
+under a text mask, of pixels missing at random and of a square hole, Wiener and Richardson-Lucy deconvolution of two blurs with
+noise, bicubic enlargement. The classical ones get the best parameter of a list, chosen with the truth at hand for the mean of
+the whole table; ours runs as ``invdiff solve`` runs it. With ``--methods`` every method named (or ``all``) runs too, at its own
+settings but for ``--steps``, and a second table compares them. The tables are printed; finished pictures are kept in the JSON
+file and not computed again with the same settings.
 """
 
 from __future__ import annotations
@@ -29,14 +30,18 @@ from tqdm import tqdm
 
 import invdiff
 from invdiff.images import atomic_write, list_images, read_image, read_kernel, read_mask
+from invdiff.methods import METHODS
 from invdiff.metrics import psnr, ssim
+from invdiff.operators import Operator, gaussian_kernel
 from invdiff.priors import load_prior
 from invdiff.problems import PROBLEMS, Deblur, Inpaint, Problem, SuperResolution
 from invdiff.report import comparison_panel
 
 Array = NDArray[np.float64]
-ROWS = ("inpaint text", "inpaint random", "deblur Levin", "sr x2", "sr x4")
+ROWS = ("inpaint text", "inpaint random", "inpaint hole", "deblur Levin", "deblur Gaussian", "sr x2", "sr x4")
 MISSING = 0.7  # share of the pixels of "inpaint random"
+HOLE = 64  # pixels of the side of "inpaint hole"
+GAUSSIAN = 2.0  # standard deviation of "deblur Gaussian", in pixels
 WIENER = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # regularisation, skimage's "balance"
 RICHARDSON_LUCY = (3, 5, 10, 20, 40)  # iterations
 
@@ -51,6 +56,11 @@ def main() -> None:
     parser.add_argument(
         "--only", action="append", choices=ROWS, metavar="ROW", help=f"repeatable: {', '.join(ROWS)} (default: all)"
     )
+    parser.add_argument(
+        "--methods", nargs="+", choices=["all", *METHODS], metavar="METHOD", default=[], help="run these as well"
+    )
+    parser.add_argument("--steps", type=int, help="of the methods (default: each one's own)")
+    parser.add_argument("--photographs", type=int, help="take the first so many (default: all)")
     parser.add_argument("--prior", default="natural", help="(default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/images.json"), help="(default: %(default)s)")
     parser.add_argument("--panels", type=Path, help="folder for comparison panels")
@@ -75,8 +85,9 @@ def main() -> None:
         done = {"settings": settings, "rows": {}}
 
     chosen = [row for row in ROWS if row in (options.only or ROWS)]
-    photographs = list_images(options.folder)
-    with tqdm(total=len(chosen) * len(photographs), unit=" pictures", disable=None) as bar:
+    photographs = list_images(options.folder)[: options.photographs]
+    methods = list(METHODS) if "all" in options.methods else options.methods
+    with tqdm(total=len(chosen) * len(photographs) * (1 + len(methods)), unit=" pictures", disable=None) as bar:
         for path in photographs:
             clean = centre(torch.from_numpy(read_image(path).pixels).float(), options.size)
             clean = clean.expand(3, -1, -1)[None] if len(clean) == 1 else clean[None]
@@ -87,15 +98,39 @@ def main() -> None:
                 if key not in done["rows"]:
                     panel = options.panels / f"{path.stem}-{name.replace(' ', '-')}.png" if options.panels else None
                     done["rows"][key] = solve(score, problem, noise, classical, clean, options.samples, panel)
-                    with atomic_write(store) as part:
-                        part.write_text(json.dumps(done, indent=1) + "\n")
+                    keep(store, done)
                 bar.update()
+                for method in methods:
+                    key = f"{name}/{path.stem}/{method}, steps {options.steps or 'of its own'}"
+                    if key not in done["rows"]:
+                        settings_of = {"method": method} | ({"steps": options.steps} if options.steps else {})
+                        done["rows"][key] = compare(score, problem, noise, clean, options.samples, settings_of)
+                        keep(store, done)
+                    bar.update()
     table = summarise({row: [done["rows"][f"{row}/{path.stem}"] for path in photographs] for row in chosen})
     arguments = f"--size {options.size} --samples {options.samples}" + "".join(f' --only "{row}"' for row in options.only or ())
+    arguments += "" if options.photographs is None else f" --photographs {options.photographs}"
     what = f"{len(photographs)} photographs, prior {settings['prior'][:12]}, network in {score.autocast or torch.float32}"
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     command = f"python benchmarks/images.py FOLDER --mask MASK --kernel KERNEL {arguments}"
+    if methods:
+        steps = "" if options.steps is None else f" --steps {options.steps}"
+        command += f" --methods {' '.join(options.methods)}{steps}"
+        cells = {
+            (method, row): [
+                done["rows"][f"{row}/{path.stem}/{method}, steps {options.steps or 'of its own'}"] for path in photographs
+            ]
+            for method in methods
+            for row in chosen
+        }
+        ours = {row: [done["rows"][f"{row}/{path.stem}"] for path in photographs] for row in chosen}
+        table += "\n\n" + side_by_side(cells | {("as `solve` runs it", row): found for row, found in ours.items()}, chosen)
     print(f"`{command}`; {what}; {machine}.\n\n{table}")
+
+
+def keep(store: Path, done: Mapping[str, Any]) -> None:
+    with atomic_write(store) as part:
+        part.write_text(json.dumps(done, indent=1) + "\n")
 
 
 def tasks(
@@ -110,10 +145,17 @@ def tasks(
         f"Richardson-Lucy, {n} steps": deconvolve(lambda y, n=n: restoration.richardson_lucy(y.clip(0, 1), kernel, n), kernel)
         for n in RICHARDSON_LUCY
     }
+    blur = np.asarray(gaussian_kernel(GAUSSIAN))
+    whole = np.ones((height, width), dtype=bool)
+    top, left = (height - HOLE) // 2, (width - HOLE) // 2
+    whole[top : top + HOLE, left : left + HOLE] = False
+    spread = {f"Wiener, balance {b:g}": deconvolve(lambda y, b=b: restoration.wiener(y, blur, b), blur) for b in WIENER}
     return {
         "inpaint text": (Inpaint(known), 0.0, {"biharmonic": lambda y: biharmonic(y, known)}),
         "inpaint random": (Inpaint(scattered), 0.0, {"biharmonic": lambda y: biharmonic(y, scattered)}),
+        "inpaint hole": (Inpaint(whole), 0.0, {"biharmonic": lambda y: biharmonic(y, whole)}),
         "deblur Levin": (Deblur(kernel, boundary="reflect"), 0.02, balances | counts),
+        "deblur Gaussian": (Deblur(gaussian_kernel(GAUSSIAN), boundary="reflect"), 0.02, spread),
         "sr x2": (SuperResolution(2), 0.0, {"bicubic": lambda y: bicubic(y, 2)}),
         "sr x4": (SuperResolution(4), 0.0, {"bicubic": lambda y: bicubic(y, 4)}),
     }
@@ -162,25 +204,80 @@ def solve(
     for name, restore in classical.items():
         restored[name] = torch.from_numpy(restore(unit)).permute(2, 0, 1).float()[None] * 2 - 1
         figures[name] = round(float(psnr(restored[name], clean)), 3)
-    started = time.monotonic()
-    post = invdiff.PosteriorSampler(score, op, **problem.recommended).run(y, num_samples=samples, seed=0)
-    results = problem.finish(post.samples[:, 0], y.expand(samples, *y.shape[1:]), op)
+    results, found = sampled(score, problem, op, y, clean, samples, problem.recommended)
     mean = results.mean(0, keepdim=True)
     best = max(restored, key=lambda name: figures[name])
     if panel is not None:
         panel.parent.mkdir(parents=True, exist_ok=True)
         tiles = {"truth": clean, "measured": problem.preview(y), best: restored[best], "mean": mean, "sample": results[:1]}
         comparison_panel(panel, {title: tile[0].numpy() for title, tile in tiles.items()}, std=results.std(0).numpy())
-    return figures | {
+    return figures | found
+
+
+def compare(
+    score: invdiff.priors.ScoreModel,
+    problem: Problem,
+    noise: float,
+    clean: Tensor,
+    samples: int,
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Restore one photograph by one method, and return the figures, or why there are none."""
+    clean = problem.fit(clean)
+    op = problem.operator((clean.shape[1], clean.shape[2], clean.shape[3]), sigma_y=2 * noise)
+    try:
+        return sampled(score, problem, op, op.measure(clean, seed=0), clean, samples, settings)[1]
+    except invdiff.DivergenceError as error:
+        return {"why": "diverged", "message": str(error)}
+    except ValueError as error:
+        return {"why": "-", "message": str(error)}
+
+
+def sampled(
+    score: invdiff.priors.ScoreModel,
+    problem: Problem,
+    op: Operator,
+    y: Tensor,
+    clean: Tensor,
+    samples: int,
+    settings: Mapping[str, Any],
+) -> tuple[Tensor, dict[str, Any]]:
+    """Return the restored pictures and their figures."""
+    started = time.monotonic()
+    post = invdiff.PosteriorSampler(score, op, **settings).run(y, num_samples=samples, seed=0)
+    results = problem.finish(post.samples[:, 0], y.expand(samples, *y.shape[1:]), op)
+    mean = results.mean(0, keepdim=True)
+    return results, {
         "mean": round(float(psnr(mean, clean)), 3),
         "sample": round(float(psnr(results, clean.expand_as(results)).mean()), 3),
         "SSIM of the mean": round(float(ssim(mean, clean)), 4),
         "spread / error": round(float(results.std(0).square().mean().sqrt() / (mean - clean).square().mean().sqrt()), 3),
-        "misfit": round(float(post.residual.mean()) / post.dof, 3) if noise else None,
+        "misfit": round(float(post.residual.mean()) / post.dof, 3) if op.sigma_y else None,
         "NFE": post.nfe,
         "VJP": post.nvjp,
         "seconds": round(time.monotonic() - started, 1),
     }
+
+
+def side_by_side(cells: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]], rows: Sequence[str]) -> str:
+    """Return the table of methods: PSNR of the mean / of single samples, SSIM, for every problem; what a sample costs."""
+    lines: dict[str, list[str]] = {}
+    for (method, _), found in cells.items():
+        lines.setdefault(method, [])
+        reasons = [cell["why"] for cell in found if "why" in cell]
+        if reasons:
+            lines[method].append(reasons[0])
+            continue
+        mean, sample, similar = (np.mean([cell[name] for cell in found]) for name in ("mean", "sample", "SSIM of the mean"))
+        lines[method].append(f"{mean:.1f} / {sample:.1f}, {similar:.2f}")
+    for method, line in lines.items():
+        ran = [cell for row in rows for cell in cells[method, row] if "why" not in cell]
+        for name in ("NFE", "VJP", "seconds"):
+            values = [cell[name] for cell in ran]
+            low, high = (min(values), max(values)) if values else (0, 0)
+            line.append("-" if not values else f"{low:.0f}" if round(low) == round(high) else f"{low:.0f} to {high:.0f}")
+    headers = ["PSNR in dB of the mean / of samples, SSIM", *rows, "NFE", "VJP", "seconds"]
+    return tabulate([[method, *line] for method, line in lines.items()], headers, tablefmt="github", disable_numparse=True)
 
 
 def summarise(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from invdiff import guidance, metrics, operators, posterior, priors, problems, samplers, schedules
+    from invdiff import diagnostics, guidance, metrics, operators, posterior, priors, problems, samplers, schedules
     from invdiff.posterior import Posterior, PosteriorSampler
     from invdiff.priors import load_prior
     from invdiff.samplers import DivergenceError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Names are loaded on first use: the command line answers --help without importing torch.
-_MODULES = {"guidance", "metrics", "operators", "posterior", "priors", "problems", "samplers", "schedules"}
+_MODULES = {"diagnostics", "guidance", "metrics", "operators", "posterior", "priors", "problems", "samplers", "schedules"}
 _NAMES = {
     "DivergenceError": "invdiff.samplers",
     "Posterior": "invdiff.posterior",
@@ -31,6 +31,7 @@ __all__ = [
     "DivergenceError",
     "Posterior",
     "PosteriorSampler",
+    "diagnostics",
     "guidance",
     "load_prior",
     "metrics",

@@ -7,19 +7,24 @@ solve stops item by item.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 __all__ = [
+    "Spectrum",
     "conjugate_gradients",
     "dense_matrix",
+    "dense_matrix_per_item",
     "dot",
     "gmres",
+    "krylov_spectrum",
     "largest_singular_value",
     "linear_adjoint",
     "norm",
     "over_items",
+    "positive_eigen",
     "positive_solve",
 ]
 
@@ -44,6 +49,7 @@ def conjugate_gradients(
     product: Callable[[Tensor], Tensor],
     b: Tensor,
     *,
+    precondition: Callable[[Tensor], Tensor] | None = None,
     rtol: float = 1e-6,
     max_iterations: int = 1000,
 ) -> Tensor:
@@ -51,17 +57,23 @@ def conjugate_gradients(
 
     An item stops at :math:`\|b - M v\| \le \text{rtol}\, \|b\|`, or when a direction has no positive curvature (a learned
     Jacobian need not be positive). From then on it is left as it is, while the others go on. Started at zero,
-    so for a singular but consistent system the result is the solution of least norm. An item that is not finite stays so:
-    NaN is never answered with zero.
+    so for a singular but consistent system the result is the solution of least norm (without a preconditioner). An item that
+    is not finite stays so: NaN is never answered with zero.
 
     Args:
         product: :math:`v \mapsto M v` on ``(B, *event)``.
         b: Right-hand sides, ``(B, *event)``.
+        precondition: :math:`r \mapsto P r`, symmetric and positive, near :math:`M^{-1}`: the nearer, the fewer products. One
+            that is not positive stops the item it fails on. Default: the identity.
         rtol: Residual to reach, relative to that of each item.
         max_iterations: Products at most.
+
+    References:
+        Saad, Iterative Methods for Sparse Linear Systems, 2003, algorithm 9.1, https://doi.org/10.1137/1.9780898718003
     """
     v, r = torch.zeros_like(b), b
-    p, rr = r, dot(r, r)
+    z = r if precondition is None else precondition(r)
+    p, rr, rz = z, dot(r, r), dot(r, z)
     target = rtol**2 * rr
     going = (rr > target) | ~rr.isfinite()
     for _ in range(max_iterations):
@@ -69,13 +81,14 @@ def conjugate_gradients(
             break
         m_p = product(p)
         curvature = dot(p, m_p)
-        going = going & ~(curvature <= 0)
+        going = going & ~(curvature <= 0) & ~(rz <= 0)
         # Where an item has stopped its step is zero: it no longer depends on how long its neighbours run.
-        step = over_items(torch.where(going, rr / torch.where(going, curvature, 1), 0), b)
+        step = over_items(torch.where(going, rz / torch.where(going, curvature, 1), 0), b)
         v, r = v + step * p, r - step * m_p
-        rr_new = dot(r, r)
-        p = torch.where(over_items(going, b), r + over_items(rr_new / torch.where(rr > 0, rr, 1), b) * p, p)
-        rr = torch.where(going, rr_new, rr)
+        z = r if precondition is None else precondition(r)
+        rz_new = dot(r, z)
+        p = torch.where(over_items(going, b), z + over_items(rz_new / torch.where(rz > 0, rz, 1), b) * p, p)
+        rz, rr = torch.where(going, rz_new, rz), torch.where(going, dot(r, r), rr)
         going = going & (rr > target)
     return v
 
@@ -165,6 +178,87 @@ def positive_solve(matrix: Tensor, b: Tensor, *, floor: Tensor | float) -> Tenso
     coefficients = (vectors.mT @ b[low].unsqueeze(-1)).squeeze(-1) / torch.maximum(values, floor[low, None])
     v[low] = (vectors @ coefficients.unsqueeze(-1)).squeeze(-1)
     return v
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    r"""A vector in an eigenbasis of a symmetric positive map :math:`M`, item by item.
+
+    Attributes:
+        basis: Orthonormal rows, ``(B, k, n)``.
+        values: Eigenvalues, not negative, ``(B, k)``.
+        coefficients: Of the vector in the basis, ``(B, k)``.
+        shape: Shape of the vector, ``(B, *event)``.
+    """
+
+    basis: Tensor
+    values: Tensor
+    coefficients: Tensor
+    shape: torch.Size
+
+    def apply(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return :math:`f(M) v`; ``function`` is applied to the eigenvalues."""
+        weights = function(self.values) * self.coefficients
+        return torch.einsum("bk,bkn->bn", weights, self.basis).reshape(self.shape)
+
+
+def krylov_spectrum(product: Callable[[Tensor], Tensor], v: Tensor, *, iterations: int) -> Spectrum:
+    r"""Return the Ritz values and vectors of :math:`M` in :math:`\mathrm{span}(v, M v, \dots, M^{k-1} v)`, each item by itself.
+
+    Lanczos' method with every direction orthogonalised against all earlier ones. The projected matrix is
+    symmetrised and its negative eigenvalues raised to zero, for maps that are only nearly symmetric and positive.
+
+    Args:
+        product: :math:`v \mapsto M v` on ``(B, *event)``.
+        v: Start, ``(B, *event)``.
+        iterations: Products at most, :math:`k`.
+
+    References:
+        Saad, Iterative Methods for Sparse Linear Systems, 2003, chapter 6, https://doi.org/10.1137/1.9780898718003
+    """
+    iterations = min(iterations, v[0].numel())
+    length = norm(v)
+    q = v / over_items(torch.where(length > 0, length, 1), v)
+    directions, projected = [q], v.new_zeros(len(v), iterations, iterations)
+    for k in range(iterations):
+        w = product(directions[k])
+        scale = norm(w)
+        for _ in range(2):  # Twice is enough to be orthogonal to rounding.
+            for i, q in enumerate(directions):
+                overlap = dot(q, w)
+                projected[:, i, k] += overlap
+                w = w - over_items(overlap, w) * q
+        if k + 1 < iterations:
+            below = norm(w)
+            # Nothing new: the space is exhausted, and a direction of zeros leaves it as it is.
+            below = torch.where(below > 100 * torch.finfo(v.dtype).eps * scale, below, 0)
+            projected[:, k + 1, k] = below
+            directions.append(torch.where(over_items(below > 0, w), w / over_items(torch.where(below > 0, below, 1), w), 0))
+    values, vectors = positive_eigen(projected)
+    basis = torch.einsum("bki,bkn->bin", vectors, torch.stack([q.flatten(1) for q in directions], 1))
+    return Spectrum(basis, values, length[:, None] * vectors[:, 0], v.shape)
+
+
+def positive_eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues ``(B, k)``, negative ones raised to zero, and eigenvectors of the symmetric parts of ``(B, k, k)``.
+
+    Where a matrix is not finite, its eigenvalues are NaN.
+    """
+    finite = matrix.isfinite().flatten(1).all(1)
+    values, vectors = torch.linalg.eigh(torch.where(finite[:, None, None], (matrix + matrix.mT) / 2, 0))
+    return torch.where(finite[:, None], values.clamp(min=0), torch.nan), vectors
+
+
+def dense_matrix_per_item(product: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
+    """Return the matrices ``(B, n, n)`` of a linear map that differs from item to item, by one product for each unit vector.
+
+    Args:
+        product: Maps ``(B, *event)`` to ``(B, *event)``.
+        like: A tensor ``(B, *event)``.
+    """
+    basis = torch.eye(like[0].numel(), dtype=like.dtype, device=like.device)
+    columns = [product(e.reshape(like.shape[1:]).expand(like.shape)).flatten(1) for e in basis]
+    return torch.stack(columns, -1)
 
 
 def dense_matrix(

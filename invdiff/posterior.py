@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,19 +13,36 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from invdiff.guidance import Guidance
 from invdiff.guidance.base import StepRule
-from invdiff.linalg import largest_singular_value, norm
-from invdiff.methods import RULES, Method, choose_method
-from invdiff.operators import LinearOperator, Operator
+from invdiff.linalg import norm
+from invdiff.methods import Method
+from invdiff.operators import Operator
+from invdiff.plan import Plan, choose_method, make_plan, whole
 from invdiff.priors import ScoreModel
 from invdiff.random import Streams, generator
-from invdiff.samplers import DivergenceError, reverse_diffusion
-from invdiff.schedules import time_grid
+from invdiff.samplers import DivergenceError, ParticleMethod, Sampler, reverse_diffusion
+from invdiff.samplers.particles import Cloud, run_particles
 
-__all__ = ["Posterior", "PosteriorSampler"]
+__all__ = ["Particles", "Posterior", "PosteriorSampler"]
 
 CHUNK_NUMBERS = {"cpu": 2**19, "cuda": 2**23}  # numbers of x worked on at a time unless told otherwise
 SMALLEST_EVENT = 64  # Smaller ones count as this large: every row draws thousands of random numbers ahead.
+
+
+@dataclass(frozen=True, eq=False)
+class Particles:
+    r"""How well a particle method did.
+
+    Attributes:
+        ess: Effective sample size of every item before the last resampling, summed over its groups, ``(B,)``.
+        ancestors: How many of the first particles have descendants among the samples, ``(B,)``. Few: the samples are relatives.
+        log_evidence: Estimate of :math:`\log p(y)`, ``(B,)``. Its exponential is unbiased.
+    """
+
+    ess: Tensor
+    ancestors: Tensor
+    log_evidence: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +61,7 @@ class Posterior:
         method: Name of the method that ran.
         seed: Seed of the run.
         options: Every other setting of the run.
+        particles: What the particles tell, for particle methods.
     """
 
     samples: Tensor
@@ -55,6 +74,7 @@ class Posterior:
     method: str
     seed: int
     options: Mapping[str, Any]
+    particles: Particles | None = None
 
     @cached_property
     def mean(self) -> Tensor:
@@ -86,8 +106,8 @@ class Posterior:
 
     @cached_property
     def ess(self) -> Tensor:
-        r"""Effective sample size :math:`(\sum w)^2 / \sum w^2` of every item, ``(B,)``."""
-        return 1 / (self.weights**2).sum(0)
+        r"""Effective sample size :math:`(\sum w)^2 / \sum w^2` of every item, ``(B,)``; of particles before resampling."""
+        return 1 / (self.weights**2).sum(0) if self.particles is None else self.particles.ess
 
     @property
     def _weights(self) -> Tensor:
@@ -100,14 +120,17 @@ class PosteriorSampler:
     Args:
         score: The prior.
         op: The measurement and its noise.
-        method: A name (``invdiff methods`` lists them), ``"auto"``, or a :class:`~invdiff.methods.Method`.
+        method: A name (``invdiff methods`` lists them), ``"auto"``, or a :class:`~invdiff.methods.Method`. ``"auto"`` is
+            decided by the measurement and the number of samples: see :func:`invdiff.plan.choose_method`.
         steps: Steps of the reverse diffusion. Default: the method's own.
-        rule: Step rule, a name (``ddpm``, ``ddim``, ``heun``) or an object. Default: the method's own.
+        rule: Step rule, a name (``ddpm``, ``ddim``, ``heun``, ``matched``) or an object. Default: the method's own.
         spacing: One of :data:`invdiff.schedules.SPACINGS`. Default: the method's own.
-        ratio_max: Noise-to-signal ratio to start from. Default: the schedule's largest.
-        ratio_min: Noise-to-signal ratio of the last evaluation. Default: a tenth of the noise of the measurement seen from
-            ``x``, :math:`0.1\, \sigma_y / \lVert A \rVert`, but not below the schedule's smallest.
-        options: Options of the method's guidance, such as ``zeta=0.5`` for ``dps``.
+        ratio_max: Noise-to-signal ratio to start from. Default: the method's own, or the schedule's largest.
+        ratio_min: Noise-to-signal ratio of the last evaluation. Default: the method's own, or a tenth of the noise of the
+            measurement seen from ``x``, :math:`0.1\, \sigma_y / \lVert A \rVert`, but not below the schedule's smallest.
+        preset: ``"paper"`` takes the settings published for this method and this kind of measurement
+            (:data:`invdiff.presets.PRESETS`); what is given beside it wins.
+        options: Options of the algorithm, such as ``zeta=0.5`` for ``dps``.
     """
 
     def __init__(
@@ -121,34 +144,44 @@ class PosteriorSampler:
         spacing: str | None = None,
         ratio_max: float | None = None,
         ratio_min: float | None = None,
+        preset: str | None = None,
         **options: Any,
     ) -> None:
-        self.score, self.op, self.method = score, op, choose_method(method)
-        self.steps = self.method.steps if steps is None else steps
-        self.rule_name, self.rule = _step_rule(self.method.rule if rule is None else rule)
-        _whole(steps=self.steps)
-        self.spacing = spacing or self.method.spacing
-        self.ratio_max, self.ratio_min = ratio_max, ratio_min
-        self.options = {**dict(self.method.options), **options}
+        self.score, self.op, self.preset, self.options = score, op, preset, options
+        given = {"steps": steps, "rule": rule, "spacing": spacing, "ratio_max": ratio_max, "ratio_min": ratio_min}
+        self.given = {name: value for name, value in given.items() if value is not None}
+        self.method = method
         _check_event(score, op)
+        if method == "auto" and preset is not None:
+            raise ValueError(f"preset={preset!r} is that of a method: 'auto' has none. Name one.")
+        self._plans: dict[str, Plan] = {}
         # Built once here so that a wrong setting fails now and not after the first picture of a folder.
-        self.times = self._times()
-        self._guidance(score, op, torch.zeros(1, *op.out_shape, device=op.device, dtype=op.dtype))
+        self.plan(1).algorithm(score, op, torch.zeros(1, *op.out_shape, device=op.device, dtype=op.dtype))
+
+    def plan(self, num_samples: int) -> Plan:
+        """Return what :meth:`run` will do for so many samples of each measurement."""
+        # A rule, or options, are meant for the guidance of a single chain.
+        chain = bool(self.options) or "rule" in self.given
+        method = choose_method(self.method, self.op, num_samples=num_samples, particles=not chain)
+        if method.name not in self._plans:
+            self._plans[method.name] = make_plan(self.score, self.op, method, self.given, self.options, self.preset)
+        return self._plans[method.name]
 
     def run(
         self, y: Tensor, *, num_samples: int = 1, seed: int = 0, chunk: int | None = None, progress: bool = False
     ) -> Posterior:
         """Return ``num_samples`` posterior samples for every item of ``y``.
 
-        Sample ``k`` of item ``b`` depends on ``(seed, b, k)`` alone. The state of the solver is float32, or float64 if
-        ``y`` is.
+        Sample ``k`` of item ``b`` depends on ``(seed, b, k)`` alone; that of a particle method also on the other samples of
+        its group, which are ``k // particles * particles`` and so on, and drawn whole. The state of the solver is float32, or
+        float64 if ``y`` is.
 
         Args:
             y: Measurements, ``(B, *op.out_shape)``.
             num_samples: Samples per item, at least 1.
             seed: A non-negative integer.
-            chunk: Samples worked on at a time. Default: what fits half a million numbers of ``x`` on a CPU, eight million on
-                a GPU.
+            chunk: Samples worked on at a time, rounded up to whole groups of particles. Default: what fits half a million
+                numbers of ``x`` on a CPU, eight million on a GPU.
             progress: Whether to show a bar.
 
         Raises:
@@ -156,77 +189,63 @@ class PosteriorSampler:
         """
         y = self._check(y, num_samples, chunk)
         started = time.monotonic()
-        items, numel = y.shape[0], torch.Size(self.op.in_shape).numel()
+        plan, items, numel = self.plan(num_samples), y.shape[0], torch.Size(self.op.in_shape).numel()
         op, score = self.op.to(y.device, y.dtype), Counted(self.score.to(y.device))
         chunk = chunk or max(1, CHUNK_NUMBERS.get(y.device.type, 2**19) // max(numel, SMALLEST_EVENT))
-        rows = [(k, b) for k in range(num_samples) for b in range(items)]
-        chunks = [rows[start : start + chunk] for start in range(0, len(rows), chunk)]
-        samples = []
-        total, name = len(chunks) * self.steps, self.method.name
-        with tqdm(total=total, desc=name, unit=" steps", disable=not progress, leave=False) as bar:
-
-            def on_step() -> None:
-                bar.update()
-
+        group = plan.group(score, op, y)
+        rows = [(first, b) for first in range(0, num_samples, group) for b in range(items)]
+        together = max(1, chunk // group)
+        chunks = [rows[start : start + together] for start in range(0, len(rows), together)]
+        parts = []
+        with tqdm(
+            total=len(chunks) * plan.steps, desc=plan.method.name, unit=" steps", disable=not progress, leave=False
+        ) as bar:
             for part in chunks:
-                streams = Streams([generator(seed, "sample", b, k, device=y.device) for k, b in part])
-                guidance = self._guidance(score, op, y[[b for _, b in part]])
+                every = [(first + k, b) for first, b in part for k in range(group)]
+                streams = Streams([generator(seed, "sample", b, k, device=y.device) for k, b in every])
+                resampling = [generator(seed, "resample", b, first, device=y.device) for first, b in part]
+                algorithm = plan.algorithm(score, op, y[[b for _, b in every]])
                 try:
-                    x = reverse_diffusion(guidance, self.times, rule=self.rule, streams=streams, on_step=on_step)
+                    parts.append(_run(algorithm, plan, streams, resampling, bar.update))
                 except DivergenceError as error:
-                    k, b = part[error.row]
+                    (k, b), weakened = every[error.row], isinstance(algorithm, Guidance)
                     raise DivergenceError(
-                        f"{name}: sample {k} of item {b} diverged at step {error.step} of {self.steps}, and again with "
-                        "an eighth of the guidance. Use more steps, a smaller step size, or a noise level that fits the "
-                        "measurement.",
+                        f"{plan.method.name}: sample {k} of item {b} diverged at step {error.step} of {plan.steps}"
+                        f"{', and again with an eighth of the guidance' if weakened else ''}. Use more steps, a smaller step "
+                        "size, or a noise level that fits the measurement.",
                         step=error.step,
                         row=error.row,
                     ) from error
-                samples.append(x)
-        x = torch.cat(samples)
-        residual = self._residual(op, x, y.repeat(num_samples, *(1,) * (y.ndim - 1)))
+
+        def by_sample(values: Tensor) -> Tensor:
+            """Bring rows ``(groups, items, group)`` into the order ``(samples, items)``."""
+            values = values.reshape(-1, items, group, *values.shape[1:]).transpose(1, 2)
+            return values.reshape(-1, *values.shape[2:])[:num_samples]
+
+        x = by_sample(torch.cat([part.x for part in parts]))
+        residual = self._residual(op, x.flatten(0, 1), y.repeat(num_samples, *(1,) * (y.ndim - 1)))
+        weights, particles = _weigh(parts, items, group)
         return Posterior(
-            samples=x.reshape(num_samples, items, *x.shape[1:]),
-            weights=torch.full((num_samples, items), 1 / num_samples, dtype=y.dtype, device=y.device),
+            samples=x,
+            weights=(by_sample(weights) / by_sample(weights).sum(0)).to(y.dtype),
             residual=residual.reshape(num_samples, items),
             dof=op.dof,
-            nfe=score.evaluations / len(rows),
-            nvjp=score.products / len(rows),
+            nfe=score.evaluations / (len(rows) * group),
+            nvjp=score.products / (len(rows) * group),
             seconds=time.monotonic() - started,
-            method=name,
+            method=plan.method.name,
             seed=seed,
             options={
-                "steps": self.steps,
-                "rule": self.rule_name,
-                "spacing": self.spacing,
-                "ratio_max": float(self.score.schedule.ratio(self.times[0])),
-                "ratio_min": float(self.score.schedule.ratio(self.times[-2])),
+                "steps": plan.steps,
+                "rule": plan.rule_name,
+                "spacing": plan.spacing,
+                "ratio_max": float(self.score.schedule.ratio(plan.times[0])),
+                "ratio_min": float(self.score.schedule.ratio(plan.times[-2])),
                 "chunk": chunk,
-                **self.options,
+                **plan.options,
             },
+            particles=particles,
         )
-
-    def _guidance(self, score: ScoreModel, op: Operator, y: Tensor) -> Any:
-        try:
-            return self.method.guidance(score, op, y, **self.options)
-        except TypeError as error:
-            raise TypeError(f"method {self.method.name!r}: {error}. See its page for the options it takes.") from error
-
-    def _times(self) -> Tensor:
-        schedule = self.score.schedule
-        smallest = float(schedule.ratio(schedule.t_min))
-        largest = float(schedule.ratio(schedule.t_max)) if self.ratio_max is None else self.ratio_max
-        ratio_min = self.ratio_min
-        if ratio_min is None:
-            ratio_min = min(max(smallest, 0.1 * self.op.sigma_y / self._gain()), largest / 10)
-        return time_grid(schedule, self.steps, spacing=self.spacing, ratio_min=ratio_min, ratio_max=largest)
-
-    def _gain(self) -> float:
-        """Return the largest singular value of the operator, 1 for a nonlinear one."""
-        if not isinstance(self.op, LinearOperator):
-            return 1.0
-        op = self.op
-        return largest_singular_value(op.forward, op.adjoint, op.in_shape, device=op.device, dtype=op.dtype)
 
     def _check(self, y: Tensor, num_samples: int, chunk: int | None) -> Tensor:
         if not isinstance(y, Tensor):
@@ -238,7 +257,7 @@ class PosteriorSampler:
         y = self.op.keep_measured(y)
         if y.is_complex() or not y.isfinite().all():
             raise ValueError("run: y must be real and finite.")
-        _whole(num_samples=num_samples, chunk=1 if chunk is None else chunk)
+        whole(num_samples=num_samples, chunk=1 if chunk is None else chunk)
         if num_samples < 1 or (chunk is not None and chunk < 1):
             raise ValueError(f"run: num_samples and chunk must be at least 1, got {num_samples} and {chunk}.")
         return y.detach().to(torch.float64 if y.dtype == torch.float64 else torch.float32)
@@ -269,20 +288,35 @@ class Counted(ScoreModel):
         self.products += len(gradient)
 
 
-def _whole(**numbers: Any) -> None:
-    for name, number in numbers.items():
-        if isinstance(number, bool) or not hasattr(number, "__index__"):
-            raise TypeError(f"{name} must be a whole number, got {number!r}.")
+def _run(
+    algorithm: Guidance | Sampler | ParticleMethod,
+    plan: Plan,
+    streams: Streams,
+    resampling: Sequence[torch.Generator],
+    on_step: Callable[[], object],
+) -> Cloud:
+    if isinstance(algorithm, ParticleMethod):
+        return run_particles(algorithm, plan.times, streams=streams, resampling=resampling, on_step=on_step)
+    if isinstance(algorithm, Guidance):
+        x = reverse_diffusion(algorithm, plan.times, rule=plan.rule, streams=streams, on_step=on_step)
+    else:
+        x = algorithm.run(plan.times, streams=streams, on_step=on_step)
+    one = torch.ones(len(x), dtype=torch.float64, device=x.device)
+    return Cloud(x, one, log_evidence=0 * one, ess=one, ancestors=one)  # A chain is a group of one.
 
 
-def _step_rule(rule: str | StepRule) -> tuple[str, StepRule]:
-    if not isinstance(rule, str):
-        if not callable(rule):
-            raise TypeError(f"rule must be a name or a step rule, got {type(rule).__name__}.")
-        return repr(rule), rule
-    if rule not in RULES:
-        raise ValueError(f"Unknown step rule {rule!r}, expected one of {', '.join(RULES)}, or a step rule.")
-    return rule, RULES[rule]
+def _weigh(parts: Sequence[Cloud], items: int, group: int) -> tuple[Tensor, Particles | None]:
+    """Return the weight of every row, and what the particles of an item tell together."""
+    log_evidence, ess, ancestors = (
+        torch.cat([getattr(part, name) for part in parts]).reshape(-1, items) for name in ("log_evidence", "ess", "ancestors")
+    )
+    weights = torch.cat([part.weights for part in parts])
+    if group == 1:
+        return weights, None
+    if not parts[0].equal:  # A group counts by its evidence.
+        weights = weights * log_evidence.softmax(0).flatten().repeat_interleave(group)
+    together = log_evidence.logsumexp(0) - math.log(len(log_evidence))
+    return weights, Particles(ess.sum(0), ancestors.sum(0), together)
 
 
 def _check_event(score: ScoreModel, op: Operator) -> None:

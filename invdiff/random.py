@@ -6,15 +6,16 @@ depend on batch mates, on the chunk size, on the order of work, or on a resumed 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Streams", "generator"]
+__all__ = ["Draw", "Draws", "Streams", "generator"]
 
-PURPOSES = ("sample", "measure", "prior")
+PURPOSES = ("sample", "measure", "prior", "resample", "diagnose")
+Draw = Callable[[Sequence[int]], Tensor]  # event -> standard normal noise (rows, *event), the next of every row
 BLOCK = 4096  # Numbers drawn at once; small events share a call, large ones have calls of their own. Fixes the samples.
 
 
@@ -42,26 +43,49 @@ def generator(seed: int, purpose: str, item: int, sample: int, *, device: torch.
 class Streams:
     """One generator for each row of a batch: ``streams.normal(shape)`` draws the next noise of every row.
 
+    What a row draws depends on its generator and on the order of the calls alone; shapes and dtypes may alternate.
+
     Args:
         generators: One per row.
     """
 
     def __init__(self, generators: Sequence[torch.Generator]) -> None:
         self.generators = list(generators)
-        self._ahead: Tensor | None = None  # (rows, draws, *event): noise drawn for the coming calls
+        self._ahead: dict[tuple[torch.Size, torch.dtype], Tensor] = {}  # (rows, draws, *event): noise for the coming calls
 
     def normal(self, event: Sequence[int], *, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return standard normal noise of shape ``(rows, *event)``, the next of each row's stream.
-
-        The shape and dtype must stay the same from call to call within one run.
-        """
-        if self._ahead is None or self._ahead.shape[1] == 0:
-            draws = max(1, BLOCK // max(1, torch.Size(event).numel()))
+        """Return standard normal noise of shape ``(rows, *event)``, the next of each row's stream."""
+        key = torch.Size(event), dtype
+        ahead = self._ahead.get(key)
+        if ahead is None or ahead.shape[1] == 0:
+            draws = max(1, BLOCK // max(1, key[0].numel()))
             device = self.generators[0].device
-            self._ahead = torch.stack(
-                [torch.randn(draws, *event, generator=g, dtype=dtype, device=device) for g in self.generators]
-            )
-        noise, self._ahead = self._ahead[:, 0], self._ahead[:, 1:]
-        if noise.shape[1:] != torch.Size(event) or noise.dtype != dtype:
-            raise ValueError(f"Streams: drew {tuple(noise.shape[1:])} {noise.dtype} before, asked for {tuple(event)} {dtype}.")
+            ahead = torch.stack([torch.randn(draws, *event, generator=g, dtype=dtype, device=device) for g in self.generators])
+        noise, self._ahead[key] = ahead[:, 0], ahead[:, 1:]
         return noise
+
+
+class Draws:
+    """The noise of one step, which can be had again: a step that is repeated sees the same noise.
+
+    Args:
+        streams: Where new noise comes from.
+        dtype: Its dtype.
+    """
+
+    def __init__(self, streams: Streams, dtype: torch.dtype) -> None:
+        self.streams, self.dtype = streams, dtype
+        self.taken: list[Tensor] = []
+        self.position = 0
+
+    def __call__(self, event: Sequence[int]) -> Tensor:
+        """Return the next standard normal noise, ``(rows, *event)``."""
+        if self.position == len(self.taken):
+            self.taken.append(self.streams.normal(event, dtype=self.dtype))
+        self.position += 1
+        return self.taken[self.position - 1]
+
+    def again(self) -> Draw:
+        """Return to the beginning of the step."""
+        self.position = 0
+        return self

@@ -1,4 +1,4 @@
-"""Pictures of a result: tiles side by side, and the spread of the samples as a heat map."""
+"""Pictures of a result: tiles side by side, the spread of the samples as a heat map, and how well they are calibrated."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from invdiff.images import atomic_write
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["comparison_panel", "std_map", "tile_grid"]
+__all__ = ["calibration_plot", "comparison_panel", "std_map", "tile_grid"]
 
 COLOURS = "magma"
 DPI = 100
 MIN_TILE = 192  # Small images are enlarged until their longer side has about this many pixels.
 MAX_WIDTH = 1800  # Tiles that would make the panel wider go to the next row.
 MARGIN, GAP, LINE = 16, 14, 17  # pixels; LINE is the height of a line of a title
+BIN_CASES = 5  # ranks that a bar of a histogram holds in expectation
 BAR, BAR_LABELS = 12, 44  # width of the colour bar, and of the numbers beside it
 
 
@@ -130,6 +131,53 @@ def tile_grid(path: str | os.PathLike[str], images: ArrayLike, *, columns: int) 
         grid[row * height :, column * width :][: height - 2, : width - 2] = tile
     with atomic_write(path) as temporary:
         Image.fromarray(grid).save(temporary, format="PNG")
+
+
+def calibration_plot(
+    path: str | os.PathLike[str],
+    ranks: Mapping[str, ArrayLike],
+    coverage: ArrayLike,
+    *,
+    titles: Mapping[str, str],
+) -> None:
+    """Write one PNG with a histogram of the ranks of every quantity, and the coverage seen against the nominal one.
+
+    Where the samples are exact, the bars stay in the grey bands, each with probability 99 %, and the curve on the diagonal.
+
+    Args:
+        path: The PNG file; its folder must exist.
+        ranks: Quantity to the ranks of its truths, ``(n,)`` in [0, 1].
+        coverage: Rows of nominal level, observed share and its standard error, ``(L, 3)``.
+        titles: Quantity to a line under its name.
+    """
+    from matplotlib.figure import Figure
+    from scipy import stats
+
+    columns = math.ceil(len(ranks) / 2)
+    figure = Figure(figsize=(2.6 * columns + 4.2, 5.2), dpi=DPI, facecolor="white", layout="constrained")
+    grid = figure.add_gridspec(2, columns + 1, width_ratios=[1] * columns + [1.5])
+    for place, (name, values) in enumerate(ranks.items()):
+        axes = figure.add_subplot(grid[divmod(place, columns)])
+        count = len(np.asarray(values))
+        bins = min(max(count // BIN_CASES, 4), 20)
+        low, high = stats.binom(count, 1 / bins).interval(0.99)
+        axes.axhspan(low, high, color="0.88")
+        axes.axhline(count / bins, color="0.6", linewidth=0.8)
+        axes.hist(np.asarray(values), bins=bins, range=(0, 1), color="tab:blue", alpha=0.8, rwidth=0.9)
+        axes.set_title(f"{name}\n{titles[name]}", fontsize=9)
+        axes.set(xlim=(0, 1), xticks=(0, 0.5, 1), ylim=(0, None))
+        axes.tick_params(labelsize=8)
+    figure.supxlabel("rank of the truth among the samples", fontsize=9, x=columns / (columns + 1.5) / 2)
+
+    axes = figure.add_subplot(grid[:, columns])
+    level, observed, error = np.asarray(coverage, dtype=np.float64).T
+    axes.plot((0, 1), (0, 1), color="0.6", linewidth=0.8)
+    axes.errorbar(level, observed, 2 * error, fmt="o-", markersize=3, linewidth=1, capsize=2, color="tab:blue")
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="nominal", ylabel="observed")
+    axes.set_title("coverage of intervals\n(bars: two standard errors)", fontsize=9)
+    axes.tick_params(labelsize=8)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DPI)
 
 
 def _colours(title: str, pixels: ArrayLike) -> NDArray[np.uint8]:

@@ -7,7 +7,6 @@ draws all derive from that one primitive.
 
 from __future__ import annotations
 
-import copy
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -19,14 +18,17 @@ from torch import Tensor
 from invdiff.linalg import conjugate_gradients, dense_matrix
 from invdiff.random import Streams, generator
 
+from .movable import Movable
 from .noise import GaussianNoise
+from .svd import SVD, DenseSVD
 
 __all__ = ["Jacobian", "LinearOperator", "Operator", "pseudo_divide"]
 
 DENSE_SOLVE = 512  # Measurements up to this size are solved with the eigenvectors of A A^T.
+DENSE_SVD = 4096  # Both x and y up to this size: a matrix is decomposed where no structure is known.
 
 
-class Operator(ABC):
+class Operator(Movable, ABC):
     r"""A differentiable measurement :math:`y = A(x) + n`, linear or not.
 
     Attributes:
@@ -83,19 +85,6 @@ class Operator(ABC):
         r"""Return :math:`\partial A / \partial x` at ``x`` of shape ``(B, *in_shape)``: one linear map per item."""
         return Jacobian(self, x)
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        """Return a copy whose tensors lie on ``device`` and, where they are real, have ``dtype``; complex ones match it."""
-        moved = copy.copy(self)
-        for name, value in vars(self).items():
-            if isinstance(value, Operator):
-                setattr(moved, name, value.to(device, dtype))
-            elif isinstance(value, Tensor):
-                wanted = dtype if value.is_floating_point() else None
-                if dtype is not None and value.is_complex():
-                    wanted = dtype.to_complex()
-                setattr(moved, name, value.to(device=device, dtype=wanted))
-        return moved
-
 
 class LinearOperator(Operator):
     r"""A measurement that is linear: :math:`y = A x + n`.
@@ -107,6 +96,7 @@ class LinearOperator(Operator):
     """
 
     closed_form: bool = False
+    _svd: SVD | None
 
     @abstractmethod
     def adjoint(self, y: Tensor) -> Tensor:
@@ -116,7 +106,7 @@ class LinearOperator(Operator):
         r"""Return :math:`(A A^\top + \lambda I)^{-1} v`; for :math:`\lambda = 0` the pseudo-inverse :math:`(A A^\top)^+ v`.
 
         Measurements of up to 512 numbers are solved by the eigenvectors of :math:`A A^\top`, larger ones by conjugate
-        gradients to a relative residual of 1e-6 in float32 and 1e-12 in float64.
+        gradients with ``precondition``, to a relative residual of 1e-6 in float32 and 1e-12 in float64.
 
         Args:
             v: ``(B, *out_shape)``.
@@ -144,8 +134,26 @@ class LinearOperator(Operator):
         """
         return self.solve(v, lam) if self.closed_form or torch.Size(self.out_shape).numel() <= DENSE_SOLVE else v
 
+    @property
+    def svd(self) -> SVD | None:
+        r"""The decomposition :math:`A = U \operatorname{diag}(s) V^\top`, made on first use; ``None`` if none is affordable.
+
+        Masks, circular and separable blur, downsampling and matrices have one at any size (matrices up to 4096 columns);
+        any other operator only where ``x`` and ``y`` have at most 4096 numbers each: then its matrix is decomposed, on the
+        CPU in float64, which takes seconds to minutes for the largest.
+        """
+        if not hasattr(self, "_svd"):
+            with torch.inference_mode(False), torch.no_grad():  # Kept, so fit for differentiation later on.
+                self._svd = self._decompose()
+        return self._svd
+
     def jacobian(self, x: Tensor) -> LinearOperator:
         return self
+
+    def _decompose(self) -> SVD | None:
+        if max(torch.Size(self.in_shape).numel(), torch.Size(self.out_shape).numel()) > DENSE_SVD:
+            return None
+        return DenseSVD(self._dense_adjoint().to("cpu", torch.float64), self.in_shape)
 
     def _solve_iteratively(self, v: Tensor, lam: Tensor | float) -> Tensor:
         rtol = 1e-12 if v.dtype == torch.float64 else 1e-6
@@ -157,18 +165,29 @@ class LinearOperator(Operator):
             for _ in range(2):
                 x = conjugate_gradients(lambda w: self.adjoint(self.forward(w)), x, rtol=rtol)
             return self.forward(x)
-        return conjugate_gradients(lambda w: self.forward(self.adjoint(w)) + lam * w, v, rtol=rtol)
+        softened = self._soften(lam)
+        return conjugate_gradients(
+            lambda w: self.forward(self.adjoint(w)) + lam * w,
+            v,
+            precondition=lambda r: self.precondition(r, softened),
+            rtol=rtol,
+        )
+
+    def _soften(self, lam: Tensor) -> Tensor:
+        r"""Return the :math:`\lambda` at which ``precondition`` serves conjugate gradients best."""
+        return lam
 
     def _gram_eigen(self) -> tuple[Tensor, Tensor]:
-        # Kept in float64 on the CPU, where it is computed once; the caller casts.
+        # Kept in float64 on the CPU, where it is computed once; the caller casts. Fit for differentiation later on.
         if not hasattr(self, "_gram"):
-            adjoint = self._dense_adjoint().to("cpu", torch.float64)
-            # From the singular values of A: those of A A^T would lose half the digits of the small ones.
-            outputs, inputs = adjoint.shape[1], adjoint.shape[0]
-            _, singular, left = torch.linalg.svd(adjoint, full_matrices=inputs < outputs)
-            values = torch.zeros(outputs, dtype=torch.float64)
-            values[: len(singular)] = singular**2
-            self._gram = values, left.mT.contiguous()
+            with torch.inference_mode(False), torch.no_grad():
+                adjoint = self._dense_adjoint().to("cpu", torch.float64)
+                # From the singular values of A: those of A A^T would lose half the digits of the small ones.
+                outputs, inputs = adjoint.shape[1], adjoint.shape[0]
+                _, singular, left = torch.linalg.svd(adjoint, full_matrices=inputs < outputs)
+                values = torch.zeros(outputs, dtype=torch.float64)
+                values[: len(singular)] = singular**2
+                self._gram = values, left.mT.contiguous()
         return self._gram
 
     def _dense_adjoint(self) -> Tensor:
@@ -202,6 +221,9 @@ class Jacobian(LinearOperator):
     def precondition(self, v: Tensor, lam: Tensor | float) -> Tensor:
         return v
 
+    def _decompose(self) -> None:
+        return None  # One decomposition per item would be needed.
+
     def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
         # The map differs from item to item: no matrix to share, so always conjugate gradients.
         return self._solve_iteratively(v, lam)
@@ -217,4 +239,4 @@ def pseudo_divide(v: Tensor, gram: Tensor, lam: Tensor | float) -> Tensor:
     """
     total = gram + (lam.to(gram) if isinstance(lam, Tensor) else lam)  # The result keeps the dtype of v.
     cut = (10 * torch.finfo(gram.dtype).eps) ** 2 * gram.amax()
-    return torch.where(total > cut, v / torch.where(total > cut, total, 1), 0)
+    return torch.where(total > cut, v * (1 / torch.where(total > cut, total, 1)), 0)  # gram is smaller than v: divide there.

@@ -14,6 +14,7 @@ from .checks import image_shape, real_matrix
 from .convolution import CircularConvolution, PaddedConvolution, convolution_matrix
 from .noise import GaussianNoise
 from .separable import Separable
+from .svd import SVD
 
 __all__ = ["BOUNDARIES", "Blur"]
 
@@ -106,6 +107,9 @@ class Blur(LinearOperator):
 
     def pinv(self, y: Tensor) -> Tensor:
         return self.convolution.pinv(y)
+
+    def _decompose(self) -> SVD | None:
+        return self.convolution.svd
 
 
 def _separate(kernel: Tensor, given: torch.dtype) -> tuple[Tensor, Tensor] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Self
@@ -14,8 +15,9 @@ from .base import LinearOperator, pseudo_divide
 from .checks import image_shape
 from .noise import GaussianNoise
 from .separable import Separable
+from .svd import SVD
 
-__all__ = ["DOWNSAMPLE_KERNELS", "BlockMean", "Downsample"]
+__all__ = ["DOWNSAMPLE_KERNELS", "BlockMean", "BlockSVD", "Downsample"]
 
 DOWNSAMPLE_KERNELS = ("area", "bicubic")
 
@@ -54,6 +56,42 @@ class BlockMean(LinearOperator):
 
     def pinv(self, y: Tensor) -> Tensor:
         return y.repeat_interleave(self.factor, -1).repeat_interleave(self.factor, -2)
+
+    def _decompose(self) -> SVD:
+        return BlockSVD(self.in_shape, self.factor)
+
+
+class BlockSVD(SVD):
+    r"""Of the mean over blocks of side :math:`f`: the cosine transform of every block, whose constant alone is measured.
+
+    Coordinates lie as the image does, each block holding its own, the constant first: there :math:`s = 1 / f`, else 0.
+
+    Args:
+        in_shape: Image shape ``(C, H, W)``, whose height and width ``factor`` divides.
+        factor: :math:`f`.
+    """
+
+    def __init__(self, in_shape: tuple[int, ...], factor: int) -> None:
+        self.shape, self.factor = in_shape, factor
+        k = torch.arange(factor, dtype=torch.float64)
+        self.cosines = (2 / factor) ** 0.5 * torch.cos(math.pi / factor * k.unsqueeze(1) * (k + 0.5))
+        self.cosines[0] = factor**-0.5
+        self._values = torch.zeros(in_shape[1:], dtype=torch.float64)
+        self._values[::factor, ::factor] = 1 / factor
+
+    def analyse(self, x: Tensor) -> Tensor:
+        return self._over_blocks(self.cosines.to(x), x)
+
+    def synthesise(self, x_bar: Tensor) -> Tensor:
+        return self._over_blocks(self.cosines.to(x_bar).mT, x_bar)
+
+    def _rotate(self, y: Tensor) -> Tensor:
+        return y.repeat_interleave(self.factor, -1).repeat_interleave(self.factor, -2)
+
+    def _over_blocks(self, matrix: Tensor, x: Tensor) -> Tensor:
+        channels, height, width = self.shape
+        blocks = x.reshape(-1, channels, height // self.factor, self.factor, width // self.factor, self.factor)
+        return torch.einsum("ki,bchiwj,lj->bchkwl", matrix, blocks, matrix).reshape(x.shape)
 
 
 class Downsample(LinearOperator):
@@ -120,6 +158,9 @@ class Downsample(LinearOperator):
 
     def pinv(self, y: Tensor) -> Tensor:
         return self.reduction.pinv(y)
+
+    def _decompose(self) -> SVD | None:
+        return self.reduction.svd
 
 
 def _bicubic_matrix(side: int, factor: int) -> Tensor:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
+import torch
 from torch import Tensor
 
 from .base import LinearOperator, pseudo_divide
 from .checks import event_shape
 from .noise import GaussianNoise
+from .svd import SVD, CoordinateSVD
 
 __all__ = ["Identity"]
 
@@ -49,3 +51,6 @@ class Identity(LinearOperator):
 
     def pinv(self, y: Tensor) -> Tensor:
         return y.clone()
+
+    def _decompose(self) -> SVD:
+        return CoordinateSVD(torch.ones((), dtype=torch.float64), self.in_shape)

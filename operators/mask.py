@@ -12,6 +12,7 @@ from torch import Tensor
 from .base import LinearOperator, pseudo_divide
 from .checks import event_shape
 from .noise import GaussianNoise
+from .svd import SVD, CoordinateSVD
 
 __all__ = ["Mask"]
 
@@ -89,3 +90,6 @@ class Mask(LinearOperator):
 
     def pinv(self, y: Tensor) -> Tensor:
         return self.forward(y)
+
+    def _decompose(self) -> SVD:
+        return CoordinateSVD(self.mask.double(), self.in_shape)

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import LinearOperator
+from .base import DENSE_SVD, LinearOperator
 from .checks import real_matrix
 from .noise import GaussianNoise
+from .svd import SVD, DenseSVD
 
 __all__ = ["Matrix"]
 
@@ -46,3 +47,8 @@ class Matrix(LinearOperator):
 
     def adjoint(self, y: Tensor) -> Tensor:
         return y @ self.matrix.to(y)
+
+    def _decompose(self) -> SVD | None:
+        if self.matrix.shape[1] > DENSE_SVD:
+            return None
+        return DenseSVD(self.matrix.mT.to("cpu", torch.float64), self.in_shape).to(self.matrix.device, self.matrix.dtype)

@@ -11,8 +11,9 @@ from torch import Tensor
 from .base import LinearOperator, pseudo_divide
 from .checks import image_shape, real_matrix
 from .noise import GaussianNoise
+from .svd import SVD
 
-__all__ = ["Separable"]
+__all__ = ["KroneckerSVD", "Separable"]
 
 
 class Separable(LinearOperator):
@@ -74,6 +75,42 @@ class Separable(LinearOperator):
         # Divides by each singular value once. The detour over solve squares the condition number.
         singular, coefficients = self.singular.to(y), _both_sides(self.u_left.mT, y, self.u_right.mT)
         return _both_sides(self.vt_left.mT, pseudo_divide(singular * coefficients, singular**2, 0.0), self.vt_right.mT)
+
+    def _decompose(self) -> SVD:
+        left, right = self.left.to("cpu", torch.float64), self.right.to("cpu", torch.float64)
+        return KroneckerSVD(self.in_shape, left, right).to(self.left.device, self.left.dtype)
+
+
+class KroneckerSVD(SVD):
+    r"""Of a separable operator: :math:`\bar x_c = V_L^\top x_c V_R` with :math:`s_{ij} = (S_L)_i (S_R)_j`.
+
+    :math:`V_L` and :math:`V_R` are square: completed over the null spaces, which the operator itself has no use for.
+
+    Args:
+        in_shape: Image shape ``(C, H, W)``; the coordinates have it too.
+        left: :math:`L`, shape ``(P, H)`` with ``P`` at most ``H``, float64.
+        right: :math:`R`, shape ``(Q, W)`` with ``Q`` at most ``W``, float64.
+    """
+
+    def __init__(self, in_shape: tuple[int, ...], left: Tensor, right: Tensor) -> None:
+        _, height, width = self.shape = in_shape
+        self.u_left, s_left, self.vt_left = torch.linalg.svd(left)
+        self.u_right, s_right, self.vt_right = torch.linalg.svd(right)
+        self.unmeasured = width - len(right), height - len(left)
+        self._values = self._complete(s_left.unsqueeze(-1) * s_right)
+
+    def analyse(self, x: Tensor) -> Tensor:
+        return _both_sides(self.vt_left, x, self.vt_right)
+
+    def synthesise(self, x_bar: Tensor) -> Tensor:
+        return _both_sides(self.vt_left.mT, x_bar, self.vt_right.mT)
+
+    def _rotate(self, y: Tensor) -> Tensor:
+        return self._complete(_both_sides(self.u_left.mT, y, self.u_right.mT))
+
+    def _complete(self, coefficients: Tensor) -> Tensor:
+        columns, rows = self.unmeasured
+        return torch.nn.functional.pad(coefficients, (0, columns, 0, rows))
 
 
 def _both_sides(left: Tensor, x: Tensor, right: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ class TestLists:
         rows = json.loads(invdiff("methods", "--json").stdout)
         assert [row["name"] for row in rows] == list(METHODS)
         assert all(row["summary"] and row["cost"] and row["paper"] and row["steps"] and row["rule"] for row in rows)
-        assert {row["name"]: row["needs_linear"] for row in rows}["pigdm"]
+        assert {row["name"]: row["needs"] for row in rows}["pigdm"] == ["linear"]
         text = invdiff("methods").stdout
         assert "auto" in text
         assert all(f"{name}={value}" in text for method in METHODS.values() for name, value in options_of(method).items())

@@ -77,6 +77,37 @@ class TestConjugateGradients:
         assert not v[1].isfinite().any()
         assert_close(v[[0, 2]], torch.linalg.solve(matrix[[0, 2]], b[[0, 2]]), rtol=1e-9, atol=1e-9)
 
+    def test_preconditioned_it_solves_the_same_system(self) -> None:
+        matrix, other, b = positive(4, 12), positive(4, 12, seed=3), randn(4, 3, 4, seed=1)
+        v = conjugate_gradients(times(matrix), b, precondition=times(other), rtol=1e-12)
+        assert_close(v.flatten(1), torch.linalg.solve(matrix, b.flatten(1)), rtol=1e-9, atol=1e-9)
+        for i in range(4):
+            alone = conjugate_gradients(
+                times(matrix[i : i + 1]), b[i : i + 1], precondition=times(other[i : i + 1]), rtol=1e-12
+            )
+            assert_close(v[i : i + 1], alone, rtol=1e-12, atol=1e-12)
+
+    def test_the_inverse_as_preconditioner_takes_one_product(self) -> None:
+        matrix, b, calls = positive(3, 12), randn(3, 12, seed=1), []
+        inverse = times(torch.linalg.inv(matrix))
+        v = conjugate_gradients(lambda p: calls.append(1) or times(matrix)(p), b, precondition=inverse, rtol=1e-10)
+        assert_close(v, torch.linalg.solve(matrix, b))
+        assert len(calls) == 1
+
+    def test_preconditioned_it_stops_at_the_residual_itself(self) -> None:
+        # Not at that of the preconditioned residual, a million times smaller. By a power of two: no rounding tells them apart.
+        matrix, b = positive(2, 40, condition=1e4), randn(2, 40, seed=1)
+        v = conjugate_gradients(times(matrix), b, precondition=lambda r: 2.0**-20 * r, rtol=1e-3)
+        assert_close(v, conjugate_gradients(times(matrix), b, rtol=1e-3))
+        assert (norm(b - times(matrix)(v)) <= 1.0001e-3 * norm(b)).all()
+
+    def test_a_preconditioner_that_is_not_positive_stops_the_item_and_no_other(self) -> None:
+        matrix, b = positive(3, 6), randn(3, 6, seed=1)
+        signs = torch.tensor([1.0, -1.0, 1.0], dtype=b.dtype)
+        v = conjugate_gradients(times(matrix), b, precondition=lambda r: over_items(signs, r) * r, rtol=1e-12)
+        assert (v[1] == 0).all()
+        assert_close(v[[0, 2]], torch.linalg.solve(matrix, b)[[0, 2]], rtol=1e-9, atol=1e-9)
+
     def test_stops_at_the_tolerance_and_at_the_count(self) -> None:
         matrix, b = positive(2, 40, condition=1e4), randn(2, 40, seed=1)
         v = conjugate_gradients(times(matrix), b, rtol=1e-2)

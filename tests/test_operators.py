@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from invdiff import operators
-from invdiff.linalg import dense_matrix, over_items
+from invdiff.linalg import conjugate_gradients, dense_matrix, over_items
 from invdiff.operators import (
     Blur,
     Downsample,
@@ -132,6 +132,29 @@ def check_precondition(op: LinearOperator) -> None:
         assert_near(p_v, op.solve(v, lam), 1e-12)
 
 
+def check_svd(op: LinearOperator) -> None:
+    """V orthogonal, s the singular values, and U^T an isometry of the range: which is what A^T y = V s U^T y leaves open."""
+    svd, x, y = op.svd, inputs(op), outputs(op)
+    assert svd is not None
+    s, x_bar, y_bar = svd.singular, svd.analyse(x), svd.measured(y)
+    assert s.shape == svd.shape == x_bar.shape[1:] == y_bar.shape[1:]
+    assert (s >= 0).all()
+    basis = dense_matrix(svd.analyse, op.in_shape, dtype=torch.float64, device=torch.device("cpu"))
+    assert_near(basis @ basis.T, torch.eye(x[0].numel(), dtype=torch.float64), 1e-12)
+    assert_near(svd.synthesise(x_bar), x, 1e-12)
+    assert_near(svd.measured(op(x)), s * x_bar, 1e-12)
+    assert_near(svd.synthesise(s * y_bar), op.adjoint(y), 1e-12)
+    assert (y_bar[:, s == 0] == 0).all()
+    matrix = dense_matrix(op.adjoint, op.out_shape, dtype=torch.float64, device=torch.device("cpu"))
+    expected = torch.linalg.svdvals(matrix)
+    found = s.flatten().sort(descending=True).values[: len(expected)]
+    assert_near(found.unsqueeze(0), expected.unsqueeze(0), 1e-12)
+    assert (s > 0).sum() == torch.linalg.matrix_rank(matrix)
+    pinv = svd.synthesise(torch.where(s > 0, y_bar / torch.where(s > 0, s, 1), 0))
+    assert_near(pinv, op.pinv(y), 1e-8)
+    assert_close(norm(y_bar), norm(op(pinv)), rtol=1e-9, atol=0)
+
+
 LINEAR_LAWS = [
     check_adjoint,
     check_gradient,
@@ -141,6 +164,7 @@ LINEAR_LAWS = [
     check_solve_without_noise,
     check_prox,
     check_precondition,
+    check_svd,
 ]
 
 
@@ -291,6 +315,90 @@ class TestEveryOperator:
         assert all(result.isfinite().all() for result in results)
 
 
+class TestSVD:
+    @LINEAR
+    def test_float32(self, op: LinearOperator) -> None:
+        svd = op.svd
+        assert svd is not None
+        moved = svd.to("cpu", torch.float32)
+        assert moved.singular.dtype == torch.float32
+        assert_near(moved.singular.double().unsqueeze(0), svd.singular.unsqueeze(0), 1e-5)
+        x, y, x_bar = inputs(op), outputs(op), svd.analyse(inputs(op, seed=3))
+        for either in (svd, moved):  # Both answer in the dtype they are asked in.
+            assert_near(either.analyse(x.float()), svd.analyse(x).float(), 1e-5)
+            assert_near(either.synthesise(x_bar.float()), svd.synthesise(x_bar).float(), 1e-5)
+            assert_near(either.measured(y.float()), svd.measured(y).float(), 1e-5)
+
+    @LINEAR
+    def test_of_a_moved_operator(self, op: LinearOperator) -> None:
+        before = copy.copy(op).to(dtype=torch.float32)
+        assert op.svd is op.svd is not None
+        for moved in (before, op.to(dtype=torch.float32)):
+            svd, x = moved.svd, inputs(op, dtype=torch.float32)
+            assert svd is not None
+            assert_near(svd.measured(moved(x)), svd.singular.to(x) * svd.analyse(x), 1e-4)
+
+    @LINEAR
+    def test_made_in_inference_mode_it_can_be_differentiated_later(self, op: LinearOperator) -> None:
+        fresh, x = copy.copy(op), inputs(op).requires_grad_()
+        vars(fresh).pop("_svd", None)
+        with torch.inference_mode():
+            svd = fresh.svd
+        assert svd is not None
+        (gradient,) = torch.autograd.grad((svd.analyse(x) ** 2).sum(), x)
+        assert_near(gradient, 2 * x.detach(), 1e-12)
+
+    def test_leaves_its_arguments_alone(self) -> None:
+        op, x = Mask(torch.tensor([1, 0, 1])), randn(2, 3)
+        assert op.svd is not None
+        for result in (op.svd.analyse(x), op.svd.synthesise(x), op.svd.measured(x)):
+            result.add_(1.0)
+        assert torch.equal(x, randn(2, 3))
+
+    def test_ignores_what_is_missing(self) -> None:
+        op, y = Mask(torch.tensor([1, 0, 1])), torch.tensor([[1.0, math.nan, 2.0]])
+        assert op.svd is not None
+        assert torch.equal(op.svd.measured(y), torch.tensor([[1.0, 0.0, 2.0]]))
+
+    def test_is_cut_at_the_rounding_of_the_dtype(self) -> None:
+        svd = Matrix(torch.diag(torch.tensor([1.0, 1e-4, 1e-8, 1e-15], dtype=torch.float64))).svd
+        assert svd is not None
+        assert (svd.singular > 0).tolist() == [True, True, True, False]
+        assert (svd.to(dtype=torch.float32).singular > 0).tolist() == [True, True, False, False]
+
+    @pytest.mark.parametrize(
+        "op",
+        [
+            Identity((3, 64, 64)),
+            Mask(torch.ones(64, 64), (3, 64, 64)),
+            Blur((3, 64, 64), torch.eye(3)),
+            Blur((3, 64, 64), torch.ones(3, 3), boundary="reflect"),
+            Downsample((3, 64, 64), 4),
+            Downsample((3, 64, 64), 4, kernel="bicubic"),
+            Matrix(torch.ones(5000, 2)),
+        ],
+        ids=lambda op: type(op).__name__,
+    )
+    def test_structure_gives_one_at_any_size(self, op: LinearOperator) -> None:
+        svd, x = op.svd, randn(2, *op.in_shape)
+        assert svd is not None
+        assert_near(svd.measured(op(x)), svd.singular * svd.analyse(x), 1e-12)
+
+    @pytest.mark.parametrize(
+        "op",
+        [
+            Blur((3, 64, 64), torch.eye(3), boundary="reflect"),
+            LinearFunction(lambda x: x[..., ::4], (3, 64, 64)),
+            LinearFunction(lambda x: x.repeat(1, 2500), (2,)),
+            Matrix(torch.ones(2, 5000)),
+            Function(torch.tanh, (4,)).jacobian(torch.ones(1, 4)),
+        ],
+        ids=lambda op: type(op).__name__,
+    )
+    def test_without_structure_large_ones_have_none(self, op: LinearOperator) -> None:
+        assert op.svd is None
+
+
 class TestMeasure:
     @EVERY
     def test_is_reproducible(self, op: Operator) -> None:
@@ -334,6 +442,13 @@ class TestIdentity:
 
 
 class TestMatrix:
+    def test_solved_in_inference_mode_it_can_be_differentiated_later(self) -> None:
+        op, v = Matrix(randn(4, 6)), randn(2, 4).requires_grad_()
+        with torch.inference_mode():
+            op.solve(randn(2, 4), 0.1)
+        (gradient,) = torch.autograd.grad((op.solve(v, 0.1) * v).sum(), v)
+        assert_near(gradient, 2 * op.solve(v.detach(), 0.1), 1e-12)
+
     def test_is_the_matrix(self) -> None:
         matrix = randn(4, 6)
         x = randn(2, 6, seed=1)
@@ -437,6 +552,27 @@ class TestBlur:
         v = outputs(op)
         expected = torch.linalg.solve(matrix @ matrix.T + 0.1 * torch.eye(576, dtype=torch.float64), v.flatten(1).T).T
         assert_near(op.solve(v, 0.1).flatten(1), expected, 1e-9)
+
+    @pytest.mark.parametrize("boundary", ["reflect", "zero"])
+    def test_solves_in_fewer_products_than_without_a_preconditioner(self, boundary: str) -> None:
+        kernel = randn(7, 7).abs()
+        op, products = PaddedConvolution((1, 32, 32), kernel / kernel.sum(), boundary), [0, 0]
+        v, lam = outputs(op), 1e-3
+
+        def counted(which: int, w: Tensor) -> Tensor:
+            products[which] += 1
+            return PaddedConvolution.adjoint(op, w)
+
+        vars(op)["adjoint"] = lambda w: counted(0, w)
+        solved = op.solve(v, lam)
+        plain = conjugate_gradients(lambda w: op.forward(counted(1, w)) + lam * w, v, rtol=1e-12)
+        assert_near(solved, plain, 1e-8)
+        assert products[0] < 0.7 * products[1], products
+
+    @pytest.mark.parametrize("size", [(5, 6), (4, 1), (5, 5), (1, 6)])
+    @pytest.mark.parametrize("boundary", ["reflect", "zero"])
+    def test_adjoint_of_kernels_as_large_as_the_image(self, boundary: str, size: tuple[int, int]) -> None:
+        check_adjoint(PaddedConvolution((1, 5, 6), randn(*size), boundary))
 
     def test_does_not_normalise(self) -> None:
         ones = torch.ones(1, 1, 6, 6)

@@ -41,8 +41,13 @@ def event(prior: Any) -> tuple[int, ...]:
 def components(prior: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Return a prior as a flat mixture: log-weights ``(K,)``, means ``(K, n)``, dense covariances ``(K, n, n)``."""
     if isinstance(prior, GaussianMixture):
-        return prior.weights.log(), prior.means, prior.covs
+        return prior.weights.log(), prior.means, dense(prior.covs)
     return torch.zeros(1, dtype=prior.mean.dtype), prior.mean.reshape(1, -1), prior.covariance()[None]
+
+
+def dense(covs: Tensor) -> Tensor:
+    """Return the covariances of a mixture, dense or diagonal, as ``(K, n, n)``."""
+    return covs.diag_embed() if covs.ndim == 2 else covs
 
 
 def log_density(prior: Any, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
@@ -117,6 +122,10 @@ class TestAnalytic:
         prior.denoise(x_t, middle(prior))
         assert torch.equal(x_t, randn(2, *event(prior), seed=1))
 
+    def test_log_prob(self, prior: Any) -> None:
+        x = randn(3, *event(prior), seed=1)
+        assert_close(prior.log_prob(x), torch.stack([log_density(prior, row.flatten(), 1.0, 0.0) for row in x]))
+
     def test_sample_moments(self, prior: Any) -> None:
         count = 4000
         samples = prior.sample(count, seed=0)
@@ -152,7 +161,7 @@ class TestAnalytic:
                 expected = torch.stack(log_weights).softmax(0)
                 assert_close(post.weights[b], expected, rtol=1e-3, atol=1e-6)
                 assert_close(post.means[b], torch.stack(post_means), **tolerance)
-                assert_close(post.covs, torch.stack(post_covs), **tolerance)
+                assert_close(dense(post.covs), torch.stack(post_covs), **tolerance)
             else:
                 assert_close(post.mean[b].flatten(), post_means[0], **tolerance)
                 assert_close(post.covariance(), post_covs[0], **tolerance)
@@ -221,7 +230,7 @@ class OnFlat(LinearOperator):
 def moments(prior: Any) -> tuple[Tensor, Tensor]:
     if isinstance(prior, GaussianMixture):
         weights, means = prior.weights.reshape(-1), prior.means.reshape(-1, prior.means.shape[-1])
-        covs = prior.covs
+        covs = dense(prior.covs)
     else:
         weights, means, covs = torch.ones(1, dtype=prior.mean.dtype), prior.mean.reshape(1, -1), prior.covariance()[None]
     mean = weights @ means
@@ -261,6 +270,22 @@ class TestGaussian:
         prior = Gaussian.stationary(torch.zeros(2, 5, 7, dtype=torch.float64), spectrum)
         coefficients = torch.fft.rfft2(prior.sample(4000, seed=0), norm="ortho").abs() ** 2
         assert (coefficients.mean(0) / spectrum - 1).abs().max() < 6 * (2 / 4000) ** 0.5
+
+    def test_log_prob_of_an_odd_width_and_of_means_per_item(self) -> None:
+        rows, columns = torch.fft.fftfreq(5).double(), torch.fft.rfftfreq(7).double()
+        odd = Gaussian.stationary(torch.zeros(2, 5, 7).double(), (1 / (0.05 + rows[:, None] ** 2 + columns**2)).expand(2, 5, 4))
+        x = randn(2, 2, 5, 7, seed=1)
+        assert_close(odd.log_prob(x), torch.stack([log_density(odd, row.flatten(), 1.0, 0.0) for row in x]))
+        prior = Gaussian.examples()[0]
+        y = prior.sample(2, seed=2)
+        each = torch.cat([prior.posterior(Identity((6,), sigma_y=0.5), y[b : b + 1]).log_prob(y[b : b + 1]) for b in (0, 1)])
+        assert_close(prior.posterior(Identity((6,), sigma_y=0.5), y).log_prob(y), each)
+
+    def test_a_singular_law_has_no_density(self) -> None:
+        cov = torch.diag(torch.tensor([1.0, 0.0]))
+        for prior in (Gaussian(torch.zeros(2), cov), GaussianMixture(torch.ones(1), torch.zeros(1, 2), cov[None])):
+            with pytest.raises(ValueError, match="full rank"):
+                prior.log_prob(torch.zeros(1, 2))
 
     def test_float32_posterior_under_exact_repeated_data(self) -> None:
         prior = Gaussian(torch.zeros(4), torch.eye(4))
@@ -305,6 +330,7 @@ class TestGaussian:
     [
         (torch.ones(2), torch.zeros(3, 4), torch.eye(4).expand(3, 4, 4), "expected weights"),
         (torch.ones(3), torch.zeros(3, 4), torch.eye(4), "expected weights"),
+        (torch.ones(3), torch.zeros(3, 4), -torch.ones(3, 4), "positive"),
         (-torch.ones(3), torch.zeros(3, 4), torch.eye(4).expand(3, 4, 4), "weights"),
         (torch.zeros(3), torch.zeros(3, 4), torch.eye(4).expand(3, 4, 4), "weights"),
         (torch.ones(3), torch.zeros(3, 4), -torch.eye(4).expand(3, 4, 4), "positive"),
@@ -315,6 +341,21 @@ class TestGaussian:
 def test_mixture_refuses(weights: Tensor, means: Tensor, covs: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GaussianMixture(weights, means, covs)
+
+
+def test_a_diagonal_mixture_is_its_dense_form() -> None:
+    diagonal = next(p for p in GaussianMixture.examples() if p.covs.ndim == 2)
+    full = GaussianMixture(diagonal.weights, diagonal.means, diagonal.covs.diag_embed())
+    x_t, t = randn(5, 4, seed=1), middle(diagonal)
+    assert_close(diagonal.denoise(x_t, t), full.denoise(x_t, t), rtol=1e-12, atol=1e-12)
+    # Halfway between two narrow modes far from the origin: the squares that cancel are large.
+    narrow = GaussianMixture(torch.ones(2), torch.full((2, 4), 40.0) + torch.tensor([[-1.0], [1.0]]), torch.full((2, 4), 0.01))
+    x_t, t = 40 + 0.01 * randn(5, 4, seed=1, dtype=torch.float32), narrow.schedule.time(0.1)
+    assert_close(narrow.denoise(x_t, t), narrow.denoise(x_t.double(), t.expand(5)).float())
+    op = Matrix(randn(2, 4, seed=2), sigma_y=0.3)
+    y = op.measure(diagonal.sample(3, seed=3), seed=4)
+    first, second = diagonal.posterior(op, y), full.posterior(op, y)
+    assert_close((first.weights, first.means, first.covs), (second.weights, second.means, second.covs), rtol=0, atol=0)
 
 
 class Known(nn.Module):

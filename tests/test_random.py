@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from invdiff.random import BLOCK, PURPOSES, Streams, generator
+from invdiff.random import BLOCK, PURPOSES, Draws, Streams, generator
 
 EVENTS = [(), (1,), (5,), (3, 8, 8), (BLOCK + 1,)]
 
@@ -87,12 +87,29 @@ def test_refuses_an_unknown_purpose() -> None:
         generator(0, "nothing", 0, 0)
 
 
-def test_dtype_and_refusal_to_change_it_midway() -> None:
-    streams = Streams([generator(0, "sample", 0, 0)])
-    assert streams.normal((4,), dtype=torch.float64).dtype == torch.float64
-    for event, dtype in (((4,), torch.float32), ((5,), torch.float64)):
-        with pytest.raises(ValueError, match="before"):
-            streams.normal(event, dtype=dtype)
+def test_shapes_and_dtypes_may_alternate() -> None:
+    """Rows keep their streams apart, and what a row draws depends on the order of its calls alone."""
+    calls: list[tuple[tuple[int, ...], torch.dtype]] = [
+        ((4,), torch.float64), ((2, 3), torch.float32), ((4,), torch.float64), ((3,), torch.float64)
+    ]  # fmt: skip
+    both = Streams([generator(0, "sample", 0, k) for k in (0, 1)])
+    alone = Streams([generator(0, "sample", 0, 1)])
+    seen = []
+    for event, dtype in calls * 3:
+        noise = both.normal(event, dtype=dtype)
+        assert (noise.shape, noise.dtype) == ((2, *event), dtype)
+        assert torch.equal(noise[1:], alone.normal(event, dtype=dtype))
+        seen += noise.flatten().tolist()
+    assert len(set(seen)) == len(seen)
+
+
+def test_the_noise_of_a_step_can_be_had_again() -> None:
+    draw = Draws(Streams([generator(0, "sample", 0, 0)]), torch.float64)
+    first = [draw((4,)), draw((2,))]
+    again = draw.again()
+    assert torch.equal(again((4,)), first[0])
+    assert torch.equal(again((2,)), first[1])
+    assert not torch.isin(again((4,)), first[0]).any()
 
 
 def test_noise_may_be_edited() -> None:

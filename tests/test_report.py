@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import stats
 from skimage import data
 
-from invdiff.report import comparison_panel, std_map, tile_grid
+from invdiff.report import calibration_plot, comparison_panel, std_map, tile_grid
 
 
 def holds(panel, image):
@@ -104,3 +107,22 @@ def test_tile_grid_shows_every_pixel(tmp_path):
     for bad in (images[:0], images[0]):
         with pytest.raises(ValueError, match="tile"):
             tile_grid(tmp_path / "bad.png", bad, columns=3)
+
+
+@pytest.mark.parametrize("count", [1, 3, 6])
+def test_a_calibration_plot_has_a_histogram_of_every_quantity(tmp_path, count, monkeypatch):
+    figures = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, path, **_: (figures.append(self), Path(path).touch()))
+    ranks = {f"quantity {k}": np.linspace(0.01, 0.99, 40) for k in range(count)}
+    calibration_plot(tmp_path / "plot.png", ranks, [(0.5, 0.4, 0.02), (0.9, 0.8, 0.01)], titles=dict.fromkeys(ranks, "p = 0.3"))
+    *histograms, curve = figures[0].axes
+    assert [axes.get_title() for axes in histograms] == [f"{name}\np = 0.3" for name in ranks]
+    for axes in histograms:
+        bars = [patch for patch in axes.patches if patch.get_width() < 0.5]
+        assert [bar.get_height() for bar in bars] == [5] * 8
+        (band,) = (patch for patch in axes.patches if patch not in bars)
+        low, high = band.get_y(), band.get_y() + band.get_height()
+        # At least 99 %, and not with one less on either side.
+        assert stats.binom.cdf(high, 40, 1 / 8) - stats.binom.cdf(low - 1, 40, 1 / 8) >= 0.99
+        assert stats.binom.cdf(high - 1, 40, 1 / 8) < 0.995
+    assert curve.lines[1].get_xydata().tolist() == [[0.5, 0.4], [0.9, 0.8]]

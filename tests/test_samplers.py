@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -17,24 +18,49 @@ from torch.testing import assert_close
 from invdiff import DivergenceError, Posterior, PosteriorSampler
 from invdiff.guidance import DPS, MMPS, Guidance, PiGDM
 from invdiff.linalg import dense_matrix
-from invdiff.methods import METHODS, RULES, Method, choose_method
+from invdiff.methods import METHODS, RULES, Method
 from invdiff.operators import Downsample, Function, Identity, LinearFunction, LinearOperator, Mask, Matrix, Operator
+from invdiff.plan import choose_method
+from invdiff.presets import PRESETS
 from invdiff.priors import Gaussian, GaussianMixture, ScoreModel, from_network
-from invdiff.random import Streams, generator
-from invdiff.samplers import DDIM, Heun, reverse_diffusion
-from invdiff.schedules import EDM, VP, RectifiedFlow, time_grid
+from invdiff.random import Draw, Draws, Streams, generator
+from invdiff.samplers import DDIM, Heun, ParticleMethod, reverse_diffusion
+from invdiff.schedules import EDM, VP, RectifiedFlow, Schedule, time_grid
 
 MIXTURE = GaussianMixture.examples()[0]
 WIDE = Matrix(randn(3, 4, seed=9), sigma_y=0.2)
 TANH = Function(lambda x: torch.tanh(x[:, :3]), (4,), sigma_y=0.2)
-PAIRS = pytest.mark.parametrize(
-    ("method", "rule"), [pytest.param(m, r, id=f"{m}-{r}") for m, r in itertools.product(METHODS, RULES)]
-)
+EXACT = Matrix(randn(3, 4, seed=9))
+HALF = Mask(torch.tensor([1, 0, 1, 0]))
+
+# No method, but what every method is held against: it ignores the measurement.
+CONTROL = "unconditional"
+# Step sizes that suit the mixture: what the paper tunes for pictures.
+TUNED: dict[str, dict[str, Any]] = {"dps": {"zeta": 0.5}}
+# Guided softly, at the noisy state or by draws: exact data are approached, not met.
+SOFT = {"dps", "red-diff", "unconditional"}
+
+
+def rules_of(name: str) -> list[str | None]:
+    """Return every rule a method admits, its own step being ``None``."""
+    algorithm = METHODS[name].algorithm
+    if not issubclass(algorithm, Guidance):
+        return [None]
+    draws = algorithm.posterior_draw is not Guidance.posterior_draw
+    rules: list[str | None] = [rule for rule in RULES if METHODS[name].follows_rules and (draws or rule != "matched")]
+    return [None, *rules] if algorithm.own_step else rules
+
+
+def suitable(name: str) -> LinearOperator:
+    """Return a measurement which has what a method needs."""
+    needs = METHODS[name].needs
+    return HALF if "mask" in needs else EXACT if "exact" in needs else WIDE
 
 
 def sampler(
-    method: str | Method, rule: str | None = None, *, op: Operator = WIDE, steps: int = 8, **options: Any
+    method: str | Method, rule: str | None = None, *, op: Operator | None = None, steps: int = 8, **options: Any
 ) -> PosteriorSampler:
+    op = op or (suitable(method) if isinstance(method, str) and method in METHODS else WIDE)
     return PosteriorSampler(MIXTURE, op, method=method, rule=rule, steps=steps, **options)
 
 
@@ -42,86 +68,186 @@ def measured(op: Operator = WIDE, *, items: int = 3, dtype: torch.dtype = torch.
     return op.measure(MIXTURE.sample(items, seed=1), seed=2).to(dtype)
 
 
-@PAIRS
-class TestEveryMethodWithEveryRule:
-    def test_seeds(self, method: str, rule: str) -> None:
-        y = measured()
-        first = sampler(method, rule).run(y, num_samples=2, seed=0)
-        assert torch.equal(first.samples, sampler(method, rule).run(y, num_samples=2, seed=0).samples)
-        assert not torch.isclose(first.samples, sampler(method, rule).run(y, num_samples=2, seed=1).samples).any()
-        assert not torch.isclose(first.samples[0], first.samples[1]).any()
+def group(name: str) -> int:
+    """Return how many samples a method draws together."""
+    op = suitable(name)
+    return sampler(name).plan(1).group(MIXTURE, op, measured(op, items=1))
 
-    def test_items_samples_and_chunks_do_not_mix(self, method: str, rule: str) -> None:
-        y = measured()
+
+@pytest.mark.parametrize("method", METHODS)
+class TestEveryMethod:
+    def test_seeds(self, method: str) -> None:
+        y = measured(suitable(method))
+        first = sampler(method).run(y, num_samples=2, seed=0)
+        assert torch.equal(first.samples, sampler(method).run(y, num_samples=2, seed=0).samples)
+        same = torch.isclose(first.samples, sampler(method).run(y, num_samples=2, seed=1).samples, rtol=1e-9, atol=1e-9)
+        assert not same.all(-1).any()
+        if group(method) == 1:  # Particles of a group may be twins.
+            assert not torch.isclose(first.samples[0], first.samples[1], rtol=1e-9, atol=1e-9).all(-1).any()
+
+    def test_items_samples_and_chunks_do_not_mix(self, method: str) -> None:
+        y = measured(suitable(method))
         y[1] *= 30  # One item that is far harder than its neighbours.
-        whole = sampler(method, rule).run(y, num_samples=5)
-        few = sampler(method, rule).run(y, num_samples=2)
+        whole = sampler(method).run(y, num_samples=5)
+        few = sampler(method).run(y, num_samples=2)
         assert_close(few.samples, whole.samples[:2], rtol=1e-8, atol=1e-8)
         for chunk in (1, 3, 100):
-            parts = sampler(method, rule).run(y, num_samples=2, chunk=chunk)
+            parts = sampler(method).run(y, num_samples=2, chunk=chunk)
             assert_close(parts.samples, few.samples, rtol=1e-8, atol=1e-8)
-            assert (parts.nfe, parts.nvjp) == (few.nfe, few.nvjp)
-        alone = sampler(method, rule).run(y[:1], num_samples=2)
+            assert_close(parts.weights, few.weights)
+            if group(method) == 1:  # A resampling costs its group another evaluation.
+                assert (parts.nfe, parts.nvjp) == (few.nfe, few.nvjp)
+        alone = sampler(method).run(y[:1], num_samples=2)
         assert_close(alone.samples[:, 0], few.samples[:, 0], rtol=1e-8, atol=1e-8)
         assert_close(alone.residual[:, 0], few.residual[:, 0], rtol=1e-8, atol=1e-8)
 
-    def test_dtype_and_arguments(self, method: str, rule: str) -> None:
+    def test_dtype_and_arguments(self, method: str) -> None:
+        op = suitable(method)
         for dtype in (torch.float32, torch.float64):
-            y = measured(dtype=dtype)
-            post = sampler(method, rule).run(y, num_samples=2)
+            y = measured(op, dtype=dtype)
+            post = sampler(method).run(y, num_samples=2)
             assert {post.samples.dtype, post.weights.dtype, post.residual.dtype, post.mean.dtype, post.std.dtype} == {dtype}
-            assert torch.equal(y, measured(dtype=dtype))
+            assert torch.equal(y, measured(op, dtype=dtype))
             assert not post.samples.requires_grad
-        assert sampler(method, rule).run(measured().to(torch.float16)).samples.dtype == torch.float32
+        assert sampler(method).run(measured(op).to(torch.float16)).samples.dtype == torch.float32
 
-    def test_what_comes_back(self, method: str, rule: str) -> None:
-        y = measured()
-        post = sampler(method, rule).run(y, num_samples=5, seed=3)
+    def test_what_comes_back(self, method: str) -> None:
+        op = suitable(method)
+        y = measured(op)
+        post = sampler(method).run(y, num_samples=5, seed=3)
         assert post.samples.shape == (5, 3, 4)
         assert post.samples.isfinite().all()
         assert post.weights.shape == post.residual.shape == (5, 3)
         assert_close(post.weights.sum(0), torch.ones(3, dtype=y.dtype))
-        misfit = torch.stack([((y - WIDE(x)) ** 2).sum(1) for x in post.samples])
-        assert_close(post.residual, misfit / 0.2**2)
-        assert (post.method, post.seed, post.dof, post.options["rule"], post.options["steps"]) == (method, 3, 3, rule, 8)
+        misfit = torch.stack([((y - op(x)) ** 2).sum(1) for x in post.samples])
+        assert_close(post.residual, misfit / (op.sigma_y**2 or 1))
+        assert (post.method, post.seed, post.dof, post.options["steps"]) == (method, 3, op.dof, 8)
+        assert post.ess.shape == (3,)
+        assert (post.particles is None) == (not issubclass(METHODS[method].algorithm, ParticleMethod))
 
-    def test_evaluations_are_counted(self, method: str, rule: str) -> None:
-        post = sampler(method, rule, steps=7).run(measured(), num_samples=2)
-        if rule == "heun":  # One more evaluation of every step but the last; the corrector of DPS needs no gradient.
-            assert post.nfe == 13
-            assert post.nvjp == {"dps": 7, "pigdm": 13, "mmps": 13 * 3}[method]
+    def test_the_measurement_counts(self, method: str) -> None:
+        op = suitable(method)
+        y = measured(op, items=1)
+        options = TUNED.get(method, {})
+        here, there = (sampler(method, steps=40, **options).run(v, num_samples=20) for v in (y, op.keep_measured(y + 3)))
+        moved = op(there.mean - here.mean)[0][op.keep_measured(torch.ones(1, *op.out_shape))[0] > 0]
+        if method == CONTROL:
+            assert torch.equal(here.samples, there.samples)
         else:
-            assert post.nfe == 7
-            assert post.nvjp == {"dps": 7, "pigdm": 7, "mmps": 7 * 3}[method]
+            assert (moved > 0.5).all(), moved
 
-    def test_the_measurement_counts(self, method: str, rule: str) -> None:
-        y = measured(items=1)
-        options: dict[str, Any] = {"zeta": 0.5} if method == "dps" else {}
-        here, there = (sampler(method, rule, steps=40, **options).run(v, num_samples=20) for v in (y, y + 3))
-        moved = WIDE(there.mean - here.mean).squeeze(0)
-        assert (moved > 0.5).all(), moved
-
-    def test_nonlinear_operators(self, method: str, rule: str) -> None:
-        if METHODS[method].needs_linear:
-            with pytest.raises(ValueError, match=r"needs a linear operator, got Function.*'mmps' or 'dps'"):
-                sampler(method, rule, op=TANH)
+    def test_nonlinear_operators(self, method: str) -> None:
+        if {"linear", "svd", "mask"} & set(METHODS[method].needs):
+            with pytest.raises(ValueError, match=r"needs a.*, got Function.*Use|needs.*got Function"):
+                sampler(method, op=TANH)
             return
-        y = measured(TANH)
-        post = sampler(method, rule, op=TANH).run(y, num_samples=2)
+        op = Function(TANH.function, (4,)) if "exact" in METHODS[method].needs else TANH
+        y = measured(op)
+        post = sampler(method, op=op).run(y, num_samples=2)
         assert post.samples.isfinite().all()
-        alone = sampler(method, rule, op=TANH).run(y[:1], num_samples=2)
+        alone = sampler(method, op=op).run(y[:1], num_samples=2)
         assert_close(alone.samples[:, 0], post.samples[:, 0], rtol=1e-8, atol=1e-8)
 
-    def test_exact_data(self, method: str, rule: str) -> None:
-        op = Mask(torch.tensor([1, 0, 1, 0]))
-        y = op(MIXTURE.sample(2, seed=1))
+    def test_exact_data(self, method: str) -> None:
+        if "noise" in METHODS[method].needs:
+            with pytest.raises(ValueError, match=r"needs noise in the measurement.*got Mask with sigma_y = 0"):
+                sampler(method, op=HALF)
+            return
+        y = HALF(MIXTURE.sample(2, seed=1))
         y[1] *= 10
-        post = sampler(method, rule, op=op, steps=30).run(y, num_samples=3)
+        post = sampler(method, op=HALF, steps=30).run(y, num_samples=3)
         assert post.samples.isfinite().all()
-        if method != "dps":
-            assert_close(op(post.samples.flatten(0, 1)), y.repeat(3, 1), rtol=1e-2, atol=1e-2)
-        alone = sampler(method, rule, op=op, steps=30).run(y[:1], num_samples=3)
+        if method not in SOFT:
+            assert_close(HALF(post.samples.flatten(0, 1)), y.repeat(3, 1), rtol=1e-2, atol=1e-2)
+        alone = sampler(method, op=HALF, steps=30).run(y[:1], num_samples=3)
         assert_close(alone.samples[:, 0], post.samples[:, 0], rtol=1e-8, atol=1e-8)
+
+    def test_noise_where_exact_data_are_needed(self, method: str) -> None:
+        if "exact" in METHODS[method].needs:
+            with pytest.raises(ValueError, match=r"needs exact data.*got Mask with sigma_y = 0.1"):
+                sampler(method, op=Mask(HALF.mask, sigma_y=0.1))
+
+    @pytest.mark.parametrize("schedule", [EDM(), RectifiedFlow()], ids=["EDM", "RectifiedFlow"])
+    def test_other_schedules(self, method: str, schedule: Schedule) -> None:
+        """The same levels on another path give the same law: means agree within their Monte Carlo errors."""
+        op, options = suitable(method), TUNED.get(method, {})
+        y, posts = measured(op, items=1), []
+        for path in (VP(), schedule):
+            prior = GaussianMixture(MIXTURE.weights, MIXTURE.means, MIXTURE.covs, schedule=path)
+            settings = {"steps": 12, "ratio_max": 50.0, "ratio_min": 0.02, **options}
+            posts.append(PosteriorSampler(prior, op, method=method, **settings).run(y, num_samples=64))
+        error = ((posts[0].std ** 2 + posts[1].std ** 2) / 64).sqrt() + 1e-3
+        slack = 5 if group(method) == 1 else 12  # Particles of a group are relatives.
+        assert ((posts[0].mean - posts[1].mean).abs() < slack * error).all()
+
+
+@pytest.mark.parametrize(("method", "rule"), [pytest.param(m, r, id=f"{m}-{r}") for m in METHODS for r in rules_of(m)])
+class TestEveryRule:
+    def test_runs_and_counts_the_measurement(self, method: str, rule: str | None) -> None:
+        op, options = suitable(method), TUNED.get(method, {})
+        y = measured(op, items=1)
+        here, there = (sampler(method, rule, steps=30, **options).run(v, num_samples=8) for v in (y, op.keep_measured(y + 3)))
+        assert here.samples.isfinite().all()
+        assert here.options["rule"] == (rule or sampler(method).plan(1).rule_name)
+        assert (method == CONTROL) == torch.equal(here.samples, there.samples)
+
+    def test_back_off(self, method: str, rule: str | None) -> None:
+        """With strength near zero, a step is nearly the unconditional one, or at least nearly independent of y."""
+        algorithm = METHODS[method].algorithm
+        if not issubclass(algorithm, Guidance):
+            return
+        op = suitable(method)
+        t, s = MIXTURE.schedule.time(torch.tensor([0.7, 0.4]).double())
+        x_t = randn(3, 4, seed=3)
+        y = measured(op)
+        chosen = None if rule is None else RULES[rule]
+
+        def step(v: Tensor, strength: float) -> Tensor:
+            guidance = algorithm(MIXTURE, op, v)
+            draw = Draws(Streams([generator(0, "sample", b, 0) for b in range(3)]), torch.float64)
+            return guidance.advance(chosen, x_t, t, s, draw, strength=strength)
+
+        full, weak = (norm(step(op.keep_measured(y + 3), k) - step(y, k)) for k in (1.0, 0.01))
+        assert (weak <= 0.1 * full).all()
+
+
+def test_rules_that_do_not_fit() -> None:
+    for name, method in METHODS.items():
+        if not method.follows_rules:
+            with pytest.raises(ValueError, match=f"{re.escape(repr(name))} takes no step rule"):
+                sampler(name, "ddpm")
+        elif "matched" not in rules_of(name):
+            with pytest.raises(ValueError, match=f"follows draws of x_0, and {re.escape(repr(name))} has only its mean"):
+                sampler(name, "matched")
+    with pytest.raises(ValueError, match="'mine' has no step of its own: give it a rule"):
+        sampler(Method("mine", MMPS))
+
+
+class TestCounts:
+    """Evaluations and products per sample, over 7 steps."""
+
+    @pytest.mark.parametrize(
+        ("method", "rule", "nfe", "nvjp"),
+        [
+            ("mmps", "ddpm", 7, 7 * 3),
+            ("mmps", "heun", 13, 13 * 3),
+            ("mmps", "matched", 7, 7 * (4 + 3)),  # A square root of 4 numbers by their 4 unit vectors.
+            ("pigdm", "ddim", 7, 7),
+            ("pigdm", "heun", 13, 13),
+            ("dps", "ddpm", 7, 7),
+            ("dps", "heun", 13, 7),  # The corrector needs no gradient.
+        ],
+    )
+    def test_chains(self, method: str, rule: str, nfe: int, nvjp: int) -> None:
+        post = sampler(method, rule, steps=7).run(measured(), num_samples=2)
+        assert (post.nfe, post.nvjp) == (nfe, nvjp)
+
+    def test_particles(self) -> None:
+        """A state that is not resampled is evaluated once: V by 4 unit vectors, fewer than 6 for each of 3 + 1 functions."""
+        prior = Gaussian.examples()[0]
+        op = Matrix(randn(3, 6), sigma_y=0.2)
+        post = PosteriorSampler(prior, op, method="mm-tsmc", steps=7).run(op.measure(prior.sample(1, seed=1), seed=2))
+        assert (post.nfe, post.nvjp) == (7, 7 * 6)
 
 
 # Guidance against exact conditional means.
@@ -221,7 +347,7 @@ def test_dps_means_the_same_on_every_schedule() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_a_mask_leaves_out_is_not_looked_at(method: str) -> None:
-    op = Mask(torch.tensor([1, 0, 1, 0]), sigma_y=0.2)
+    op = HALF if "exact" in METHODS[method].needs else Mask(HALF.mask, sigma_y=0.2)
     y = measured(op)
     expected = sampler(method, op=op).run(y)
     for junk in (7.0, float("nan")):
@@ -247,8 +373,8 @@ def test_dps_pushes_after_the_step() -> None:
     guidance, rule = DPS(MIXTURE, WIDE, y, zeta=0.3), DDIM(eta=1.0)
     plain = rule(MIXTURE.denoise, MIXTURE.schedule, x_t, t, s, noise)
     push = 0.3 * guidance.misfit_gradient(x_t, t)[1]
-    assert_close(guidance.advance(rule, x_t, t, s, noise), plain - push)
-    assert_close(guidance.advance(rule, x_t, t, s, noise, strength=0.25), plain - 0.25 * push)
+    assert_close(guidance.advance(rule, x_t, t, s, lambda event: noise), plain - push)
+    assert_close(guidance.advance(rule, x_t, t, s, lambda event: noise, strength=0.25), plain - 0.25 * push)
 
 
 # Step rules against numbers worked out by hand.
@@ -324,7 +450,7 @@ class TestStepRules:
             DDIM(eta)
 
     def test_names(self) -> None:
-        assert [repr(rule) for rule in RULES.values()] == ["DDIM(eta=1)", "DDIM(eta=0)", "Heun()"]
+        assert [repr(rule) for rule in RULES.values()] == ["DDIM(eta=1)", "DDIM(eta=0)", "Heun()", "Matched()"]
         assert sampler("mmps", DDIM(0.5), steps=3).run(measured()).options["rule"] == "DDIM(eta=0.5)"  # type: ignore[arg-type]
 
 
@@ -343,8 +469,8 @@ class Shaken(Guidance):
     def posterior_mean(self, x_t: Tensor, t: Tensor) -> Tensor:
         return self.score.denoise(x_t, t)
 
-    def advance(self, rule: Any, x_t: Tensor, t: Tensor, s: Tensor, noise: Tensor, *, strength: float = 1.0) -> Tensor:
-        x_s = super().advance(rule, x_t, t, s, noise).clone()
+    def advance(self, rule: Any, x_t: Tensor, t: Tensor, s: Tensor, draw: Draw, *, strength: float = 1.0) -> Tensor:
+        x_s = super().advance(rule, x_t, t, s, draw).clone()
         self.calls += 1
         if strength in self.strengths and 0.4 < float(self.score.schedule.ratio(t)) < 0.6:
             x_s[1] = self.value
@@ -373,7 +499,7 @@ class TestDivergence:
         assert_close(thrice, calm)
 
     def test_gives_up_and_names_the_step_and_the_row(self) -> None:
-        with pytest.raises(DivergenceError, match="step 3 of 4, row 1") as error:
+        with pytest.raises(DivergenceError, match="step 3, row 1") as error:
             shaken(strengths=(1.0, 0.5, 0.25, 0.125))
         assert (error.value.step, error.value.row) == (3, 1)
 
@@ -386,11 +512,11 @@ class TestDivergence:
                 return self.score.denoise(x_t, t) + shift
 
         x_t, (t, s) = randn(3, 4), GRID[-2:]
-        found = Shifted(MIXTURE, WIDE, measured()).advance(DDIM(0.0), x_t, t, s, x_t, strength=strength)
+        found = Shifted(MIXTURE, WIDE, measured()).advance(DDIM(0.0), x_t, t, s, lambda event: x_t, strength=strength)
         assert_close(found[0], MIXTURE.denoise(x_t, t)[0] + strength)
         assert found[1, 0].isnan()
 
-    @pytest.mark.parametrize("method", [m for m in METHODS if not METHODS[m].needs_linear])
+    @pytest.mark.parametrize("method", ["mmps", "dps"])
     def test_a_measurement_that_is_never_finite_is_an_error(self, method: str) -> None:
         op = Function(lambda x: 1 / (x - x), (4,), sigma_y=0.2)
         with pytest.raises(DivergenceError, match=f"{method}: sample 0 of item 0 diverged at step 1 of 8"):
@@ -408,14 +534,14 @@ class TestDivergence:
 
     def test_the_item_and_sample_named_are_the_right_ones(self) -> None:
         class Picky(Shaken):
-            def advance(self, rule: Any, x_t: Tensor, t: Tensor, s: Tensor, noise: Tensor, *, strength: float = 1.0) -> Tensor:
-                x_s = Guidance.advance(self, rule, x_t, t, s, noise)
+            def advance(self, rule: Any, x_t: Tensor, t: Tensor, s: Tensor, draw: Draw, *, strength: float = 1.0) -> Tensor:
+                x_s = Guidance.advance(self, rule, x_t, t, s, draw)
                 return torch.where(self.y[:, :1] > 50, math.nan, x_s)
 
         y = measured()
         y[2, 0] = 100
         with pytest.raises(DivergenceError, match="picky: sample 0 of item 2 diverged at step 1 of 8"):
-            sampler(Method("picky", Picky)).run(y, num_samples=3, chunk=2)
+            sampler(Method("picky", Picky, rule="ddpm")).run(y, num_samples=3, chunk=2)
 
 
 # Posterior: statistics, errors, grids.
@@ -539,11 +665,55 @@ class TestErrors:
 
 
 class TestChoice:
-    def test_auto_says_what_ran(self) -> None:
-        for op in (WIDE, TANH):
-            post = sampler("auto", op=op).run(measured(op))
-            assert post.method == choose_method("auto").name
-            assert post.method in METHODS
+    @pytest.mark.parametrize(
+        ("op", "num_samples", "settings", "expected"),
+        [
+            (WIDE, 1, {}, "mmps"),
+            (WIDE, 15, {}, "mmps"),
+            (WIDE, 16, {}, "mm-tsmc"),
+            (WIDE, 16, {"rule": "heun"}, "mmps"),  # A rule and options are those of a single chain.
+            (WIDE, 16, {"rtol": 1e-3}, "mmps"),
+            (WIDE, 16, {"steps": 5, "spacing": "vp"}, "mm-tsmc"),
+            (TANH, 1, {}, "mm-tsmc"),
+            (TANH, 1, {"rule": "ddpm"}, "mmps"),
+            (Matrix(randn(9, 4), sigma_y=0.2), 16, {}, "mmps"),
+            (Function(lambda x: torch.cat([x, x, x**2], 1), (4,), sigma_y=0.2), 16, {}, "mmps"),
+        ],
+    )
+    def test_auto(self, op: Operator, num_samples: int, settings: dict[str, Any], expected: str) -> None:
+        assert choose_method("auto", op, num_samples=num_samples, particles="rule" not in settings).name in METHODS
+        post = sampler("auto", op=op, **{"steps": 3, **settings}).run(measured(op), num_samples=num_samples)
+        assert post.method == expected
+        assert len(post.samples) == num_samples
+        if op is TANH and expected == "mm-tsmc":
+            assert post.options["particles"] == 64
+
+    def test_auto_has_no_paper(self) -> None:
+        with pytest.raises(ValueError, match="preset='paper' is that of a method"):
+            sampler("auto", preset="paper")
+
+    @pytest.mark.parametrize("method", PRESETS)
+    def test_presets(self, method: str) -> None:
+        """Every one has a source, runs on a measurement of its kind, and gives way to what is said beside it."""
+        kinds: dict[str, Operator] = {"mask": HALF, "other": WIDE, "nonlinear": TANH}
+        for kind, preset in PRESETS[method].items():
+            assert preset.source
+            op = kinds.get(kind) or (suitable(method) if kind == "any" else None)
+            if op is None or (op is HALF and "noise" in METHODS[method].needs):
+                continue
+            built = sampler(method, op=op, steps=None, preset="paper")  # type: ignore[arg-type]
+            plan = built.plan(1)
+            for name, value in preset.settings.items():
+                assert getattr(plan, name, plan.options.get(name)) == value or name in ("rule", "ratio_max", "ratio_min")
+            assert sampler(method, op=op, steps=3, preset="paper").plan(1).steps == 3
+
+    def test_presets_that_are_not_there(self) -> None:
+        with pytest.raises(ValueError, match="'mmps' has published settings for no kind of measurement"):
+            sampler("mmps", preset="paper")
+        with pytest.raises(ValueError, match=r"'dps' has published settings only for: .*not for other"):
+            sampler("dps", preset="paper")
+        with pytest.raises(ValueError, match="Unknown preset 'best'"):
+            sampler("dps", preset="best")
 
     def test_a_method_of_ones_own(self) -> None:
         own = Method("mine", DPS, rule="ddim", steps=5, spacing="karras", options={"zeta": 0.5})
@@ -557,13 +727,13 @@ class TestChoice:
         assert entry.name == method
         assert entry.summary
         assert entry.paper
-        assert "References" in str(entry.guidance.__doc__)
-        assert "Cost" in str(entry.guidance.__doc__)
+        assert "References" in str(entry.algorithm.__doc__)
+        assert "Cost" in str(entry.algorithm.__doc__)
 
 
 class TestGrid:
     def ratios(self, op: Operator, **options: Any) -> Tensor:
-        return MIXTURE.schedule.ratio(PosteriorSampler(MIXTURE, op, steps=30, **options).times)
+        return MIXTURE.schedule.ratio(PosteriorSampler(MIXTURE, op, steps=30, **options).plan(1).times)
 
     @pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
     def test_the_smallest_ratio_is_a_tenth_of_the_noise_seen_from_x(self, scale: float) -> None:

@@ -18,6 +18,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "solve": ("invdiff.cli.solve", "Sample the posterior of a measured image."),
     "train": ("invdiff.cli.train", "Train a prior on your own images."),
+    "calibrate": ("invdiff.cli.calibrate", "Test the samplers on your own clean images."),
     "evaluate": ("invdiff.cli.evaluate", "Compare restored images with their references."),
     "problems": ("invdiff.cli.problems", "List the measurement models."),
     "methods": ("invdiff.cli.methods", "List the sampling methods."),

@@ -35,28 +35,32 @@ def methods(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    table = [["auto", "any", "", "", f"{next(iter(METHODS))}, with the steps and rule that suit the problem (the default)"]]
-    table += [[row["name"], "linear" if row["needs_linear"] else "any", row["steps"], row["rule"], _text(row)] for row in rows]
-    click.echo(tabulate(table, headers=["method", "operator", "steps", "rule", "what it is"]))
+    auto = "mmps; mm-tsmc for 16 or more samples of at most 8 measured numbers (the default)"
+    table = [["auto", "any", "", "", auto]]
+    table += [[row["name"], ", ".join(row["needs"]) or "any", row["steps"], row["rule"], _text(row)] for row in rows]
+    click.echo(tabulate(table, headers=["method", "needs", "steps", "rule", "what it is"]))
 
 
 def options_of(method: Method) -> dict[str, Any]:
     """Return the options of a method that are numbers, with their defaults: what ``--option`` takes."""
-    parameters = inspect.signature(method.guidance).parameters.values()
+    parameters = inspect.signature(method.algorithm).parameters.values()
     options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and isinstance(p.default, int | float)}
     return options | {name: value for name, value in method.options.items() if name in options}
 
 
 def _describe(method: Method) -> dict[str, Any]:
-    # The page of a guidance states its cost in a paragraph of its own.
-    _, _, rest = (inspect.getdoc(method.guidance) or "").partition("\nCost: ")
+    from invdiff.presets import PRESETS
+
+    # The page of an algorithm states its cost in a paragraph of its own.
+    _, _, rest = (inspect.getdoc(method.algorithm) or "").partition("\nCost: ")
     return {
         "name": method.name,
         "summary": method.summary,
-        "needs_linear": method.needs_linear,
+        "needs": list(method.needs),
         "steps": method.steps,
-        "rule": method.rule if isinstance(method.rule, str) else repr(method.rule),
+        "rule": "own" if method.rule is None else method.rule if isinstance(method.rule, str) else repr(method.rule),
         "options": options_of(method),
+        "paper settings for": list(PRESETS.get(method.name, {})),
         "cost": " ".join(rest.partition("\n\n")[0].split()),
         "paper": method.paper,
     }
@@ -65,4 +69,6 @@ def _describe(method: Method) -> dict[str, Any]:
 def _text(row: dict[str, Any]) -> str:
     options = " ".join(f"{name}={value}" for name, value in row["options"].items())
     lines = [row["summary"], f"cost: {row['cost']}", f"options: {options}", f"paper: {row['paper']}"]
+    if row["paper settings for"]:
+        lines.append(f"--preset paper: {', '.join(row['paper settings for'])}")
     return "\n".join(part for line in lines for part in textwrap.wrap(line, WIDTH, subsequent_indent="  "))

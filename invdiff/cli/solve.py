@@ -12,7 +12,35 @@ import click
 
 # Written out because the help must not import torch; a test holds them to the registries.
 PROBLEM_NAMES = ("inpaint", "deblur", "sr")
-METHOD_NAMES = ("auto", "mmps", "pigdm", "dps")
+METHOD_NAMES = (
+    "auto",
+    "mmps",
+    "mm-tsmc",
+    "pigdm",
+    "dps",
+    "ddnm",
+    "ddnm+",
+    "ddrm",
+    "diffpir",
+    "repaint",
+    "ilvr",
+    "snips",
+    "dps-gaussian",
+    "sda",
+    "tmpd",
+    "lgd-mc",
+    "dmps",
+    "score-ald",
+    "mcg",
+    "langevin",
+    "unconditional",
+    "daps",
+    "pnp-dm",
+    "red-diff",
+    "tds",
+    "mcg-diff",
+    "fps-smc",
+)
 
 NEEDS = {
     "inpaint": "--mask, or an INPUT with transparent pixels",
@@ -74,11 +102,16 @@ def _finite_noise(context: click.Context, param: click.Parameter, value: float) 
 )
 @click.option("--simulate", is_flag=True, help="INPUT is clean: degrade it, solve, and compare.")
 @click.option("--samples", type=click.IntRange(min=1), default=4, help="Posterior samples to draw.")
-@click.option("--method", type=click.Choice(METHOD_NAMES), default="auto", help="Sampler; see `invdiff methods`.")
+@click.option(
+    "--method", type=click.Choice(METHOD_NAMES), metavar="NAME", default="auto", help="Sampler; see `invdiff methods`."
+)
 @click.option(
     "--steps", type=click.IntRange(min=1), help="Steps of the reverse diffusion. Default: the problem's or method's own."
 )
-@click.option("--rule", type=click.Choice(("ddpm", "ddim", "heun")), help="Step rule. Default: the problem's or method's own.")
+@click.option(
+    "--rule", type=click.Choice(("ddpm", "ddim", "heun", "matched")), help="Step rule. Default: the problem's or method's own."
+)
+@click.option("--preset", type=click.Choice(("paper",)), help="Settings of --method as published for such a problem.")
 @click.option("--option", multiple=True, metavar="NAME=NUMBER", help="Option of the method, such as zeta=0.5. Repeatable.")
 @click.option("--prior", default="natural", help="Bundled prior or .safetensors file; see `invdiff priors`.")
 @click.option(
@@ -101,7 +134,7 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
     array. Without INPUT a bundled photograph is degraded and solved. The output folder holds every sample, their mean, the map
     of their standard deviation, a panel to compare, and run.json, from which the run can be repeated.
     """
-    _check_needs(source, settings)
+    check_needs(source, settings)
     # Imported here: `invdiff solve --help` answers without torch.
     from invdiff.cli.device import pick_device
     from invdiff.cli.output import output_folder, write_results
@@ -114,7 +147,7 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
     score = load_prior(settings["prior"], precision=settings["precision"], device=device)
     (channels, *_) = score.event_shape or (3,)
     task = make_task(source=source, channels=channels or 3, **{name: settings[name] for name in TASK})
-    sampler = PosteriorSampler(score, task.op, **_sampler_arguments(task.problem.recommended, settings))
+    sampler = PosteriorSampler(score, task.op, **sampler_arguments(task.problem.recommended, settings))
     with output_folder(output, task.name, overwrite=overwrite) as (part, target):
         for note in task.notes:
             click.echo(note, err=True)
@@ -131,7 +164,7 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
     click.echo(to_json(record) if as_json else summary(record))
 
 
-def _check_needs(source: Path | None, settings: Mapping[str, Any]) -> None:
+def check_needs(source: Path | None, settings: Mapping[str, Any]) -> None:
     problem = settings["problem"]
     for name, owner in OWNERS.items():
         if settings[name] is not None and problem != owner:
@@ -141,13 +174,13 @@ def _check_needs(source: Path | None, settings: Mapping[str, Any]) -> None:
             raise click.UsageError(f"--problem {problem} needs {NEEDS[problem]}.")
 
 
-def _sampler_arguments(recommended: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+def sampler_arguments(recommended: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the sampler is built with: what was given, over what is recommended for the problem."""
     from invdiff.cli.methods import options_of
     from invdiff.methods import METHODS
 
     arguments = dict(recommended) if settings["method"] == "auto" else {"method": settings["method"]}
-    arguments |= {name: settings[name] for name in ("steps", "rule") if settings[name] is not None}
+    arguments |= {name: settings[name] for name in ("steps", "rule", "preset") if settings[name] is not None}
     chosen = arguments.get("method", "auto")
     method = METHODS["mmps" if chosen == "auto" else chosen]
     known = options_of(method)

@@ -18,7 +18,7 @@ from invdiff.operators import Operator
 from invdiff.operators.kernels import gaussian_kernel, motion_kernel
 from invdiff.problems import Deblur, Inpaint, Problem, SuperResolution
 
-__all__ = ["Task", "make_task"]
+__all__ = ["Task", "make_problem", "make_task"]
 
 PHOTOGRAPH = "chelsea"  # scikit-image's cat: CC0, inside its wheel
 PHOTOGRAPH_SIZE = (256, 256)
@@ -102,19 +102,13 @@ def make_task(
             "or grey ones."
         )
 
-    task: Problem
     if problem == "inpaint":
         if known is None:
             known, alpha = _mask_from_alpha(source, picture), None
-        task = Inpaint(known)
         notes.append(f"filling {1 - known.mean():.1%} of the pixels")
-    elif problem == "deblur" and kernel is not None:
-        task = Deblur(_kernel(kernel, pixels.shape[-2:]), boundary=boundary)
-    elif problem == "sr" and factor is not None:
-        task = SuperResolution(factor, kernel=downsampling)
-    else:
-        raise ValueError(f"Problem {problem!r} is unknown, or lacks what it needs: see `invdiff problems`.")
-
+    task = make_problem(
+        problem, size=pixels.shape[-2:], known=known, kernel=kernel, boundary=boundary, factor=factor, downsampling=downsampling
+    )
     clean = task.fit(pixels) if simulate else None
     own, height, width = task.image_shape(_shape(pixels)) if clean is None else _shape(clean)
     if height * width > LARGEST:
@@ -151,6 +145,26 @@ def make_task(
         name=f"{PHOTOGRAPH if source is None else source.stem}-{problem}",
         notes=tuple(notes),
     )
+
+
+def make_problem(
+    problem: str,
+    *,
+    size: Sequence[int],
+    known: np.ndarray[Any, np.dtype[np.bool_]] | None,
+    kernel: str | None,
+    boundary: str,
+    factor: int | None,
+    downsampling: str,
+) -> Problem:
+    """Return the problem that arguments of ``invdiff solve`` name, for images of ``size`` ``(H, W)`` and the mask ``known``."""
+    if problem == "inpaint" and known is not None:
+        return Inpaint(known)
+    if problem == "deblur" and kernel is not None:
+        return Deblur(_kernel(kernel, size), boundary=boundary)
+    if problem == "sr" and factor is not None:
+        return SuperResolution(factor, kernel=downsampling)
+    raise ValueError(f"Problem {problem!r} is unknown, or lacks what it needs: see `invdiff problems`.")
 
 
 def _shape(x: Tensor) -> tuple[int, int, int]:

@@ -9,6 +9,7 @@ from invdiff.guidance.base import Guidance, StepRule, denoise_and_pull_back
 from invdiff.linalg import norm, over_items
 from invdiff.operators import Operator
 from invdiff.priors import ScoreModel
+from invdiff.random import Draw
 
 __all__ = ["DPS"]
 
@@ -43,17 +44,15 @@ class DPS(Guidance):
             raise ValueError(f"DPS: zeta must not be negative, got {zeta}.")
         self.zeta = zeta
 
-    def posterior_mean(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """Return the unconditional :math:`E[x_0 | x_t]`: DPS knows no other."""
-        return self.score.denoise(x_t, t)
-
-    def advance(self, rule: StepRule, x_t: Tensor, t: Tensor, s: Tensor, noise: Tensor, *, strength: float = 1.0) -> Tensor:
+    def advance(self, rule: StepRule | None, x_t: Tensor, t: Tensor, s: Tensor, draw: Draw, *, strength: float = 1.0) -> Tensor:
+        if rule is None:
+            raise ValueError("DPS has no step of its own: give a rule.")
         x0_hat, gradient = self.misfit_gradient(x_t, t)
 
         def mean(x: Tensor, time: Tensor) -> Tensor:
             return x0_hat if x is x_t else self.posterior_mean(x, time)
 
-        x_s = rule(mean, self.score.schedule, x_t, t, s, noise)
+        x_s = rule(mean, self.score.schedule, x_t, t, s, draw(x_t.shape[1:]))
         # zeta belongs to a variance-preserving state, x / scale. On such a schedule both scales are 1.
         scale_t, scale_s = (torch.hypot(*self.score.levels(time, x_t)) for time in (t, s))
         return x_s - strength * self.zeta * scale_s * scale_t * gradient

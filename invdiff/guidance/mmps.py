@@ -8,11 +8,15 @@ import torch
 from torch import Tensor
 
 from invdiff.guidance.base import Guidance, denoise_and_pull_back
+from invdiff.guidance.moments import TweedieGaussian
 from invdiff.linalg import gmres, largest_singular_value, over_items, positive_solve
 from invdiff.operators import LinearOperator, Operator
 from invdiff.priors import ScoreModel
+from invdiff.random import Draw
 
 __all__ = ["MMPS"]
+
+Product = Callable[[Tensor], Tensor]
 
 
 class MMPS(Guidance):
@@ -34,8 +38,10 @@ class MMPS(Guidance):
         rtol: Residual at which GMRES stops, relative to that of each item.
         max_iterations: Iterations at most.
         exact_up_to: Largest measurement, in numbers, that is solved exactly.
+        root_iterations: Products with :math:`V_t` for its square root, where the rule follows draws.
 
-    Cost: one denoiser evaluation and one vector-Jacobian product per iteration (per measured number, where exact).
+    Cost: one denoiser evaluation and one vector-Jacobian product per iteration (per measured number, where exact); with a
+    rule that follows draws, ``root_iterations`` more.
 
     References:
         Rozet et al., Learning Diffusion Priors from Observations by Expectation Maximization, 2024,
@@ -53,14 +59,16 @@ class MMPS(Guidance):
         rtol: float = 1e-2,
         max_iterations: int = 5,
         exact_up_to: int = 8,
+        root_iterations: int = 5,
     ) -> None:
         super().__init__(score, op, y)
-        if not 0 < rtol < 1 or max_iterations < 1 or exact_up_to < 0:
+        if not 0 < rtol < 1 or max_iterations < 1 or exact_up_to < 0 or root_iterations < 1:
             raise ValueError(
-                "MMPS: expected 0 < rtol < 1, max_iterations >= 1 and exact_up_to >= 0, "
-                f"got {rtol}, {max_iterations}, {exact_up_to}."
+                "MMPS: expected 0 < rtol < 1, max_iterations >= 1, exact_up_to >= 0 and root_iterations >= 1, "
+                f"got {rtol}, {max_iterations}, {exact_up_to}, {root_iterations}."
             )
         self.rtol, self.max_iterations, self.exact_up_to = rtol, max_iterations, exact_up_to
+        self.root_iterations = root_iterations
         self.floor = 0.0
         if isinstance(op, LinearOperator) and torch.Size(op.out_shape).numel() > exact_up_to:
             gain = largest_singular_value(op.forward, op.adjoint, op.in_shape, iterations=5, device=y.device, dtype=y.dtype)
@@ -71,26 +79,43 @@ class MMPS(Guidance):
         x0_hat, pull_back = denoise_and_pull_back(self.score, x_t, t)
         linear = self.op.jacobian(x0_hat)
         residual = self.y - self.op(x0_hat)
+        return x0_hat + self._gain(lambda v: sigma_t**2 / alpha_t * pull_back(v), linear, residual, x_t, t)
+
+    def posterior_draw(self, x_t: Tensor, t: Tensor, draw: Draw, *, strength: float = 1.0) -> Tensor:
+        r"""Return a draw of :math:`\mathcal{N}(\hat x_0, V_t)` given :math:`y`, by Matheron's rule.
+
+        .. math:: x_0' = \hat x_0 + \zeta + V_t A^\top (\sigma_y^2 I + A V_t A^\top)^{-1} (y - A \hat x_0 - A \zeta - n),
+            \qquad \zeta \sim \mathcal{N}(0, V_t), \quad n \sim \mathcal{N}(0, \sigma_y^2 I)
+        """
+        moments = TweedieGaussian(self.score, x_t, t, iterations=self.root_iterations)
+        linear = self.op.jacobian(moments.mean)
+        zeta, n = moments.draw(draw(x_t.shape[1:])), self.op.sigma_y * draw(self.op.out_shape)
+        residual = self.y - self.op(moments.mean) - linear(zeta) - self.op.keep_measured(n)
+        return moments.mean + zeta + strength * self._gain(moments.product, linear, residual, x_t, t)
+
+    def _gain(self, product: Product, linear: LinearOperator, residual: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        r"""Return :math:`V_t A^\top (\sigma_y^2 I + A V_t A^\top)^{-1}` times ``residual``."""
 
         def spread(w: Tensor) -> Tensor:  # w -> V_t A^T w
-            return sigma_t**2 / alpha_t * pull_back(linear.adjoint(w))
+            return product(linear.adjoint(w))
 
         if torch.Size(self.op.out_shape).numel() <= self.exact_up_to:
-            return x0_hat + self._exact(spread, linear, residual)
+            return self._exact(spread, linear, residual)
 
         # The solve of PiGDM, on the right: its answer for an isotropic covariance. The floor keeps it tame for exact data.
+        alpha_t, sigma_t = self.score.levels(t, x_t)
         r2_t = sigma_t**2 / (alpha_t**2 + sigma_t**2)
         lam = torch.clamp(self.op.sigma_y**2 / r2_t, min=self.floor)
 
-        def product(u: Tensor) -> tuple[Tensor, Tensor]:
+        def preconditioned(u: Tensor) -> tuple[Tensor, Tensor]:
             w = linear.precondition(u, lam)
             spread_w = spread(w)
             return self.op.sigma_y**2 * w + linear(spread_w), spread_w
 
-        _, shift = gmres(product, residual, rtol=self.rtol, max_iterations=self.max_iterations)
-        return x0_hat + shift
+        _, shift = gmres(preconditioned, residual, rtol=self.rtol, max_iterations=self.max_iterations)
+        return shift
 
-    def _exact(self, spread: Callable[[Tensor], Tensor], linear: LinearOperator, residual: Tensor) -> Tensor:
+    def _exact(self, spread: Product, linear: LinearOperator, residual: Tensor) -> Tensor:
         flat = residual.flatten(1)
         basis = torch.eye(flat.shape[1], dtype=flat.dtype, device=flat.device)
         columns = [spread(e.expand_as(flat).reshape(residual.shape)) for e in basis]  # V_t A^T e_i

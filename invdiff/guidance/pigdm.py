@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from invdiff.guidance.base import Guidance, denoise_and_pull_back, require_linear
-from invdiff.operators import Operator
+from invdiff.guidance.base import Guidance, denoise_and_pull_back
+from invdiff.operators import LinearOperator, Operator
 from invdiff.priors import ScoreModel
 
 __all__ = ["PiGDM"]
@@ -33,16 +33,19 @@ class PiGDM(Guidance):
         of the step; the additive weighting of common code diverges as the number of steps grows.
     """
 
+    needs = ("linear",)
+    op: LinearOperator
+
     def __init__(self, score: ScoreModel, op: Operator, y: Tensor, *, data_std: float = 1.0) -> None:
         super().__init__(score, op, y)
         if not data_std > 0:
             raise ValueError(f"PiGDM: data_std must be positive, got {data_std}.")
-        self.linear, self.variance = require_linear("PiGDM", op), data_std**2
+        self.variance = data_std**2
 
     def posterior_mean(self, x_t: Tensor, t: Tensor) -> Tensor:
         alpha_t, sigma_t = self.score.levels(t, x_t)
         ratio = (sigma_t / alpha_t) ** 2
         r2_t = ratio * self.variance / (ratio + self.variance)
         x0_hat, pull_back = denoise_and_pull_back(self.score, x_t, t)
-        w = self.linear.solve(self.y - self.linear(x0_hat), self.op.sigma_y**2 / r2_t) / r2_t
-        return x0_hat + sigma_t**2 / alpha_t * pull_back(self.linear.adjoint(w))
+        w = self.op.solve(self.y - self.op(x0_hat), self.op.sigma_y**2 / r2_t) / r2_t
+        return x0_hat + sigma_t**2 / alpha_t * pull_back(self.op.adjoint(w))

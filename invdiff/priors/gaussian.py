@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
-from invdiff.linalg import dense_matrix
+from invdiff.linalg import dense_matrix, dot
 from invdiff.priors.base import ScoreModel
 from invdiff.random import generator
 from invdiff.schedules import VP, Schedule
 
-__all__ = ["Gaussian", "LinearMeasurement", "linear_gaussian_posterior"]
+__all__ = ["Gaussian", "LinearMeasurement", "check_density", "linear_gaussian_posterior"]
 
 LARGEST_DENSE = 4096
 
@@ -126,6 +127,23 @@ class Gaussian(ScoreModel):
             return filtered
         return x * factor
 
+    def log_prob(self, x: Tensor) -> Tensor:
+        r"""Return the log density of every item of ``x``, ``(B, *event)`` to ``(B,)``.
+
+        .. math:: -\tfrac12 \big((x - m)^\top S^{-1} (x - m) + \log\det S + n \log 2\pi\big)
+
+        Raises:
+            ValueError: If the covariance is singular: there is no density then.
+        """
+        check_density("Gaussian", self._values)
+        centred = x - self.mean.to(x)
+        distance = dot(centred, self._apply(torch.reciprocal, centred))
+        log_values = self._values.log()
+        if self._basis == "stationary":  # Columns inside the half-plane stand for their mirror images too.
+            width = centred.shape[-1]
+            log_values = torch.cat([log_values, log_values[..., 1 : (width + 1) // 2]], -1)
+        return -0.5 * (distance + log_values.sum().to(x) + centred[0].numel() * math.log(2 * math.pi))
+
     def covariance(self) -> Tensor:
         """Return :math:`S` as a dense matrix ``(n, n)``; events of up to 4,096 numbers."""
         event = tuple(self.mean.shape[-len(self.event_shape or ()) :])
@@ -180,6 +198,12 @@ def linear_gaussian_posterior(mean: Tensor, cov: Tensor, op: LinearMeasurement, 
     posterior_cov = left @ cov @ left.mT + op.sigma_y**2 * gain @ gain.mT
     log_p = -0.5 * ((residual @ vectors) ** 2 * inverse).sum(-1) - 0.5 * torch.where(kept, values, 1).log().sum()
     return mean + residual @ gain.mT, (posterior_cov + posterior_cov.mT) / 2, log_p
+
+
+def check_density(name: str, values: Tensor) -> None:
+    """Raise unless every eigenvalue of a covariance is positive beyond rounding."""
+    if not (values > torch.finfo(values.dtype).eps * values.amax()).all():
+        raise ValueError(f"{name}: log_prob needs a covariance of full rank, got an eigenvalue of 0: there is no density.")
 
 
 def _check_dense(event: tuple[int, ...]) -> None:

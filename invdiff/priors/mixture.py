@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from invdiff.priors.base import ScoreModel
-from invdiff.priors.gaussian import LinearMeasurement, linear_gaussian_posterior
+from invdiff.priors.gaussian import LinearMeasurement, check_density, linear_gaussian_posterior
 from invdiff.random import generator
 from invdiff.schedules import VP, Schedule
 
@@ -25,28 +26,32 @@ class GaussianMixture(ScoreModel):
     Args:
         weights: :math:`w_k \ge 0`, ``(K,)``, or ``(B, K)`` when every item has a mixture of its own. Normalised.
         means: ``(K, n)``, or ``(B, K, n)``.
-        covs: ``(K, n, n)``.
+        covs: :math:`S_k`: ``(K, n, n)`` (dense), or ``(K, n)`` (diagonal: variances).
         schedule: The noise schedule.
 
     Raises:
         ValueError: If the shapes do not fit, or the covariances are not symmetric positive semi-definite.
+
+    Cost: :math:`K n^2` per denoised row for dense covariances, :math:`K n` for diagonal ones.
     """
 
     def __init__(self, weights: Tensor, means: Tensor, covs: Tensor, *, schedule: Schedule | None = None) -> None:
         count, size = means.shape[-2:]
-        if tuple(covs.shape) != (count, size, size) or tuple(weights.shape) != tuple(means.shape[:-1]):
+        fits = tuple(covs.shape) in ((count, size, size), (count, size))
+        if not fits or tuple(weights.shape) != tuple(means.shape[:-1]):
             raise ValueError(
-                f"GaussianMixture: expected weights (K,), means (K, n), covs (K, n, n), got {tuple(weights.shape)}, "
-                f"{tuple(means.shape)}, {tuple(covs.shape)}."
+                "GaussianMixture: expected weights (K,), means (K, n), covs (K, n, n) or (K, n), "
+                f"got {tuple(weights.shape)}, {tuple(means.shape)}, {tuple(covs.shape)}."
             )
         if not ((weights >= 0).all() and (weights.sum(-1) > 0).all() and means.isfinite().all() and covs.isfinite().all()):
             raise ValueError("GaussianMixture: weights must not be negative nor all zero, means and covs must be finite.")
         self.weights, self.means, self.covs = weights / weights.sum(-1, keepdim=True), means, covs
-        values, self._vectors = torch.linalg.eigh(covs)
-        if (
-            not torch.allclose(covs, covs.mT, rtol=1e-6, atol=1e-8 * float(covs.abs().max()))
-            or values.min() < -1e-6 * values.abs().max()
-        ):
+        self._vectors: Tensor | None = None  # None: the coordinate axes
+        values = covs
+        if covs.ndim == 3:
+            values, self._vectors = torch.linalg.eigh(covs)
+        symmetric = covs.ndim == 2 or torch.allclose(covs, covs.mT, rtol=1e-6, atol=1e-8 * float(covs.abs().max()))
+        if not symmetric or values.min() < -1e-6 * values.abs().max():
             raise ValueError("GaussianMixture: covs must be symmetric positive semi-definite.")
         self._values = values.clamp(min=0)
         self.event_shape, self.schedule, self.batched = (size,), schedule or VP(), weights.ndim > 1
@@ -56,16 +61,50 @@ class GaussianMixture(ScoreModel):
         g = torch.Generator().manual_seed(0)
         roots = torch.randn(3, 4, 4, generator=g, dtype=torch.float64) / 3
         means = 2 * torch.randn(3, 4, generator=g, dtype=torch.float64)
-        return [cls(torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64), means, roots @ roots.mT)]
+        weights, covs = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64), roots @ roots.mT
+        return [cls(weights, means, covs), cls(weights, means, covs.diagonal(dim1=1, dim2=2))]
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
+        if self._vectors is None and self.means.ndim == 2 and torch.as_tensor(t).ndim == 0:
+            return self._denoise_by_products(x_t, t)
         alpha_t, sigma_t = self.levels(t, x_t[:, None])
-        means, values, vectors = self.means.to(x_t), self._values.to(x_t), self._vectors.to(x_t)
-        centred = torch.einsum("bkn,knm->bkm", x_t[:, None] - alpha_t * means, vectors)
+        means, values = self.means.to(x_t), self._values.to(x_t)
+        vectors = None if self._vectors is None else self._vectors.to(x_t)
+        centred = x_t[:, None] - alpha_t * means
+        if vectors is not None:
+            centred = torch.einsum("bkn,knm->bkm", centred, vectors)
         variance = alpha_t**2 * values + sigma_t**2
         log_r = self.weights.to(x_t).log() - 0.5 * (centred**2 / variance + variance.log()).sum(-1)
-        each = means + torch.einsum("bkm,knm->bkn", alpha_t * values / variance * centred, vectors)
-        return torch.einsum("bk,bkn->bn", log_r.softmax(-1), each)
+        shift = alpha_t * values / variance * centred
+        if vectors is not None:
+            shift = torch.einsum("bkm,knm->bkn", shift, vectors)
+        return torch.einsum("bk,bkn->bn", log_r.softmax(-1), means + shift)
+
+    def _denoise_by_products(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Denoise with the squares of the diagonal case multiplied out: matrix products, and nothing of size ``(B, K, n)``."""
+        x, means, values = (part.to(x_t.device, torch.float64) for part in (x_t, self.means, self._values))
+        alpha_t, sigma_t = self.levels(t, x)
+        precision = 1 / (alpha_t**2 * values + sigma_t**2)
+        # Differences of large numbers: hence float64 up to the softmax.
+        distance = x**2 @ precision.mT - 2 * alpha_t * x @ (precision * means).mT + alpha_t**2 * (precision * means**2).sum(-1)
+        log_r = self.weights.to(x).log() - 0.5 * (distance - precision.log().sum(-1))
+        r = log_r.softmax(-1).to(x_t)
+        base, gain = (sigma_t**2 * precision * means).to(x_t), (alpha_t * values * precision).to(x_t)
+        return r @ base + (r @ gain) * x_t
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        r"""Return the log density :math:`\log \sum_k w_k\, \mathcal{N}(x; m_k, S_k)` of every item of ``x``, shape ``(B,)``.
+
+        Raises:
+            ValueError: If a component has no density, its covariance being singular.
+        """
+        check_density("GaussianMixture", self._values)
+        means, values = self.means.to(x), self._values.to(x)
+        centred = x[:, None] - means
+        if self._vectors is not None:
+            centred = torch.einsum("bkn,knm->bkm", centred, self._vectors.to(x))
+        each = -0.5 * (centred**2 / values + (2 * math.pi * values).log()).sum(-1)
+        return (self.weights.to(x).log() + each).logsumexp(-1)
 
     def sample(self, num_samples: int, *, seed: int) -> Tensor:
         """Return exact samples, ``(num_samples, n)``, or ``(num_samples, B, n)`` for a mixture per item."""
@@ -78,7 +117,9 @@ class GaussianMixture(ScoreModel):
             chosen = torch.multinomial(self.weights.reshape(-1, self.weights.shape[-1]), 1, generator=g).reshape(batch)
             noise = torch.randn(*batch, size, generator=g, dtype=self.means.dtype, device=self.means.device)
             mean = torch.take_along_dim(self.means, chosen[..., None, None], -2).squeeze(-2)
-            shaped = torch.einsum("...nm,...m->...n", self._vectors[chosen], self._values[chosen].sqrt() * noise)
+            shaped = self._values[chosen].sqrt() * noise
+            if self._vectors is not None:
+                shaped = torch.einsum("...nm,...m->...n", self._vectors[chosen], shaped)
             samples.append(mean + shaped)
         return torch.stack(samples)
 
@@ -86,10 +127,12 @@ class GaussianMixture(ScoreModel):
         r"""Return the exact posterior, one mixture per item of ``y`` of shape ``(B, *op.out_shape)``.
 
         Each component is conditioned like a Gaussian; the weights become
-        :math:`\propto w_k\, \mathcal{N}(y; A m_k, A S_k A^\top + \sigma_y^2 I)`.
+        :math:`\propto w_k\, \mathcal{N}(y; A m_k, A S_k A^\top + \sigma_y^2 I)`; their
+        covariances are dense, diagonal before or not.
         """
         y = y.to(self.means.dtype)
-        parts = [linear_gaussian_posterior(self.means[..., k, :], cov, op, y) for k, cov in enumerate(self.covs)]
+        covs = self.covs.diag_embed() if self.covs.ndim == 2 else self.covs
+        parts = [linear_gaussian_posterior(self.means[..., k, :], cov, op, y) for k, cov in enumerate(covs)]
         log_w = self.weights.log() + torch.stack([log_p for _, _, log_p in parts], -1)
         means = torch.stack([mean for mean, _, _ in parts], -2)
         return GaussianMixture(log_w.softmax(-1), means, torch.stack([cov for _, cov, _ in parts]), schedule=self.schedule)

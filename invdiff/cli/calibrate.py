@@ -1,0 +1,242 @@
+"""``invdiff calibrate``: on images whose truth is known, can the spread of the samples be trusted?"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from invdiff.cli.solve import solve
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from invdiff.diagnostics import Calibration
+
+__all__ = ["calibrate"]
+
+# Options of `invdiff solve` that mean the same here; where INPUT is spoken of, the help is another.
+SHARED = (
+    *("problem", "mask", "mask_keep", "kernel", "boundary", "factor", "downsampling", "noise"),
+    *("method", "steps", "rule", "preset", "option", "prior", "precision", "device", "output", "overwrite"),
+)
+HELP = {
+    "mask": "Image of SIZE x SIZE pixels, white where pixels are to be filled (inpaint).",
+    "factor": "How many times smaller the measured image is (sr).",
+    "noise": "Standard deviation of the noise to add, pixels spanning 0..1 (required, above 0).",
+    "output": "Folder for the results. Default: invdiff-out/calibration-PROBLEM.",
+}
+EPILOG = """\b
+Examples:
+  invdiff calibrate photos/ --problem sr --factor 2 --noise 0.02
+  invdiff calibrate photos/ --problem inpaint --mask m.png --noise 0.02 --samples 16 --size 64
+  invdiff calibrate cells/ --problem deblur --kernel psf.png --noise 0.05 --prior cells.safetensors -o checked
+  invdiff calibrate photos/ --problem sr --factor 2 --noise 0.02 --method dps --option zeta=0.5 --cases 100
+"""
+
+
+@click.command(epilog=EPILOG, context_settings={"max_content_width": 110, "show_default": True})
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--size", type=click.IntRange(min=8), default=64, help="Side of the square crops, in pixels.")
+@click.option("--cases", type=click.IntRange(min=2), help="Crops to try. Default: one of each image; more are correlated.")
+@click.option("--samples", type=click.IntRange(min=1), default=8, help="Posterior samples for each crop.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of crops, noise and samples.")
+@click.option("--json", "as_json", is_flag=True, help="Print calibration.json instead of a table.")
+def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool, **settings: Any) -> None:
+    """See on the clean images of FOLDER whether the spread of posterior samples can be trusted.
+
+    A crop of each image is degraded as --problem says and sampled. If prior and sampler are right, the truth is one sample
+    among the others: its rank among them is uniform, and 90 % intervals hold it in 90 % of the cases. The misfit to the data
+    and the posterior density are ranked too, which no sampler passes that ignores the data.
+
+    The images must be new to the prior, and like those it will be used for. A rejection means that prior and sampler together
+    do not describe them; which of the two is at fault, it cannot say. Cases tell more than samples: 50 images or more see
+    errors of a few percent.
+
+    The output folder holds calibration.png (histograms of the ranks with 99 % bands, observed against nominal coverage) and
+    calibration.json.
+    """
+    _check(settings)
+    # Imported here: `invdiff calibrate --help` answers without torch.
+    from invdiff import PosteriorSampler, diagnostics, load_prior
+    from invdiff.cli.device import pick_device
+    from invdiff.cli.output import output_folder
+    from invdiff.cli.record import to_json
+    from invdiff.cli.solve import sampler_arguments
+    from invdiff.cli.task import make_problem
+    from invdiff.images import read_mask
+
+    device = pick_device(settings["device"])
+    score = load_prior(settings["prior"], precision=settings["precision"], device=device)
+    (channels, *_) = score.event_shape or (3,)
+    size = (settings["size"], settings["size"])
+    known = None if settings["mask"] is None else read_mask(settings["mask"], keep=settings["mask_keep"])
+    names = ("kernel", "boundary", "factor", "downsampling")
+    problem = make_problem(settings["problem"], size=size, known=known, **{name: settings[name] for name in names})
+    crops, sources, notes = cut_crops(
+        folder, channels=channels or 3, size=settings["size"], cases=settings["cases"], seed=settings["seed"]
+    )
+    clean = problem.fit(crops)
+    op = problem.operator((clean.shape[1], clean.shape[2], clean.shape[3]), sigma_y=2 * settings["noise"])
+    sampler = PosteriorSampler(score, op, **sampler_arguments(problem.recommended, settings))
+    for note in notes:
+        click.echo(note, err=True)
+    with output_folder(output, f"calibration-{settings['problem']}", overwrite=overwrite) as (part, target):
+        report = diagnostics.calibrate(
+            sampler,
+            clean.to(device),
+            num_samples=settings["samples"],
+            seed=settings["seed"],
+            progress=sys.stderr.isatty(),
+        )
+        record = {
+            "arguments": {"folder": folder} | settings,
+            "prior": score.describe(),
+            "crops": sources,
+            "notes": notes,
+            **_figures(report),
+            "output": target,
+        }
+        _plot(part / "calibration.png", report)
+        (part / "calibration.json").write_text(to_json(record) + "\n", encoding="utf-8")
+    click.echo(to_json(record) if as_json else f"{_table(report)}\n\n{_sentences(report)}\nresults: {target}")
+
+
+def _check(settings: Mapping[str, Any]) -> None:
+    from invdiff.cli.solve import check_needs
+
+    check_needs(None, settings)
+    if settings["noise"] == 0:
+        raise click.UsageError(
+            "--noise must be above 0: without noise the measured values are known exactly, and whether intervals cover them "
+            "means nothing. For 8-bit files --noise 0.01 is a small one."
+        )
+
+
+def cut_crops(
+    folder: Path, *, channels: int, size: int, cases: int | None, seed: int
+) -> tuple[Tensor, list[dict[str, Any]], list[str]]:
+    """Return crops at random places of the images of a folder, where each comes from, and what there is to say about them.
+
+    The images take turns. A grey one counts as one of equal channels; what is too small or has other channels is left out.
+
+    Args:
+        folder: Of images.
+        channels: Of the prior.
+        size: Side of the crops.
+        cases: How many. Default: one of each image.
+        seed: Of the places: case ``k`` depends on ``(seed, k)`` alone, and on the images.
+
+    Returns:
+        ``(n, C, size, size)`` in [-1, 1], a description of each, and notes.
+    """
+    import torch
+
+    from invdiff.images import list_images, read_image
+    from invdiff.random import generator
+
+    pixels: dict[str, Tensor] = {}
+    left_out = []
+    for path in list_images(folder):
+        try:
+            image = torch.from_numpy(read_image(path).pixels).float()
+        except (ValueError, OSError) as error:
+            left_out.append(" ".join(str(error).split()))
+            continue
+        if min(image.shape[1:]) < size:
+            left_out.append(f"{path}: {image.shape[2]} x {image.shape[1]} pixels, smaller than the crops of {size}")
+        elif len(image) not in (1, channels):
+            left_out.append(f"{path}: has {len(image)} channels, and this prior knows images of {channels}, or grey ones")
+        else:
+            pixels[path.name] = image.expand(channels, -1, -1)
+    notes = [f"left out: {reason}" for reason in left_out]
+    count = cases or len(pixels)
+    if not pixels or count < 2:
+        raise ValueError(
+            f"{folder}: {len(pixels)} usable images, expected two or more, or one and --cases. {' '.join(notes)}".strip()
+        )
+    if count > len(pixels):
+        notes.append(
+            f"{count} crops of {len(pixels)} images: crops of one image resemble each other, so the errors and p-values below "
+            "are smaller than they should be"
+        )
+    crops, sources, names = [], [], list(pixels)
+    for k in range(count):
+        image, g = pixels[names[k % len(names)]], generator(seed, "diagnose", k, 5)
+        top, left = (int(torch.randint(side - size + 1, (), generator=g)) for side in image.shape[1:])
+        crops.append(image[:, top : top + size, left : left + size])
+        sources.append({"image": names[k % len(names)], "top": top, "left": left})
+    return torch.stack(crops), sources, notes
+
+
+def _figures(report: Calibration) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "method": report.method,
+        "cases": report.cases,
+        "num_samples": report.num_samples,
+        "passed": report.passed,
+        "verdict": report.verdict,
+        "p_value": report.p_value,
+        "threshold": report.threshold,
+        "p_values": report.p_values,
+        "rank_tests": {name: asdict(test) for name, test in report.rank_tests.items()},
+        "coverage": [asdict(c) for c in report.coverage],
+        "residual": asdict(report.residual),
+        "ranks": {name: [round(float(rank), 6) for rank in ranks] for name, ranks in report.ranks.items()},
+    }
+
+
+def _plot(path: Path, report: Calibration) -> None:
+    from invdiff.report import calibration_plot
+
+    calibration_plot(
+        path,
+        {name: ranks.cpu().numpy() for name, ranks in report.ranks.items()},
+        [(c.level, c.observed, c.error) for c in report.coverage],
+        titles={name: f"p = {test.p_value:.2g}" for name, test in report.rank_tests.items()},
+    )
+
+
+def _table(report: Calibration) -> str:
+    from tabulate import tabulate
+
+    rows = [
+        (f"rank of the {name}", f"{(1 + test.shift) / 2:.2f}", "0.50", test.p_value) for name, test in report.rank_tests.items()
+    ]
+    rows += [
+        (f"{c.level:.0%} intervals cover", f"{c.observed:.1%} +- {c.error:.1%}", f"{c.level:.1%}", c.p_value)
+        for c in report.coverage
+        if f"{c.level:.0%} intervals" in report.p_values
+    ]
+    residual = report.residual
+    seen = f"{residual.ratio:.2f} +- {residual.error:.2f}"
+    rows.append(("misfit over what the noise explains", seen, "1.00", residual.p_value))
+    lines = [[name, seen, right, f"{p:.2g}{' *' if p < report.threshold else ''}"] for name, seen, right, p in rows]
+    return tabulate(
+        lines, headers=["", "seen", "right", "p"], disable_numparse=True, colalign=("left", "right", "right", "left")
+    )
+
+
+def _sentences(report: Calibration) -> str:
+    return "\n".join(f"- {sentence}" for sentence in report.verdict)
+
+
+def _as_in_solve() -> list[click.Parameter]:
+    shared = []
+    for parameter in solve.params:
+        if parameter.name in SHARED:
+            parameter = copy.copy(parameter)
+            if isinstance(parameter, click.Option) and parameter.name in HELP:
+                parameter.help = HELP[parameter.name]
+                parameter.show_default = parameter.name != "noise"  # Its default, 0, is refused.
+            shared.append(parameter)
+    return shared
+
+
+calibrate.params[1:1] = _as_in_solve()

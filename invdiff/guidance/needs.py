@@ -1,0 +1,48 @@
+"""What algorithms require of a measurement, and the errors that name what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from invdiff.operators import LinearOperator, Mask, Operator
+
+__all__ = ["NEEDS", "check_needs"]
+
+
+def _has_svd(op: Operator) -> bool:
+    return isinstance(op, LinearOperator) and op.svd is not None
+
+
+# property: (whether a measurement has it, what it is called, what to do without)
+NEEDS: Mapping[str, tuple[Callable[[Operator], bool], str, str]] = {
+    "linear": (
+        lambda op: isinstance(op, LinearOperator),
+        "a linear operator",
+        "Use 'mmps' or 'dps' for nonlinear ones, or LinearFunction if the function is in fact linear.",
+    ),
+    "svd": (
+        _has_svd,
+        "an operator whose singular value decomposition is known",
+        "Masks, downsampling, circular or separable blur and small matrices have one; 'mmps' needs none.",
+    ),
+    "mask": (lambda op: isinstance(op, Mask), "a Mask", "Use 'ddnm' or 'mmps' for other operators."),
+    "noise": (
+        lambda op: op.sigma_y > 0,
+        "noise in the measurement (sigma_y > 0)",
+        "Give the operator a small sigma_y, or use 'mmps', which takes exact data.",
+    ),
+    "exact": (
+        lambda op: op.sigma_y == 0,
+        "exact data (sigma_y = 0): it would take the noise for signal",
+        "Use 'mmps', or set sigma_y = 0 if the noise may be reproduced.",
+    ),
+}
+
+
+def check_needs(name: str, op: Operator, needs: Sequence[str]) -> None:
+    """Raise a ``ValueError`` that names the first of ``needs``, keys of ``NEEDS``, which ``op`` lacks."""
+    for need in needs:
+        present, what, advice = NEEDS[need]
+        if not present(op):
+            noise = f" with sigma_y = {op.sigma_y:g}" if need in ("noise", "exact") else ""
+            raise ValueError(f"{name} needs {what}, got {type(op).__name__}{noise}. {advice}")

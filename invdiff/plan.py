@@ -1,0 +1,167 @@
+"""From names and defaults to a run that is fully specified."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invdiff.guidance import Guidance
+from invdiff.guidance.base import StepRule
+from invdiff.linalg import largest_singular_value
+from invdiff.methods import METHODS, RULES, Method
+from invdiff.operators import LinearOperator, Operator
+from invdiff.presets import preset_for
+from invdiff.priors import ScoreModel
+from invdiff.samplers import ParticleMethod, Sampler
+from invdiff.schedules import time_grid
+
+__all__ = ["Plan", "choose_method", "make_plan", "whole"]
+
+MANY_SAMPLES = 16  # of one measurement, from which particles pay
+FEW_MEASURED = 8  # numbers, up to which their weights are exact and cheap
+NONLINEAR_GROUP = 64  # particles; the twist is rougher there
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A method with every setting decided.
+
+    Attributes:
+        method: The method.
+        rule: The step rule, or nothing for the method's own step or loop.
+        rule_name: What a report calls it.
+        steps: Steps.
+        spacing: How the times are laid out.
+        times: The grid, ``(steps + 1,)``.
+        options: Options of the algorithm.
+    """
+
+    method: Method
+    rule: StepRule | None
+    rule_name: str
+    steps: int
+    spacing: str
+    times: Tensor
+    options: Mapping[str, Any]
+
+    def algorithm(self, score: ScoreModel, op: Operator, y: Tensor) -> Guidance | Sampler | ParticleMethod:
+        """Return the algorithm for measurements ``y``, one row per sample."""
+        try:
+            return self.method.algorithm(score, op, y, **self.options)
+        except TypeError as error:
+            raise TypeError(f"method {self.method.name!r}: {error}. See its page for the options it takes.") from error
+
+    def group(self, score: ScoreModel, op: Operator, y: Tensor) -> int:
+        """Return how many samples are drawn together: the particles of a group, or 1."""
+        algorithm = self.algorithm(score, op, y[:1])
+        return algorithm.particles if isinstance(algorithm, ParticleMethod) else 1
+
+
+def choose_method(method: str | Method, op: Operator, *, num_samples: int = 1, particles: bool = True) -> Method:
+    """Return the method of a name; ``"auto"`` chooses by the evidence in docs/methods.md.
+
+    ======================================== ================ =========================================
+    measurement                              samples of it    method
+    ======================================== ================ =========================================
+    linear, up to 8 numbers                  16 or more       ``mm-tsmc`` in groups of 16
+    nonlinear, up to 8 numbers               any              ``mm-tsmc`` in groups of 64
+    any other                                any              ``mmps``
+    ======================================== ================ =========================================
+
+    Args:
+        method: A name, ``"auto"``, or a method.
+        op: The measurement.
+        num_samples: Samples wanted of one measurement.
+        particles: Whether particle methods may be chosen.
+    """
+    if isinstance(method, Method):
+        return method
+    if not isinstance(method, str):
+        raise TypeError(f"method must be a name or a Method, got {type(method).__name__}.")
+    if method == "auto":
+        if not particles or torch.Size(op.out_shape).numel() > FEW_MEASURED:
+            return METHODS["mmps"]
+        if not isinstance(op, LinearOperator):
+            return replace(METHODS["mm-tsmc"], options={"particles": NONLINEAR_GROUP})
+        return METHODS["mm-tsmc" if num_samples >= MANY_SAMPLES else "mmps"]
+    if method not in METHODS:
+        raise ValueError(f"Unknown method {method!r}, expected one of auto, {', '.join(METHODS)}, or a Method.")
+    return METHODS[method]
+
+
+def make_plan(
+    score: ScoreModel, op: Operator, method: Method, given: Mapping[str, Any], options: Mapping[str, Any], preset: str | None
+) -> Plan:
+    """Decide every setting: what was given, over the preset, over the method's own.
+
+    Args:
+        score: The prior.
+        op: The measurement.
+        method: The method.
+        given: Any of ``steps``, ``rule``, ``spacing``, ``ratio_max``, ``ratio_min``.
+        options: Options of the algorithm.
+        preset: ``"paper"`` or nothing.
+
+    Raises:
+        ValueError: If a setting does not fit the method, or there is no such preset.
+        TypeError: If one is of the wrong kind.
+    """
+    names = ("steps", "rule", "spacing", "ratio_max", "ratio_min")
+    published = {} if preset is None else preset_for(preset, method.name, op).settings
+    settings = {name: getattr(method, name) for name in names}
+    settings |= {name: value for name, value in published.items() if name in names} | dict(given)
+    all_options = dict(method.options) | {name: value for name, value in published.items() if name not in names} | dict(options)
+    rule_name, rule = _step_rule(method, settings["rule"])
+    whole(steps=settings["steps"])
+    times = _times(score, op, settings)
+    return Plan(method, rule, rule_name, settings["steps"], settings["spacing"], times, all_options)
+
+
+def whole(**numbers: Any) -> None:
+    """Raise a ``TypeError`` unless every argument is a whole number."""
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not hasattr(number, "__index__"):
+            raise TypeError(f"{name} must be a whole number, got {number!r}.")
+
+
+def _step_rule(method: Method, rule: str | StepRule | None) -> tuple[str, StepRule | None]:
+    if rule is None:
+        if issubclass(method.algorithm, Guidance) and not method.algorithm.own_step:
+            raise ValueError(f"method {method.name!r} has no step of its own: give it a rule, one of {', '.join(RULES)}.")
+        return "own", None
+    if not method.follows_rules:
+        raise ValueError(f"method {method.name!r} takes no step rule: its steps are its own. Leave out rule={rule!r}.")
+    if not isinstance(rule, str):
+        if not callable(rule):
+            raise TypeError(f"rule must be a name or a step rule, got {type(rule).__name__}.")
+        name, found = repr(rule), rule
+    elif rule in RULES:
+        name, found = rule, RULES[rule]
+    else:
+        raise ValueError(f"Unknown step rule {rule!r}, expected one of {', '.join(RULES)}, or a step rule.")
+    if getattr(found, "follows_draws", False) and method.algorithm.posterior_draw is Guidance.posterior_draw:  # type: ignore[union-attr]
+        raise ValueError(
+            f"rule {name!r} follows draws of x_0, and {method.name!r} has only its mean. Use 'mmps', or another rule."
+        )
+    return name, found
+
+
+def _times(score: ScoreModel, op: Operator, settings: Mapping[str, Any]) -> Tensor:
+    schedule = score.schedule
+    smallest = float(schedule.ratio(schedule.t_min))
+    largest = float(schedule.ratio(schedule.t_max)) if settings["ratio_max"] is None else settings["ratio_max"]
+    ratio_min = settings["ratio_min"]
+    if ratio_min is None:
+        ratio_min = min(max(smallest, 0.1 * op.sigma_y / _gain(op)), largest / 10)
+    return time_grid(schedule, settings["steps"], spacing=settings["spacing"], ratio_min=ratio_min, ratio_max=largest)
+
+
+def _gain(op: Operator) -> float:
+    """Return the largest singular value of the operator, 1 for a nonlinear one."""
+    if not isinstance(op, LinearOperator):
+        return 1.0
+    return largest_singular_value(op.forward, op.adjoint, op.in_shape, device=op.device, dtype=op.dtype)

@@ -1,0 +1,28 @@
+"""What can be moved to another device or dtype as a whole: operators, and their decompositions."""
+
+from __future__ import annotations
+
+import copy
+from typing import Self
+
+import torch
+from torch import Tensor
+
+__all__ = ["Movable"]
+
+
+class Movable:
+    """Anything whose tensors are attributes of its own, or of attributes that are movable too."""
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Return a copy whose tensors lie on ``device`` and, where they are real, have ``dtype``; complex ones match it."""
+        moved = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Movable):
+                setattr(moved, name, value.to(device, dtype))
+            elif isinstance(value, Tensor):
+                wanted = dtype if value.is_floating_point() else None
+                if dtype is not None and value.is_complex():
+                    wanted = dtype.to_complex()
+                setattr(moved, name, value.to(device=device, dtype=wanted))
+        return moved
