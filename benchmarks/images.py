@@ -4,7 +4,7 @@ Mean PSNR of the posterior mean against scikit-image's classical restorers on th
 under a text mask, of pixels missing at random and of a square hole, Wiener and Richardson-Lucy deconvolution of two blurs with
 noise, bicubic enlargement. The classical ones get the best parameter of a list, chosen with the truth at hand for the mean of
 the whole table; ours runs as ``invdiff solve`` runs it. With ``--methods`` every method named (or ``all``) runs too, at its own
-settings but for ``--steps``, and a second table compares them. The tables are printed; finished pictures are kept in the JSON
+settings but for ``--steps`` and the level to start from, and a second table compares them. The tables are printed; finished pictures are kept in the JSON
 file and not computed again with the same settings.
 """
 
@@ -103,7 +103,8 @@ def main() -> None:
                 for method in methods:
                     key = f"{name}/{path.stem}/{method}, steps {options.steps or 'of its own'}"
                     if key not in done["rows"]:
-                        settings_of = {"method": method} | ({"steps": options.steps} if options.steps else {})
+                        settings_of = {"method": method, "ratio_max": problem.recommended["ratio_max"]}
+                        settings_of |= {"steps": options.steps} if options.steps else {}
                         done["rows"][key] = compare(score, problem, noise, clean, options.samples, settings_of)
                         keep(store, done)
                     bar.update()

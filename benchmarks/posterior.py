@@ -87,11 +87,13 @@ def oracle(problem: Problem, samples: int, steps: int, seed: int, *, rule: Any) 
     return Sampled(x if problem.basis is None else x @ problem.basis.mT.to(x), nfe=2 * steps - 1 if rule == HEUN else steps)
 
 
-def library(problem: Problem, samples: int, steps: int, seed: int, *, method: str, group: int | None = None) -> Sampled:
+def library(
+    problem: Problem, samples: int, steps: int, seed: int, *, method: str, group: int | None = None, **settings: Any
+) -> Sampled:
     """Sample with a method of invdiff, ``group`` samples a run of the measurement (default: all)."""
     group = min(group or samples, samples)
     items = -(-samples // group)
-    sampler = PosteriorSampler(problem.score, problem.op, method=method, steps=steps)
+    sampler = PosteriorSampler(problem.score, problem.op, method=method, steps=steps, **settings)
     y = problem.y.float()
     post = sampler.run(y.expand(items, *y.shape[1:]), num_samples=group, seed=seed)
     x = equal_weights(post.samples, post.weights, seed).transpose(0, 1).flatten(0, 1)
@@ -119,6 +121,8 @@ ROWS: Mapping[str, Row] = {
     "auto, 16 samples a y": partial(library, method="auto", group=16),
     "auto": partial(library, method="auto"),
     **{name: partial(library, method=name) for name in METHODS},
+    "mmps, ddpm": partial(library, method="mmps", rule="ddpm"),
+    "mmps, heun": partial(library, method="mmps", rule="heun"),
     **PEERS,
     "ignoring y": ignoring,
 }

@@ -95,7 +95,7 @@ METHODS: Mapping[str, Method] = {
         Method(
             "mmps",
             MMPS,
-            rule="heun",
+            rule="matched",
             steps=50,
             summary="Gaussian guidance with the denoiser's own covariance; exact for every Gaussian prior",
             paper="Rozet et al., 2024, arXiv 2405.13712",

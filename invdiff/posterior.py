@@ -167,6 +167,7 @@ class PosteriorSampler:
             self._plans[method.name] = make_plan(self.score, self.op, method, self.given, self.options, self.preset)
         return self._plans[method.name]
 
+    @torch.inference_mode(False)  # Gradients of the network are needed, also inside somebody's inference mode.
     def run(
         self, y: Tensor, *, num_samples: int = 1, seed: int = 0, chunk: int | None = None, progress: bool = False
     ) -> Posterior:
@@ -180,8 +181,8 @@ class PosteriorSampler:
             y: Measurements, ``(B, *op.out_shape)``.
             num_samples: Samples per item, at least 1.
             seed: A non-negative integer.
-            chunk: Samples worked on at a time, rounded up to whole groups of particles. Default: what fits half a million
-                numbers of ``x`` on a CPU, eight million on a GPU.
+            chunk: Samples worked on at a time; of particles as many whole groups as that is, but at least one. Default: what
+                fits half a million numbers of ``x`` on a CPU, eight million on a GPU.
             progress: Whether to show a bar.
 
         Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from invdiff.guidance.spectral import SpectralData
 from invdiff.operators import Downsample, Function, Mask, Matrix, Operator
 from invdiff.priors import Gaussian, ScoreModel
 from invdiff.random import Draw, Streams, generator
-from invdiff.samplers import DDIM, SNIPS, RePaint
+from invdiff.samplers import DDIM, SNIPS, RePaint, Sampler
 from invdiff.samplers.repaint import jump_path
 from invdiff.schedules import EDM, RectifiedFlow, time_grid
 
@@ -232,6 +233,12 @@ class TestDiffPIR:
         assert all((after <= before).all() for before, after in itertools.pairwise([objective(x0_hat), *values]))
         assert (values[-1] < 0.2 * objective(x0_hat)).double().mean() > 0.9
 
+    def test_what_is_not_finite_is_not_hidden(self) -> None:
+        op = Function(lambda x: x.log(), (3,), sigma_y=0.2)
+        found = DiffPIR(Constant(X0_HAT), op, randn(2, 3)).correct(torch.cat([X0_HAT, -X0_HAT]), T)
+        assert found[0].isfinite().all()
+        assert found[1].isnan().all()
+
 
 class TestILVR:
     def test_the_data_hold_at_every_level(self) -> None:
@@ -286,6 +293,30 @@ class TestRePaint:
             )
             gaps.append(abs(float(post.mean[0, 1]) - 1.8))
         assert gaps[1] < 0.12 < 0.25 < gaps[0], gaps
+
+
+@pytest.mark.parametrize("build", [lambda score, op, y: RePaint(score, op, y, jump_length=2), SNIPS], ids=["RePaint", "SNIPS"])
+def test_noise_is_let_go(build: Callable[..., Sampler]) -> None:
+    """Thousands of draws are made, each of the size of the image."""
+    drawn: list[weakref.ref[Tensor]] = []
+    alive: list[int] = []
+
+    class Watched(Streams):
+        def normal(self, event: Sequence[int], *, dtype: torch.dtype = torch.float32) -> Tensor:
+            noise = super().normal(event, dtype=dtype).clone()
+            drawn.append(weakref.ref(noise))
+            return noise
+
+    op, score = TestRePaint.mask, Constant(torch.zeros(1, 4, dtype=torch.float64))
+    times = time_grid(score.schedule, 8, ratio_max=5.0, ratio_min=0.1)
+    sampler = build(score, op, op(randn(1, 4)))
+    sampler.run(
+        times,
+        streams=Watched([generator(0, "sample", 0, 0)]),
+        on_step=lambda: alive.append(sum(n() is not None for n in drawn)),
+    )
+    assert len(drawn) > 20
+    assert max(alive) <= 2
 
 
 class TestSNIPS:

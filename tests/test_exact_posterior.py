@@ -49,7 +49,7 @@ def vectors() -> tuple[Gaussian, Matrix, Tensor]:
 @cache
 def default_run() -> Posterior:
     prior, op, y = vectors()
-    return PosteriorSampler(prior, op, steps=200).run(y[:1].float(), num_samples=4000)
+    return PosteriorSampler(prior, op, steps=30).run(y[:1].float(), num_samples=4000)
 
 
 class TestDefaultMethod:
@@ -80,7 +80,7 @@ class TestDefaultMethod:
     def test_residuals_over_problems_are_chi_square(self) -> None:
         prior, op, _ = vectors()
         y = op.measure(prior.sample(1000, seed=7), seed=8)
-        post = PosteriorSampler(prior, op, steps=200).run(y.float())
+        post = PosteriorSampler(prior, op, steps=30).run(y.float())
         # 5 degrees of freedom: mean 5, standard deviation sqrt(10).
         assert abs(float(post.residual.mean()) - 5) < STANDARD_ERRORS * (10 / 1000) ** 0.5
         assert float(post.residual.var()) == pytest.approx(10, rel=0.3)
@@ -90,7 +90,7 @@ class TestDefaultMethod:
 
 SHAPE = (1, 8, 8)
 # By how much the discretisation may shrink the spread: first-order rules do, even with the exact conditional mean.
-SHRINKAGE = {"ddpm": 0.12, "ddim": 0.08, "heun": 0.04}
+SHRINKAGE = {"ddpm": 0.12, "ddim": 0.08, "heun": 0.04, "matched": 0.04}
 
 
 @cache
@@ -115,18 +115,18 @@ def image_operators() -> list[Any]:
 def test_images(op: LinearOperator, rule: str) -> None:
     prior = image_prior()
     y, other = (op.measure(prior.sample(1, seed=s), seed=s + 1) for s in (4, 14))
-    options: dict[str, Any] = {"rtol": 1e-3, "max_iterations": 60, "ratio_max": 20.0, "steps": 30 if rule == "heun" else 80}
+    options: dict[str, Any] = {"rtol": 1e-3, "max_iterations": 60, "ratio_max": 20.0, "steps": 30 if rule in ("heun", "matched") else 80}
     post = PosteriorSampler(prior, op, method="mmps", rule=rule, **options).run(y.float(), num_samples=400)
     exact = prior.posterior(op, y)
     samples, cov = post.samples[:, 0].flatten(1).double(), exact.covariance()
     # The variance of a single pixel has a Monte Carlo error of 7 %, their mean one of 1 to 2 %.
     check_moments(samples, exact.mean[0].flatten(), cov.diagonal(), allowed=(0.55, 1.4))
-    assert float((samples.var(0) / cov.diagonal()).mean()) == pytest.approx(1, abs=SHRINKAGE.get(rule, 0.12))
+    assert float((samples.var(0) / cov.diagonal()).mean()) == pytest.approx(1, abs=SHRINKAGE[rule])
 
     matrix = dense_matrix(op.forward, op.in_shape, dtype=torch.float64, device=torch.device("cpu"))
     expected = float(norm(y - op(exact.mean)) ** 2 + (matrix @ cov @ matrix.mT).trace()) / op.sigma_y**2
     error = float(post.residual.std()) / len(samples) ** 0.5
-    assert abs(float(post.residual.mean()) - expected) < STANDARD_ERRORS * error + SHRINKAGE.get(rule, 0.12) * expected
+    assert abs(float(post.residual.mean()) - expected) < STANDARD_ERRORS * error + SHRINKAGE[rule] * expected
 
     with pytest.raises(AssertionError, match="mean off"):
         check_moments(samples, prior.posterior(op, other).mean[0].flatten(), cov.diagonal())
@@ -149,7 +149,7 @@ def test_a_mixture_is_pulled_towards_its_exact_posterior(rule: str) -> None:
 
 @pytest.mark.parametrize("cls", PROBLEMS.values(), ids=lambda cls: cls.name)
 def test_what_is_recommended_for_photographs_keeps_the_spread(cls: type[Problem]) -> None:
-    """Twelve second-order steps: the variance within a quarter of the exact one, where first-order steps lose a third."""
+    """Sixteen steps of the matched kernel: the variance within 8 %, where second order gains 15 % and first order loses 30 %."""
     rows, columns = torch.fft.fftfreq(16, dtype=torch.float64), torch.fft.rfftfreq(24, dtype=torch.float64)
     spectrum = (0.02 / (0.02 + rows[:, None] ** 2 + columns**2)).expand(3, 16, 13)
     prior = Gaussian.stationary(torch.zeros(3, 16, 24, dtype=torch.float64), spectrum, schedule=EDM())
@@ -163,5 +163,6 @@ def test_what_is_recommended_for_photographs_keeps_the_spread(cls: type[Problem]
         samples = PosteriorSampler(prior, op, **{**problem.recommended, **settings}).run(y, num_samples=40).samples
         return float((samples.var(0).flatten() / variance).mean())
 
-    assert 0.8 < ratio() < 1.25
+    assert ratio() == pytest.approx(1, abs=0.08)
+    assert ratio(rule="heun") > 1.08
     assert ratio(rule="ddpm", steps=20) < 0.8

@@ -16,7 +16,7 @@ from invdiff import PosteriorSampler
 from invdiff.guidance import DMPS, DPS, LGDMC, MCG, MMPS, SDA, TMPD, DPSGaussian, Guidance, PiGDM, ScoreALD
 from invdiff.guidance.overshoot import hold_back
 from invdiff.operators import Function, LinearOperator, Mask, Matrix
-from invdiff.priors import Gaussian, GaussianMixture
+from invdiff.priors import Gaussian, GaussianMixture, from_network
 from invdiff.random import Draw
 from invdiff.samplers import DDIM
 from invdiff.schedules import EDM, VP, RectifiedFlow, Schedule
@@ -218,6 +218,16 @@ class TestLGDMC:
 
 
 # Steps.
+
+
+def test_dps_does_not_hide_a_misfit_that_is_not_finite() -> None:
+    """It pushes nowhere where the misfit is zero, and only there."""
+    op, y = Function(lambda x: x.log(), (4,), sigma_y=0.2), torch.zeros(3, 4, dtype=torch.float64)
+    prior = from_network(lambda x, t: x, EDM(), predicts="x0")
+    x_t = torch.tensor([[1.0], [2.0], [-1.0]], dtype=torch.float64).expand(3, 4)
+    _, gradient = DPS(prior, op, y).misfit_gradient(x_t, torch.tensor(0.5))
+    assert_close(gradient[:2], torch.tensor([[0.0], [0.25]], dtype=torch.float64).expand(2, 4))  # (log 2 / 2) / (2 log 2)
+    assert gradient[2].isnan().all()
 
 
 def given(*noise: Tensor) -> Draw:

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
 from torch.testing import assert_close
 
-from invdiff import PosteriorSampler
-from invdiff.operators import Identity, LinearOperator, Mask, Matrix
+from invdiff import DivergenceError, PosteriorSampler
+from invdiff.operators import Function, Identity, LinearOperator, Mask, Matrix
 from invdiff.presets import PRESETS
 from invdiff.priors import Gaussian, GaussianMixture
 from invdiff.random import Draws
@@ -249,6 +249,13 @@ def test_particles_of_fps_share_their_measurements() -> None:
     u = (method.u_t - method.data.y_bar)[:, 0].reshape(2, 3)
     assert_close(u, u[:, :1].expand(2, 3))
     assert not torch.isclose(u[0, 0], u[1, 0])
+
+
+def test_weights_that_are_not_a_number_are_not_hidden() -> None:
+    """Those of the start too: a group without a weight has no sample to offer."""
+    op = Function(lambda x: torch.where(x > 100, x, math.nan), (2,), sigma_y=0.1)
+    with pytest.raises(DivergenceError, match="sample 0 of item 0 diverged at step 1"):
+        PosteriorSampler(vectors(VP()), op, method="tds", steps=3).run(randn(1, 2))
 
 
 @pytest.mark.parametrize("method", SMC)

@@ -45,6 +45,7 @@ def options_of(method: Method) -> dict[str, Any]:
     """Return the options of a method that are numbers, with their defaults: what ``--option`` takes."""
     parameters = inspect.signature(method.algorithm).parameters.values()
     options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and isinstance(p.default, int | float)}
+    options.pop("weighted", None)  # Files have no weights.
     return options | {name: value for name, value in method.options.items() if name in options}
 
 

@@ -180,6 +180,9 @@ def sampler_arguments(recommended: Mapping[str, Any], settings: Mapping[str, Any
     from invdiff.methods import METHODS
 
     arguments = dict(recommended) if settings["method"] == "auto" else {"method": settings["method"]}
+    if METHODS.get(settings["method"], METHODS["mmps"]).ratio_max is None and settings["preset"] is None:
+        # Where to start is a matter of the pictures: beyond, the network's gradient is mostly error.
+        arguments |= {"ratio_max": recommended["ratio_max"]}
     arguments |= {name: settings[name] for name in ("steps", "rule", "preset") if settings[name] is not None}
     chosen = arguments.get("method", "auto")
     method = METHODS["mmps" if chosen == "auto" else chosen]

@@ -95,7 +95,9 @@ class DiffPIR(Guidance):
         def objective(x: Tensor) -> Tensor:
             return norm(self.y - self.op(x)) ** 2 + rho_t * norm(x - x0_hat) ** 2
 
-        x, value, share = x0_hat, objective(x0_hat), x0_hat.new_ones(len(x0_hat))
+        value, share = objective(x0_hat), x0_hat.new_ones(len(x0_hat))
+        # Nothing would be better than NaN, and the measurement silently ignored.
+        x = torch.where(over_items(value.isfinite(), x0_hat), x0_hat, torch.nan)
         for _ in range(self.iterations):
             linear = self.op.jacobian(x)
             gradient = rho_t * (x - x0_hat) - linear.adjoint(self.y - self.op(x))

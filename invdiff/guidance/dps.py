@@ -65,5 +65,5 @@ class DPS(Guidance):
             misfit = norm(self.y - self.op(x0))
             (gradient,) = torch.autograd.grad(misfit.sum(), x0)
         # The norm has no gradient where it is zero, and there is nothing to push there.
-        gradient = torch.where(over_items(misfit > 0, gradient), gradient, 0)
+        gradient = torch.where(over_items(misfit == 0, gradient), 0, gradient)
         return x0_hat.detach(), pull_back(gradient)

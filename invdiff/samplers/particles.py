@@ -119,7 +119,8 @@ def run_particles(
             log_w = torch.where(poor[:, None], 0, log_w)
         x_t, increment = method.step(x_t, t, s, Draws(streams, dtype))
         check_bounds(x_t, bound=EXPLOSION * (1 + float(method.score.schedule(s)[1])), step=step + 1)
-        log_w = log_w + torch.where(increment.isnan(), -torch.inf, increment.double()).reshape(-1, n)
+        log_w = log_w + increment.double().reshape(-1, n)
+        log_w = torch.where(log_w.isnan(), -torch.inf, log_w)
         if (log_w.amax(1) == -torch.inf).any():
             row = n * int((log_w.amax(1) == -torch.inf).nonzero()[0])
             raise DivergenceError(f"all weights are zero at step {step + 1}, from row {row} on", step=step + 1, row=row)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from invdiff.operators import Mask, Operator
 from invdiff.priors import ScoreModel
-from invdiff.random import Draws, Streams
+from invdiff.random import Streams
 from invdiff.samplers.base import EXPLOSION, Sampler, check_bounds
 from invdiff.samplers.ddim import DDIM
 
@@ -55,7 +56,7 @@ class RePaint(Sampler):
 
     @torch.no_grad()
     def run(self, times: Tensor, *, streams: Streams, on_step: Callable[[], object]) -> Tensor:
-        schedule, step, draw = self.score.schedule, DDIM(eta=1.0), Draws(streams, self.y.dtype)
+        schedule, step, draw = self.score.schedule, DDIM(eta=1.0), partial(streams.normal, dtype=self.y.dtype)
         event, mask = self.op.in_shape, self.op.mask.to(self.y.device)
         x_t, reached = float(schedule(times[0])[1]) * draw(event), 0
         for here, there in itertools.pairwise(jump_path(len(times) - 1, self.jump_length, self.passes)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from invdiff.guidance.spectral import SpectralData
 from invdiff.operators import Operator
 from invdiff.priors import ScoreModel
-from invdiff.random import Draws, Streams
+from invdiff.random import Streams
 from invdiff.samplers.base import EXPLOSION, Sampler, check_bounds
 
 __all__ = ["SNIPS"]
@@ -62,7 +63,7 @@ class SNIPS(Sampler):
 
     @torch.no_grad()
     def run(self, times: Tensor, *, streams: Streams, on_step: Callable[[], object]) -> Tensor:
-        schedule, data, draw = self.score.schedule, self.data, Draws(streams, self.y.dtype)
+        schedule, data, draw = self.score.schedule, self.data, partial(streams.normal, dtype=self.y.dtype)
         ratio = float(schedule.ratio(times[0]))
         rest = (ratio**2 - data.noise**2).clamp(min=0).sqrt()
         noise = draw(data.svd.shape)
