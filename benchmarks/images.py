@@ -4,8 +4,8 @@ Mean PSNR of the posterior mean against scikit-image's classical restorers on th
 under a text mask, of pixels missing at random and of a square hole, Wiener and Richardson-Lucy deconvolution of two blurs with
 noise, bicubic enlargement. The classical ones get the best parameter of a list, chosen with the truth at hand for the mean of
 the whole table; ours runs as ``invdiff solve`` runs it. With ``--methods`` every method named (or ``all``) runs too, at its own
-settings but for ``--steps`` and the level to start from, and a second table compares them. The tables are printed; finished pictures are kept in the JSON
-file and not computed again with the same settings.
+settings but for ``--steps`` and the level to start from, and a second table compares them. The tables are printed; finished
+pictures are kept in the JSON file and not computed again with the same settings.
 """
 
 from __future__ import annotations

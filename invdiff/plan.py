@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from invdiff.guidance import Guidance
@@ -83,7 +82,7 @@ def choose_method(method: str | Method, op: Operator, *, num_samples: int = 1, p
     if not isinstance(method, str):
         raise TypeError(f"method must be a name or a Method, got {type(method).__name__}.")
     if method == "auto":
-        if not particles or torch.Size(op.out_shape).numel() > FEW_MEASURED:
+        if not particles or op.dof > FEW_MEASURED:
             return METHODS["mmps"]
         if not isinstance(op, LinearOperator):
             return replace(METHODS["mm-tsmc"], options={"particles": NONLINEAR_GROUP})

@@ -225,6 +225,13 @@ class PosteriorSampler:
 
         x = by_sample(torch.cat([part.x for part in parts]))
         residual = self._residual(op, x.flatten(0, 1), y.repeat(num_samples, *(1,) * (y.ndim - 1)))
+        if not residual.isfinite().all():
+            k, b = divmod(int((~residual.isfinite()).nonzero()[0]), items)
+            raise DivergenceError(
+                f"{plan.method.name}: the misfit of sample {k} of item {b} is not finite. The operator has no value there.",
+                step=plan.steps,
+                row=k * items + b,
+            )
         weights, particles = _weigh(parts, items, group)
         return Posterior(
             samples=x,

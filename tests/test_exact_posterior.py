@@ -115,7 +115,12 @@ def image_operators() -> list[Any]:
 def test_images(op: LinearOperator, rule: str) -> None:
     prior = image_prior()
     y, other = (op.measure(prior.sample(1, seed=s), seed=s + 1) for s in (4, 14))
-    options: dict[str, Any] = {"rtol": 1e-3, "max_iterations": 60, "ratio_max": 20.0, "steps": 30 if rule in ("heun", "matched") else 80}
+    options: dict[str, Any] = {
+        "rtol": 1e-3,
+        "max_iterations": 60,
+        "ratio_max": 20.0,
+        "steps": 30 if rule in ("heun", "matched") else 80,
+    }
     post = PosteriorSampler(prior, op, method="mmps", rule=rule, **options).run(y.float(), num_samples=400)
     exact = prior.posterior(op, y)
     samples, cov = post.samples[:, 0].flatten(1).double(), exact.covariance()
@@ -149,7 +154,7 @@ def test_a_mixture_is_pulled_towards_its_exact_posterior(rule: str) -> None:
 
 @pytest.mark.parametrize("cls", PROBLEMS.values(), ids=lambda cls: cls.name)
 def test_what_is_recommended_for_photographs_keeps_the_spread(cls: type[Problem]) -> None:
-    """Sixteen steps of the matched kernel: the variance within 8 %, where second order gains 15 % and first order loses 30 %."""
+    """Sixteen matched steps: the variance within 8 %, where twelve of second order gain 15 % and first order loses 30 %."""
     rows, columns = torch.fft.fftfreq(16, dtype=torch.float64), torch.fft.rfftfreq(24, dtype=torch.float64)
     spectrum = (0.02 / (0.02 + rows[:, None] ** 2 + columns**2)).expand(3, 16, 13)
     prior = Gaussian.stationary(torch.zeros(3, 16, 24, dtype=torch.float64), spectrum, schedule=EDM())
@@ -164,5 +169,5 @@ def test_what_is_recommended_for_photographs_keeps_the_spread(cls: type[Problem]
         return float((samples.var(0).flatten() / variance).mean())
 
     assert ratio() == pytest.approx(1, abs=0.08)
-    assert ratio(rule="heun") > 1.08
+    assert ratio(rule="heun", steps=12) > 1.08
     assert ratio(rule="ddpm", steps=20) < 0.8

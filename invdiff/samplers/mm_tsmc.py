@@ -68,10 +68,12 @@ class MMTSMC(ParticleMethod):
         super().__init__(score, op, y, particles=particles, weighted=weighted)
         if iterations < 1:
             raise ValueError(f"MM-TSMC: iterations must be at least 1, got {iterations}.")
-        count = torch.Size(op.out_shape).numel()
-        if count > largest:
+        # What a mask leaves out is not measured: it has no variance, and no part in the evidence.
+        self.measured = op.keep_measured(torch.ones_like(y[:1])).flatten().nonzero().flatten()
+        if len(self.measured) > largest:
             raise ValueError(
-                f"MM-TSMC computes the covariance of the measurement densely, at most {largest} numbers, got {count}. "
+                "MM-TSMC computes the covariance of the measurement densely, "
+                f"at most {largest} numbers, got {len(self.measured)}. "
                 "Use 'mmps', or raise 'largest' if as many gradients a step are affordable."
             )
         self.iterations = iterations
@@ -89,7 +91,7 @@ class MMTSMC(ParticleMethod):
 
         # x_0' ~ p(x_0 | x_t, y) by Matheron's rule, then x_s ~ q(x_s | x_t, x_0').
         zeta = local.moments.draw(draw(x_t.shape[1:]))
-        n = torch.einsum("bij,bj->bi", local.noise_root, draw(self.op.out_shape).flatten(1))
+        n = torch.einsum("bij,bj->bi", local.noise_root, draw((len(self.measured),)))
         shift = local.gain(local.residual - local.observe(zeta) - n).reshape(x_t.shape)
         x_0 = local.moments.mean + zeta + shift
         mean_s = alpha_t * sigma_s**2 / (alpha_s * sigma_t**2) * x_t
@@ -106,22 +108,53 @@ class MMTSMC(ParticleMethod):
             return x_s, self._at(x_s, s).log_twist.double() - log_foretold
         if isinstance(self.op, LinearOperator):
             return x_s, log_foretold.new_zeros(len(x_s), dtype=torch.float64)  # The likelihood was foretold exactly.
-        return x_s, _log_normal((self.y - self.op(x_s)).flatten(1), self._noise()).double() - log_foretold
+        return x_s, _log_normal(self._misfit(x_s), self._noise()).double() - log_foretold
+
+    def _misfit(self, x: Tensor) -> Tensor:
+        return (self.y - self.op(x)).flatten(1)[:, self.measured]
 
     def _noise(self) -> Tensor:
-        count = torch.Size(self.op.out_shape).numel()
-        identity = torch.eye(count, dtype=self.y.dtype, device=self.y.device)
+        identity = torch.eye(len(self.measured), dtype=self.y.dtype, device=self.y.device)
         return self.op.sigma_y**2 * identity.expand(len(self.y), -1, -1)
 
     def _at(self, x_t: Tensor, t: Tensor) -> _Local:
         """Return the Gaussian at ``x_t``, computed once for a state that has not been resampled since."""
         if self._local is None or self._local[0] is not x_t:
-            count = torch.Size(self.op.out_shape).numel()
-            moments = TweedieGaussian(self.score, x_t, t, iterations=self.iterations, vectors=count + 1)
-            linear = isinstance(self.op, LinearOperator)
-            line = _tangent if linear or not moments.dense else _regression
-            self._local = x_t, _Local(moments, *line(self.op, self.y, moments, self._noise()))
+            moments = TweedieGaussian(self.score, x_t, t, iterations=self.iterations, vectors=len(self.measured) + 1)
+            tangent = isinstance(self.op, LinearOperator) or not moments.dense
+            self._local = x_t, _Local(moments, *(self._tangent(moments) if tangent else self._regression(moments)))
         return self._local[1]
+
+    def _tangent(self, moments: TweedieGaussian) -> tuple[Tensor, Tensor, Tensor]:
+        """Return residual, rows and noise of the operator, linearised at the mean where it is not linear."""
+        linear, numel = self.op.jacobian(moments.mean), torch.Size(self.op.out_shape).numel()
+        units = torch.nn.functional.one_hot(self.measured, numel).to(self.y)
+        rows = [linear.adjoint(e.expand(len(self.y), -1).reshape(self.y.shape)).flatten(1) for e in units]
+        return self._misfit(moments.mean), torch.stack(rows, 1), self._noise()
+
+    def _regression(self, moments: TweedieGaussian) -> tuple[Tensor, Tensor, Tensor]:
+        r"""Return residual, rows and noise of the line that fits the operator best over :math:`\mathcal{N}(\hat x_0, V_t)`.
+
+        Statistical linear regression by cubature: over :math:`x = \hat x_0 \pm \sqrt{n \lambda_i}\, u_i`, with
+        :math:`\lambda, u` the eigenvalues and eigenvectors of :math:`V_t`, :math:`H = \mathrm{Cov}[A(x), x]\, V_t^{-1}`; what
+        the line leaves unexplained is added to the noise. A tangent sees one point: that of :math:`|x|` far from the truth
+        is wrong by its sign.
+
+        References:
+            Garcia-Fernandez et al., Posterior Linearization Filter, 2015, https://doi.org/10.1109/TSP.2015.2454485
+        """
+        values, vectors = moments.eigen
+        size = values.shape[1]
+        offsets = (size * values).sqrt()[:, None] * vectors  # (B, n, n): columns
+        points = [sign * offsets[..., i].reshape(moments.mean.shape) for i in range(size) for sign in (1, -1)]
+        misfits = torch.stack([self._misfit(moments.mean + point) for point in points])
+        expected = misfits.mean(0)
+        deviation = expected - misfits
+        along = (deviation[0::2] - deviation[1::2]).permute(1, 2, 0) / 2  # (B, d, n): slope along u_i, times its offset
+        slopes = along * _ratio(torch.ones_like(values), (size * values).sqrt())[:, None]
+        explained = (slopes * values[:, None]) @ slopes.mT
+        unexplained = torch.einsum("kbi,kbj->bij", deviation, deviation) / len(points) - explained
+        return expected, slopes @ vectors.mT, self._noise() + unexplained
 
 
 class _Local:
@@ -163,37 +196,6 @@ class _Local:
         inverse, _, vectors = _spread(self.spread)
         w = torch.einsum("bij,bj->bi", vectors, torch.einsum("bij,bi->bj", vectors, residual) * inverse)
         return torch.einsum("bni,bi->bn", self.columns, w)
-
-
-def _tangent(op: Operator, y: Tensor, moments: TweedieGaussian, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the residual, the rows and the noise of ``op``, linearised at the mean where it is not linear."""
-    linear = op.jacobian(moments.mean)
-    basis = torch.eye(noise.shape[-1], dtype=y.dtype, device=y.device)
-    rows = [linear.adjoint(e.expand(len(y), -1).reshape(y.shape)).flatten(1) for e in basis]
-    return (y - op(moments.mean)).flatten(1), torch.stack(rows, 1), noise
-
-
-def _regression(op: Operator, y: Tensor, moments: TweedieGaussian, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Return residual, rows and noise of the line that fits ``op`` best over :math:`\mathcal{N}(\hat x_0, V_t)`.
-
-    Statistical linear regression by cubature: over :math:`x = \hat x_0 \pm \sqrt{n \lambda_i}\, u_i`, with :math:`\lambda, u`
-    the eigenvalues and eigenvectors of :math:`V_t`, :math:`H = \mathrm{Cov}[A(x), x]\, V_t^{-1}`; what the line leaves
-    unexplained is added to the noise. A tangent sees one point: that of :math:`|x|` far from the truth is wrong by its sign.
-
-    References:
-        Garcia-Fernandez et al., Posterior Linearization Filter, 2015, https://doi.org/10.1109/TSP.2015.2454485
-    """
-    values, vectors = moments.eigen
-    size = values.shape[1]
-    offsets = (size * values).sqrt()[:, None] * vectors  # (B, n, n): columns
-    points = torch.stack([sign * offsets[..., i] for i in range(size) for sign in (1, -1)])
-    seen = torch.stack([op(moments.mean + point.reshape(moments.mean.shape)).flatten(1) for point in points])
-    expected = seen.mean(0)
-    deviation = seen - expected
-    along = (deviation[0::2] - deviation[1::2]).permute(1, 2, 0) / (2 * size)  # (B, d, n): Cov[A, x] u_i / sqrt(n lambda_i)
-    slopes = along * _ratio(torch.full_like(values, size), (size * values).sqrt())[:, None]
-    unexplained = torch.einsum("kbi,kbj->bij", deviation, deviation) / len(points) - (slopes * values[:, None]) @ slopes.mT
-    return y.flatten(1) - expected, slopes @ vectors.mT, noise + unexplained
 
 
 def _log_normal(residual: Tensor, spread: Tensor) -> Tensor:
