@@ -7,7 +7,7 @@ installed (``posterior_peers.py``), all with the exact denoiser, the same measur
 Figures: ``posterior_judge.py``.
 
 Weighted samples are resampled to equal weights. The tables are printed; finished cells are kept in the JSON file and not
-computed again with the same settings. ``--redo`` computes the chosen rows once more.
+computed again with the same settings. ``--redo`` computes the chosen rows once more, ``--tables`` nothing at all.
 """
 
 from __future__ import annotations
@@ -137,6 +137,7 @@ def main() -> None:
     )
     parser.add_argument("--samples", type=int, default=1000, help="a fifth of them for images (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=100, help="(default: %(default)s)")
+    parser.add_argument("--tables", action="store_true", help="compute nothing, print the tables of what is there")
     parser.add_argument("--redo", action="store_true", help="compute the chosen cells again")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/posterior.json"), help="(default: %(default)s)")
     parser.add_argument("--also", nargs="+", type=Path, default=[], help="files of runs made side by side, to take cells from")
@@ -162,6 +163,7 @@ def main() -> None:
         (draw, name, row) for draw in range(options.draws) for name, case in cases.items() for row in rows if draw < case.draws
     ]
     missing = [cell for cell in cells if options.redo or key(cell[1], cell[0], cell[2]) not in done]
+    missing = [] if options.tables else missing
     print(f"{len(missing)} of {len(cells)} cells to compute: {remaining(done, missing, key)}", file=sys.stderr)
     with tqdm(total=len(missing), unit=" cells", disable=None) as bar:
         for (draw, name), group in itertools.groupby(enumerate(missing), key=lambda item: item[1][:2]):
@@ -175,7 +177,9 @@ def main() -> None:
                 bar.update()
 
     found = {
-        (row, name): [done[key(name, draw, row)] for draw in range(min(options.draws, case.draws))]
+        (row, name): [
+            done[key(name, draw, row)] for draw in range(min(options.draws, case.draws)) if key(name, draw, row) in done
+        ]
         for name, case in cases.items()
         for row in rows
     }
@@ -217,6 +221,8 @@ def tables(found: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]], rows: S
 
     def figure(row: str, case: str, name: str) -> str:
         cells = found[row, case]
+        if not cells:
+            return ""
         reasons = [cell["why"] for cell in cells if "why" in cell]
         if reasons:
             return reasons[0] if len(reasons) == len(cells) else f"{reasons[0]} {len(reasons)} of {len(cells)}"
@@ -238,6 +244,8 @@ def tables(found: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]], rows: S
     parts += [table(TITLES["modes"], {case: (case, "modes") for case in mixtures})] if mixtures else []
     parts += [table(TITLES[name], {case: (case, name) for case in cases}) for name in ("NFE", "VJP", "seconds")]
     parts += [table(case.capitalize(), {name: (case, name) for name in DIGITS}) for case in cases if case.startswith("image")]
+    counts = {case: max((len(found[row, case]) for row in rows), default=0) for case in cases}
+    parts += ["Draws: " + ", ".join(f"{case} {count}" for case, count in counts.items()) + "."]
     return "\n\n".join(parts)
 
 
