@@ -266,8 +266,8 @@ def side_by_side(cells: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]], r
     for (method, _), found in cells.items():
         lines.setdefault(method, [])
         reasons = [cell["why"] for cell in found if "why" in cell]
-        if reasons:
-            lines[method].append(reasons[0])
+        if reasons or not found:
+            lines[method].append(reasons[0] if reasons else "")
             continue
         mean, sample, similar = (np.mean([cell[name] for cell in found]) for name in ("mean", "sample", "SSIM of the mean"))
         lines[method].append(f"{mean:.1f} / {sample:.1f}, {similar:.2f}")

@@ -55,8 +55,8 @@ class Posterior:
         residual: ``(N, B)``: squared misfit over the noise variance, to hold against chi-square with ``dof`` degrees of
             freedom. Where the noise is 0, the squared misfit itself.
         dof: Number of measured values per item.
-        nfe: Network evaluations per sample.
-        nvjp: Vector-Jacobian products of the network per sample.
+        nfe: Network evaluations per sample handed out, those of all its group's particles included.
+        nvjp: Vector-Jacobian products of the network, likewise.
         seconds: Wall time.
         method: Name of the method that ran.
         seed: Seed of the run.
@@ -238,8 +238,8 @@ class PosteriorSampler:
             weights=(by_sample(weights) / by_sample(weights).sum(0)).to(y.dtype),
             residual=residual.reshape(num_samples, items),
             dof=op.dof,
-            nfe=score.evaluations / (len(rows) * group),
-            nvjp=score.products / (len(rows) * group),
+            nfe=score.evaluations / (num_samples * items),
+            nvjp=score.products / (num_samples * items),
             seconds=time.monotonic() - started,
             method=plan.method.name,
             seed=seed,

@@ -253,7 +253,7 @@ class TestCounts:
         prior = Gaussian.examples()[0]
         op = Matrix(randn(3, 6), sigma_y=0.2)
         post = PosteriorSampler(prior, op, method="mm-tsmc", steps=7).run(op.measure(prior.sample(1, seed=1), seed=2))
-        assert (post.nfe, post.nvjp) == (7, 7 * 6)
+        assert (post.nfe, post.nvjp) == (16 * 7, 16 * 7 * 6)  # The sixteen particles behind one sample.
 
 
 # Guidance against exact conditional means.
