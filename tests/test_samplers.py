@@ -781,5 +781,5 @@ class TestGrid:
         prior = Gaussian.examples()[0]
         op = Matrix(randn(3, 6), sigma_y=0.2)
         y = op.measure(prior.sample(1, seed=1), seed=2)
-        post = PosteriorSampler(prior, op, steps=1, method="mmps").run(y)
+        post = PosteriorSampler(prior, op, steps=1, method="mmps", rule="ddpm").run(y)
         assert_close(post.samples[0], prior.posterior(op, y).mean, rtol=1e-1, atol=5e-2)
