@@ -99,7 +99,7 @@ class TestWeights:
         assert (post.ess > 31.5).all()  # What is left is what the first states tell.
         if op.sigma_y:
             kept = y[0] != 0  # A mask leaves numbers out, and the evidence is that of the others.
-            matrix = torch.eye(8)[kept].double() if isinstance(op, Mask) else op.matrix
+            matrix = op.matrix if isinstance(op, Matrix) else torch.eye(8)[kept].double()
             law = torch.distributions.MultivariateNormal(
                 matrix @ prior.mean, matrix @ prior.covariance() @ matrix.mT + op.sigma_y**2 * torch.eye(len(matrix))
             )
