@@ -99,7 +99,7 @@ PRESETS: Mapping[str, Mapping[str, Preset]] = {
     "tmpd": {
         "any": Preset(
             {"steps": 1000, "rule": "ddpm", "spacing": "vp"},
-            "authors' code: one ancestral step for each of the 1000 levels of a variance-preserving network",
+            "one ancestral step for each level of the network, as in the authors' code; 1000 levels as recalled",
         ),
     },
     "dmps": {
