@@ -5,13 +5,14 @@ under a text mask, of pixels missing at random and of a square hole, Wiener and 
 noise, bicubic enlargement. The classical ones get the best parameter of a list, chosen with the truth at hand for the mean of
 the whole table; ours runs as ``invdiff solve`` runs it. With ``--methods`` every method named (or ``all``) runs too, at its own
 settings but for ``--steps`` and the level to start from, and a second table compares them. The tables are printed; finished
-pictures are kept in the JSON file and not computed again with the same settings.
+pictures are kept in the JSON file and not computed again with the same settings. ``--tables`` computes nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import platform
 import time
@@ -39,6 +40,7 @@ from invdiff.report import comparison_panel
 
 Array = NDArray[np.float64]
 ROWS = ("inpaint text", "inpaint random", "inpaint hole", "deblur Levin", "deblur Gaussian", "sr x2", "sr x4")
+OURS = "as `solve` runs it"
 MISSING = 0.7  # share of the pixels of "inpaint random"
 HOLE = 64  # pixels of the side of "inpaint hole"
 GAUSSIAN = 2.0  # standard deviation of "deblur Gaussian", in pixels
@@ -63,6 +65,7 @@ def main() -> None:
     parser.add_argument("--photographs", type=int, help="take the first so many (default: all)")
     parser.add_argument("--prior", default="natural", help="(default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/images.json"), help="(default: %(default)s)")
+    parser.add_argument("--tables", action="store_true", help="compute nothing, print the tables of what is there")
     parser.add_argument("--panels", type=Path, help="folder for comparison panels")
     options = parser.parse_args()
     if options.samples < 2:
@@ -78,7 +81,6 @@ def main() -> None:
         "kernel": hashlib.sha256(kernel.tobytes()).hexdigest(),
         "size": options.size,
         "samples": options.samples,
-        "recommended": [dict(problem.recommended) for problem in PROBLEMS.values()],
     }
     done: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {}
     if done.get("settings") != settings:
@@ -87,51 +89,48 @@ def main() -> None:
     chosen = [row for row in ROWS if row in (options.only or ROWS)]
     photographs = list_images(options.folder)[: options.photographs]
     methods = list(METHODS) if "all" in options.methods else options.methods
-    with tqdm(total=len(chosen) * len(photographs) * (1 + len(methods)), unit=" pictures", disable=None) as bar:
-        for path in photographs:
+
+    def key(row: str, path: Path, method: str) -> str:
+        settings_of = PROBLEMS[row.split()[0]].recommended if method == OURS else {"steps": options.steps or "of its own"}
+        return ", ".join([f"{row}/{path.stem}/{method}", *(f"{name} {value}" for name, value in settings_of.items())])
+
+    cells = list(itertools.product(photographs, chosen, [OURS, *methods]))
+    missing = [] if options.tables else [cell for cell in cells if key(cell[1], cell[0], cell[2]) not in done["rows"]]
+    with tqdm(total=len(missing), unit=" pictures", disable=None) as bar:
+        for path, group in itertools.groupby(missing, key=lambda cell: cell[0]):
             clean = centre(torch.from_numpy(read_image(path).pixels).float(), options.size)
             clean = clean.expand(3, -1, -1)[None] if len(clean) == 1 else clean[None]
             available = tasks(mask, kernel, clean)
-            for name in chosen:
-                problem, noise, classical = available[name]
-                key = f"{name}/{path.stem}"
-                if key not in done["rows"]:
-                    panel = options.panels / f"{path.stem}-{name.replace(' ', '-')}.png" if options.panels else None
-                    done["rows"][key] = solve(score, problem, noise, classical, clean, options.samples, panel)
-                    keep(store, done)
+            for _, row, method in group:
+                bar.set_postfix_str(f"{path.stem}, {row}, {method}")
+                problem, noise, classical = available[row]
+                if method == OURS:
+                    panel = options.panels / f"{path.stem}-{row.replace(' ', '-')}.png" if options.panels else None
+                    figures = solve(score, problem, noise, classical, clean, options.samples, panel)
+                else:
+                    settings_of = {"method": method, "ratio_max": problem.recommended["ratio_max"]}
+                    settings_of |= {"steps": options.steps} if options.steps else {}
+                    figures = compare(score, problem, noise, clean, options.samples, settings_of)
+                done["rows"][key(row, path, method)] = figures
+                with atomic_write(store) as part:
+                    part.write_text(json.dumps(done, indent=1) + "\n")
                 bar.update()
-                for method in methods:
-                    key = f"{name}/{path.stem}/{method}, steps {options.steps or 'of its own'}"
-                    if key not in done["rows"]:
-                        settings_of = {"method": method, "ratio_max": problem.recommended["ratio_max"]}
-                        settings_of |= {"steps": options.steps} if options.steps else {}
-                        done["rows"][key] = compare(score, problem, noise, clean, options.samples, settings_of)
-                        keep(store, done)
-                    bar.update()
-    table = summarise({row: [done["rows"][f"{row}/{path.stem}"] for path in photographs] for row in chosen})
+
+    def found(row: str, method: str) -> list[dict[str, Any]]:
+        return [done["rows"][name] for path in photographs if (name := key(row, path, method)) in done["rows"]]
+
+    table = summarise({row: ours for row in chosen if (ours := found(row, OURS))})
     arguments = f"--size {options.size} --samples {options.samples}" + "".join(f' --only "{row}"' for row in options.only or ())
     arguments += "" if options.photographs is None else f" --photographs {options.photographs}"
     what = f"{len(photographs)} photographs, prior {settings['prior'][:12]}, network in {score.autocast or torch.float32}"
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     command = f"python benchmarks/images.py FOLDER --mask MASK --kernel KERNEL {arguments}"
     if methods:
-        steps = "" if options.steps is None else f" --steps {options.steps}"
-        command += f" --methods {' '.join(options.methods)}{steps}"
-        cells = {
-            (method, row): [
-                done["rows"][f"{row}/{path.stem}/{method}, steps {options.steps or 'of its own'}"] for path in photographs
-            ]
-            for method in methods
-            for row in chosen
-        }
-        ours = {row: [done["rows"][f"{row}/{path.stem}"] for path in photographs] for row in chosen}
-        table += "\n\n" + side_by_side(cells | {("as `solve` runs it", row): found for row, found in ours.items()}, chosen)
+        command += f" --methods {' '.join(options.methods)}" + (f" --steps {options.steps}" if options.steps else "")
+        table += "\n\n" + side_by_side(
+            {(method, row): found(row, method) for method in [OURS, *methods] for row in chosen}, chosen
+        )
     print(f"`{command}`; {what}; {machine}.\n\n{table}")
-
-
-def keep(store: Path, done: Mapping[str, Any]) -> None:
-    with atomic_write(store) as part:
-        part.write_text(json.dumps(done, indent=1) + "\n")
 
 
 def tasks(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -115,7 +116,9 @@ def make_plan(
     settings |= {name: value for name, value in published.items() if name in names} | dict(given)
     all_options = dict(method.options) | {name: value for name, value in published.items() if name not in names} | dict(options)
     rule_name, rule = _step_rule(method, settings["rule"])
-    whole(steps=settings["steps"])
+    expected = inspect.signature(method.algorithm).parameters
+    counts = {name: value for name, value in all_options.items() if name in expected and expected[name].annotation == "int"}
+    whole(steps=settings["steps"], **counts)
     times = _times(score, op, settings)
     return Plan(method, rule, rule_name, settings["steps"], settings["spacing"], times, all_options)
 

@@ -190,6 +190,6 @@ def preset_for(preset: str, method: str, op: Operator) -> Preset:
         raise ValueError(f"Unknown preset {preset!r}, expected 'paper'.")
     known, kind = PRESETS.get(method, {}), kind_of(op)
     if kind not in known and "any" not in known:
-        there_is = f"only for: {', '.join(known)}" if known else "for no kind of measurement"
-        raise ValueError(f"preset='paper': {method!r} has published settings {there_is}, not for {kind} ({type(op).__name__}).")
+        there_is = f"for {', '.join(known)} only, not for {kind} ({type(op).__name__})" if known else "for nothing"
+        raise ValueError(f"preset='paper': there are published settings of {method!r} {there_is}. Leave the preset out.")
     return known.get(kind, known.get("any", Preset({}, "")))

@@ -15,7 +15,7 @@ __all__ = ["Problem", "photographs"]
 
 def photographs(*, max_iterations: int) -> Mapping[str, Any]:
     """Return what solves photographs well under the bundled prior; docs/methods.md has the figures."""
-    return {"rule": "matched", "steps": 16, "ratio_max": 10.0, "max_iterations": max_iterations, "root_iterations": 3}
+    return {"rule": "matched", "steps": 16, "ratio_max": 10.0, "max_iterations": max_iterations, "root_iterations": 2}
 
 
 class Problem(ABC):

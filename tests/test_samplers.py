@@ -670,6 +670,7 @@ class TestErrors:
             (lambda: sampler("mmps", zeta=1.0), TypeError, "method 'mmps'.*zeta"),
             (lambda: sampler("mmps", rtol=0.0), ValueError, "rtol"),
             (lambda: sampler("mmps", max_iterations=0), ValueError, "max_iterations"),
+            (lambda: sampler("mmps", max_iterations=2.5), TypeError, "max_iterations must be a whole number, got 2.5"),
             (lambda: sampler("pigdm", data_std=0.0), ValueError, "data_std must be positive"),
             (lambda: sampler("dps", zeta=-1.0), ValueError, "zeta must not be negative"),
             (lambda: sampler("dps", zeta=math.nan), ValueError, "zeta must not be negative"),
@@ -734,9 +735,9 @@ class TestChoice:
             assert sampler(method, op=op, steps=3, preset="paper").plan(1).steps == 3
 
     def test_presets_that_are_not_there(self) -> None:
-        with pytest.raises(ValueError, match="'mmps' has published settings for no kind of measurement"):
+        with pytest.raises(ValueError, match="there are published settings of 'mmps' for nothing. Leave"):
             sampler("mmps", preset="paper")
-        with pytest.raises(ValueError, match=r"'dps' has published settings only for: .*not for other"):
+        with pytest.raises(ValueError, match=r"there are published settings of 'dps' for mask, .* only, not for other"):
             sampler("dps", preset="paper")
         with pytest.raises(ValueError, match="Unknown preset 'best'"):
             sampler("dps", preset="best")
