@@ -735,7 +735,7 @@ class TestChoice:
             assert sampler(method, op=op, steps=3, preset="paper").plan(1).steps == 3
 
     def test_presets_that_are_not_there(self) -> None:
-        with pytest.raises(ValueError, match="there are published settings of 'mmps' for nothing. Leave"):
+        with pytest.raises(ValueError, match="there are published settings of 'mmps' for nothing"):
             sampler("mmps", preset="paper")
         with pytest.raises(ValueError, match=r"there are published settings of 'dps' for mask, .* only, not for other"):
             sampler("dps", preset="paper")
