@@ -27,7 +27,7 @@ class Inpaint(Problem):
     name = "inpaint"
     summary = "fill the pixels a mask leaves out"
     needs = ("--mask",)
-    recommended = photographs(max_iterations=2)
+    recommended = photographs(max_iterations=4)
 
     def __init__(self, mask: Any) -> None:
         self.mask = torch.as_tensor(mask).bool()

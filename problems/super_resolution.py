@@ -24,7 +24,7 @@ class SuperResolution(Problem):
     name = "sr"
     summary = "enlarge an image that was scaled down"
     needs = ("--factor",)
-    recommended = photographs(max_iterations=2)
+    recommended = photographs(max_iterations=4)
 
     def __init__(self, factor: int, *, kernel: str = "bicubic") -> None:
         if factor < 2:
