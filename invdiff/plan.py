@@ -69,6 +69,7 @@ def choose_method(method: str | Method, op: Operator, *, num_samples: int = 1, p
     ======================================== ================ =========================================
     linear, up to 8 numbers                  16 or more       ``mm-tsmc`` in groups of 16
     nonlinear, up to 8 numbers               any              ``mm-tsmc`` in groups of 64
+    noise not Gaussian, up to 8 numbers      any              ``mm-tsmc`` in groups of 64
     any other                                any              ``mmps``
     ======================================== ================ =========================================
 
@@ -85,7 +86,7 @@ def choose_method(method: str | Method, op: Operator, *, num_samples: int = 1, p
     if method == "auto":
         if not particles or op.dof > FEW_MEASURED:
             return METHODS["mmps"]
-        if not isinstance(op, LinearOperator):
+        if not isinstance(op, LinearOperator) or not op.noise.gaussian:
             return replace(METHODS["mm-tsmc"], options={"particles": NONLINEAR_GROUP})
         return METHODS["mm-tsmc" if num_samples >= MANY_SAMPLES else "mmps"]
     if method not in METHODS:

@@ -17,7 +17,7 @@ from invdiff.guidance import Guidance
 from invdiff.guidance.base import StepRule
 from invdiff.linalg import norm
 from invdiff.methods import Method
-from invdiff.operators import Operator
+from invdiff.operators import Operator, whiten
 from invdiff.plan import Plan, choose_method, make_plan, whole
 from invdiff.priors import ScoreModel
 from invdiff.random import Streams, generator
@@ -152,19 +152,20 @@ class PosteriorSampler:
         self.given = {name: value for name, value in given.items() if value is not None}
         self.method = method
         _check_event(score, op)
+        self.white = whiten(op)  # What the methods see: independent noise of equal variance, if it is Gaussian at all.
         if method == "auto" and preset is not None:
             raise ValueError(f"preset={preset!r} is that of a method: 'auto' has none. Name one.")
         self._plans: dict[str, Plan] = {}
         # Built once here so that a wrong setting fails now and not after the first picture of a folder.
-        self.plan(1).algorithm(score, op, torch.zeros(1, *op.out_shape, device=op.device, dtype=op.dtype))
+        self.plan(1).algorithm(score, self.white, torch.zeros(1, *op.out_shape, device=op.device, dtype=op.dtype))
 
     def plan(self, num_samples: int) -> Plan:
         """Return what :meth:`run` will do for so many samples of each measurement."""
         # A rule, or options, are meant for the guidance of a single chain.
         chain = bool(self.options) or "rule" in self.given
-        method = choose_method(self.method, self.op, num_samples=num_samples, particles=not chain)
+        method = choose_method(self.method, self.white, num_samples=num_samples, particles=not chain)
         if method.name not in self._plans:
-            self._plans[method.name] = make_plan(self.score, self.op, method, self.given, self.options, self.preset)
+            self._plans[method.name] = make_plan(self.score, self.white, method, self.given, self.options, self.preset)
         return self._plans[method.name]
 
     @torch.inference_mode(False)  # Gradients of the network are needed, also inside somebody's inference mode.
@@ -191,7 +192,7 @@ class PosteriorSampler:
         y = self._check(y, num_samples, chunk)
         started = time.monotonic()
         plan, items, numel = self.plan(num_samples), y.shape[0], torch.Size(self.op.in_shape).numel()
-        op, score = self.op.to(y.device, y.dtype), Counted(self.score.to(y.device))
+        op, score = self.white.to(y.device, y.dtype), Counted(self.score.to(y.device))
         chunk = chunk or max(1, CHUNK_NUMBERS.get(y.device.type, 2**19) // max(numel, SMALLEST_EVENT))
         group = plan.group(score, op, y)
         rows = [(first, b) for first in range(0, num_samples, group) for b in range(items)]
@@ -268,14 +269,23 @@ class PosteriorSampler:
         whole(num_samples=num_samples, chunk=1 if chunk is None else chunk)
         if num_samples < 1 or (chunk is not None and chunk < 1):
             raise ValueError(f"run: num_samples and chunk must be at least 1, got {num_samples} and {chunk}.")
-        return y.detach().to(torch.float64 if y.dtype == torch.float64 else torch.float32)
+        y = y.detach().to(torch.float64 if y.dtype == torch.float64 else torch.float32)
+        return y if self.op.noise.white or not self.op.noise.gaussian else self.op.noise.whiten(y)
 
     @staticmethod
     def _residual(op: Operator, x: Tensor, y: Tensor) -> Tensor:
         # Row by row for images, which would not fit at once.
         rows = max(1, CHUNK_NUMBERS["cpu"] // x[0].numel())
         parts = zip(torch.split(x, rows), torch.split(y, rows), strict=True)
-        return torch.cat([norm(y_k - op(x_k)) ** 2 for x_k, y_k in parts]) / (op.sigma_y**2 or 1)
+        return torch.cat([_misfit(op, x_k, y_k) for x_k, y_k in parts])
+
+
+def _misfit(op: Operator, x: Tensor, y: Tensor) -> Tensor:
+    r"""Return :math:`\sum_i (y_i - z_i)^2 / v_i`, ``(B,)``: for any noise 1 is expected of an entry at :math:`z = A(x)`."""
+    clean = op(x)
+    if op.noise.white:
+        return norm(y - clean) ** 2 / (op.sigma_y**2 or 1)
+    return norm(op.keep_measured((y - clean) / op.noise.variance(y, clean).expand_as(y).sqrt())) ** 2
 
 
 class Counted(ScoreModel):

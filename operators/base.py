@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Self
+from typing import Self, SupportsFloat, cast, overload
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from invdiff.linalg import conjugate_gradients, dense_matrix
 from invdiff.random import Streams, generator
 
 from .movable import Movable
-from .noise import GaussianNoise
+from .noise import Noise
 from .svd import SVD, DenseSVD
 
 __all__ = ["Jacobian", "LinearOperator", "Operator", "pseudo_divide"]
@@ -37,13 +37,16 @@ class Operator(Movable, ABC):
         noise: The law of :math:`n`.
         device: Where the operator can be tried before there is a measurement. ``None``: anywhere.
         dtype: Dtype it can be tried in, likewise.
+        surrogate: Whether what automatic differentiation returns is not the derivative but stands in for one that is of no use.
     """
 
     in_shape: tuple[int, ...]
     out_shape: tuple[int, ...]
-    noise: GaussianNoise
+    noise: Noise
     device: torch.device | str | None = None
     dtype: torch.dtype | None = None
+    surrogate: bool = False
+    __array_ufunc__ = None  # numpy leaves number * op to __rmul__.
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -56,7 +59,7 @@ class Operator(Movable, ABC):
 
     @property
     def sigma_y(self) -> float:
-        """Standard deviation of the noise, in the units of ``y``."""
+        """Standard deviation of the noise, in the units of ``y``; of the least noisy entries where it differs among them."""
         return self.noise.sigma
 
     @property
@@ -79,11 +82,42 @@ class Operator(Movable, ABC):
     def measure(self, x: Tensor, *, seed: int) -> Tensor:
         """Return ``op(x)`` plus noise. The noise of item ``b`` depends on ``seed`` and ``b`` alone."""
         y = self(x)
-        return self.noise.add(y, Streams([generator(seed, "measure", b, 0, device=y.device) for b in range(len(y))]))
+        streams = Streams([generator(seed, "measure", b, 0, device=y.device) for b in range(len(y))])
+        return self.keep_measured(self.noise.add(y, streams))
 
     def jacobian(self, x: Tensor) -> LinearOperator:
         r"""Return :math:`\partial A / \partial x` at ``x`` of shape ``(B, *in_shape)``: one linear map per item."""
         return Jacobian(self, x)
+
+    # The algebra of measurements stands in files of its own, which build on this one: hence the imports inside.
+
+    def __matmul__(self, other: Operator) -> Operator:
+        """Return the composition ``x -> self(other(x))``, in the noise of ``self``."""
+        from .composition import compose
+
+        return compose(self, other) if isinstance(other, Operator) else NotImplemented
+
+    def __add__(self, other: Operator) -> Operator:
+        """Return the sum ``x -> self(x) + other(x)``; noises add up too."""
+        from .sum import add
+
+        return add(self, other) if isinstance(other, Operator) else NotImplemented
+
+    def __sub__(self, other: Operator) -> Operator:
+        """Return the difference ``x -> self(x) - other(x)``; noises add up all the same."""
+        return self + -other if isinstance(other, Operator) else NotImplemented
+
+    def __mul__(self, factor: SupportsFloat) -> Operator:
+        """Return ``x -> factor * self(x)``; the noise is scaled too."""
+        from .scaled import scale
+
+        return scale(self, float(factor)) if isinstance(factor, SupportsFloat) else NotImplemented
+
+    def __rmul__(self, factor: SupportsFloat) -> Operator:
+        return self * factor
+
+    def __neg__(self) -> Operator:
+        return self * -1.0
 
 
 class LinearOperator(Operator):
@@ -93,10 +127,47 @@ class LinearOperator(Operator):
 
     Attributes:
         closed_form: Whether ``solve`` costs about as much as ``forward``.
+        gram_scale: The number :math:`c > 0` for which :math:`A A^\top y = c\, y` on every measured entry of ``y`` and 0 on
+            the others, which is what ``keep_measured`` does: rows that are orthogonal and equally long. ``None``: not known.
+        per_item: Whether every item of the batch has a matrix of its own.
     """
 
     closed_form: bool = False
+    gram_scale: float | None = None
+    per_item: bool = False
     _svd: SVD | None
+
+    # What is made of linear operators alone is linear: said once more, for type checkers.
+
+    @overload
+    def __matmul__(self, other: LinearOperator) -> LinearOperator: ...
+    @overload
+    def __matmul__(self, other: Operator) -> Operator: ...
+    def __matmul__(self, other: Operator) -> Operator:
+        return super().__matmul__(other)
+
+    @overload
+    def __add__(self, other: LinearOperator) -> LinearOperator: ...
+    @overload
+    def __add__(self, other: Operator) -> Operator: ...
+    def __add__(self, other: Operator) -> Operator:
+        return super().__add__(other)
+
+    @overload
+    def __sub__(self, other: LinearOperator) -> LinearOperator: ...
+    @overload
+    def __sub__(self, other: Operator) -> Operator: ...
+    def __sub__(self, other: Operator) -> Operator:
+        return super().__sub__(other)
+
+    def __mul__(self, factor: SupportsFloat) -> LinearOperator:
+        return cast(LinearOperator, super().__mul__(factor))
+
+    def __rmul__(self, factor: SupportsFloat) -> LinearOperator:
+        return self * factor
+
+    def __neg__(self) -> LinearOperator:
+        return self * -1.0
 
     @abstractmethod
     def adjoint(self, y: Tensor) -> Tensor:
@@ -112,7 +183,7 @@ class LinearOperator(Operator):
             v: ``(B, *out_shape)``.
             lam: :math:`\lambda \ge 0`, a number, or one number per item as a tensor of shape ``(B, 1, ..., 1)``.
         """
-        if torch.Size(self.out_shape).numel() > DENSE_SOLVE:
+        if not self._small:
             return self._solve_iteratively(v, lam)
         values, vectors = (part.to(v) for part in self._gram_eigen())
         lam = torch.as_tensor(lam, dtype=v.dtype, device=v.device)
@@ -132,7 +203,14 @@ class LinearOperator(Operator):
 
         It is ``solve`` where that has a closed form or the measurement is small, and ``v`` itself where nothing is known.
         """
-        return self.solve(v, lam) if self.closed_form or torch.Size(self.out_shape).numel() <= DENSE_SOLVE else v
+        return self.solve(v, lam) if self.closed_form or self._small else v
+
+    @property
+    def T(self) -> LinearOperator:  # noqa: N802
+        r"""The transpose :math:`A^\top`, from measurements to images, without noise."""
+        from .adjoint import Adjoint
+
+        return Adjoint(self)
 
     @property
     def svd(self) -> SVD | None:
@@ -150,14 +228,24 @@ class LinearOperator(Operator):
     def jacobian(self, x: Tensor) -> LinearOperator:
         return self
 
+    @property
+    def _small(self) -> bool:
+        """Whether the eigenvectors of one matrix serve all items."""
+        return not self.per_item and torch.Size(self.out_shape).numel() <= DENSE_SOLVE
+
     def _decompose(self) -> SVD | None:
-        if max(torch.Size(self.in_shape).numel(), torch.Size(self.out_shape).numel()) > DENSE_SVD:
+        if self.per_item or max(torch.Size(self.in_shape).numel(), torch.Size(self.out_shape).numel()) > DENSE_SVD:
             return None
-        return DenseSVD(self._dense_adjoint().to("cpu", torch.float64), self.in_shape)
+        adjoint = self._dense_adjoint()
+        # In its own dtype once it is made: singular values are cut at the rounding of the matrix.
+        return DenseSVD(adjoint.to("cpu", torch.float64), self.in_shape).to(dtype=adjoint.dtype)
 
     def _solve_iteratively(self, v: Tensor, lam: Tensor | float) -> Tensor:
         rtol = 1e-12 if v.dtype == torch.float64 else 1e-6
         lam = torch.as_tensor(lam, dtype=v.dtype, device=v.device)
+        if lam.any() and not lam.all():
+            shifted = self._solve_iteratively(v, torch.where(lam > 0, lam, 1))
+            return torch.where(lam > 0, shifted, self._solve_iteratively(v, 0.0))
         if not lam.any():
             # (A A^T)^+ = A (A^T A)^+2 A^T, two consistent systems. Where v has a part outside the range of A, as it has
             # for more measurements than unknowns, A A^T w = v has no solution and the iteration would run away.
@@ -181,27 +269,38 @@ class LinearOperator(Operator):
         # Kept in float64 on the CPU, where it is computed once; the caller casts. Fit for differentiation later on.
         if not hasattr(self, "_gram"):
             with torch.inference_mode(False), torch.no_grad():
-                adjoint = self._dense_adjoint().to("cpu", torch.float64)
+                adjoint = self._dense_adjoint()
+                rounding, adjoint = torch.finfo(adjoint.dtype).eps, adjoint.to("cpu", torch.float64)
                 # From the singular values of A: those of A A^T would lose half the digits of the small ones.
                 outputs, inputs = adjoint.shape[1], adjoint.shape[0]
                 _, singular, left = torch.linalg.svd(adjoint, full_matrices=inputs < outputs)
                 values = torch.zeros(outputs, dtype=torch.float64)
-                values[: len(singular)] = singular**2
+                values[: len(singular)] = torch.where(singular > 10 * rounding * singular.amax(), singular, 0) ** 2
                 self._gram = values, left.mT.contiguous()
         return self._gram
 
     def _dense_adjoint(self) -> Tensor:
-        """Return the matrix of the adjoint."""
-        reference = self.to("cpu", torch.float64)
-        return dense_matrix(reference.adjoint, self.out_shape, dtype=torch.float64, device=torch.device("cpu"))
+        """Return the matrix of the adjoint, in the dtype that it can be computed in: float64 where possible."""
+        device = torch.device(self.device or "cpu")
+
+        def columns(dtype: torch.dtype) -> Tensor:
+            return dense_matrix(self.to(device, dtype).adjoint, self.out_shape, dtype=dtype, device=device)
+
+        try:
+            return columns(self.dtype or torch.float64)
+        except RuntimeError:  # A callable holds tensors of its own dtype, the one it was tried in.
+            return columns(torch.get_default_dtype())
 
 
 class Jacobian(LinearOperator):
     """The derivative of a nonlinear operator at one point per item, by forward and reverse differentiation."""
 
+    per_item = True
+
     def __init__(self, op: Operator, x: Tensor) -> None:
         self.op, self.x = op, x.detach()
         self.in_shape, self.out_shape, self.noise = op.in_shape, op.out_shape, op.noise
+        self.device, self.dtype = op.device, op.dtype
 
     @classmethod
     def examples(cls) -> list[Self]:
@@ -217,16 +316,6 @@ class Jacobian(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         product: Tensor = torch.func.vjp(self.op, self.x)[1](y)[0]
         return product
-
-    def precondition(self, v: Tensor, lam: Tensor | float) -> Tensor:
-        return v
-
-    def _decompose(self) -> None:
-        return None  # One decomposition per item would be needed.
-
-    def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
-        # The map differs from item to item: no matrix to share, so always conjugate gradients.
-        return self._solve_iteratively(v, lam)
 
 
 def pseudo_divide(v: Tensor, gram: Tensor, lam: Tensor | float) -> Tensor:

@@ -11,16 +11,16 @@ from typing import Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from scipy.fft import next_fast_len
 from torch import Tensor
 
 from .base import LinearOperator, pseudo_divide
+from .borders import SCIPY_MODES, Border
 from .checks import image_shape
-from .noise import GaussianNoise
+from .noise import Noise, noise_of
 from .svd import SVD
+from .with_adjoint import with_adjoint
 
-__all__ = ["CircularConvolution", "HartleySVD", "PaddedConvolution", "convolution_matrix"]
+__all__ = ["CircularConvolution", "HartleySVD", "PaddedConvolution", "convolution_matrix", "separate", "soften"]
 
 
 class CircularConvolution(LinearOperator):
@@ -30,27 +30,34 @@ class CircularConvolution(LinearOperator):
         in_shape: Image shape ``(C, H, W)``, without the batch axis.
         kernel: Float64, not larger than the image, shape ``(h, w)``.
         sigma_y: Noise standard deviation, in image units. Zero: no noise.
+        noise: A noise model, instead of ``sigma_y``.
     """
 
     closed_form = True
 
-    def __init__(self, in_shape: Sequence[int], kernel: Tensor, *, sigma_y: float = 0.0) -> None:
+    def __init__(self, in_shape: Sequence[int], kernel: Tensor, *, sigma_y: float = 0.0, noise: Noise | None = None) -> None:
         channels, height, width = image_shape("CircularConvolution", in_shape)
         rows, columns = kernel.shape
         centred = kernel.new_zeros(height, width)
         centred[:rows, :columns] = kernel
         self.spectrum = torch.fft.rfft2(centred.roll((-(rows // 2), -(columns // 2)), (0, 1)))
         self.in_shape = self.out_shape = channels, height, width
-        self.noise = GaussianNoise(sigma_y)
+        self.noise = noise_of(sigma_y, noise)
 
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls((3, 8, 11), _asymmetric_kernel(3, 4))]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._to_image(self._spectrum_like(x) * torch.fft.rfft2(x))
+        return with_adjoint(x, self._convolve, self._correlate)
 
     def adjoint(self, y: Tensor) -> Tensor:
+        return with_adjoint(y, self._correlate, self._convolve)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        return self._to_image(self._spectrum_like(x) * torch.fft.rfft2(x))
+
+    def _correlate(self, y: Tensor) -> Tensor:
         return self._to_image(self._spectrum_like(y).conj() * torch.fft.rfft2(y))
 
     def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
@@ -110,97 +117,85 @@ class HartleySVD(SVD):
 class PaddedConvolution(LinearOperator):
     r"""Convolution of the image continued beyond its border: padding, circular convolution, cropping.
 
-    .. math:: A = C\, F^{-1} \operatorname{diag}(\hat k) F\, (P_H \otimes P_W)
+    .. math:: A = C\, F^{-1} \operatorname{diag}(\hat k) F\, P
 
-    The torus is larger than the padded image, so nothing wraps around. ``solve`` is iterative, preconditioned by the solve on
-    the torus.
+    with :math:`P` and :math:`C` of :class:`Border`. ``solve`` is iterative, preconditioned by the solve on the torus.
 
     Args:
         in_shape: Image shape ``(C, H, W)``, without the batch axis.
         kernel: Float64, not larger than the image, shape ``(h, w)``.
-        boundary: ``reflect`` or ``zero``.
+        boundary: One of ``BOUNDARIES``.
         sigma_y: Noise standard deviation, in image units. Zero: no noise.
+        noise: A noise model, instead of ``sigma_y``.
     """
 
-    def __init__(self, in_shape: Sequence[int], kernel: Tensor, boundary: str, *, sigma_y: float = 0.0) -> None:
+    def __init__(
+        self, in_shape: Sequence[int], kernel: Tensor, boundary: str, *, sigma_y: float = 0.0, noise: Noise | None = None
+    ) -> None:
         channels, height, width = image_shape("PaddedConvolution", in_shape)
-        padded = tuple(
-            next_fast_len(side + size - 1, real=True) for side, size in zip((height, width), kernel.shape, strict=True)
-        )
-        self.circular = CircularConvolution((channels, *padded), kernel)
-        # The kernel reaches size - 1 - c pixels before the first one and c beyond the last.
-        self.rows, self.columns = (((size - 1) // 2, size // 2) for size in kernel.shape)
-        self.boundary = boundary
-        self.in_shape = self.out_shape = channels, height, width
-        self.noise = GaussianNoise(sigma_y)
+        rows, columns = kernel.shape
+        self.border = Border(boundary, (height, width), (rows, columns))
+        self.circular = CircularConvolution((channels, *self.border.torus), kernel)
+        self.in_shape, self.out_shape = (channels, height, width), (channels, *self.border.out)
+        self.noise = noise_of(sigma_y, noise)
 
     @classmethod
     def examples(cls) -> list[Self]:
-        # The second has too many measurements for eigenvectors: solved by conjugate gradients.
+        # The last has too many measurements for eigenvectors: solved by conjugate gradients.
         kernel = _asymmetric_kernel(3, 4)
-        return [cls((3, 8, 11), kernel, "reflect"), cls((1, 24, 24), kernel, "zero")]
+        small = [cls((3, 8, 11), kernel, boundary) for boundary in ("reflect", "symmetric", "replicate", "valid")]
+        return [*small, cls((1, 24, 24), kernel, "zero")]
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.boundary == "reflect":
-            x = _unfold(_unfold(x, -1, *self.columns), -2, *self.rows)
-            _, rows, columns = self.circular.in_shape
-            x = F.pad(x, (0, columns - x.shape[-1], 0, rows - x.shape[-2]))
-        else:
-            x = self._embed(x)
-        return self._crop(self.circular.forward(x))
+        return with_adjoint(x, self._convolve, self._correlate)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        x = self.circular.adjoint(self._embed(y))
-        if self.boundary == "zero":
-            return self._crop(x)
-        _, height, width = self.in_shape
-        return _fold(_fold(x, -2, height, *self.rows), -1, width, *self.columns)
+        return with_adjoint(y, self._correlate, self._convolve)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        return self.border.crop(self.circular.forward(self.border.extend(x)))
+
+    def _correlate(self, y: Tensor) -> Tensor:
+        return self.border.fold(self.circular.adjoint(self.border.embed(y)))
 
     def precondition(self, v: Tensor, lam: Tensor | float) -> Tensor:
         # As if the image lived on the torus: wrong along the border only.
-        return self._crop(self.circular.solve(self._embed(v), lam))
+        return self.border.crop(self.circular.solve(self.border.embed(v), lam))
 
     def _soften(self, lam: Tensor) -> Tensor:
-        # At lam itself, where the border is wrong it is wrong by a factor of up to |k|^2 / lam. The geometric mean of the two
-        # took the fewest iterations of all multiples of lam that were tried, for lam from 1e-1 down to 1e-4.
-        gain = self.circular.spectrum.to(lam.device).abs().amax().to(lam) ** 2
-        return torch.maximum(lam, (gain * lam.clamp(min=torch.finfo(lam.dtype).eps * gain)).sqrt())
-
-    def _crop(self, x: Tensor) -> Tensor:
-        _, height, width = self.in_shape
-        return x.narrow(-2, self.rows[0], height).narrow(-1, self.columns[0], width)
-
-    def _embed(self, y: Tensor) -> Tensor:
-        _, height, width = self.in_shape
-        _, rows, columns = self.circular.in_shape
-        (top, _), (left, _) = self.rows, self.columns
-        return F.pad(y, (left, columns - width - left, top, rows - height - top))
+        # What is valid sees no border to be wrong about.
+        return lam if self.border.boundary == "valid" else soften(lam, self.circular.spectrum)
 
 
-def _unfold(x: Tensor, axis: int, before: int, after: int) -> Tensor:
-    """Continue ``x`` along an axis by its mirror image on both sides, the border pixels not repeated."""
-    head, tail = x.narrow(axis, 1, before), x.narrow(axis, x.shape[axis] - 1 - after, after)
-    return torch.cat([head.flip(axis), x, tail.flip(axis)], axis)
+def soften(lam: Tensor, spectrum: Tensor) -> Tensor:
+    r"""Return the :math:`\lambda` at which a circular convolution serves best to precondition one that is not.
 
-
-def _fold(x: Tensor, axis: int, side: int, before: int, after: int) -> Tensor:
-    """Apply the adjoint of ``_unfold`` of ``side`` pixels. By slices: scattered sums are not reproducible on a GPU."""
-    folded = x.narrow(axis, before, side).clone()
-    folded.narrow(axis, 1, before).add_(x.narrow(axis, 0, before).flip(axis))
-    folded.narrow(axis, side - 1 - after, after).add_(x.narrow(axis, before + side, after).flip(axis))
-    return folded
+    At ``lam`` itself, where the border is wrong it is wrong by a factor of up to :math:`|\hat k|^2 / \lambda`. The geometric
+    mean of the two took the fewest iterations of all multiples of ``lam`` that were tried, from 1e-1 down to 1e-4.
+    """
+    gain = spectrum.to(lam.device).abs().amax().to(lam) ** 2
+    return torch.maximum(lam, (gain * lam.clamp(min=torch.finfo(lam.dtype).eps * gain)).sqrt())
 
 
 def convolution_matrix(side: int, kernel: Tensor, boundary: str) -> Tensor:
-    """Return the matrix of the convolution of ``side`` pixels with a one-dimensional ``kernel``, shape ``(side, side)``."""
+    """Return the matrix of the convolution of ``side`` pixels with a kernel of ``n`` numbers, one-dimensional, float64.
+
+    Its shape is ``(side, side)``, for the boundary ``valid`` ``(side - n + 1, side)``.
+    """
+    from scipy.ndimage import convolve1d
+
     size = len(kernel)
-    shifts = torch.eye(side, side + size - 1, dtype=kernel.dtype)
-    valid = torch.stack([weight * shifts.roll(size - 1 - a, 1) for a, weight in enumerate(kernel)]).sum(0)
-    # The kernel reaches size - 1 - c pixels before the first one and c beyond the last.
-    padded = np.pad(
-        np.eye(side), (((size - 1) // 2, size // 2), (0, 0)), mode="reflect" if boundary == "reflect" else "constant"
-    )
-    return valid @ torch.from_numpy(padded).to(kernel)
+    matrix = torch.from_numpy(convolve1d(np.eye(side), kernel.numpy(force=True), axis=0, mode=SCIPY_MODES[boundary]))
+    return matrix[(size - 1) // 2 : side - size // 2] if boundary == "valid" else matrix
+
+
+def separate(kernel: Tensor, given: torch.dtype) -> tuple[Tensor, Tensor] | None:
+    """Return the column and the row whose product is ``kernel``, or None if that does not hold to the rounding of ``given``."""
+    u, s, vt = torch.linalg.svd(kernel, full_matrices=False)
+    eps = torch.finfo(given if given.is_floating_point else torch.float64).eps
+    if (s[1:] > 10 * eps * s[0]).any():
+        return None
+    return u[:, 0] * s[0], vt[0]
 
 
 def _hartley(spectrum: Tensor) -> Tensor:

@@ -7,19 +7,24 @@ import operator
 from collections.abc import Sequence
 from typing import Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .base import LinearOperator, pseudo_divide
+from .blur import blur_kernel
 from .checks import image_shape
-from .noise import GaussianNoise
+from .convolution import convolution_matrix, separate
+from .noise import Noise, noise_of
+from .resize import resize_matrix
 from .separable import Separable
+from .subsampled_convolution import SubsampledConvolution
 from .svd import SVD
 
 __all__ = ["DOWNSAMPLE_KERNELS", "BlockMean", "BlockSVD", "Downsample"]
 
-DOWNSAMPLE_KERNELS = ("area", "bicubic")
+DOWNSAMPLE_KERNELS = ("area", "bicubic", "lanczos")
 
 
 class BlockMean(LinearOperator):
@@ -32,14 +37,16 @@ class BlockMean(LinearOperator):
         in_shape: Image shape ``(C, H, W)``, whose height and width ``factor`` divides.
         factor: :math:`s`.
         sigma_y: Noise standard deviation, in image units. Zero: no noise.
+        noise: A noise model, instead of ``sigma_y``.
     """
 
     closed_form = True
 
-    def __init__(self, in_shape: Sequence[int], factor: int, *, sigma_y: float = 0.0) -> None:
+    def __init__(self, in_shape: Sequence[int], factor: int, *, sigma_y: float = 0.0, noise: Noise | None = None) -> None:
         channels, height, width = image_shape("BlockMean", in_shape)
         self.in_shape, self.out_shape = (channels, height, width), (channels, height // factor, width // factor)
-        self.factor, self.noise = factor, GaussianNoise(sigma_y)
+        self.factor, self.noise = factor, noise_of(sigma_y, noise)
+        self.gram_scale = 1 / factor**2
 
     @classmethod
     def examples(cls) -> list[Self]:
@@ -99,29 +106,52 @@ class Downsample(LinearOperator):
 
     .. math:: y_c = L\, x_c\, R^\top + n, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    ======= =================================================================================
-    kernel  what a pixel of ``y`` is
-    ======= =================================================================================
-    area    the mean of its block of ``factor`` x ``factor`` pixels
-    bicubic a cubic-weighted mean over 4 x ``factor`` pixels (antialiased, as Pillow resizes)
-    ======= =================================================================================
+    ======== ======================================================================================
+    kernel   what a pixel of ``y`` is
+    ======== ======================================================================================
+    area     the mean of its block of ``factor`` x ``factor`` pixels
+    bicubic  a cubic-weighted mean over 4 x ``factor`` pixels (antialiased, as Pillow resizes)
+    lanczos  a mean over 6 x ``factor`` pixels, weighted by a windowed sinc (Pillow's LANCZOS)
+    a tensor every ``factor``-th pixel of the blurred image, from the first: ``blur(x)[::s, ::s]``
+    ======== ======================================================================================
 
-    ``solve`` has a closed form for both.
+    Of the named ones :class:`Resize` tells more; the bicubic one is MATLAB's ``imresize`` too, but for the border. A tensor
+    blurs as the boundary ``circular`` of :class:`Blur` does: the classical model of super-resolution.
+    For other boundaries see :class:`SubsampledConvolution`.
+
+    ``solve`` has a closed form for all. That for tensors, where they are not a product of a column and a row, folds the
+    spectrum of the kernel (Zhao et al.).
 
     Args:
         in_shape: Image shape ``(C, H, W)``, without the batch axis.
         factor: A positive integer which divides ``H`` and ``W``.
-        kernel: One of ``DOWNSAMPLE_KERNELS``.
+        kernel: One of ``DOWNSAMPLE_KERNELS``, or a blur kernel ``(h, w)`` that is not larger than the image.
         sigma_y: Noise standard deviation, in image units (images span [-1, 1]). Zero: no noise.
+        noise: A noise model, instead of ``sigma_y``.
 
     Raises:
-        TypeError: If ``factor`` is not an integer.
-        ValueError: If it is not positive or does not divide ``H`` and ``W``, or if the kernel is unknown.
+        TypeError: If ``factor`` is not an integer, or a blur kernel is complex.
+        ValueError: If it is not positive or does not divide ``H`` and ``W``, if the kernel is unknown, or if a blur kernel is
+            not two-dimensional, not finite, sums to zero or is larger than the image.
+
+    References:
+        Zhao et al., Fast Single Image Super-Resolution Using a New Analytical Solution, 2016,
+        https://doi.org/10.1109/TIP.2016.2567075
+        Zhang et al., Plug-and-Play Image Restoration with Deep Denoiser Prior (DPIR), 2021,
+        https://arxiv.org/abs/2008.13751 (the classical model)
     """
 
     closed_form = True
 
-    def __init__(self, in_shape: Sequence[int], factor: int, *, kernel: str = "area", sigma_y: float = 0.0) -> None:
+    def __init__(
+        self,
+        in_shape: Sequence[int],
+        factor: int,
+        *,
+        kernel: str | Tensor | np.ndarray = "area",
+        sigma_y: float = 0.0,
+        noise: Noise | None = None,
+    ) -> None:
         channels, height, width = image_shape("Downsample", in_shape)
         try:
             factor = operator.index(factor)
@@ -132,20 +162,33 @@ class Downsample(LinearOperator):
                 f"Downsample: factor must be a positive divisor of the image size, got factor={factor} "
                 f"for height {height}, width {width}. Crop or pad the image to a multiple of the factor first."
             )
-        if kernel not in DOWNSAMPLE_KERNELS:
-            raise ValueError(f"Downsample: unknown kernel {kernel!r}, expected one of {', '.join(DOWNSAMPLE_KERNELS)}.")
+        if isinstance(kernel, str) and kernel not in DOWNSAMPLE_KERNELS:
+            raise ValueError(
+                f"Downsample: unknown kernel {kernel!r}, expected one of {', '.join(DOWNSAMPLE_KERNELS)}, or a tensor (h, w)."
+            )
         self.in_shape, self.out_shape = (channels, height, width), (channels, height // factor, width // factor)
-        self.factor, self.kernel, self.noise = factor, kernel, GaussianNoise(sigma_y)
+        self.factor, self.kernel, self.noise = factor, kernel, noise_of(sigma_y, noise)
         self.reduction: LinearOperator
-        if kernel == "area":
+        if not isinstance(kernel, str):
+            blur = self.kernel = blur_kernel("Downsample", kernel, self.in_shape, "circular")
+            if (factors := separate(blur, torch.as_tensor(kernel).dtype)) is None:
+                self.reduction = SubsampledConvolution(self.in_shape, blur, stride=factor, boundary="circular")
+            else:
+                rows, columns = (convolution_matrix(n, k, "circular") for n, k in zip((height, width), factors, strict=True))
+                self.reduction = Separable(self.in_shape, rows[::factor], columns[::factor])
+        elif kernel == "area":
             self.reduction = BlockMean(self.in_shape, factor)
         else:
-            self.reduction = Separable(self.in_shape, _bicubic_matrix(height, factor), _bicubic_matrix(width, factor))
+            sides = (resize_matrix(side, side // factor, kernel) for side in (height, width))
+            self.reduction = Separable(self.in_shape, *sides)
+        self.gram_scale = self.reduction.gram_scale
 
     @classmethod
     def examples(cls) -> list[Self]:
         paths = [cls((3, 8, 12), 2, kernel=kernel, sigma_y=0.05) for kernel in DOWNSAMPLE_KERNELS]
-        return [*paths, cls((1, 8, 12), 4, kernel="bicubic"), cls((3, 5, 7), 1)]
+        blur = torch.rand(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        blurs = [cls((3, 8, 12), 2, kernel=kernel) for kernel in (blur, blur[:1])]
+        return [*paths, cls((1, 8, 12), 4, kernel="bicubic"), cls((3, 5, 7), 1), *blurs]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.reduction.forward(x)
@@ -161,10 +204,3 @@ class Downsample(LinearOperator):
 
     def _decompose(self) -> SVD | None:
         return self.reduction.svd
-
-
-def _bicubic_matrix(side: int, factor: int) -> Tensor:
-    """Return the bicubic resizing of ``side`` pixels as a matrix, so that the library defines its weights."""
-    # As one square image whose width stays: a batch of columns of width 1 comes out wrong in torch 2.
-    pixels = torch.eye(side, dtype=torch.float64).reshape(1, 1, side, side)
-    return F.interpolate(pixels, size=(side // factor, side), mode="bicubic", antialias=True)[0, 0]

@@ -8,13 +8,14 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from invdiff.linalg import dense_matrix, dot, linear_adjoint, norm
+from invdiff.linalg import dot, linear_adjoint, norm
 
 from .base import LinearOperator, Operator
 from .checks import event_shape
-from .noise import GaussianNoise
+from .noise import Noise, noise_of
+from .with_adjoint import with_adjoint
 
-__all__ = ["Function", "LinearFunction"]
+__all__ = ["Function", "LinearFunction", "NotLinearError"]
 
 
 class Function(Operator):
@@ -30,6 +31,7 @@ class Function(Operator):
             from its own ``x`` alone, in the dtype and on the device of ``x``. Called once, to learn the shape of ``y``.
         in_shape: Shape of one ``x``, without the batch axis.
         sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
+        noise: A noise model, instead of ``sigma_y``.
         device: Where the call that learns the shape is made. Default: the CPU.
         dtype: In which dtype. Default: torch's default.
 
@@ -44,6 +46,7 @@ class Function(Operator):
         in_shape: Sequence[int],
         *,
         sigma_y: float = 0.0,
+        noise: Noise | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -52,7 +55,7 @@ class Function(Operator):
         self.out_shape = tuple(
             _call("Function", function, torch.zeros(1, *self.in_shape, device=device, dtype=dtype)).shape[1:]
         )
-        self.noise = GaussianNoise(sigma_y)
+        self.noise = noise_of(sigma_y, noise)
 
     @classmethod
     def examples(cls) -> list[Self]:
@@ -62,6 +65,10 @@ class Function(Operator):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x)
+
+
+class NotLinearError(ValueError):
+    """A callable that was said to be linear is not."""
 
 
 class LinearFunction(LinearOperator):
@@ -77,13 +84,14 @@ class LinearFunction(LinearOperator):
         in_shape: Shape of one ``x``, without the batch axis.
         adjoint: :math:`y \mapsto A^\top y`, on ``(B, *out_shape)``. Default: by automatic differentiation of ``function``.
         sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
+        noise: A noise model, instead of ``sigma_y``.
         device: Where the trial is made. Default: the CPU.
         dtype: In which dtype. Default: torch's default.
 
     Raises:
         TypeError: If a callable does not return a real tensor.
-        ValueError: If the first axis of what it returns is not the batch, if the function is not linear, or if ``adjoint``
-            is not its adjoint.
+        NotLinearError: If the function is not linear.
+        ValueError: If the first axis of what it returns is not the batch, or if ``adjoint`` is not its adjoint.
     """
 
     def __init__(
@@ -93,11 +101,12 @@ class LinearFunction(LinearOperator):
         *,
         adjoint: Callable[[Tensor], Tensor] | None = None,
         sigma_y: float = 0.0,
+        noise: Noise | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         self.function, self.transpose, self.in_shape = function, adjoint, event_shape("LinearFunction", in_shape)
-        self.noise, self.device, self.dtype = GaussianNoise(sigma_y), device, dtype
+        self.noise, self.device, self.dtype = noise_of(sigma_y, noise), device, dtype
         g = torch.Generator().manual_seed(0)
         a, b = torch.randn(2, 1, *self.in_shape, generator=g, dtype=dtype).to(device)
         y_a, y_b, y_sum = _call("LinearFunction", function, torch.cat([a, b, a + b])).chunk(3)
@@ -106,7 +115,7 @@ class LinearFunction(LinearOperator):
         tolerance = torch.finfo(a.dtype).eps ** 0.5
         gap, size = norm(y_sum - y_a - y_b), norm(y_a) + norm(y_b)
         if not (gap <= tolerance * size).all():
-            raise ValueError(
+            raise NotLinearError(
                 "LinearFunction: the function is not linear, f(a + b) differs from f(a) + f(b) by "
                 f"{float(gap / size):.2g} of its size. Use Function, or leave out the constant part."
             )
@@ -137,15 +146,11 @@ class LinearFunction(LinearOperator):
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x)
 
-    def _dense_adjoint(self) -> Tensor:
-        device = torch.device(self.device or "cpu")
-        try:
-            return dense_matrix(self.adjoint, self.out_shape, dtype=self.dtype or torch.float64, device=device)
-        except RuntimeError:  # The callable holds tensors of its own dtype, the one it was tried in.
-            return dense_matrix(self.adjoint, self.out_shape, dtype=torch.get_default_dtype(), device=device)
-
     def adjoint(self, y: Tensor) -> Tensor:
-        return linear_adjoint(self.function, y, self.in_shape) if self.transpose is None else self.transpose(y)
+        if self.transpose is not None:
+            return self.transpose(y)
+        # What automatic differentiation returned has no derivative of its own: that is the function.
+        return with_adjoint(y, lambda v: linear_adjoint(self.function, v, self.in_shape), self.function)
 
 
 def _call(owner: str, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .base import LinearOperator, pseudo_divide
 from .checks import event_shape
-from .noise import GaussianNoise
+from .noise import Noise, noise_of
 from .svd import SVD, CoordinateSVD
 
 __all__ = ["Identity"]
@@ -24,6 +24,7 @@ class Identity(LinearOperator):
     Args:
         in_shape: Shape of one ``x``, without the batch axis; any number of axes.
         sigma_y: Noise standard deviation, in the units of ``x``. Zero: no noise.
+        noise: A noise model, instead of ``sigma_y``.
 
     Raises:
         TypeError: If ``in_shape`` is not a sequence of integers.
@@ -31,10 +32,11 @@ class Identity(LinearOperator):
     """
 
     closed_form = True
+    gram_scale = 1.0
 
-    def __init__(self, in_shape: Sequence[int], *, sigma_y: float = 0.0) -> None:
+    def __init__(self, in_shape: Sequence[int], *, sigma_y: float = 0.0, noise: Noise | None = None) -> None:
         self.in_shape = self.out_shape = event_shape("Identity", in_shape)
-        self.noise = GaussianNoise(sigma_y)
+        self.noise = noise_of(sigma_y, noise)
 
     @classmethod
     def examples(cls) -> list[Self]:

@@ -40,6 +40,7 @@ class Mask(LinearOperator):
     """
 
     closed_form = True
+    gram_scale = 1.0
 
     def __init__(self, mask: Tensor | np.ndarray, in_shape: Sequence[int] | None = None, *, sigma_y: float = 0.0) -> None:
         given = torch.as_tensor(mask)

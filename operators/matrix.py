@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .base import DENSE_SVD, LinearOperator
 from .checks import real_matrix
-from .noise import GaussianNoise
+from .noise import Noise, noise_of
 from .svd import SVD, DenseSVD
 
 __all__ = ["Matrix"]
@@ -24,16 +24,17 @@ class Matrix(LinearOperator):
     Args:
         matrix: :math:`A`, shape ``(m, n)``, of any rank. Vectors are ``(B, n)``, measurements ``(B, m)``.
         sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
+        noise: A noise model, instead of ``sigma_y``.
 
     Raises:
         TypeError: If ``matrix`` is complex.
         ValueError: If it is not two-dimensional, is empty, or holds a value that is not finite.
     """
 
-    def __init__(self, matrix: Tensor | np.ndarray, *, sigma_y: float = 0.0) -> None:
+    def __init__(self, matrix: Tensor | np.ndarray, *, sigma_y: float = 0.0, noise: Noise | None = None) -> None:
         self.matrix = real_matrix("Matrix", "matrix", matrix)
         self.in_shape, self.out_shape = (self.matrix.shape[1],), (self.matrix.shape[0],)
-        self.noise = GaussianNoise(sigma_y)
+        self.noise = noise_of(sigma_y, noise)
 
     @classmethod
     def examples(cls) -> list[Self]:

@@ -1,31 +1,135 @@
-"""Noise models: what a measurement adds to ``op(x)``. The only place where measurement noise is drawn."""
+r"""The interface of noise models, and Gaussian noise that is independent from entry to entry.
+
+A noise model is the law :math:`p(y | z)` of a measurement given its noiseless value :math:`z = A(x)`. Here is the only place
+where measurement noise is drawn.
+"""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Self
 
+import torch
 from torch import Tensor
 
 from invdiff.random import Streams
 
-__all__ = ["GaussianNoise"]
+from .movable import Movable
+
+__all__ = ["GaussianNoise", "Noise", "noise_of"]
 
 
-class GaussianNoise:
-    r"""White Gaussian noise, :math:`y = A(x) + n` with :math:`n \sim \mathcal{N}(0, \sigma_y^2 I)`.
+class Noise(Movable, ABC):
+    r"""The law :math:`p(y | z)` of a measurement ``y`` whose noiseless value is :math:`z = A(x)`.
 
-    Args:
-        sigma: Standard deviation :math:`\sigma_y \ge 0` in the units of ``y``. Zero: exact data.
+    Attributes:
+        sigma: Standard deviation in the units of ``y``: of every entry where it is the same for all, else of the least noisy
+            ones. It decides how far the reverse diffusion has to go, and 0 means exact data.
+        gaussian: Whether the law is :math:`\mathcal{N}(z, \Sigma)` with a :math:`\Sigma` that does not depend on ``z``.
+        white: Whether it is :math:`\mathcal{N}(z, \sigma^2 I)`, what most published methods assume.
+        heavy_tailed: Whether :meth:`variance` depends on how far ``y`` lies from ``clean``.
     """
 
-    def __init__(self, sigma: float) -> None:
+    sigma: float
+    gaussian: bool = False
+    white: bool = False
+    heavy_tailed: bool = False
+
+    @classmethod
+    @abstractmethod
+    def examples(cls) -> Sequence[Self]:
+        """Return instances for measurements of shape ``(2, 3)`` around 0: what the shared tests run over."""
+
+    @abstractmethod
+    def add(self, clean: Tensor, streams: Streams) -> Tensor:
+        """Return a measurement of ``clean``, ``(B, *event)``, each item's noise from its own stream."""
+
+    @abstractmethod
+    def log_likelihood(self, y: Tensor, clean: Tensor) -> Tensor:
+        r"""Return :math:`\log p(y | z)` per entry, shaped like ``y``, differentiable in ``clean``.
+
+        Summed over the entries it is the logarithm of a density, or of a probability where ``y`` is discrete.
+        """
+
+    @abstractmethod
+    def variance(self, y: Tensor, clean: Tensor) -> Tensor:
+        r"""Return the variance :math:`v` of the Gaussian to stand for :math:`p(y | z)` near ``clean``, broadcastable to ``y``.
+
+        It has the right gradient there, :math:`(y - z) / v = \nabla_z \log p(y | z)`, where the law has one: for photons that
+        is their variance given ``clean``, for laws of heavy tails a larger one where ``y`` lies far out.
+        """
+
+    def whiten(self, v: Tensor) -> Tensor:
+        r"""Return :math:`W v` with :math:`W \Sigma W^\top = I`, for Gaussian laws that are not white."""
+        raise NotImplementedError(f"{type(self).__name__} has no covariance of its own: it depends on the measurement.")
+
+    def whiten_adjoint(self, v: Tensor) -> Tensor:
+        r"""Return :math:`W^\top v`."""
+        raise NotImplementedError(f"{type(self).__name__} has no covariance of its own: it depends on the measurement.")
+
+
+class GaussianNoise(Noise):
+    r"""Gaussian noise, independent from entry to entry: :math:`y_i = z_i + \sigma_i n_i`, :math:`n_i \sim \mathcal{N}(0, 1)`.
+
+    Args:
+        sigma: Standard deviation in the units of ``y``: a number :math:`\ge 0`, 0 for exact data; or positive ones that
+            broadcast to ``y``, ``(*out_shape)``, one for each entry.
+
+    Raises:
+        ValueError: If a standard deviation is negative or not finite, or one of many is 0.
+    """
+
+    gaussian = True
+    deviations: Tensor | None = None
+
+    def __init__(self, sigma: float | Tensor) -> None:
+        if isinstance(sigma, Tensor) and sigma.ndim:
+            if not (sigma.isfinite() & (sigma > 0)).all():
+                raise ValueError(
+                    "GaussianNoise: the standard deviations of entries must be positive and finite, "
+                    f"got {float(sigma.min()):g} to {float(sigma.max()):g}. For exact data give the number 0."
+                )
+            self.sigma, self.deviations = float(sigma.min()), sigma
+            return
         if not (math.isfinite(sigma) and sigma >= 0):
             raise ValueError(f"GaussianNoise: sigma must be a finite number that is not negative, got {sigma}.")
-        self.sigma = float(sigma)
+        self.sigma, self.white = float(sigma), True
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls(0.3), cls(torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], dtype=torch.float64))]
 
     def add(self, clean: Tensor, streams: Streams) -> Tensor:
-        """Return ``clean`` with fresh noise, each item's from its own stream."""
-        return clean + self.sigma * streams.normal(clean.shape[1:], dtype=clean.dtype)
+        return clean + self._deviations(clean) * streams.normal(clean.shape[1:], dtype=clean.dtype)
+
+    def log_likelihood(self, y: Tensor, clean: Tensor) -> Tensor:
+        deviations = torch.as_tensor(self._deviations(clean), dtype=clean.dtype, device=clean.device)
+        return -0.5 * ((y - clean) / deviations).square() - (deviations * math.sqrt(2 * math.pi)).log()
+
+    def variance(self, y: Tensor, clean: Tensor) -> Tensor:
+        return torch.as_tensor(self._deviations(clean), dtype=clean.dtype, device=clean.device) ** 2
+
+    def whiten(self, v: Tensor) -> Tensor:
+        return v / self._deviations(v)
+
+    def whiten_adjoint(self, v: Tensor) -> Tensor:
+        return self.whiten(v)
+
+    def _deviations(self, like: Tensor) -> Tensor | float:
+        return self.sigma if self.deviations is None else self.deviations.to(like)
 
     def __repr__(self) -> str:
-        return f"GaussianNoise({self.sigma:g})"
+        return (
+            f"GaussianNoise({self.sigma:g})"
+            if self.deviations is None
+            else f"GaussianNoise({tuple(self.deviations.shape)} values)"
+        )
+
+
+def noise_of(sigma_y: float, noise: Noise | None) -> Noise:
+    """Return the noise model that the two arguments of an operator stand for; only one of them may be given."""
+    if noise is not None and sigma_y:
+        raise ValueError(f"Give sigma_y or noise, not both: got sigma_y={sigma_y:g} and noise={noise!r}.")
+    return GaussianNoise(sigma_y) if noise is None else noise

@@ -8,9 +8,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from .banded import SeparableProduct
 from .base import LinearOperator, pseudo_divide
 from .checks import image_shape, real_matrix
-from .noise import GaussianNoise
+from .noise import Noise, noise_of
 from .svd import SVD
 
 __all__ = ["KroneckerSVD", "Separable"]
@@ -31,6 +32,7 @@ class Separable(LinearOperator):
         left: :math:`L`, shape ``(P, H)`` with ``P`` at most ``H``.
         right: :math:`R`, shape ``(Q, W)`` with ``Q`` at most ``W``. Measurements are ``(B, C, P, Q)``.
         sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
+        noise: A noise model, instead of ``sigma_y``.
 
     Raises:
         ValueError: If the shapes do not fit together.
@@ -38,20 +40,29 @@ class Separable(LinearOperator):
 
     closed_form = True
 
-    def __init__(self, in_shape: Sequence[int], left: Tensor, right: Tensor, *, sigma_y: float = 0.0) -> None:
+    def __init__(
+        self,
+        in_shape: Sequence[int],
+        left: Tensor,
+        right: Tensor,
+        *,
+        sigma_y: float = 0.0,
+        noise: Noise | None = None,
+    ) -> None:
         channels, height, width = image_shape("Separable", in_shape)
-        self.left, self.right = real_matrix("Separable", "left", left), real_matrix("Separable", "right", right)
-        for name, matrix, side in (("left", self.left, height), ("right", self.right, width)):
+        left, right = real_matrix("Separable", "left", left), real_matrix("Separable", "right", right)
+        for name, matrix, side in (("left", left, height), ("right", right, width)):
             if matrix.shape[1] != side or matrix.shape[0] > side:
                 raise ValueError(
                     f"Separable: {name} must have {side} columns and at most as many rows for in_shape "
                     f"{(channels, height, width)}, got shape {tuple(matrix.shape)}."
                 )
         self.in_shape = channels, height, width
-        self.out_shape = channels, self.left.shape[0], self.right.shape[0]
-        self.noise = GaussianNoise(sigma_y)
-        self.u_left, s_left, self.vt_left = torch.linalg.svd(self.left, full_matrices=False)
-        self.u_right, s_right, self.vt_right = torch.linalg.svd(self.right, full_matrices=False)
+        self.out_shape = channels, left.shape[0], right.shape[0]
+        self.noise = noise_of(sigma_y, noise)
+        self.product = SeparableProduct(left, right)
+        self.u_left, s_left, self.vt_left = torch.linalg.svd(left, full_matrices=False)
+        self.u_right, s_right, self.vt_right = torch.linalg.svd(right, full_matrices=False)
         self.singular = s_left.unsqueeze(-1) * s_right
 
     @classmethod
@@ -62,10 +73,10 @@ class Separable(LinearOperator):
         return [cls((3, 8, 12), left, right, sigma_y=0.05)]
 
     def forward(self, x: Tensor) -> Tensor:
-        return _both_sides(self.left, x, self.right)
+        return self.product.forward(x)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return _both_sides(self.left.mT, y, self.right.mT)
+        return self.product.adjoint(y)
 
     def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
         coefficients = _both_sides(self.u_left.mT, v, self.u_right.mT)
@@ -77,8 +88,9 @@ class Separable(LinearOperator):
         return _both_sides(self.vt_left.mT, pseudo_divide(singular * coefficients, singular**2, 0.0), self.vt_right.mT)
 
     def _decompose(self) -> SVD:
-        left, right = self.left.to("cpu", torch.float64), self.right.to("cpu", torch.float64)
-        return KroneckerSVD(self.in_shape, left, right).to(self.left.device, self.left.dtype)
+        left, right = self.product.left, self.product.right
+        reference = KroneckerSVD(self.in_shape, left.to("cpu", torch.float64), right.to("cpu", torch.float64))
+        return reference.to(left.device, left.dtype)
 
 
 class KroneckerSVD(SVD):
@@ -88,15 +100,16 @@ class KroneckerSVD(SVD):
 
     Args:
         in_shape: Image shape ``(C, H, W)``; the coordinates have it too.
-        left: :math:`L`, shape ``(P, H)`` with ``P`` at most ``H``, float64.
-        right: :math:`R`, shape ``(Q, W)`` with ``Q`` at most ``W``, float64.
+        left: :math:`L`, shape ``(P, H)``, float64.
+        right: :math:`R`, shape ``(Q, W)``, float64.
     """
 
     def __init__(self, in_shape: tuple[int, ...], left: Tensor, right: Tensor) -> None:
         _, height, width = self.shape = in_shape
-        self.u_left, s_left, self.vt_left = torch.linalg.svd(left)
-        self.u_right, s_right, self.vt_right = torch.linalg.svd(right)
-        self.unmeasured = width - len(right), height - len(left)
+        # Of V, all columns in either case.
+        self.u_left, s_left, self.vt_left = torch.linalg.svd(left, full_matrices=len(left) < height)
+        self.u_right, s_right, self.vt_right = torch.linalg.svd(right, full_matrices=len(right) < width)
+        self.unmeasured = width - len(s_right), height - len(s_left)
         self._values = self._complete(s_left.unsqueeze(-1) * s_right)
 
     def analyse(self, x: Tensor) -> Tensor:

@@ -4,10 +4,40 @@ if __name__ != "invdiff.problems":
     raise ImportError("Import this folder as invdiff.problems: under its own name its classes would exist twice.")
 
 from .base import Problem
+from .colorize import Colorize
 from .deblur import Deblur
+from .declip import Declip
+from .defocus import Defocus
+from .dejpeg import DeJPEG
+from .demosaic import Demosaic
+from .denoise import Denoise
+from .dequantize import Dequantize
 from .inpaint import Inpaint
+from .motion_deblur import MotionDeblur
+from .outpaint import Outpaint
 from .super_resolution import SuperResolution
 
-PROBLEMS: dict[str, type[Problem]] = {problem.name: problem for problem in (Inpaint, Deblur, SuperResolution)}
+PROBLEMS: dict[str, type[Problem]] = {
+    problem.name: problem
+    for problem in (
+        *(Inpaint, Outpaint, Denoise, Deblur, Defocus, MotionDeblur, SuperResolution),
+        *(Colorize, Demosaic, Declip, Dequantize, DeJPEG),
+    )
+}
 
-__all__ = ["PROBLEMS", "Deblur", "Inpaint", "Problem", "SuperResolution"]
+__all__ = [
+    "PROBLEMS",
+    "Colorize",
+    "DeJPEG",
+    "Deblur",
+    "Declip",
+    "Defocus",
+    "Demosaic",
+    "Denoise",
+    "Dequantize",
+    "Inpaint",
+    "MotionDeblur",
+    "Outpaint",
+    "Problem",
+    "SuperResolution",
+]

@@ -24,7 +24,7 @@ class Problem(ABC):
     Attributes:
         name: What ``--problem`` takes.
         summary: One line for the list of problems.
-        needs: The command-line options it cannot do without.
+        needs: The command-line options it cannot do without; ``--a or --b`` where one of several is enough.
         recommended: Arguments of :class:`~invdiff.PosteriorSampler` for photographs under the bundled prior.
             ``benchmarks/RESULTS.md`` has the figures behind them.
     """
@@ -41,14 +41,26 @@ class Problem(ABC):
 
     @abstractmethod
     def operator(self, shape: tuple[int, int, int], *, sigma_y: float) -> Operator:
-        """Return the measurement of an image of ``shape`` ``(C, H, W)``, noise in the units of [-1, 1] images."""
+        """Return the measurement of an image of ``shape`` ``(C, H, W)``, noise in the units of [-1, 1] images.
+
+        Raises:
+            ValueError: If such an image cannot be measured, or not with such noise.
+        """
 
     def image_shape(self, measured: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Return the shape of the image whose measurement has the shape ``measured``."""
+        """Return the shape of the image whose measurement has the shape ``measured``.
+
+        Raises:
+            ValueError: If no measurement has it.
+        """
         return measured
 
     def fit(self, x: Tensor) -> Tensor:
-        """Return the clean images ``(B, C, H, W)`` cropped, where needed, to a size that can be measured."""
+        """Return the clean images ``(B, C, H, W)`` cropped, where needed, to a size that can be measured.
+
+        Raises:
+            ValueError: If they are too small, or have channels that cannot be measured.
+        """
         return x
 
     def preview(self, y: Tensor) -> Tensor:

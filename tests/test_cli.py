@@ -31,8 +31,9 @@ def test_help_does_not_import_torch(arguments):
 def test_names_written_out_are_those_of_the_registries():
     assert tuple(PROBLEMS) == PROBLEM_NAMES == tuple(NEEDS)
     assert ("auto", *METHODS) == METHOD_NAMES
-    needed = {option: name for name, problem in PROBLEMS.items() for option in problem.needs}
-    assert needed == {f"--{option}": owner for option, owner in OWNERS.items()}
+    needed = {name: {option for text in problem.needs for option in text.split(" or ")} for name, problem in PROBLEMS.items()}
+    owned = {name: {f"--{option.replace('_', '-')}" for option in OWNERS if OWNERS[option] == name} for name in PROBLEMS}
+    assert needed == owned | {"denoise": {"--noise"}}
     rule = next(param for param in importlib.import_module("invdiff.cli.solve").solve.params if param.name == "rule")
     assert set(rule.type.choices) == set(RULES)
 

@@ -125,7 +125,16 @@ class TestCrops:
 
 
 class TestCommand:
-    @pytest.mark.parametrize("problem", [NOISY, ("--problem", "deblur", "--kernel", "gaussian:1", "--noise", 0.1)])
+    @pytest.mark.parametrize(
+        "problem",
+        [
+            NOISY,
+            ("--problem", "deblur", "--kernel", "gaussian:1", "--noise", 0.1),
+            ("--problem", "outpaint", "--margin", 2, "--noise", 0.1),
+            ("--problem", "colorize", "--noise", 0.1),
+            ("--problem", "declip", "--clip-high", 0.7, "--noise", 0.1),
+        ],
+    )
     def test_networks_and_problems(self, invdiff, tiny_prior, photographs, problem):
         result = invdiff("calibrate", photographs, *problem, *SMALL, "--prior", tiny_prior)
         assert "rank of the log posterior (estimated)" in result.stdout
@@ -149,6 +158,8 @@ class TestCommand:
             (("--problem", "inpaint", "--noise", 0.1), "--problem inpaint needs --mask"),
             (("--problem", "sr", "--noise", 0.1), "--problem sr needs --factor"),
             (("--noise", 0.1), "--problem is missing"),
+            (("--problem", "demosaic", "--noise", 0.1), "--problem demosaic needs --pattern"),
+            (("--problem", "dequantize", "--levels", 4), "dequantize has no Gaussian noise"),
         ],
     )
     def test_refuses(self, invdiff, photographs, arguments, message):

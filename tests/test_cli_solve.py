@@ -189,6 +189,99 @@ class TestOtherProblems:
         assert (read_image(tmp_path / "out" / "mean.png").pixels[:, ~hole()] == 1).all()
 
 
+class TestChannels:
+    """Problems whose measurement is grey and whose image is coloured, and grey pictures of the others."""
+
+    COLOURED = (("colorize",), ("demosaic", "--pattern", "gbrg"))
+
+    @pytest.mark.parametrize("problem", COLOURED, ids=lambda problem: problem[0])
+    def test_grey_goes_in_and_colours_come_out(self, solve, tmp_path, problem):
+        write_image(tmp_path / "in.png", pixels(1), icc=b"of grey")
+        result = solve("in.png", "--problem", *problem, "-o", "out")
+        assert "colour profile of INPUT is left out" in result.stderr
+        samples = read_image(tmp_path / "out" / "sample-1.png")
+        assert samples.pixels.shape == (3, HEIGHT, WIDTH)
+        assert samples.icc is None
+
+    @pytest.mark.parametrize("problem", COLOURED, ids=lambda problem: problem[0])
+    def test_simulated(self, solve, tmp_path, problem):
+        write_image(tmp_path / "in.png", pixels(3))
+        result = solve("in.png", "--problem", *problem, "--noise", 0.05, "--simulate", "-o", "out")
+        assert "PSNR" in result.stdout
+        assert read_image(tmp_path / "out" / "measurement.png").pixels.shape == (1, HEIGHT, WIDTH)
+        assert record_of(tmp_path / "out")["residual_expected"] == HEIGHT * WIDTH
+
+    def test_a_mosaic_stays_in_its_place(self, solve, tmp_path):
+        write_image(tmp_path / "in.png", pixels(1))
+        solve("in.png", "--problem", "demosaic", "--pattern", "GBRG", "-o", "out")
+        result = read_image(tmp_path / "out" / "sample-2.png").pixels
+        for channel, rows, columns in ((1, 0, 0), (2, 0, 1), (0, 1, 0), (1, 1, 1)):
+            np.testing.assert_array_equal(result[channel, rows::2, columns::2], pixels(1)[0, rows::2, columns::2])
+
+    @pytest.mark.parametrize(
+        "problem",
+        [
+            ("denoise", "--noise", 0.1),
+            ("defocus", "--radius", 1.5, "--noise", 0.1, "--boundary", "zero"),
+            ("motion-deblur", "--length", 5, "--angle", -1e1, "--noise", 0.1),
+            ("outpaint", "--margin", 2),
+            ("declip", "--clip-high", 0.6, "--noise", 0.02),
+            ("dequantize", "--levels", 5),
+            ("dejpeg", "--quality", 20, "--noise", 0.05),
+        ],
+        ids=lambda problem: problem[0],
+    )
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_all_others(self, solve, tmp_path, problem, channels):
+        write_image(tmp_path / "in.png", pixels(channels))
+        solve("in.png", "--problem", *problem, "--simulate", "-o", "out")
+        assert names(tmp_path / "out") == sorted([*EVERY, "measurement.png"])
+        assert read_image(tmp_path / "out" / "mean.png").pixels.shape == (channels, HEIGHT, WIDTH)
+
+
+class TestKnownExactly:
+    def test_outpainting_adds_a_margin(self, solve, tmp_path):
+        alpha = np.random.default_rng(1).integers(0, 255, (HEIGHT, WIDTH)) / 255
+        write_image(tmp_path / "in.png", pixels(), alpha=alpha)
+        solve("in.png", "--problem", "outpaint", "--margin", 3, "-o", "out")
+        result = read_image(tmp_path / "out" / "sample-1.png")
+        assert result.pixels.shape == (3, HEIGHT + 6, WIDTH + 6)
+        np.testing.assert_array_equal(result.pixels[:, 3:-3, 3:-3], pixels())
+        np.testing.assert_array_equal(result.alpha, np.pad(alpha, 3, constant_values=1.0))
+
+    def test_clipping_is_on_the_scale_of_files(self, solve, tmp_path):
+        write_image(tmp_path / "in.png", pixels().clip(-0.6, 0.2))
+        solve("in.png", "--problem", "declip", "--clip-low", 0.2, "--clip-high", 0.6, "-o", "out")
+        given, result = (read_image(tmp_path / name).pixels for name in ("in.png", "out/sample-1.png"))
+        inside = (given > given.min()) & (given < given.max())
+        assert 0.2 < inside.mean() < 0.8
+        np.testing.assert_array_equal(result[inside], given[inside])
+        assert (result[given == given.max()] >= given.max()).all()
+        assert (result[given == given.min()] <= given.min()).all()
+
+    def test_levels_are_kept_to_half_a_step(self, solve, tmp_path):
+        write_image(tmp_path / "in.png", pixels())
+        solve("in.png", "--problem", "dequantize", "--levels", 6, "--simulate", "-o", "out")
+        measured = read_image(tmp_path / "out" / "measurement.png").pixels
+        assert len(np.unique(measured)) == 6
+        for name in ("sample-1.png", "mean.png"):
+            assert abs(read_image(tmp_path / "out" / name).pixels - measured).max() <= 1 / 5 + 1 / 255 + 1e-6
+
+    def test_a_grey_quantised_picture_weighs_once(self, solve, tmp_path, monkeypatch):
+        from invdiff import posterior
+
+        seen = []
+        run = posterior.PosteriorSampler.run
+        monkeypatch.setattr(
+            posterior.PosteriorSampler,
+            "run",
+            lambda self, *args, **options: seen.append(self.op) or run(self, *args, **options),
+        )
+        write_image(tmp_path / "in.png", pixels(1))
+        solve("in.png", "--problem", "dequantize", "--levels", 5, "-o", "out")
+        assert seen[0].sigma_y == pytest.approx(0.5 / 12**0.5 * 3**0.5)
+
+
 class TestRecord:
     @pytest.fixture
     def picture(self, tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from invdiff.cli.solve import PROBLEM_NAMES
 from invdiff.images import write_image
 
 INPAINT = ("in.png", "--problem", "inpaint", "--mask", "mask.png")
@@ -36,6 +37,7 @@ def files(tmp_path):
         "black": mask * 0,
         "white": mask | 255,
         "soft": np.linspace(0, 255, mask.size).reshape(mask.shape).astype(np.uint8),
+        "grey": values[..., 0],
         "wide": np.full((3, 40), 9, dtype=np.uint8),
     }
     for name, image in images.items():
@@ -95,10 +97,37 @@ WRONG = [
     (2, "--factor belongs to --problem sr", (*INPAINT, "--factor", 2)),
     # what the problem needs
     (2, "--problem is missing", ("in.png",)),
-    (2, "'nonsense' is not one of 'inpaint', 'deblur', 'sr'", ("in.png", "--problem", "nonsense")),
+    (2, "'nonsense' is not one of 'inpaint', 'outpaint', 'denoise'", ("in.png", "--problem", "nonsense")),
     (2, "needs --kernel", ("in.png", "--problem", "deblur")),
     (2, "needs --factor", ("in.png", "--problem", "sr")),
     (2, "needs --mask", ("--problem", "inpaint")),
+    (2, "denoise needs --noise above 0", ("in.png", "--problem", "denoise")),
+    (2, "needs --margin", ("in.png", "--problem", "outpaint")),
+    (2, "needs --radius", ("in.png", "--problem", "defocus")),
+    (2, "needs --length in pixels and --angle", ("in.png", "--problem", "motion-deblur", "--length", 3)),
+    (2, "needs --pattern", ("grey.png", "--problem", "demosaic")),
+    (2, "needs --clip-low or --clip-high", ("in.png", "--problem", "declip")),
+    (2, "needs --levels", ("in.png", "--problem", "dequantize")),
+    (2, "needs --quality", ("in.png", "--problem", "dejpeg")),
+    (2, "--noise does not go with --problem dequantize", ("in.png", "--problem", "dequantize", "--levels", 4, "--noise", 0.1)),
+    (2, "--clip-low belongs to --problem declip, not to sr", (*SMALL, "--clip-low", 0)),
+    (2, "--angle belongs to --problem motion-deblur", (*INPAINT, "--angle", 0)),
+    # its values, and the channels that it needs
+    (2, "expected a finite number", ("in.png", "--problem", "defocus", "--radius", "inf")),
+    (2, "0.0 is not in the range", ("in.png", "--problem", "defocus", "--radius", 0)),
+    (1, "a disc of radius 1e+09 is larger", ("in.png", "--problem", "defocus", "--radius", 1e9)),
+    (1, "length must be odd", ("in.png", "--problem", "motion-deblur", "--length", 4, "--angle", 0)),
+    (2, "expected a finite number", ("in.png", "--problem", "motion-deblur", "--length", 3, "--angle", "nan")),
+    (2, "'RGB' is not one of", ("grey.png", "--problem", "demosaic", "--pattern", "RGB")),
+    (1, "mosaic has 3 channels, expected one", ("in.png", "--problem", "demosaic", "--pattern", "RGGB")),
+    (1, "clean picture has 1 channels", ("grey.png", "--problem", "demosaic", "--pattern", "RGGB", "--simulate")),
+    (1, "has 3 channels, expected a grey one", ("in.png", "--problem", "colorize")),
+    (1, "clean picture has 1 channels", ("grey.png", "--problem", "colorize", "--simulate")),
+    (1, "leave nothing of an image of 16 x 12", ("in.png", "--problem", "outpaint", "--margin", 6, "--simulate")),
+    (1, "too large to sample", ("in.png", "--problem", "outpaint", "--margin", 10**6)),
+    (1, "low must be below high", ("in.png", "--problem", "declip", "--clip-low", 0.6, "--clip-high", 0.5)),
+    (2, "1 is not in the range", ("in.png", "--problem", "dequantize", "--levels", 1)),
+    (2, "101 is not in the range", ("in.png", "--problem", "dejpeg", "--quality", 101)),
     # the kernel
     (1, "missing.npy: no such file", deblur("missing.npy")),
     (1, "text.txt: is damaged or no image", deblur("text.txt")),
@@ -168,7 +197,7 @@ def test_one_line_says_what_is_wrong(solve, files, code, words, arguments):
     message = result.stderr.partition("Error: ")[2]
     assert words in message
     assert result.stderr.count("Error: ") == 1
-    assert message.count("\n") == (4 if words == "--problem is missing" else 1)
+    assert message.count("\n") == (1 + len(PROBLEM_NAMES) if words == "--problem is missing" else 1)
     assert tree(files) == before  # the folder of full/mean.png included
 
 

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from invdiff import DivergenceError, PosteriorSampler
 from invdiff.linalg import dense_matrix
-from invdiff.operators import Function, Identity, LinearOperator, Mask, Matrix
+from invdiff.operators import Function, GaussianNoise, Identity, LinearOperator, Mask, Matrix
 from invdiff.presets import PRESETS
 from invdiff.priors import Gaussian
 from invdiff.random import Streams
@@ -77,7 +77,7 @@ def test_linear_draws_are_exact(op: LinearOperator) -> None:
     basis = torch.cat([torch.zeros(1, n + d), torch.eye(n + d)]).double()
     noise = [basis[:, :n], basis[:, n:]]
     rows = (y.expand(len(basis), -1), center.expand(len(basis), -1))
-    x = draw_near(op, *rows, radius=radius, sigma=op.sigma_y, steps=1, draw=lambda event: noise.pop(0))
+    x = draw_near(op, *rows, radius=radius, law=GaussianNoise(op.sigma_y), steps=1, draw=lambda event: noise.pop(0))
 
     seen = radius**2 * matrix @ matrix.mT + op.sigma_y**2 * torch.eye(d).double()
     gain = radius**2 * matrix.mT @ torch.linalg.pinv(seen)
@@ -98,7 +98,7 @@ def test_langevin_draws_have_the_law_of_exact_ones() -> None:
         y.repeat(rows, 1),
         center.repeat(rows, 1),
         radius=radius,
-        sigma=0.5,
+        law=GaussianNoise(0.5),
         steps=250,
         draw=lambda event: draw(event, dtype=torch.float64),
     )
@@ -123,7 +123,7 @@ def test_langevin_draws_of_a_nonlinear_measurement(center: float) -> None:
         y,
         torch.full_like(y, center),
         radius=radius,
-        sigma=sigma,
+        law=GaussianNoise(sigma),
         steps=250,
         draw=lambda event: draw(event, dtype=torch.float64),
     )
@@ -135,7 +135,9 @@ def test_langevin_draws_of_a_nonlinear_measurement(center: float) -> None:
 
 def test_langevin_draws_do_not_hide_what_is_not_finite() -> None:
     op = Function(lambda x: x / (x - x), (2,), sigma_y=0.2)
-    x = draw_near(op, randn(3, 2), randn(3, 2), radius=1.0, sigma=0.2, steps=3, draw=lambda event: randn(3, *event))
+    x = draw_near(
+        op, randn(3, 2), randn(3, 2), radius=1.0, law=GaussianNoise(0.2), steps=3, draw=lambda event: randn(3, *event)
+    )
     assert x.isnan().all()
 
 

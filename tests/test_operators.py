@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable
@@ -32,7 +33,7 @@ from invdiff.operators import (
     gaussian_kernel,
     motion_kernel,
 )
-from invdiff.operators.blur import BOUNDARIES
+from invdiff.operators.borders import BOUNDARIES, SCIPY_MODES
 from invdiff.operators.convolution import PaddedConvolution
 from invdiff.operators.separable import Separable
 
@@ -296,7 +297,9 @@ class TestEveryOperator:
     def test_jacobian_is_the_derivative(self, op: Operator) -> None:
         x, direction, step = inputs(op), inputs(op, seed=5), 1e-5
         differences = (op(x + step * direction) - op(x - step * direction)) / (2 * step)
-        assert_near(op.jacobian(x)(direction), differences, 1e-7)
+        # What says that it only stands in for the derivative is held to that.
+        with pytest.raises(AssertionError) if op.surrogate else contextlib.nullcontext():
+            assert_near(op.jacobian(x)(direction), differences, 1e-7)
 
     @EVERY
     def test_jacobian_keeps_the_laws(self, op: Operator) -> None:
@@ -534,8 +537,10 @@ class TestBlur:
     def test_agrees_with_scipy(self, boundary: str, size: tuple[int, int], separable: bool) -> None:
         kernel = randn(size[0], 1) @ randn(1, size[1], seed=1) if separable else randn(*size)
         x = randn(2, 3, 8, 11)
-        mode: Any = {"circular": "wrap", "reflect": "mirror", "zero": "constant"}[boundary]
-        expected = scipy.ndimage.convolve(x.numpy(), kernel.numpy()[None, None], mode=mode)
+        expected = scipy.ndimage.convolve(x.numpy(), kernel.numpy()[None, None], mode=SCIPY_MODES[boundary])
+        if boundary == "valid":
+            rows, columns = (slice((n - 1) // 2, (n - 1) // 2 + side - n + 1) for n, side in zip(size, (8, 11), strict=True))
+            expected = expected[..., rows, columns]
         assert_close(Blur((3, 8, 11), kernel, boundary=boundary)(x), torch.from_numpy(expected))
 
     def test_solves_separable_kernels_in_closed_form(self) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from invdiff.cli.solve import solve
+from invdiff.cli.solve import OPTIONS, OWNERS, solve
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,12 +21,13 @@ __all__ = ["calibrate"]
 
 # Options of `invdiff solve` that mean the same here; where INPUT is spoken of, the help is another.
 SHARED = (
-    *("problem", "mask", "mask_keep", "kernel", "boundary", "factor", "downsampling", "noise"),
+    *("problem", *OWNERS, "mask_keep", "boundary", "downsampling", "noise"),
     *("method", "steps", "rule", "preset", "option", "prior", "precision", "device", "output", "overwrite"),
 )
 HELP = {
     "mask": "Image of SIZE x SIZE pixels, white where pixels are to be filled (inpaint).",
     "factor": "How many times smaller the measured image is (sr).",
+    "margin": "Pixels to cut away on every side (outpaint).",
     "noise": "Standard deviation of the noise to add, pixels spanning 0..1 (required, above 0).",
     "output": "Folder for the results. Default: invdiff-out/calibration-PROBLEM.",
 }
@@ -75,8 +76,7 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
     (channels, *_) = score.event_shape or (3,)
     size = (settings["size"], settings["size"])
     known = None if settings["mask"] is None else read_mask(settings["mask"], keep=settings["mask_keep"])
-    names = ("kernel", "boundary", "factor", "downsampling")
-    problem = make_problem(settings["problem"], size=size, known=known, **{name: settings[name] for name in names})
+    problem = make_problem(settings["problem"], size=size, known=known, options={name: settings[name] for name in OPTIONS})
     crops, sources, notes = cut_crops(
         folder, channels=channels or 3, size=settings["size"], cases=settings["cases"], seed=settings["seed"]
     )
@@ -110,6 +110,8 @@ def _check(settings: Mapping[str, Any]) -> None:
     from invdiff.cli.solve import check_needs
 
     check_needs(None, settings)
+    if settings["problem"] == "dequantize":
+        raise click.UsageError("--problem dequantize has no Gaussian noise, and the misfit to the data is held against that.")
     if settings["noise"] == 0:
         raise click.UsageError(
             "--noise must be above 0: without noise the measured values are known exactly, and whether intervals cover them "

@@ -11,7 +11,10 @@ from typing import Any
 import click
 
 # Written out because the help must not import torch; a test holds them to the registries.
-PROBLEM_NAMES = ("inpaint", "deblur", "sr")
+PROBLEM_NAMES = (
+    *("inpaint", "outpaint", "denoise", "deblur", "defocus", "motion-deblur", "sr"),
+    *("colorize", "demosaic", "declip", "dequantize", "dejpeg"),
+)
 METHOD_NAMES = (
     "auto",
     "mmps",
@@ -44,11 +47,35 @@ METHOD_NAMES = (
 
 NEEDS = {
     "inpaint": "--mask, or an INPUT with transparent pixels",
+    "outpaint": "--margin, how many pixels to add on every side",
+    "denoise": "--noise above 0",
     "deblur": "--kernel, a file (image, .npy, .npz:name), gaussian:SIGMA or motion:SIZE,ANGLE",
+    "defocus": "--radius, of the disc that a point becomes, in pixels",
+    "motion-deblur": "--length in pixels and --angle in degrees of the movement",
     "sr": "--factor, how many times smaller INPUT is than the image",
+    "colorize": "a grey INPUT and nothing else",
+    "demosaic": "--pattern, the colours of the top left 2 x 2 pixels",
+    "declip": "--clip-low or --clip-high, the ends of the range that INPUT is confined to, or both",
+    "dequantize": "--levels, how many a channel of INPUT has",
+    "dejpeg": "--quality, that INPUT was compressed with",
 }
-TASK = ("problem", "simulate", "mask", "mask_keep", "kernel", "boundary", "factor", "downsampling", "noise", "seed")
-OWNERS = {"mask": "inpaint", "kernel": "deblur", "factor": "sr"}
+# Whose an option is that others do not take.
+OWNERS = {
+    "mask": "inpaint",
+    "margin": "outpaint",
+    "kernel": "deblur",
+    "radius": "defocus",
+    "length": "motion-deblur",
+    "angle": "motion-deblur",
+    "factor": "sr",
+    "pattern": "demosaic",
+    "clip_low": "declip",
+    "clip_high": "declip",
+    "levels": "dequantize",
+    "quality": "dejpeg",
+}
+OPTIONS = (*(name for name in OWNERS if name != "mask"), "boundary", "downsampling")  # of which a problem is made
+TASK = ("problem", "simulate", "mask", "mask_keep", "noise", "seed")
 
 EPILOG = """\b
 Examples:
@@ -57,6 +84,8 @@ Examples:
   invdiff solve blurred.png --problem deblur --kernel psf.png --noise 0.01
   invdiff solve small.jpg --problem sr --factor 2 --noise 0.01 --samples 8 -o large
   invdiff solve photo.png --problem deblur --kernel gaussian:2 --noise 0.02 --simulate
+  invdiff solve old.jpg --problem denoise --noise 0.1
+  invdiff solve grey.png --problem colorize
   invdiff solve --problem sr --factor 4 --noise 0.01      degrade and solve a bundled photograph
 """
 FILE = click.Path(path_type=Path)
@@ -64,8 +93,14 @@ FILE = click.Path(path_type=Path)
 
 def _known_problem(context: click.Context, param: click.Parameter, value: str | None) -> str | None:
     if value is None and not context.resilient_parsing:
-        needs = "".join(f"\n  {name:<8} needs {what}" for name, what in NEEDS.items())
+        needs = "".join(f"\n  {name:<13} needs {what}" for name, what in NEEDS.items())
         raise click.UsageError(f"--problem is missing: say what happened to the image.{needs}")
+    return value
+
+
+def _finite(context: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"expected a finite number, got {value}.")
     return value
 
 
@@ -89,10 +124,33 @@ def _finite_noise(context: click.Context, param: click.Parameter, value: float) 
     "--boundary",
     type=click.Choice(("reflect", "zero", "circular")),
     default="reflect",
-    help="What the blur saw beyond the border (deblur).",
+    help="What the blur saw beyond the border (deblur, defocus, motion-deblur).",
+)
+@click.option(
+    "--radius",
+    type=click.FloatRange(min=0, min_open=True),
+    callback=_finite,
+    help="Of the disc that a point becomes, in pixels (defocus).",
+)
+@click.option("--length", type=click.IntRange(min=3), help="Of the movement, an odd number of pixels (motion-deblur).")
+@click.option(
+    "--angle",
+    type=float,
+    callback=_finite,
+    help="Of the movement, in degrees, anticlockwise from horizontal (motion-deblur).",
 )
 @click.option("--factor", type=click.IntRange(min=2), help="How many times smaller INPUT is than the image (sr).")
 @click.option("--downsampling", type=click.Choice(("bicubic", "area")), default="bicubic", help="How it was made smaller (sr).")
+@click.option("--margin", type=click.IntRange(min=1), help="Pixels to add on every side (outpaint).")
+@click.option(
+    "--pattern",
+    type=click.Choice(("RGGB", "BGGR", "GRBG", "GBRG"), case_sensitive=False),
+    help="Colours of the top left 2 x 2 pixels, row by row (demosaic).",
+)
+@click.option("--clip-low", type=float, callback=_finite, help="Value of all that is darker, pixels spanning 0..1 (declip).")
+@click.option("--clip-high", type=float, callback=_finite, help="Value of all that is brighter, pixels spanning 0..1 (declip).")
+@click.option("--levels", type=click.IntRange(2, 65536), help="Levels of a channel, black and white included (dequantize).")
+@click.option("--quality", type=click.IntRange(1, 100), help="Of the compression, as libjpeg counts (dejpeg).")
 @click.option(
     "--noise",
     type=float,
@@ -146,7 +204,8 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
     device = pick_device(settings["device"])
     score = load_prior(settings["prior"], precision=settings["precision"], device=device)
     (channels, *_) = score.event_shape or (3,)
-    task = make_task(source=source, channels=channels or 3, **{name: settings[name] for name in TASK})
+    options = {name: settings[name] for name in OPTIONS}
+    task = make_task(source=source, channels=channels or 3, options=options, **{name: settings[name] for name in TASK})
     sampler = PosteriorSampler(score, task.op, **sampler_arguments(task.problem.recommended, settings))
     with output_folder(output, task.name, overwrite=overwrite) as (part, target):
         for note in task.notes:
@@ -165,13 +224,18 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
 
 
 def check_needs(source: Path | None, settings: Mapping[str, Any]) -> None:
-    problem = settings["problem"]
+    problem, own = settings["problem"], [name for name, owner in OWNERS.items() if owner == settings["problem"]]
     for name, owner in OWNERS.items():
         if settings[name] is not None and problem != owner:
-            raise click.UsageError(f"--{name} belongs to --problem {owner}, not to {problem}.")
-        # Whether INPUT has transparent pixels, which serve as a mask, is seen only when it is read.
-        if settings[name] is None and problem == owner and not (problem == "inpaint" and source is not None):
-            raise click.UsageError(f"--problem {problem} needs {NEEDS[problem]}.")
+            raise click.UsageError(f"--{name.replace('_', '-')} belongs to --problem {owner}, not to {problem}.")
+    given = [settings[name] is not None for name in own]
+    enough = any(given) if problem == "declip" else all(given)
+    # Whether INPUT has transparent pixels, which serve as a mask, is seen only when it is read.
+    enough = enough or (problem == "inpaint" and source is not None)
+    if not enough or (problem == "denoise" and settings["noise"] == 0):
+        raise click.UsageError(f"--problem {problem} needs {NEEDS[problem]}.")
+    if problem == "dequantize" and settings["noise"] > 0:
+        raise click.UsageError("--noise does not go with --problem dequantize: the noise there is rounding to --levels.")
 
 
 def sampler_arguments(recommended: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,14 +14,29 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from invdiff.images import Picture, mask_from_alpha, read_image, read_kernel, read_mask
-from invdiff.operators import Operator
+from invdiff.operators import GaussianNoise, Operator
 from invdiff.operators.kernels import gaussian_kernel, motion_kernel
-from invdiff.problems import Deblur, Inpaint, Problem, SuperResolution
+from invdiff.problems import (
+    Colorize,
+    Deblur,
+    Declip,
+    Defocus,
+    DeJPEG,
+    Demosaic,
+    Denoise,
+    Dequantize,
+    Inpaint,
+    MotionDeblur,
+    Outpaint,
+    Problem,
+    SuperResolution,
+)
 
 __all__ = ["Task", "make_problem", "make_task"]
 
 PHOTOGRAPH = "chelsea"  # scikit-image's cat: CC0, inside its wheel
 PHOTOGRAPH_SIZE = (256, 256)
+CLIP_ENDS = {"clip_low": -math.inf, "clip_high": math.inf}
 LARGEST = 2**26  # pixels; one feature map of the network already takes 8 GB there
 
 
@@ -32,11 +47,11 @@ class Task:
     Attributes:
         problem: The task.
         op: Its operator in the channels of the prior.
-        y: The measurement in the channels of the prior, ``(1, *op.out_shape)``.
+        y: The measurement of an image in the channels of the prior, ``(1, *op.out_shape)``.
         observed: The operator in the channels of the picture.
-        measurement: The measurement in the channels of the picture, ``(1, *observed.out_shape)``.
+        measurement: The measurement of an image in the channels of the picture, ``(1, *observed.out_shape)``.
         clean: The true image, where it is known: ``(1, C, H, W)``.
-        picture: The picture that came in: how results are written.
+        picture: The picture that came in: how results are written. Without its colour profile where it does not fit them.
         alpha: Opacity of the result ``(H, W)``, or nothing.
         name: Short name for the output folder.
         notes: Lines for the person who runs this.
@@ -72,14 +87,13 @@ def make_task(
     simulate: bool,
     mask: Path | None,
     mask_keep: Literal["black", "white"],
-    kernel: str | None,
-    boundary: str,
-    factor: int | None,
-    downsampling: str,
     noise: float,
     seed: int,
+    options: Mapping[str, Any],
 ) -> Task:
-    r"""Read the files and build the task; the arguments are those of ``invdiff solve``, and ``channels`` those of the prior.
+    r"""Read the files and build the task; the arguments are those of ``invdiff solve``.
+
+    ``channels`` are those of the prior, ``options`` what :func:`make_problem` takes.
 
     A grey picture meets a prior of colours as equal channels. They share one noise, so each is taken as having
     :math:`\sqrt C` times its standard deviation: together they then weigh as much as the one channel that came in.
@@ -106,28 +120,40 @@ def make_task(
         if known is None:
             known, alpha = _mask_from_alpha(source, picture), None
         notes.append(f"filling {1 - known.mean():.1%} of the pixels")
-    task = make_problem(
-        problem, size=pixels.shape[-2:], known=known, kernel=kernel, boundary=boundary, factor=factor, downsampling=downsampling
-    )
+    task = make_problem(problem, size=pixels.shape[-2:], known=known, options=options)
     clean = task.fit(pixels) if simulate else None
     own, height, width = task.image_shape(_shape(pixels)) if clean is None else _shape(clean)
     if height * width > LARGEST:
         raise ValueError(
-            f"{source}: an image of {width} x {height} pixels is too large to sample, crop it or choose a smaller --factor."
+            f"{source}: an image of {width} x {height} pixels is too large to sample, crop it or choose a smaller --factor "
+            "or --margin."
         )
+    if own not in (1, channels):
+        raise ValueError(f"--problem {problem} makes images of {own} channels, and this prior knows images of {channels}.")
     if clean is not None and clean.shape != pixels.shape:
         notes.append(f"cropped to {_size(clean.shape)}, a multiple of the factor")
     sigma_y = 2 * noise  # images span [-1, 1] below the command line
     observed = task.operator((own, height, width), sigma_y=sigma_y)
     op = task.operator((channels, height, width), sigma_y=sigma_y * math.sqrt(channels / own))
+    if own != channels and not observed.noise.gaussian:
+        op.noise = GaussianNoise(observed.sigma_y * math.sqrt(channels / own))  # the same for the variance of rounding
     measurement = pixels if clean is None else observed.measure(clean, seed=seed)
     measurement = observed.keep_measured(measurement)
     if alpha is not None and own not in (1, 3):
         alpha = None
         notes.append(f"the alpha of INPUT is left out of the results: files of {own} channels are written without")
+    if alpha is not None and isinstance(task, Outpaint) and not simulate:
+        alpha = np.pad(alpha, task.margin, constant_values=1.0)
     if alpha is not None and alpha.shape != (height, width):
         alpha = alpha[:height, :width] if simulate else alpha.repeat(height // len(alpha), 0).repeat(width // alpha.shape[1], 1)
-    if noise == 0 and problem != "inpaint":
+    if picture.icc is not None and op.out_shape[0] != op.in_shape[0]:
+        picture = replace(picture, icc=None)
+        notes.append("the colour profile of INPUT is left out of the results: it does not fit both grey and colours")
+    if noise == 0 and problem == "dejpeg" and not simulate:
+        notes.append(
+            "noise 0: files differ from the model of JPEG, by 0.015 at quality 10 and 0.006 at 75: better --noise at least that"
+        )
+    elif noise == 0 and problem not in ("inpaint", "outpaint", "dequantize"):
         notes.append(
             "noise 0: INPUT is taken as exact; an 8-bit file has rounding noise of 0.001, a photograph more (--noise 0.01)"
         )
@@ -136,7 +162,7 @@ def make_task(
     return Task(
         problem=task,
         op=op,
-        y=measurement.expand(-1, channels, -1, -1),
+        y=measurement.expand(-1, op.out_shape[0], -1, -1),
         observed=observed,
         measurement=measurement,
         clean=clean,
@@ -148,23 +174,36 @@ def make_task(
 
 
 def make_problem(
-    problem: str,
-    *,
-    size: Sequence[int],
-    known: np.ndarray[Any, np.dtype[np.bool_]] | None,
-    kernel: str | None,
-    boundary: str,
-    factor: int | None,
-    downsampling: str,
+    problem: str, *, size: Sequence[int], known: np.ndarray[Any, np.dtype[np.bool_]] | None, options: Mapping[str, Any]
 ) -> Problem:
-    """Return the problem that arguments of ``invdiff solve`` name, for images of ``size`` ``(H, W)`` and the mask ``known``."""
+    """Return the problem that arguments of ``invdiff solve`` name.
+
+    Args:
+        problem: Its name.
+        size: Of the picture that came in, ``(H, W)``.
+        known: The mask, true where pixels are known.
+        options: Arguments by the names of ``invdiff.cli.solve.OPTIONS``: those that the problem needs, and perhaps others.
+    """
     if problem == "inpaint" and known is not None:
         return Inpaint(known)
-    if problem == "deblur" and kernel is not None:
-        return Deblur(_kernel(kernel, size), boundary=boundary)
-    if problem == "sr" and factor is not None:
-        return SuperResolution(factor, kernel=downsampling)
-    raise ValueError(f"Problem {problem!r} is unknown, or lacks what it needs: see `invdiff problems`.")
+    if problem == "declip":
+        ends = [beyond if options[name] is None else 2 * options[name] - 1 for name, beyond in CLIP_ENDS.items()]
+        return Declip(*ends)
+    build: dict[str, Callable[[], Problem]] = {
+        "outpaint": lambda: Outpaint(options["margin"]),
+        "denoise": Denoise,
+        "deblur": lambda: Deblur(_kernel(options["kernel"], size), boundary=options["boundary"]),
+        "defocus": lambda: Defocus(options["radius"], boundary=options["boundary"]),
+        "motion-deblur": lambda: MotionDeblur(options["length"], options["angle"], boundary=options["boundary"]),
+        "sr": lambda: SuperResolution(options["factor"], kernel=options["downsampling"]),
+        "colorize": Colorize,
+        "demosaic": lambda: Demosaic(options["pattern"]),
+        "dequantize": lambda: Dequantize(options["levels"]),
+        "dejpeg": lambda: DeJPEG(options["quality"]),
+    }
+    if problem not in build:
+        raise ValueError(f"Problem {problem!r} is unknown, or lacks what it needs: see `invdiff problems`.")
+    return build[problem]()
 
 
 def _shape(x: Tensor) -> tuple[int, int, int]:

@@ -37,6 +37,7 @@ class Guidance:
 
     Attributes:
         needs: What the algorithm requires of a measurement, keys of :data:`invdiff.guidance.needs.NEEDS`.
+        any_noise: Whether it takes other laws than white Gaussian noise.
         own_step: Whether the algorithm states a step of its own, which it takes where no rule is given.
         follows_rules: Whether a step rule can follow it.
 
@@ -45,11 +46,12 @@ class Guidance:
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
+    any_noise: ClassVar[bool] = False
     own_step: ClassVar[bool] = False
     follows_rules: ClassVar[bool] = True
 
     def __init__(self, score: ScoreModel, op: Operator, y: Tensor) -> None:
-        check_needs(type(self).__name__, op, self.needs)
+        check_needs(type(self).__name__, op, self.needs, any_noise=self.any_noise)
         self.score, self.op, self.y = score, op, y
 
     def start(self, t: Tensor, draw: Draw) -> Tensor:

@@ -38,6 +38,8 @@ class DPS(Guidance):
         a clipped value has no gradient.
     """
 
+    any_noise = True  # It looks at the norm of the residual alone.
+
     def __init__(self, score: ScoreModel, op: Operator, y: Tensor, *, zeta: float = 1.0) -> None:
         super().__init__(score, op, y)
         if not zeta >= 0:

@@ -10,7 +10,7 @@ from torch import Tensor
 from invdiff.guidance.base import Guidance, denoise_and_pull_back
 from invdiff.guidance.moments import TweedieGaussian
 from invdiff.linalg import gmres, largest_singular_value, over_items, positive_solve
-from invdiff.operators import LinearOperator, Operator
+from invdiff.operators import LinearOperator, Operator, linearise
 from invdiff.priors import ScoreModel
 from invdiff.random import Draw
 
@@ -31,6 +31,9 @@ class MMPS(Guidance):
     not quite symmetric: conjugate gradients leave the truth there after an iteration or two, while minimal residuals come
     closer with every one (``docs/methods.md`` has the figures).
 
+    Any noise: where it is not Gaussian, a Gaussian of the right gradient stands for it, of the variance at
+    :math:`\hat x_0` (:func:`invdiff.operators.linearise`).
+
     Args:
         score: The prior.
         op: The measurement; ``op.sigma_y`` is :math:`\sigma_y`.
@@ -49,6 +52,8 @@ class MMPS(Guidance):
         preconditioner; and the last product with :math:`V_t A^\top` is added up from those of the iterations, which saves a
         vector-Jacobian product.
     """
+
+    any_noise = True
 
     def __init__(
         self,
@@ -69,6 +74,7 @@ class MMPS(Guidance):
             )
         self.rtol, self.max_iterations, self.exact_up_to = rtol, max_iterations, exact_up_to
         self.root_iterations = root_iterations
+        self.passes = 2 if op.noise.heavy_tailed else 1  # What lies far out is told best from a first answer.
         self.floor = 0.0
         if isinstance(op, LinearOperator) and torch.Size(op.out_shape).numel() > exact_up_to:
             gain = largest_singular_value(op.forward, op.adjoint, op.in_shape, iterations=5, device=y.device, dtype=y.dtype)
@@ -77,9 +83,11 @@ class MMPS(Guidance):
     def posterior_mean(self, x_t: Tensor, t: Tensor) -> Tensor:
         alpha_t, sigma_t = self.score.levels(t, x_t)
         x0_hat, pull_back = denoise_and_pull_back(self.score, x_t, t)
-        linear = self.op.jacobian(x0_hat)
-        residual = self.y - self.op(x0_hat)
-        return x0_hat + self._gain(lambda v: sigma_t**2 / alpha_t * pull_back(v), linear, residual, x_t, t)
+        guided = x0_hat
+        for _ in range(self.passes):
+            linear, residual, sigma_y = linearise(self.op, self.y, x0_hat, noise_at=guided)
+            guided = x0_hat + self._gain(lambda v: sigma_t**2 / alpha_t * pull_back(v), linear, residual, sigma_y, x_t, t)
+        return guided
 
     def posterior_draw(self, x_t: Tensor, t: Tensor, draw: Draw, *, strength: float = 1.0) -> Tensor:
         r"""Return a draw of :math:`\mathcal{N}(\hat x_0, V_t)` given :math:`y`, by Matheron's rule.
@@ -88,39 +96,44 @@ class MMPS(Guidance):
             \qquad \zeta \sim \mathcal{N}(0, V_t), \quad n \sim \mathcal{N}(0, \sigma_y^2 I)
         """
         moments = TweedieGaussian(self.score, x_t, t, iterations=self.root_iterations)
-        linear = self.op.jacobian(moments.mean)
-        zeta, n = moments.draw(draw(x_t.shape[1:])), self.op.sigma_y * draw(self.op.out_shape)
-        residual = self.y - self.op(moments.mean) - linear(zeta) - self.op.keep_measured(n)
-        return moments.mean + zeta + strength * self._gain(moments.product, linear, residual, x_t, t)
+        zeta, n = moments.draw(draw(x_t.shape[1:])), self.op.keep_measured(draw(self.op.out_shape))
+        guided = moments.mean
+        for _ in range(self.passes):
+            linear, residual, sigma_y = linearise(self.op, self.y, moments.mean, noise_at=guided)
+            residual = residual - linear(zeta) - sigma_y * n
+            guided = moments.mean + zeta + strength * self._gain(moments.product, linear, residual, sigma_y, x_t, t)
+        return guided
 
-    def _gain(self, product: Product, linear: LinearOperator, residual: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    def _gain(
+        self, product: Product, linear: LinearOperator, residual: Tensor, sigma_y: float, x_t: Tensor, t: Tensor
+    ) -> Tensor:
         r"""Return :math:`V_t A^\top (\sigma_y^2 I + A V_t A^\top)^{-1}` times ``residual``."""
 
         def spread(w: Tensor) -> Tensor:  # w -> V_t A^T w
             return product(linear.adjoint(w))
 
         if torch.Size(self.op.out_shape).numel() <= self.exact_up_to:
-            return self._exact(spread, linear, residual)
+            return self._exact(spread, linear, residual, sigma_y)
 
         # The solve of PiGDM, on the right: its answer for an isotropic covariance. The floor keeps it tame for exact data.
         alpha_t, sigma_t = self.score.levels(t, x_t)
         r2_t = sigma_t**2 / (alpha_t**2 + sigma_t**2)
-        lam = torch.clamp(self.op.sigma_y**2 / r2_t, min=self.floor)
+        lam = torch.clamp(sigma_y**2 / r2_t, min=self.floor)
 
         def preconditioned(u: Tensor) -> tuple[Tensor, Tensor]:
             w = linear.precondition(u, lam)
             spread_w = spread(w)
-            return self.op.sigma_y**2 * w + linear(spread_w), spread_w
+            return sigma_y**2 * w + linear(spread_w), spread_w
 
         _, shift = gmres(preconditioned, residual, rtol=self.rtol, max_iterations=self.max_iterations)
         return shift
 
-    def _exact(self, spread: Product, linear: LinearOperator, residual: Tensor) -> Tensor:
+    def _exact(self, spread: Product, linear: LinearOperator, residual: Tensor, sigma_y: float) -> Tensor:
         flat = residual.flatten(1)
         basis = torch.eye(flat.shape[1], dtype=flat.dtype, device=flat.device)
         columns = [spread(e.expand_as(flat).reshape(residual.shape)) for e in basis]  # V_t A^T e_i
         gram = torch.stack([linear(column).flatten(1) for column in columns], -1)
-        variance = self.op.sigma_y**2
+        variance = sigma_y**2
         # Below the rounding of the largest entry no eigenvalue means anything: there exact data stop counting.
         rounding = 4 * flat.shape[1] * torch.finfo(gram.dtype).eps * gram.abs().amax((1, 2)) + torch.finfo(gram.dtype).tiny
         floor = rounding.clamp(min=variance)

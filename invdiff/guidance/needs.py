@@ -39,8 +39,18 @@ NEEDS: Mapping[str, tuple[Callable[[Operator], bool], str, str]] = {
 }
 
 
-def check_needs(name: str, op: Operator, needs: Sequence[str]) -> None:
-    """Raise a ``ValueError`` that names the first of ``needs``, keys of ``NEEDS``, which ``op`` lacks."""
+def check_needs(name: str, op: Operator, needs: Sequence[str], *, any_noise: bool) -> None:
+    """Raise a ``ValueError`` that names the first of ``needs``, keys of ``NEEDS``, which ``op`` lacks.
+
+    Args:
+        name: Of the algorithm.
+        op: The measurement.
+        needs: What it requires.
+        any_noise: Whether it takes other laws than white Gaussian noise.
+    """
+    if not (any_noise or op.noise.white):
+        hint = "see invdiff.operators.whiten" if op.noise.gaussian else "use 'mmps' or 'pnp-dm', which take any noise"
+        raise ValueError(f"{name} is made for white Gaussian noise, got {op.noise!r}: {hint}.")
     for need in needs:
         present, what, advice = NEEDS[need]
         if not present(op):

@@ -23,3 +23,5 @@ class Unconditional(Guidance):
     References:
         Song et al., Denoising Diffusion Implicit Models, 2021, https://arxiv.org/abs/2010.02502
     """
+
+    any_noise = True

@@ -42,15 +42,17 @@ class Sampler(ABC):
 
     Attributes:
         needs: What the algorithm requires of a measurement, keys of :data:`invdiff.guidance.needs.NEEDS`.
+        any_noise: Whether it takes other laws than white Gaussian noise.
 
     Raises:
         ValueError: If the measurement lacks what the algorithm needs.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
+    any_noise: ClassVar[bool] = False
 
     def __init__(self, score: ScoreModel, op: Operator, y: Tensor) -> None:
-        check_needs(type(self).__name__, op, self.needs)
+        check_needs(type(self).__name__, op, self.needs, any_noise=self.any_noise)
         self.score, self.op, self.y = score, op, y
 
     @abstractmethod

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from invdiff.operators import Operator
+from invdiff.operators import GaussianNoise, Operator
 from invdiff.priors import ScoreModel
 from invdiff.random import Streams
 from invdiff.samplers.base import EXPLOSION, Sampler, check_bounds
@@ -37,7 +37,7 @@ class DAPS(Sampler):
         y: Measurement, ``(B, *op.out_shape)``.
         ode_steps: Euler steps of the ODE.
         langevin_steps: Steps of the draw where ``op`` is nonlinear.
-        tau: Noise level :math:`\tau` assumed in the draw, in the units of ``y``; 0 for :math:`\sigma_y`.
+        tau: Level :math:`\tau` of the Gaussian noise assumed in the draw, in the units of ``y``; 0 for the noise of ``op``.
 
     Cost: ``ode_steps`` denoiser evaluations a level, no gradient through the network; and a linear solve, or two gradients of
     ``op`` for every Langevin step.
@@ -49,6 +49,8 @@ class DAPS(Sampler):
         tuned 0.01, so that the spread of the samples means something.
     """
 
+    any_noise = True
+
     def __init__(
         self, score: ScoreModel, op: Operator, y: Tensor, *, ode_steps: int = 5, langevin_steps: int = 100, tau: float = 0.0
     ) -> None:
@@ -57,8 +59,9 @@ class DAPS(Sampler):
             raise ValueError(
                 f"DAPS: expected ode_steps >= 1, langevin_steps >= 1 and tau >= 0, got {ode_steps}, {langevin_steps} and {tau}."
             )
-        self.ode_steps, self.langevin_steps, self.tau = ode_steps, langevin_steps, tau or op.sigma_y
-        check_likelihood("DAPS", op, self.tau)
+        self.ode_steps, self.langevin_steps, self.tau = ode_steps, langevin_steps, tau
+        self.law = GaussianNoise(tau) if tau else op.noise
+        check_likelihood("DAPS", op, self.law)
 
     @torch.no_grad()
     def run(self, times: Tensor, *, streams: Streams, on_step: Callable[[], object]) -> Tensor:
@@ -67,7 +70,7 @@ class DAPS(Sampler):
         for step, (t, s) in enumerate(itertools.pairwise(times)):
             x0_hat = self.follow_ode(x_t, t)
             ratio_t = float(schedule.ratio(t))
-            x_0 = draw_near(self.op, self.y, x0_hat, radius=ratio_t, sigma=self.tau, steps=self.langevin_steps, draw=draw)
+            x_0 = draw_near(self.op, self.y, x0_hat, radius=ratio_t, law=self.law, steps=self.langevin_steps, draw=draw)
             alpha_s, sigma_s = map(float, schedule(s))
             x_t = alpha_s * x_0 + sigma_s * draw(self.op.in_shape)
             check_bounds(x_t, bound=EXPLOSION * (1 + sigma_s), step=step + 1)

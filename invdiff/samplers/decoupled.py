@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from invdiff.linalg import dot, norm, over_items
-from invdiff.operators import LinearOperator, Operator
+from invdiff.operators import LinearOperator, Noise, Operator
 from invdiff.random import Draw
 from invdiff.schedules import Schedule
 
@@ -15,9 +15,9 @@ __all__ = ["check_likelihood", "draw_near", "times_below"]
 ACCEPTANCE = 0.574  # of Metropolis-adjusted Langevin steps of the best size (Roberts & Rosenthal, 1998)
 
 
-def check_likelihood(name: str, op: Operator, sigma: float) -> None:
+def check_likelihood(name: str, op: Operator, law: Noise) -> None:
     """Raise a ``ValueError`` where :func:`draw_near` has no density to move in: exact data of a nonlinear operator."""
-    if sigma == 0 and not isinstance(op, LinearOperator):
+    if law.sigma == 0 and not isinstance(op, LinearOperator):
         raise ValueError(
             f"{name} moves by Langevin steps where the operator is not linear, which needs noise in the measurement "
             f"(sigma_y > 0), got {type(op).__name__} with sigma_y = 0. Give the operator a small sigma_y."
@@ -35,10 +35,10 @@ def times_below(schedule: Schedule, t: Tensor, steps: int) -> Tensor:
     return schedule.time(torch.cat([roots**7, torch.zeros(1, dtype=torch.float64)]))
 
 
-def draw_near(op: Operator, y: Tensor, center: Tensor, *, radius: float, sigma: float, steps: int, draw: Draw) -> Tensor:
-    r"""Return a draw of :math:`\propto \mathcal{N}(x; c, r^2 I)\, \mathcal{N}(y; A(x), \sigma^2 I)`, one per item.
+def draw_near(op: Operator, y: Tensor, center: Tensor, *, radius: float, law: Noise, steps: int, draw: Draw) -> Tensor:
+    r"""Return a draw of :math:`\propto \mathcal{N}(x; c, r^2 I)\, p(y | A(x))`, one per item.
 
-    Exactly where ``op`` is linear, by perturbing and solving:
+    Exactly where ``op`` is linear and the noise :math:`\mathcal{N}(0, \sigma^2 I)`, by perturbing and solving:
 
     .. math:: x = \arg\min_x \lVert y + \sigma e_2 - A x \rVert^2 + \frac{\sigma^2}{r^2} \lVert x - (c + r e_1) \rVert^2,
         \qquad e_1, e_2 \sim \mathcal{N}(0, I)
@@ -48,22 +48,24 @@ def draw_near(op: Operator, y: Tensor, center: Tensor, *, radius: float, sigma: 
     :math:`\lVert J_A \rVert^2 / \sigma^2 + 1 / r^2` at :math:`c`, and is adapted in the first half of the steps.
 
     Args:
-        op: The measurement; its own noise level does not enter.
+        op: The measurement; its own noise does not enter.
         y: Measurement, ``(B, *op.out_shape)``.
         center: :math:`c`, ``(B, *op.in_shape)``.
         radius: :math:`r > 0`.
-        sigma: :math:`\sigma \ge 0`; positive where ``op`` is nonlinear.
+        law: The noise: exact data only where ``op`` is linear.
         steps: Langevin steps.
         draw: The noise.
     """
-    if isinstance(op, LinearOperator):
+    sigma = law.sigma
+    if isinstance(op, LinearOperator) and law.white:
         perturbed = center + radius * draw(op.in_shape)
         return op.prox(perturbed, y + op.keep_measured(sigma * draw(op.out_shape)), sigma**2 / radius**2)
 
     def potential(x: Tensor) -> tuple[Tensor, Tensor]:  # minus the log density, and its gradient
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            value = norm(y - op(x)) ** 2 / (2 * sigma**2) + norm(x - center) ** 2 / (2 * radius**2)
+            log_likelihood = op.keep_measured(law.log_likelihood(y, op(x))).flatten(1).sum(1)
+            value = norm(x - center) ** 2 / (2 * radius**2) - log_likelihood
             (gradient,) = torch.autograd.grad(value.sum(), x)
         return value.detach(), gradient
 

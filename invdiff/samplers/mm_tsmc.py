@@ -54,6 +54,8 @@ class MMTSMC(ParticleMethod):
         https://arxiv.org/abs/2306.17775; the covariance Rozet et al., 2024, https://arxiv.org/abs/2405.13712.
     """
 
+    any_noise = True
+
     def __init__(
         self,
         score: ScoreModel,
@@ -106,16 +108,20 @@ class MMTSMC(ParticleMethod):
 
         if sigma_s > 0:
             return x_s, self._at(x_s, s).log_twist.double() - log_foretold
-        if isinstance(self.op, LinearOperator):
+        if isinstance(self.op, LinearOperator) and self.op.noise.white:
             return x_s, log_foretold.new_zeros(len(x_s), dtype=torch.float64)  # The likelihood was foretold exactly.
-        return x_s, _log_normal(self._misfit(x_s), self._noise()).double() - log_foretold
+        if self.op.noise.white:
+            return x_s, _log_normal(self._misfit(x_s), self._noise(x_s)).double() - log_foretold
+        each = self.op.noise.log_likelihood(self.y, self.op(x_s)).flatten(1)[:, self.measured]
+        return x_s, each.double().sum(1) - log_foretold
 
     def _misfit(self, x: Tensor) -> Tensor:
         return (self.y - self.op(x)).flatten(1)[:, self.measured]
 
-    def _noise(self) -> Tensor:
-        identity = torch.eye(len(self.measured), dtype=self.y.dtype, device=self.y.device)
-        return self.op.sigma_y**2 * identity.expand(len(self.y), -1, -1)
+    def _noise(self, x: Tensor) -> Tensor:
+        """Return the covariance of the noise, or of the Gaussian that stands for it at ``x``, ``(B, d, d)``."""
+        variance = self.op.noise.variance(self.y, self.op(x)).expand_as(self.y)
+        return torch.diag_embed(variance.flatten(1)[:, self.measured])
 
     def _at(self, x_t: Tensor, t: Tensor) -> _Local:
         """Return the Gaussian at ``x_t``, computed once for a state that has not been resampled since."""
@@ -130,7 +136,7 @@ class MMTSMC(ParticleMethod):
         linear, numel = self.op.jacobian(moments.mean), torch.Size(self.op.out_shape).numel()
         units = torch.nn.functional.one_hot(self.measured, numel).to(self.y)
         rows = [linear.adjoint(e.expand(len(self.y), -1).reshape(self.y.shape)).flatten(1) for e in units]
-        return self._misfit(moments.mean), torch.stack(rows, 1), self._noise()
+        return self._misfit(moments.mean), torch.stack(rows, 1), self._noise(moments.mean)
 
     def _regression(self, moments: TweedieGaussian) -> tuple[Tensor, Tensor, Tensor]:
         r"""Return residual, rows and noise of the line that fits the operator best over :math:`\mathcal{N}(\hat x_0, V_t)`.
@@ -154,7 +160,7 @@ class MMTSMC(ParticleMethod):
         slopes = along * _ratio(torch.ones_like(values), (size * values).sqrt())[:, None]
         explained = (slopes * values[:, None]) @ slopes.mT
         unexplained = torch.einsum("kbi,kbj->bij", deviation, deviation) / len(points) - explained
-        return expected, slopes @ vectors.mT, self._noise() + unexplained
+        return expected, slopes @ vectors.mT, self._noise(moments.mean) + unexplained
 
 
 class _Local:

@@ -54,6 +54,8 @@ class PnPDM(Sampler):
         diffusion takes DDPM's steps; Langevin steps are Metropolis-adjusted and choose their size.
     """
 
+    any_noise = True
+
     def __init__(
         self,
         score: ScoreModel,
@@ -71,7 +73,7 @@ class PnPDM(Sampler):
                 "PnP-DM: expected prior_steps >= 1, rho_min >= 0, extra_sweeps >= 0 and langevin_steps >= 1, "
                 f"got {prior_steps}, {rho_min}, {extra_sweeps} and {langevin_steps}."
             )
-        check_likelihood("PnP-DM", op, op.sigma_y)
+        check_likelihood("PnP-DM", op, op.noise)
         self.prior_steps, self.rho_min, self.extra_sweeps = prior_steps, rho_min, extra_sweeps
         self.langevin_steps = langevin_steps
 
@@ -82,7 +84,7 @@ class PnPDM(Sampler):
         x = self.y.new_zeros(len(self.y), *self.op.in_shape)
         for step, rho in enumerate(rhos):
             for _ in range(1 + self.extra_sweeps if step + 1 == len(rhos) else 1):
-                z = draw_near(self.op, self.y, x, radius=rho, sigma=self.op.sigma_y, steps=self.langevin_steps, draw=draw)
+                z = draw_near(self.op, self.y, x, radius=rho, law=self.op.noise, steps=self.langevin_steps, draw=draw)
                 x = self.draw_prior(z, rho, draw)
                 check_bounds(x, bound=EXPLOSION * (1 + rho), step=step + 1)
             on_step()

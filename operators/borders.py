@@ -1,0 +1,108 @@
+"""What a blur sees beyond the border of the image."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from scipy.fft import next_fast_len
+from torch import Tensor
+
+__all__ = ["BOUNDARIES", "SCIPY_MODES", "Border"]
+
+BOUNDARIES = ("circular", "reflect", "zero", "symmetric", "replicate", "valid")
+
+# What scipy.ndimage calls them. Those pixels that are valid are so whatever lies beyond.
+SCIPY_MODES: dict[str, Literal["wrap", "mirror", "constant", "reflect", "nearest"]] = {
+    "circular": "wrap",
+    "reflect": "mirror",
+    "zero": "constant",
+    "symmetric": "reflect",
+    "replicate": "nearest",
+    "valid": "constant",
+}
+
+
+class Border:
+    r"""Where an image, a blur of it and their border lie on a torus, on which the blur is a circular convolution.
+
+    .. math:: A = C\, T\, P
+
+    with :math:`P` (``extend``) from the image to the torus, :math:`T` any convolution with kernels of the given size whose
+    centre is :math:`(\lfloor h / 2 \rfloor, \lfloor w / 2 \rfloor)`, and :math:`C` (``crop``) from there to the measurement.
+    What wraps around is cropped. Sides of the torus are rounded up to where Fourier transforms are fast, unless the image
+    itself is periodic.
+
+    Args:
+        boundary: One of ``BOUNDARIES``.
+        image: Height and width.
+        kernel: Height and width, not larger than the image.
+
+    Attributes:
+        torus: Its height and width.
+        out: Height and width of the measurement.
+    """
+
+    def __init__(self, boundary: str, image: tuple[int, int], kernel: tuple[int, int]) -> None:
+        self.boundary, self.image = boundary, image
+        # The kernel reaches size - 1 - c pixels before the first one and c beyond the last.
+        self.reach = tuple(((size - 1) // 2, size // 2) for size in kernel)
+        self.continued = boundary in ("reflect", "symmetric", "replicate")
+        margins = [sum(reach) if self.continued else max(reach) if boundary == "zero" else 0 for reach in self.reach]
+        height, width = (side + margin for side, margin in zip(image, margins, strict=True))
+        if boundary != "circular":
+            height, width = next_fast_len(height, real=True), next_fast_len(width, real=True)
+        self.torus = height, width
+        lost = [sum(reach) if boundary == "valid" else 0 for reach in self.reach]
+        self.out = image[0] - lost[0], image[1] - lost[1]
+        # Of the measurement on the torus: the image begins at 0, or what continues it does.
+        self.top, self.left = (before if self.continued or boundary == "valid" else 0 for before, _ in self.reach)
+
+    def extend(self, x: Tensor) -> Tensor:
+        """Return ``x`` of shape ``(..., H, W)`` on the torus, continued beyond its border."""
+        if self.continued:
+            x = self._continue(self._continue(x, -1), -2)
+        return _grow(x, self.torus)
+
+    def fold(self, x: Tensor) -> Tensor:
+        """Apply the adjoint of ``extend``. By slices: scattered sums are not reproducible on a GPU."""
+        if not self.continued:
+            return x[..., : self.image[0], : self.image[1]]
+        return self._fold(self._fold(x, -2), -1)
+
+    def crop(self, x: Tensor) -> Tensor:
+        """Return what is measured of ``x`` of the shape of the torus."""
+        return x.narrow(-2, self.top, self.out[0]).narrow(-1, self.left, self.out[1])
+
+    def embed(self, y: Tensor) -> Tensor:
+        """Apply the adjoint of ``crop``."""
+        return _grow(y, self.torus, self.top, self.left)
+
+    def _continue(self, x: Tensor, axis: int) -> Tensor:
+        side, (before, after) = self.image[axis], self.reach[axis]
+        if self.boundary == "replicate":
+            head, tail = (x.narrow(axis, i, 1).repeat_interleave(n, axis) for i, n in ((0, before), (side - 1, after)))
+        else:
+            skip = int(self.boundary == "reflect")
+            head, tail = x.narrow(axis, skip, before).flip(axis), x.narrow(axis, side - after - skip, after).flip(axis)
+        return torch.cat([head, x, tail], axis)
+
+    def _fold(self, x: Tensor, axis: int) -> Tensor:
+        side, (before, after) = self.image[axis], self.reach[axis]
+        head, tail = x.narrow(axis, 0, before), x.narrow(axis, before + side, after)
+        folded = x.narrow(axis, before, side).clone()
+        if self.boundary == "replicate":
+            folded.narrow(axis, 0, 1).add_(head.sum(axis, keepdim=True))
+            folded.narrow(axis, side - 1, 1).add_(tail.sum(axis, keepdim=True))
+        else:
+            skip = int(self.boundary == "reflect")
+            folded.narrow(axis, skip, before).add_(head.flip(axis))
+            folded.narrow(axis, side - after - skip, after).add_(tail.flip(axis))
+        return folded
+
+
+def _grow(x: Tensor, shape: tuple[int, int], top: int = 0, left: int = 0) -> Tensor:
+    height, width = shape
+    margins = left, width - x.shape[-1] - left, top, height - x.shape[-2] - top
+    return F.pad(x, margins) if any(margins) else x

@@ -1,0 +1,234 @@
+"""One operator after another."""
+
+from __future__ import annotations
+
+import copy
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from .base import LinearOperator, Operator, pseudo_divide
+from .blur import Blur
+from .combination import Combination, Part, is_exact, weight_for
+from .convolution import CircularConvolution
+from .identity import Identity
+from .svd import SVD
+
+__all__ = ["Composed", "LinearComposed", "NonlinearComposed", "OrthogonalSVD", "compose"]
+
+
+def compose(outer: Operator, inner: Operator) -> Operator:
+    r"""Return the measurement :math:`y = A(B(x)) + n`, which ``outer @ inner`` is too; linear if both are.
+
+    The noise is that of the outer operator. Identities are left out, and two circular blurs are made one.
+
+    Args:
+        outer: :math:`A`.
+        inner: :math:`B`, without noise.
+
+    Raises:
+        ValueError: If :math:`A` does not take what :math:`B` gives, or if :math:`B` has noise.
+    """
+    if outer.in_shape != inner.out_shape:
+        raise ValueError(
+            f"{type(outer).__name__} @ {type(inner).__name__}: the left one takes shape {outer.in_shape}, "
+            f"the right one gives {inner.out_shape}."
+        )
+    if not is_exact(inner):
+        raise ValueError(
+            f"{type(outer).__name__} @ {type(inner).__name__}: the right one has noise, {inner.noise!r}, which the left one "
+            "would no longer leave independent. Give the noise to the left one."
+        )
+    if isinstance(inner, Identity):
+        return outer
+    if isinstance(outer, Identity) and inner.dof == torch.Size(inner.out_shape).numel():
+        noisy = copy.copy(inner)
+        noisy.noise = outer.noise
+        return noisy
+    if isinstance(outer, Composed):  # Always A @ (B @ C): there B and C can meet, and what is outermost is measured.
+        whole = compose(outer.outer, compose(outer.inner, inner))
+        whole.noise = outer.noise
+        return whole
+    if isinstance(outer, LinearOperator) and isinstance(inner, LinearOperator):
+        return _one_convolution(outer, inner) or LinearComposed(outer, inner)
+    return NonlinearComposed(outer, inner)
+
+
+class Composed(Combination[Part]):
+    r"""One operator after another. See :func:`compose`.
+
+    Args:
+        outer: :math:`A`.
+        inner: :math:`B`.
+    """
+
+    def __init__(self, outer: Part, inner: Part) -> None:
+        super().__init__([outer, inner], inner.in_shape, outer.out_shape, outer.noise)
+
+    @property
+    def outer(self) -> Part:
+        return self.parts[0]
+
+    @property
+    def inner(self) -> Part:
+        return self.parts[1]
+
+    @property
+    def dof(self) -> int:
+        return self.outer.dof
+
+    def keep_measured(self, y: Tensor) -> Tensor:
+        return self.outer.keep_measured(y)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.outer.forward(self.inner.forward(x))
+
+
+class NonlinearComposed(Composed[Operator]):
+    r""":class:`Composed`, one of the two not linear."""
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        from .function import Function
+        from .mask import Mask
+        from .matrix import Matrix
+
+        saturation, matrix = Function(torch.tanh, (4,)), torch.arange(12.0).reshape(4, 3) / 6
+        mask = Mask(torch.tensor([1, 0, 1, 1]), sigma_y=0.05)
+        return [cls(mask, saturation), cls(Function(torch.sin, (4,), sigma_y=0.05), cls(saturation, Matrix(matrix)))]
+
+    def jacobian(self, x: Tensor) -> LinearOperator:
+        return LinearComposed(self.outer.jacobian(self.inner.forward(x)), self.inner.jacobian(x))
+
+
+class LinearComposed(LinearOperator, Composed[LinearOperator]):
+    r""":class:`Composed`, linear: :math:`y = A B x + n`. Structure is kept where the mathematics keeps it.
+
+    ======================================================= ========================================================
+    what is known                                           :math:`(A B B^\top A^\top + \lambda I)^{-1}`
+    ======================================================= ========================================================
+    :math:`A` square with :math:`A A^\top = c I`            :math:`A\, (B B^\top + \lambda / c)^{-1} A^\top / c^2`
+    :math:`B B^\top = c I`                                  :math:`(A A^\top + \lambda / c)^{-1} / c`
+    neither                                                 iterative, or by eigenvectors up to 512 measurements
+    ======================================================= ========================================================
+
+    Iterations are preconditioned where :math:`A A^\top = c I` on the measured entries, as for a mask: by
+    :math:`A\, (B B^\top + \lambda / c)^{-1} A^\top / c^2` on these and :math:`1 / \lambda` on the others. Over a blur that
+    took between 0.5 and 0.7 times the iterations for pixels missing at random, and 0.1 to 0.5 times for a hole, a crop or
+    block means.
+
+    Args:
+        outer: :math:`A`.
+        inner: :math:`B`.
+    """
+
+    def __init__(self, outer: LinearOperator, inner: LinearOperator) -> None:
+        super().__init__(outer, inner)
+        self.turn = outer.gram_scale if _is_full(outer) and _is_square(outer) else None  # A A^T = A^T A = c I
+        self.frame = inner.gram_scale if _is_full(inner) else None  # B B^T = c I
+        self.closed_form = (self.turn is not None and inner.closed_form) or (self.frame is not None and outer.closed_form)
+        if self.frame is not None and outer.gram_scale is not None:
+            self.gram_scale = outer.gram_scale * self.frame
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        from .downsample import Downsample
+        from .mask import Mask
+        from .matrix import Matrix
+
+        g = torch.Generator().manual_seed(0)
+        kernel = torch.tensor([[0.1, 0.7, 0.2], [0.0, 0.0, 0.1]], dtype=torch.float64)
+        mask, few = (torch.rand(3, 8, 12, generator=g) < 0.6), torch.randn(8, 12, generator=g, dtype=torch.float64)
+        rotated = Identity((3, 8, 12), sigma_y=0.05) * 2.0
+        hole = torch.ones(24, 24)
+        hole[5:15, 8:20] = 0
+        blur, blocks = Blur((3, 8, 12), kernel), Downsample((3, 8, 12), 2)
+        assert isinstance(rotated, LinearOperator)
+        return [
+            cls(Mask(mask, sigma_y=0.05), blur),
+            cls(rotated, blur),
+            cls(Blur((3, 4, 6), kernel, sigma_y=0.05), blocks),
+            # Too many measurements for eigenvectors: preconditioned by the blur.
+            cls(Mask(hole, (1, 24, 24)), Blur((1, 24, 24), kernel)),
+            cls(Matrix(few), Matrix(few.mT)),
+        ]
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.inner.adjoint(self.outer.adjoint(y))
+
+    def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
+        if self.turn is not None:
+            weight = weight_for(self.inner, lam / self.turn)
+            return self.outer.forward(self.inner.solve(self.outer.adjoint(v), weight)) / self.turn**2
+        if self.frame is not None:
+            return self.outer.solve(v, lam / self.frame) / self.frame
+        return super().solve(v, lam)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        if self.turn is not None:
+            return self.inner.pinv(self.outer.adjoint(y) / self.turn)
+        if self.frame is not None:
+            return self.inner.adjoint(self.outer.pinv(y)) / self.frame
+        return super().pinv(y)
+
+    def precondition(self, v: Tensor, lam: Tensor | float) -> Tensor:
+        if self.closed_form or self._small:
+            return self.solve(v, lam)
+        if self.frame is not None:
+            return self.outer.precondition(v, lam / self.frame) / self.frame
+        c = self.outer.gram_scale
+        if c is None:
+            return v
+        inside = self.outer.forward(self.inner.precondition(self.outer.adjoint(v), weight_for(self.inner, lam / c))) / c**2
+        return inside + pseudo_divide(v - self.outer.keep_measured(v), v.new_zeros(()), lam)
+
+    def _decompose(self) -> SVD | None:
+        if self.turn is not None and self.inner.svd is not None:
+            return OrthogonalSVD(self.inner.svd, self.outer, self.turn**0.5)
+        return super()._decompose()
+
+
+class OrthogonalSVD(SVD):
+    r"""Of :math:`A B` with :math:`A A^\top = A^\top A = c I`, from that of :math:`B = U S V^\top`.
+
+    It is :math:`c^{-1/2} A U`, :math:`c^{1/2} S` and :math:`V`.
+
+    Args:
+        svd: Of :math:`B`.
+        outer: :math:`A`.
+        scale: :math:`c^{1/2}`.
+    """
+
+    def __init__(self, svd: SVD, outer: LinearOperator, scale: float) -> None:
+        self.svd, self.outer, self.scale, self.shape = svd, outer, scale, svd.shape
+        self._values = scale * svd._values
+
+    def analyse(self, x: Tensor) -> Tensor:
+        return self.svd.analyse(x)
+
+    def synthesise(self, x_bar: Tensor) -> Tensor:
+        return self.svd.synthesise(x_bar)
+
+    def _rotate(self, y: Tensor) -> Tensor:
+        return self.svd._rotate(self.outer.adjoint(y) / self.scale)
+
+
+def _is_full(op: Operator) -> bool:
+    return op.dof == torch.Size(op.out_shape).numel()
+
+
+def _is_square(op: Operator) -> bool:
+    return torch.Size(op.in_shape).numel() == torch.Size(op.out_shape).numel()
+
+
+def _one_convolution(outer: LinearOperator, inner: LinearOperator) -> LinearOperator | None:
+    """Return two convolutions on the same torus as one, or None if they are not that."""
+    first, second = (op.convolution if isinstance(op, Blur) else op for op in (inner, outer))
+    if not (isinstance(first, CircularConvolution) and isinstance(second, CircularConvolution)):
+        return None
+    height, width = first.in_shape[-2:]
+    kernel = torch.fft.irfft2(first.spectrum * second.spectrum, s=(height, width))
+    whole = CircularConvolution(first.in_shape, kernel.roll((height // 2, width // 2), (0, 1)))
+    whole.noise = outer.noise
+    return whole

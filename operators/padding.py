@@ -1,0 +1,41 @@
+"""Continuing a signal beyond its border, axis by axis, and the adjoint of that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["BOUNDARIES", "extend", "fold"]
+
+BOUNDARIES = {"circular": "circular", "reflect": "reflect", "zero": "constant"}  # And what torch calls them.
+
+
+def extend(x: Tensor, margins: Sequence[tuple[int, int]], boundary: str) -> Tensor:
+    """Continue ``x``, ``(B, C, ...)``, beyond its border by ``(before, after)`` entries along each axis after the second.
+
+    Args:
+        x: One to three axes after the second.
+        margins: For each of them, less than its length.
+        boundary: ``circular`` (begins again), ``reflect`` (mirrored, the border entry not repeated) or ``zero``.
+    """
+    return F.pad(x, [width for margin in reversed(margins) for width in margin], BOUNDARIES[boundary])
+
+
+def fold(x: Tensor, margins: Sequence[tuple[int, int]], boundary: str) -> Tensor:
+    """Apply the adjoint of ``extend``. By slices: scattered sums are not reproducible on a GPU."""
+    for axis, (before, after) in enumerate(margins, start=2):
+        side = x.shape[axis] - before - after
+        head, inner, tail = (x.narrow(axis, *part) for part in ((0, before), (before, side), (before + side, after)))
+        if boundary == "zero" or not before + after:
+            x = inner
+            continue
+        x = inner.clone()
+        if boundary == "circular":
+            x.narrow(axis, side - before, before).add_(head)
+            x.narrow(axis, 0, after).add_(tail)
+        else:
+            x.narrow(axis, 1, before).add_(head.flip(axis))
+            x.narrow(axis, side - 1 - after, after).add_(tail.flip(axis))
+    return x

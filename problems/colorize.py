@@ -1,0 +1,47 @@
+"""Colours for a grey picture."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from torch import Tensor
+
+from invdiff.operators import ChannelMix, Operator
+
+from .base import Problem, photographs
+
+__all__ = ["Colorize"]
+
+
+class Colorize(Problem):
+    """Find colours whose luma (ITU-R BT.601) is a grey picture."""
+
+    name = "colorize"
+    summary = "give a grey picture colours"
+    recommended = photographs(max_iterations=4)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls()]
+
+    def operator(self, shape: tuple[int, int, int], *, sigma_y: float) -> Operator:
+        return ChannelMix.grey(shape, sigma_y=sigma_y)
+
+    def image_shape(self, measured: tuple[int, int, int]) -> tuple[int, int, int]:
+        if measured[0] != 1:
+            raise ValueError(f"Colorize: the picture has {measured[0]} channels, expected a grey one: convert it first.")
+        return 3, *measured[1:]
+
+    def fit(self, x: Tensor) -> Tensor:
+        if x.shape[1] != 3:
+            raise ValueError(f"Colorize: the clean picture has {x.shape[1]} channels, expected red, green and blue.")
+        return x
+
+    def preview(self, y: Tensor) -> Tensor:
+        return y.expand(-1, 3, -1, -1)
+
+    def finish(self, x: Tensor, y: Tensor, op: Operator) -> Tensor:
+        if op.sigma_y > 0:
+            return x
+        grey = ChannelMix.grey(x.shape[1:])
+        return x + grey.pinv(y - grey(x))

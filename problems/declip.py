@@ -1,0 +1,55 @@
+"""What saturation hides."""
+
+from __future__ import annotations
+
+import math
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from invdiff.operators import Clip, Operator
+
+from .base import Problem, photographs
+
+__all__ = ["Declip"]
+
+HALF_STEP = 1 / 255  # of files of 8 bits: the end of the range is seldom one of their values
+
+
+class Declip(Problem):
+    r"""Recover what is too bright or too dark for the range of a sensor.
+
+    Without noise the values inside the range are known exactly, and of those at its end it is known that they lie beyond.
+    What is within half a step of 8 bits of the end counts as being there.
+
+    Args:
+        low: Values below are measured as this one, images spanning [-1, 1]. :math:`-\infty`: none are.
+        high: Values above are measured as this one. :math:`\infty`: none are.
+
+    Raises:
+        ValueError: If ``low`` is not below ``high``, or neither is finite.
+    """
+
+    name = "declip"
+    summary = "recover what is saturated"
+    needs = ("--clip-low or --clip-high",)
+    recommended = photographs(max_iterations=4)
+
+    def __init__(self, low: float, high: float) -> None:
+        if not low < high or (math.isinf(low) and math.isinf(high)):
+            raise ValueError(f"Declip: low must be below high, and one of them finite, got low={low:g} and high={high:g}.")
+        self.low, self.high = low, high
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls(-0.8, 0.5), cls(-math.inf, 0.3)]
+
+    def operator(self, shape: tuple[int, int, int], *, sigma_y: float) -> Operator:
+        return Clip(shape, self.low, self.high, sigma_y=sigma_y)
+
+    def finish(self, x: Tensor, y: Tensor, op: Operator) -> Tensor:
+        if op.sigma_y > 0:
+            return x
+        bright, dark = y >= self.high - HALF_STEP, y <= self.low + HALF_STEP
+        return torch.where(bright, torch.maximum(x, y), torch.where(dark, torch.minimum(x, y), y))

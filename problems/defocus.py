@@ -1,0 +1,44 @@
+"""Undoing a lens out of focus."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from invdiff.operators import Blur, Operator
+from invdiff.operators.kernels import defocus_kernel
+
+from .base import Problem, photographs
+
+__all__ = ["Defocus"]
+
+
+class Defocus(Problem):
+    """Undo the blur of a lens out of focus: a uniform disc.
+
+    Args:
+        radius: Of the disc, in pixels, positive.
+        boundary: What the blur saw beyond the border: ``reflect``, ``zero`` or ``circular``.
+
+    Raises:
+        ValueError: If the radius is not positive.
+    """
+
+    name = "defocus"
+    summary = "undo the blur of a lens out of focus"
+    needs = ("--radius",)
+    recommended = photographs(max_iterations=6)
+
+    def __init__(self, radius: float, *, boundary: str = "reflect") -> None:
+        if not radius > 0:
+            raise ValueError(f"Defocus: radius must be positive, in pixels, got {radius:g}.")
+        self.radius, self.boundary = radius, boundary
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls(1.7), cls(2.5, boundary="circular")]
+
+    def operator(self, shape: tuple[int, int, int], *, sigma_y: float) -> Operator:
+        # Before it is built: a kernel far larger than the image would not fit the memory.
+        if 2 * self.radius > min(shape[-2:]):
+            raise ValueError(f"Defocus: a disc of radius {self.radius:g} is larger than the image, {shape[-1]} x {shape[-2]}.")
+        return Blur(shape, defocus_kernel(self.radius), boundary=self.boundary, sigma_y=sigma_y)

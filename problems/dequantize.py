@@ -1,0 +1,51 @@
+"""More grey levels than a picture was left with."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from torch import Tensor
+
+from invdiff.operators import Identity, Operator, RoundingNoise
+
+from .base import Problem, photographs
+
+__all__ = ["Dequantize"]
+
+
+class Dequantize(Problem):
+    """Recover what was between the few levels that a picture was rounded to.
+
+    Args:
+        levels: How many levels every channel has, black and white included; at least 2.
+
+    Raises:
+        ValueError: If there are fewer than two levels.
+    """
+
+    name = "dequantize"
+    summary = "undo rounding to few levels"
+    needs = ("--levels",)
+    recommended = photographs(max_iterations=4)
+
+    def __init__(self, levels: int) -> None:
+        if levels < 2:
+            raise ValueError(f"Dequantize: levels must be at least 2, got {levels}.")
+        self.levels = levels
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls(2), cls(8)]
+
+    @property
+    def step(self) -> float:
+        """Between one level and the next, images spanning [-1, 1]."""
+        return 2 / (self.levels - 1)
+
+    def operator(self, shape: tuple[int, int, int], *, sigma_y: float) -> Operator:
+        if sigma_y:
+            raise ValueError(f"Dequantize: rounding is all the noise there is, expected sigma_y = 0, got {sigma_y:g}.")
+        return Identity(shape, noise=RoundingNoise(self.step, offset=-1.0))
+
+    def finish(self, x: Tensor, y: Tensor, op: Operator) -> Tensor:
+        return x.clamp(y - self.step / 2, y + self.step / 2)
