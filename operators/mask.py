@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .base import LinearOperator, pseudo_divide
 from .checks import event_shape
-from .noise import GaussianNoise
+from .noise import Noise, noise_of
 from .svd import SVD, CoordinateSVD
 
 __all__ = ["Mask"]
@@ -30,6 +30,7 @@ class Mask(LinearOperator):
         in_shape: Shape of one ``x``, against which the mask broadcasts: a mask ``(H, W)`` serves every channel of
             ``(C, H, W)``. Default: the shape of the mask itself.
         sigma_y: Noise standard deviation of the measured entries, in the units of ``x``. Zero: no noise.
+        noise: Another law of the noise, in its place.
 
     Attributes:
         mask: Boolean, of shape ``in_shape``.
@@ -42,7 +43,14 @@ class Mask(LinearOperator):
     closed_form = True
     gram_scale = 1.0
 
-    def __init__(self, mask: Tensor | np.ndarray, in_shape: Sequence[int] | None = None, *, sigma_y: float = 0.0) -> None:
+    def __init__(
+        self,
+        mask: Tensor | np.ndarray,
+        in_shape: Sequence[int] | None = None,
+        *,
+        sigma_y: float = 0.0,
+        noise: Noise | None = None,
+    ) -> None:
         given = torch.as_tensor(mask)
         measured = given == 1
         if not (measured | (given == 0)).all():
@@ -63,7 +71,7 @@ class Mask(LinearOperator):
         if not self.measured:
             raise ValueError("Mask: every entry is missing (0), so nothing is measured. Mark measured entries with 1.")
         self.in_shape = self.out_shape = shape
-        self.noise = GaussianNoise(sigma_y)
+        self.noise = noise_of(sigma_y, noise)
 
     @classmethod
     def examples(cls) -> list[Self]:

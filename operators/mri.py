@@ -146,7 +146,7 @@ class MRI(LinearOperator):
 
 
 class FourierSVD(SVD):
-    r"""Of measured frequencies of a complex image: :math:`V^	op = F`, with :math:`s = 1` where one is measured, else 0.
+    r"""Of measured frequencies of a complex image: :math:`V^\top = F`, with :math:`s = 1` where one is measured, else 0.
 
     Coordinates lie as the image does: frequency 0 in the middle, the channels its real and imaginary part.
 
@@ -255,7 +255,7 @@ def cartesian_mask(height: int, width: int, *, acceleration: float, centre_fract
 def birdcage_maps(coils: int, height: int, width: int, *, radius: float = 1.5) -> Tensor:
     r"""Return the sensitivities of coils evenly spaced on a circle around the image: simple, smooth and complex.
 
-    .. math:: s_c(z) \propto rac{z_c}{z_c - z}, \qquad z_c = r\, e^{2 \pi i c / C}, \qquad \sum_c |s_c(z)|^2 = 1
+    .. math:: s_c(z) \propto \frac{z_c}{z_c - z}, \qquad z_c = r\, e^{2 \pi i c / C}, \qquad \sum_c |s_c(z)|^2 = 1
 
     with :math:`z` the place of a pixel in the complex plane, the centre of the image at 0, in units of half the longer side.
     This is the field of straight wires perpendicular to the image, each falling off with the distance and turning its phase

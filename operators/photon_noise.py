@@ -14,6 +14,7 @@ from .noise import Noise
 
 __all__ = ["PoissonGaussianNoise", "PoissonNoise"]
 
+DARK_COUNT = 1e-6  # photons expected without any light: a count there is as good as impossible, but not quite
 DARKEST = 0.5  # photons that the variance is taken for where fewer are expected: at 0 a count would weigh infinitely
 
 
@@ -60,7 +61,7 @@ class PoissonGaussianNoise(Noise):
     def log_likelihood(self, y: Tensor, clean: Tensor) -> Tensor:
         background = (self.readout / self.gain) ** 2
         counts = ((y - self.offset) / self.gain + background).clamp(min=0)
-        rates = ((clean - self.offset) / self.gain).clamp(min=0) + background
+        rates = (((clean - self.offset) / self.gain).clamp(min=0) + background).clamp(min=DARK_COUNT)
         return torch.xlogy(counts, rates) - rates - torch.lgamma(counts + 1)
 
     def variance(self, y: Tensor, clean: Tensor) -> Tensor:

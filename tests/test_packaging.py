@@ -168,6 +168,7 @@ def test_the_public_names_are_those_on_record() -> None:
         "README.md",
         "docs/calibration.md",
         "docs/methods.md",
+        "docs/operators.md",
         "docs/training.md",
         "benchmarks/RESULTS.md",
         "invdiff/priors/natural.md",
