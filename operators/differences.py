@@ -134,14 +134,14 @@ class FiniteDifferences(LinearOperator):
         return _differences_adjoint(y, self.axes, self.boundary)
 
     def _divide(self, x: Tensor, lam: Tensor | float) -> Tensor:
-        r"""Return :math:`(A^\top A + \lambda I)^{-1} x`, or the pseudo-inverse."""
+        r"""Return :math:`(A^\top A + \lambda I)^{-1} x`, or the pseudo-inverse, for an ``x`` in the range of :math:`A^\top`."""
         lam = over_items(lam, x) if isinstance(lam, Tensor) else lam
         if self.boundary != "circular":
-            return self.basis.synthesise(pseudo_divide(self.basis.analyse(x), self.basis.gram.to(x), lam))
+            return self.basis.synthesise(_divide_seen(self.basis.analyse(x), self.basis.gram.to(x), lam))
         # In half of the spectrum, where that will do.
         sides = [self.in_shape[axis] for axis in self.axes]
         half = self.basis.gram.narrow(self.axes[-1], 0, sides[-1] // 2 + 1).to(x)
-        spectrum = pseudo_divide(torch.fft.rfftn(x, dim=self.axes), half, lam)
+        spectrum = _divide_seen(torch.fft.rfftn(x, dim=self.axes), half, lam)
         divided: Tensor = torch.fft.irfftn(spectrum, s=sides, dim=self.axes)
         return divided
 
@@ -209,3 +209,8 @@ def _differences_adjoint(y: Tensor, axes: tuple[int, ...], boundary: str) -> Ten
             if boundary == "circular":
                 x.narrow(axis, 0, 1).add_(last)
     return x
+
+
+def _divide_seen(coefficients: Tensor, gram: Tensor, lam: Tensor | float) -> Tensor:
+    # What is not seen is 0 but for rounding, which a small lam would make large.
+    return torch.where(gram > 0, pseudo_divide(coefficients, gram, lam), 0)

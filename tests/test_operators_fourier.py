@@ -209,13 +209,14 @@ class TestHadamard:
 class TestRandomConvolution:
     @pytest.mark.parametrize("shape", [(2, 6, 7), (1, 9, 8)])
     def test_agrees_with_numpy(self, shape: tuple[int, int, int]) -> None:
+        channels, height, width = shape
         op, x = RandomConvolution(shape, 20, seed=5), randn(2, *shape)
-        response = RandomConvolution(shape, shape[1] * shape[2], seed=5)(
-            torch.eye(1, shape[1] * shape[2]).double().reshape(1, 1, *shape[1:]).expand(1, *shape)
-        )
-        spectrum = np.fft.fft2(response[0, 0].reshape(shape[1:]).numpy())
-        assert_close(torch.from_numpy(np.abs(spectrum)), torch.ones(shape[1:], dtype=torch.float64))
-        convolved = np.fft.ifft2(spectrum * np.fft.fft2(x.numpy())).real.reshape(2, shape[0], -1)
+        point = torch.zeros(1, *shape, dtype=torch.float64)
+        point[..., 0, 0] = 1
+        response = RandomConvolution(shape, height * width, seed=5)(point)
+        spectrum = np.fft.fft2(response[0, 0].reshape(height, width).numpy())
+        assert_close(torch.from_numpy(np.abs(spectrum)), torch.ones(height, width, dtype=torch.float64))
+        convolved = np.fft.ifft2(spectrum * np.fft.fft2(x.numpy())).real.reshape(2, channels, -1)
         assert_close(op(x), torch.from_numpy(convolved)[..., op.pixels])
 
     def test_keeps_the_length_where_all_pixels_are_kept(self) -> None:
@@ -443,7 +444,7 @@ class TestFiniteDifferences:
         x = randn(2, 3, 4, 5)
         for axes in [(0, 1, 2), (-1,), (1, 0)]:
             op = FiniteDifferences((3, 4, 5), axes=axes, boundary="circular")
-            parts = [np.diff(x, axis=axis % 3 + 1, append=np.take(x, [0], axis=axis % 3 + 1)) for axis in axes]
+            parts = [np.diff(x.numpy(), axis=axis % 3 + 1, append=np.take(x.numpy(), [0], axis=axis % 3 + 1)) for axis in axes]
             assert_close(op(x), torch.from_numpy(np.stack(parts, 1)))
 
     @pytest.mark.parametrize("lam", [1e-3, 0.7])
@@ -494,11 +495,10 @@ class TestCosineTransform:
     @pytest.mark.parametrize("ends", [False, True])
     def test_gives_eigenvectors_of_second_differences(self, side: int, ends: bool) -> None:
         differences = torch.eye(side, dtype=torch.float64) - torch.eye(side + 1, dtype=torch.float64)[1:, :side]
-        matrix = differences.T if ends else differences[:, :-1]  # Columns are differences; the last one of x_n = 0.
-        gram = matrix @ matrix.T if not ends else differences @ differences.T
+        differences = differences if ends else differences[:-1]  # The last row is x_{n-1} - x_n.
         cosines = CosineTransform(side, ends=ends)
         vectors = cosines.synthesise(torch.eye(side, dtype=torch.float64), -1)
-        found = vectors @ gram @ vectors.T
+        found = vectors @ differences.T @ differences @ vectors.T
         assert_close(vectors @ vectors.T, torch.eye(side, dtype=torch.float64))
         assert_close(found, torch.diag(cosines.eigenvalues), rtol=0, atol=1e-13)
 
@@ -508,7 +508,7 @@ class TestCumulativeSum:
     def test_agrees_with_numpy(self, axis: int) -> None:
         x = randn(2, 3, 4, 5)
         op = CumulativeSum((3, 4, 5), axis)
-        assert_close(op(x), torch.from_numpy(np.cumsum(x, axis=axis % 3 + 1)))
+        assert_close(op(x), torch.from_numpy(np.cumsum(x.numpy(), axis=axis % 3 + 1)))
         assert_close(op.pinv(op(x)), x)
 
     @pytest.mark.parametrize("lam", [0.0, 1e-3, 1.0, 1e5])
