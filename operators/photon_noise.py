@@ -3,6 +3,7 @@ r"""Noise of photon counting: its variance grows with the light."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -49,7 +50,7 @@ class PoissonGaussianNoise(Noise):
         self.sigma = math.hypot(gain, sigma)  # of one photon
 
     @classmethod
-    def examples(cls) -> list[Self]:
+    def examples(cls) -> Sequence[Self]:
         return [cls(0.05, offset=-1.5, sigma=0.1)]
 
     def add(self, clean: Tensor, streams: Streams) -> Tensor:
@@ -88,5 +89,5 @@ class PoissonNoise(PoissonGaussianNoise):
         super().__init__(gain, offset=offset, sigma=0.0)
 
     @classmethod
-    def examples(cls) -> list[Self]:
+    def examples(cls) -> Sequence[Self]:
         return [cls(0.05, offset=-1.5)]

@@ -306,7 +306,7 @@ def test_a_covariance_over_missing_entries_is_refused() -> None:
 
 
 def test_nonlinear_operators_are_whitened_too() -> None:
-    op = Function(lambda x: torch.tanh(2 * x), (3,))
-    op.noise = GaussianNoise(torch.tensor([0.1, 0.2, 0.4], dtype=torch.float64))
+    op, deviations = Function(lambda x: torch.tanh(2 * x), (3,)), torch.tensor([0.1, 0.2, 0.4], dtype=torch.float64)
+    op.noise = GaussianNoise(deviations)
     x = randn(2, 3, seed=1)
-    assert_close(whiten(op)(x), torch.tanh(2 * x) / op.noise.deviations)
+    assert_close(whiten(op)(x), torch.tanh(2 * x) / deviations)
