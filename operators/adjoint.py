@@ -44,7 +44,7 @@ class Adjoint(LinearOperator):
         from .matrix import Matrix
 
         matrix = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        # One with a closed form, two without eigenvectors (the second singular), and one with them.
+        # Closed forms, too large for eigenvectors and singular, and small.
         blur = Blur((1, 24, 24), torch.tensor([[0.2, 0.7, 0.1]], dtype=torch.float64))
         wide = Matrix(torch.cat([matrix] * 100, 1))
         return [cls(op) for op in (Downsample((3, 8, 12), 2), blur, wide, Matrix(matrix), Identity((5,)))]

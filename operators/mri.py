@@ -129,6 +129,13 @@ class MRI(LinearOperator):
             return self.adjoint(y)
         return pseudo_divide(self.adjoint(y), self.coils.gram.to(y), 0.0) if self.closed_form else super().pinv(y)
 
+    def prox(self, z: Tensor, y: Tensor, rho: Tensor | float) -> Tensor:
+        if self.coils is None or not self.closed_form:
+            return super().prox(z, y, rho)
+        # Without the detour over what the coils do not see together, whose part of solve is large for a small rho.
+        rho = over_items(rho, z) if isinstance(rho, Tensor) else rho
+        return z + pseudo_divide(self.adjoint(y - self.forward(z)), self.coils.gram.to(z), rho)
+
     def precondition(self, v: Tensor, lam: Tensor | float) -> Tensor:
         if self.coils is None or self.closed_form or self._small:
             return self.solve(v, lam)
@@ -178,9 +185,9 @@ class CoilSVD(SVD):
     """
 
     def __init__(self, maps: Tensor) -> None:
-        self._values = torch.linalg.vector_norm(maps, dim=0)
+        self.maps, self._values = maps, torch.linalg.vector_norm(maps, dim=0)
         self.gram = self._values**2
-        self.directions = torch.where(self._values > 0, maps / self._values, 0)
+        self.inverse = torch.where(self._values > 0, 1 / self._values, 0)
         self.shape, self.fourier = (2, *self._values.shape), CentredFourier(*self._values.shape)
 
     def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
@@ -190,16 +197,17 @@ class CoilSVD(SVD):
         images = self.fourier.adjoint(as_complex(v))
         seen = self.combine(images)
         inside = self.spread(pseudo_divide(seen, self.gram.to(v), lam))
-        outside = pseudo_divide(images - self.spread(seen), v.new_zeros(()), lam)
-        return torch.view_as_real(self.fourier.forward(inside + outside))
+        outside = images - self.spread(seen)
+        outside = outside - self.spread(self.combine(outside))  # Rounding: over a small lam it would be large.
+        return torch.view_as_real(self.fourier.forward(inside + pseudo_divide(outside, v.new_zeros(()), lam)))
 
     def combine(self, images: Tensor) -> Tensor:
         """Return the part of complex coil images ``(B, coils, H, W)`` that the coils see together, ``(B, 1, H, W)``."""
-        return (self.directions.to(images).conj() * images).sum(1, keepdim=True)
+        return self.inverse.to(images) * (self.maps.to(images).conj() * images).sum(1, keepdim=True)
 
     def spread(self, image: Tensor) -> Tensor:
         """Return it as the coils see it, the adjoint of ``combine``."""
-        return self.directions.to(image) * image
+        return self.maps.to(image) * (self.inverse.to(image) * image)
 
     def analyse(self, x: Tensor) -> Tensor:
         return x.clone()

@@ -3,7 +3,6 @@ r"""What measurements by orthonormal rows share: some coordinates of an orthogon
 from __future__ import annotations
 
 import operator
-from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -31,12 +30,6 @@ class SelectionSVD(SVD):
     def __init__(self, shape: tuple[int, int], kept: Tensor) -> None:
         self.shape, self.kept = shape, kept
         self._values = torch.zeros(shape[1], dtype=torch.float64).index_fill(0, kept, 1.0)
-
-    @abstractmethod
-    def analyse(self, x: Tensor) -> Tensor: ...
-
-    @abstractmethod
-    def synthesise(self, x_bar: Tensor) -> Tensor: ...
 
     def select(self, x_bar: Tensor) -> Tensor:
         """Return the coordinates that are kept: ``(B, groups, n)`` to ``(B, groups, m)``."""

@@ -8,7 +8,6 @@ from .colorize import Colorize
 from .deblur import Deblur
 from .declip import Declip
 from .defocus import Defocus
-from .dejpeg import DeJPEG
 from .demosaic import Demosaic
 from .denoise import Denoise
 from .dequantize import Dequantize
@@ -21,14 +20,13 @@ PROBLEMS: dict[str, type[Problem]] = {
     problem.name: problem
     for problem in (
         *(Inpaint, Outpaint, Denoise, Deblur, Defocus, MotionDeblur, SuperResolution),
-        *(Colorize, Demosaic, Declip, Dequantize, DeJPEG),
+        *(Colorize, Demosaic, Declip, Dequantize),
     )
 }
 
 __all__ = [
     "PROBLEMS",
     "Colorize",
-    "DeJPEG",
     "Deblur",
     "Declip",
     "Defocus",

@@ -227,7 +227,6 @@ class TestChannels:
             ("outpaint", "--margin", 2),
             ("declip", "--clip-high", 0.6, "--noise", 0.02),
             ("dequantize", "--levels", 5),
-            ("dejpeg", "--quality", 20, "--noise", 0.05),
         ],
         ids=lambda problem: problem[0],
     )

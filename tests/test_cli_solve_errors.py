@@ -108,7 +108,6 @@ WRONG = [
     (2, "needs --pattern", ("grey.png", "--problem", "demosaic")),
     (2, "needs --clip-low or --clip-high", ("in.png", "--problem", "declip")),
     (2, "needs --levels", ("in.png", "--problem", "dequantize")),
-    (2, "needs --quality", ("in.png", "--problem", "dejpeg")),
     (2, "--noise does not go with --problem dequantize", ("in.png", "--problem", "dequantize", "--levels", 4, "--noise", 0.1)),
     (2, "--clip-low belongs to --problem declip, not to sr", (*SMALL, "--clip-low", 0)),
     (2, "--angle belongs to --problem motion-deblur", (*INPAINT, "--angle", 0)),
@@ -127,7 +126,6 @@ WRONG = [
     (1, "too large to sample", ("in.png", "--problem", "outpaint", "--margin", 10**6)),
     (1, "low must be below high", ("in.png", "--problem", "declip", "--clip-low", 0.6, "--clip-high", 0.5)),
     (2, "1 is not in the range", ("in.png", "--problem", "dequantize", "--levels", 1)),
-    (2, "101 is not in the range", ("in.png", "--problem", "dejpeg", "--quality", 101)),
     # the kernel
     (1, "missing.npy: no such file", deblur("missing.npy")),
     (1, "text.txt: is damaged or no image", deblur("text.txt")),

@@ -19,7 +19,6 @@ from invdiff.problems import (
     Colorize,
     Declip,
     Defocus,
-    DeJPEG,
     Demosaic,
     Dequantize,
     Inpaint,
@@ -203,7 +202,6 @@ def test_wrong_sizes():
         (lambda: Declip(-math.inf, math.inf), "one of them finite"),
         (lambda: Dequantize(1), "at least 2, got 1"),
         (lambda: Dequantize(8).operator((3, 16, 24), sigma_y=0.1), "rounding is all the noise there is"),
-        (lambda: DeJPEG(0), "between 1 and 100, got 0"),
     ],
 )
 def test_what_cannot_be(build, message):

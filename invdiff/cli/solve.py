@@ -13,7 +13,7 @@ import click
 # Written out because the help must not import torch; a test holds them to the registries.
 PROBLEM_NAMES = (
     *("inpaint", "outpaint", "denoise", "deblur", "defocus", "motion-deblur", "sr"),
-    *("colorize", "demosaic", "declip", "dequantize", "dejpeg"),
+    *("colorize", "demosaic", "declip", "dequantize"),
 )
 METHOD_NAMES = (
     "auto",
@@ -57,7 +57,6 @@ NEEDS = {
     "demosaic": "--pattern, the colours of the top left 2 x 2 pixels",
     "declip": "--clip-low or --clip-high, the ends of the range that INPUT is confined to, or both",
     "dequantize": "--levels, how many a channel of INPUT has",
-    "dejpeg": "--quality, that INPUT was compressed with",
 }
 # Whose an option is that others do not take.
 OWNERS = {
@@ -72,7 +71,6 @@ OWNERS = {
     "clip_low": "declip",
     "clip_high": "declip",
     "levels": "dequantize",
-    "quality": "dejpeg",
 }
 OPTIONS = (*(name for name in OWNERS if name != "mask"), "boundary", "downsampling")  # of which a problem is made
 TASK = ("problem", "simulate", "mask", "mask_keep", "noise", "seed")
@@ -150,7 +148,6 @@ def _finite_noise(context: click.Context, param: click.Parameter, value: float) 
 @click.option("--clip-low", type=float, callback=_finite, help="Value of all that is darker, pixels spanning 0..1 (declip).")
 @click.option("--clip-high", type=float, callback=_finite, help="Value of all that is brighter, pixels spanning 0..1 (declip).")
 @click.option("--levels", type=click.IntRange(2, 65536), help="Levels of a channel, black and white included (dequantize).")
-@click.option("--quality", type=click.IntRange(1, 100), help="Of the compression, as libjpeg counts (dejpeg).")
 @click.option(
     "--noise",
     type=float,

@@ -21,7 +21,6 @@ from invdiff.problems import (
     Deblur,
     Declip,
     Defocus,
-    DeJPEG,
     Demosaic,
     Denoise,
     Dequantize,
@@ -149,11 +148,7 @@ def make_task(
     if picture.icc is not None and op.out_shape[0] != op.in_shape[0]:
         picture = replace(picture, icc=None)
         notes.append("the colour profile of INPUT is left out of the results: it does not fit both grey and colours")
-    if noise == 0 and problem == "dejpeg" and not simulate:
-        notes.append(
-            "noise 0: files differ from the model of JPEG, by 0.015 at quality 10 and 0.006 at 75: better --noise at least that"
-        )
-    elif noise == 0 and problem not in ("inpaint", "outpaint", "dequantize"):
+    if noise == 0 and problem not in ("inpaint", "outpaint", "dequantize"):
         notes.append(
             "noise 0: INPUT is taken as exact; an 8-bit file has rounding noise of 0.001, a photograph more (--noise 0.01)"
         )
@@ -199,7 +194,6 @@ def make_problem(
         "colorize": Colorize,
         "demosaic": lambda: Demosaic(options["pattern"]),
         "dequantize": lambda: Dequantize(options["levels"]),
-        "dejpeg": lambda: DeJPEG(options["quality"]),
     }
     if problem not in build:
         raise ValueError(f"Problem {problem!r} is unknown, or lacks what it needs: see `invdiff problems`.")
