@@ -26,6 +26,7 @@ __all__ = [
     "atomic_write",
     "list_images",
     "mask_from_alpha",
+    "read_arrays",
     "read_image",
     "read_kernel",
     "read_mask",
@@ -183,6 +184,24 @@ def mask_from_alpha(picture: Picture) -> NDArray[np.bool_]:
     return picture.alpha >= 0.5
 
 
+def read_arrays(path: str | os.PathLike[str], name: str) -> dict[str, NDArray[Any]]:
+    """Read all arrays of an ``.npz`` file by their names, or that of an ``.npy`` file as ``name``.
+
+    Raises:
+        ValueError: If the file is neither, damaged, or has no array of this name.
+        OSError: If there is no such file, or it cannot be opened.
+    """
+    path = _existing(path)
+    if path.suffix.lower() not in (".npy", ".npz"):
+        raise ValueError(f"{path}: expected an .npy or .npz file with the array {name!r}, as --simulate writes one.")
+    arrays = _arrays(path)
+    if list(arrays) == [""]:
+        return {name: arrays[""]}
+    if name not in arrays:
+        raise ValueError(f"{path}: has no array {name!r}, got {', '.join(arrays) or 'none'}.")
+    return arrays
+
+
 def read_kernel(path: str | os.PathLike[str]) -> Array:
     """Read a blur kernel ``(h, w)`` and normalise it to sum 1.
 
@@ -241,21 +260,25 @@ def _existing(path: str | os.PathLike[str]) -> Path:
 
 
 def _load_numpy(path: Path, key: str = "") -> NDArray[Any]:
+    arrays = _arrays(path)
+    if key in arrays or (not key and len(arrays) == 1):
+        return arrays[key] if key else next(iter(arrays.values()))
+    wanted = f"no array {key!r}" if key else "several arrays and none was named"
+    raise ValueError(f"{path}: {wanted}; append one of its names after a colon: {', '.join(arrays)}.")
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a numpy file by name, that of an ``.npy`` file by no name."""
     try:
         with warnings.catch_warnings(), path.open("rb") as file:
             warnings.simplefilter("ignore")  # numpy warns before it fails on a damaged header.
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
-                return loaded
+                return {"": loaded}
             with loaded:
-                names = list(loaded)
-                if key in names or (not key and len(names) == 1):
-                    array: NDArray[Any] = loaded[key or names[0]]
-                    return array
+                return {name: loaded[name] for name in loaded}
     except Exception as error:  # zipfile, zlib, tokenize and numpy each raise their own
         raise ValueError(f"{path}: is damaged or holds no numpy array of numbers ({first_line(error)}).") from error
-    wanted = f"no array {key!r}" if key else "several arrays and none was named"
-    raise ValueError(f"{path}: {wanted}; append one of its names after a colon: {', '.join(names)}.")
 
 
 def _unit(values: NDArray[Any], path: Path) -> Array:

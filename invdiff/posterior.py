@@ -24,7 +24,7 @@ from invdiff.random import Streams, generator
 from invdiff.samplers import DivergenceError, ParticleMethod, Sampler, reverse_diffusion
 from invdiff.samplers.particles import Cloud, run_particles
 
-__all__ = ["Particles", "Posterior", "PosteriorSampler"]
+__all__ = ["Particles", "Posterior", "PosteriorSampler", "misfit"]
 
 CHUNK_NUMBERS = {"cpu": 2**19, "cuda": 2**23}  # numbers of x worked on at a time unless told otherwise
 SMALLEST_EVENT = 64  # Smaller ones count as this large: every row draws thousands of random numbers ahead.
@@ -277,10 +277,10 @@ class PosteriorSampler:
         # Row by row for images, which would not fit at once.
         rows = max(1, CHUNK_NUMBERS["cpu"] // x[0].numel())
         parts = zip(torch.split(x, rows), torch.split(y, rows), strict=True)
-        return torch.cat([_misfit(op, x_k, y_k) for x_k, y_k in parts])
+        return torch.cat([misfit(op, x_k, y_k) for x_k, y_k in parts])
 
 
-def _misfit(op: Operator, x: Tensor, y: Tensor) -> Tensor:
+def misfit(op: Operator, x: Tensor, y: Tensor) -> Tensor:
     r"""Return :math:`\sum_i (y_i - z_i)^2 / v_i`, ``(B,)``: for any noise 1 is expected of an entry at :math:`z = A(x)`."""
     clean = op(x)
     if op.noise.white:

@@ -4,6 +4,7 @@ if __name__ != "invdiff.operators":
     raise ImportError("Import this folder as invdiff.operators: under its own name its classes would exist twice.")
 
 from .adapters import from_deepinv, from_linear_operator
+from .affine import Affine
 from .base import Jacobian, LinearOperator, Operator
 from .blur import Blur
 from .channels import ChannelMix
@@ -29,6 +30,7 @@ from .mri import MRI, birdcage_maps, cartesian_mask
 from .network import NetworkOperator
 from .noise import GaussianNoise, Noise
 from .optics import psf_kernel
+from .per_channel import per_channel
 from .phase import CodedDiffraction, Magnitude, PhaseRetrieval
 from .photon_noise import PoissonGaussianNoise, PoissonNoise
 from .quantise import Quantise
@@ -36,6 +38,7 @@ from .random_convolution import RandomConvolution
 from .resize import Resize
 from .robust_noise import LaplaceNoise, StudentNoise
 from .rounding_noise import RoundingNoise
+from .shared_noise import share
 from .stacked import stack
 from .subsampled_convolution import SubsampledConvolution
 from .tomography import FanBeamCT, ParallelBeamCT
@@ -43,6 +46,7 @@ from .varying_blur import VaryingBlur
 from .whitened import linearise, whiten
 
 __all__ = [  # noqa: RUF022 - in plain order
+    "Affine",
     "Blur",
     "ChannelMix",
     "Clip",
@@ -94,8 +98,10 @@ __all__ = [  # noqa: RUF022 - in plain order
     "gaussian_kernel",
     "linearise",
     "motion_kernel",
+    "per_channel",
     "psf_kernel",
     "random_mask",
+    "share",
     "stack",
     "stripe_mask",
     "walsh_order",

@@ -20,6 +20,8 @@ from .movable import Movable
 
 __all__ = ["GaussianNoise", "Noise", "noise_of"]
 
+SMALLEST_PICTURE = 8  # pixels a side from which a level of noise can be told
+
 
 class Noise(Movable, ABC):
     r"""The law :math:`p(y | z)` of a measurement ``y`` whose noiseless value is :math:`z = A(x)`.
@@ -100,6 +102,31 @@ class GaussianNoise(Noise):
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls(0.3), cls(torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], dtype=torch.float64))]
+
+    @classmethod
+    def estimate(cls, y: Tensor) -> Self:
+        r"""Return the noise found in pictures ``y``, ``(B, C, H, W)``: one level for all of them.
+
+        It is the median of :math:`|w| / 0.6745` over the finest diagonal wavelet coefficients :math:`w` (Daubechies, order 2),
+        averaged over channels and items, by scikit-image. Fine texture counts as noise, and where pixels are missing,
+        saturated or made of others, as by blur after the noise came in, the level is not that of the noise.
+
+        Raises:
+            ValueError: If a side is shorter than 8 pixels, or ``y`` is not finite.
+
+        References:
+            Donoho & Johnstone, Ideal spatial adaptation by wavelet shrinkage, 1994, https://doi.org/10.1093/biomet/81.3.425
+        """
+        from skimage.restoration import estimate_sigma
+
+        if y.ndim != 4 or not len(y) or min(y.shape[2:]) < SMALLEST_PICTURE or not y.isfinite().all():
+            raise ValueError(
+                f"GaussianNoise: expected finite pictures (B, C, H, W), sides of {SMALLEST_PICTURE} or more "
+                f"to estimate their noise, got shape {tuple(y.shape)}."
+            )
+        pictures = y.detach().flatten(0, 1).double().cpu().numpy()
+        sigma = estimate_sigma(pictures, channel_axis=0, average_sigmas=True)  # type: ignore[no-untyped-call]
+        return cls(float(sigma))
 
     def add(self, clean: Tensor, streams: Streams) -> Tensor:
         return clean + self._deviations(clean) * streams.normal(clean.shape[1:], dtype=clean.dtype)

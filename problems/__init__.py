@@ -3,8 +3,11 @@
 if __name__ != "invdiff.problems":
     raise ImportError("Import this folder as invdiff.problems: under its own name its classes would exist twice.")
 
+from .arrays import ArrayProblem
 from .base import Problem
 from .colorize import Colorize
+from .compressed_sensing import CompressedSensing
+from .ct import ReconstructCT
 from .deblur import Deblur
 from .declip import Declip
 from .defocus import Defocus
@@ -13,7 +16,9 @@ from .denoise import Denoise
 from .dequantize import Dequantize
 from .inpaint import Inpaint
 from .motion_deblur import MotionDeblur
+from .mri import ReconstructMRI
 from .outpaint import Outpaint
+from .phase_retrieval import RetrievePhase
 from .super_resolution import SuperResolution
 
 PROBLEMS: dict[str, type[Problem]] = {
@@ -21,12 +26,15 @@ PROBLEMS: dict[str, type[Problem]] = {
     for problem in (
         *(Inpaint, Outpaint, Denoise, Deblur, Defocus, MotionDeblur, SuperResolution),
         *(Colorize, Demosaic, Declip, Dequantize),
+        *(CompressedSensing, RetrievePhase, ReconstructMRI, ReconstructCT),
     )
 }
 
 __all__ = [
     "PROBLEMS",
+    "ArrayProblem",
     "Colorize",
+    "CompressedSensing",
     "Deblur",
     "Declip",
     "Defocus",
@@ -37,5 +45,8 @@ __all__ = [
     "MotionDeblur",
     "Outpaint",
     "Problem",
+    "ReconstructCT",
+    "ReconstructMRI",
+    "RetrievePhase",
     "SuperResolution",
 ]

@@ -37,7 +37,7 @@ class Problem(ABC):
     @classmethod
     @abstractmethod
     def examples(cls) -> Sequence[Self]:
-        """Return instances for images of 16 x 24 pixels: what the shared tests run over."""
+        """Return instances for images of 16 x 24 pixels, or of a size of their own: what the shared tests run over."""
 
     @abstractmethod
     def operator(self, shape: tuple[int, int, int], *, sigma_y: float) -> Operator:
@@ -47,13 +47,14 @@ class Problem(ABC):
             ValueError: If such an image cannot be measured, or not with such noise.
         """
 
-    def image_shape(self, measured: tuple[int, int, int]) -> tuple[int, int, int]:
+    def image_shape(self, measured: tuple[int, ...]) -> tuple[int, int, int]:
         """Return the shape of the image whose measurement has the shape ``measured``.
 
         Raises:
             ValueError: If no measurement has it.
         """
-        return measured
+        channels, height, width = measured
+        return channels, height, width
 
     def fit(self, x: Tensor) -> Tensor:
         """Return the clean images ``(B, C, H, W)`` cropped, where needed, to a size that can be measured.

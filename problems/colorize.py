@@ -27,10 +27,11 @@ class Colorize(Problem):
     def operator(self, shape: tuple[int, int, int], *, sigma_y: float) -> Operator:
         return ChannelMix.grey(shape, sigma_y=sigma_y)
 
-    def image_shape(self, measured: tuple[int, int, int]) -> tuple[int, int, int]:
-        if measured[0] != 1:
-            raise ValueError(f"Colorize: the picture has {measured[0]} channels, expected a grey one: convert it first.")
-        return 3, *measured[1:]
+    def image_shape(self, measured: tuple[int, ...]) -> tuple[int, int, int]:
+        channels, height, width = measured
+        if channels != 1:
+            raise ValueError(f"Colorize: the picture has {channels} channels, expected a grey one: convert it first.")
+        return 3, height, width
 
     def fit(self, x: Tensor) -> Tensor:
         if x.shape[1] != 3:

@@ -42,10 +42,11 @@ class Demosaic(Problem):
     def operator(self, shape: tuple[int, int, int], *, sigma_y: float) -> Operator:
         return Mosaic(shape, self.pattern, sigma_y=sigma_y)
 
-    def image_shape(self, measured: tuple[int, int, int]) -> tuple[int, int, int]:
-        if measured[0] != 1:
-            raise ValueError(f"Demosaic: the mosaic has {measured[0]} channels, expected one: a raw value for every pixel.")
-        return 3, *measured[1:]
+    def image_shape(self, measured: tuple[int, ...]) -> tuple[int, int, int]:
+        channels, height, width = measured
+        if channels != 1:
+            raise ValueError(f"Demosaic: the mosaic has {channels} channels, expected one: a raw value for every pixel.")
+        return 3, height, width
 
     def fit(self, x: Tensor) -> Tensor:
         if x.shape[1] != 3:

@@ -46,7 +46,7 @@ class Outpaint(Problem):
             )
         return Crop(shape, top=self.margin, left=self.margin, height=height, width=width, sigma_y=sigma_y)
 
-    def image_shape(self, measured: tuple[int, int, int]) -> tuple[int, int, int]:
+    def image_shape(self, measured: tuple[int, ...]) -> tuple[int, int, int]:
         channels, height, width = measured
         return channels, height + 2 * self.margin, width + 2 * self.margin
 

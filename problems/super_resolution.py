@@ -38,7 +38,7 @@ class SuperResolution(Problem):
     def operator(self, shape: tuple[int, int, int], *, sigma_y: float) -> Operator:
         return Downsample(shape, self.factor, kernel=self.kernel, sigma_y=sigma_y)
 
-    def image_shape(self, measured: tuple[int, int, int]) -> tuple[int, int, int]:
+    def image_shape(self, measured: tuple[int, ...]) -> tuple[int, int, int]:
         channels, height, width = measured
         return channels, height * self.factor, width * self.factor
 

@@ -12,7 +12,8 @@ import pytest
 
 from invdiff.cli import COMMANDS
 from invdiff.cli.methods import options_of
-from invdiff.cli.solve import METHOD_NAMES, NEEDS, OWNERS, PROBLEM_NAMES
+from invdiff.cli.problem_options import NEEDS, OWNERS, PROBLEM_NAMES
+from invdiff.cli.solve import METHOD_NAMES
 from invdiff.methods import METHODS, RULES
 from invdiff.problems import PROBLEMS
 

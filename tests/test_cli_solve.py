@@ -11,8 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from invdiff.cli.noise import NoiseChoice
 from invdiff.cli.record import to_json
-from invdiff.images import read_image, write_image
+from invdiff.cli.task import make_task
+from invdiff.images import read_arrays, read_image, write_image
 from invdiff.operators import Downsample
 
 HEIGHT, WIDTH = 16, 24
@@ -177,7 +179,7 @@ class TestOtherProblems:
     def test_without_input_a_photograph_is_degraded(self, solve, tmp_path):
         save_mask(tmp_path / "mask.png", hole())
         result = solve("--problem", "inpaint", "--mask", "mask.png")
-        assert f"bundled photograph (chelsea, {WIDTH} x {HEIGHT})" in result.stderr
+        assert f"bundled picture (chelsea, {WIDTH} x {HEIGHT})" in result.stderr
         assert record_of(tmp_path / "invdiff-out" / "chelsea-inpaint")["metrics"]["psnr_mean"] > 0
 
     def test_arrays_may_leave_the_scale_of_files(self, solve, tmp_path):
@@ -388,3 +390,105 @@ class TestFolder:
         monkeypatch.setattr(output, "write_results", meanwhile)
         solve(*picture, "-o", "out")
         assert names(tmp_path / "out") == [".viewer", *EVERY]
+
+
+class TestArrays:
+    """Measurements that are no pictures: what --simulate writes comes in again without another word."""
+
+    @pytest.mark.parametrize(
+        ("problem", "how"),
+        [
+            ("mri", ("--acceleration", 2, "--centre-fraction", 0.3, "--coils", 2)),
+            ("mri", ("--acceleration", 2)),
+            ("ct", ("--angles", 5)),
+            ("compressed-sensing", ("--ratio", 0.5)),
+            ("compressed-sensing", ("--ratio", 0.5, "--sensing", "convolution")),
+            ("phase-retrieval", ("--codes", 2)),
+            ("phase-retrieval", ("--oversampling", 2)),
+        ],
+    )
+    def test_there_and_back(self, solve, tmp_path, problem, how):
+        write_image(tmp_path / "in.png", pixels(1, 16, 32))
+        solve("in.png", "--simulate", "--problem", problem, *how, "--noise", 0.05, "-o", "a", "--npz")
+        assert names(tmp_path / "a") == sorted([*EVERY, "measurement.npz", "posterior.npz"])
+        said = solve("a/measurement.npz", "--problem", problem, "--scale", 1, "--noise", 0.05, "-o", "b", "--npz").stderr
+        assert "white is 1 in the units of INPUT" in said
+        one, two = (read_arrays(tmp_path / name / "posterior.npz", "samples")["samples"] for name in ("a", "b"))
+        assert one.shape == (2, 1, 16, 32)
+        np.testing.assert_allclose(two, one, rtol=0, atol=2e-3)
+        assert read_image(tmp_path / "b" / "mean.png").bits == 16
+        record = record_of(tmp_path / "b")
+        assert record["metrics"] is None
+        assert record["residual"] == pytest.approx(record_of(tmp_path / "a")["residual"], rel=0.05)
+
+    def test_bare_arrays(self, solve, tmp_path):
+        np.save(tmp_path / "sinogram.npy", np.abs(np.random.default_rng(0).normal(5, 1, (6, 16))))
+        said = solve("sinogram.npy", "--problem", "ct", "--noise", 1, "-o", "a").stderr
+        assert "--scale changes it" in said
+        assert read_image(tmp_path / "a" / "mean.png").pixels.shape == (1, 16, 16)
+        k = np.random.default_rng(0).normal(size=(2, 16, 24, 2))
+        np.save(tmp_path / "k.npy", k * (np.arange(24) % 3 == 0)[:, None])
+        solve("k.npy", "--problem", "mri", "--noise", 0.1, "-o", "b")
+        assert read_image(tmp_path / "b" / "mean.png").pixels.shape == (1, 16, 24)
+
+    def test_without_input_a_phantom_is_measured(self, solve):
+        assert "shepp_logan_phantom, 256 x 256" in solve("--problem", "ct", "--angles", 3, "--noise", 1, "--steps", 1).stderr
+
+
+class TestNoise:
+    """Laws other than Gaussian noise of a known level."""
+
+    @pytest.mark.parametrize("law", ["poisson:40", "poisson:40,0.02", "laplace:0.05", "student:0.05,3"])
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_laws(self, solve, tmp_path, law, channels):
+        write_image(tmp_path / "in.png", pixels(channels))
+        solve("in.png", "--problem", "deblur", "--kernel", "gaussian:0.7", "--simulate", "--noise", law, "-o", "out")
+        record = record_of(tmp_path / "out")
+        assert record["arguments"]["noise"] == law
+        assert record["method"] == "mmps"
+        assert all(math.isfinite(value) for value in record["residual"])
+
+    def test_grey_weighs_as_much_as_colours(self, tmp_path):
+        """Three equal channels under a law shared among them: the likelihood of the one that came in."""
+        write_image(tmp_path / "in.png", pixels(1))
+        arguments = {
+            "channels": 3,
+            "simulate": False,
+            "mask": None,
+            "mask_keep": "black",
+            "seed": 0,
+            "options": {"scale": None},
+        }
+        for noise in (NoiseChoice("poisson", (40.0,)), NoiseChoice("gaussian", (0.1,)), NoiseChoice("laplace", (0.1,))):
+            task = make_task(source=tmp_path / "in.png", problem="denoise", noise=noise, **arguments)
+            x = torch.rand(1, 1, HEIGHT, WIDTH)
+            one = task.observed.noise.log_likelihood(task.measurement, x) - task.observed.noise.log_likelihood(
+                task.measurement, 0 * x
+            )
+            three = task.op.noise.log_likelihood(task.y, x.expand(-1, 3, -1, -1)) - task.op.noise.log_likelihood(
+                task.y, 0 * x.expand(-1, 3, -1, -1)
+            )
+            assert float(three.sum()) == pytest.approx(float(one.sum()), rel=1e-4)
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_estimated(self, solve, tmp_path, channels):
+        image = np.clip(np.linspace(-0.5, 0.5, 96) + 0.1 * np.random.default_rng(0).normal(size=(channels, 64, 96)), -1, 1)
+        write_image(tmp_path / "in.png", image, bits=16)
+        said = solve("in.png", "--problem", "denoise", "--noise", "auto", "-o", "out").stderr
+        estimated = float(said.split("estimated ")[1].split()[0])
+        assert estimated == pytest.approx(0.05, rel=0.08)
+        assert any("estimated" in note for note in record_of(tmp_path / "out")["notes"])
+        assert record_of(tmp_path / "out")["arguments"]["noise"] == "auto"
+
+    def test_estimated_beside_holes_and_in_a_mosaic(self, solve, tmp_path):
+        noisy = np.clip(0.1 * np.random.default_rng(0).normal(size=(64, 96)), -1, 1)
+        mask = np.zeros((64, 96), dtype=bool)
+        mask[20:40, 30:50] = True
+        write_image(tmp_path / "in.png", np.where(mask, 1.0, noisy)[None], bits=16)
+        save_mask(tmp_path / "mask.png", mask)
+        said = solve("in.png", "--problem", "inpaint", "--mask", "mask.png", "--noise", "auto", "-o", "a").stderr
+        assert float(said.split("estimated ")[1].split()[0]) == pytest.approx(0.05, rel=0.1)
+        colours = np.where(np.indices((64, 96)).sum(0) % 2, 0.5, -0.5) + noisy
+        write_image(tmp_path / "raw.png", colours[None], bits=16)
+        said = solve("raw.png", "--problem", "demosaic", "--pattern", "RGGB", "--noise", "auto", "-o", "b").stderr
+        assert float(said.split("estimated ")[1].split()[0]) == pytest.approx(0.05, rel=0.1)

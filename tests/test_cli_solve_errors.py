@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from invdiff.cli.solve import PROBLEM_NAMES
+from invdiff.cli.problem_options import PROBLEM_NAMES
 from invdiff.images import write_image
 
 INPAINT = ("in.png", "--problem", "inpaint", "--mask", "mask.png")
@@ -144,10 +144,26 @@ WRONG = [
     (1, "size must be an odd integer", deblur("motion:3.5,0")),
     (1, "larger than the image", deblur("motion:99999999,0")),
     # numbers
-    (2, "expected a finite number", (*SMALL, "--noise", -0.1)),
-    (2, "expected a finite number", (*SMALL, "--noise", "nan")),
-    (2, "expected a finite number", (*SMALL, "--noise", "inf")),
-    (2, "'abc' is not a valid float", (*SMALL, "--noise", "abc")),
+    (2, "expected finite numbers, 0 or larger", (*SMALL, "--noise", -0.1)),
+    (2, "expected finite numbers, 0 or larger", (*SMALL, "--noise", "nan")),
+    (2, "expected finite numbers, 0 or larger", (*SMALL, "--noise", "poisson:inf")),
+    (2, "expected a standard deviation such as 0.02", (*SMALL, "--noise", "abc")),
+    (2, "expected a standard deviation such as 0.02", (*SMALL, "--noise", "auto:3")),
+    (2, "expected a standard deviation such as 0.02", (*SMALL, "--noise", "poisson:1,2,3")),
+    (2, "expected a standard deviation such as 0.02", (*SMALL, "--noise", "student:0.1")),
+    (2, "expected numbers above 0", (*SMALL, "--noise", "laplace:0")),
+    (2, "say how much there shall be", (*SMALL, "--noise", "auto", "--simulate")),
+    (2, "takes Gaussian noise of a known level", ("five.npy", "--problem", "ct", "--noise", "poisson:9")),
+    (2, "the noise there is rounding", ("in.png", "--problem", "dequantize", "--levels", 4, "--noise", "auto")),
+    (2, "--scale belongs to", (*SMALL, "--scale", 2)),
+    (2, "is for a simulation", ("five.npy", "--problem", "ct", "--angles", 4)),
+    (2, "two ways to measure", ("in.png", "--problem", "phase-retrieval", "--codes", 1, "--oversampling", 2, "--simulate")),
+    (2, "needs an .npy or .npz file", ("in.png", "--problem", "mri", "--simulate")),
+    (1, "expected an .npy or .npz file with the array 'kspace'", ("in.png", "--problem", "mri")),
+    (1, "finite sinogram", ("nan.npy", "--problem", "ct", "--noise", 1)),
+    (1, "damaged or holds no numpy array", ("object.npy", "--problem", "ct", "--noise", 1)),
+    (1, "not in the file", ("zeros.npy", "--problem", "compressed-sensing")),
+    (1, "no such file", ("nowhere.npz", "--problem", "mri")),
     (2, "0 is not in the range", (*SMALL, "--steps", 0)),
     (2, "0 is not in the range", (*SMALL, "--samples", 0)),
     (2, "0 is not in the range", (*SMALL, "--chunk", 0)),

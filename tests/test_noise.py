@@ -32,6 +32,7 @@ from invdiff.operators import (
     linearise,
     whiten,
 )
+from invdiff.operators.shared_noise import SharedNoise
 from invdiff.priors import Gaussian, GaussianMixture
 from invdiff.random import Streams
 
@@ -40,7 +41,8 @@ EVERY = pytest.mark.parametrize("law", [pytest.param(law, id=name) for name, law
 SMOOTH = pytest.mark.parametrize(
     "law", [pytest.param(law, id=name) for name, law in CASES if not isinstance(law, RoundingNoise)]
 )
-JOINT = (RoundingNoise, CovarianceNoise, CorrelatedNoise)  # no gradient, or no likelihood of each entry by itself
+# No gradient, no likelihood of each entry by itself, or the power of one.
+JOINT = (RoundingNoise, CovarianceNoise, CorrelatedNoise, SharedNoise)
 ENTRYWISE = pytest.mark.parametrize("law", [pytest.param(law, id=name) for name, law in CASES if not isinstance(law, JOINT)])
 EVENT = (2, 3)
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from invdiff.cli.solve import OPTIONS, OWNERS, solve
+from invdiff.cli.problem_options import OPTIONS, OWNERS, ROUNDED, check_needs
+from invdiff.cli.solve import solve
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +22,7 @@ __all__ = ["calibrate"]
 
 # Options of `invdiff solve` that mean the same here; where INPUT is spoken of, the help is another.
 SHARED = (
-    *("problem", *OWNERS, "mask_keep", "boundary", "downsampling", "noise"),
+    *("problem", *OWNERS, "mask_keep", "boundary", "downsampling", "pattern_seed", "scale", "noise"),
     *("method", "steps", "rule", "preset", "option", "prior", "precision", "device", "output", "overwrite"),
 )
 HELP = {
@@ -81,7 +82,7 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
         folder, channels=channels or 3, size=settings["size"], cases=settings["cases"], seed=settings["seed"]
     )
     clean = problem.fit(crops)
-    op = problem.operator((clean.shape[1], clean.shape[2], clean.shape[3]), sigma_y=2 * settings["noise"])
+    op = problem.operator((clean.shape[1], clean.shape[2], clean.shape[3]), sigma_y=2 * settings["noise"].level)
     sampler = PosteriorSampler(score, op, **sampler_arguments(problem.recommended, settings))
     for note in notes:
         click.echo(note, err=True)
@@ -107,12 +108,14 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
 
 
 def _check(settings: Mapping[str, Any]) -> None:
-    from invdiff.cli.solve import check_needs
-
-    check_needs(None, settings)
-    if settings["problem"] == "dequantize":
-        raise click.UsageError("--problem dequantize has no Gaussian noise, and the misfit to the data is held against that.")
-    if settings["noise"] == 0:
+    check_needs(None, settings, simulated=True)
+    if settings["problem"] in ROUNDED:
+        raise click.UsageError(
+            f"--problem {settings['problem']} has no Gaussian noise, and the misfit to the data is held against that."
+        )
+    if settings["noise"].level is None:
+        raise click.UsageError("--noise must be a standard deviation: the misfit to the data is held against Gaussian noise.")
+    if settings["noise"].none:
         raise click.UsageError(
             "--noise must be above 0: without noise the measured values are known exactly, and whether intervals cover them "
             "means nothing. For 8-bit files --noise 0.01 is a small one."

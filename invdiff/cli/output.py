@@ -19,13 +19,14 @@ from invdiff.cli.record import to_json
 from invdiff.cli.task import Task
 from invdiff.images import write_image
 from invdiff.posterior import Posterior
+from invdiff.problems import ArrayProblem
 from invdiff.report import comparison_panel, std_map
 
 __all__ = ["output_folder", "write_results"]
 
 RECORD = "run.json"
 IMAGES = [f"{name}.{ending}" for name in ("sample-*", "mean", "measurement") for ending in ("png", "tif")]
-RESULTS = (*IMAGES, "std.png", "comparison.png", "posterior.npz", RECORD)
+RESULTS = (*IMAGES, "std.png", "comparison.png", "measurement.npz", "posterior.npz", RECORD)
 TILES = 3  # samples shown in the comparison
 
 
@@ -143,20 +144,31 @@ def write_results(
     suffix = ".png" if len(mean) in (1, 3) else ".tif"
     for name, image in {**images, "mean": mean}.items():
         write_image(folder / f"{name}{suffix}", image.numpy(), bits=picture.bits, alpha=task.alpha, icc=picture.icc)
-    tiles = {"measured": task.problem.preview(task.measurement)[0], "mean": mean}
+    arrays_of = task.problem if isinstance(task.problem, ArrayProblem) else None
+    tiles = {arrays_of.looks if arrays_of else "measured": task.problem.preview(task.measurement)[0], "mean": mean}
     tiles |= {f"sample {k}": sample for k, sample in enumerate(samples[:TILES], 1)}
     if task.clean is not None:
         tiles = {"truth": task.clean[0], **tiles}
-        write_image(folder / f"measurement{suffix}", task.measurement[0].numpy(), bits=picture.bits, icc=picture.icc)
+        if arrays_of:
+            _write_arrays(folder / "measurement.npz", arrays_of.to_arrays(task.measurement))
+        else:
+            write_image(folder / f"measurement{suffix}", task.measurement[0].numpy(), bits=picture.bits, icc=picture.icc)
     spread = None if std is None else std.numpy()
     if spread is not None:
         std_map(folder / "std.png", spread)
     comparison_panel(folder / "comparison.png", {title: tile.numpy() for title, tile in tiles.items()}, std=spread)
     if arrays:
+        measured = (task.measurement[0].numpy() + 1) / 2
+        if arrays_of:
+            measured = arrays_of.to_arrays(task.measurement)[arrays_of.measured]
         contents: dict[str, Any] = {
             "samples": (samples.numpy() + 1) / 2,
-            "measurement": (task.measurement[0].numpy() + 1) / 2,
+            "measurement": measured,
             "weights": post.weights[:, 0].cpu().numpy(),
         }
-        np.savez_compressed(folder / "posterior.npz", **contents)
+        _write_arrays(folder / "posterior.npz", contents)
     (folder / RECORD).write_text(to_json(record) + "\n", encoding="utf-8")
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    np.savez_compressed(path, **arrays)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from invdiff import __version__
+from invdiff.cli.noise import NoiseChoice
 from invdiff.cli.task import Task
 from invdiff.metrics import psnr
 from invdiff.posterior import Posterior
@@ -57,6 +58,7 @@ def make_record(
         "peak_memory_mib": _peak_memory(device),
         "residual": task.residual(results),
         "residual_expected": task.observed.dof if noisy else 0,
+        "notes": list(task.notes),
         "metrics": None if task.clean is None else _metrics(task.clean, results),
     }
 
@@ -90,6 +92,8 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, NoiseChoice):
+        return value.plain()
     if isinstance(value, Path) or (isinstance(value, float) and math.isinf(value)):
         return str(value)
     return value

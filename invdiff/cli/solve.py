@@ -10,11 +10,9 @@ from typing import Any
 
 import click
 
-# Written out because the help must not import torch; a test holds them to the registries.
-PROBLEM_NAMES = (
-    *("inpaint", "outpaint", "denoise", "deblur", "defocus", "motion-deblur", "sr"),
-    *("colorize", "demosaic", "declip", "dequantize"),
-)
+from invdiff.cli.problem_options import OPTIONS, check_needs, problem_options
+
+# Written out because the help must not import torch; a test holds them to the registry.
 METHOD_NAMES = (
     "auto",
     "mmps",
@@ -45,34 +43,6 @@ METHOD_NAMES = (
     "fps-smc",
 )
 
-NEEDS = {
-    "inpaint": "--mask, or an INPUT with transparent pixels",
-    "outpaint": "--margin, how many pixels to add on every side",
-    "denoise": "--noise above 0",
-    "deblur": "--kernel, a file (image, .npy, .npz:name), gaussian:SIGMA or motion:SIZE,ANGLE",
-    "defocus": "--radius, of the disc that a point becomes, in pixels",
-    "motion-deblur": "--length in pixels and --angle in degrees of the movement",
-    "sr": "--factor, how many times smaller INPUT is than the image",
-    "colorize": "a grey INPUT and nothing else",
-    "demosaic": "--pattern, the colours of the top left 2 x 2 pixels",
-    "declip": "--clip-low or --clip-high, the ends of the range that INPUT is confined to, or both",
-    "dequantize": "--levels, how many a channel of INPUT has",
-}
-# Whose an option is that others do not take.
-OWNERS = {
-    "mask": "inpaint",
-    "margin": "outpaint",
-    "kernel": "deblur",
-    "radius": "defocus",
-    "length": "motion-deblur",
-    "angle": "motion-deblur",
-    "factor": "sr",
-    "pattern": "demosaic",
-    "clip_low": "declip",
-    "clip_high": "declip",
-    "levels": "dequantize",
-}
-OPTIONS = (*(name for name in OWNERS if name != "mask"), "boundary", "downsampling")  # of which a problem is made
 TASK = ("problem", "simulate", "mask", "mask_keep", "noise", "seed")
 
 EPILOG = """\b
@@ -84,77 +54,18 @@ Examples:
   invdiff solve photo.png --problem deblur --kernel gaussian:2 --noise 0.02 --simulate
   invdiff solve old.jpg --problem denoise --noise 0.1
   invdiff solve grey.png --problem colorize
+  invdiff solve photo.jpg --problem dejpeg                the tables are in the file
+  invdiff solve cells.tif --problem denoise --noise poisson:40
+  invdiff solve kspace.npy --problem mri --noise 0.01
+  invdiff solve --problem ct --angles 40 --noise 0.5      simulate and solve a phantom
   invdiff solve --problem sr --factor 4 --noise 0.01      degrade and solve a bundled photograph
 """
 FILE = click.Path(path_type=Path)
 
 
-def _known_problem(context: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    if value is None and not context.resilient_parsing:
-        needs = "".join(f"\n  {name:<13} needs {what}" for name, what in NEEDS.items())
-        raise click.UsageError(f"--problem is missing: say what happened to the image.{needs}")
-    return value
-
-
-def _finite(context: click.Context, param: click.Parameter, value: float | None) -> float | None:
-    if value is not None and not math.isfinite(value):
-        raise click.BadParameter(f"expected a finite number, got {value}.")
-    return value
-
-
-def _finite_noise(context: click.Context, param: click.Parameter, value: float) -> float:
-    if not (math.isfinite(value) and value >= 0):
-        raise click.BadParameter(f"{value} is no standard deviation: expected a finite number, 0 or larger.")
-    return value
-
-
 @click.command(epilog=EPILOG, context_settings={"max_content_width": 110, "show_default": True})
 @click.argument("source", metavar="[INPUT]", type=FILE, required=False)
-@click.option(
-    "--problem", type=click.Choice(PROBLEM_NAMES), callback=_known_problem, help="What happened to the image (required)."
-)
-@click.option("--mask", type=FILE, help="Image as large as INPUT, white where pixels are to be filled (inpaint).")
-@click.option("--mask-keep", type=click.Choice(("black", "white")), default="black", help="Colour of the pixels to keep.")
-@click.option(
-    "--kernel", metavar="FILE|gaussian:SIGMA|motion:SIZE,ANGLE", help="Blur kernel: an image, .npy, or .npz:name (deblur)."
-)
-@click.option(
-    "--boundary",
-    type=click.Choice(("reflect", "zero", "circular")),
-    default="reflect",
-    help="What the blur saw beyond the border (deblur, defocus, motion-deblur).",
-)
-@click.option(
-    "--radius",
-    type=click.FloatRange(min=0, min_open=True),
-    callback=_finite,
-    help="Of the disc that a point becomes, in pixels (defocus).",
-)
-@click.option("--length", type=click.IntRange(min=3), help="Of the movement, an odd number of pixels (motion-deblur).")
-@click.option(
-    "--angle",
-    type=float,
-    callback=_finite,
-    help="Of the movement, in degrees, anticlockwise from horizontal (motion-deblur).",
-)
-@click.option("--factor", type=click.IntRange(min=2), help="How many times smaller INPUT is than the image (sr).")
-@click.option("--downsampling", type=click.Choice(("bicubic", "area")), default="bicubic", help="How it was made smaller (sr).")
-@click.option("--margin", type=click.IntRange(min=1), help="Pixels to add on every side (outpaint).")
-@click.option(
-    "--pattern",
-    type=click.Choice(("RGGB", "BGGR", "GRBG", "GBRG"), case_sensitive=False),
-    help="Colours of the top left 2 x 2 pixels, row by row (demosaic).",
-)
-@click.option("--clip-low", type=float, callback=_finite, help="Value of all that is darker, pixels spanning 0..1 (declip).")
-@click.option("--clip-high", type=float, callback=_finite, help="Value of all that is brighter, pixels spanning 0..1 (declip).")
-@click.option("--levels", type=click.IntRange(2, 65536), help="Levels of a channel, black and white included (dequantize).")
-@click.option(
-    "--noise",
-    type=float,
-    default=0.0,
-    callback=_finite_noise,
-    help="Standard deviation of the noise in INPUT, pixels spanning 0..1. 0: exact.",
-)
+@problem_options
 @click.option("--simulate", is_flag=True, help="INPUT is clean: degrade it, solve, and compare.")
 @click.option("--samples", type=click.IntRange(min=1), default=4, help="Posterior samples to draw.")
 @click.option(
@@ -186,10 +97,11 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
     """Draw samples of what the measured image INPUT may have looked like.
 
     INPUT is an image file (PNG, JPEG, TIFF, WebP; 8 or 16 bits; grey, RGB, RGBA, in TIFF any number of channels) or an .npy
-    array. Without INPUT a bundled photograph is degraded and solved. The output folder holds every sample, their mean, the map
+    array; for compressed-sensing, phase-retrieval, mri and ct an .npy or .npz file of what was measured, as --simulate writes
+    one. Without INPUT a bundled picture is degraded and solved. The output folder holds every sample, their mean, the map
     of their standard deviation, a panel to compare, and run.json, from which the run can be repeated.
     """
-    check_needs(source, settings)
+    check_needs(source, settings, simulated=source is None or settings["simulate"])
     # Imported here: `invdiff solve --help` answers without torch.
     from invdiff.cli.device import pick_device
     from invdiff.cli.output import output_folder, write_results
@@ -218,21 +130,6 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
         record = make_record(source, settings, task, score.describe(), post, results) | {"output": str(target)}
         write_results(part, task, post, results, record, arrays=settings["npz"])
     click.echo(to_json(record) if as_json else summary(record))
-
-
-def check_needs(source: Path | None, settings: Mapping[str, Any]) -> None:
-    problem, own = settings["problem"], [name for name, owner in OWNERS.items() if owner == settings["problem"]]
-    for name, owner in OWNERS.items():
-        if settings[name] is not None and problem != owner:
-            raise click.UsageError(f"--{name.replace('_', '-')} belongs to --problem {owner}, not to {problem}.")
-    given = [settings[name] is not None for name in own]
-    enough = any(given) if problem == "declip" else all(given)
-    # Whether INPUT has transparent pixels, which serve as a mask, is seen only when it is read.
-    enough = enough or (problem == "inpaint" and source is not None)
-    if not enough or (problem == "denoise" and settings["noise"] == 0):
-        raise click.UsageError(f"--problem {problem} needs {NEEDS[problem]}.")
-    if problem == "dequantize" and settings["noise"] > 0:
-        raise click.UsageError("--noise does not go with --problem dequantize: the noise there is rounding to --levels.")
 
 
 def sampler_arguments(recommended: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

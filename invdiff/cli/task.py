@@ -13,11 +13,16 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from invdiff.images import Picture, mask_from_alpha, read_image, read_kernel, read_mask
-from invdiff.operators import GaussianNoise, Operator
+from invdiff.cli.noise import NoiseChoice
+from invdiff.images import Picture, mask_from_alpha, read_arrays, read_image, read_kernel, read_mask
+from invdiff.operators import GaussianNoise, Noise, Operator, share
 from invdiff.operators.kernels import gaussian_kernel, motion_kernel
+from invdiff.posterior import misfit
 from invdiff.problems import (
+    PROBLEMS,
+    ArrayProblem,
     Colorize,
+    CompressedSensing,
     Deblur,
     Declip,
     Defocus,
@@ -28,6 +33,9 @@ from invdiff.problems import (
     MotionDeblur,
     Outpaint,
     Problem,
+    ReconstructCT,
+    ReconstructMRI,
+    RetrievePhase,
     SuperResolution,
 )
 
@@ -36,6 +44,8 @@ __all__ = ["Task", "make_problem", "make_task"]
 PHOTOGRAPH = "chelsea"  # scikit-image's cat: CC0, inside its wheel
 PHOTOGRAPH_SIZE = (256, 256)
 CLIP_ENDS = {"clip_low": -math.inf, "clip_high": math.inf}
+SPECIMENS = {"mri": "shepp_logan_phantom", "ct": "shepp_logan_phantom"}  # where a cat would be out of place
+MOSTLY_KNOWN = 0.25  # share of missing pixels up to which the noise of the others can be told
 LARGEST = 2**26  # pixels; one feature map of the network already takes 8 GB there
 
 
@@ -69,13 +79,13 @@ class Task:
 
     def finish(self, samples: Tensor) -> Tensor:
         """Return samples of the prior as pictures: what is known exactly is put in, and grey stays grey."""
-        results = self.problem.finish(samples, self.y.expand(len(samples), -1, -1, -1), self.op)
+        results = self.problem.finish(samples, self.y.expand(len(samples), *self.op.out_shape), self.op)
         return results.mean(1, keepdim=True) if self.observed.in_shape[0] == 1 else results
 
     def residual(self, results: Tensor) -> list[float]:
         """Return, per picture, the squared misfit over the noise variance; where the noise is 0, the squared misfit itself."""
-        misfit = (self.measurement - self.observed(results)).flatten(1).square().sum(1)
-        return [float(f"{value:.6g}") for value in misfit / (self.observed.sigma_y**2 or 1)]
+        measured = self.measurement.expand(len(results), *self.observed.out_shape)
+        return [float(f"{value:.6g}") for value in misfit(self.observed, results, measured)]
 
 
 def make_task(
@@ -86,7 +96,7 @@ def make_task(
     simulate: bool,
     mask: Path | None,
     mask_keep: Literal["black", "white"],
-    noise: float,
+    noise: NoiseChoice,
     seed: int,
     options: Mapping[str, Any],
 ) -> Task:
@@ -94,34 +104,19 @@ def make_task(
 
     ``channels`` are those of the prior, ``options`` what :func:`make_problem` takes.
 
-    A grey picture meets a prior of colours as equal channels. They share one noise, so each is taken as having
-    :math:`\sqrt C` times its standard deviation: together they then weigh as much as the one channel that came in.
+    A grey picture meets a prior of colours as equal channels, which share one noise: see :func:`invdiff.operators.share`.
     """
-    notes: list[str] = []
-    known = None if mask is None else read_mask(mask, keep=mask_keep)
-    if source is None:
-        picture, simulate = _bundled_photograph(PHOTOGRAPH_SIZE if known is None else known.shape), True
-        notes.append(f"no INPUT given: degrading a bundled photograph ({PHOTOGRAPH}, {_size(picture.pixels.shape)})")
-    elif source.is_dir():
+    if source is not None and source.is_dir():
         raise IsADirectoryError(
             f"{source} is a folder, expected one image: folders come later, run the command for each image."
         )
+    kind = PROBLEMS[problem]
+    if source is not None and not simulate and issubclass(kind, ArrayProblem):
+        given = _given_arrays(kind, source, scale=options["scale"])
     else:
-        picture = read_image(source)
-    pixels, alpha = torch.from_numpy(picture.pixels).float()[None], picture.alpha
-    if pixels.shape[1] not in (1, channels):
-        raise ValueError(
-            f"{source or 'the bundled photograph'}: has {pixels.shape[1]} channels, and this prior knows images of {channels}, "
-            "or grey ones."
-        )
-
-    if problem == "inpaint":
-        if known is None:
-            known, alpha = _mask_from_alpha(source, picture), None
-        notes.append(f"filling {1 - known.mean():.1%} of the pixels")
-    task = make_problem(problem, size=pixels.shape[-2:], known=known, options=options)
-    clean = task.fit(pixels) if simulate else None
-    own, height, width = task.image_shape(_shape(pixels)) if clean is None else _shape(clean)
+        known = None if mask is None else read_mask(mask, keep=mask_keep)
+        given = _given_picture(problem, source, known, channels=channels, simulate=simulate, options=options)
+    own, height, width = given.shape
     if height * width > LARGEST:
         raise ValueError(
             f"{source}: an image of {width} x {height} pixels is too large to sample, crop it or choose a smaller --factor "
@@ -129,15 +124,15 @@ def make_task(
         )
     if own not in (1, channels):
         raise ValueError(f"--problem {problem} makes images of {own} channels, and this prior knows images of {channels}.")
-    if clean is not None and clean.shape != pixels.shape:
-        notes.append(f"cropped to {_size(clean.shape)}, a multiple of the factor")
-    sigma_y = 2 * noise  # images span [-1, 1] below the command line
-    observed = task.operator((own, height, width), sigma_y=sigma_y)
-    op = task.operator((channels, height, width), sigma_y=sigma_y * math.sqrt(channels / own))
-    if own != channels and not observed.noise.gaussian:
-        op.noise = GaussianNoise(observed.sigma_y * math.sqrt(channels / own))  # the same for the variance of rounding
-    measurement = pixels if clean is None else observed.measure(clean, seed=seed)
+    notes, task, clean, picture = list(given.notes), given.problem, given.clean, given.picture
+    law = _law(noise, given, notes)
+    observed, op = (task.operator((count, height, width), sigma_y=0.0) for count in (own, channels))
+    if not noise.none:
+        observed.noise = law
+    op.noise = share(observed.noise, channels // own)
+    measurement = given.measured if clean is None else observed.measure(clean, seed=seed)
     measurement = observed.keep_measured(measurement)
+    alpha = given.alpha
     if alpha is not None and own not in (1, 3):
         alpha = None
         notes.append(f"the alpha of INPUT is left out of the results: files of {own} channels are written without")
@@ -148,24 +143,124 @@ def make_task(
     if picture.icc is not None and op.out_shape[0] != op.in_shape[0]:
         picture = replace(picture, icc=None)
         notes.append("the colour profile of INPUT is left out of the results: it does not fit both grey and colours")
-    if noise == 0 and problem not in ("inpaint", "outpaint", "dequantize"):
+    if noise.none and problem not in ("inpaint", "outpaint", "dequantize", "dejpeg"):
         notes.append(
             "noise 0: INPUT is taken as exact; an 8-bit file has rounding noise of 0.001, a photograph more (--noise 0.01)"
         )
-    if noise > 1:
-        notes.append(f"noise {noise:g}: pixels span 0..1, is that meant? {noise:g} of 255 is --noise {noise / 255:.3g}")
+    if noise.level is not None and noise.level > 1 and not issubclass(kind, ArrayProblem):
+        notes.append(
+            f"noise {noise.level:g}: pixels span 0..1, is that meant? {noise.level:g} of 255 is --noise {noise.level / 255:.3g}"
+        )
     return Task(
         problem=task,
         op=op,
-        y=measurement.expand(-1, op.out_shape[0], -1, -1),
+        y=measurement.expand(-1, *op.out_shape),
         observed=observed,
         measurement=measurement,
         clean=clean,
         picture=picture,
         alpha=alpha,
-        name=f"{PHOTOGRAPH if source is None else source.stem}-{problem}",
+        name=f"{given.name}-{problem}",
         notes=tuple(notes),
     )
+
+
+@dataclass(frozen=True)
+class Given:
+    """What came in.
+
+    Attributes:
+        problem: The task.
+        measured: What was measured, ``(1, C, ...)``, or what is to be.
+        clean: The true image, where it is known: ``(1, C, H, W)``.
+        shape: Of the image, ``(C, H, W)``.
+        picture: How results are written.
+        alpha: Opacity of the result ``(H, W)``, or nothing.
+        name: Of the file.
+        notes: Lines for the person who runs this.
+    """
+
+    problem: Problem
+    measured: Tensor
+    clean: Tensor | None
+    shape: tuple[int, int, int]
+    picture: Picture
+    alpha: np.ndarray[Any, np.dtype[np.float64]] | None
+    name: str
+    notes: tuple[str, ...]
+
+
+def _given_arrays(kind: type[ArrayProblem], source: Path, *, scale: float | None) -> Given:
+    try:
+        task, y = kind.from_arrays(read_arrays(source, kind.measured), scale=scale)
+    except ValueError as error:
+        raise ValueError(str(error) if str(source) in str(error) else f"{source}: {error}") from error
+    notes = (f"white is {task.scale:.4g} in the units of INPUT{'' if scale else ' (--scale changes it)'}",)
+    empty = Picture(np.zeros((1, 1, 1)), bits=16)
+    return Given(task, y, None, task.image_shape(y.shape[1:]), empty, None, source.stem, notes)
+
+
+def _given_picture(
+    problem: str,
+    source: Path | None,
+    known: np.ndarray[Any, np.dtype[np.bool_]] | None,
+    *,
+    channels: int,
+    simulate: bool,
+    options: Mapping[str, Any],
+) -> Given:
+    notes, name = [], SPECIMENS.get(problem, PHOTOGRAPH) if source is None else source.stem
+    if source is None:
+        picture, simulate = _bundled_picture(name, PHOTOGRAPH_SIZE if known is None else known.shape), True
+        notes.append(f"no INPUT given: degrading a bundled picture ({name}, {_size(picture.pixels.shape)})")
+    else:
+        picture = read_image(source)
+    pixels, alpha = torch.from_numpy(picture.pixels).float()[None], picture.alpha
+    if pixels.shape[1] not in (1, channels):
+        raise ValueError(
+            f"{source or 'the bundled picture'}: has {pixels.shape[1]} channels, and this prior knows images of {channels}, "
+            "or grey ones."
+        )
+    if problem == "inpaint":
+        if known is None:
+            known, alpha = _mask_from_alpha(source, picture), None
+        notes.append(f"filling {1 - known.mean():.1%} of the pixels")
+    task = make_problem(problem, size=pixels.shape[-2:], known=known, options=options)
+    clean = task.fit(pixels) if simulate else None
+    shape = task.image_shape(_shape(pixels)) if clean is None else _shape(clean)
+    if clean is not None and clean.shape[2:] != pixels.shape[2:]:
+        notes.append(f"cropped to {_size(clean.shape)}{', a multiple of the factor' if problem == 'sr' else ''}")
+    return Given(task, pixels, clean, shape, picture, alpha, name, tuple(notes))
+
+
+def _law(noise: NoiseChoice, given: Given, notes: list[str]) -> Noise:
+    """Return the law of the noise, in the units of images that span [-1, 1]; estimated from the picture if it is not known."""
+    if noise.law != "auto":
+        return noise.model()
+    pixels = given.measured
+    if isinstance(given.problem, Inpaint):
+        pixels = _filled(pixels, given.problem.mask)
+    elif isinstance(given.problem, Demosaic):  # Neighbours of one colour are two pixels apart.
+        pixels = torch.nn.functional.pixel_unshuffle(pixels[..., : pixels.shape[2] // 2 * 2, : pixels.shape[3] // 2 * 2], 2)
+    law = GaussianNoise.estimate(pixels)
+    notes.append(f"noise: estimated {law.sigma / 2:.4f} from INPUT, pixels spanning 0..1 (fine texture counts as noise)")
+    return law
+
+
+def _filled(pixels: Tensor, known: Tensor) -> Tensor:
+    """Return the picture with each missing pixel like the nearest known one."""
+    from scipy import ndimage
+
+    missing = 1 - float(known.double().mean())
+    if missing > MOSTLY_KNOWN:
+        raise ValueError(
+            f"--noise auto: {missing:.0%} of the pixels are missing, at most {MOSTLY_KNOWN:.0%} may be to estimate the noise "
+            "of the others. Give its standard deviation."
+        )
+    nearest = ndimage.distance_transform_edt(
+        ~known.broadcast_to(pixels.shape[-2:]).numpy(), return_distances=False, return_indices=True
+    )
+    return pixels[:, :, torch.from_numpy(nearest[0]), torch.from_numpy(nearest[1])]
 
 
 def make_problem(
@@ -179,6 +274,7 @@ def make_problem(
         known: The mask, true where pixels are known.
         options: Arguments by the names of ``invdiff.cli.solve.OPTIONS``: those that the problem needs, and perhaps others.
     """
+    height, width = size
     if problem == "inpaint" and known is not None:
         return Inpaint(known)
     if problem == "declip":
@@ -194,6 +290,22 @@ def make_problem(
         "colorize": Colorize,
         "demosaic": lambda: Demosaic(options["pattern"]),
         "dequantize": lambda: Dequantize(options["levels"]),
+        "compressed-sensing": lambda: CompressedSensing.share(
+            options["ratio"], (height, width), sensing=options["sensing"] or "hadamard", seed=options["pattern_seed"]
+        ),
+        "phase-retrieval": lambda: (
+            RetrievePhase.coded(options["codes"], (height, width), seed=options["pattern_seed"])
+            if options["codes"]
+            else RetrievePhase((height, width), oversampling=options["oversampling"])
+        ),
+        "mri": lambda: ReconstructMRI.simulated(
+            (height, width),
+            acceleration=options["acceleration"],
+            centre_fraction=_centre_fraction(options["centre_fraction"], options["acceleration"]),
+            coils=options["coils"] or 1,
+            seed=options["pattern_seed"],
+        ),
+        "ct": lambda: ReconstructCT.evenly(options["angles"], (height, width)),
     }
     if problem not in build:
         raise ValueError(f"Problem {problem!r} is unknown, or lacks what it needs: see `invdiff problems`.")
@@ -208,17 +320,24 @@ def _size(shape: Sequence[int]) -> str:
     return f"{shape[-1]} x {shape[-2]}"
 
 
-def _bundled_photograph(size: tuple[int, ...]) -> Picture:
+def _bundled_picture(name: str, size: tuple[int, ...]) -> Picture:
     from skimage import data
 
-    image = ImageOps.fit(Image.fromarray(getattr(data, PHOTOGRAPH)()), (size[1], size[0]), Image.Resampling.LANCZOS)
-    return Picture(np.asarray(image, dtype=np.float64).transpose(2, 0, 1) / 127.5 - 1)
+    pixels = getattr(data, name)()
+    pixels = pixels if pixels.dtype == np.uint8 else np.rint(255 * pixels.clip(0, 1)).astype(np.uint8)
+    image = ImageOps.fit(Image.fromarray(pixels), (size[1], size[0]), Image.Resampling.LANCZOS)
+    values = np.asarray(image, dtype=np.float64)
+    return Picture(np.atleast_3d(values).transpose(2, 0, 1) / 127.5 - 1)
+
+
+def _centre_fraction(given: float | None, acceleration: float) -> float:
+    return 0.32 / acceleration if given is None else given  # fastMRI's: 0.08 at 4, 0.04 at 8
 
 
 def _mask_from_alpha(source: Path | None, picture: Picture) -> np.ndarray[Any, np.dtype[np.bool_]]:
     advice = "give --mask, an image of the same size, white where pixels are to be filled."
     if picture.alpha is None:
-        raise ValueError(f"{source or 'the bundled photograph'}: no pixel is transparent, and inpaint fills those: {advice}")
+        raise ValueError(f"{source or 'the bundled picture'}: no pixel is transparent, and inpaint fills those: {advice}")
     known = mask_from_alpha(picture)
     if known.all() or not known.any():
         raise ValueError(

@@ -1,0 +1,112 @@
+"""An image from few random projections."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from invdiff.operators import GaussianNoise, Hadamard, LinearOperator, Noise, RandomConvolution
+
+from .arrays import ArrayProblem, Arrays
+from .base import photographs
+
+__all__ = ["CompressedSensing"]
+
+Sensing = Literal["hadamard", "convolution"]
+
+
+class CompressedSensing(ArrayProblem):
+    r"""Reconstruct an image from fewer numbers than it has pixels, each of them made of all of its pixels.
+
+    Rows are orthonormal in either kind of sensing, and the same for every channel.
+
+    Args:
+        size: Of the image, ``(H, W)``.
+        count: Numbers measured of every channel.
+        sensing: ``"hadamard"``: rows of a Walsh-Hadamard transform behind random signs, as a single-pixel camera sees them;
+            ``H * W`` is a power of two. ``"convolution"``: some pixels of a convolution with random phases, of any size.
+        seed: Of the rows and signs, or of the phases and pixels.
+        rows: Indices of the rows of the transform, in the place of ``count`` random ones, without signs: a single-pixel camera
+            with patterns of its own choice. Numbered as by :class:`~invdiff.operators.Hadamard`.
+        scale: What white is in the units of a file.
+
+    Raises:
+        ValueError: If ``count`` is more than there are pixels, or the size does not suit the transform.
+    """
+
+    name = "compressed-sensing"
+    summary = "reconstruct an image from few random projections"
+    needs = ("--ratio",)
+    recommended = photographs(max_iterations=6)
+    measured = "y"
+    looks = "least squares"
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        count: int,
+        *,
+        sensing: Sensing,
+        seed: int = 0,
+        rows: Tensor | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        self.size, self.count, self.sensing, self.seed, self.rows, self.scale = size, count, sensing, seed, rows, scale
+        self.operator((1, *size), sigma_y=0.0)  # Fails here rather than at the first image.
+
+    @classmethod
+    def share(cls, ratio: float, size: tuple[int, int], *, sensing: Sensing, seed: int) -> Self:
+        """Return it with a share ``ratio`` of as many numbers as there are pixels."""
+        if not 0 < ratio <= 1:
+            raise ValueError(f"compressed-sensing: the ratio must lie in (0, 1], got {ratio:g}.")
+        size = whole_size(size) if sensing == "hadamard" else size
+        return cls(size, max(1, round(ratio * size[0] * size[1])), sensing=sensing, seed=seed)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls((16, 32), 100, sensing="hadamard", seed=0), cls((16, 24), 90, sensing="convolution", seed=1)]
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, *, scale: float | None) -> tuple[Self, Tensor]:
+        y = torch.from_numpy(np.asarray(arrays["y"], dtype=np.float64))
+        if y.ndim not in (1, 2) or not y.numel() or not y.isfinite().all():
+            raise ValueError(f"compressed-sensing: y must be finite numbers (m,) or (C, m), got shape {tuple(y.shape)}.")
+        if "size" not in arrays or not ("rows" in arrays or {"sensing", "seed"} <= set(arrays)):
+            raise ValueError(
+                "compressed-sensing: how it was measured is not in the file. Expected .npz with `y`, `size` (H, W), and either "
+                f"`rows` of the Walsh-Hadamard transform or `sensing` and `seed`; got {', '.join(sorted(arrays))}."
+            )
+        height, width = (int(side) for side in arrays["size"])
+        sensing: Sensing = "convolution" if "rows" not in arrays and str(arrays["sensing"]) == "convolution" else "hadamard"
+        rows = torch.from_numpy(np.asarray(arrays["rows"], dtype=np.int64)) if "rows" in arrays else None
+        problem = cls((height, width), y.shape[-1], sensing=sensing, seed=int(arrays.get("seed", np.array(0))), rows=rows)
+        problem.scale = 1.0 if scale is None else scale
+        return problem, problem.in_range(y.reshape(1, -1, y.shape[-1]).float())
+
+    def to_arrays(self, y: Tensor) -> dict[str, NDArray[Any]]:
+        how = {"rows": self.rows.numpy()} if self.rows is not None else {}
+        how |= {"sensing": np.array(self.sensing), "seed": np.array(self.seed), "size": np.array(self.size)}
+        return {"y": self.in_units(y)[0].numpy(), **how}
+
+    def measurement(self, shape: tuple[int, int, int], noise: Noise) -> LinearOperator:
+        if self.rows is not None:
+            return Hadamard(shape, self.rows, noise=noise)
+        kind = Hadamard.random if self.sensing == "hadamard" else RandomConvolution
+        return kind(shape, self.count, seed=self.seed, noise=noise)
+
+    def fit(self, x: Tensor) -> Tensor:
+        height, width = self.size
+        return x[..., :height, :width]
+
+    def preview(self, y: Tensor) -> Tensor:
+        return self.measurement(self.image_shape(y.shape[1:]), GaussianNoise(0.0)).pinv(y)
+
+
+def whole_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Return the largest sides that are powers of two within ``size``."""
+    height, width = (1 << (side.bit_length() - 1) for side in size)
+    return height, width

@@ -1,0 +1,107 @@
+"""An image from its projections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from invdiff.operators import Noise, Operator, ParallelBeamCT
+
+from .arrays import ArrayProblem, Arrays, grey
+from .base import photographs
+
+__all__ = ["ReconstructCT"]
+
+BRIGHT = 0.995  # quantile of a filtered backprojection that counts as white
+
+
+class ReconstructCT(ArrayProblem):
+    r"""Reconstruct an image from line integrals along parallel rays, at few angles or in noise.
+
+    Lengths are in pixels: the integral over ten white pixels is 10 ``scale``. Detectors are as far apart as pixels are.
+
+    Args:
+        angles: In degrees, as ``skimage.transform.radon`` counts them.
+        size: Of the image, ``(H, W)``.
+        detectors: How many. Default: as many as cover the diagonal.
+        scale: What white is in the units of a file, per pixel.
+
+    Raises:
+        ValueError: If there is no angle, or a number is out of range.
+    """
+
+    name = "ct"
+    summary = "reconstruct an image from its projections"
+    needs = ("--angles",)
+    recommended = photographs(max_iterations=6)
+    measured = "sinogram"
+    looks = "filtered backprojection"
+
+    def __init__(
+        self, angles: Sequence[float], size: tuple[int, int], *, detectors: int | None = None, scale: float = 1.0
+    ) -> None:
+        self.angles, self.size, self.scale = [float(angle) for angle in angles], size, scale
+        self.single = ParallelBeamCT((1, *size), self.angles, detectors=detectors)
+        self.detectors = self.single.out_shape[-1]
+
+    @classmethod
+    def evenly(cls, count: int, size: tuple[int, int]) -> Self:
+        """Return it with ``count`` angles that divide half a turn."""
+        return cls(half_turn(count), size)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls.evenly(7, (16, 24)), cls([0.0, 30.0, 100.0], (16, 24), detectors=20)]
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, *, scale: float | None) -> tuple[Self, Tensor]:
+        sinogram = torch.from_numpy(np.asarray(arrays["sinogram"], dtype=np.float64))
+        if sinogram.ndim != 2 or not sinogram.numel() or not sinogram.isfinite().all():
+            raise ValueError(f"ct: expected a finite sinogram (angles, detectors), got shape {tuple(sinogram.shape)}.")
+        count, detectors = sinogram.shape
+        angles = np.asarray(arrays["angles"], dtype=np.float64) if "angles" in arrays else np.array(half_turn(count))
+        if angles.shape != (count,):
+            raise ValueError(f"ct: a sinogram of {count} rows needs as many angles, got shape {angles.shape}.")
+        height, width = (int(side) for side in arrays.get("size", (detectors, detectors)))
+        problem, y = cls(angles.tolist(), (height, width), detectors=detectors), sinogram[None, None].float()
+        problem.scale = float(problem._backprojected(y).quantile(BRIGHT)) if scale is None else scale
+        return problem, problem.in_range(y)
+
+    def to_arrays(self, y: Tensor) -> dict[str, NDArray[Any]]:
+        sinogram = self.in_units(y)[0]
+        if len(sinogram) > 1:
+            raise ValueError(f"ct: a sinogram of {len(sinogram)} channels has no file, expected that of a grey image.")
+        return {"sinogram": sinogram[0].numpy(), "angles": np.array(self.angles), "size": np.array(self.size)}
+
+    def measurement(self, shape: tuple[int, int, int], noise: Noise) -> Operator:
+        return ParallelBeamCT(shape, self.angles, detectors=self.detectors, noise=noise)
+
+    def fit(self, x: Tensor) -> Tensor:
+        return grey(x)
+
+    def preview(self, y: Tensor) -> Tensor:
+        return 2 * self._backprojected(self.in_units(y)) / self.scale - 1
+
+    def _backprojected(self, y: Tensor) -> Tensor:
+        """Return the filtered backprojection (Ram-Lak) of a sinogram, in its units per pixel, angles dividing half a turn."""
+        detectors = y.shape[-1]
+        offsets = torch.arange(-detectors, detectors + 1)
+        kernel = torch.where(offsets % 2 == 1, -1 / (torch.pi * offsets) ** 2, 0.0)
+        kernel[detectors] = 0.25
+        length = 3 * detectors + 1
+        spectrum = torch.fft.rfft(kernel.to(y), n=length)
+        filtered = torch.fft.irfft(torch.fft.rfft(y, n=length) * spectrum, n=length)[..., detectors : 2 * detectors]
+        rows = filtered.reshape(-1, 1, *filtered.shape[2:])
+        return (torch.pi / len(self.angles)) * self.single.adjoint(rows).reshape(*y.shape[:2], *self.size)
+
+
+def half_turn(count: int) -> list[float]:
+    """Return ``count`` angles from 0 degrees on that divide half a turn."""
+    if count < 1:
+        raise ValueError(f"ct: expected at least one angle, got {count}.")
+    return [180 * k / count for k in range(count)]

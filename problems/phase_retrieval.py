@@ -1,0 +1,115 @@
+"""An image from diffraction patterns, which have lost their phases."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from invdiff.operators import Affine, CodedDiffraction, Noise, Operator, PhaseRetrieval, per_channel
+
+from .arrays import ArrayProblem, Arrays
+from .base import photographs
+
+__all__ = ["RetrievePhase"]
+
+
+class RetrievePhase(ArrayProblem):
+    r"""Find an image by the magnitudes of its Fourier transform, among zeros or behind several known masks.
+
+    .. math:: y = |F P (x + 1)| + n \quad \text{or} \quad y_k = |F (d_k \odot (x + 1))| + n
+
+    with a unitary transform, for light that is 0 where the image is black. A file holds :math:`y \cdot \text{scale} / 2`.
+    Without masks an image and its half-turn measure alike, and so do its shifts among the zeros.
+
+    Args:
+        size: Of the image, ``(H, W)``.
+        oversampling: How far the zeros reach, as :class:`~invdiff.operators.PhaseRetrieval` counts: 2.0 makes sides one and a
+            half times as long.
+        masks: :math:`d_k`, complex ``(K, H, W)``, in its place.
+        scale: What white is in the units of a file.
+
+    Raises:
+        ValueError: If not exactly one of ``oversampling`` and ``masks`` is given, or it is out of range.
+    """
+
+    name = "phase-retrieval"
+    summary = "find an image by the magnitudes of its Fourier transform"
+    needs = ("--codes or --oversampling",)
+    recommended = photographs(max_iterations=4)
+    measured = "magnitudes"
+    looks = "log magnitudes"
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        *,
+        oversampling: float | None = None,
+        masks: Tensor | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        if (oversampling is None) == (masks is None):
+            raise ValueError("phase-retrieval: expected either an oversampling or masks, not both and not neither.")
+        self.size, self.oversampling, self.masks, self.scale = size, oversampling, masks, scale
+        self.operator((1, *size), sigma_y=0.0)  # Fails here rather than at the first image.
+
+    @classmethod
+    def coded(cls, count: int, size: tuple[int, int], *, seed: int) -> Self:
+        """Return it with ``count`` masks of random phases."""
+        return cls(size, masks=CodedDiffraction.random((1, *size), count, seed=seed).masks)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls.coded(2, (16, 24), seed=0), cls((16, 24), oversampling=2.0)]
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, *, scale: float | None) -> tuple[Self, Tensor]:
+        values = torch.from_numpy(np.asarray(arrays["magnitudes"], dtype=np.float64))
+        if values.ndim < 2 or not values.numel() or not values.isfinite().all():
+            raise ValueError(f"phase-retrieval: expected finite magnitudes, got shape {tuple(values.shape)}.")
+        if "masks" in arrays:
+            masks = torch.from_numpy(np.asarray(arrays["masks"], dtype=np.complex128))
+            problem = cls((masks.shape[-2], masks.shape[-1]), masks=masks)
+        elif {"oversampling", "size"} <= set(arrays):
+            height, width = (int(side) for side in arrays["size"])
+            problem = cls((height, width), oversampling=float(arrays["oversampling"]))
+        else:
+            raise ValueError(
+                "phase-retrieval: how it was measured is not in the file. Expected .npz with `magnitudes` and either `masks` "
+                f"or `oversampling` and `size` (H, W); got {', '.join(sorted(arrays))}."
+            )
+        wanted = problem.operator((1, *problem.size), sigma_y=0.0).out_shape[1:]
+        if tuple(values.shape[-len(wanted) :]) != wanted:
+            raise ValueError(f"phase-retrieval: expected magnitudes of shape {wanted}, got {tuple(values.shape)}.")
+        problem.scale = 1.0 if scale is None else scale
+        return problem, problem.in_range(values.reshape(1, -1, *wanted).float())
+
+    def to_arrays(self, y: Tensor) -> dict[str, NDArray[Any]]:
+        how = {"size": np.array(self.size)}
+        how |= {"oversampling": np.array(self.oversampling)} if self.masks is None else {"masks": self.masks.numpy()}
+        return {"magnitudes": self.in_units(y)[0].numpy(), **how}
+
+    def measurement(self, shape: tuple[int, int, int], noise: Noise) -> Operator:
+        light = Affine((1, *self.size), 1.0, 1.0)
+        if self.masks is None:
+            return per_channel(
+                PhaseRetrieval((1, *self.size), oversampling=self.oversampling or 0.0) @ light, shape[0], noise=noise
+            )
+        return per_channel(CodedDiffraction((1, *self.size), self.masks) @ light, shape[0], noise=noise)
+
+    def fit(self, x: Tensor) -> Tensor:
+        height, width = self.size
+        return x[..., :height, :width]
+
+    def preview(self, y: Tensor) -> Tensor:
+        pattern = (y[:, :, 0, 0] if self.masks is not None else y[:, :, 0]).clamp(min=0).log1p()
+        (height, width), (tall, wide) = self.size, pattern.shape[-2:]
+        top, left = (tall - height) // 2, (wide - width) // 2
+        pattern = pattern[..., top : top + height, left : left + width]
+        return 2 * pattern / pattern.amax((-2, -1), keepdim=True) - 1
+
+    def _of_white(self, y: Tensor) -> Tensor:
+        return torch.zeros_like(y)
