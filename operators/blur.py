@@ -19,7 +19,7 @@ from .noise import Noise, noise_of
 from .separable import Separable
 from .svd import SVD
 
-__all__ = ["BOUNDARIES", "Blur", "blur_kernel"]
+__all__ = ["BOUNDARIES", "Blur", "blur_kernel", "fitting_kernel"]
 
 
 class Blur(LinearOperator):
@@ -134,6 +134,17 @@ class Blur(LinearOperator):
 
 def blur_kernel(owner: str, kernel: Tensor | np.ndarray, in_shape: tuple[int, int, int], boundary: str) -> Tensor:
     """Return a float64 copy of a kernel that can blur images of a shape, or say why it cannot."""
+    checked = fitting_kernel(owner, kernel, in_shape, boundary)
+    if checked.sum().abs() <= 1e-12 * checked.abs().sum():
+        raise ValueError(
+            f"{owner}: the kernel must not sum to zero, got sum {float(checked.sum()):g}. "
+            "A kernel that removes the mean is no blur: use SubsampledConvolution with stride=1."
+        )
+    return checked
+
+
+def fitting_kernel(owner: str, kernel: Tensor | np.ndarray, in_shape: tuple[int, int, int], boundary: str) -> Tensor:
+    """Return a float64 copy of a kernel that is not larger than the images, or say what is wrong with it."""
     if boundary not in BOUNDARIES:
         raise ValueError(f"{owner}: unknown boundary {boundary!r}, expected one of {', '.join(BOUNDARIES)}.")
     checked = real_matrix(owner, "kernel", kernel)
@@ -143,10 +154,5 @@ def blur_kernel(owner: str, kernel: Tensor | np.ndarray, in_shape: tuple[int, in
         raise ValueError(
             f"{owner}: the kernel must not be larger than the image, got kernel {rows} x {columns} "
             f"for height {height}, width {width}. Crop the kernel to where it is not zero."
-        )
-    if checked.sum().abs() <= 1e-12 * checked.abs().sum():
-        raise ValueError(
-            f"{owner}: the kernel must not sum to zero, got sum {float(checked.sum()):g}. "
-            "A kernel that removes the mean is no blur: use LinearFunction."
         )
     return checked

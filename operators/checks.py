@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from typing import SupportsIndex
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["event_shape", "image_shape", "real_matrix"]
+__all__ = ["event_shape", "image_shape", "odd_size", "real_matrix", "whole_number"]
 
 
 def event_shape(owner: str, in_shape: Sequence[int]) -> tuple[int, ...]:
@@ -23,6 +24,26 @@ def event_shape(owner: str, in_shape: Sequence[int]) -> tuple[int, ...]:
     return shape
 
 
+def whole_number(owner: str, name: str, value: SupportsIndex, *, least: int = 1) -> int:
+    """Return an integer of any kind, numpy's too, that is at least ``least``."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{owner}: {name} must be an integer, got {value!r}.") from None
+    if number < least:
+        raise ValueError(f"{owner}: {name} must be at least {least}, got {number}.")
+    return number
+
+
+def odd_size(owner: str, size: SupportsIndex, *, least: int = 1) -> int:
+    """Return the side of a kernel that has a centre pixel."""
+    side = operator.index(size) if isinstance(size, SupportsIndex) else 0
+    if side < least or side % 2 == 0:
+        what = "a positive odd integer" if least == 1 else f"an odd integer of at least {least}"
+        raise ValueError(f"{owner}: size must be {what}, so that it has a centre pixel, got {size!r}.")
+    return side
+
+
 def image_shape(owner: str, in_shape: Sequence[int]) -> tuple[int, int, int]:
     """Return ``in_shape`` as ``(C, H, W)``."""
     shape = event_shape(owner, in_shape)
@@ -34,6 +55,8 @@ def image_shape(owner: str, in_shape: Sequence[int]) -> tuple[int, int, int]:
 
 def real_matrix(owner: str, name: str, value: Tensor | np.ndarray) -> Tensor:
     """Return a float64 copy of a finite, real, two-dimensional ``value`` that is not empty."""
+    if isinstance(value, np.ndarray):  # Reversed, or of another machine: torch takes neither.
+        value = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
     given = torch.as_tensor(value)
     if given.is_complex():
         raise TypeError(f"{owner}: {name} must be real, got {given.dtype}. Stack the real and imaginary parts as rows.")

@@ -19,6 +19,9 @@ from .noise import Noise
 __all__ = ["CorrelatedNoise", "CovarianceNoise"]
 
 
+SYMMETRY = 1e-5  # what the rounding of a product in float32 may leave
+
+
 class CovarianceNoise(Noise):
     r"""Gaussian noise of a covariance matrix :math:`\Sigma`: :math:`y = z + n`, :math:`n \sim \mathcal{N}(0, \Sigma)`.
 
@@ -33,9 +36,12 @@ class CovarianceNoise(Noise):
 
     def __init__(self, covariance: Tensor | np.ndarray) -> None:
         matrix = real_matrix("CovarianceNoise", "covariance", covariance)
-        if matrix.shape[0] != matrix.shape[1] or (matrix - matrix.mT).abs().max() > 1e-9 * matrix.abs().max():
-            raise ValueError(f"CovarianceNoise: covariance must be square and symmetric, got shape {tuple(matrix.shape)}.")
-        values, vectors = torch.linalg.eigh(matrix)
+        if matrix.shape[0] != matrix.shape[1]:
+            raise ValueError(f"CovarianceNoise: covariance must be square, got shape {tuple(matrix.shape)}.")
+        gap = float((matrix - matrix.mT).abs().max() / matrix.abs().max())
+        if gap > SYMMETRY:
+            raise ValueError(f"CovarianceNoise: covariance must be symmetric, got a gap of {gap:.1g} of the largest entry.")
+        values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
         if not values[0] > 1e-12 * values[-1]:
             raise ValueError(
                 f"CovarianceNoise: covariance must be positive definite, got eigenvalues from {float(values[0]):.3g} to "
@@ -93,6 +99,7 @@ class CorrelatedNoise(Noise):
             raise ValueError(f"CorrelatedNoise: root must be square, got {root.in_shape} to {root.out_shape}.")
         self.root = root
         probe = torch.randn(1, *root.in_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        probe = probe.to(root.device, root.dtype or torch.float64)
         if not (root.pinv(root(probe)) - probe).norm() <= 1e-3 * probe.norm():
             raise ValueError("CorrelatedNoise: root cannot be inverted: some direction of y would have no noise.")
         self.sigma = float(probe.norm() / root.pinv(probe).norm())  # The root of the harmonic mean of the variances, nearly.

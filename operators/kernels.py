@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import SupportsFloat
 
 import torch
 from torch import Tensor
+
+from .checks import odd_size
 
 __all__ = ["defocus_kernel", "gaussian_kernel", "motion_kernel"]
 
@@ -28,7 +31,7 @@ def gaussian_kernel(sigma: float | Sequence[float], size: int | None = None, *, 
         ValueError: If a ``sigma`` is not positive and finite, there are more than two, ``size`` is not a positive odd
             integer, or ``angle`` is not finite.
     """
-    sigmas = (sigma, sigma) if isinstance(sigma, int | float) else tuple(sigma)
+    sigmas = (float(sigma),) * 2 if isinstance(sigma, SupportsFloat) else tuple(map(float, sigma))
     if len(sigmas) != 2:
         raise ValueError(f"gaussian_kernel: sigma must be a number or two, along and across the angle, got {sigma}.")
     if not all(math.isfinite(s) and s > 0 for s in sigmas):
@@ -36,8 +39,7 @@ def gaussian_kernel(sigma: float | Sequence[float], size: int | None = None, *, 
     if not math.isfinite(angle):
         raise ValueError(f"gaussian_kernel: angle must be finite, in degrees, got {angle}.")
     size = 2 * math.ceil(4 * max(sigmas)) + 1 if size is None else size
-    if not isinstance(size, int) or size < 1 or size % 2 == 0:
-        raise ValueError(f"gaussian_kernel: size must be a positive odd integer, so that it has a centre pixel, got {size!r}.")
+    size = odd_size("gaussian_kernel", size)
     right = torch.arange(size, dtype=torch.float64) - size // 2
     down = right.unsqueeze(1)
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
@@ -103,8 +105,7 @@ def motion_kernel(size: int, angle: float, direction: float = 0.0) -> Tensor:
     """
     from kornia.filters.kernels_geometry import get_motion_kernel2d
 
-    if not isinstance(size, int) or size < 3 or size % 2 == 0:
-        raise ValueError(f"motion_kernel: size must be an odd integer of at least 3, got {size!r}.")
+    size = odd_size("motion_kernel", size, least=3)
     if not math.isfinite(angle):
         raise ValueError(f"motion_kernel: angle must be finite, in degrees, got {angle}.")
     if not -1 <= direction <= 1:

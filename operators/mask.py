@@ -85,9 +85,6 @@ class Mask(LinearOperator):
     def forward(self, x: Tensor) -> Tensor:
         return torch.where(self.mask.to(x.device), x, 0)  # Not a product: that keeps the NaN of a missing entry.
 
-    def measure(self, x: Tensor, *, seed: int) -> Tensor:
-        return self.forward(super().measure(x, seed=seed))
-
     def keep_measured(self, y: Tensor) -> Tensor:
         return self.forward(y)
 

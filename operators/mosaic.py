@@ -51,7 +51,7 @@ class Mosaic(LinearOperator):
     def __init__(
         self,
         in_shape: Sequence[int],
-        pattern: str = "RGGB",
+        pattern: str,
         *,
         sigma_y: float = 0.0,
         noise: Noise | None = None,
@@ -70,7 +70,11 @@ class Mosaic(LinearOperator):
 
     @classmethod
     def examples(cls) -> list[Self]:
-        return [*(cls((3, 4, 6), pattern, sigma_y=0.05) for pattern in BAYER_PATTERNS), cls((3, 5, 7), "GRBG"), cls((3, 1, 1))]
+        return [
+            *(cls((3, 4, 6), pattern, sigma_y=0.05) for pattern in BAYER_PATTERNS),
+            cls((3, 5, 7), "GRBG"),
+            cls((3, 1, 1), "BGGR"),
+        ]
 
     def forward(self, x: Tensor) -> Tensor:
         return (self.mask.to(x) * x).sum(1, keepdim=True)

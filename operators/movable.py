@@ -21,6 +21,7 @@ class Movable:
             if isinstance(value, Movable):
                 setattr(moved, name, value.to(device, dtype))
             elif isinstance(value, Tensor):
+                value = value.clone() if value.is_inference() else value
                 wanted = dtype if value.is_floating_point() else None
                 if dtype is not None and value.is_complex():
                     wanted = dtype.to_complex()

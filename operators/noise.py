@@ -28,7 +28,8 @@ class Noise(Movable, ABC):
 
     Attributes:
         sigma: Standard deviation in the units of ``y``: of every entry where it is the same for all, else of the least noisy
-            ones. It decides how far the reverse diffusion has to go, and 0 means exact data.
+            ones; of heavy tails the scale of what is no outlier. It decides how far the reverse diffusion goes, and 0 means
+            exact data.
         gaussian: Whether the law is :math:`\mathcal{N}(z, \Sigma)` with a :math:`\Sigma` that does not depend on ``z``.
         white: Whether it is :math:`\mathcal{N}(z, \sigma^2 I)`, what most published methods assume.
         heavy_tailed: Whether :meth:`variance` depends on how far ``y`` lies from ``clean``.

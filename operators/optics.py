@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from .checks import odd_size, whole_number
 from .kernels import disc
 
 __all__ = ["psf_kernel", "zernike"]
@@ -35,7 +36,8 @@ def psf_kernel(
     shares of area, and transformed at the very positions of the pixels, by matrices: no rounding of the pixel size.
 
     Without aberrations this is the Airy pattern, dark at :math:`0.61\, \lambda / \mathrm{NA}` from its centre. With small ones
-    its peak is lower by about :math:`\exp(-(2 \pi \sigma)^2)` (Strehl, Maréchal), :math:`\sigma^2 = \sum_{j \ge 2} a_j^2`.
+    its peak is lower by about :math:`\exp(-(2 \pi \sigma)^2)` (Strehl, Maréchal), :math:`\sigma^2 = \sum_{j \ge 4} a_j^2`:
+    tilts move it.
 
     Args:
         size: Side of the kernel in pixels, odd.
@@ -58,10 +60,7 @@ def psf_kernel(
         Soummer et al., Fast computation of Lyot-style coronagraph propagation, 2007, https://doi.org/10.1364/OE.15.015935
         (the transform by matrices)
     """
-    if not isinstance(size, int) or size < 1 or size % 2 == 0:
-        raise ValueError(f"psf_kernel: size must be a positive odd integer, so that it has a centre pixel, got {size!r}.")
-    if not isinstance(samples, int) or samples < 1:
-        raise ValueError(f"psf_kernel: samples must be a positive integer, got {samples!r}.")
+    size, samples = odd_size("psf_kernel", size), whole_number("psf_kernel", "samples", samples)
     lengths = {"wavelength": wavelength, "numerical_aperture": numerical_aperture, "pixel_size": pixel_size}
     for name, value in lengths.items():
         if not (math.isfinite(value) and value > 0):

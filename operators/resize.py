@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .banded import SeparableProduct
 from .base import LinearOperator
-from .checks import event_shape, image_shape
+from .checks import image_shape, whole_number
 from .noise import Noise, noise_of
 from .separable import KroneckerSVD, Separable
 from .svd import SVD
@@ -71,9 +71,9 @@ class Resize(LinearOperator):
         noise: Noise | None = None,
     ) -> None:
         channels, height, width = image_shape("Resize", in_shape)
-        size = event_shape("Resize: out_size as an", out_size)
-        if len(size) != 2:
-            raise ValueError(f"Resize: out_size must be (height, width), got {size}.")
+        if not isinstance(out_size, Sequence) or len(out_size) != 2:
+            raise ValueError(f"Resize: out_size must be (height, width), got {out_size!r}.")
+        size = whole_number("Resize", "out_size height", out_size[0]), whole_number("Resize", "out_size width", out_size[1])
         if kernel not in RESIZE_KERNELS:
             raise ValueError(f"Resize: unknown kernel {kernel!r}, expected one of {', '.join(RESIZE_KERNELS)}.")
         self.in_shape, self.out_shape = (channels, height, width), (channels, *size)

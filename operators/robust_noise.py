@@ -25,7 +25,7 @@ class StudentNoise(Noise):
     what was measured.
 
     Args:
-        scale: :math:`s > 0`, in the units of ``y``.
+        scale: :math:`s > 0`, in the units of ``y``, which is ``sigma`` too.
         dof: :math:`\nu > 0`.
     """
 

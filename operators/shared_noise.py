@@ -28,6 +28,8 @@ def share(noise: Noise, count: int) -> Noise:
     """
     if count == 1:
         return noise
+    if count < 1 or (noise.gaussian and not isinstance(noise, GaussianNoise)):
+        raise ValueError(f"share: expected noise of independent entries and a count of at least 1, got {noise!r} and {count}.")
     if isinstance(noise, GaussianNoise):
         return GaussianNoise((noise.sigma if noise.deviations is None else noise.deviations) * count**0.5)
     return SharedNoise(noise, count)

@@ -67,6 +67,15 @@ class _SparseProduct(torch.autograd.Function):
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
         return sparse_product(tangents[0], ctx.matrix, ctx.transposed)
 
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], x: Tensor, matrix: SparseRows, transposed: SparseRows
+    ) -> tuple[Tensor, int | None]:
+        if in_dims[0] is None:
+            return sparse_product(x, matrix, transposed), None
+        rows = x.movedim(in_dims[0], 0)
+        return sparse_product(rows.flatten(0, 1), matrix, transposed).reshape(*rows.shape[:2], -1), 0
+
 
 def sparse_product(x: Tensor, matrix: SparseRows, transposed: SparseRows) -> Tensor:
     """Return the product of ``matrix`` with each row of ``x``, differentiable in both modes.

@@ -79,6 +79,7 @@ class ParallelBeamCT(RayTransform):
 
     with the origin at the centre of the image, :math:`x` to the right and :math:`y` upwards: at 0 degrees the detectors lie
     along the columns and the rays run down; larger angles turn that counter-clockwise, as ``skimage.transform.radon`` does.
+    That one turns about pixel ``N // 2``, which for even sides is half a pixel off the centre, and has the detectors as rows.
     The detectors are points, at :math:`s = (d - (D - 1) / 2) \cdot` ``detector_spacing`` for :math:`d = 0, \dots, D - 1`.
     More in :class:`RayTransform`.
 

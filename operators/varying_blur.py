@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .base import LinearOperator
-from .blur import blur_kernel
+from .blur import fitting_kernel
 from .borders import BOUNDARIES, Border
 from .checks import image_shape
 from .convolution import CircularConvolution, soften
@@ -78,7 +78,7 @@ class VaryingBlur(LinearOperator):
             raise ValueError(
                 f"VaryingBlur: weights must be finite, got {int((~shares.isfinite()).sum())} NaN or infinite values."
             )
-        checked = torch.stack([blur_kernel("VaryingBlur", kernel, shape, boundary) for kernel in given])
+        checked = torch.stack([fitting_kernel("VaryingBlur", kernel, shape, boundary) for kernel in given])
         shares = shares.to(torch.float64, copy=True)
         self.border = Border(boundary, (height, width), (checked.shape[1], checked.shape[2]))
         torus = (channels, *self.border.torus)

@@ -179,7 +179,7 @@ def test_moves() -> None:
         (lambda: StudentNoise(0.1, dof=0.0), "dof > 0"),
         (lambda: LaplaceNoise(0.0), "scale > 0"),
         (lambda: RoundingNoise(0.0, offset=0.0), "step > 0"),
-        (lambda: CovarianceNoise(torch.eye(3)[:2]), "square and symmetric"),
+        (lambda: CovarianceNoise(torch.eye(3)[:2]), "must be square"),
         (lambda: CovarianceNoise(torch.ones(2, 2)), "positive definite"),
         (lambda: CorrelatedNoise(Blur((1, 8, 8), torch.full((1, 4), 0.25))), "cannot be inverted"),
     ],

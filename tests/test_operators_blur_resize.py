@@ -156,7 +156,7 @@ class TestPsfKernel:
                 psf_kernel(9, {}, **cast(Any, self.lens | {name: -1.0}))
         with pytest.raises(ValueError, match="size must be a positive odd integer"):
             psf_kernel(8, {}, **cast(Any, self.lens))
-        with pytest.raises(ValueError, match="samples must be a positive integer, got 0"):
+        with pytest.raises(ValueError, match="samples must be at least 1, got 0"):
             psf_kernel(9, {}, samples=0, **cast(Any, self.lens))
         with pytest.raises(ValueError, match="coefficients must be finite"):
             psf_kernel(9, {4: math.nan}, **cast(Any, self.lens))
@@ -164,6 +164,10 @@ class TestPsfKernel:
             psf_kernel(9, {0: 0.1}, **cast(Any, self.lens))
         with pytest.raises(TypeError, match=r"must be an integer, got 4\.5"):
             psf_kernel(9, cast(Any, {4.5: 0.1}), **cast(Any, self.lens))
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    assert_close(gaussian_kernel(np.float32(2), np.int64(9)), gaussian_kernel(2.0, 9))  # type: ignore[arg-type]
 
 
 class TestZernike:
@@ -460,6 +464,8 @@ class TestResize:
             Resize((1, 8, 8), (4, 4), kernel="nearest")
         with pytest.raises(ValueError, match=r"out_size must be \(height, width\), got \(4,\)"):
             Resize((1, 8, 8), (4,), kernel="area")
+        with pytest.raises(ValueError, match=r"out_size must be \(height, width\), got 4"):
+            Resize((1, 8, 8), cast(Any, 4), kernel="area")
         with pytest.raises(ValueError, match="Resize: out_size"):
             Resize((1, 8, 8), (4, 0), kernel="area")
         with pytest.raises(TypeError, match="Resize: out_size"):

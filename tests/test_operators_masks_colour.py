@@ -256,14 +256,14 @@ class TestMosaic:
         assert torch.equal(Mosaic((3, *size), pattern)(x), kornia.color.rgb_to_raw(x, kornia.color.CFA[name]))
 
     def test_svd_is_a_choice_of_coordinates(self) -> None:
-        op, x = Mosaic((3, 4, 6)), randn(2, 3, 4, 6)
+        op, x = Mosaic((3, 4, 6), "RGGB"), randn(2, 3, 4, 6)
         assert op.svd is not None
         assert torch.equal(op.svd.singular, op.mask.double())
         assert torch.equal(op.svd.measured(op(x)), op.pinv(op(x)))
 
     def test_rejects(self) -> None:
         with pytest.raises(ValueError, match=r"Mosaic: in_shape must be \(3, H, W\), red, green and blue, got \(1, 4, 6\)"):
-            Mosaic((1, 4, 6))
+            Mosaic((1, 4, 6), "RGGB")
         with pytest.raises(ValueError, match="Mosaic: unknown pattern 'rggb', expected one of RGGB, BGGR, GRBG, GBRG"):
             Mosaic((3, 4, 6), "rggb")
 
@@ -272,7 +272,7 @@ class TestMosaic:
     "build",
     [
         lambda **n: Crop((2, 3), top=0, left=0, height=1, width=1, **n),
-        lambda **n: Mosaic((3, 2, 2), **n),
+        lambda **n: Mosaic((3, 2, 2), "RGGB", **n),
         lambda **n: ChannelMix((2,), torch.ones(1, 2), **n),
         lambda **n: ChannelMix.grey((3,), **n),
     ],
@@ -290,7 +290,7 @@ def test_takes_sigma_or_a_noise_model(build: Any) -> None:
     "op",
     [
         Crop((3, 64, 64), top=8, left=8, height=40, width=48),
-        Mosaic((3, 64, 64)),
+        Mosaic((3, 64, 64), "RGGB"),
         ChannelMix.grey((3, 64, 64)),
         ChannelMix((4, 40, 40), torch.ones(9, 4)),
     ],
