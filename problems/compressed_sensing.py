@@ -41,7 +41,7 @@ class CompressedSensing(ArrayProblem):
     name = "compressed-sensing"
     summary = "reconstruct an image from few random projections"
     needs = ("--ratio",)
-    recommended = photographs(max_iterations=6)
+    recommended = photographs(max_iterations=4)
     measured = "y"
     looks = "least squares"
 

@@ -38,7 +38,7 @@ class ReconstructCT(ArrayProblem):
     name = "ct"
     summary = "reconstruct an image from its projections"
     needs = ("--angles",)
-    recommended = photographs(max_iterations=6)
+    recommended = photographs(max_iterations=16)
     measured = "sinogram"
     looks = "filtered backprojection"
 

@@ -46,7 +46,7 @@ class ReconstructMRI(ArrayProblem):
     name = "mri"
     summary = "reconstruct an image from incomplete k-space"
     needs = ("--acceleration",)
-    recommended = photographs(max_iterations=6)
+    recommended = photographs(max_iterations=4)
     measured = "kspace"
     looks = "zero-filled"
 
