@@ -32,6 +32,7 @@ from invdiff.operators import (
     linearise,
     whiten,
 )
+from invdiff.operators.photon_noise import PhotonNoise
 from invdiff.operators.shared_noise import SharedNoise
 from invdiff.priors import Gaussian, GaussianMixture
 from invdiff.random import Streams
@@ -85,7 +86,7 @@ def test_the_gradient_is_zero_on_average(law: Noise) -> None:
     (gradient,) = torch.autograd.grad(law.log_likelihood(y, clean).sum(), clean)
     for values, right in ((gradient, 0.0), (gradient * (y - clean.detach()), 1.0)):
         error = values.std(0) / math.sqrt(count)
-        if isinstance(law, PoissonGaussianNoise) and law.readout:
+        if isinstance(law, PhotonNoise) and law.readout:
             error = error + 0.02  # Snyder's law has the right mean and variance only.
         assert ((values.mean(0) - right).abs() < 4.5 * error).all(), (values.mean(0), error)
 
@@ -93,7 +94,7 @@ def test_the_gradient_is_zero_on_average(law: Noise) -> None:
 @ENTRYWISE
 def test_the_likelihood_is_normalised(law: Noise) -> None:
     clean = torch.full((1, *EVENT), 0.2, dtype=torch.float64)
-    if isinstance(law, PoissonGaussianNoise):
+    if isinstance(law, PhotonNoise):
         counts = torch.arange(400, dtype=torch.float64) - (law.readout / law.gain) ** 2
         y, width = law.offset + law.gain * counts, 1.0
     else:
@@ -282,7 +283,7 @@ class TestPosteriors:
         clean = torch.zeros(2000, 3, dtype=torch.float64)
         y = law.add(clean, streams(2000))
         share = (y - clean) ** 2 / law.variance(y, clean).expand_as(y)
-        slack = 0.02 if isinstance(law, PoissonGaussianNoise) else 0.0
+        slack = 0.02 if isinstance(law, PhotonNoise) else 0.0
         assert float(share.mean()) == pytest.approx(1, abs=4 * float(share.std()) / math.sqrt(6000) + slack)
 
 
