@@ -21,6 +21,7 @@ from .gamma import Gamma
 from .hadamard import Hadamard, walsh_order
 from .identity import Identity
 from .jpeg import JPEG
+from .jpeg_coefficients import JPEGCoefficients
 from .kernels import defocus_kernel, gaussian_kernel, motion_kernel
 from .mask import Mask
 from .masks import box_mask, random_mask, stripe_mask
@@ -65,6 +66,7 @@ __all__ = [  # noqa: RUF022 - in plain order
     "Hadamard",
     "Identity",
     "JPEG",
+    "JPEGCoefficients",
     "Jacobian",
     "LaplaceNoise",
     "LinearFunction",

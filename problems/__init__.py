@@ -11,6 +11,7 @@ from .ct import ReconstructCT
 from .deblur import Deblur
 from .declip import Declip
 from .defocus import Defocus
+from .dejpeg import Dejpeg
 from .demosaic import Demosaic
 from .denoise import Denoise
 from .dequantize import Dequantize
@@ -25,7 +26,7 @@ PROBLEMS: dict[str, type[Problem]] = {
     problem.name: problem
     for problem in (
         *(Inpaint, Outpaint, Denoise, Deblur, Defocus, MotionDeblur, SuperResolution),
-        *(Colorize, Demosaic, Declip, Dequantize),
+        *(Colorize, Demosaic, Declip, Dequantize, Dejpeg),
         *(CompressedSensing, RetrievePhase, ReconstructMRI, ReconstructCT),
     )
 }
@@ -38,6 +39,7 @@ __all__ = [
     "Deblur",
     "Declip",
     "Defocus",
+    "Dejpeg",
     "Demosaic",
     "Denoise",
     "Dequantize",

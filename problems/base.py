@@ -68,6 +68,10 @@ class Problem(ABC):
         """Return the measurement as pictures ``(B, C, H, W)`` to look at."""
         return y
 
+    def upright(self, x: Tensor) -> Tensor:
+        """Return pictures ``(B, C, H, W)`` turned as the file asks for that they were measured from."""
+        return x
+
     def finish(self, x: Tensor, y: Tensor, op: Operator) -> Tensor:
         """Return the samples ``x`` with what is known exactly put in, ``x`` and ``y`` row by row."""
         return x

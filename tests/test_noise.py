@@ -149,6 +149,19 @@ def test_rounding() -> None:
     assert (law.log_likelihood(y, clean + 0.26) == -torch.inf).all()
 
 
+def test_rounding_by_steps_of_each_entry() -> None:
+    law = RoundingNoise(torch.tensor([0.25, 0.5, 2.0]), offset=torch.tensor([0.0, 0.1, -1.0]))
+    clean = torch.tensor([[0.3, 0.3, 0.3], [0.4, 0.4, -0.1]])
+    y = law.add(clean, streams(2))
+    assert_close(y, torch.tensor([[0.25, 0.1, 1.0], [0.5, 0.6, -1.0]]))
+    assert (law.log_likelihood(y, clean) == 0).all()
+    inside = torch.tensor([[False, False, True], [False, True, False]])
+    assert torch.equal(law.log_likelihood(y, clean + 0.26) == 0, inside)
+    assert_close(law.variance(y, clean).expand_as(y)[1], torch.tensor([0.25, 0.5, 2.0]) ** 2 / 12)
+    assert law.sigma == pytest.approx(0.25 / 12**0.5)
+    assert repr(law) == "RoundingNoise(0.25 to 2, offset=-1 to 0.1)"
+
+
 @pytest.mark.parametrize(
     "law",
     [pytest.param(law, id=name) for name, law in CASES if law.gaussian],
@@ -180,6 +193,7 @@ def test_moves() -> None:
         (lambda: StudentNoise(0.1, dof=0.0), "dof > 0"),
         (lambda: LaplaceNoise(0.0), "scale > 0"),
         (lambda: RoundingNoise(0.0, offset=0.0), "step > 0"),
+        (lambda: RoundingNoise(torch.tensor([0.1, -0.1]), offset=0.0), "got -0.1 to 0.1 and 0"),
         (lambda: CovarianceNoise(torch.eye(3)[:2]), "must be square"),
         (lambda: CovarianceNoise(torch.ones(2, 2)), "positive definite"),
         (lambda: CorrelatedNoise(Blur((1, 8, 8), torch.full((1, 4), 0.25))), "cannot be inverted"),

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from invdiff.cli.methods import options_of
 from invdiff.methods import METHODS
-from invdiff.operators import ChannelMix, LinearOperator, Operator
+from invdiff.operators import ChannelMix, LinearOperator, Operator, RoundingNoise
 from invdiff.posterior import PosteriorSampler
 from invdiff.problems import (
     PROBLEMS,
@@ -20,6 +20,7 @@ from invdiff.problems import (
     Colorize,
     Declip,
     Defocus,
+    Dejpeg,
     Demosaic,
     Dequantize,
     Inpaint,
@@ -33,6 +34,7 @@ from invdiff.problems import (
 
 HEIGHT, WIDTH = 16, 24
 COLOURED = (Colorize, Demosaic)  # whose images have three channels, and whose measurements one
+ROUNDED = (Dequantize, Dejpeg)  # whose noise is rounding, never something else
 GREY = (ReconstructMRI, ReconstructCT)  # which see no colours
 EXACT = (Inpaint, Outpaint, Colorize, Demosaic, Declip)  # whose samples meet exact data exactly
 CASES = [
@@ -65,7 +67,7 @@ def shape_of(problem, channels):
 
 def noisy(problem, channels):
     """The operator in noise: of its own, where a problem takes no other."""
-    return problem.operator(shape_of(problem, channels), sigma_y=0.0 if isinstance(problem, Dequantize) else 0.1)
+    return problem.operator(shape_of(problem, channels), sigma_y=0.0 if isinstance(problem, ROUNDED) else 0.1)
 
 
 @pytest.mark.parametrize(("problem", "channels"), CASES)
@@ -74,8 +76,9 @@ class TestProblem:
         op = noisy(problem, channels)
         assert isinstance(op, Operator)
         assert op.in_shape == shape_of(problem, channels)
-        assert op.sigma_y == (problem.step / 12**0.5 if isinstance(problem, Dequantize) else 0.1)
-        assert op.out_shape[0] == (1 if isinstance(problem, COLOURED) else channels)
+        if not isinstance(problem, Dejpeg):  # which measures coefficients, to steps of their own
+            assert op.sigma_y == (problem.step / 12**0.5 if isinstance(problem, Dequantize) else 0.1)
+            assert op.out_shape[0] == (1 if isinstance(problem, COLOURED) else channels)
 
     def test_a_measurement_tells_the_shape_of_the_image(self, problem, channels):
         op = problem.operator(shape_of(problem, channels), sigma_y=0.0)
@@ -107,9 +110,14 @@ class TestProblem:
             assert_close(exact(finished), y, rtol=0, atol=tolerance)
         elif isinstance(problem, Dequantize):
             assert ((finished - y).abs() <= problem.step / 2 + 1e-12).all()
+        elif isinstance(problem, Dejpeg):
+            assert isinstance(exact, LinearOperator)
+            if exact.closed_form:  # else blocks reach beyond the image, and their intervals are met nearly
+                assert isinstance(exact.noise, RoundingNoise)
+                assert ((exact(finished) - y).abs() <= exact.noise.step / 2 + 1e-12).all()
         else:
             assert_close(finished, sample, rtol=0, atol=0)
-        if not isinstance(problem, Dequantize):  # whose noise is never something else
+        if not isinstance(problem, ROUNDED):
             op = noisy(problem, channels)
             assert_close(problem.finish(sample, op(x), op), before, rtol=0, atol=0)
         assert_close(sample, before, rtol=0, atol=0)

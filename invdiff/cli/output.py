@@ -19,7 +19,7 @@ from invdiff.cli.record import to_json
 from invdiff.cli.task import Task
 from invdiff.images import write_image
 from invdiff.posterior import Posterior
-from invdiff.problems import ArrayProblem
+from invdiff.problems import ArrayProblem, Dejpeg
 from invdiff.report import comparison_panel, std_map
 
 __all__ = ["output_folder", "write_results"]
@@ -138,32 +138,32 @@ def write_results(
         record: What ``run.json`` holds.
         arrays: Whether to write the samples as floats, on the 0..1 scale of the command line and not clipped to it.
     """
-    picture = task.picture
+    picture, samples = task.picture, task.problem.upright(samples)
     images = {f"sample-{k:0{len(str(len(samples)))}d}": sample for k, sample in enumerate(samples, 1)}
     mean, std = samples.mean(0), samples.std(0) if len(samples) > 1 else None
     suffix = ".png" if len(mean) in (1, 3) else ".tif"
     for name, image in {**images, "mean": mean}.items():
         write_image(folder / f"{name}{suffix}", image.numpy(), bits=picture.bits, alpha=task.alpha, icc=picture.icc)
     arrays_of = task.problem if isinstance(task.problem, ArrayProblem) else None
-    tiles = {arrays_of.looks if arrays_of else "measured": task.problem.preview(task.measurement)[0], "mean": mean}
+    measured = task.problem.upright(task.problem.preview(task.measurement))[0]
+    # Of the coefficients of a JPEG file the picture they are of is kept.
+    picture_of = (measured if isinstance(task.problem, Dejpeg) else task.measurement[0]).numpy()
+    tiles = {arrays_of.looks if arrays_of else "measured": measured, "mean": mean}
     tiles |= {f"sample {k}": sample for k, sample in enumerate(samples[:TILES], 1)}
     if task.clean is not None:
         tiles = {"truth": task.clean[0], **tiles}
         if arrays_of:
             _write_arrays(folder / "measurement.npz", arrays_of.to_arrays(task.measurement))
         else:
-            write_image(folder / f"measurement{suffix}", task.measurement[0].numpy(), bits=picture.bits, icc=picture.icc)
+            write_image(folder / f"measurement{suffix}", picture_of, bits=picture.bits, icc=picture.icc)
     spread = None if std is None else std.numpy()
     if spread is not None:
         std_map(folder / "std.png", spread)
     comparison_panel(folder / "comparison.png", {title: tile.numpy() for title, tile in tiles.items()}, std=spread)
     if arrays:
-        measured = (task.measurement[0].numpy() + 1) / 2
-        if arrays_of:
-            measured = arrays_of.to_arrays(task.measurement)[arrays_of.measured]
         contents: dict[str, Any] = {
             "samples": (samples.numpy() + 1) / 2,
-            "measurement": measured,
+            "measurement": arrays_of.to_arrays(task.measurement)[arrays_of.measured] if arrays_of else picture_of / 2 + 0.5,
             "weights": post.weights[:, 0].cpu().numpy(),
         }
         _write_arrays(folder / "posterior.npz", contents)

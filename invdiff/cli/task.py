@@ -26,6 +26,7 @@ from invdiff.problems import (
     Deblur,
     Declip,
     Defocus,
+    Dejpeg,
     Demosaic,
     Denoise,
     Dequantize,
@@ -113,6 +114,8 @@ def make_task(
     kind = PROBLEMS[problem]
     if source is not None and not simulate and issubclass(kind, ArrayProblem):
         given = _given_arrays(kind, source, scale=options["scale"])
+    elif source is not None and not simulate and kind is Dejpeg:
+        given = _given_jpeg(source)
     else:
         known = None if mask is None else read_mask(mask, keep=mask_keep)
         given = _given_picture(problem, source, known, channels=channels, simulate=simulate, options=options)
@@ -126,12 +129,18 @@ def make_task(
         raise ValueError(f"--problem {problem} makes images of {own} channels, and this prior knows images of {channels}.")
     notes, task, clean, picture = list(given.notes), given.problem, given.clean, given.picture
     law = _law(noise, given, notes)
-    observed, op = (task.operator((count, height, width), sigma_y=0.0) for count in (own, channels))
+    observed = task.operator((own, height, width), sigma_y=0.0)
     if not noise.none:
         observed.noise = law
-    op.noise = share(observed.noise, channels // own)
     measurement = given.measured if clean is None else observed.measure(clean, seed=seed)
     measurement = observed.keep_measured(measurement)
+    y = measurement
+    if isinstance(task, Dejpeg) and own < channels:  # whose channels are not measured one by one
+        task, y = task.in_colour(measurement)
+        op = task.operator((channels, height, width), sigma_y=0.0)
+    else:
+        op = task.operator((channels, height, width), sigma_y=0.0)
+        op.noise = share(observed.noise, channels // own)
     alpha = given.alpha
     if alpha is not None and own not in (1, 3):
         alpha = None
@@ -154,7 +163,7 @@ def make_task(
     return Task(
         problem=task,
         op=op,
-        y=measurement.expand(-1, *op.out_shape),
+        y=y.expand(-1, *op.out_shape),
         observed=observed,
         measurement=measurement,
         clean=clean,
@@ -198,6 +207,13 @@ def _given_arrays(kind: type[ArrayProblem], source: Path, *, scale: float | None
     notes = (f"white is {task.scale:.4g} in the units of INPUT{'' if scale else ' (--scale changes it)'}",)
     empty = Picture(np.zeros((1, 1, 1)), bits=16)
     return Given(task, y, None, task.image_shape(y.shape[1:]), empty, None, source.stem, notes)
+
+
+def _given_jpeg(source: Path) -> Given:
+    task, y = Dejpeg.from_file(source)
+    notes = (f"tables of {source.name}: luma steps from {int(task.tables[0].min())} to {int(task.tables[0].max())}",)
+    shape = task.image_shape(y.shape[1:])
+    return Given(task, y, None, shape, replace(read_image(source), alpha=None), None, source.stem, notes)
 
 
 def _given_picture(
@@ -290,6 +306,7 @@ def make_problem(
         "colorize": Colorize,
         "demosaic": lambda: Demosaic(options["pattern"]),
         "dequantize": lambda: Dequantize(options["levels"]),
+        "dejpeg": lambda: Dejpeg(quality=options["quality"]),
         "compressed-sensing": lambda: CompressedSensing.share(
             options["ratio"], (height, width), sensing=options["sensing"] or "hadamard", seed=options["pattern_seed"]
         ),

@@ -1,0 +1,223 @@
+"""What a picture was before it was stored as JPEG."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from invdiff.operators import JPEGCoefficients, Operator, RoundingNoise
+from invdiff.operators.jpeg_coefficients import SUBSAMPLINGS
+
+from .base import Problem, photographs
+from .jpeg_file import read_jpeg
+
+__all__ = ["Dejpeg"]
+
+HALF = 127.5  # of 8-bit samples, for one of images that span [-1, 1]
+DC_SHIFT = 4.0  # libjpeg counts from 128 and not from 127.5: half a sample, times 8 in the DC coefficient of luma
+LARGEST_STEP = 65535
+
+
+class Dejpeg(Problem):
+    r"""Remove the artefacts of JPEG compression.
+
+    A file holds rounded coefficients, and those are the measurement ``y``: a linear one
+    (:class:`~invdiff.operators.JPEGCoefficients`), whose noise is the rounding to multiples of the steps of the tables. What is
+    known exactly is the interval of every coefficient, and ``finish`` brings samples into it. :meth:`from_file` reads problem
+    and measurement from a file.
+
+    The colours of a file were rounded to 8 bits before they were transformed, which is not modelled: an error of a third of a
+    step of 1, to be seen beyond quality 95 only.
+
+    Args:
+        quality: 1 to 100, as libjpeg counts: its tables.
+        tables: In the place of ``quality``, those of a file: 64 whole numbers each, row by row, for luma, :math:`C_b` and
+            :math:`C_r`; two serve luma and both chroma, one serves all.
+        subsampling: ``4:4:4``, ``4:2:2``, ``4:4:0`` or ``4:2:0``. Of no consequence for grey images.
+        size: ``(H, W)`` of the image. Default: any that consists of whole units of a file, squares of 16 x 16 pixels for 4:2:0;
+            others are cropped to it.
+        orientation: The EXIF orientation, 1 to 8, which :meth:`upright` undoes. All else works in the orientation of the file,
+            whose blocks do not turn.
+
+    Raises:
+        TypeError: If the quality is not a whole number.
+        ValueError: If not exactly one of ``quality`` and ``tables`` is given, or an argument is out of range.
+    """
+
+    name = "dejpeg"
+    summary = "remove the artefacts of JPEG compression"
+    recommended = photographs(max_iterations=6)
+
+    def __init__(
+        self,
+        *,
+        quality: int | None = None,
+        tables: Sequence[Sequence[int]] | None = None,
+        subsampling: str = "4:2:0",
+        size: tuple[int, int] | None = None,
+        orientation: int = 1,
+    ) -> None:
+        if (quality is None) == (tables is None):
+            raise ValueError(f"Dejpeg: give either quality or tables, got quality={quality} and tables={tables}.")
+        if subsampling not in SUBSAMPLINGS:
+            raise ValueError(f"Dejpeg: unknown subsampling {subsampling!r}, expected one of {', '.join(SUBSAMPLINGS)}.")
+        if orientation not in range(1, 9):
+            raise ValueError(f"Dejpeg: orientation must be 1 to 8, as EXIF counts, got {orientation}.")
+        self.tables = _checked(_standard_tables(quality) if quality is not None else tables or [])
+        self.subsampling, self.size, self.orientation = subsampling, size, orientation
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [
+            cls(quality=10, subsampling="4:4:4"),
+            cls(tables=[range(1, 65), range(64, 128)], subsampling="4:4:0"),
+            cls(quality=50, size=(16, 24)),  # half a unit more than whole ones
+        ]
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> tuple[Self, Tensor]:
+        """Return the problem of a JPEG file and the measurement it holds, ``(1, *out_shape)``.
+
+        Everything is in the orientation that the file is stored in: turn results by :meth:`upright`.
+
+        Raises:
+            ValueError: If the file is damaged, no JPEG, or one of another kind: CMYK, RGB, 12 bits, arithmetic coding, another
+                subsampling.
+            OSError: If there is no such file, or it cannot be opened.
+        """
+        from PIL import Image
+
+        with Image.open(path) as image:  # which refuses what claims to be absurdly large
+            orientation = image.getexif().get(0x0112, 1)
+        file = read_jpeg(path)
+        factors = [component.factors for component in file.components]
+        known = [name for name, cell in SUBSAMPLINGS.items() if factors in ([cell, (1, 1), (1, 1)], [(1, 1)])]
+        if not known:
+            raise ValueError(
+                f"{os.fspath(path)}: has the sampling factors {factors}, rows by columns of each component, expected those of "
+                f"{', '.join(SUBSAMPLINGS)}."
+            )
+        planes = []
+        for component, (v, h) in zip(file.components, factors, strict=True):
+            values = torch.from_numpy(component.coefficients).double() * torch.from_numpy(component.table)
+            units = values.reshape(len(values) // v, v, values.shape[1] // h, h, 64).permute(1, 3, 4, 0, 2)
+            planes.append(units.reshape(-1, *units.shape[-2:]))
+        problem = cls(
+            tables=[component.table.tolist() for component in file.components],
+            subsampling=known[0],
+            size=file.size,
+            orientation=orientation if orientation in range(1, 9) else 1,
+        )
+        y = torch.cat(planes).unsqueeze(0) / HALF
+        shape = problem.image_shape(y.shape[1:])
+        _, offset = problem._lattice(shape[0])
+        return problem, problem._coefficients(shape).keep_measured(y + offset).to(torch.get_default_dtype())
+
+    def operator(self, shape: tuple[int, int, int], *, sigma_y: float) -> Operator:
+        if sigma_y:
+            raise ValueError(f"Dejpeg: rounding is all the noise there is, expected sigma_y = 0, got {sigma_y:g}.")
+        if self.size is not None and tuple(shape[1:]) != self.size:
+            raise ValueError(f"Dejpeg: the image is {shape[2]} x {shape[1]} pixels, expected {self.size[1]} x {self.size[0]}.")
+        step, offset = self._lattice(shape[0])
+        op = self._coefficients(shape)
+        op.noise = RoundingNoise(step, offset=offset)
+        return op
+
+    def image_shape(self, measured: tuple[int, ...]) -> tuple[int, int, int]:
+        v, h = SUBSAMPLINGS[self.subsampling]
+        channels = {64: 1, 64 * (v * h + 2): 3}.get(measured[0])
+        if channels is None:
+            raise ValueError(
+                f"Dejpeg: {measured[0]} coefficients a unit, expected 64 (grey) or {64 * (v * h + 2)} ({self.subsampling})."
+            )
+        v, h = (v, h) if channels == 3 else (1, 1)
+        height, width = self.size or (8 * v * measured[1], 8 * h * measured[2])
+        shape = channels, height, width
+        if self._coefficients(shape).out_shape != tuple(measured):
+            raise ValueError(f"Dejpeg: an image of {width} x {height} pixels has no measurement of shape {tuple(measured)}.")
+        return shape
+
+    def fit(self, x: Tensor) -> Tensor:
+        channels, height, width = x.shape[1:]
+        if channels not in (1, 3):
+            raise ValueError(f"Dejpeg: the clean picture has {channels} channels, expected 3 (RGB) or 1 (grey).")
+        v, h = SUBSAMPLINGS[self.subsampling] if channels == 3 else (1, 1)
+        rows, columns = self.size or (height - height % (8 * v), width - width % (8 * h))
+        if height < rows or width < columns or not rows or not columns:
+            least = self.size or (8 * v, 8 * h)
+            raise ValueError(f"Dejpeg: the image is {width} x {height} pixels, expected {least[1]} x {least[0]} at least.")
+        return x[..., :rows, :columns]
+
+    def preview(self, y: Tensor) -> Tensor:
+        """Return the picture that a viewer shows."""
+        return self._coefficients(self.image_shape(y.shape[1:])).decode(y)
+
+    def finish(self, x: Tensor, y: Tensor, op: Operator) -> Tensor:
+        """Return the samples brought into the intervals that were rounded to ``y``, by the smallest change.
+
+        Where blocks reach beyond the image, not every value of their coefficients is possible: those are met nearly.
+        """
+        step, _ = self._lattice(op.in_shape[0])
+        half = step.to(y) / 2
+        coefficients = self._coefficients((op.in_shape[0], op.in_shape[1], op.in_shape[2]))
+        clean = coefficients(x)
+        return x + coefficients.pinv(coefficients.keep_measured(clean.clamp(y - half, y + half) - clean))
+
+    def in_colour(self, y: Tensor) -> tuple[Dejpeg, Tensor]:
+        """Return the measurement of a grey file as that of a colour file without colours: for a prior of colour images."""
+        if y.shape[1] != 64:
+            raise ValueError(f"Dejpeg: {y.shape[1]} coefficients a unit, expected 64: only grey measurements can be coloured.")
+        exact = [1] * 64
+        tables = [self.tables[0].tolist(), exact, exact]
+        problem = Dejpeg(tables=tables, subsampling="4:4:4", size=self.size, orientation=self.orientation)
+        return problem, torch.cat([y, torch.zeros_like(y), torch.zeros_like(y)], 1)
+
+    def upright(self, x: Tensor) -> Tensor:
+        x = x.mT if self.orientation in (5, 6, 7, 8) else x
+        return x.flip([axis for axis, mirrored in ((-2, (3, 4, 7, 8)), (-1, (2, 3, 6, 7))) if self.orientation in mirrored])
+
+    def _coefficients(self, shape: tuple[int, int, int]) -> JPEGCoefficients:
+        return JPEGCoefficients(shape, self.subsampling)
+
+    def _lattice(self, channels: int) -> tuple[Tensor, Tensor]:
+        """Return the step of every coefficient of a unit, and one of the values it can take: ``(K, 1, 1)``, float64."""
+        v, h = SUBSAMPLINGS[self.subsampling] if channels == 3 else (1, 1)
+        luma, *chroma = self.tables
+        step = torch.cat([luma.repeat(v * h), *chroma[: channels - 1]]).reshape(-1, 1, 1) / HALF
+        offset = torch.zeros_like(step)
+        offset[: 64 * v * h : 64] = DC_SHIFT / HALF
+        return step, offset
+
+
+def _standard_tables(quality: int) -> list[list[int]]:
+    """Return the tables of luma and chroma that libjpeg makes for a quality."""
+    from PIL import Image, JpegImagePlugin
+
+    if isinstance(quality, bool) or not hasattr(quality, "__index__"):
+        raise TypeError(f"Dejpeg: quality must be a whole number, got {quality!r}.")
+    if not 1 <= quality <= 100:
+        raise ValueError(f"Dejpeg: quality must lie between 1 and 100, got {quality}.")
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "JPEG", quality=quality)
+    with Image.open(file) as image:
+        assert isinstance(image, JpegImagePlugin.JpegImageFile)
+        return [list(table) for table in image.quantization.values()]
+
+
+def _checked(tables: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Return three tables, float64."""
+    given = [torch.tensor(list(table), dtype=torch.float64) for table in tables]
+    if len(given) not in (1, 2, 3) or any(
+        table.shape != (64,) or (table < 1).any() or (table > LARGEST_STEP).any() or (table != table.round()).any()
+        for table in given
+    ):
+        raise ValueError(
+            f"Dejpeg: tables must be one to three lists of 64 whole numbers from 1 to {LARGEST_STEP}, got {len(given)} of "
+            f"{', '.join(str(len(table)) for table in given)} numbers."
+        )
+    return [given[0], given[min(1, len(given) - 1)], given[-1]]
