@@ -74,7 +74,8 @@ class ChannelMix(LinearOperator):
             raise ValueError("ChannelMix: matrix holds only zeros, so nothing is measured.")
         self.out_shape = outputs, *self.in_shape[1:]
         self.noise = noise_of(sigma_y, noise)
-        self.u, self.singular, self.vt = torch.linalg.svd(self.matrix, full_matrices=False)
+        # Of U all columns, of V those of the row space.
+        self.u, self.singular, self.vt = torch.linalg.svd(self.matrix, full_matrices=outputs > inputs)
         largest, smallest = float(self.singular[0]), float(self.singular[-1])
         if outputs <= inputs and smallest >= (1 - 1e-14) * largest:  # Equal up to rounding, as those of a single row are.
             self.gram_scale = largest**2
@@ -118,24 +119,18 @@ class ChannelMix(LinearOperator):
         return _mix(self.matrix.mT, y)
 
     def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
-        u, gram = self.u.to(v), torch.nn.functional.pad(self.singular.to(v) ** 2, (0, 1))
+        # In a basis of all channels of y: what is left of v outside the range of M is divided by lambda alone, and a
+        # difference v - U U^T v would hold rounding of the range, which adjoint would bring back.
+        gram = torch.nn.functional.pad(self.singular.to(v) ** 2, (0, len(self.u) - len(self.singular)))
         if isinstance(lam, Tensor) and lam.ndim:
             lam = lam.reshape(-1, 1, 1)
-        # What each singular value divides by, and last what divides the part of v outside the range of M.
-        inverse = pseudo_divide(torch.ones_like(gram), gram, lam)
-        coefficients = _mix(u.mT, v)
-        inside = _mix(u * inverse[..., :-1], coefficients)
-        if len(u) == u.shape[1]:
-            return inside
-        # Projected twice: what rounding leaves of the range would be divided by lambda alone, and adjoint would bring it back.
-        outside = v - _mix(u, coefficients)
-        outside = outside - _mix(u, _mix(u.mT, outside))
-        return inside + inverse[..., -1:].reshape(-1, *(1,) * (v.ndim - 1)) * outside
+        u = self.u.to(v)
+        return _mix(u * pseudo_divide(torch.ones_like(gram), gram, lam), _mix(u.mT, v))
 
     def pinv(self, y: Tensor) -> Tensor:
         # Divides by each singular value once. The detour over solve squares the condition number.
         singular = self.singular.to(y)
-        return _mix((self.vt.to(y).mT * pseudo_divide(singular, singular**2, 0.0)) @ self.u.to(y).mT, y)
+        return _mix((self.vt.to(y).mT * pseudo_divide(singular, singular**2, 0.0)) @ self.u.to(y)[:, : len(singular)].mT, y)
 
     def _decompose(self) -> SVD:
         matrix = self.matrix.to("cpu", torch.float64)

@@ -127,7 +127,8 @@ class CodedDiffraction(Operator):
         self.masks = given.to(torch.complex128, copy=True)
         if not torch.view_as_real(self.masks).isfinite().all() or not self.masks.any():
             raise ValueError("CodedDiffraction: masks must be finite and not 0 everywhere.")
-        self.fourier = CentredFourier(height, width, image_weights=self.masks.unsqueeze(1))
+        # What the transform multiplies by behind itself has magnitude 1, and does not show.
+        self.before = CentredFourier(height, width, image_weights=self.masks.unsqueeze(1)).before
         self.power, self.noise = _checked_power("CodedDiffraction", power), noise_of(sigma_y, noise)
         self.out_shape = len(self.masks), channels, height, width
 
@@ -170,7 +171,8 @@ class CodedDiffraction(Operator):
         return [cls.random((2, 4, 5), 3, seed=0, sigma_y=0.05), cls((1, 4, 6), signs, power=2)]
 
     def forward(self, x: Tensor) -> Tensor:
-        return _modulus(self.fourier.forward(x.unsqueeze(1)), self.power)
+        images = self.before.to(x.device, x.dtype.to_complex()) * x.unsqueeze(1)
+        return _modulus(torch.fft.fft2(images, norm="ortho"), self.power)
 
 
 class Magnitude(Operator):
