@@ -51,6 +51,7 @@ class Dejpeg(Problem):
 
     name = "dejpeg"
     summary = "remove the artefacts of JPEG compression"
+    needs = ("--quality",)
     recommended = photographs(max_iterations=6)
 
     def __init__(

@@ -12,7 +12,7 @@ import pytest
 
 from invdiff.cli import COMMANDS
 from invdiff.cli.methods import options_of
-from invdiff.cli.problem_options import NEEDS, OWNERS, PROBLEM_NAMES
+from invdiff.cli.problem_options import NEEDS, OWNERS, PROBLEM_NAMES, SPARE
 from invdiff.cli.solve import METHOD_NAMES
 from invdiff.methods import METHODS, RULES
 from invdiff.problems import PROBLEMS
@@ -33,7 +33,10 @@ def test_names_written_out_are_those_of_the_registries():
     assert tuple(PROBLEMS) == PROBLEM_NAMES == tuple(NEEDS)
     assert ("auto", *METHODS) == METHOD_NAMES
     needed = {name: {option for text in problem.needs for option in text.split(" or ")} for name, problem in PROBLEMS.items()}
-    owned = {name: {f"--{option.replace('_', '-')}" for option in OWNERS if OWNERS[option] == name} for name in PROBLEMS}
+    owned = {
+        name: {f"--{option.replace('_', '-')}" for option in OWNERS if OWNERS[option] == name and option not in SPARE}
+        for name in PROBLEMS
+    }
     assert needed == owned | {"denoise": {"--noise"}}
     rule = next(param for param in importlib.import_module("invdiff.cli.solve").solve.params if param.name == "rule")
     assert set(rule.type.choices) == set(RULES)

@@ -16,6 +16,7 @@ from invdiff.cli.record import to_json
 from invdiff.cli.task import make_task
 from invdiff.images import read_arrays, read_image, write_image
 from invdiff.operators import Downsample
+from invdiff.problems import Dejpeg
 
 HEIGHT, WIDTH = 16, 24
 HOLE = np.s_[5:9, 8:15]
@@ -492,3 +493,38 @@ class TestNoise:
         write_image(tmp_path / "raw.png", colours[None], bits=16)
         said = solve("raw.png", "--problem", "demosaic", "--pattern", "RGGB", "--noise", "auto", "-o", "b").stderr
         assert float(said.split("estimated ")[1].split()[0]) == pytest.approx(0.05, rel=0.1)
+
+
+class TestJPEG:
+    """Files of JPEG, which are measured by their coefficients."""
+
+    @pytest.mark.parametrize(("mode", "channels"), [("RGB", 3), ("L", 1)])
+    def test_coefficients_stay_within_their_rounding(self, solve, tmp_path, mode, channels):
+        image = Image.fromarray(np.uint8(np.rint((pixels(3, 32, 48).transpose(1, 2, 0) + 1) * 127.5)))
+        image.convert(mode).save(tmp_path / "in.jpg", quality=20)
+        said = solve("in.jpg", "--problem", "dejpeg", "-o", "out", "--npz").stderr
+        assert "tables of in.jpg" in said
+        samples = read_arrays(tmp_path / "out" / "posterior.npz", "samples")["samples"]
+        assert samples.shape == (2, channels, 32, 48)
+        problem, y = Dejpeg.from_file(tmp_path / "in.jpg")
+        op = problem.operator((channels, 32, 48), sigma_y=0.0)
+        gap = (op(2 * torch.from_numpy(samples).double() - 1) - y).abs()
+        step = (12 * op.noise.variance(y, y)).sqrt()
+        assert (gap <= step * 0.501).all()
+
+    def test_a_turned_file(self, solve, tmp_path):
+        image = Image.fromarray(np.uint8(np.rint((pixels(3, 16, 32).transpose(1, 2, 0) + 1) * 127.5)))
+        exif = Image.Exif()
+        image.save(tmp_path / "plain.jpg", quality=20)
+        exif[0x0112] = 6  # a quarter turn
+        image.save(tmp_path / "turned.jpg", quality=20, exif=exif)
+        for name in ("plain", "turned"):
+            solve(f"{name}.jpg", "--problem", "dejpeg", "-o", name)
+        plain, turned = (read_image(tmp_path / name / "mean.png").pixels for name in ("plain", "turned"))
+        np.testing.assert_array_equal(turned, np.rot90(plain, -1, axes=(1, 2)))
+
+    def test_simulated(self, solve, tmp_path):
+        write_image(tmp_path / "in.png", pixels(3, 20, 37))
+        said = solve("in.png", "--problem", "dejpeg", "--simulate", "--quality", 30, "-o", "out").stderr
+        assert "cropped to 32 x 16" in said
+        assert names(tmp_path / "out") == sorted([*EVERY, "measurement.png"])

@@ -80,8 +80,8 @@ class Task:
 
     def finish(self, samples: Tensor) -> Tensor:
         """Return samples of the prior as pictures: what is known exactly is put in, and grey stays grey."""
-        results = self.problem.finish(samples, self.y.expand(len(samples), *self.op.out_shape), self.op)
-        return results.mean(1, keepdim=True) if self.observed.in_shape[0] == 1 else results
+        results = samples.mean(1, keepdim=True) if self.observed.in_shape[0] == 1 else samples
+        return self.problem.finish(results, self.measurement.expand(len(results), *self.observed.out_shape), self.observed)
 
     def residual(self, results: Tensor) -> list[float]:
         """Return, per picture, the squared misfit over the noise variance; where the noise is 0, the squared misfit itself."""
@@ -136,8 +136,8 @@ def make_task(
     measurement = observed.keep_measured(measurement)
     y = measurement
     if isinstance(task, Dejpeg) and own < channels:  # whose channels are not measured one by one
-        task, y = task.in_colour(measurement)
-        op = task.operator((channels, height, width), sigma_y=0.0)
+        coloured, y = task.in_colour(measurement)
+        op = coloured.operator((channels, height, width), sigma_y=0.0)
     else:
         op = task.operator((channels, height, width), sigma_y=0.0)
         op.noise = share(observed.noise, channels // own)
