@@ -21,6 +21,7 @@ __all__ = [
     "gmres",
     "krylov_spectrum",
     "largest_singular_value",
+    "least_squares",
     "linear_adjoint",
     "norm",
     "over_items",
@@ -91,6 +92,55 @@ def conjugate_gradients(
         rz, rr = torch.where(going, rz_new, rz), torch.where(going, dot(r, r), rr)
         going = going & (rr > target)
     return v
+
+
+def least_squares(
+    forward: Callable[[Tensor], Tensor],
+    adjoint: Callable[[Tensor], Tensor],
+    b: Tensor,
+    *,
+    rtol: float = 1e-6,
+    max_iterations: int = 1000,
+) -> Tensor:
+    r"""Return :math:`A^+ b`, the least-squares solution of least norm, by conjugate gradients, each item by itself.
+
+    In exact arithmetic these are the iterates of :func:`conjugate_gradients` for :math:`A^\top A x = A^\top b`. Here the residual
+    :math:`b - A x` is what is carried along: what rounding leaves in the null space of :math:`A` is new in every iteration,
+    where there it is kept, and grows without bound once nothing else is left.
+
+    An item stops at :math:`\|A^\top (b - A x)\| \le \text{rtol}\, \|A^\top b\|`, or where that is the rounding of the product.
+    One that is not finite stays so.
+
+    Args:
+        forward: :math:`x \mapsto A x`.
+        adjoint: :math:`y \mapsto A^\top y`.
+        b: Right-hand sides, ``(B, *event)``.
+        rtol: Residual to reach, relative to that of each item.
+        max_iterations: Products with :math:`A` at most, and with :math:`A^\top`.
+
+    References:
+        Bjorck, Elfving & Strakos, Stability of Conjugate Gradient and Lanczos Methods for Linear Least Squares Problems, 1998,
+        https://doi.org/10.1137/S089547989631202X
+    """
+    r, s = b, adjoint(b)
+    x, p, ss = torch.zeros_like(s), s, dot(s, s)
+    target, rounding, gain = rtol**2 * ss, (4 * torch.finfo(b.dtype).eps) ** 2, torch.zeros_like(ss)
+    going = (ss > target) | ~ss.isfinite()
+    for _ in range(max_iterations):
+        if not going.any():
+            break
+        a_p = forward(p)
+        curvature, pp = dot(a_p, a_p), dot(p, p)
+        going = going & ~(curvature <= 0)
+        gain = torch.maximum(gain, curvature / torch.where(pp > 0, pp, 1))  # Of A^T A, from below.
+        step = torch.where(going, ss / torch.where(going, curvature, 1), 0)
+        x, r = x + over_items(step, x) * p, r - over_items(step, r) * a_p
+        s = adjoint(r)
+        ss_new = dot(s, s)
+        p = torch.where(over_items(going, p), s + over_items(ss_new / torch.where(ss > 0, ss, 1), p) * p, p)
+        ss = torch.where(going, ss_new, ss)
+        going = going & (ss > torch.maximum(target, rounding * gain * dot(r, r)))
+    return x
 
 
 def gmres(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -74,25 +75,54 @@ def from_linear_operator(
             f"from_linear_operator: rmatvec, the adjoint, is missing from {type(linear_operator).__name__}, "
             "and nothing can be solved without it."
         ) from error
-    forward, adjoint = _of_columns(linear.matmat, sides[1]), _of_columns(linear.rmatmat, sides[0])
+    forward, adjoint = _OfColumns(linear.matmat, sides[1]), _OfColumns(linear.rmatmat, sides[0])
     return LinearFunction(
-        lambda x: with_adjoint(x, forward, adjoint),
+        _WithAdjoint(forward, adjoint),
         sides[0],
-        adjoint=lambda y: with_adjoint(y, adjoint, forward),
+        adjoint=_WithAdjoint(adjoint, forward),
         sigma_y=sigma_y,
         noise=noise,
         dtype=torch.float64,
     )
 
 
-def _of_columns(product: Callable[[Any], Any], shape: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
-    """Return the map on ``(B, *event)`` that ``product`` is on the columns of an array, with results of ``shape``."""
+# Callables that are kept in an operator are classes, not closures: these could not be saved with it.
 
-    def apply(x: Tensor) -> Tensor:
-        columns = product(x.detach().flatten(1).mT.to("cpu", torch.float64).numpy())
-        return torch.from_numpy(columns).mT.reshape(-1, *shape).to(x, copy=True)  # An identity gives x itself.
 
-    return apply
+@dataclass(frozen=True)
+class _OfColumns:
+    """The map on ``(B, *event)`` that ``product`` is on the columns of an array, with results of ``shape``."""
+
+    product: Callable[[Any], Any]
+    shape: tuple[int, ...]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        columns = self.product(x.detach().flatten(1).mT.to("cpu", torch.float64).numpy())
+        return torch.from_numpy(columns).mT.reshape(-1, *self.shape).to(x, copy=True)  # An identity gives x itself.
+
+
+@dataclass(frozen=True)
+class _WithAdjoint:
+    """``forward``, whose gradient is ``adjoint``."""
+
+    forward: Callable[[Tensor], Tensor]
+    adjoint: Callable[[Tensor], Tensor]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return with_adjoint(x, self.forward, self.adjoint)
+
+
+@dataclass(frozen=True)
+class _Converted:
+    """``function``, computed on ``device`` in ``dtype``, whatever ``x`` is."""
+
+    function: Callable[[Tensor], Any]
+    device: torch.device
+    dtype: torch.dtype
+
+    def __call__(self, x: Tensor) -> Any:
+        y = self.function(x.to(self.device, self.dtype))
+        return y.to(x) if isinstance(y, Tensor) and y.is_floating_point() else y
 
 
 def from_deepinv(
@@ -136,14 +166,7 @@ def from_deepinv(
     dtype = reduce(torch.promote_types, kinds) if kinds else torch.get_default_dtype()
     device = tensors[0].device if tensors else torch.device("cpu")
 
-    def converted(function: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
-        def apply(x: Tensor) -> Any:
-            y = function(x.to(device, dtype))
-            return y.to(x) if isinstance(y, Tensor) and y.is_floating_point() else y
-
-        return apply
-
-    forward = converted(physics.A)
+    forward = _Converted(physics.A, device, dtype)
     probe = torch.randn(1, *in_shape, generator=torch.Generator().manual_seed(0), dtype=dtype).to(device)
     with torch.no_grad():
         y = forward(probe)
@@ -156,7 +179,7 @@ def from_deepinv(
     if not hasattr(physics, "A_adjoint"):
         return Function(forward, in_shape, noise=noise, device=device, dtype=dtype)
     try:
-        adjoint = None if autodiff else converted(physics.A_adjoint)
+        adjoint = None if autodiff else _Converted(physics.A_adjoint, device, dtype)
         op = LinearFunction(forward, in_shape, adjoint=adjoint, noise=noise_of(0.0, None), device=device, dtype=dtype)
     except NotLinearError:
         return Function(forward, in_shape, noise=noise, device=device, dtype=dtype)

@@ -15,7 +15,7 @@ from typing import Self, SupportsFloat, cast, overload
 import torch
 from torch import Tensor
 
-from invdiff.linalg import conjugate_gradients, dense_matrix
+from invdiff.linalg import conjugate_gradients, dense_matrix, least_squares
 from invdiff.random import Streams, generator
 
 from .movable import Movable
@@ -192,7 +192,10 @@ class LinearOperator(Operator):
 
     def pinv(self, y: Tensor) -> Tensor:
         r"""Return :math:`A^+ y = A^\top (A A^\top)^+ y`, the least-squares solution of least norm."""
-        return self.adjoint(self.solve(y, 0.0))
+        if self.closed_form or self._small:
+            return self.adjoint(self.solve(y, 0.0))
+        # One system instead of the two of solve, and of the smaller condition number.
+        return least_squares(self.forward, self.adjoint, y, rtol=_rtol(y))
 
     def prox(self, z: Tensor, y: Tensor, rho: Tensor | float) -> Tensor:
         r"""Return :math:`\arg\min_x \|y - A x\|^2 + \rho \|x - z\|^2 = z + A^\top (A A^\top + \rho I)^{-1} (y - A z)`."""
@@ -241,24 +244,21 @@ class LinearOperator(Operator):
         return DenseSVD(adjoint.to("cpu", torch.float64), self.in_shape).to(dtype=adjoint.dtype)
 
     def _solve_iteratively(self, v: Tensor, lam: Tensor | float) -> Tensor:
-        rtol = 1e-12 if v.dtype == torch.float64 else 1e-6
         lam = torch.as_tensor(lam, dtype=v.dtype, device=v.device)
         if lam.any() and not lam.all():
             shifted = self._solve_iteratively(v, torch.where(lam > 0, lam, 1))
             return torch.where(lam > 0, shifted, self._solve_iteratively(v, 0.0))
         if not lam.any():
-            # (A A^T)^+ = A (A^T A)^+2 A^T, two consistent systems. Where v has a part outside the range of A, as it has
-            # for more measurements than unknowns, A A^T w = v has no solution and the iteration would run away.
-            x = self.adjoint(v)
-            for _ in range(2):
-                x = conjugate_gradients(lambda w: self.adjoint(self.forward(w)), x, rtol=rtol)
-            return self.forward(x)
+            # (A A^T)^+ = (A^T)^+ A^+. Where v has a part outside the range of A, as it has for more measurements than
+            # unknowns, A A^T w = v has no solution.
+            x = least_squares(self.forward, self.adjoint, v, rtol=_rtol(v))
+            return least_squares(self.adjoint, self.forward, x, rtol=_rtol(v))
         softened = self._soften(lam)
         return conjugate_gradients(
             lambda w: self.forward(self.adjoint(w)) + lam * w,
             v,
             precondition=lambda r: self.precondition(r, softened),
-            rtol=rtol,
+            rtol=_rtol(v),
         )
 
     def _soften(self, lam: Tensor) -> Tensor:
@@ -316,6 +316,10 @@ class Jacobian(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         product: Tensor = torch.func.vjp(self.op, self.x)[1](y)[0]
         return product
+
+
+def _rtol(v: Tensor) -> float:
+    return 1e-12 if v.dtype == torch.float64 else 1e-6
 
 
 def pseudo_divide(v: Tensor, gram: Tensor, lam: Tensor | float) -> Tensor:

@@ -12,7 +12,10 @@ from .base import LinearOperator, Operator, pseudo_divide
 from .blur import Blur
 from .combination import Combination, Part, is_exact, weight_for
 from .convolution import CircularConvolution
+from .downsample import BlockMean, Downsample
+from .folded import FoldedConvolution
 from .identity import Identity
+from .subsampled_convolution import SubsampledConvolution
 from .svd import SVD
 
 __all__ = ["Composed", "LinearComposed", "NonlinearComposed", "OrthogonalSVD", "compose"]
@@ -21,7 +24,8 @@ __all__ = ["Composed", "LinearComposed", "NonlinearComposed", "OrthogonalSVD", "
 def compose(outer: Operator, inner: Operator) -> Operator:
     r"""Return the measurement :math:`y = A(B(x)) + n`, which ``outer @ inner`` is too; linear if both are.
 
-    The noise is that of the outer operator. Identities are left out, and two circular blurs are made one.
+    The noise is that of the outer operator. Identities are left out, and two circular blurs are made one; so are a circular
+    blur and a decimation after it, by block means or otherwise, which keeps the closed form.
 
     Args:
         outer: :math:`A`.
@@ -133,7 +137,6 @@ class LinearComposed(LinearOperator, Composed[LinearOperator]):
 
     @classmethod
     def examples(cls) -> list[Self]:
-        from .downsample import Downsample
         from .mask import Mask
         from .matrix import Matrix
 
@@ -223,12 +226,35 @@ def _is_square(op: Operator) -> bool:
 
 
 def _one_convolution(outer: LinearOperator, inner: LinearOperator) -> LinearOperator | None:
-    """Return two convolutions on the same torus as one, or None if they are not that."""
+    """Return two convolutions on tori, each perhaps decimated, as one; None if they are not that."""
     first, second = (op.convolution if isinstance(op, Blur) else op for op in (inner, outer))
-    if not (isinstance(first, CircularConvolution) and isinstance(second, CircularConvolution)):
+    strides = [_stride_on_torus(op) for op in (first, second)]
+    # After block means, whose rows are orthogonal, whatever has a closed form has one still.
+    if strides[0] is None or strides[1] is None or first.gram_scale is not None:
         return None
-    height, width = first.in_shape[-2:]
-    kernel = torch.fft.irfft2(first.spectrum * second.spectrum, s=(height, width))
-    whole = CircularConvolution(first.in_shape, kernel.roll((height // 2, width // 2), (0, 1)))
+    # The row of A for the first place of y: mirrored, it is the kernel.
+    placed = next((op.spectrum for op in (first, second) if isinstance(op, CircularConvolution | FoldedConvolution)), None)
+    device = torch.device("cpu") if placed is None else placed.device
+    impulse = torch.zeros(1, *outer.out_shape, dtype=torch.float64, device=device)
+    impulse.view(-1)[0] = 1
+    row = inner.adjoint(outer.adjoint(impulse))[0, 0]
+    kernel = row.flip(tuple(range(row.ndim))).roll([side // 2 + 1 for side in row.shape], list(range(row.ndim)))
+    stride = tuple(a * b for a, b in zip(strides[0], strides[1], strict=True))
+    whole: LinearOperator
+    if isinstance(first, CircularConvolution) and isinstance(second, CircularConvolution):
+        whole = CircularConvolution(inner.in_shape, kernel)
+    else:
+        whole = FoldedConvolution(inner.in_shape, kernel, stride=stride, offset=(0,) * len(stride))
     whole.noise = outer.noise
     return whole
+
+
+def _stride_on_torus(op: LinearOperator) -> tuple[int, ...] | None:
+    """Return the stride of a convolution on a torus of every channel with the same kernel, or None if ``op`` is none."""
+    if isinstance(op, CircularConvolution):
+        return 1, 1
+    if isinstance(op, FoldedConvolution) or (isinstance(op, SubsampledConvolution) and op.boundary == "circular"):
+        return op.stride
+    if isinstance(op, BlockMean) or (isinstance(op, Downsample) and (isinstance(op.kernel, Tensor) or op.kernel == "area")):
+        return op.factor, op.factor
+    return None

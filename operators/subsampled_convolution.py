@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from invdiff.linalg import over_items
-
-from .base import LinearOperator, pseudo_divide
+from .base import LinearOperator
 from .checks import event_shape, real_matrix
+from .folded import FoldedConvolution
 from .noise import Noise, noise_of
 from .padding import BOUNDARIES, extend, fold
+from .svd import SVD
 from .with_adjoint import with_adjoint
 
 __all__ = ["SubsampledConvolution"]
@@ -34,11 +34,12 @@ DIRECT = 8
 class SubsampledConvolution(LinearOperator):
     r"""Convolution of every channel with one known kernel, of whose values every :math:`s`-th is kept.
 
-    .. math:: y_i = \sum_a k_a\, x_{s i - a + \lfloor n / 2 \rfloor} + n_i, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
+    .. math:: y_i = \sum_a k_a\, x_{s i + o - a + \lfloor n / 2 \rfloor} + n_i, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
     for signals ``(C, L)``, and likewise along every axis of images ``(C, H, W)`` and volumes ``(C, D, H, W)``. A true
-    convolution (the kernel is flipped), centred at ``size // 2`` along each axis; the first value kept is at index 0, and
-    ``ceil(side / stride)`` are kept. The kernel is used as it is: one that does not sum to one changes the brightness.
+    convolution (the kernel is flipped), centred at ``size // 2`` along each axis; the first value kept is at index ``offset``,
+    and ``ceil((side - offset) / stride)`` are kept. The kernel is used as it is: one that does not sum to one changes the
+    brightness.
 
     ======== ============================================== ==========================
     boundary beyond the border                              ``solve``
@@ -49,25 +50,27 @@ class SubsampledConvolution(LinearOperator):
     ======== ============================================== ==========================
 
     The closed form: subsampling folds the spectrum, so that :math:`A A^\top` is a convolution on the coarse grid, by the mean
-    of :math:`|\hat k|^2` over the frequencies which fold into one. Kernels that are small for their strides are summed
-    directly on a CPU, others by Fourier transform, whichever is faster.
+    of :math:`|\hat k|^2` over the frequencies which fold into one; ``svd`` is known too, at any size. Kernels that are small
+    for their strides are summed directly on a CPU, others by Fourier transform, whichever is faster.
 
     Args:
         in_shape: Shape of one ``x``, without the batch axis: ``(C, L)``, ``(C, H, W)`` or ``(C, D, H, W)``.
         kernel: :math:`k`, one axis for each of ``x`` but the channels, not larger than ``x``.
         stride: :math:`s`, a positive integer, or one for each axis.
         boundary: One of ``circular``, ``reflect``, ``zero``.
+        offset: :math:`o`, the index of the first value kept, less than the stride: an integer, or one for each axis.
         sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.
 
     Raises:
-        TypeError: If a stride is not an integer or the kernel is complex.
+        TypeError: If a stride or an offset is not an integer, or the kernel is complex.
         ValueError: If the kernel does not fit ``in_shape``, is not finite or is 0 everywhere, if the boundary is unknown, or if
-            a stride is not positive, or does not divide its side under the boundary ``circular``.
+            a stride is not positive, or does not divide its side under the boundary ``circular``, or an offset is not one of
+            the strided places.
 
     References:
         Zhao et al., Fast Single Image Super-Resolution Using a New Analytical Solution, 2016,
-        https://doi.org/10.1109/TIP.2016.2567075 (the closed form)
+        https://arxiv.org/abs/1510.00143 (the closed form)
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class SubsampledConvolution(LinearOperator):
         *,
         stride: int | Sequence[int],
         boundary: str,
+        offset: int | Sequence[int] = 0,
         sigma_y: float = 0.0,
         noise: Noise | None = None,
     ) -> None:
@@ -91,8 +95,9 @@ class SubsampledConvolution(LinearOperator):
             raise ValueError(f"SubsampledConvolution: unknown boundary {boundary!r}, expected one of {', '.join(BOUNDARIES)}.")
         self.boundary, self.kernel = boundary, _checked_kernel(kernel, sides)
         self.stride = _checked_stride(stride, sides, boundary)
+        self.offset = _checked_offset(offset, sides, self.stride)
         sizes = tuple(self.kernel.shape)
-        coarse = tuple(-(-side // step) for side, step in zip(sides, self.stride, strict=True))
+        coarse = [-(-(n - first) // step) for n, first, step in zip(sides, self.offset, self.stride, strict=True)]
         self.out_shape = self.in_shape[0], *coarse
         self.axes = tuple(range(2, 2 + len(sides)))
         self.closed_form, self.noise = boundary == "circular", noise_of(sigma_y, noise)
@@ -100,22 +105,17 @@ class SubsampledConvolution(LinearOperator):
         self.margins = [((size - 1) // 2, size // 2) for size in sizes]
         self.direct = math.prod(sizes) <= DIRECT * math.prod(self.stride) and math.prod(self.stride) > 1
         # On the torus that the coarse grid tiles: the signal itself, or nearly, where it is not circular.
-        fine = [side * step for side, step in zip(coarse, self.stride, strict=True)]
-        self.centred = torch.fft.rfftn(_centred(self.kernel, fine))
-        power = torch.fft.fftn(_centred(self.kernel, fine)).abs() ** 2
-        for axis, (side, step) in enumerate(zip(coarse, self.stride, strict=True)):
-            power = power.unflatten(axis, (step, side)).mean(axis)
-        self.gram = power
+        fine = self.in_shape[0], *(side * step for side, step in zip(coarse, self.stride, strict=True))
+        self.folded = FoldedConvolution(fine, self.kernel, stride=self.stride, offset=self.offset)
         # Fourier transforms of signals that were continued need a torus on which nothing wraps around.
-        if boundary == "circular":
-            self.torus, self.spectrum = tuple(sides), self.centred
-        else:
-            self.torus = tuple(next_fast_len(side + size - 1, real=True) for side, size in zip(sides, sizes, strict=True))
-            self.spectrum = torch.fft.rfftn(self.kernel, s=self.torus)
-        start = [0 if boundary == "circular" else size - 1 for size in sizes]
+        self.torus = tuple(next_fast_len(side + size - 1, real=True) for side, size in zip(sides, sizes, strict=True))
+        self.spectrum = None if boundary == "circular" else torch.fft.rfftn(self.kernel, s=self.torus)
         self.kept: tuple[EllipsisType | slice, ...] = (
             ...,
-            *(slice(a, a + n, s) for a, n, s in zip(start, sides, self.stride, strict=True)),
+            *(
+                slice(size - 1 + first, size - 1 + side, step)
+                for size, first, side, step in zip(sizes, self.offset, sides, self.stride, strict=True)
+            ),
         )
 
     @classmethod
@@ -127,13 +127,13 @@ class SubsampledConvolution(LinearOperator):
         firm = image + 9 * (torch.arange(12) == 6).reshape(3, 4)
         return [
             cls((2, 12), line, stride=2, boundary="circular", sigma_y=0.05),
-            cls((2, 11), line, stride=3, boundary="reflect", sigma_y=0.05),
+            cls((2, 11), line, stride=3, boundary="reflect", offset=1, sigma_y=0.05),
             cls((2, 6, 8), image, stride=(3, 2), boundary="circular"),
             cls((1, 7, 9), image, stride=2, boundary="reflect"),
-            cls((2, 6, 7), image, stride=(1, 4), boundary="zero"),
+            cls((2, 6, 7), image, stride=(1, 4), boundary="zero", offset=(0, 3)),
             cls((1, 4, 3, 6), volume, stride=(2, 1, 3), boundary="circular"),
             cls((1, 3, 3, 4), volume, stride=2, boundary="zero"),
-            cls((1, 9, 12), large, stride=1, boundary="circular"),
+            cls((1, 9, 12), large, stride=3, boundary="circular", offset=(2, 1)),
             cls((1, 10, 11), large, stride=(1, 2), boundary="reflect"),
             cls((1, 10, 12), large, stride=1, boundary="zero"),
             cls((1, 23, 26), firm, stride=1, boundary="reflect"),  # Too many measurements for eigenvectors.
@@ -146,48 +146,52 @@ class SubsampledConvolution(LinearOperator):
         return with_adjoint(y, self._adjoint, self._forward)
 
     def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
-        return self._solve_on_torus(v, lam) if self.closed_form else super().solve(v, lam)
+        return self.folded.solve(v, lam) if self.closed_form else super().solve(v, lam)
 
     def pinv(self, y: Tensor) -> Tensor:
-        if not self.closed_form:
-            return super().pinv(y)
-        # All in the spectrum, where each frequency is divided once. The detour over solve squares the condition number.
-        folded = pseudo_divide(torch.fft.fftn(y, dim=self.axes), self.gram.to(y), 0.0)
-        tiled = folded.repeat(1, 1, *self.stride)[..., : self.centred.shape[-1]]
-        return self._to_signal(_like(self.centred, y).conj() * tiled, self.in_shape[1:])
+        return self.folded.pinv(y) if self.closed_form else super().pinv(y)
 
     def precondition(self, v: Tensor, lam: Tensor | float) -> Tensor:
         # As if the signal lived on the torus: wrong along the border only.
-        return super().precondition(v, lam) if self._small else self._solve_on_torus(v, lam)
+        return super().precondition(v, lam) if self._small and not self.closed_form else self.folded.solve(v, lam)
 
     def _soften(self, lam: Tensor) -> Tensor:
         # At lam itself, where the border is wrong it is wrong by a factor of up to |k|^2 / lam: as for PaddedConvolution.
-        gain = self.gram.to(lam).amax()
+        gain = self.folded.gram.to(lam).amax()
         return torch.maximum(lam, (gain * lam.clamp(min=torch.finfo(lam.dtype).eps * gain)).sqrt())
 
+    def _decompose(self) -> SVD | None:
+        return self.folded.svd if self.closed_form else super()._decompose()
+
     def _forward(self, x: Tensor) -> Tensor:
-        if not self._is_direct(x):
-            padded = x if self.boundary == "circular" else extend(x, self.margins, self.boundary)
-            return self._convolve(padded, _like(self.spectrum, x))[self.kept].contiguous()
-        channels = extend(x, self.margins, self.boundary).flatten(0, 1).unsqueeze(1)
-        y = CONVOLVE[len(self.axes)](channels, self._taps(x), stride=self.stride)
-        return y.reshape(-1, *self.out_shape)
+        if self._is_direct(x):
+            padded = extend(x, self.margins, self.boundary)
+            for axis, first in zip(self.axes, self.offset, strict=True):
+                padded = padded.narrow(axis, first, padded.shape[axis] - first)
+            y = CONVOLVE[len(self.axes)](padded.flatten(0, 1).unsqueeze(1), self._taps(x), stride=self.stride)
+            return y.reshape(-1, *self.out_shape)
+        if self.spectrum is None:
+            return self.folded.forward(x)
+        padded = extend(x, self.margins, self.boundary)
+        return self._convolve(padded, self.spectrum)[self.kept].contiguous()
 
     def _adjoint(self, y: Tensor) -> Tensor:
         sides = self.in_shape[1:]
-        if not self._is_direct(y):
+        if self._is_direct(y):
+            left = [(side - first - 1) % step for side, first, step in zip(sides, self.offset, self.stride, strict=True)]
+            channels = y.flatten(0, 1).unsqueeze(1)
+            padded = SPREAD[len(sides)](channels, self._taps(y), stride=self.stride, output_padding=left)
+            padded = F.pad(padded, [n for first in self.offset[::-1] for n in (first, 0)])
+            padded = padded.reshape(-1, self.in_shape[0], *padded.shape[2:])
+        elif self.spectrum is None:
+            return self.folded.adjoint(y)
+        else:
             grid = y.new_zeros(*y.shape[:2], *self.torus)
             grid[self.kept] = y
-            x = self._convolve(grid, _like(self.spectrum, y).conj())
-            if self.boundary == "circular":
-                return x
+            padded = self._convolve(grid, self.spectrum.conj())
             for axis, side, margin in zip(self.axes, sides, self.margins, strict=True):
-                x = x.narrow(axis, 0, side + sum(margin))
-            return fold(x, self.margins, self.boundary).contiguous()
-        left = [(side - 1) % step for side, step in zip(sides, self.stride, strict=True)]
-        channels = y.flatten(0, 1).unsqueeze(1)
-        padded = SPREAD[len(sides)](channels, self._taps(y), stride=self.stride, output_padding=left)
-        return fold(padded.reshape(-1, self.in_shape[0], *padded.shape[2:]), self.margins, self.boundary).contiguous()
+                padded = padded.narrow(axis, 0, side + sum(margin))
+        return fold(padded, self.margins, self.boundary).contiguous()
 
     def _is_direct(self, x: Tensor) -> bool:
         return self.direct and not x.is_cuda  # A GPU may round a convolution to ten bits.
@@ -195,29 +199,11 @@ class SubsampledConvolution(LinearOperator):
     def _taps(self, x: Tensor) -> Tensor:
         return self.kernel.flip(tuple(range(self.kernel.ndim)))[None, None].to(x)
 
-    def _solve_on_torus(self, v: Tensor, lam: Tensor | float) -> Tensor:
-        coarse = self.out_shape[1:]
-        gram = self.gram[..., : coarse[-1] // 2 + 1].to(v)
-        lam = over_items(lam, v) if isinstance(lam, Tensor) else lam
-        return self._to_signal(pseudo_divide(torch.fft.rfftn(v, dim=self.axes), gram, lam), coarse)
-
     def _convolve(self, x: Tensor, spectrum: Tensor) -> Tensor:
         """Convolve ``x``, continued by zeros up to the torus, on the torus."""
-        return self._to_signal(spectrum * torch.fft.rfftn(x, s=self.torus, dim=self.axes), self.torus)
-
-    def _to_signal(self, spectrum: Tensor, sides: Sequence[int]) -> Tensor:
-        signal: Tensor = torch.fft.irfftn(spectrum, s=tuple(sides), dim=self.axes)
+        product = spectrum.to(x.device, x.dtype.to_complex()) * torch.fft.rfftn(x, s=self.torus, dim=self.axes)
+        signal: Tensor = torch.fft.irfftn(product, s=self.torus, dim=self.axes)
         return signal
-
-
-def _like(spectrum: Tensor, x: Tensor) -> Tensor:
-    return spectrum.to(x.device, x.dtype.to_complex())
-
-
-def _centred(kernel: Tensor, sides: Sequence[int]) -> Tensor:
-    """Return ``kernel`` on a torus of ``sides``, its centre at the origin."""
-    centred = F.pad(kernel, [n for side, size in zip(sides[::-1], kernel.shape[::-1], strict=True) for n in (0, side - size)])
-    return centred.roll([-(size // 2) for size in kernel.shape], list(range(kernel.ndim)))
 
 
 def _checked_kernel(kernel: Tensor | np.ndarray, sides: tuple[int, ...]) -> Tensor:
@@ -250,3 +236,17 @@ def _checked_stride(stride: int | Sequence[int], sides: tuple[int, ...], boundar
             f"for {sides}. Crop x, or take the boundary reflect or zero."
         )
     return steps
+
+
+def _checked_offset(offset: int | Sequence[int], sides: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, ...]:
+    given = offset if isinstance(offset, Sequence) else [offset] * len(sides)
+    try:
+        first = tuple(operator.index(place) for place in given)
+    except TypeError:
+        raise TypeError(f"SubsampledConvolution: offset must be an integer or one for each axis, got {offset!r}.") from None
+    if len(first) != len(sides) or not all(0 <= o < min(n, s) for o, n, s in zip(first, sides, stride, strict=True)):
+        raise ValueError(
+            f"SubsampledConvolution: offset must be one of the places 0 to stride - 1 along each axis, for stride {stride} "
+            f"and sides {sides}, got {offset!r}."
+        )
+    return first

@@ -15,6 +15,7 @@ from invdiff.linalg import (
     dense_matrix,
     gmres,
     largest_singular_value,
+    least_squares,
     linear_adjoint,
     over_items,
     positive_solve,
@@ -115,6 +116,46 @@ class TestConjugateGradients:
         calls: list[int] = []
         conjugate_gradients(lambda p: calls.append(1) or times(matrix)(p), b, rtol=1e-12, max_iterations=4)
         assert len(calls) == 4
+
+
+def product(matrix: Tensor) -> Any:
+    return lambda v: (matrix @ v.unsqueeze(-1)).squeeze(-1)
+
+
+class TestLeastSquares:
+    @pytest.mark.parametrize(("rows", "columns", "rank"), [(12, 12, 12), (16, 9, 9), (9, 16, 9), (14, 11, 5)])
+    def test_is_the_pseudo_inverse(self, rows: int, columns: int, rank: int) -> None:
+        matrix, b = randn(3, rows, rank) @ randn(3, rank, columns, seed=1), randn(3, rows, seed=2)
+        x = least_squares(product(matrix), product(matrix.mT), b, rtol=1e-13)
+        assert_close(x, (torch.linalg.pinv(matrix, rtol=1e-10) @ b.unsqueeze(-1)).squeeze(-1), rtol=1e-8, atol=1e-8)
+
+    def test_in_float32_nothing_grows_in_the_null_space(self) -> None:
+        # Asked for more than float32 has, over and over: A^T A x = A^T b leaves it a null space to grow in.
+        matrix = (randn(2, 30, 8) @ randn(2, 8, 30, seed=1)).float()
+        b = randn(2, 30, seed=2, dtype=torch.float32)
+        expected = torch.linalg.pinv(matrix.double(), rtol=1e-5) @ b.double().unsqueeze(-1)
+        x = least_squares(product(matrix), product(matrix.mT), b, rtol=0.0)
+        assert (norm(x.double() - expected.squeeze(-1)) <= 1e-4 * norm(expected.squeeze(-1))).all()
+        normal = conjugate_gradients(product(matrix.mT @ matrix), product(matrix.mT)(b), rtol=0.0)
+        assert not (norm(normal.double() - expected.squeeze(-1)) <= norm(expected.squeeze(-1))).all()
+
+    def test_an_item_does_not_depend_on_its_neighbours(self) -> None:
+        matrix, b = randn(3, 8, 5), randn(3, 8, seed=1)
+        matrix[1] = torch.eye(8, 5)
+        b[0], b[2, 3] = 0, torch.inf
+        x = least_squares(product(matrix), product(matrix.mT), b, rtol=1e-12)
+        alone = least_squares(product(matrix[1:2]), product(matrix[1:2].mT), b[1:2], rtol=1e-12)
+        assert (x[0] == 0).all()
+        assert_close(x[1:2], alone, rtol=1e-12, atol=1e-12)
+        assert not x[2].isfinite().any()
+
+    def test_stops_at_the_count(self) -> None:
+        calls: list[int] = []
+        matrix = randn(1, 20, 20)
+        least_squares(
+            lambda p: calls.append(1) or product(matrix)(p), product(matrix.mT), randn(1, 20), rtol=1e-12, max_iterations=3
+        )
+        assert len(calls) == 3
 
 
 class TestGMRES:
