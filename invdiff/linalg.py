@@ -99,22 +99,30 @@ def least_squares(
     adjoint: Callable[[Tensor], Tensor],
     b: Tensor,
     *,
+    damping: Tensor | float = 0.0,
+    start: Tensor | None = None,
     rtol: float = 1e-6,
     max_iterations: int = 1000,
 ) -> Tensor:
-    r"""Return :math:`A^+ b`, the least-squares solution of least norm, by conjugate gradients, each item by itself.
+    r"""Return :math:`\arg\min_x \|b - A x\|^2 + \rho \|x\|^2` by conjugate gradients, each item by itself.
 
-    In exact arithmetic these are the iterates of :func:`conjugate_gradients` for :math:`A^\top A x = A^\top b`. Here the residual
-    :math:`b - A x` is what is carried along: what rounding leaves in the null space of :math:`A` is new in every iteration,
-    where there it is kept, and grows without bound once nothing else is left.
+    Without damping and start that is :math:`A^+ b`, the least-squares solution of least norm. What is minimised falls with
+    every iteration: stopping early is safe.
 
-    An item stops at :math:`\|A^\top (b - A x)\| \le \text{rtol}\, \|A^\top b\|`, or where that is the rounding of the product.
+    In exact arithmetic these are the iterates of :func:`conjugate_gradients` for the normal equations,
+    :math:`(A^\top A + \rho I) x = A^\top b`. Here the residual :math:`b - A x` is what is carried along: what rounding leaves in
+    the null space of :math:`A` is new in every iteration, where there it is kept, and grows without bound once nothing else is left.
+
+    An item stops at :math:`\|A^\top (b - A x) - \rho x\| \le \text{rtol}\, \|A^\top b\|`, or where that is the rounding of the
+    product.
     One that is not finite stays so.
 
     Args:
         forward: :math:`x \mapsto A x`.
         adjoint: :math:`y \mapsto A^\top y`.
         b: Right-hand sides, ``(B, *event)``.
+        damping: :math:`\rho \ge 0`, a number, or one number per item, ``(B,)``.
+        start: Where to start from, if that is better than 0. Default: 0.
         rtol: Residual to reach, relative to that of each item.
         max_iterations: Products with :math:`A` at most, and with :math:`A^\top`.
 
@@ -123,19 +131,28 @@ def least_squares(
         https://doi.org/10.1137/S089547989631202X
     """
     r, s = b, adjoint(b)
-    x, p, ss = torch.zeros_like(s), s, dot(s, s)
+    x, ss = torch.zeros_like(s), dot(s, s)
+    rho = torch.as_tensor(damping, dtype=ss.dtype, device=ss.device).expand_as(ss)
     target, rounding, gain = rtol**2 * ss, (4 * torch.finfo(b.dtype).eps) ** 2, torch.zeros_like(ss)
+    if start is not None:
+        left = b - forward(start)
+        better = over_items(dot(left, left) + rho * dot(start, start) < dot(b, b), start)
+        x, r = torch.where(better, start, 0), torch.where(over_items(better.flatten(), b), left, b)
+        s = adjoint(r) - over_items(rho, x) * x
+        ss = dot(s, s)
+    p = s
     going = (ss > target) | ~ss.isfinite()
     for _ in range(max_iterations):
         if not going.any():
             break
         a_p = forward(p)
-        curvature, pp = dot(a_p, a_p), dot(p, p)
+        pp = dot(p, p)
+        curvature = dot(a_p, a_p) + rho * pp
         going = going & ~(curvature <= 0)
         gain = torch.maximum(gain, curvature / torch.where(pp > 0, pp, 1))  # Of A^T A, from below.
         step = torch.where(going, ss / torch.where(going, curvature, 1), 0)
         x, r = x + over_items(step, x) * p, r - over_items(step, r) * a_p
-        s = adjoint(r)
+        s = adjoint(r) - over_items(rho, x) * x
         ss_new = dot(s, s)
         p = torch.where(over_items(going, p), s + over_items(ss_new / torch.where(ss > 0, ss, 1), p) * p, p)
         ss = torch.where(going, ss_new, ss)

@@ -199,7 +199,14 @@ class LinearOperator(Operator):
 
     def prox(self, z: Tensor, y: Tensor, rho: Tensor | float) -> Tensor:
         r"""Return :math:`\arg\min_x \|y - A x\|^2 + \rho \|x - z\|^2 = z + A^\top (A A^\top + \rho I)^{-1} (y - A z)`."""
-        return z + self.adjoint(self.solve(y - self(z), rho))
+        residual = y - self(z)
+        if self.closed_form or self._small:
+            return z + self.adjoint(self.solve(residual, rho))
+        # Iterations over measurements may end far off where rho is small: those over images get better with every one.
+        known = type(self).precondition is not LinearOperator.precondition
+        start = self.adjoint(self.solve(residual, rho)) if known else None
+        damping = rho.flatten() if isinstance(rho, Tensor) else rho
+        return z + least_squares(self.forward, self.adjoint, residual, damping=damping, start=start, rtol=_rtol(residual))
 
     def precondition(self, v: Tensor, lam: Tensor | float) -> Tensor:
         r"""Return a cheap linear approximation of :math:`(A A^\top + \lambda I)^{-1} v`, for iterative solvers.

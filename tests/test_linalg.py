@@ -129,6 +129,17 @@ class TestLeastSquares:
         x = least_squares(product(matrix), product(matrix.mT), b, rtol=1e-13)
         assert_close(x, (torch.linalg.pinv(matrix, rtol=1e-10) @ b.unsqueeze(-1)).squeeze(-1), rtol=1e-8, atol=1e-8)
 
+    @pytest.mark.parametrize("start", [None, 0.1, 1e6])
+    def test_damping(self, start: float | None) -> None:
+        matrix, b, rho = randn(3, 12, 9), randn(3, 12, seed=1), torch.tensor([0.0, 0.1, 30.0], dtype=torch.float64)
+        first = None if start is None else start * randn(3, 9, seed=2)
+        x = least_squares(product(matrix), product(matrix.mT), b, damping=rho, start=first, rtol=1e-13)
+        normal = matrix.mT @ matrix + rho.reshape(3, 1, 1) * torch.eye(9, dtype=torch.float64)
+        assert_close(x, torch.linalg.solve(normal, product(matrix.mT)(b)), rtol=1e-9, atol=1e-9)
+        # From the answer there is nowhere to go, and from far away no start at all.
+        few = least_squares(product(matrix), product(matrix.mT), b, damping=rho, start=x, rtol=1e-9, max_iterations=1)
+        assert_close(few, x, rtol=1e-9, atol=1e-9)
+
     def test_in_float32_nothing_grows_in_the_null_space(self) -> None:
         # Asked for more than float32 has, over and over: A^T A x = A^T b leaves it a null space to grow in.
         matrix = (randn(2, 30, 8) @ randn(2, 8, 30, seed=1)).float()

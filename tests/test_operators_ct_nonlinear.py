@@ -17,6 +17,7 @@ from skimage.transform import radon
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from invdiff.linalg import dense_matrix
 from invdiff.operators import JPEG, Clip, FanBeamCT, Gamma, GaussianNoise, NetworkOperator, ParallelBeamCT, Quantise
 from invdiff.operators.tomography import RayTransform
 
@@ -465,3 +466,23 @@ class TestNetworkOperator:
             NetworkOperator(cast(Any, torch.tanh), (3,))
         with pytest.raises(TypeError, match="must return a real floating-point tensor, got tuple"):
             NetworkOperator(nn.GRU(3, 2), (5, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("rho", [1e-5, 1e-2])
+def test_the_prox_of_many_rays_is_near_the_best(rho: float, dtype: torch.dtype) -> None:
+    """Where rho is small against the rays, iterations over the measurements end worse than they began."""
+    size = 20
+    op = ParallelBeamCT((1, size, size), np.arange(40) * 4.5, sigma_y=0.5)
+    x = randn(2, 1, size, size)
+    z, y = x + 0.3 * randn(2, 1, size, size, seed=1), op.measure(x, seed=0)
+    a = dense_matrix(op.forward, op.in_shape, dtype=torch.float64, device=torch.device("cpu"))
+    normal = a.mT @ a + rho * torch.eye(size * size, dtype=torch.float64)
+    best = z.flatten(1) + torch.linalg.solve(normal, (a.mT @ (y - op(z)).flatten(1).mT)).mT
+
+    def objective(u: torch.Tensor) -> torch.Tensor:
+        u = u.double().reshape(z.shape)
+        return norm(y - op(u)) ** 2 + rho * norm(u - z) ** 2
+
+    found = op.prox(z.to(dtype), y.to(dtype), rho)
+    assert (objective(found) <= objective(best) * (1 + 1e-3)).all()
