@@ -21,6 +21,7 @@ __all__ = [
     "gmres",
     "krylov_spectrum",
     "largest_singular_value",
+    "largest_singular_values",
     "least_squares",
     "linear_adjoint",
     "norm",
@@ -110,8 +111,9 @@ def least_squares(
     every iteration: stopping early is safe.
 
     In exact arithmetic these are the iterates of :func:`conjugate_gradients` for the normal equations,
-    :math:`(A^\top A + \rho I) x = A^\top b`. Here the residual :math:`b - A x` is what is carried along: what rounding leaves in
-    the null space of :math:`A` is new in every iteration, where there it is kept, and grows without bound once nothing else is left.
+    :math:`(A^\top A + \rho I) x = A^\top b`. Here the residual :math:`b - A x` is what is carried along: what rounding leaves
+    in the null space of :math:`A` is new in every iteration, where there it is kept, and grows without bound once nothing else
+    is left.
 
     An item stops at :math:`\|A^\top (b - A x) - \rho x\| \le \text{rtol}\, \|A^\top b\|`, or where that is the rounding of the
     product.
@@ -360,11 +362,27 @@ def largest_singular_value(
     dtype: torch.dtype | None = None,
 ) -> float:
     """Return the norm of a linear map by power iteration from a fixed start: a lower bound."""
-    x = torch.randn(1, *in_shape, generator=torch.Generator().manual_seed(0), dtype=dtype).to(device)
-    value = 0.0
+    found = largest_singular_values(forward, adjoint, in_shape, items=1, iterations=iterations, device=device, dtype=dtype)
+    return float(found)
+
+
+def largest_singular_values(
+    forward: Callable[[Tensor], Tensor],
+    adjoint: Callable[[Tensor], Tensor],
+    in_shape: tuple[int, ...],
+    *,
+    items: int,
+    iterations: int = 30,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Return the norms of a linear map that differs from item to item, ``(items,)`` in float64: lower bounds likewise."""
+    start = torch.randn(1, *in_shape, generator=torch.Generator().manual_seed(0), dtype=dtype).to(device)
+    x = start.expand(items, *in_shape)
+    values = norm(x)
     for _ in range(iterations):
-        x = adjoint(forward(x / norm(x)))
-        value = float(norm(x)) ** 0.5
-        if value == 0:
+        x = adjoint(forward(x / over_items(norm(x), x)))
+        values = norm(x)
+        if (values == 0).any():
             raise ValueError("The operator maps everything to zero: there is nothing to learn from the measurement.")
-    return value
+    return values.double().sqrt()

@@ -84,6 +84,11 @@ class Method:
         return self.algorithm.needs
 
     @property
+    def one_operator(self) -> bool:
+        """Whether items that have operators of their own are run one after the other."""
+        return self.algorithm.one_operator
+
+    @property
     def follows_rules(self) -> bool:
         """Whether it can be run with a step rule."""
         return issubclass(self.algorithm, Guidance) and self.algorithm.follows_rules

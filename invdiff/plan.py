@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from invdiff.guidance import Guidance
@@ -57,7 +58,7 @@ class Plan:
 
     def group(self, score: ScoreModel, op: Operator, y: Tensor) -> int:
         """Return how many samples are drawn together: the particles of a group, or 1."""
-        algorithm = self.algorithm(score, op, y[:1])
+        algorithm = self.algorithm(score, op.take([0]), y[:1])
         return algorithm.particles if isinstance(algorithm, ParticleMethod) else 1
 
 
@@ -84,7 +85,7 @@ def choose_method(method: str | Method, op: Operator, *, num_samples: int = 1, p
     if not isinstance(method, str):
         raise TypeError(f"method must be a name or a Method, got {type(method).__name__}.")
     if method == "auto":
-        if not particles or op.dof > FEW_MEASURED:
+        if not particles or int(torch.as_tensor(op.dof).max()) > FEW_MEASURED:
             return METHODS["mmps"]
         if not isinstance(op, LinearOperator) or not op.noise.gaussian:
             return replace(METHODS["mm-tsmc"], options={"particles": NONLINEAR_GROUP})
@@ -164,7 +165,7 @@ def _times(score: ScoreModel, op: Operator, settings: Mapping[str, Any]) -> Tens
 
 
 def _gain(op: Operator) -> float:
-    """Return the largest singular value of the operator, 1 for a nonlinear one."""
-    if not isinstance(op, LinearOperator):
-        return 1.0
-    return largest_singular_value(op.forward, op.adjoint, op.in_shape, device=op.device, dtype=op.dtype)
+    """Return the largest singular value of the operator, of all where items have their own; 1 for a nonlinear one."""
+    linear = [one for one in op.distinct if isinstance(one, LinearOperator)]
+    gains = (largest_singular_value(one.forward, one.adjoint, one.in_shape, device=op.device, dtype=op.dtype) for one in linear)
+    return max(gains, default=1.0)

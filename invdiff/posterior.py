@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -54,7 +55,7 @@ class Posterior:
         weights: ``(N, B)``, summing to 1 over the samples; all equal except for particle methods.
         residual: ``(N, B)``: squared misfit over the noise variance, to hold against chi-square with ``dof`` degrees of
             freedom. Where the noise is 0, the squared misfit itself.
-        dof: Number of measured values per item.
+        dof: Number of measured values per item: one number, or ``(B,)`` where the operators of the items differ in it.
         nfe: Network evaluations per sample handed out, those of all its group's particles included.
         nvjp: Vector-Jacobian products of the network, likewise.
         seconds: Wall time.
@@ -67,7 +68,7 @@ class Posterior:
     samples: Tensor
     weights: Tensor
     residual: Tensor
-    dof: int
+    dof: int | Tensor
     nfe: float
     nvjp: float
     seconds: float
@@ -156,8 +157,11 @@ class PosteriorSampler:
         if method == "auto" and preset is not None:
             raise ValueError(f"preset={preset!r} is that of a method: 'auto' has none. Name one.")
         self._plans: dict[str, Plan] = {}
-        # Built once here so that a wrong setting fails now and not after the first picture of a folder.
-        self.plan(1).algorithm(score, self.white, torch.zeros(1, *op.out_shape, device=op.device, dtype=op.dtype))
+        # Built once here so that a wrong setting fails now and not after the first picture of a folder. What is run item by
+        # item may fail for a single one.
+        plan, zeros = self.plan(1), torch.zeros(1, *op.out_shape, device=op.device, dtype=op.dtype)
+        for one in self.white.distinct if plan.method.one_operator else [self.white.take([0])]:
+            plan.algorithm(score, one, zeros)
 
     def plan(self, num_samples: int) -> Plan:
         """Return what :meth:`run` will do for so many samples of each measurement."""
@@ -195,9 +199,11 @@ class PosteriorSampler:
         op, score = self.white.to(y.device, y.dtype), Counted(self.score.to(y.device))
         chunk = chunk or max(1, CHUNK_NUMBERS.get(y.device.type, 2**19) // max(numel, SMALLEST_EVENT))
         group = plan.group(score, op, y)
-        rows = [(first, b) for first in range(0, num_samples, group) for b in range(items)]
+        rows = [[(first, b) for first in range(0, num_samples, group)] for b in range(items)]
+        if op.items is None or not plan.method.one_operator:
+            rows = [list(itertools.chain(*rows))]
         together = max(1, chunk // group)
-        chunks = [rows[start : start + together] for start in range(0, len(rows), together)]
+        chunks = [some[start : start + together] for some in rows for start in range(0, len(some), together)]
         parts = []
         with tqdm(
             total=len(chunks) * plan.steps, desc=plan.method.name, unit=" steps", disable=not progress, leave=False
@@ -206,7 +212,8 @@ class PosteriorSampler:
                 every = [(first + k, b) for first, b in part for k in range(group)]
                 streams = Streams([generator(seed, "sample", b, k, device=y.device) for k, b in every])
                 resampling = [generator(seed, "resample", b, first, device=y.device) for first, b in part]
-                algorithm = plan.algorithm(score, op, y[[b for _, b in every]])
+                whose = [b for _, b in every]
+                algorithm = plan.algorithm(score, op.take(whose), y[whose])
                 try:
                     parts.append(_run(algorithm, plan, streams, resampling, bar.update))
                 except DivergenceError as error:
@@ -220,12 +227,11 @@ class PosteriorSampler:
                     ) from error
 
         def by_sample(values: Tensor) -> Tensor:
-            """Bring rows ``(groups, items, group)`` into the order ``(samples, items)``."""
-            values = values.reshape(-1, items, group, *values.shape[1:]).transpose(1, 2)
-            return values.reshape(-1, *values.shape[2:])[:num_samples]
+            """Bring rows ``(items, samples)``, of the groups in full, into the order ``(samples, items)``."""
+            return values.reshape(items, -1, *values.shape[1:]).transpose(0, 1)[:num_samples].contiguous()
 
         x = by_sample(torch.cat([part.x for part in parts]))
-        residual = self._residual(op, x.flatten(0, 1), y.repeat(num_samples, *(1,) * (y.ndim - 1)))
+        residual = self._residual(op, x.flatten(0, 1), y.repeat(num_samples, *(1,) * (y.ndim - 1)), items)
         if not residual.isfinite().all():
             k, b = divmod(int((~residual.isfinite()).nonzero()[0]), items)
             raise DivergenceError(
@@ -263,6 +269,11 @@ class PosteriorSampler:
             wanted = ", ".join(map(str, self.op.out_shape))
             hint = " Add the batch axis: y[None]." if tuple(y.shape) == self.op.out_shape else ""
             raise ValueError(f"run: y must have shape (B, {wanted}), got {tuple(y.shape)}.{hint}")
+        if self.op.items not in (None, len(y)):
+            raise ValueError(
+                f"run: the operator is one for each of {self.op.items} items, got {len(y)} measurements. Give as many, or make "
+                "the sampler with op.take(rows)."
+            )
         y = self.op.keep_measured(y)
         if y.is_complex() or not y.isfinite().all():
             raise ValueError("run: y must be real and finite.")
@@ -273,11 +284,11 @@ class PosteriorSampler:
         return y if self.op.noise.white or not self.op.noise.gaussian else self.op.noise.whiten(y)
 
     @staticmethod
-    def _residual(op: Operator, x: Tensor, y: Tensor) -> Tensor:
+    def _residual(op: Operator, x: Tensor, y: Tensor, items: int) -> Tensor:
         # Row by row for images, which would not fit at once.
         rows = max(1, CHUNK_NUMBERS["cpu"] // x[0].numel())
-        parts = zip(torch.split(x, rows), torch.split(y, rows), strict=True)
-        return torch.cat([misfit(op, x_k, y_k) for x_k, y_k in parts])
+        starts, whose = range(0, len(x), rows), [row % items for row in range(len(x))]
+        return torch.cat([misfit(op.take(whose[k : k + rows]), x[k : k + rows], y[k : k + rows]) for k in starts])
 
 
 def misfit(op: Operator, x: Tensor, y: Tensor) -> Tensor:
@@ -326,15 +337,15 @@ def _run(
 def _weigh(parts: Sequence[Cloud], items: int, group: int) -> tuple[Tensor, Particles | None]:
     """Return the weight of every row, and what the particles of an item tell together."""
     log_evidence, ess, ancestors = (
-        torch.cat([getattr(part, name) for part in parts]).reshape(-1, items) for name in ("log_evidence", "ess", "ancestors")
+        torch.cat([getattr(part, name) for part in parts]).reshape(items, -1) for name in ("log_evidence", "ess", "ancestors")
     )
     weights = torch.cat([part.weights for part in parts])
     if group == 1:
         return weights, None
     if not parts[0].equal:  # A group counts by its evidence.
-        weights = weights * log_evidence.softmax(0).flatten().repeat_interleave(group)
-    together = log_evidence.logsumexp(0) - math.log(len(log_evidence))
-    return weights, Particles(ess.sum(0), ancestors.sum(0), together)
+        weights = weights * log_evidence.softmax(1).flatten().repeat_interleave(group)
+    together = log_evidence.logsumexp(1) - math.log(log_evidence.shape[1])
+    return weights, Particles(ess.sum(1), ancestors.sum(1), together)
 
 
 def _check_event(score: ScoreModel, op: Operator) -> None:

@@ -175,6 +175,9 @@ PRESETS: Mapping[str, Mapping[str, Preset]] = {
 
 def kind_of(op: Operator) -> str:
     """Return the kind of measurement that papers tabulate: mask, blur, downsample, nonlinear, or other."""
+    if op.items is not None:
+        found = sorted({kind_of(one) for one in op.distinct})
+        return found[0] if len(found) == 1 else "other"
     kinds = {"mask": Mask, "blur": Blur, "downsample": Downsample}
     found = [name for name, cls in kinds.items() if isinstance(op, cls)]
     return found[0] if found else "other" if isinstance(op, LinearOperator) else "nonlinear"

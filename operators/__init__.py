@@ -32,6 +32,7 @@ from .network import NetworkOperator
 from .noise import GaussianNoise, Noise
 from .optics import psf_kernel
 from .per_channel import per_channel
+from .per_item import per_item
 from .phase import CodedDiffraction, Magnitude, PhaseRetrieval
 from .photon_noise import PoissonGaussianNoise, PoissonNoise
 from .quantise import Quantise
@@ -101,6 +102,7 @@ __all__ = [  # noqa: RUF022 - in plain order
     "linearise",
     "motion_kernel",
     "per_channel",
+    "per_item",
     "psf_kernel",
     "random_mask",
     "share",

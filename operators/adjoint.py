@@ -31,9 +31,9 @@ class Adjoint(LinearOperator):
     def __init__(self, op: LinearOperator) -> None:
         self.op, self.in_shape, self.out_shape = op, op.out_shape, op.in_shape
         self.noise, self.device, self.dtype = GaussianNoise(0.0), op.device, op.dtype
-        self.closed_form, self.per_item, self.surrogate = op.closed_form, op.per_item, op.surrogate
+        self.closed_form, self.surrogate = op.closed_form, op.surrogate
         # Of a square matrix with A A^T = c I the transpose has it too.
-        square = op.dof == torch.Size(op.out_shape).numel() == torch.Size(op.in_shape).numel()
+        square = op.complete and torch.Size(op.out_shape).numel() == torch.Size(op.in_shape).numel()
         self.gram_scale = op.gram_scale if square else None
 
     @classmethod

@@ -7,6 +7,7 @@ draws all derive from that one primitive.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -63,9 +64,47 @@ class Operator(Movable, ABC):
         return self.noise.sigma
 
     @property
-    def dof(self) -> int:
-        r"""Number of values measured: the degrees of freedom of :math:`\|y - A(x)\|^2 / \sigma_y^2`."""
+    def dof(self) -> int | Tensor:
+        r"""Number of values measured: the degrees of freedom of :math:`\|y - A(x)\|^2 / \sigma_y^2`.
+
+        A tensor ``(B,)`` where it differs from item to item.
+        """
         return torch.Size(self.out_shape).numel()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every entry of ``y`` is measured."""
+        dof, numel = self.dof, torch.Size(self.out_shape).numel()
+        return bool((dof == numel).all()) if isinstance(dof, Tensor) else dof == numel
+
+    @property
+    def items(self) -> int | None:
+        """Number of items it belongs to, where each has an operator of its own; ``None``: batches of any size.
+
+        What is made of others belongs to the items of these, wherever they are attributes, alone or in a tuple.
+        """
+        values = (value if isinstance(value, tuple) else (value,) for value in vars(self).values())
+        counts = (part.items for parts in values for part in parts if isinstance(part, Operator))
+        return next((count for count in counts if count is not None), None)
+
+    @property
+    def distinct(self) -> Sequence[Operator]:
+        """The operators of single items, each at least once: this one alone, where it is that of all items."""
+        return [self] if self.items is None else [self.take([b]) for b in range(self.items)]
+
+    def take(self, rows: Sequence[int]) -> Operator:
+        """Return the operator for these rows of a batch, which may repeat: itself, where it is that of all items."""
+        if self.items is None:
+            return self
+        taken = copy.copy(self)
+        for name, value in vars(self).items():
+            if name in ("_svd", "_gram"):  # Those of other rows.
+                delattr(taken, name)
+            elif isinstance(value, Operator):
+                setattr(taken, name, value.take(rows))
+            elif isinstance(value, tuple):
+                setattr(taken, name, tuple(part.take(rows) if isinstance(part, Operator) else part for part in value))
+        return taken
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the noiseless measurement ``A(x)``."""
@@ -129,12 +168,10 @@ class LinearOperator(Operator):
         closed_form: Whether ``solve`` costs about as much as ``forward``.
         gram_scale: The number :math:`c > 0` for which :math:`A A^\top y = c\, y` on every measured entry of ``y`` and 0 on
             the others, which is what ``keep_measured`` does: rows that are orthogonal and equally long. ``None``: not known.
-        per_item: Whether every item of the batch has a matrix of its own.
     """
 
     closed_form: bool = False
     gram_scale: float | None = None
-    per_item: bool = False
     _svd: SVD | None
 
     # What is made of linear operators alone is linear: said once more, for type checkers.
@@ -168,6 +205,14 @@ class LinearOperator(Operator):
 
     def __neg__(self) -> LinearOperator:
         return self * -1.0
+
+    def take(self, rows: Sequence[int]) -> LinearOperator:
+        return cast(LinearOperator, super().take(rows))
+
+    @property
+    def per_item(self) -> bool:
+        """Whether every item of the batch has a matrix of its own."""
+        return self.items is not None
 
     @abstractmethod
     def adjoint(self, y: Tensor) -> Tensor:
@@ -302,8 +347,6 @@ class LinearOperator(Operator):
 class Jacobian(LinearOperator):
     """The derivative of a nonlinear operator at one point per item, by forward and reverse differentiation."""
 
-    per_item = True
-
     def __init__(self, op: Operator, x: Tensor) -> None:
         self.op, self.x = op, x.detach()
         self.in_shape, self.out_shape, self.noise = op.in_shape, op.out_shape, op.noise
@@ -312,6 +355,13 @@ class Jacobian(LinearOperator):
     @classmethod
     def examples(cls) -> list[Self]:
         return []  # Tested through the nonlinear operators it derives from.
+
+    @property
+    def items(self) -> int:
+        return len(self.x)
+
+    def take(self, rows: Sequence[int]) -> LinearOperator:
+        return Jacobian(self.op.take(rows), self.x[list(rows)])
 
     def forward(self, x: Tensor) -> Tensor:
         with warnings.catch_warnings():

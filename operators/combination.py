@@ -34,7 +34,6 @@ class Combination(Operator, Generic[Part]):
         self.device = next((part.device for part in parts if part.device is not None), None)
         self.dtype = next((part.dtype for part in parts if part.dtype is not None), None)
         self.surrogate = any(part.surrogate for part in parts)
-        self.per_item = any(isinstance(part, LinearOperator) and part.per_item for part in parts)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         moved = super().to(device, dtype)
@@ -83,7 +82,7 @@ def noise_of_sum(terms: Sequence[Operator]) -> Noise:
     law = "The noise of a sum is known only"
     advice = "Add the operators without their noise, and give that of the sum by Identity(out_shape, noise=...) @ (A + B)."
     for term in noisy:
-        if term.dof < math.prod(term.out_shape):
+        if not term.complete:
             raise ValueError(
                 f"{law} where the noisy terms measure every entry: {type(term).__name__} measures {term.dof} of "
                 f"{math.prod(term.out_shape)}. {advice}"

@@ -15,6 +15,7 @@ from .convolution import CircularConvolution
 from .downsample import BlockMean, Downsample
 from .folded import FoldedConvolution
 from .identity import Identity
+from .per_item import PerItem, distribute
 from .subsampled_convolution import SubsampledConvolution
 from .svd import SVD
 
@@ -44,9 +45,11 @@ def compose(outer: Operator, inner: Operator) -> Operator:
             f"{type(outer).__name__} @ {type(inner).__name__}: the right one has noise, {inner.noise!r}, which the left one "
             "would no longer leave independent. Give the noise to the left one."
         )
+    if isinstance(outer, PerItem) or isinstance(inner, PerItem):
+        return distribute(compose, outer, inner)
     if isinstance(inner, Identity):
         return outer
-    if isinstance(outer, Identity) and inner.dof == torch.Size(inner.out_shape).numel():
+    if isinstance(outer, Identity) and inner.complete:
         noisy = copy.copy(inner)
         noisy.noise = outer.noise
         return noisy
@@ -79,7 +82,7 @@ class Composed(Combination[Part]):
         return self.parts[1]
 
     @property
-    def dof(self) -> int:
+    def dof(self) -> int | Tensor:
         return self.outer.dof
 
     def keep_measured(self, y: Tensor) -> Tensor:
@@ -129,8 +132,8 @@ class LinearComposed(LinearOperator, Composed[LinearOperator]):
 
     def __init__(self, outer: LinearOperator, inner: LinearOperator) -> None:
         super().__init__(outer, inner)
-        self.turn = outer.gram_scale if _is_full(outer) and _is_square(outer) else None  # A A^T = A^T A = c I
-        self.frame = inner.gram_scale if _is_full(inner) else None  # B B^T = c I
+        self.turn = outer.gram_scale if outer.complete and _is_square(outer) else None  # A A^T = A^T A = c I
+        self.frame = inner.gram_scale if inner.complete else None  # B B^T = c I
         self.closed_form = (self.turn is not None and inner.closed_form) or (self.frame is not None and outer.closed_form)
         if self.frame is not None and outer.gram_scale is not None:
             self.gram_scale = outer.gram_scale * self.frame
@@ -215,10 +218,6 @@ class OrthogonalSVD(SVD):
 
     def _rotate(self, y: Tensor) -> Tensor:
         return self.svd._rotate(self.outer.adjoint(y) / self.scale)
-
-
-def _is_full(op: Operator) -> bool:
-    return op.dof == torch.Size(op.out_shape).numel()
 
 
 def _is_square(op: Operator) -> bool:

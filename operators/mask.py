@@ -65,7 +65,8 @@ class Mask(LinearOperator):
         except RuntimeError:
             raise ValueError(
                 f"Mask: a mask of shape {tuple(given.shape)} does not broadcast to in_shape {shape}. "
-                "Expected the shape of one image without the batch axis, or one axis less to serve every channel."
+                "Expected the shape of one image without the batch axis, or one axis less to serve every channel. "
+                "For a mask of each item of a batch: per_item([Mask(m, in_shape) for m in masks])."
             ) from None
         self.measured = int(self.mask.sum())
         if not self.measured:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Self, overload
+import copy
+from collections.abc import Sequence
+from typing import Any, Self, cast, overload
 
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from torch import Tensor
 from .base import LinearOperator, Operator
 from .combination import Combination, Part, is_exact
 from .noise import GaussianNoise, Noise
+from .per_item import PerItem, distribute
 
 __all__ = ["LinearPerChannel", "NonlinearPerChannel", "PerChannel", "per_channel"]
 
@@ -36,6 +39,8 @@ def per_channel(op: Operator, channels: int, *, noise: Noise | None = None) -> O
     if channels < 1:
         raise ValueError(f"per_channel: channels must be positive, got {channels}.")
     law = GaussianNoise(0.0) if noise is None else noise
+    if isinstance(op, PerItem):
+        return distribute(lambda one: per_channel(one, channels, noise=law), op)
     return LinearPerChannel(op, channels, law) if isinstance(op, LinearOperator) else NonlinearPerChannel(op, channels, law)
 
 
@@ -57,8 +62,19 @@ class PerChannel(Combination[Part]):
         return self.parts[0]
 
     @property
-    def dof(self) -> int:
+    def dof(self) -> int | Tensor:
         return self.channels * self.op.dof
+
+    @property
+    def items(self) -> int | None:
+        return None if self.op.items is None else self.op.items // self.channels
+
+    def take(self, rows: Sequence[int]) -> Any:
+        if self.items is None:
+            return self
+        taken, every = copy.copy(self), [self.channels * row + c for row in rows for c in range(self.channels)]
+        taken.parts = (cast(Part, self.op.take(every)),)
+        return taken
 
     def keep_measured(self, y: Tensor) -> Tensor:
         return self._joined(self.op.keep_measured(y.flatten(0, 1)))

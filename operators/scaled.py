@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .base import LinearOperator, Operator
 from .combination import Combination, Part, scaled_noise
+from .per_item import PerItem, distribute
 from .svd import SVD
 
 __all__ = ["LinearScaled", "NonlinearScaled", "Scaled", "ScaledSVD", "scale"]
@@ -27,6 +28,8 @@ def scale(op: Operator, factor: float) -> Operator:
     """
     if not math.isfinite(factor) or factor == 0:
         raise ValueError(f"{type(op).__name__}: an operator can be scaled by a finite number other than 0, got {factor}.")
+    if isinstance(op, PerItem):
+        return distribute(lambda part: scale(part, factor), op)
     if isinstance(op, Scaled):
         whole = scale(op.op, factor * op.factor)
         whole.noise = scaled_noise(op.noise, factor)
@@ -51,7 +54,7 @@ class Scaled(Combination[Part]):
         return self.parts[0]
 
     @property
-    def dof(self) -> int:
+    def dof(self) -> int | Tensor:
         return self.op.dof
 
     def keep_measured(self, y: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from .base import LinearOperator, Operator
 from .combination import Combination, Part, deviations_of, weight_for
 from .noise import GaussianNoise, Noise
+from .per_item import PerItem, distribute
 
 __all__ = ["LinearStack", "NonlinearStack", "Stack", "stack"]
 
@@ -31,6 +32,8 @@ def stack(ops: Sequence[Operator], *, axis: int | None = None) -> Operator:
     """
     if not ops:
         raise ValueError("stack: expected at least one operator, got none.")
+    if any(isinstance(op, PerItem) for op in ops):
+        return distribute(lambda *parts: stack(parts, axis=axis), *ops)
     linear = [op for op in ops if isinstance(op, LinearOperator)]
     return LinearStack(linear, axis=axis) if len(linear) == len(ops) else NonlinearStack(ops, axis=axis)
 
@@ -68,11 +71,11 @@ class Stack(Combination[Part]):
         self.noise = self._noise()
 
     @property
-    def dof(self) -> int:
+    def dof(self) -> int | Tensor:
         return sum(part.dof for part in self.parts)
 
     def keep_measured(self, y: Tensor) -> Tensor:
-        if self.dof == torch.Size(self.out_shape).numel():
+        if self.complete:
             return y
         return self._join([part.keep_measured(piece) for part, piece in zip(self.parts, self._split(y), strict=True)])
 

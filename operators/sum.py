@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .base import LinearOperator, Operator
 from .combination import Combination, Part, noise_of_sum
+from .per_item import PerItem, distribute
 
 __all__ = ["LinearSum", "NonlinearSum", "Sum", "add"]
 
@@ -31,6 +32,8 @@ def add(left: Operator, right: Operator) -> Operator:
                 f"{type(left).__name__} + {type(right).__name__}: both must have the same {side}, "
                 f"got {getattr(left, side)} and {getattr(right, side)}."
             )
+    if isinstance(left, PerItem) or isinstance(right, PerItem):
+        return distribute(add, left, right)
     terms = [left, right]
     linear = [term for term in terms if isinstance(term, LinearOperator)]
     return LinearSum(linear) if len(linear) == len(terms) else NonlinearSum(terms)

@@ -2,6 +2,7 @@ r"""A measurement seen through the square root of its noise's covariance: there 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from .base import LinearOperator, Operator
 from .matrix import Matrix
 from .noise import GaussianNoise, Noise
+from .per_item import LinearPerItem, PerItem, distribute
 
 __all__ = ["Whitened", "WhitenedLinear", "linearise", "whiten"]
 
@@ -21,11 +23,13 @@ def whiten(op: Operator) -> Operator:
     """
     if op.noise.white or not op.noise.gaussian:
         return op
-    if op.dof < torch.Size(op.out_shape).numel() and not isinstance(op.noise, GaussianNoise):
+    if not op.complete and not isinstance(op.noise, GaussianNoise):
         raise ValueError(
             f"whiten: {op.noise!r} ties missing entries of {type(op).__name__} to measured ones. Give the noise of the "
             "measured entries alone, with an operator that picks them, such as Matrix or LinearFunction."
         )
+    if isinstance(op, PerItem):
+        return distribute(whiten, op)
     return WhitenedLinear(op, op.noise) if isinstance(op, LinearOperator) else Whitened(op, op.noise)
 
 
@@ -44,8 +48,15 @@ def linearise(op: Operator, y: Tensor, x: Tensor, *, noise_at: Tensor | None = N
     clean, linear = op(x), op.jacobian(x)
     if op.noise.white:
         return linear, y - clean, op.sigma_y
-    law = GaussianNoise(op.noise.variance(y, clean if noise_at is None else op(noise_at)).sqrt())
-    return WhitenedLinear(linear, law), op.keep_measured(law.whiten(y - clean)), 1.0
+    deviations = op.noise.variance(y, clean if noise_at is None else op(noise_at)).sqrt()
+    deviations = deviations.expand_as(y) if deviations.ndim == y.ndim else deviations
+    law, each = GaussianNoise(deviations), deviations.ndim == y.ndim
+
+    def whitened(part: LinearOperator, rows: list[int]) -> LinearOperator:
+        return WhitenedLinear(part, GaussianNoise(deviations[rows]) if each else law)
+
+    white = linear.map(whitened) if isinstance(linear, LinearPerItem) else WhitenedLinear(linear, law)
+    return white, op.keep_measured(law.whiten(y - clean)), 1.0
 
 
 class Whitened(Operator):
@@ -68,7 +79,7 @@ class Whitened(Operator):
         return [cls(Function(lambda x: torch.tanh(2 * x), (3, 4)), GaussianNoise(sigma))]
 
     @property
-    def dof(self) -> int:
+    def dof(self) -> int | Tensor:
         return self.op.dof
 
     def forward(self, x: Tensor) -> Tensor:
@@ -94,7 +105,6 @@ class WhitenedLinear(LinearOperator):
         self.op, self.law, self.noise = op, law, GaussianNoise(1.0)
         self.in_shape, self.out_shape, self.device, self.dtype = op.in_shape, op.out_shape, op.device, op.dtype
         self.deviations = law.deviations if isinstance(law, GaussianNoise) else None
-        self.per_item = self.deviations is not None and self.deviations.ndim > len(op.out_shape)
 
     @classmethod
     def examples(cls) -> list[Self]:
@@ -114,7 +124,22 @@ class WhitenedLinear(LinearOperator):
         ]
 
     @property
-    def dof(self) -> int:
+    def items(self) -> int | None:
+        return super().items if self._levels is None else len(self._levels)
+
+    def take(self, rows: Sequence[int]) -> LinearOperator:
+        if self._levels is None:
+            return super().take(rows)
+        return WhitenedLinear(self.op.take(rows), GaussianNoise(self._levels[list(rows)]))
+
+    @property
+    def _levels(self) -> Tensor | None:
+        """Return the standard deviations of every item, where they differ from item to item."""
+        several = self.deviations is not None and self.deviations.ndim > len(self.out_shape)
+        return self.deviations if several else None
+
+    @property
+    def dof(self) -> int | Tensor:
         return self.op.dof
 
     def forward(self, x: Tensor) -> Tensor:

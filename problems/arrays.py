@@ -32,7 +32,6 @@ class ArrayProblem(Problem):
     Attributes:
         measured: Name of the array of measured numbers.
         looks: What :meth:`preview` shows.
-        size: Of the image, ``(H, W)``.
         scale: What white is in the units of the file.
     """
 

@@ -25,6 +25,7 @@ class Problem(ABC):
         name: What ``--problem`` takes.
         summary: One line for the list of problems.
         needs: The command-line options it cannot do without; ``--a or --b`` where one of several is enough.
+        size: Of the image, ``(H, W)``, where the measurement is of one size alone; ``None``: any.
         recommended: Arguments of :class:`~invdiff.PosteriorSampler` for photographs under the bundled prior.
             ``benchmarks/RESULTS.md`` has the figures behind them.
     """
@@ -32,6 +33,7 @@ class Problem(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
+    size: tuple[int, int] | None = None
     recommended: ClassVar[Mapping[str, Any]] = {}
 
     @classmethod

@@ -154,18 +154,20 @@ def test_a_mixture_is_pulled_towards_its_exact_posterior(rule: str) -> None:
 
 def is_gaussian(cls: type[Problem]) -> bool:
     """Whether the posterior of a problem under a Gaussian prior is Gaussian."""
-    op = cls.examples()[0].operator((3, 16, 24), sigma_y=0.0)
+    example = cls.examples()[0]
+    op = example.operator((3, *(example.size or (16, 24))), sigma_y=0.0)
     return isinstance(op, LinearOperator) and op.noise.gaussian
 
 
 @pytest.mark.parametrize("cls", filter(is_gaussian, PROBLEMS.values()), ids=lambda cls: cls.name)
 def test_what_is_recommended_for_photographs_keeps_the_spread(cls: type[Problem]) -> None:
     """Sixteen matched steps: the variance within 8 %, where twelve of second order gain 15 % and first order loses 30 %."""
-    rows, columns = torch.fft.fftfreq(16, dtype=torch.float64), torch.fft.rfftfreq(24, dtype=torch.float64)
-    spectrum = (0.02 / (0.02 + rows[:, None] ** 2 + columns**2)).expand(3, 16, 13)
-    prior = Gaussian.stationary(torch.zeros(3, 16, 24, dtype=torch.float64), spectrum, schedule=EDM())
     problem = cls.examples()[0]
-    op = problem.operator((3, 16, 24), sigma_y=0.04)
+    height, width = problem.size or (16, 24)
+    rows, columns = torch.fft.fftfreq(height, dtype=torch.float64), torch.fft.rfftfreq(width, dtype=torch.float64)
+    spectrum = (0.02 / (0.02 + rows[:, None] ** 2 + columns**2)).expand(3, height, width // 2 + 1)
+    prior = Gaussian.stationary(torch.zeros(3, height, width, dtype=torch.float64), spectrum, schedule=EDM())
+    op = problem.operator((3, height, width), sigma_y=0.04)
     assert isinstance(op, LinearOperator)
     y = op.measure(prior.sample(1, seed=1), seed=2)
     variance = prior.posterior(op, y).covariance().diagonal()

@@ -65,6 +65,9 @@ NONLINEAR = pytest.mark.parametrize(
     "op", [pytest.param(op, id=name) for name, op in CASES if not isinstance(op, LinearOperator)]
 )
 NOISES = [(f"{cls.__name__}-{i}", law) for cls in all_subclasses(Noise) for i, law in enumerate(cast(Any, cls).examples())]
+DECOMPOSED = pytest.mark.parametrize(
+    "op", [pytest.param(op, id=name) for name, op in CASES if isinstance(op, LinearOperator) and not op.per_item]
+)
 
 
 def inputs(op: Operator, *, seed: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -178,6 +181,11 @@ def check_precondition(op: LinearOperator, at: Precision = DOUBLE) -> None:
 
 def check_svd(op: LinearOperator, at: Precision = DOUBLE) -> None:
     """V orthogonal, s the singular values, and U^T an isometry of the range: which is what A^T y = V s U^T y leaves open."""
+    if op.per_item:
+        assert op.svd is None
+        for one in op.distinct:
+            check_svd(cast(LinearOperator, one), at)
+        return
     assert op.svd is not None
     svd, x, y = op.svd.to("cpu", at.dtype), inputs(op, dtype=at.dtype), outputs(op, dtype=at.dtype)
     s, x_bar, y_bar = svd.singular, svd.analyse(x), svd.measured(y)
@@ -246,16 +254,20 @@ def check_items(op: Operator) -> None:
     """What comes out for an item does not depend on its neighbours."""
     x, v = inputs(op), outputs(op)
     v = v * over_items(torch.tensor([1e-4, 1.0, 1e4], dtype=v.dtype), v)  # A norm over the batch would drown the first.
-    maps: list[Callable[[Tensor, Tensor], Tensor]] = [lambda x, v: op(x)]
-    if isinstance(op, LinearOperator):
-        linear, lam = op, 0.1 * largest(op) ** 2  # Conjugate gradients stop by the residual, which a small lam makes large.
-        maps += [lambda x, v: linear.adjoint(v), lambda x, v: linear.solve(v, lam), lambda x, v: linear.pinv(v)]
-        maps += [lambda x, v: linear.precondition(v, lam)]
-        maps += [] if type(op).prox is LinearOperator.prox else [lambda x, v: linear.prox(x, v, lam)]
-    for function in maps:
-        together = function(x, v)
-        for i in range(BATCH):
-            assert_near(together[i : i + 1], function(x[i : i + 1], v[i : i + 1]), 1e-10)
+    lam = 0.1 * largest(op) ** 2 if isinstance(op, LinearOperator) else 0.0  # A small one makes residuals large.
+
+    def results(op: Operator, rows: slice) -> list[Tensor]:
+        found = [op(x[rows])]
+        if isinstance(op, LinearOperator):
+            found += [op.adjoint(v[rows]), op.solve(v[rows], lam), op.pinv(v[rows]), op.precondition(v[rows], lam)]
+            found += [] if type(op).prox is LinearOperator.prox else [op.prox(x[rows], v[rows], lam)]
+        return found
+
+    together = results(op, slice(None))
+    for i in range(BATCH):
+        alone = results(op.take([i]), slice(i, i + 1))
+        for whole, one in zip(together, alone, strict=False):
+            assert_near(whole[i : i + 1], one, 1e-10)
 
 
 def given_callables(part: object) -> Iterator[Any]:
@@ -472,7 +484,7 @@ class TestEveryOperator:
 
 
 class TestSVD:
-    @LINEAR
+    @DECOMPOSED
     def test_float32(self, op: LinearOperator) -> None:
         svd = op.svd
         assert svd is not None
@@ -485,7 +497,7 @@ class TestSVD:
             assert_near(either.synthesise(x_bar.float()), svd.synthesise(x_bar).float(), 1e-5)
             assert_near(either.measured(y.float()), svd.measured(y).float(), 1e-5)
 
-    @LINEAR
+    @DECOMPOSED
     def test_of_a_moved_operator(self, op: LinearOperator) -> None:
         before = copy.copy(op).to(dtype=torch.float32)
         assert op.svd is op.svd is not None
@@ -494,7 +506,7 @@ class TestSVD:
             assert svd is not None
             assert_near(svd.measured(moved(x)), svd.singular.to(x) * svd.analyse(x), 1e-4)
 
-    @LINEAR
+    @DECOMPOSED
     def test_made_in_inference_mode_it_can_be_differentiated_later(self, op: LinearOperator) -> None:
         fresh, x = copy.copy(op), inputs(op).requires_grad_()
         vars(fresh).pop("_svd", None)
@@ -565,16 +577,18 @@ class TestMeasure:
     @EVERY
     def test_noise_belongs_to_the_item(self, op: Operator) -> None:
         noisy, x = with_noise(op, 0.3), inputs(op)
-        noise, first = noisy.measure(x, seed=0) - op(x), noisy.measure(-x[:2], seed=0) - op(-x[:2])
+        two = noisy.take([0, 1])
+        noise, first = noisy.measure(x, seed=0) - op(x), two.measure(-x[:2], seed=0) - two(-x[:2])
         assert_close(noise[:2], first)
         assert not torch.allclose(noise[0], noise[1])
 
     @EVERY
     def test_noise_has_the_standard_deviation(self, op: Operator) -> None:
         sigma_y = 0.3
-        noisy, x, items = with_noise(op, sigma_y), inputs(op)[:1], 10 + 2000 // op.dof
-        residual = ((noisy.measure(x.expand(items, *op.in_shape), seed=0) - op(x)) ** 2).sum() / sigma_y**2
-        count = items * op.dof  # residual follows chi-square with count degrees of freedom
+        items = 10 + 2000 // cast(int, op.take([0]).dof)
+        noisy, x = with_noise(op, sigma_y).take([0] * items), inputs(op)[:1].expand(items, *op.in_shape)
+        residual = ((noisy.measure(x, seed=0) - noisy(x)) ** 2).sum() / sigma_y**2
+        count = items * cast(int, noisy.dof)  # residual follows chi-square with count degrees of freedom
         assert abs(float(residual) - count) < 5 * math.sqrt(2 * count)
         assert noisy.sigma_y == sigma_y
 

@@ -62,7 +62,7 @@ def test_facts(cls):
 
 def shape_of(problem, channels):
     """The shape of an image for it: its own, where it has one."""
-    return channels, *(problem.size if isinstance(problem, ArrayProblem) else (HEIGHT, WIDTH))
+    return channels, *(problem.size or (HEIGHT, WIDTH))
 
 
 def noisy(problem, channels):

@@ -21,13 +21,12 @@ def problems(as_json: bool) -> None:
     """
     from tabulate import tabulate
 
-    from invdiff.problems import PROBLEMS, ArrayProblem
+    from invdiff.problems import PROBLEMS
 
     rows = []
     for name, problem in PROBLEMS.items():
         example = problem.examples()[0]
-        size = example.size if isinstance(example, ArrayProblem) else (16, 24)
-        op = type(example.operator((3, *size), sigma_y=0.0)).__name__
+        op = type(example.operator((3, *(example.size or (16, 24))), sigma_y=0.0)).__name__
         rows.append({"name": name, "summary": problem.summary, "needs": list(problem.needs), "operator": op})
     if as_json:
         click.echo(json.dumps(rows, indent=2))

@@ -228,9 +228,9 @@ def _quantities(score: ScoreModel, op: Operator, x: Tensor, y: Tensor, seed: int
     """Return every test quantity of ``x``, one item a row: ``(n,)`` each."""
     density = "log posterior" if isinstance(score, HasLogProb) else "log posterior (estimated)"
     rows = max(1, NUMBERS // x[0].numel())
+    chunks = [range(start, min(start + rows, len(x))) for start in range(0, len(x), rows)]
     parts = [
-        log_posterior(score, op, x_b, y_b, seed=seed)
-        for x_b, y_b in zip(torch.split(x, rows), torch.split(y, rows), strict=True)
+        log_posterior(score, op.take(some), x[some.start : some.stop], y[some.start : some.stop], seed=seed) for some in chunks
     ]
     along = projections(x, count=PROJECTIONS, seed=seed)
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from scipy import stats
 from torch import Tensor
 
@@ -31,7 +32,7 @@ class ResidualTest:
     cases: int
 
 
-def residual_test(residual: Tensor, dof: int) -> ResidualTest:
+def residual_test(residual: Tensor, dof: int | Tensor) -> ResidualTest:
     r"""Test misfits :math:`\|y - A(x)\|^2 / \sigma_y^2`, one posterior sample for each of ``n`` independent cases.
 
     If :math:`x_0` is a draw of the prior, :math:`y` its measurement and :math:`x` an exact posterior draw, then :math:`(x, y)`
@@ -40,23 +41,24 @@ def residual_test(residual: Tensor, dof: int) -> ResidualTest:
 
     Args:
         residual: ``(n,)``, such as ``Posterior.residual[0]`` where the samples have equal weights.
-        dof: Measured values per item, ``Posterior.dof``.
+        dof: Measured values per item, ``Posterior.dof``: one number, or one for each case, ``(n,)``.
     """
     if residual.ndim != 1 or not len(residual) or not (residual.isfinite() & (residual >= 0)).all():
         raise ValueError(
             f"residual_test: expected finite misfits (n,), one sample for each case, got shape {tuple(residual.shape)}."
         )
-    if dof < 1:
-        raise ValueError(f"residual_test: dof must be at least 1, got {dof}.")
+    each = torch.as_tensor(dof).cpu().expand(len(residual)).numpy()
+    if each.min() < 1:
+        raise ValueError(f"residual_test: dof must be at least 1, got {each.min()}.")
     values = residual.double().cpu().numpy()
-    total, law = float(values.sum()), stats.chi2(len(values) * dof)
+    total, law = float(values.sum()), stats.chi2(each.sum())
     p_mean = min(1.0, 2 * float(min(law.cdf(total), law.sf(total))))
-    p_shape = float(stats.kstest(values, stats.chi2(dof).cdf).pvalue)
+    p_shape = float(stats.kstest(stats.chi2(each).cdf(values), "uniform").pvalue)
     return ResidualTest(
         p_value=min(1.0, 2 * min(p_shape, p_mean)),
         p_shape=p_shape,
         p_mean=p_mean,
-        ratio=total / len(values) / dof,
-        error=(2 / (len(values) * dof)) ** 0.5,
+        ratio=total / float(each.sum()),
+        error=(2 / float(each.sum())) ** 0.5,
         cases=len(values),
     )

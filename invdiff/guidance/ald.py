@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from invdiff.guidance.base import Guidance
-from invdiff.linalg import largest_singular_value
+from invdiff.guidance.gain import gain
 from invdiff.operators import LinearOperator, Operator
 from invdiff.priors import ScoreModel
 
@@ -40,9 +40,7 @@ class ScoreALD(Guidance):
         super().__init__(score, op, y)
         if not gamma > 0:
             raise ValueError(f"ScoreALD: gamma must be positive, got {gamma}.")
-        self.gamma = gamma
-        if isinstance(op, LinearOperator):
-            self.gamma *= largest_singular_value(op.forward, op.adjoint, op.in_shape, device=y.device, dtype=y.dtype)
+        self.gamma = gamma * gain(op, y) if isinstance(op, LinearOperator) else gamma
 
     def posterior_mean(self, x_t: Tensor, t: Tensor) -> Tensor:
         alpha_t, sigma_t = self.score.levels(t, x_t)

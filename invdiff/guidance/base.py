@@ -38,6 +38,8 @@ class Guidance:
     Attributes:
         needs: What the algorithm requires of a measurement, keys of :data:`invdiff.guidance.needs.NEEDS`.
         any_noise: Whether it takes other laws than white Gaussian noise.
+        one_operator: Whether all rows have to share one operator. Where items have operators of their own
+            (:func:`invdiff.operators.per_item`), they are then run one after the other.
         own_step: Whether the algorithm states a step of its own, which it takes where no rule is given.
         follows_rules: Whether a step rule can follow it.
 
@@ -47,11 +49,12 @@ class Guidance:
 
     needs: ClassVar[tuple[str, ...]] = ()
     any_noise: ClassVar[bool] = False
+    one_operator: ClassVar[bool] = False
     own_step: ClassVar[bool] = False
     follows_rules: ClassVar[bool] = True
 
     def __init__(self, score: ScoreModel, op: Operator, y: Tensor) -> None:
-        check_needs(type(self).__name__, op, self.needs, any_noise=self.any_noise)
+        check_needs(type(self).__name__, op, self.needs, any_noise=self.any_noise, one_operator=self.one_operator)
         self.score, self.op, self.y = score, op, y
 
     def start(self, t: Tensor, draw: Draw) -> Tensor:

@@ -111,6 +111,7 @@ class DDNMPlus(Guidance):
     """
 
     needs = ("linear", "svd")
+    one_operator = True
     own_step = True
     follows_rules = False
 

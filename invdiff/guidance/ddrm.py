@@ -50,6 +50,7 @@ class DDRM(Guidance):
     """
 
     needs = ("linear", "svd")
+    one_operator = True
     own_step = True
     follows_rules = False
 

@@ -72,9 +72,10 @@ class LGDMC(Guidance):
         x0_hat, pull_back = denoise_and_pull_back(self.score, x_t, t)
 
         x = (x0_hat[:, None] + r_t * z).flatten(0, 1)  # Draws as rows, for the operator.
-        residual = self.y.repeat_interleave(z.shape[1], 0) - self.op(x)
-        log_p = -0.5 * (norm(residual) / self.op.sigma_y) ** 2
+        op = self.op.take([b for b in range(len(z)) for _ in range(z.shape[1])])
+        residual = self.y.repeat_interleave(z.shape[1], 0) - op(x)
+        log_p = -0.5 * (norm(residual) / op.sigma_y) ** 2
         w = log_p.reshape(z.shape[:2]).softmax(1)
-        gradients = self.op.jacobian(x).adjoint(residual / self.op.sigma_y**2).reshape(z.shape)
+        gradients = op.jacobian(x).adjoint(residual / op.sigma_y**2).reshape(z.shape)
         gradient = (w.reshape(*w.shape, *(1,) * (z.ndim - 2)) * gradients).sum(1)
         return x0_hat, sigma_t**2 / alpha_t * pull_back(gradient)

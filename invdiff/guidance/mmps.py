@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from invdiff.guidance.base import Guidance, denoise_and_pull_back
+from invdiff.guidance.gain import gain
 from invdiff.guidance.moments import TweedieGaussian
-from invdiff.linalg import gmres, largest_singular_value, over_items, positive_solve
+from invdiff.linalg import gmres, over_items, positive_solve
 from invdiff.operators import LinearOperator, Operator, linearise
 from invdiff.priors import ScoreModel
 from invdiff.random import Draw
@@ -75,10 +76,9 @@ class MMPS(Guidance):
         self.rtol, self.max_iterations, self.exact_up_to = rtol, max_iterations, exact_up_to
         self.root_iterations = root_iterations
         self.passes = 2 if op.noise.heavy_tailed else 1  # What lies far out is told best from a first answer.
-        self.floor = 0.0
+        self.floor = y.new_zeros(())
         if isinstance(op, LinearOperator) and torch.Size(op.out_shape).numel() > exact_up_to:
-            gain = largest_singular_value(op.forward, op.adjoint, op.in_shape, iterations=5, device=y.device, dtype=y.dtype)
-            self.floor = 1e-3 * gain**2
+            self.floor = 1e-3 * gain(op, y, iterations=5) ** 2
 
     def posterior_mean(self, x_t: Tensor, t: Tensor) -> Tensor:
         alpha_t, sigma_t = self.score.levels(t, x_t)
@@ -118,7 +118,7 @@ class MMPS(Guidance):
         # The solve of PiGDM, on the right: its answer for an isotropic covariance. The floor keeps it tame for exact data.
         alpha_t, sigma_t = self.score.levels(t, x_t)
         r2_t = sigma_t**2 / (alpha_t**2 + sigma_t**2)
-        lam = torch.clamp(sigma_y**2 / r2_t, min=self.floor)
+        lam = torch.maximum(sigma_y**2 / r2_t, self.floor)
 
         def preconditioned(u: Tensor) -> tuple[Tensor, Tensor]:
             w = linear.precondition(u, lam)

@@ -39,7 +39,7 @@ NEEDS: Mapping[str, tuple[Callable[[Operator], bool], str, str]] = {
 }
 
 
-def check_needs(name: str, op: Operator, needs: Sequence[str], *, any_noise: bool) -> None:
+def check_needs(name: str, op: Operator, needs: Sequence[str], *, any_noise: bool, one_operator: bool) -> None:
     """Raise a ``ValueError`` that names the first of ``needs``, keys of ``NEEDS``, which ``op`` lacks.
 
     Args:
@@ -47,7 +47,13 @@ def check_needs(name: str, op: Operator, needs: Sequence[str], *, any_noise: boo
         op: The measurement.
         needs: What it requires.
         any_noise: Whether it takes other laws than white Gaussian noise.
+        one_operator: Whether all rows have to share one operator.
     """
+    if one_operator and op.items is not None:
+        raise ValueError(
+            f"{name} works on rows that share one operator, got one for each of {op.items} items: run them one after the "
+            "other, as PosteriorSampler does, with op.take([b])."
+        )
     if not (any_noise or op.noise.white):
         hint = "see invdiff.operators.whiten" if op.noise.gaussian else "use 'mmps' or 'pnp-dm', which take any noise"
         raise ValueError(f"{name} is made for white Gaussian noise, got {op.noise!r}: {hint}.")

@@ -184,6 +184,10 @@ def linear_gaussian_posterior(mean: Tensor, cov: Tensor, op: LinearMeasurement, 
     Returns:
         Means ``(B, n)``, the covariance ``(n, n)``, and :math:`\log p(y)` up to a constant, ``(B,)``.
     """
+    if getattr(op, "items", None) is not None:
+        raise ValueError(
+            "posterior: the items have operators of their own. Condition each by its own: op.take([b]), y[b : b + 1]."
+        )
     matrix = dense_matrix(op.adjoint, op.out_shape, dtype=cov.dtype, device=cov.device).mT
     cross = cov @ matrix.mT
     # By eigenvectors: exact data and rows of zeros (missing pixels) leave this singular, which a pseudo-inverse allows.

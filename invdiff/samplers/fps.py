@@ -53,6 +53,7 @@ class FPS(ParticleMethod):
     """
 
     needs = ("linear", "svd")
+    one_operator = True
 
     def __init__(self, score: ScoreModel, op: Operator, y: Tensor, *, particles: int = 5, weighted: bool = False) -> None:
         super().__init__(score, op, y, particles=particles, weighted=weighted)

@@ -55,6 +55,7 @@ class MCGdiff(ParticleMethod):
     """
 
     needs = ("linear", "svd")
+    one_operator = True
 
     def __init__(
         self,

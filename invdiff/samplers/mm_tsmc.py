@@ -55,6 +55,7 @@ class MMTSMC(ParticleMethod):
     """
 
     any_noise = True
+    one_operator = True  # Each mask leaves another number of values to match.
 
     def __init__(
         self,

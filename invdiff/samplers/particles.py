@@ -34,6 +34,8 @@ class ParticleMethod(ABC):
     Attributes:
         needs: What the algorithm requires of a measurement, keys of :data:`invdiff.guidance.needs.NEEDS`.
         any_noise: Whether it takes other laws than white Gaussian noise.
+        one_operator: Whether all rows have to share one operator. Where items have operators of their own
+            (:func:`invdiff.operators.per_item`), they are then run one after the other.
 
     Raises:
         ValueError: If the measurement lacks what the algorithm needs.
@@ -41,9 +43,10 @@ class ParticleMethod(ABC):
 
     needs: ClassVar[tuple[str, ...]] = ()
     any_noise: ClassVar[bool] = False
+    one_operator: ClassVar[bool] = False
 
     def __init__(self, score: ScoreModel, op: Operator, y: Tensor, *, particles: int, weighted: bool) -> None:
-        check_needs(type(self).__name__, op, self.needs, any_noise=self.any_noise)
+        check_needs(type(self).__name__, op, self.needs, any_noise=self.any_noise, one_operator=self.one_operator)
         if particles < 2:
             raise ValueError(f"{type(self).__name__}: a group needs at least 2 particles, got particles={particles}.")
         self.score, self.op, self.y, self.particles, self.weighted = score, op, y, particles, weighted

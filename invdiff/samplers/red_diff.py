@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from invdiff.linalg import over_items
 from invdiff.operators import LinearOperator, Operator
 from invdiff.priors import ScoreModel
 from invdiff.random import Streams
@@ -56,12 +57,13 @@ class REDdiff(Sampler):
         op, y = self.op, self.y
         mu = op.pinv(y).clone() if isinstance(op, LinearOperator) else y.new_zeros(len(y), *op.in_shape)
         adam = torch.optim.Adam([mu], lr=self.lr, betas=(0.9, 0.99))  # Entry by entry: items stay apart.
+        dof = over_items(torch.as_tensor(op.dof, device=y.device), mu)
         for step, t in enumerate(times[:-1]):
             alpha_t, sigma_t = self.score.levels(t, mu)
             noise = streams.normal(op.in_shape, dtype=y.dtype)
             x_t = alpha_t * mu + sigma_t * noise
             eps_hat = (x_t - alpha_t * self.score.denoise(x_t, t)) / sigma_t
-            misfit = op.jacobian(mu).adjoint(op(mu) - y) / op.dof
+            misfit = op.jacobian(mu).adjoint(op(mu) - y) / dof
             mu.grad = misfit + self.weight * (sigma_t / alpha_t) ** self.power * (eps_hat - noise) / mu[0].numel()
             adam.step()
             check_bounds(mu, bound=EXPLOSION, step=step + 1)

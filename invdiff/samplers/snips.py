@@ -54,6 +54,7 @@ class SNIPS(Sampler):
     """
 
     needs = ("linear", "svd")
+    one_operator = True
 
     def __init__(self, score: ScoreModel, op: Operator, y: Tensor, *, corrections: int = 5, step: float = 0.033) -> None:
         super().__init__(score, op, y)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from invdiff.guidance.base import denoise_and_pull_back
@@ -94,4 +95,5 @@ class TDS(ParticleMethod):
     def _log_normal(self, x_0: Tensor, variance: float) -> Tensor:
         r"""Return :math:`\log \mathcal{N}(y; A(x_0), v I)`, float64, ``(B,)``."""
         misfit = norm(self.y - self.op(x_0)).double() ** 2
-        return -0.5 * (misfit / variance + self.op.dof * math.log(2 * math.pi * variance))
+        dof = torch.as_tensor(self.op.dof, device=misfit.device)
+        return -0.5 * (misfit / variance + dof * math.log(2 * math.pi * variance))
