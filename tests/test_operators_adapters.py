@@ -20,6 +20,8 @@ from test_operators import (
     check_pinv,
     check_saved,
     check_solve,
+    given_callables,
+    has_a_name,
     inputs,
     outputs,
 )
@@ -83,7 +85,9 @@ class TestLinearOperator:
 
     @pytest.mark.parametrize("linear_operator", [MATRIX, MATRIX.toarray(), Shift()], ids=["sparse", "dense", "alike"])
     def test_is_saved_and_loaded(self, linear_operator: Any) -> None:
-        check_saved(from_linear_operator(linear_operator, (linear_operator.shape[1],), sigma_y=0.1))
+        op = from_linear_operator(linear_operator, (linear_operator.shape[1],), sigma_y=0.1)
+        assert all(map(has_a_name, given_callables(op)))
+        check_saved(op)
 
     def test_takes_any_dtype(self) -> None:
         op, x = from_linear_operator(MATRIX, (20,)), randn(2, 20)
@@ -330,7 +334,9 @@ class TestDeepinv:
 
     @pytest.mark.parametrize("given", [blur(), Deepinv.SpatialUnwrapping()], ids=lambda value: type(value).__name__)
     def test_is_saved_and_loaded(self, given: Any) -> None:
-        check_saved(from_deepinv(given, (1, 6, 6)))
+        op = from_deepinv(given, (1, 6, 6))
+        assert all(map(has_a_name, given_callables(op)))
+        check_saved(op)
 
 
 def test_modules_are_left_where_they_are() -> None:
