@@ -153,6 +153,7 @@ class PosteriorSampler:
         self.given = {name: value for name, value in given.items() if value is not None}
         self.method = method
         _check_event(score, op)
+        op.noise.check(type(op).__name__, op.out_shape)
         self.white = whiten(op)  # What the methods see: independent noise of equal variance, if it is Gaussian at all.
         if method == "auto" and preset is not None:
             raise ValueError(f"preset={preset!r} is that of a method: 'auto' has none. Name one.")

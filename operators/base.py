@@ -26,6 +26,7 @@ from .svd import SVD, DenseSVD
 __all__ = ["Jacobian", "LinearOperator", "Operator", "pseudo_divide"]
 
 DENSE_SOLVE = 512  # Measurements up to this size are solved with the eigenvectors of A A^T.
+DENSE_NUMBERS = 2**24  # and with matrices up to this size: 128 MiB in float64.
 DENSE_SVD = 4096  # Both x and y up to this size: a matrix is decomposed where no structure is known.
 
 
@@ -120,6 +121,7 @@ class Operator(Movable, ABC):
 
     def measure(self, x: Tensor, *, seed: int) -> Tensor:
         """Return ``op(x)`` plus noise. The noise of item ``b`` depends on ``seed`` and ``b`` alone."""
+        self.noise.check(type(self).__name__, self.out_shape)
         y = self(x)
         streams = Streams([generator(seed, "measure", b, 0, device=y.device) for b in range(len(y))])
         return self.keep_measured(self.noise.add(y, streams))
@@ -221,8 +223,9 @@ class LinearOperator(Operator):
     def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
         r"""Return :math:`(A A^\top + \lambda I)^{-1} v`; for :math:`\lambda = 0` the pseudo-inverse :math:`(A A^\top)^+ v`.
 
-        Measurements of up to 512 numbers are solved by the eigenvectors of :math:`A A^\top`, larger ones by conjugate
-        gradients with ``precondition``, to a relative residual of 1e-6 in float32 and 1e-12 in float64.
+        Measurements of up to 512 numbers are solved by the eigenvectors of :math:`A A^\top` (where the matrix has no more than
+        16 million numbers), larger ones by conjugate gradients with ``precondition``, to a relative residual of 1e-6 in float32
+        and 1e-12 in float64.
 
         Args:
             v: ``(B, *out_shape)``.
@@ -286,7 +289,8 @@ class LinearOperator(Operator):
     @property
     def _small(self) -> bool:
         """Whether the eigenvectors of one matrix serve all items."""
-        return not self.per_item and torch.Size(self.out_shape).numel() <= DENSE_SOLVE
+        outputs, inputs = (torch.Size(shape).numel() for shape in (self.out_shape, self.in_shape))
+        return not self.per_item and outputs <= DENSE_SOLVE and outputs * inputs <= DENSE_NUMBERS
 
     def _decompose(self) -> SVD | None:
         if self.per_item or max(torch.Size(self.in_shape).numel(), torch.Size(self.out_shape).numel()) > DENSE_SVD:

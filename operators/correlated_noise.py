@@ -51,6 +51,13 @@ class CovarianceNoise(Noise):
         self.root = (vectors * values.sqrt()) @ vectors.mT
         self.inverse_root = (vectors / values.sqrt()) @ vectors.mT
 
+    def check(self, owner: str, out_shape: tuple[int, ...]) -> None:
+        if math.prod(out_shape) != len(self.root):
+            raise ValueError(
+                f"{owner}: the covariance is of {len(self.root)} numbers, the measurement of shape {out_shape} has "
+                f"{math.prod(out_shape)}."
+            )
+
     @classmethod
     def examples(cls) -> list[Self]:
         factor = torch.randn(6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -103,6 +110,10 @@ class CorrelatedNoise(Noise):
         if not (root.pinv(root(probe)) - probe).norm() <= 1e-3 * probe.norm():
             raise ValueError("CorrelatedNoise: root cannot be inverted: some direction of y would have no noise.")
         self.sigma = float(probe.norm() / root.pinv(probe).norm())  # The root of the harmonic mean of the variances, nearly.
+
+    def check(self, owner: str, out_shape: tuple[int, ...]) -> None:
+        if self.root.out_shape != out_shape:
+            raise ValueError(f"{owner}: the root of the noise makes {self.root.out_shape}, the measurement is {out_shape}.")
 
     @classmethod
     def examples(cls) -> list[Self]:

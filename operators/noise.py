@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,6 +45,18 @@ class Noise(Movable, ABC):
     @abstractmethod
     def examples(cls) -> Sequence[Self]:
         """Return instances for measurements of shape ``(2, 3)`` around 0: what the shared tests run over."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of what it says of single entries, which has to broadcast to that of ``y``; ``()``: the same for all."""
+        return ()
+
+    def check(self, owner: str, out_shape: tuple[int, ...]) -> None:
+        """Raise ``ValueError`` if this cannot be the noise of measurements of shape ``(B, *out_shape)``."""
+        if len(self.shape) > len(out_shape) or any(
+            ours not in (1, side) for ours, side in zip(self.shape[::-1], out_shape[::-1], strict=False)
+        ):
+            raise ValueError(f"{owner}: {self!r} does not broadcast to measurements of shape {out_shape} (without batch).")
 
     @abstractmethod
     def add(self, clean: Tensor, streams: Streams) -> Tensor:
@@ -87,14 +100,16 @@ class GaussianNoise(Noise):
     gaussian = True
     deviations: Tensor | None = None
 
-    def __init__(self, sigma: float | Tensor) -> None:
+    def __init__(self, sigma: float | Tensor | np.ndarray) -> None:
+        if isinstance(sigma, np.ndarray):
+            sigma = torch.as_tensor(sigma)
         if isinstance(sigma, Tensor) and sigma.ndim:
             if not (sigma.isfinite() & (sigma > 0)).all():
                 raise ValueError(
                     "GaussianNoise: the standard deviations of entries must be positive and finite, "
                     f"got {float(sigma.min()):g} to {float(sigma.max()):g}. For exact data give the number 0."
                 )
-            self.sigma, self.deviations = float(sigma.min()), sigma
+            self.sigma, self.deviations = float(sigma.min()), sigma.clone()
             return
         if not (math.isfinite(sigma) and sigma >= 0):
             raise ValueError(f"GaussianNoise: sigma must be a finite number that is not negative, got {sigma}.")
@@ -103,6 +118,10 @@ class GaussianNoise(Noise):
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls(0.3), cls(torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], dtype=torch.float64))]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return () if self.deviations is None else tuple(self.deviations.shape)
 
     @classmethod
     def estimate(cls, y: Tensor) -> Self:
@@ -158,6 +177,8 @@ class GaussianNoise(Noise):
 
 def noise_of(sigma_y: float, noise: Noise | None) -> Noise:
     """Return the noise model that the two arguments of an operator stand for; only one of them may be given."""
+    if noise is not None and not isinstance(noise, Noise):
+        raise TypeError(f"noise must be a noise model such as GaussianNoise(0.05), got {noise!r}. A level alone is sigma_y=...")
     if noise is not None and sigma_y:
         raise ValueError(f"Give sigma_y or noise, not both: got sigma_y={sigma_y:g} and noise={noise!r}.")
     return GaussianNoise(sigma_y) if noise is None else noise

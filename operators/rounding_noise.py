@@ -42,6 +42,10 @@ class RoundingNoise(Noise):
         self.offset = offset if isinstance(offset, Tensor) and offset.ndim else float(offset)
         self.sigma = float(steps.min()) / math.sqrt(12)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple((torch.as_tensor(self.step) + torch.as_tensor(self.offset)).shape)
+
     @classmethod
     def examples(cls) -> list[Self]:
         steps = torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], dtype=torch.float64)

@@ -327,3 +327,35 @@ def test_nonlinear_operators_are_whitened_too() -> None:
     op.noise = GaussianNoise(deviations)
     x = randn(2, 3, seed=1)
     assert_close(whiten(op)(x), torch.tanh(2 * x) / deviations)
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        GaussianNoise(torch.ones(5)),
+        GaussianNoise(torch.ones(2, 2, 3)),
+        RoundingNoise(torch.ones(2, 1, 3), offset=0.0),
+        CovarianceNoise(torch.eye(5)),
+        CorrelatedNoise(Blur((1, 3, 4), torch.tensor([[0.1, 0.7, 0.2]]))),
+    ],
+    ids=repr,
+)
+def test_noise_of_another_shape_is_refused(noise: Noise) -> None:
+    op = Mask(torch.tensor([[1, 0, 1], [1, 1, 1]]), noise=noise)
+    with pytest.raises(ValueError, match=r"Mask: .*\(2, 3\)"):
+        op.measure(torch.zeros(1, 2, 3), seed=0)
+    with pytest.raises(ValueError, match=r"Mask: .*\(2, 3\)"):
+        PosteriorSampler(Gaussian(torch.zeros(2, 3), torch.eye(6)), op)
+
+
+def test_a_level_is_no_noise_model() -> None:
+    with pytest.raises(TypeError, match="A level alone is sigma_y"):
+        Mask(torch.ones(3), noise=cast(Any, 0.05))
+
+
+def test_estimated_level() -> None:
+    smooth = torch.linspace(-0.5, 0.5, 96).expand(2, 3, 64, 96)
+    noisy = smooth + 0.1 * randn(*smooth.shape)
+    assert GaussianNoise.estimate(noisy).sigma == pytest.approx(0.1, rel=0.03)
+    with pytest.raises(ValueError, match="to estimate their noise"):
+        GaussianNoise.estimate(noisy[..., :4])

@@ -55,7 +55,7 @@ def check_needs(name: str, op: Operator, needs: Sequence[str], *, any_noise: boo
             "other, as PosteriorSampler does, with op.take([b])."
         )
     if not (any_noise or op.noise.white):
-        hint = "see invdiff.operators.whiten" if op.noise.gaussian else "use 'mmps' or 'pnp-dm', which take any noise"
+        hint = "see invdiff.operators.whiten" if op.noise.gaussian else "use 'mmps', which takes any noise"
         raise ValueError(f"{name} is made for white Gaussian noise, got {op.noise!r}: {hint}.")
     for need in needs:
         present, what, advice = NEEDS[need]
