@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=[], help="to compare with; see `invdiff methods`")
     parser.add_argument("--steps", type=int, help="of those methods (default: their own)")
     parser.add_argument("--samples", type=int, default=4, help="(default: %(default)s)")
-    parser.add_argument("--gallery", type=Path, help="PNG to write")
+    parser.add_argument("--gallery", type=Path, help=".jpg or .png to write")
     parser.add_argument("--tables", action="store_true", help="print the tables of the JSON file")
     parser.add_argument("--json", type=Path, default=HERE / "problems.json", help="(default: %(default)s)")
     options = parser.parse_args()
@@ -93,7 +93,7 @@ def main() -> None:
                 with atomic_write(options.json) as temporary:
                     temporary.write_text(json.dumps(rows, indent=1) + "\n")
     if options.gallery is not None:
-        draw_gallery(options.gallery, shown, rows)
+        draw_gallery(options.gallery, shown)
     print_table(rows, options)
 
 
@@ -160,7 +160,7 @@ def decibels(image: Tensor, task: Task) -> float:
     return float(psnr(image.clamp(-1, 1), task.clean))
 
 
-def draw_gallery(path: Path, shown: dict[str, list[np.ndarray[Any, Any]]], rows: dict[str, Any]) -> None:
+def draw_gallery(path: Path, shown: dict[str, list[np.ndarray[Any, Any]]]) -> None:
     """Write truth, measurement, mean and a sample of every task, two tasks in a row."""
     from matplotlib.figure import Figure
 
@@ -178,7 +178,7 @@ def draw_gallery(path: Path, shown: dict[str, list[np.ndarray[Any, Any]]], rows:
             axis.imshow(pixels if pixels.shape[2] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=1)
             axis.set_title(title if k == 1 or row == 0 else "", fontsize=8, fontweight="bold" if k == 1 else "normal")
     with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, pil_kwargs={"quality": 90} if path.suffix == ".jpg" else {})
 
 
 def print_table(rows: dict[str, Any], options: argparse.Namespace) -> None:

@@ -133,6 +133,8 @@ class TestCommand:
             ("--problem", "outpaint", "--margin", 2, "--noise", 0.1),
             ("--problem", "colorize", "--noise", 0.1),
             ("--problem", "declip", "--clip-high", 0.7, "--noise", 0.1),
+            ("--problem", "mri", "--acceleration", 2, "--centre-fraction", 0.25, "--noise", 0.1),
+            ("--problem", "ct", "--angles", 5, "--noise", 0.1),
         ],
     )
     def test_networks_and_problems(self, invdiff, tiny_prior, photographs, problem):
@@ -160,6 +162,8 @@ class TestCommand:
             (("--noise", 0.1), "--problem is missing"),
             (("--problem", "demosaic", "--noise", 0.1), "--problem demosaic needs --pattern"),
             (("--problem", "dequantize", "--levels", 4), "dequantize has no Gaussian noise"),
+            (("--problem", "sr", "--factor", 2, "--noise", "laplace:0.1"), "held against Gaussian noise"),
+            (("--problem", "sr", "--factor", 2, "--noise", "auto"), "say how much there shall be"),
         ],
     )
     def test_refuses(self, invdiff, photographs, arguments, message):

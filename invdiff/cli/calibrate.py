@@ -82,6 +82,7 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
         folder, channels=channels or 3, size=settings["size"], cases=settings["cases"], seed=settings["seed"]
     )
     clean = problem.fit(crops)
+    clean = clean.expand(-1, crops.shape[1], -1, -1)  # What sees no colours gets a grey picture of equal channels.
     op = problem.operator((clean.shape[1], clean.shape[2], clean.shape[3]), sigma_y=2 * settings["noise"].level)
     sampler = PosteriorSampler(score, op, **sampler_arguments(problem.recommended, settings))
     for note in notes:
