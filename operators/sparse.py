@@ -68,9 +68,8 @@ class _SparseProduct(torch.autograd.Function):
         return sparse_product(tangents[0], ctx.matrix, ctx.transposed)
 
     @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[int | None, ...], x: Tensor, matrix: SparseRows, transposed: SparseRows
-    ) -> tuple[Tensor, int | None]:
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int | None]:
+        x, matrix, transposed = args
         if in_dims[0] is None:
             return sparse_product(x, matrix, transposed), None
         rows = x.movedim(in_dims[0], 0)

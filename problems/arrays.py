@@ -37,7 +37,7 @@ class ArrayProblem(Problem):
 
     measured: ClassVar[str]
     looks: ClassVar[str]
-    size: tuple[int, int]
+    size: tuple[int, int]  # pyright: ignore[reportIncompatibleVariableOverride] - always one here
     scale: float = 1.0
 
     @classmethod

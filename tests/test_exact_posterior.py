@@ -155,7 +155,8 @@ def test_a_mixture_is_pulled_towards_its_exact_posterior(rule: str) -> None:
 def is_gaussian(cls: type[Problem]) -> bool:
     """Whether the posterior of a problem under a Gaussian prior is Gaussian."""
     example = cls.examples()[0]
-    op = example.operator((3, *(example.size or (16, 24))), sigma_y=0.0)
+    height, width = example.size or (16, 24)
+    op = example.operator((3, height, width), sigma_y=0.0)
     return isinstance(op, LinearOperator) and op.noise.gaussian
 
 

@@ -486,3 +486,11 @@ def test_the_prox_of_many_rays_is_near_the_best(rho: float, dtype: torch.dtype) 
 
     found = op.prox(z.to(dtype), y.to(dtype), rho)
     assert (objective(found) <= objective(best) * (1 + 1e-3)).all()
+
+
+def test_rays_under_vmap() -> None:
+    op, x = ParallelBeamCT.examples()[0], randn(3, 2, 6, 8)
+    each = torch.func.vmap(lambda one: op(one[None])[0])(x)
+    assert_close(each, op(x))
+    jacobian = cast(Any, torch.func.jacrev(lambda one: op(one[None])[0].flatten()))(x[0])
+    assert_close(jacobian.reshape(-1, x[0].numel()) @ x[0].flatten(), op(x)[0].flatten())

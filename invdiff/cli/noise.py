@@ -69,7 +69,7 @@ class NoiseType(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gen
 
     name = "noise"
 
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> NoiseChoice:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> NoiseChoice:
         if isinstance(value, NoiseChoice):
             return value
         text = str(value)
@@ -83,11 +83,11 @@ class NoiseType(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gen
         except ValueError:
             numbers = ()
         if law not in LAWS or not len(LAWS[law]) - OPTIONAL.get(law, 0) <= len(numbers) <= len(LAWS[law]):
-            self.fail(f"{text!r}: {EXPECTED}.", param, context)
+            self.fail(f"{text!r}: {EXPECTED}.", param, ctx)
         if not all(math.isfinite(number) and number >= 0 for number in numbers):
-            self.fail(f"{text!r}: expected finite numbers, 0 or larger.", param, context)
+            self.fail(f"{text!r}: expected finite numbers, 0 or larger.", param, ctx)
         if law != "gaussian" and 0 in numbers:
-            self.fail(f"{text!r}: expected numbers above 0; for exact data --noise 0.", param, context)
+            self.fail(f"{text!r}: expected numbers above 0; for exact data --noise 0.", param, ctx)
         return NoiseChoice(law, numbers)
 
 

@@ -26,7 +26,8 @@ def problems(as_json: bool) -> None:
     rows = []
     for name, problem in PROBLEMS.items():
         example = problem.examples()[0]
-        op = type(example.operator((3, *(example.size or (16, 24))), sigma_y=0.0)).__name__
+        height, width = example.size or (16, 24)
+        op = type(example.operator((3, height, width), sigma_y=0.0)).__name__
         rows.append({"name": name, "summary": problem.summary, "needs": list(problem.needs), "operator": op})
     if as_json:
         click.echo(json.dumps(rows, indent=2))
