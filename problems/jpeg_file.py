@@ -1,7 +1,7 @@
 """JPEG files down to the whole numbers they hold: the quantised coefficients, without the rounding that decoding adds.
 
-No imaging library hands these over. From the pixels of a decoder they can only be guessed: those are cut to 0..255, rounded,
-their chroma interpolated, and what stands beyond the border is gone.
+Pillow, scikit-image and kornia do not hand these over. From the pixels of a decoder they can only be guessed: those are cut to
+0..255, rounded, their chroma interpolated, and what stands beyond the border is gone.
 """
 
 from __future__ import annotations
