@@ -278,6 +278,8 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
             with loaded:
                 return {name: loaded[name] for name in loaded}
     except Exception as error:  # zipfile, zlib, tokenize and numpy each raise their own
+        if "pickle" in str(error):
+            raise ValueError(f"{path}: holds pickled objects, which can run code when read; expected numbers.") from error
         raise ValueError(f"{path}: is damaged or holds no numpy array of numbers ({first_line(error)}).") from error
 
 

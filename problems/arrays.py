@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -14,9 +15,12 @@ from invdiff.operators import ChannelMix, GaussianNoise, Noise, Operator
 
 from .base import Problem
 
-__all__ = ["ArrayProblem", "Arrays", "grey"]
+__all__ = ["ArrayProblem", "Arrays", "grey", "image_size", "real_numbers", "white_of"]
 
 Arrays = Mapping[str, NDArray[Any]]
+
+BRIGHT = 0.995  # quantile of a picture that counts as white
+LARGEST = 2**26  # pixels
 
 
 class ArrayProblem(Problem):
@@ -84,5 +88,50 @@ class ArrayProblem(Problem):
 
 
 def grey(x: Tensor) -> Tensor:
-    """Return pictures ``(B, C, H, W)``, in grey where they have colours."""
+    """Return pictures ``(B, C, H, W)``, in grey where they have colours.
+
+    Raises:
+        ValueError: If they have neither one channel nor three.
+    """
+    if x.shape[1] not in (1, 3):
+        raise ValueError(f"expected a grey picture, or one of red, green and blue, got {x.shape[1]} channels.")
     return ChannelMix.grey(x.shape[1:])(x) if x.shape[1] == 3 else x
+
+
+def real_numbers(arrays: Arrays, name: str) -> Tensor:
+    """Return an array of a file, float64.
+
+    Raises:
+        ValueError: If it does not hold real numbers, is empty or not finite.
+    """
+    values = np.asarray(arrays[name])
+    if values.dtype.kind not in "buif" or not values.size or not np.isfinite(values).all():
+        raise ValueError(f"{name} must hold finite real numbers, got {values.dtype} of shape {values.shape}.")
+    return torch.from_numpy(values.astype(np.float64))
+
+
+def image_size(arrays: Arrays) -> tuple[int, int]:
+    """Return the ``size`` that a file gives, ``(H, W)``.
+
+    Raises:
+        ValueError: If it is not two whole numbers, positive and of an image that fits a memory.
+    """
+    given = real_numbers(arrays, "size")
+    if given.shape != (2,) or (given < 1).any() or (given != given.round()).any() or float(given.prod()) > LARGEST:
+        raise ValueError(f"size must be the two sides (H, W) of an image of at most {LARGEST} pixels, got {given.tolist()}.")
+    height, width = (int(side) for side in given)
+    return height, width
+
+
+def white_of(picture: Tensor) -> float:
+    """Return what is white in a picture in the units of a file: what its brightest pixels have, but for half a percent.
+
+    Raises:
+        ValueError: If that is no positive number.
+    """
+    level = float(np.quantile(picture.numpy(), BRIGHT))
+    if not level > 0:
+        raise ValueError(
+            f"nothing in it is bright: white would be {level:g}. Expected what an image makes that is not all dark."
+        )
+    return level

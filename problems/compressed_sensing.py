@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from invdiff.operators import GaussianNoise, Hadamard, LinearOperator, Noise, RandomConvolution
 
-from .arrays import ArrayProblem, Arrays
+from .arrays import ArrayProblem, Arrays, image_size, real_numbers
 from .base import photographs
 
 __all__ = ["CompressedSensing"]
@@ -72,18 +71,24 @@ class CompressedSensing(ArrayProblem):
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, *, scale: float | None) -> tuple[Self, Tensor]:
-        y = torch.from_numpy(np.asarray(arrays["y"], dtype=np.float64))
-        if y.ndim not in (1, 2) or not y.numel() or not y.isfinite().all():
-            raise ValueError(f"compressed-sensing: y must be finite numbers (m,) or (C, m), got shape {tuple(y.shape)}.")
+        y = real_numbers(arrays, "y")
+        if y.ndim not in (1, 2):
+            raise ValueError(f"compressed-sensing: y must have shape (m,) or (C, m), got {tuple(y.shape)}.")
         if "size" not in arrays or not ("rows" in arrays or {"sensing", "seed"} <= set(arrays)):
             raise ValueError(
                 "compressed-sensing: how it was measured is not in the file. Expected .npz with `y`, `size` (H, W), and either "
                 f"`rows` of the Walsh-Hadamard transform or `sensing` and `seed`; got {', '.join(sorted(arrays))}."
             )
-        height, width = (int(side) for side in arrays["size"])
-        sensing: Sensing = "convolution" if "rows" not in arrays and str(arrays["sensing"]) == "convolution" else "hadamard"
-        rows = torch.from_numpy(np.asarray(arrays["rows"], dtype=np.int64)) if "rows" in arrays else None
-        problem = cls((height, width), y.shape[-1], sensing=sensing, seed=int(arrays.get("seed", np.array(0))), rows=rows)
+        if "rows" in arrays:
+            rows = real_numbers(arrays, "rows").long()
+            if rows.shape != y.shape[-1:]:
+                raise ValueError(f"compressed-sensing: y has {y.shape[-1]} numbers, rows have the shape {tuple(rows.shape)}.")
+            problem = cls(image_size(arrays), y.shape[-1], sensing="hadamard", rows=rows)
+        else:
+            sensing, seed = str(arrays["sensing"]), int(real_numbers(arrays, "seed"))
+            if sensing not in ("hadamard", "convolution"):
+                raise ValueError(f"compressed-sensing: sensing must be hadamard or convolution, got {sensing!r}.")
+            problem = cls(image_size(arrays), y.shape[-1], sensing=cast(Sensing, sensing), seed=seed)
         problem.scale = 1.0 if scale is None else scale
         return problem, problem.in_range(y.reshape(1, -1, y.shape[-1]).float())
 

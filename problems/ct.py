@@ -12,12 +12,10 @@ from torch import Tensor
 
 from invdiff.operators import Noise, Operator, ParallelBeamCT
 
-from .arrays import ArrayProblem, Arrays, grey
+from .arrays import ArrayProblem, Arrays, grey, image_size, real_numbers, white_of
 from .base import photographs
 
 __all__ = ["ReconstructCT"]
-
-BRIGHT = 0.995  # quantile of a filtered backprojection that counts as white
 
 
 class ReconstructCT(ArrayProblem):
@@ -60,16 +58,16 @@ class ReconstructCT(ArrayProblem):
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, *, scale: float | None) -> tuple[Self, Tensor]:
-        sinogram = torch.from_numpy(np.asarray(arrays["sinogram"], dtype=np.float64))
-        if sinogram.ndim != 2 or not sinogram.numel() or not sinogram.isfinite().all():
-            raise ValueError(f"ct: expected a finite sinogram (angles, detectors), got shape {tuple(sinogram.shape)}.")
+        sinogram = real_numbers(arrays, "sinogram")
+        if sinogram.ndim != 2:
+            raise ValueError(f"ct: expected a sinogram (angles, detectors), got shape {tuple(sinogram.shape)}.")
         count, detectors = sinogram.shape
-        angles = np.asarray(arrays["angles"], dtype=np.float64) if "angles" in arrays else np.array(half_turn(count))
-        if angles.shape != (count,):
-            raise ValueError(f"ct: a sinogram of {count} rows needs as many angles, got shape {angles.shape}.")
-        height, width = (int(side) for side in arrays.get("size", (detectors, detectors)))
-        problem, y = cls(angles.tolist(), (height, width), detectors=detectors), sinogram[None, None].float()
-        problem.scale = float(problem._backprojected(y).quantile(BRIGHT)) if scale is None else scale
+        angles = real_numbers(arrays, "angles").tolist() if "angles" in arrays else half_turn(count)
+        if np.shape(angles) != (count,):
+            raise ValueError(f"ct: a sinogram of {count} rows needs as many angles, got shape {np.shape(angles)}.")
+        size = image_size(arrays) if "size" in arrays else (detectors, detectors)
+        problem, y = cls(angles, size, detectors=detectors), sinogram[None, None].float()
+        problem.scale = white_of(problem._backprojected(y)) if scale is None else scale
         return problem, problem.in_range(y)
 
     def to_arrays(self, y: Tensor) -> dict[str, NDArray[Any]]:

@@ -93,8 +93,13 @@ class Dejpeg(Problem):
         """
         from PIL import Image
 
-        with Image.open(path) as image:  # which refuses what claims to be absurdly large
-            orientation = image.getexif().get(0x0112, 1)
+        try:
+            with Image.open(path) as image:  # which refuses what claims to be absurdly large
+                orientation = image.getexif().get(0x0112, 1)
+        except OSError as error:
+            if error.errno is not None:  # of the system: no such file, or no permission
+                raise
+            raise ValueError(f"{os.fspath(path)}: is damaged, or no JPEG file: dejpeg reads the tables of one.") from error
         file = read_jpeg(path)
         factors = [component.factors for component in file.components]
         known = [name for name, cell in SUBSAMPLINGS.items() if factors in ([cell, (1, 1), (1, 1)], [(1, 1)])]

@@ -13,12 +13,10 @@ from torch import Tensor
 
 from invdiff.operators import MRI, ChannelMix, GaussianNoise, LinearOperator, Noise, birdcage_maps, cartesian_mask, per_channel
 
-from .arrays import ArrayProblem, Arrays, grey
+from .arrays import ArrayProblem, Arrays, grey, white_of
 from .base import photographs
 
 __all__ = ["ReconstructMRI"]
-
-BRIGHT = 0.995  # quantile of a magnitude image that counts as white
 
 
 class ReconstructMRI(ArrayProblem):
@@ -91,7 +89,7 @@ class ReconstructMRI(ArrayProblem):
         # One coil that sees everything alike has the structure that goes without maps.
         problem = cls(mask, None if len(maps) == 1 and bool((maps == 1).all()) else maps)
         y = torch.view_as_real(kspace)[None, None].float()
-        problem.scale = float(problem._zero_filled(y).quantile(BRIGHT)) if scale is None else scale
+        problem.scale = white_of(problem._zero_filled(y)) if scale is None else scale
         return problem, problem.in_range(y)
 
     def to_arrays(self, y: Tensor) -> dict[str, NDArray[Any]]:
@@ -148,7 +146,9 @@ def _middle(values: Tensor, reach: Sequence[int]) -> Tensor:
 
 def _complex(values: NDArray[Any]) -> Tensor:
     """Return k-space as complex ``(coils, H, W)``, from such, ``(H, W)``, or either with real and imaginary part last."""
-    given = torch.from_numpy(np.asarray(values))
+    if values.dtype.kind not in "cf":
+        raise ValueError(f"mri: k-space must be complex or real numbers, got {values.dtype} of shape {values.shape}.")
+    given = torch.from_numpy(values)
     if not given.is_complex():
         if given.ndim not in (3, 4) or given.shape[-1] != 2:
             raise ValueError(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invdiff.operators import Affine, CodedDiffraction, Noise, Operator, PhaseRetrieval, per_channel
 
-from .arrays import ArrayProblem, Arrays
+from .arrays import ArrayProblem, Arrays, image_size, real_numbers
 from .base import photographs
 
 __all__ = ["RetrievePhase"]
@@ -67,15 +67,15 @@ class RetrievePhase(ArrayProblem):
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, *, scale: float | None) -> tuple[Self, Tensor]:
-        values = torch.from_numpy(np.asarray(arrays["magnitudes"], dtype=np.float64))
-        if values.ndim < 2 or not values.numel() or not values.isfinite().all():
-            raise ValueError(f"phase-retrieval: expected finite magnitudes, got shape {tuple(values.shape)}.")
+        values = real_numbers(arrays, "magnitudes")
         if "masks" in arrays:
-            masks = torch.from_numpy(np.asarray(arrays["masks"], dtype=np.complex128))
-            problem = cls((masks.shape[-2], masks.shape[-1]), masks=masks)
+            masks = np.asarray(arrays["masks"])
+            if masks.ndim != 3 or masks.dtype.kind not in "buifc":
+                raise ValueError(f"phase-retrieval: masks must be numbers (K, H, W), got {masks.dtype} of shape {masks.shape}.")
+            height, width = masks.shape[1:]
+            problem = cls((height, width), masks=torch.from_numpy(masks.astype(np.complex128)))
         elif {"oversampling", "size"} <= set(arrays):
-            height, width = (int(side) for side in arrays["size"])
-            problem = cls((height, width), oversampling=float(arrays["oversampling"]))
+            problem = cls(image_size(arrays), oversampling=float(real_numbers(arrays, "oversampling")))
         else:
             raise ValueError(
                 "phase-retrieval: how it was measured is not in the file. Expected .npz with `magnitudes` and either `masks` "

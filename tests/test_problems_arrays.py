@@ -126,6 +126,7 @@ class TestMRI:
         ("arrays", "message"),
         [
             ({"kspace": np.zeros((4, 4))}, "must be complex"),
+            ({"kspace": np.array([["a"]])}, "must be complex or real numbers"),
             ({"kspace": np.zeros((4, 4), complex)}, "0 everywhere"),
             ({"kspace": np.full((4, 4), np.nan + 0j)}, "finite"),
             ({"kspace": np.ones((1, 2, 4, 4), complex)}, "finite k-space"),
@@ -166,9 +167,13 @@ class TestCT:
     @pytest.mark.parametrize(
         ("arrays", "message"),
         [
-            ({"sinogram": np.zeros(4)}, "finite sinogram"),
-            ({"sinogram": np.full((3, 4), np.inf)}, "finite sinogram"),
+            ({"sinogram": np.zeros(4)}, "sinogram"),
+            ({"sinogram": np.full((3, 4), np.inf)}, "sinogram"),
             ({"sinogram": np.ones((3, 4)), "angles": np.ones(4)}, "needs as many angles"),
+            ({"sinogram": np.ones((3, 4)), "size": np.array(4)}, "two sides"),
+            ({"sinogram": np.ones((3, 4)), "size": np.array([4, -4])}, "two sides"),
+            ({"sinogram": np.ones((3, 4)), "size": np.array([10**6, 10**6])}, "two sides"),
+            ({"sinogram": np.array([["a", "b"]])}, "finite real numbers"),
         ],
     )
     def test_what_cannot_be(self, arrays, message):
@@ -176,6 +181,15 @@ class TestCT:
             ReconstructCT.from_arrays(arrays, scale=1.0)
         with pytest.raises(ValueError, match="at least one angle"):
             ReconstructCT.evenly(0, (4, 4))
+
+    def test_the_dark_has_no_white(self):
+        with pytest.raises(ValueError, match="nothing in it is bright"):
+            ReconstructCT.from_arrays({"sinogram": np.zeros((3, 4))}, scale=None)
+
+    @pytest.mark.parametrize("problem", [*ReconstructCT.examples(), *ReconstructMRI.examples()], ids=lambda p: p.name)
+    def test_channels_that_are_no_colours_are_refused_before_the_work(self, problem):
+        with pytest.raises(ValueError, match="grey picture, or one of red, green and blue, got 2"):
+            problem.fit(randn(1, 2, 16, 24))
 
 
 class TestCompressedSensing:
@@ -198,8 +212,10 @@ class TestCompressedSensing:
         ("arrays", "message"),
         [
             ({"y": np.zeros(4)}, "not in the file"),
-            ({"y": np.full(4, np.nan), "size": [2, 2], "rows": [0, 1, 2, 3]}, "finite numbers"),
+            ({"y": np.full(4, np.nan), "size": [2, 2], "rows": [0, 1, 2, 3]}, "finite real numbers"),
             ({"y": np.zeros(4), "size": np.array([4, 4]), "rows": np.array([0, 1, 2, 99])}, "rows|keep"),
+            ({"y": np.zeros(4), "size": np.array([4, 4]), "rows": np.array([0, 1])}, "y has 4 numbers"),
+            ({"y": np.zeros(4), "size": np.array([4, 4]), "sensing": np.array("foo"), "seed": np.array(0)}, "got 'foo'"),
         ],
     )
     def test_what_cannot_be(self, arrays, message):
@@ -221,7 +237,8 @@ class TestPhaseRetrieval:
         ("arrays", "message"),
         [
             ({"magnitudes": np.zeros((4, 4))}, "not in the file"),
-            ({"magnitudes": np.zeros(4)}, "finite magnitudes"),
+            ({"magnitudes": np.array(["a"])}, "finite real numbers"),
+            ({"magnitudes": np.zeros((4, 4)), "masks": np.ones((4, 4))}, r"numbers \(K, H, W\)"),
             ({"magnitudes": np.zeros((4, 4)), "oversampling": np.array(2.0), "size": np.array([4, 4])}, "of shape"),
         ],
     )
