@@ -289,8 +289,23 @@ class DiscreteBetas(Schedule):
         return cls(np.linspace(beta_start, beta_end, steps))
 
     @classmethod
+    def scaled_linear(cls, steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012) -> Self:
+        r"""Return the table whose :math:`\sqrt{\beta_i}` are linear, of latent diffusion."""
+        return cls(np.linspace(beta_start**0.5, beta_end**0.5, steps) ** 2)
+
+    @classmethod
+    def cosine(cls, steps: int = 1000, offset: float = 0.008, largest: float = 0.999) -> Self:
+        r"""Return the table of Nichol & Dhariwal, :math:`\beta_i` not above ``largest``: :class:`Cosine` in discrete time.
+
+        References:
+            Nichol & Dhariwal, Improved Denoising Diffusion Probabilistic Models, 2021, https://arxiv.org/abs/2102.09672
+        """
+        alpha_bar = np.cos(np.pi / 2 * (np.linspace(0, 1, steps + 1) + offset) / (1 + offset)) ** 2
+        return cls(np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], largest))
+
+    @classmethod
     def examples(cls) -> list[Self]:
-        return [cls.linear(100, 1e-3, 0.2)]
+        return [cls.linear(100, 1e-3, 0.2), cls.scaled_linear(50), cls.cosine(60)]
 
     def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
         table = self.log_ratios.to(t.device)

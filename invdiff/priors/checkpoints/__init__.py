@@ -1,0 +1,1 @@
+"""Checkpoints people have: what each family of files holds, told from the file's content."""

@@ -1,0 +1,140 @@
+"""What a file holds, read without running any of it: tensors in plain containers."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+__all__ = ["Contents", "open_contents", "state_dicts"]
+
+ZIP, PICKLE = b"PK\x03\x04", b"\x80"
+LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number torch.save began with before version 1.6
+OTHERS = {  # what people download by mistake, or for another library
+    b"version https://git-lfs": "a pointer of Git LFS, not the file itself: run `git lfs pull`",
+    b"<": "a web page, not the file itself: the download asked for a log-in or a confirmation",
+    b"\x89HDF\r\n\x1a\n": "HDF5 (Keras or MATLAB)",
+    b"\x1f\x8b": "compressed by gzip: unpack it first",
+    b"7z\xbc\xaf": "compressed by 7-Zip: unpack it first",
+    b"GGUF": "GGUF, of quantised language models",
+    b"\x93NUMPY": "a NumPy array",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
+}
+PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a file holds.
+
+    Attributes:
+        path: The file.
+        kind: ``safetensors``, ``torch`` (what ``torch.save`` writes) or ``pickle``.
+        data: Tensors in dictionaries, lists and :class:`~invdiff.priors.checkpoints.pickles.Record`.
+        metadata: Text beside the tensors, of safetensors.
+    """
+
+    path: Path
+    kind: str
+    data: Any
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def open_contents(path: Path) -> Contents:
+    """Read a file by its content, whatever its name. Large tensors stay on the disk until they are used.
+
+    Raises:
+        ValueError: If it is damaged, of an unknown kind, or would have to run code to be read.
+    """
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start:
+        raise ValueError(f"{path}: is empty. The download may have failed.")
+    if start.startswith(ZIP) or start.startswith(LEGACY_TORCH):
+        return Contents(path, "torch", _load_torch(path, mapped=start.startswith(ZIP)))
+    if start.startswith(PICKLE):
+        from invdiff.priors.checkpoints.pickles import read_pickle
+
+        return Contents(path, "pickle", read_pickle(path))
+    if start[8:9] == b"{" or path.suffix == ".safetensors":
+        return _load_safetensors(path)
+    known = next(
+        (what for magic, what in OTHERS.items() if start.lstrip().startswith(magic)),
+        f"of no kind known here (it begins with {start[:8]!r})",
+    )
+    raise ValueError(f"{path}: is {known}. Expected a checkpoint: safetensors, a file of torch.save, or an EDM pickle.")
+
+
+def state_dicts(data: Any, *, depth: int = 3) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield every dictionary of tensors in ``data`` with the path to it, averaged weights (``ema``) first."""
+    found = list(_nested(data, "", depth))
+    yield from sorted(found, key=lambda item: "ema" not in item[0].lower())
+
+
+def _nested(data: Any, where: str, depth: int) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    if not isinstance(data, Mapping):
+        return
+    tensors = {str(name): value for name, value in data.items() if isinstance(value, Tensor)}
+    if tensors:
+        yield where, _without_prefix(tensors)
+    if depth > 1:
+        for name, value in data.items():
+            yield from _nested(value, f"{where}.{name}".lstrip("."), depth - 1)
+
+
+def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in PREFIXES:
+        if all(name.startswith(prefix) for name in tensors):
+            return _without_prefix({name.removeprefix(prefix): value for name, value in tensors.items()})
+    return tensors
+
+
+def _load_torch(path: Path, *, mapped: bool) -> Any:
+    if mapped:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = {name.partition("/")[2] for name in archive.namelist()}
+        except (zipfile.BadZipFile, OSError) as error:
+            raise ValueError(f"{path}: is damaged or cut off ({_line(error)}). Download it again.") from error
+        if "data.pkl" not in names:
+            raise ValueError(f"{path}: is a zip archive, but none that torch.save wrote. Expected a checkpoint in it.")
+        if "constants.pkl" in names:
+            raise ValueError(
+                f"{path}: is a TorchScript program, which holds code beside its weights. Expected a state dict: "
+                "torch.save(model.state_dict(), ...)."
+            )
+    try:
+        # Storages that are mapped take no memory until used, and are never written: the mapping is private.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"an object of {refused.group(1)}" if refused else "more than tensors in plain containers"
+        raise ValueError(
+            f"{path}: is damaged, or holds {what}, which could run code when read and is refused unread. "
+            "Save the weights alone, where you trust the file: torch.save(model.state_dict(), ...)."
+        ) from error
+    except Exception as error:  # A damaged pickle may fail in any way, none of which runs code.
+        raise ValueError(f"{path}: is damaged or cut off ({_line(error)}). Download it again.") from error
+
+
+def _load_safetensors(path: Path) -> Contents:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        return Contents(path, "safetensors", load_file(path), metadata)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{path}: not a safetensors file, or damaged ({_line(error)}).") from error
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,1 @@
+"""Networks of other people's checkpoints: modules whose state dicts have the names and shapes of theirs."""

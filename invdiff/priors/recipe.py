@@ -1,0 +1,158 @@
+"""What must be known of a network, beside its weights, to make a prior of it; plain data that fit a file's metadata."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from invdiff.priors.network import NetworkPrior, from_network
+from invdiff.schedules import EDM, VP, Cosine, DiscreteBetas, RectifiedFlow, Schedule, SubVP
+
+__all__ = ["ARCHITECTURES", "SCHEDULES", "Asked", "Checkpoint", "Recipe", "build_network", "build_prior"]
+
+# Where each architecture lives; only the one that a file names is imported.
+ARCHITECTURES: Mapping[str, tuple[str, str]] = {
+    "UNet": ("invdiff.priors.unet", "UNet"),
+    "ADM": ("invdiff.priors.networks.adm", "ADM"),
+    "SongUNet": ("invdiff.priors.networks.song", "SongUNet"),
+    "DhariwalUNet": ("invdiff.priors.networks.dhariwal", "DhariwalUNet"),
+    "NCSNpp": ("invdiff.priors.networks.ncsnpp", "NCSNpp"),
+    "UNet2DModel": ("invdiff.priors.networks.unet2d", "DiffusersUNet"),
+}
+
+SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
+    "linear-betas": DiscreteBetas.linear,
+    "scaled-linear-betas": DiscreteBetas.scaled_linear,
+    "cosine-betas": DiscreteBetas.cosine,
+    "betas": DiscreteBetas,
+    "vp": VP,
+    "sub-vp": SubVP,
+    "cosine": Cosine,
+    "edm": EDM,
+    "rectified-flow": RectifiedFlow,
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    r"""What a network is and how it is asked.
+
+    Attributes:
+        architecture: A name in :data:`ARCHITECTURES`.
+        config: Arguments of its constructor.
+        event_shape: Shape of one item; ``None`` for an axis of any size. A network trained at one size has that size here.
+        predicts: What the network returns, see :func:`~invdiff.priors.from_network`.
+        schedule: ``{"name": one of SCHEDULES, **its arguments}``, in units of data that span [-1, 1].
+        time_scale: The network is told ``time_scale * t`` ...
+        time_log: ... or its natural logarithm.
+        sigma_data: Standard deviation of the data, for ``predicts="edm"``.
+        label: Class the network is told, where it knows classes.
+        unit_range: The network was trained on data that span [0, 1] with the noise added there, and predicts the score.
+        facts: What reports should say, such as the family.
+        assumed: What the file does not say, by the name of the option that changes it: value and reason.
+    """
+
+    architecture: str
+    config: Mapping[str, Any]
+    event_shape: tuple[int | None, ...]
+    predicts: str
+    schedule: Mapping[str, Any]
+    time_scale: float = 1.0
+    time_log: bool = False
+    sigma_data: float = 0.5
+    label: int | None = None
+    unit_range: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    assumed: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the recipe as plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: object) -> Recipe:
+        """Return the recipe that :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: If it is none, or names what is not known here.
+        """
+        known = {f.name for f in fields(cls)}
+        if (
+            not isinstance(data, dict)
+            or not {"architecture", "config", "event_shape", "predicts", "schedule"} <= data.keys() <= known
+        ):
+            raise ValueError("it says nothing of a network and its schedule in a form known here")
+        if data["architecture"] not in ARCHITECTURES:
+            raise ValueError(f"it names the architecture {data['architecture']!r}, expected one of {', '.join(ARCHITECTURES)}")
+        if not isinstance(data["schedule"], dict) or data["schedule"].get("name") not in SCHEDULES:
+            raise ValueError(f"it names a schedule that is none of {', '.join(SCHEDULES)}")
+        return cls(**{**data, "event_shape": tuple(data["event_shape"])})
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A recipe and the weights of its network, by the names of its state dict, in the precision of the file."""
+
+    recipe: Recipe
+    weights: Mapping[str, Tensor]
+
+
+class Asked(nn.Module):
+    """A network as a prior asks it: ``net(x, time)``, with its label, range and number of outputs taken care of.
+
+    Outputs beyond the channels of ``x`` are those of a learned variance, and left out.
+    """
+
+    def __init__(self, net: nn.Module, *, label: int | None = None, unit_range: bool = False) -> None:
+        super().__init__()
+        self.net, self.label, self.unit_range = net, label, unit_range
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        labels = () if self.label is None else (torch.full((len(x),), self.label, device=x.device),)
+        output: Tensor = self.net((x + 1) / 2 if self.unit_range else x, time, *labels)
+        output = output[:, : x.shape[1]]
+        return output / 2 if self.unit_range else output  # the score in units twice as large
+
+
+def build_network(checkpoint: Checkpoint) -> nn.Module:
+    """Return the network with the weights of the checkpoint, which are not copied where they are float32 already.
+
+    Raises:
+        ValueError: If the weights do not fit the architecture.
+    """
+    recipe = checkpoint.recipe
+    module, name = ARCHITECTURES[recipe.architecture]
+    try:
+        with torch.device("meta"):  # no memory and no time for weights that are replaced at once
+            net: nn.Module = getattr(importlib.import_module(module), name)(**recipe.config)
+        net.load_state_dict({key: value.float() for key, value in checkpoint.weights.items()}, assign=True)
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"the weights do not fit the architecture {recipe.architecture}: {reason}") from error
+    return net.eval().requires_grad_(False)
+
+
+def build_prior(checkpoint: Checkpoint, *, autocast: torch.dtype | None = None, facts: Mapping[str, Any]) -> NetworkPrior:
+    """Return the prior of a checkpoint."""
+    recipe = checkpoint.recipe
+    arguments = dict(recipe.schedule)
+    schedule = SCHEDULES[arguments.pop("name")](**arguments)
+
+    def time(t: Tensor) -> Tensor:
+        return (recipe.time_scale * t).log() if recipe.time_log else recipe.time_scale * t
+
+    return from_network(
+        Asked(build_network(checkpoint), label=recipe.label, unit_range=recipe.unit_range).eval(),
+        schedule,
+        predicts=recipe.predicts,
+        time=time,
+        event_shape=recipe.event_shape,
+        sigma_data=recipe.sigma_data,
+        autocast=autocast,
+        facts=facts,
+    )
