@@ -60,7 +60,7 @@ def open_contents(path: Path) -> Contents:
         start = file.read(64)
     if not start:
         raise ValueError(f"{path}: is empty. The download may have failed.")
-    if start.startswith(ZIP) or start.startswith(LEGACY_TORCH):
+    if start.startswith((ZIP, LEGACY_TORCH)):
         return Contents(path, "torch", _load_torch(path, mapped=start.startswith(ZIP)))
     if start.startswith(PICKLE):
         from invdiff.priors.checkpoints.pickles import read_pickle
@@ -68,10 +68,8 @@ def open_contents(path: Path) -> Contents:
         return Contents(path, "pickle", read_pickle(path))
     if start[8:9] == b"{" or path.suffix == ".safetensors":
         return _load_safetensors(path)
-    known = next(
-        (what for magic, what in OTHERS.items() if start.lstrip().startswith(magic)),
-        f"of no kind known here (it begins with {start[:8]!r})",
-    )
+    unknown = f"of no kind known here (it begins with {start[:8]!r})"
+    known = next((what for magic, what in OTHERS.items() if start.lstrip().startswith(magic)), unknown)
     raise ValueError(f"{path}: is {known}. Expected a checkpoint: safetensors, a file of torch.save, or an EDM pickle.")
 
 
