@@ -17,10 +17,11 @@ from tqdm.auto import tqdm
 from invdiff.guidance import Guidance
 from invdiff.guidance.base import StepRule
 from invdiff.linalg import norm
+from invdiff.memory import halve_when_full, out_of_memory
 from invdiff.methods import Method
 from invdiff.operators import Operator, whiten
 from invdiff.plan import Plan, choose_method, make_plan, whole
-from invdiff.priors import ScoreModel
+from invdiff.priors import ScoreModel, fit
 from invdiff.random import Streams, generator
 from invdiff.samplers import DivergenceError, ParticleMethod, Sampler, reverse_diffusion
 from invdiff.samplers.particles import Cloud, run_particles
@@ -119,7 +120,8 @@ class PosteriorSampler:
     r"""Draws samples of :math:`p(x | y)` for :math:`y = A(x) + n`.
 
     Args:
-        score: The prior.
+        score: The prior. One of another size or other channels than the images is made to fit by
+            :func:`invdiff.priors.fit`; ``sampler.notes`` says how.
         op: The measurement and its noise.
         method: A name (``invdiff methods`` lists them), ``"auto"``, or a :class:`~invdiff.methods.Method`. ``"auto"`` is
             decided by the measurement and the number of samples: see :func:`invdiff.plan.choose_method`.
@@ -148,11 +150,15 @@ class PosteriorSampler:
         preset: str | None = None,
         **options: Any,
     ) -> None:
-        self.score, self.op, self.preset, self.options = score, op, preset, options
+        if getattr(score, "batched", False):
+            raise ValueError(
+                "The prior has another law for every item, as exact posteriors do: it cannot serve as a prior here."
+            )
+        self.op, self.preset, self.options = op, preset, options
+        self.score, self.notes = fit(score, op.in_shape)
         given = {"steps": steps, "rule": rule, "spacing": spacing, "ratio_max": ratio_max, "ratio_min": ratio_min}
         self.given = {name: value for name, value in given.items() if value is not None}
         self.method = method
-        _check_event(score, op)
         op.noise.check(type(op).__name__, op.out_shape)
         self.white = whiten(op)  # What the methods see: independent noise of equal variance, if it is Gaussian at all.
         if method == "auto" and preset is not None:
@@ -162,7 +168,7 @@ class PosteriorSampler:
         # item may fail for a single one.
         plan, zeros = self.plan(1), torch.zeros(1, *op.out_shape, device=op.device, dtype=op.dtype)
         for one in self.white.distinct if plan.method.one_operator else [self.white.take([0])]:
-            plan.algorithm(score, one, zeros)
+            plan.algorithm(self.score, one, zeros)
 
     def plan(self, num_samples: int) -> Plan:
         """Return what :meth:`run` will do for so many samples of each measurement."""
@@ -191,8 +197,11 @@ class PosteriorSampler:
                 fits half a million numbers of ``x`` on a CPU, eight million on a GPU.
             progress: Whether to show a bar.
 
+        Where the memory does not hold a chunk, it is halved and drawn again, with the same result.
+
         Raises:
             DivergenceError: If a sample diverges even with weakened guidance.
+            MemoryError: If the memory does not hold one sample.
         """
         y = self._check(y, num_samples, chunk)
         started = time.monotonic()
@@ -205,18 +214,18 @@ class PosteriorSampler:
             rows = [list(itertools.chain(*rows))]
         together = max(1, chunk // group)
         chunks = [some[start : start + together] for some in rows for start in range(0, len(some), together)]
-        parts = []
         with tqdm(
-            total=len(chunks) * plan.steps, desc=plan.method.name, unit=" steps", disable=not progress, leave=False
+            total=num_samples * items * plan.steps, desc=plan.method.name, unit=" steps", disable=not progress, leave=False
         ) as bar:
-            for part in chunks:
+
+            def draw(part: Sequence[tuple[int, int]]) -> Cloud:
                 every = [(first + k, b) for first, b in part for k in range(group)]
                 streams = Streams([generator(seed, "sample", b, k, device=y.device) for k, b in every])
                 resampling = [generator(seed, "resample", b, first, device=y.device) for first, b in part]
-                whose = [b for _, b in every]
+                whose, before = [b for _, b in every], (bar.n, score.evaluations, score.products)
                 algorithm = plan.algorithm(score, op.take(whose), y[whose])
                 try:
-                    parts.append(_run(algorithm, plan, streams, resampling, bar.update))
+                    return _run(algorithm, plan, streams, resampling, lambda: bar.update(len(every)))
                 except DivergenceError as error:
                     (k, b), weakened = every[error.row], isinstance(algorithm, Guidance)
                     raise DivergenceError(
@@ -226,6 +235,20 @@ class PosteriorSampler:
                         step=error.step,
                         row=error.row,
                     ) from error
+                except (RuntimeError, MemoryError):
+                    bar.n, score.evaluations, score.products = before  # of a chunk that is perhaps drawn again
+                    raise
+
+            try:
+                parts = list(halve_when_full(chunks, draw, device=y.device))
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                raise MemoryError(
+                    f"{plan.method.name}: the memory of {y.device} does not hold {'a group' if group > 1 else 'one sample'} of "
+                    f"{group * numel:,} numbers. Load the prior with checkpointing=True or precision='bfloat16', or see the "
+                    "image through smaller windows: priors.Tiled(score, tile=...)."
+                ) from error
 
         def by_sample(values: Tensor) -> Tensor:
             """Bring rows ``(items, samples)``, of the groups in full, into the order ``(samples, items)``."""
@@ -347,14 +370,3 @@ def _weigh(parts: Sequence[Cloud], items: int, group: int) -> tuple[Tensor, Part
         weights = weights * log_evidence.softmax(1).flatten().repeat_interleave(group)
     together = log_evidence.logsumexp(1) - math.log(log_evidence.shape[1])
     return weights, Particles(ess.sum(1), ancestors.sum(1), together)
-
-
-def _check_event(score: ScoreModel, op: Operator) -> None:
-    if getattr(score, "batched", False):
-        raise ValueError("The prior has another law for every item, as exact posteriors do: it cannot serve as a prior here.")
-    event = score.event_shape
-    if event is None:
-        return
-    if len(event) != len(op.in_shape) or any(e not in (None, n) for e, n in zip(event, op.in_shape, strict=True)):
-        wanted = tuple("any" if e is None else e for e in event)
-        raise ValueError(f"The prior is for items of shape {wanted}, the operator measures items of shape {op.in_shape}.")

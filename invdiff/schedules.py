@@ -305,7 +305,7 @@ class DiscreteBetas(Schedule):
 
     @classmethod
     def examples(cls) -> list[Self]:
-        return [cls.linear(100, 1e-3, 0.2), cls.scaled_linear(50), cls.cosine(60)]
+        return [cls.linear(100, 1e-3, 0.2), cls.scaled_linear(100, 1e-3, 0.2), cls.cosine(60)]
 
     def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
         table = self.log_ratios.to(t.device)

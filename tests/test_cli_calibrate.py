@@ -45,7 +45,7 @@ def draws(tmp_path, monkeypatch):
     (tmp_path / "draws").mkdir()
     for k, x in enumerate(stationary().sample(60, seed=7)):
         write_image(tmp_path / "draws" / f"{k:02d}.npy", x.numpy())
-    monkeypatch.setattr("invdiff.load_prior", lambda name, **_: stationary(), raising=False)
+    monkeypatch.setattr("invdiff.priors.load_prior", lambda name, **_: stationary(), raising=False)
     return tmp_path / "draws"
 
 

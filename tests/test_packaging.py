@@ -21,6 +21,7 @@ FOLDERS = {"invdiff": ROOT / "invdiff", "invdiff.operators": ROOT / "operators",
 # The longest prefix of a module's name decides. Each may import from its own floor and from lower numbers.
 FLOORS = {
     "invdiff.linalg": 0,
+    "invdiff.memory": 0,
     "invdiff.random": 0,
     "invdiff.schedules": 1,
     "invdiff.priors": 2,

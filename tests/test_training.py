@@ -267,7 +267,7 @@ class TestCommand:
         card = (tmp_path / "mine.md").read_text()
         for text in ("| CC0-1.0", "27, and 3 held out; 1 files skipped", "24 to 53 x 24 to 24 pixels", "| 2 | "):
             assert text in " ".join(card.split()), text
-        described = invdiff("priors", out).stdout
+        described = invdiff("priors", "inspect", out).stdout
         assert "history" not in described
         assert "channels" in described
         solved = tmp_path / "solved"

@@ -22,7 +22,7 @@ COMMANDS = {
     "evaluate": ("invdiff.cli.evaluate", "Compare restored images with their references."),
     "problems": ("invdiff.cli.problems", "List the measurement models."),
     "methods": ("invdiff.cli.methods", "List the sampling methods."),
-    "priors": ("invdiff.cli.priors", "List the diffusion priors, or describe a checkpoint."),
+    "priors": ("invdiff.cli.priors", "List the diffusion priors; inspect and convert checkpoints."),
 }
 
 

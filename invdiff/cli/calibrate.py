@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from invdiff.cli.prior_options import PRIOR_OPTIONS, load
 from invdiff.cli.problem_options import OPTIONS, OWNERS, ROUNDED, check_needs
 from invdiff.cli.solve import solve
 
@@ -23,7 +24,7 @@ __all__ = ["calibrate"]
 # Options of `invdiff solve` that mean the same here; where INPUT is spoken of, the help is another.
 SHARED = (
     *("problem", *OWNERS, "mask_keep", "boundary", "downsampling", "pattern_seed", "scale", "noise"),
-    *("method", "steps", "rule", "preset", "option", "prior", "precision", "device", "output", "overwrite"),
+    *("method", "steps", "rule", "preset", "option", *PRIOR_OPTIONS, "device", "output", "overwrite"),
 )
 HELP = {
     "mask": "Image of SIZE x SIZE pixels, white where pixels are to be filled (inpaint).",
@@ -64,7 +65,7 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
     """
     _check(settings)
     # Imported here: `invdiff calibrate --help` answers without torch.
-    from invdiff import PosteriorSampler, diagnostics, load_prior
+    from invdiff import PosteriorSampler, diagnostics
     from invdiff.cli.device import pick_device
     from invdiff.cli.output import output_folder
     from invdiff.cli.record import to_json
@@ -73,7 +74,7 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
     from invdiff.images import read_mask
 
     device = pick_device(settings["device"])
-    score = load_prior(settings["prior"], precision=settings["precision"], device=device)
+    score = load(settings, device)
     (channels, *_) = score.event_shape or (3,)
     size = (settings["size"], settings["size"])
     known = None if settings["mask"] is None else read_mask(settings["mask"], keep=settings["mask_keep"])
@@ -85,6 +86,7 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
     clean = clean.expand(-1, crops.shape[1], -1, -1)  # What sees no colours gets a grey picture of equal channels.
     op = problem.operator((clean.shape[1], clean.shape[2], clean.shape[3]), sigma_y=2 * settings["noise"].level)
     sampler = PosteriorSampler(score, op, **sampler_arguments(problem.recommended, settings))
+    notes = [*sampler.notes, *notes]
     for note in notes:
         click.echo(note, err=True)
     with output_folder(output, f"calibration-{settings['problem']}", overwrite=overwrite) as (part, target):
@@ -97,7 +99,7 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
         )
         record = {
             "arguments": {"folder": folder} | settings,
-            "prior": score.describe(),
+            "prior": sampler.score.describe(),
             "crops": sources,
             "notes": notes,
             **_figures(report),

@@ -1,74 +1,178 @@
-"""``invdiff priors``: the bundled priors, or what a checkpoint says of itself."""
+"""``invdiff priors``: the bundled priors, what a checkpoint holds, and its conversion into a safe file."""
 
 from __future__ import annotations
 
 import json
 import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from invdiff.cli.prior_options import given_options, prior_option
+
 __all__ = ["priors"]
 
 WIDTH = 100  # characters of the last column
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+SOURCE = click.argument("source", metavar="FILE")
+DTYPES = ("float32", "bfloat16", "float16")
 
 
-@click.command()
-@click.argument("file", metavar="[FILE]", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def priors(file: str | None, as_json: bool) -> None:
-    """List the bundled diffusion priors, or describe FILE: what `invdiff solve --prior` takes.
+class _Priors(click.Group):
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            ctx.fail(f"No such command {args[0]!r}. For a checkpoint: invdiff priors inspect {args[0]}")
+        return super().resolve_command(ctx, args)
 
-    FILE is a .safetensors file written by `invdiff train`. Reading one runs no code; other formats are refused.
+
+@click.group(cls=_Priors, invoke_without_command=True)
+@AS_JSON
+@click.pass_context
+def priors(ctx: click.Context, as_json: bool) -> None:
+    """List the bundled diffusion priors, or look into checkpoints: what `invdiff solve --prior` takes.
+
+    \b
+    A checkpoint is told by its content, and reading one runs no code of it:
+      guided-diffusion, improved-diffusion   state dicts, .pt
+      EDM                                    pickles, .pkl
+      score-SDE (NCSN++, DDPM++)             checkpoints, .pth
+      diffusers (UNet2DModel)                folders and hub ids; pip install "invdiff[diffusers]"
+      invdiff                                .safetensors of `invdiff train` and `invdiff priors convert`
 
     \b
     Examples:
       invdiff priors
-      invdiff priors my-prior.safetensors
-      invdiff priors --json
+      invdiff priors inspect ffhq_10m.pt
+      invdiff priors convert ffhq_10m.pt --out ffhq.safetensors
     """
-    from tabulate import tabulate
+    if ctx.invoked_subcommand is None:
+        from invdiff.priors.files import BUNDLED
 
+        _show([_describe(name, {}) for name in BUNDLED], as_json, many=True)
+
+
+@priors.command()
+@SOURCE
+@prior_option
+@AS_JSON
+def inspect(source: str, prior_option: Sequence[str], as_json: bool) -> None:
+    """Say what the checkpoint FILE (or folder, or hub id) is: network, size, schedule, parameters, digest.
+
+    What the file does not say stands under "assumed", by the name under which --prior-option changes it.
+
+    \b
+    Examples:
+      invdiff priors inspect 256x256_diffusion_uncond.pt
+      invdiff priors inspect 64x64_diffusion.pt --prior-option label=207
+      invdiff priors inspect edm-ffhq-64x64-uncond-vp.pkl --json
+    """
+    _show([_describe(source, given_options(prior_option))], as_json, many=False)
+
+
+@priors.command()
+@SOURCE
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The file to write, .safetensors.")
+@prior_option
+@click.option("--dtype", type=click.Choice(DTYPES), help="Of the weights. Default: as they are; float16 halves the file.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier file.")
+def convert(source: str, out: Path, prior_option: Sequence[str], dtype: str | None, overwrite: bool) -> None:
+    """Write the checkpoint FILE as safetensors: safe to share, fast to load, and it says everything itself.
+
+    What --prior-option gives is written into the file and need not be given again.
+
+    \b
+    Examples:
+      invdiff priors convert ffhq_10m.pt --out ffhq.safetensors
+      invdiff priors convert 64x64_diffusion.pt --prior-option label=207 --out dogs.safetensors --dtype float16
+    """
+    if out.suffix != ".safetensors":
+        raise click.UsageError(f"--out {out}: expected a name that ends in .safetensors.")
+    if out.exists() and not overwrite:
+        raise click.UsageError(f"--out {out}: exists. Choose another name or give --overwrite.")
+    import dataclasses
+
+    import torch
+
+    from invdiff.priors.digest import digest
+    from invdiff.priors.files import save_checkpoint
+    from invdiff.priors.load import locate, read_checkpoint
+    from invdiff.priors.recipe import build_network
+
+    path = locate(source)
+    checkpoint = read_checkpoint(path, given_options(prior_option))
+    build_network(checkpoint)  # What does not fit together is not written.
+    recipe = checkpoint.recipe
+    converted = dict(recipe.facts) | {"converted_from": path.name, "converted_sha256": digest(path)}
+    checkpoint = dataclasses.replace(checkpoint, recipe=dataclasses.replace(recipe, facts=converted))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(checkpoint, out, dtype=None if dtype is None else getattr(torch, dtype))
+    for name, value in recipe.assumed.items():
+        click.echo(f"assumed {name}: {value}", err=True)
+    click.echo(f"{out}: {out.stat().st_size / 2**20:,.1f} MiB, sha256 {digest(out)}")
+
+
+def _describe(source: str, given: Mapping[str, str]) -> dict[str, Any]:
+    from invdiff.priors.digest import digest
     from invdiff.priors.files import BUNDLED
+    from invdiff.priors.load import locate, read_checkpoint
+    from invdiff.priors.recipe import build_network
 
-    found = [_describe(name) for name in ([file] if file else BUNDLED)]
-    if as_json:
-        click.echo(json.dumps(found[0] if file else found, indent=2))
-        return
-    for number, prior in enumerate(found):
-        rows = [(name.replace("_", " "), _readable(value)) for name, value in prior.items() if value not in (None, "", {})]
-        wrapped = [(name, textwrap.fill(text, WIDTH)) for name, text in rows]
-        click.echo(("\n" if number else "") + tabulate(wrapped, tablefmt="plain", disable_numparse=True))
-
-
-def _describe(source: str) -> dict[str, Any]:
-    from invdiff.priors.files import BUNDLED, load_network, load_prior, read_facts
-
+    path = locate(source)
+    checkpoint = read_checkpoint(path, given)
+    try:
+        build_network(checkpoint)  # or the description would be of what does not exist
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    recipe, weights = checkpoint.recipe, checkpoint.weights
     # The course of the training is for the card.
-    facts = {name: value for name, value in read_facts(source).items() if name not in ("history", "settings")}
-    prior = load_prior(source, precision="float32")
-    path = BUNDLED.get(source, Path(source))
+    facts = {name: value for name, value in recipe.facts.items() if name not in ("history", "settings")}
     card = path.with_suffix(".md")
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     lines = [line.strip(" #*-") for line in text.splitlines()]
     licence = next((line for line in lines if line.lower().startswith(("licence:", "license:"))), "")
     described = {
-        "name": source,
-        "what": facts.pop("summary", None) or next(filter(None, lines), "a trained U-Net"),
-        "channels": (prior.event_shape or (None,))[0],
-        "parameters": sum(p.numel() for p in load_network(source)[0].parameters()),
+        "name": source if source in BUNDLED else path.name,
+        "what": facts.pop("summary", None) or next(filter(None, lines), None),
+        "family": facts.pop("family", "invdiff"),
+        "network": recipe.architecture,
+        "config": dict(recipe.config),
+        "channels": recipe.event_shape[0],
+        "size": None if None in recipe.event_shape else list(recipe.event_shape[1:]),
+        "predicts": recipe.predicts,
+        "schedule": {k: v for k, v in recipe.schedule.items() if k != "betas"},
+        "label": recipe.label,
+        "parameters": sum(weight.numel() for weight in weights.values()),
+        "dtypes": sorted({str(weight.dtype).removeprefix("torch.") for weight in weights.values()}),
         "licence": facts.pop("licence", None) or licence.partition(":")[2].strip(" *"),
         "card": str(card) if text else None,
         "file": str(path),
-        "sha256": prior.facts["sha256"],
+        "sha256": digest(path),
     }
-    return described | {name: value for name, value in facts.items() if name not in described}
+    facts = {name: value for name, value in facts.items() if name not in described}
+    return described | facts | {"assumed": dict(recipe.assumed)}
+
+
+def _show(found: Sequence[dict[str, Any]], as_json: bool, *, many: bool) -> None:
+    from tabulate import tabulate
+
+    if as_json:
+        click.echo(json.dumps(found if many else found[0], indent=2))
+        return
+    for number, prior in enumerate(found):
+        rows = [(name.replace("_", " "), _readable(value)) for name, value in prior.items() if value not in (None, "", {})]
+        assumed = [("assumed" if k == 0 else "", f"{name}: {why}") for k, (name, why) in enumerate(prior["assumed"].items())]
+        rows = [row for row in rows if row[0] != "assumed"] + assumed
+        wrapped = [(name, textwrap.fill(text, WIDTH)) for name, text in rows]
+        click.echo(("\n" if number else "") + tabulate(wrapped, tablefmt="plain", disable_numparse=True))
 
 
 def _readable(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}: {_readable(item)}" for name, item in value.items())
+    if isinstance(value, list):
+        return " ".join(map(_readable, value))
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -19,13 +19,18 @@ from invdiff import __version__
 from invdiff.cli.noise import NoiseChoice
 from invdiff.cli.task import Task
 from invdiff.metrics import psnr
-from invdiff.posterior import Posterior
+from invdiff.posterior import Posterior, PosteriorSampler
 
 __all__ = ["make_record", "summary", "to_json"]
 
 
 def make_record(
-    source: Path | None, settings: Mapping[str, Any], task: Task, prior: Mapping[str, Any], post: Posterior, results: Tensor
+    source: Path | None,
+    settings: Mapping[str, Any],
+    task: Task,
+    sampler: PosteriorSampler,
+    post: Posterior,
+    results: Tensor,
 ) -> dict[str, Any]:
     """Return what ``run.json`` holds.
 
@@ -33,7 +38,7 @@ def make_record(
         source: The file that came in, or nothing.
         settings: The arguments of ``invdiff solve`` that decide the result.
         task: What was solved.
-        prior: What the prior says of itself.
+        sampler: What solved it.
         post: The posterior.
         results: The pictures made of its samples, ``(N, C, H, W)``.
     """
@@ -44,7 +49,7 @@ def make_record(
         "files": {name: _digest(path) for name, path in files.items() if path is not None},
         "method": post.method,
         "options": dict(post.options),
-        "prior": dict(prior),
+        "prior": sampler.score.describe(),
         "device": str(device),
         "versions": {
             "invdiff": __version__,
@@ -58,7 +63,7 @@ def make_record(
         "peak_memory_mib": _peak_memory(device),
         "residual": task.residual(results),
         "residual_expected": task.observed.dof if noisy else 0,
-        "notes": list(task.notes),
+        "notes": [*sampler.notes, *task.notes],
         "metrics": None if task.clean is None else _metrics(task.clean, results),
     }
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from invdiff.cli.prior_options import load, prior_options
 from invdiff.cli.problem_options import OPTIONS, check_needs, problem_options
 
 # Written out because the help must not import torch; a test holds them to the registry.
@@ -58,6 +59,7 @@ Examples:
   invdiff solve cells.tif --problem denoise --noise poisson:40
   invdiff solve kspace.npy --problem mri --noise 0.01
   invdiff solve --problem ct --angles 40 --noise 0.5      simulate and solve a phantom
+  invdiff solve face.png --problem inpaint --mask m.png --prior ffhq_10m.pt
   invdiff solve --problem sr --factor 4 --noise 0.01      degrade and solve a bundled photograph
 """
 FILE = click.Path(path_type=Path)
@@ -79,13 +81,7 @@ FILE = click.Path(path_type=Path)
 )
 @click.option("--preset", type=click.Choice(("paper",)), help="Settings of --method as published for such a problem.")
 @click.option("--option", multiple=True, metavar="NAME=NUMBER", help="Option of the method, such as zeta=0.5. Repeatable.")
-@click.option("--prior", default="natural", help="Bundled prior or .safetensors file; see `invdiff priors`.")
-@click.option(
-    "--precision",
-    type=click.Choice(("auto", "float32", "bfloat16")),
-    default="auto",
-    help="Of the network; auto takes bfloat16 where the processor has units for it.",
-)
+@prior_options
 @click.option("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the samples and of simulated noise.")
 @click.option("--chunk", type=click.IntRange(min=1), help="Samples worked on at a time. Default: what fits the memory.")
@@ -108,16 +104,15 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
     from invdiff.cli.record import make_record, summary, to_json
     from invdiff.cli.task import make_task
     from invdiff.posterior import PosteriorSampler
-    from invdiff.priors import load_prior
 
     device = pick_device(settings["device"])
-    score = load_prior(settings["prior"], precision=settings["precision"], device=device)
+    score = load(settings, device)
     (channels, *_) = score.event_shape or (3,)
     options = {name: settings[name] for name in OPTIONS}
     task = make_task(source=source, channels=channels or 3, options=options, **{name: settings[name] for name in TASK})
     sampler = PosteriorSampler(score, task.op, **sampler_arguments(task.problem.recommended, settings))
     with output_folder(output, task.name, overwrite=overwrite) as (part, target):
-        for note in task.notes:
+        for note in (*sampler.notes, *task.notes):
             click.echo(note, err=True)
         post = sampler.run(
             task.y.to(device),
@@ -127,7 +122,7 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
             progress=sys.stderr.isatty(),
         )
         results = task.finish(post.samples[:, 0].cpu())
-        record = make_record(source, settings, task, score.describe(), post, results) | {"output": str(target)}
+        record = make_record(source, settings, task, sampler, post, results) | {"output": str(target)}
         write_results(part, task, post, results, record, arrays=settings["npz"])
     click.echo(to_json(record) if as_json else summary(record))
 

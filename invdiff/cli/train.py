@@ -88,7 +88,8 @@ def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any)
     _check_out(out, overwrite)
     # Imported here: `invdiff train --help` answers without torch.
     from invdiff.cli.device import pick_device
-    from invdiff.priors.files import has_bfloat16_units, load_network
+    from invdiff.priors import UNet
+    from invdiff.priors.load import has_bfloat16_units, load_network
     from invdiff.training import Settings, load_images
     from invdiff.training import train as run
     from invdiff.training.card import write_card
@@ -100,8 +101,12 @@ def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any)
     net, sigma_data = None, 0.5
     shape: dict[str, Any] = {name: options[name] or default for name, default in NETWORK.items()}
     if options["init"] is not None:
-        net, description = load_network(options["init"])
-        sigma_data = description["sigma_data"]
+        first_net, recipe = load_network(options["init"])
+        if not isinstance(first_net, UNet):
+            raise ValueError(
+                f"--init {options['init']}: is a network of {recipe.architecture}, expected one of `invdiff train`."
+            )
+        net, sigma_data = first_net, recipe.sigma_data
         shape = {name: options[name] or tuple(net.config[name]) for name in NETWORK}
         net = grow(net, **shape, seed=options["seed"])
     channels = None if options["channels"] is None else int(options["channels"])

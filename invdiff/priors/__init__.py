@@ -1,18 +1,26 @@
 """Priors p(x): denoisers along a noise schedule, analytic or learned."""
 
 from invdiff.priors.base import ScoreModel
-from invdiff.priors.files import load_prior, save_prior
+from invdiff.priors.channels import Grey, PerChannel
+from invdiff.priors.files import save_prior
+from invdiff.priors.fit import fit
 from invdiff.priors.gaussian import Gaussian
+from invdiff.priors.load import load_prior
 from invdiff.priors.mixture import GaussianMixture
 from invdiff.priors.network import NetworkPrior, from_network
+from invdiff.priors.tiled import Tiled
 from invdiff.priors.unet import UNet
 
 __all__ = [
     "Gaussian",
     "GaussianMixture",
+    "Grey",
     "NetworkPrior",
+    "PerChannel",
     "ScoreModel",
+    "Tiled",
     "UNet",
+    "fit",
     "from_network",
     "load_prior",
     "save_prior",

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Mapping
-from typing import Any, Self
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from invdiff.priors.base import ScoreModel
+from invdiff.priors.digest import digest
+from invdiff.priors.recompute import recompute_blocks
 from invdiff.schedules import Schedule
 
-__all__ = ["PARAMETRISATIONS", "NetworkPrior", "edm_denoise", "from_network"]
+__all__ = ["PARAMETRISATIONS", "NetworkPrior", "edm_denoise", "from_network", "frozen_view"]
 
 # Each maps (x_t, output, alpha_t, sigma_t) to x0_hat for a path x_t = alpha_t x_0 + sigma_t eps.
 PARAMETRISATIONS: Mapping[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
@@ -71,13 +76,20 @@ class NetworkPrior(ScoreModel):
         time: Callable[[Tensor], Tensor],
         event_shape: tuple[int | None, ...] | None,
         sigma_data: float,
+        stride: int,
         autocast: torch.dtype | None,
+        checkpointing: bool,
+        file: Path | None,
         facts: Mapping[str, Any],
     ) -> None:
-        self.net, self.schedule, self.predicts, self.time = net, schedule, predicts, time
-        self.event_shape, self.sigma_data, self.autocast, self.facts = event_shape, sigma_data, autocast, dict(facts)
-        # Detached views of the weights: input gradients cost a sixth less without those of the weights.
-        self.weights = dict(_detached(net)) if isinstance(net, nn.Module) else {}
+        self.schedule, self.predicts, self.time, self.stride = schedule, predicts, time, stride
+        self.event_shape, self.sigma_data, self.autocast = event_shape, sigma_data, autocast
+        self.checkpointing, self.file, self.facts = checkpointing, file, dict(facts)
+        self.net = net
+        if isinstance(net, nn.Module):
+            self.net = frozen_view(net, autocast=autocast)
+            if checkpointing:
+                recompute_blocks(self.net)
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         alpha_t, sigma_t = self.levels(t, x_t)
@@ -89,27 +101,57 @@ class NetworkPrior(ScoreModel):
         return PARAMETRISATIONS[self.predicts](x_t, self._call(x_t, time), alpha_t, sigma_t)
 
     def _call(self, x: Tensor, time: Tensor) -> Tensor:
-        dtype = next((w.dtype for w in self.weights.values() if w.is_floating_point()), x.dtype)
+        dtype = torch.float32 if self.autocast else next((w.dtype for w in self._weights if w.is_floating_point()), x.dtype)
         casting = torch.autocast(x.device.type, self.autocast) if self.autocast else contextlib.nullcontext()
+        asked = _pad_to(x, self.stride)
         with casting:
-            output: Tensor
-            if isinstance(self.net, nn.Module):
-                output = torch.func.functional_call(self.net, self.weights, (x.to(dtype), time.to(dtype)))
-            else:
-                output = self.net(x, time)
-        if output.shape != x.shape:
+            output: Tensor = self.net(asked.to(dtype), time.to(dtype))
+        if output.shape != asked.shape:
             raise ValueError(
-                f"from_network: the network mapped {tuple(x.shape)} to {tuple(output.shape)}, expected the same shape."
+                f"from_network: the network mapped {tuple(asked.shape)} to {tuple(output.shape)}, expected the same shape."
             )
-        return output.to(x.dtype)
+        return output[tuple(slice(n) for n in x.shape)].to(x.dtype)
+
+    @property
+    def _weights(self) -> Iterator[Tensor]:
+        return itertools.chain(self.net.parameters(), self.net.buffers()) if isinstance(self.net, nn.Module) else iter(())
 
     def to(self, device: torch.device | str | None = None) -> Self:
+        if device is None or all(weight.device == torch.empty(0, device=device).device for weight in self._weights):
+            return self
         moved = copy.copy(self)
-        moved.weights = {name: weight.to(device) for name, weight in self.weights.items()}
+        moved.net = frozen_view(cast(nn.Module, self.net), device=device)
         return moved
 
     def describe(self) -> dict[str, Any]:
-        return super().describe() | {"predicts": self.predicts, "autocast": str(self.autocast)} | self.facts
+        origin = {} if self.file is None else {"file": self.file.name, "sha256": digest(self.file)}
+        about = {"predicts": self.predicts, "autocast": str(self.autocast), "checkpointing": self.checkpointing}
+        return super().describe() | about | self.facts | origin
+
+
+def frozen_view(net: nn.Module, *, device: torch.device | str | None = None, autocast: torch.dtype | None = None) -> nn.Module:
+    """Return ``net`` with the same weights, of which no gradients are asked: input gradients cost a sixth less without.
+
+    The weights share their memory, unless they are moved. Under ``autocast`` kernels and matrices are kept in its dtype,
+    where every call would convert them: half the memory, the same numbers.
+    """
+    memo: dict[int, Any] = {}
+    for weight in itertools.chain(net.parameters(), net.buffers()):
+        kernel = autocast is not None and weight.is_floating_point() and weight.ndim > 1
+        view = weight.detach().to(device, autocast if kernel else weight.dtype)
+        memo[id(weight)] = nn.Parameter(view, requires_grad=False) if isinstance(weight, nn.Parameter) else view
+    try:
+        return copy.deepcopy(net, memo)
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"from_network: this module cannot be copied ({error}). Give a function instead: lambda x, time: net(x, time)."
+        ) from error
+
+
+def _pad_to(x: Tensor, stride: int) -> Tensor:
+    """Return ``x`` with its last two sides made multiples of ``stride`` by repeating the border."""
+    height, width = (-n % stride for n in x.shape[-2:]) if stride > 1 else (0, 0)
+    return F.pad(x, (0, width, 0, height), mode="replicate") if height or width else x
 
 
 def from_network(
@@ -120,7 +162,10 @@ def from_network(
     time: Callable[[Tensor], Tensor] = lambda t: t,
     event_shape: tuple[int | None, ...] | None = None,
     sigma_data: float = 0.5,
+    stride: int = 1,
     autocast: torch.dtype | None = None,
+    checkpointing: bool = False,
+    file: Path | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> NetworkPrior:
     r"""Wrap a network, or any callable, as a prior.
@@ -145,7 +190,11 @@ def from_network(
         time: Maps the schedule's time to what the network expects, such as ``lambda t: 999 * t``. Not used by ``edm``.
         event_shape: Shape of one item, ``None`` for axes of any size.
         sigma_data: Standard deviation of the data, for ``edm``.
+        stride: What the sides of an image must be multiples of: others are padded by repeating their border, and cropped back.
         autocast: Compute the network under autocast to this dtype.
+        checkpointing: Keep, for gradients, only what goes in and out of each block, and compute the rest again: a quarter more
+            time and far less memory. A block is a module in a ``ModuleList`` or ``ModuleDict``.
+        file: Where the weights are from, for reports.
         facts: What reports should say about the network.
     """
     if predicts not in {*PARAMETRISATIONS, "edm"}:
@@ -163,13 +212,12 @@ def from_network(
         time=time,
         event_shape=event_shape,
         sigma_data=sigma_data,
+        stride=stride,
         autocast=autocast,
+        checkpointing=checkpointing,
+        file=file,
         facts=facts or {},
     )
 
 
 _RESTLESS = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm, nn.AlphaDropout)
-
-
-def _detached(net: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach() for name, tensor in (*net.named_parameters(), *net.named_buffers())}

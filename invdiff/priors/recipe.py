@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -137,8 +138,15 @@ def build_network(checkpoint: Checkpoint) -> nn.Module:
     return net.eval().requires_grad_(False)
 
 
-def build_prior(checkpoint: Checkpoint, *, autocast: torch.dtype | None = None, facts: Mapping[str, Any]) -> NetworkPrior:
-    """Return the prior of a checkpoint."""
+def build_prior(
+    checkpoint: Checkpoint,
+    *,
+    autocast: torch.dtype | None = None,
+    checkpointing: bool = False,
+    file: Path | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> NetworkPrior:
+    """Return the prior of a checkpoint; see :func:`~invdiff.priors.from_network` for the arguments."""
     recipe = checkpoint.recipe
     arguments = dict(recipe.schedule)
     schedule = SCHEDULES[arguments.pop("name")](**arguments)
@@ -154,5 +162,7 @@ def build_prior(checkpoint: Checkpoint, *, autocast: torch.dtype | None = None, 
         event_shape=recipe.event_shape,
         sigma_data=recipe.sigma_data,
         autocast=autocast,
-        facts=facts,
+        checkpointing=checkpointing,
+        file=file,
+        facts=recipe.facts if facts is None else facts,
     )

@@ -108,16 +108,15 @@ class Block(nn.Module):
 class NoiseEmbedding(nn.Module):
     """Sines and cosines of the noise level, then two linear layers."""
 
-    frequencies: Tensor
-
     def __init__(self, features: int) -> None:
         super().__init__()
-        # c_noise = log(sigma) / 4 spans about (-1.6, 1.1): periods from much longer to a fraction of that.
-        self.register_buffer("frequencies", torch.logspace(-1, 1, features // 2) * math.pi, persistent=False)
+        self.features = features
         self.mlp = nn.Sequential(nn.Linear(features, features), nn.SiLU(), nn.Linear(features, features), nn.SiLU())
 
     def forward(self, c_noise: Tensor) -> Tensor:
-        angles = c_noise[:, None].to(self.frequencies.dtype) * self.frequencies
+        # c_noise = log(sigma) / 4 spans about (-1.6, 1.1): periods from much longer to a fraction of that.
+        frequencies = torch.logspace(-1, 1, self.features // 2, device=c_noise.device) * math.pi
+        angles = c_noise[:, None].float() * frequencies
         waves = torch.cat([angles.sin(), angles.cos()], dim=1)
         embedded: Tensor = self.mlp(waves.to(next(self.mlp.parameters()).dtype))
         return embedded

@@ -60,13 +60,16 @@ def open_contents(path: Path) -> Contents:
         start = file.read(64)
     if not start:
         raise ValueError(f"{path}: is empty. The download may have failed.")
+    # Eight bytes of length, then JSON; a length may begin like a pickle.
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**40:
+        return _load_safetensors(path)
     if start.startswith((ZIP, LEGACY_TORCH)):
         return Contents(path, "torch", _load_torch(path, mapped=start.startswith(ZIP)))
     if start.startswith(PICKLE):
         from invdiff.priors.checkpoints.pickles import read_pickle
 
         return Contents(path, "pickle", read_pickle(path))
-    if start[8:9] == b"{" or path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":
         return _load_safetensors(path)
     unknown = f"of no kind known here (it begins with {start[:8]!r})"
     known = next((what for magic, what in OTHERS.items() if start.lstrip().startswith(magic)), unknown)
@@ -112,8 +115,11 @@ def _load_torch(path: Path, *, mapped: bool) -> Any:
                 "torch.save(model.state_dict(), ...)."
             )
     try:
-        # Storages that are mapped take no memory until used, and are never written: the mapping is private.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        if mapped and path.suffix != ".safetensors":  # by which torch would go, not by the content
+            # Storages that are mapped take no memory until used, and are never written: the mapping is private.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f"an object of {refused.group(1)}" if refused else "more than tensors in plain containers"

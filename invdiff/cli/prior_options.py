@@ -1,0 +1,82 @@
+"""The options of every command that takes a prior, and the prior they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    import torch
+
+    from invdiff.priors import ScoreModel
+
+__all__ = ["PRIOR_OPTIONS", "given_options", "load", "prior_option", "prior_options"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+prior_option = click.option(
+    "--prior-option",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="What a checkpoint does not say, such as heads=8 or label=207; see `invdiff priors inspect`. Repeatable.",
+)
+OPTIONS = (
+    click.option(
+        "--prior", default="natural", help="Bundled prior, checkpoint file, diffusers folder or hub id; see `invdiff priors`."
+    ),
+    prior_option,
+    click.option(
+        "--precision",
+        type=click.Choice(("auto", "float32", "bfloat16", "float16")),
+        default="auto",
+        help="Of the network; auto takes bfloat16 where the processor has units for it.",
+    ),
+    click.option(
+        "--checkpointing", is_flag=True, help="Compute activations again for gradients: less memory, a third more time."
+    ),
+    click.option(
+        "--tile",
+        type=click.IntRange(min=2),
+        help="Side of the windows through which the prior sees the image. Default: the size it was trained for, if any.",
+    ),
+    click.option("--overlap", type=click.IntRange(min=0), help="Pixels that windows share. Default: a quarter of a window."),
+)
+PRIOR_OPTIONS = ("prior", "prior_option", "precision", "checkpointing", "tile", "overlap")
+
+
+def prior_options(command: Command) -> Command:
+    """Give ``command`` the options."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
+def given_options(texts: Sequence[str]) -> dict[str, str]:
+    """Return what ``--prior-option`` gave, by name."""
+    given = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not (name and separator and value):
+            raise click.UsageError(f"--prior-option {text}: expected NAME=VALUE, such as heads=8.")
+        given[name] = value
+    return given
+
+
+def load(settings: Mapping[str, Any], device: torch.device) -> ScoreModel:
+    """Return the prior that the options name, on the way to ``device``."""
+    from invdiff.priors import Tiled, load_prior
+
+    score: ScoreModel = load_prior(
+        settings["prior"],
+        precision=settings["precision"],
+        device=device,
+        checkpointing=settings["checkpointing"],
+        **given_options(settings["prior_option"]),
+    )
+    if settings["tile"] is None and settings["overlap"] is None:
+        return score
+    if settings["tile"] is None and None in (score.event_shape or ())[1:]:
+        raise click.UsageError("--overlap: this prior takes images of any size, so windows need --tile.")
+    return Tiled(score, tile=settings["tile"], overlap=settings["overlap"])

@@ -1,0 +1,300 @@
+"""Checkpoints of OpenAI's guided-diffusion and improved-diffusion: the state dict of a U-Net, and nothing said beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invdiff.priors.checkpoints.contents import Contents, state_dicts
+from invdiff.priors.networks.adm import ADM, ATTENTION_ORDERS
+from invdiff.priors.recipe import Checkpoint, Recipe
+
+__all__ = ["OPTIONS", "PUBLISHED", "Published", "read"]
+
+OPTIONS: Mapping[str, str] = {
+    "label": "class to sample, for a network that knows classes: a number from 0",
+    "heads": "heads of every attention (num_heads of the training)",
+    "head_channels": "features of each head, instead of heads (num_head_channels)",
+    "heads_up": "heads on the way up, where they differ (num_heads_upsample)",
+    "attention_order": "legacy or new (use_new_attention_order)",
+    "schedule": "linear or cosine (noise_schedule)",
+    "steps": "steps of the training (diffusion_steps)",
+    "rescale": "yes or no: the network is told times from 0 to 1000 whatever the steps (rescale_timesteps)",
+    "predicts": "eps, x0 (predict_xstart) or v",
+    "image_size": "side of the images, in pixels",
+}
+
+GUIDED = "https://github.com/openai/guided-diffusion#readme"
+IMPROVED = "https://github.com/openai/improved-diffusion#models-and-hyperparameters"
+BROKEN = "is no whole set of guided-diffusion's weights: {}. Expected the state dict of a UNetModel; the file may be cut off."
+USUAL = "usual; no published network has these shapes"
+SIZES: Mapping[tuple[float, ...], int] = {  # script_util.py of both repositories
+    (0.5, 1, 1, 2, 2, 4, 4): 512,
+    (1, 1, 2, 2, 4, 4): 256,
+    (1, 1, 2, 3, 4): 128,
+    (1, 2, 3, 4): 64,
+    (1, 2, 2, 2): 32,
+}
+DEFAULTS: Mapping[str, Any] = {"attention_order": "legacy", "schedule": "linear", "steps": 1000, "predicts": "eps"}
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is published with a checkpoint and is not in the file.
+
+    Attributes:
+        name: The checkpoint.
+        source: Where its flags are written.
+        shapes: What tells it from others: arguments of :class:`~invdiff.priors.networks.adm.ADM`.
+        flags: Options that are not in :data:`DEFAULTS`.
+    """
+
+    name: str
+    source: str
+    shapes: Mapping[str, Any]
+    flags: Mapping[str, Any]
+
+
+def _shapes(width: int, multipliers: list[float], blocks: int, attention: list[int], **rest: bool) -> dict[str, Any]:
+    usual = {"updown": True, "scale_shift": True, "learned_variance": True} | rest
+    return {"width": width, "multipliers": multipliers, "blocks": blocks, "attention": attention} | usual
+
+
+# Whatever the classes: 256x256_diffusion.pt, 256x256_diffusion_uncond.pt and lsun_*.pt are one entry.
+PUBLISHED = (
+    Published("256x256_diffusion.pt", GUIDED, _shapes(256, [1, 1, 2, 2, 4, 4], 2, [8, 16, 32]), {"head_channels": 64}),
+    Published("512x512_diffusion.pt", GUIDED, _shapes(256, [0.5, 1, 1, 2, 2, 4, 4], 2, [16, 32, 64]), {"head_channels": 64}),
+    Published("128x128_diffusion.pt", GUIDED, _shapes(256, [1, 1, 2, 3, 4], 2, [4, 8, 16]), {"heads": 4}),
+    Published(
+        "64x64_diffusion.pt",
+        GUIDED,
+        _shapes(192, [1, 2, 3, 4], 3, [2, 4, 8]),
+        {"head_channels": 64, "attention_order": "new", "schedule": "cosine"},
+    ),
+    Published(
+        "ffhq_10m.pt",
+        "https://github.com/DPS2022/diffusion-posterior-sampling/blob/main/configs/model_config.yaml",
+        _shapes(128, [1, 1, 2, 2, 4, 4], 1, [16]),
+        {"head_channels": 64},
+    ),
+    Published(
+        "imagenet64_uncond_100M_1500K.pt",
+        IMPROVED,
+        _shapes(128, [1, 2, 3, 4], 3, [4, 8], updown=False),
+        {"heads": 4, "schedule": "cosine", "steps": 4000, "rescale": "yes"},
+    ),
+    Published(
+        "cifar10_uncond_50M_500K.pt",
+        IMPROVED,
+        _shapes(128, [1, 2, 2, 2], 3, [2, 4], updown=False),
+        {"heads": 4, "schedule": "cosine", "steps": 4000, "rescale": "yes"},
+    ),
+    Published(
+        "imagenet64_cond_270M_250K.pt",
+        IMPROVED,
+        _shapes(192, [1, 2, 3, 4], 3, [4, 8], updown=False),
+        {"heads": 4, "schedule": "cosine", "steps": 4000, "rescale": "no"},
+    ),
+    Published(
+        "lsun_uncond_100M_1200K_bs128.pt",
+        IMPROVED,
+        _shapes(128, [1, 1, 2, 2, 4, 4], 2, [16], updown=False, scale_shift=False),
+        {"heads": 1},
+    ),
+)
+
+
+def read(contents: Contents, given: Mapping[str, Any]) -> Checkpoint | None:
+    """Read a state dict of this family, which may lie nested in the file, and whose names may have a common beginning.
+
+    What the shapes do not tell is taken from ``given``, else from what is published for networks of these shapes, and then
+    listed in ``assumed``. Returns ``None`` for a file of another family.
+
+    Raises:
+        ValueError: If weights are lacking or of another kind of network, or if an option is needed or makes no sense.
+    """
+    for where, tensors in state_dicts(contents.data):
+        beginnings = {match[1]: None for name in tensors if (match := re.match(r"(|.*?\.)input_blocks\.\d+\.", name))}
+        if beginnings:
+            prefix = min(beginnings, key=lambda beginning: "ema" not in beginning.lower())
+            weights = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+            try:
+                _refuse_others(weights, prefix, tensors)
+                return Checkpoint(_recipe(weights, f"{where}.{prefix}".strip("."), given), weights)
+            except ValueError as error:
+                raise ValueError(f"{contents.path}: {error}") from error
+    return None
+
+
+def _refuse_others(weights: Mapping[str, Tensor], prefix: str, everything: Mapping[str, Tensor]) -> None:
+    """Raise a ValueError for networks that share the form of the names, and are not denoisers of images."""
+    latent = (
+        any("transformer_blocks" in name or name.startswith("first_stage_model.") for name in everything)
+        or prefix.endswith("diffusion_model.")
+        or _shape(weights, "input_blocks.0.0.weight", 4)[1] == 4
+    )
+    if latent:
+        raise ValueError(
+            "is the U-Net of a latent diffusion model (such as Stable Diffusion), which denoises codes of 4 or so channels. "
+            "Expected one of images: latent models are not supported."
+        )
+    pooled = any(re.match(r"out\.(?!(0|2)\.(weight|bias)$)", name) for name in weights)
+    if pooled and not any(name.startswith("output_blocks.") for name in weights):
+        raise ValueError("is a classifier of noisy images (guided-diffusion's EncoderUNetModel). Expected a diffusion model.")
+    if any(name.endswith(".qkv.weight") and tensor.ndim == 4 for name, tensor in weights.items()):
+        raise ValueError("is of OpenAI's consistency_models, whose networks are asked in another way: not supported.")
+    came, outputs = _shape(weights, "input_blocks.0.0.weight", 4)[1], _shape(weights, "out.2.weight", 4)[0]
+    if came == 2 * outputs or came == outputs == 6:
+        raise ValueError(
+            f"takes {came} channels for {came // 2} of an image: it is a super-resolution model, which is told a small image "
+            "beside the noisy one. Expected a model of images alone."
+        )
+    if outputs not in (came, 2 * came):
+        raise ValueError(f"takes {came} channels and returns {outputs}. Expected as many, or twice as many (learned variance).")
+
+
+def _recipe(weights: Mapping[str, Tensor], where: str, given: Mapping[str, Any]) -> Recipe:
+    inferred = _infer(weights)
+    published = next((entry for entry in PUBLISHED if entry.shapes.items() <= inferred.items()), None)
+    flags = published.flags if published else _usual_heads(inferred)
+    options = Options(given, {**DEFAULTS, **flags}, f"as {published.name}, see {published.source}" if published else USUAL)
+
+    config = inferred | {"heads": None, "head_channels": None, "heads_up": None}
+    config |= {name: options.whole(name) for name in ("heads", "head_channels", "heads_up") if name in given}
+    if config["heads"] is None and config["head_channels"] is None:
+        config |= {name: options.whole(name) for name in ("heads", "head_channels") if name in flags}
+    config["attention_order"] = options.choice("attention_order", ATTENTION_ORDERS)
+    _compare(weights, config)
+
+    kind, steps = options.choice("schedule", ("linear", "cosine")), options.whole("steps", least=21)
+    if kind == "linear":  # As long as the paper's, in any number of steps; with 20 the largest beta would be 1.
+        schedule = {"name": "linear-betas", "steps": steps, "beta_start": 0.1 / steps, "beta_end": 20 / steps}
+    else:
+        schedule = {"name": "cosine-betas", "steps": steps}
+    rescaled = False
+    if steps != 1000:
+        options.defaults.setdefault("rescale", "no" if inferred["updown"] else "yes")  # of the two repositories
+        rescaled = options.choice("rescale", ("yes", "no")) == "yes"
+    predicts = options.choice("predicts", ("eps", "x0", "v"))
+
+    stride = 2 ** (len(inferred["multipliers"]) - 1)
+    side = SIZES.get(tuple(inferred["multipliers"]))
+    if side is None or "image_size" in given:
+        options.defaults["image_size"] = 8 * stride
+        side = options.whole("image_size")
+        if side % stride:
+            raise ValueError(f"option image_size must be a multiple of {stride}, got {side}.")
+    return Recipe(
+        "ADM",
+        config,
+        (config["channels"], side, side),
+        predicts,
+        schedule,
+        time_scale=1000 / steps if rescaled else 1.0,
+        label=_label(inferred["classes"], options),
+        facts={"family": "guided-diffusion"} | ({"weights": where} if where else {}),
+        assumed=options.assumed,
+    )
+
+
+class Options:
+    """What was given, or else the default, which is then noted as assumed."""
+
+    def __init__(self, given: Mapping[str, Any], defaults: Mapping[str, Any], reason: str) -> None:
+        self.given, self.defaults, self.reason = given, dict(defaults), reason
+        self.assumed: dict[str, str] = {}
+
+    def text(self, name: str) -> str:
+        if name in self.given:
+            return str(self.given[name]).strip()
+        self.assumed[name] = f"{self.defaults[name]} ({self.reason})"
+        return str(self.defaults[name])
+
+    def choice(self, name: str, allowed: Sequence[str]) -> str:
+        text = self.text(name)
+        if text not in allowed:
+            raise ValueError(f"option {name} must be one of {', '.join(allowed)}, got {text!r}.")
+        return text
+
+    def whole(self, name: str, *, least: int = 1) -> int:
+        text = self.text(name)
+        if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < least:
+            raise ValueError(f"option {name} must be a whole number of at least {least}, got {text!r}.")
+        return int(text)
+
+
+def _infer(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the arguments of :class:`ADM` that names and shapes tell."""
+    outputs = {int(match[1]) for name in weights if (match := re.match(r"output_blocks\.(\d+)\.", name))}
+    inputs = {int(match[1]) for name in weights if (match := re.match(r"input_blocks\.(\d+)\.", name))}
+    matches = [re.match(r"output_blocks\.(\d+)\.[12]\.(in_layers|conv)\.", name) for name in weights]
+    doubles = {int(match[1]): match[2] for match in matches if match}
+    gap = next((index for index in range(max(inputs)) if index not in inputs), None)  # halves the resolution without weights
+    count, width = len(outputs), _shape(weights, "time_embed.0.weight", 2)[1]
+    # Each level has blocks + 1 on the way up, at the last of which the resolution doubles, except on the finest level.
+    blocks = min(doubles) if doubles else gap - 1 if gap is not None else count - 1
+    if blocks < 1 or count % (blocks + 1) or width < 1:
+        raise ValueError(BROKEN.format(f"{count} output_blocks, {blocks + 1} for each level, make no U-Net"))
+    first = [1 + level * (blocks + 1) for level in range(count // (blocks + 1))]  # input block of each level
+    features = [_shape(weights, f"input_blocks.{index}.0.out_layers.3.weight", 4)[0] for index in first]
+    channels = _shape(weights, "input_blocks.0.0.weight", 4)[1]
+    return {
+        "channels": channels,
+        "width": width,
+        "multipliers": [f // width if f % width == 0 else f / width for f in features],
+        "blocks": blocks,
+        "attention": [2**level for level, index in enumerate(first) if f"input_blocks.{index}.1.qkv.weight" in weights],
+        "scale_shift": _shape(weights, "input_blocks.1.0.emb_layers.1.weight", 2)[0] == 2 * features[0],
+        "updown": "in_layers" in doubles.values(),
+        "conv_resample": bool(doubles) or gap is None,
+        "learned_variance": _shape(weights, "out.2.weight", 4)[0] == 2 * channels,
+        "classes": _shape(weights, "label_emb.weight", 2)[0] if "label_emb.weight" in weights else None,
+    }
+
+
+def _compare(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    with torch.device("meta"):
+        expected = {name: tensor.shape for name, tensor in ADM(**config).state_dict().items()}
+    lacking, foreign = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
+    different = sorted(name for name in expected.keys() & weights.keys() if expected[name] != weights[name].shape)
+    gaps = {"{} of {} tensors are lacking": lacking, "{} of {} have other shapes": different, "{} lie beside {}": foreign}
+    for phrase, names in gaps.items():
+        if names:
+            raise ValueError(BROKEN.format(f"{phrase.format(len(names), len(expected))}, such as {names[0]}"))
+
+
+def _usual_heads(inferred: Mapping[str, Any]) -> dict[str, int]:
+    """Return 64 features a head for networks such as most of guided-diffusion's, else the 4 heads of both codes' defaults."""
+    factors = (*inferred["attention"], 2 ** (len(inferred["multipliers"]) - 1))  # The middle always has attention.
+    features = [round(inferred["multipliers"][factor.bit_length() - 1] * inferred["width"]) for factor in factors]
+    return {"head_channels": 64} if inferred["updown"] and not any(f % 64 for f in features) else {"heads": 4}
+
+
+def _label(classes: int | None, options: Options) -> int | None:
+    if classes is None:
+        if "label" in options.given:
+            raise ValueError(f"knows no classes, got label={options.given['label']}. Leave the label out.")
+        return None
+    if "label" not in options.given:
+        example = min(207, classes - 1)
+        raise ValueError(
+            f"knows {classes} classes and must be told one, from 0 to {classes - 1}: give label={example}, at the command line "
+            f"--prior-option label={example}."
+        )
+    label = options.whole("label", least=0)
+    if label >= classes:
+        raise ValueError(f"knows {classes} classes: label must be from 0 to {classes - 1}, got {label}.")
+    return label
+
+
+def _shape(weights: Mapping[str, Tensor], name: str, dimensions: int) -> torch.Size:
+    tensor = weights.get(name)
+    if tensor is None or tensor.ndim != dimensions:
+        came = "lacks" if tensor is None else f"has {tuple(tensor.shape)} for"
+        raise ValueError(BROKEN.format(f"it {came} {name}"))
+    return tensor.shape

@@ -1,0 +1,38 @@
+"""Activation checkpointing of any network: blocks forget what they computed, and compute it again for gradients."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+__all__ = ["recompute_blocks"]
+
+LISTS = (nn.ModuleList, nn.ModuleDict)
+
+
+def recompute_blocks(net: nn.Module) -> None:
+    """Make the blocks of ``net`` forget, in place: the modules in its innermost lists."""
+    for block in list(_blocks(net)):
+        # On the instance, so that networks which look at the kind of their blocks see no other.
+        block.forward = functools.partial(_recomputed, block.forward)
+
+
+def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    for child in module.children():
+        inside = list(_blocks(child))
+        if inside or not isinstance(module, LISTS) or isinstance(child, LISTS):
+            yield from inside
+        else:
+            yield child
+
+
+def _recomputed(forward: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    tensors = (a for a in (*arguments, *named.values()) if isinstance(a, Tensor))
+    if not torch.is_grad_enabled() or not any(t.requires_grad for t in tensors):
+        return forward(*arguments, **named)
+    return checkpoint(forward, *arguments, use_reentrant=False, preserve_rng_state=False, **named)
