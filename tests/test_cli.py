@@ -86,23 +86,6 @@ class TestLists:
         assert natural["parameters"] > 1e6
         assert f"{natural['parameters']:,}" in invdiff("priors").stdout
 
-    def test_a_checkpoint(self, invdiff, tiny_prior):
-        found = json.loads(invdiff("priors", tiny_prior, "--json").stdout)
-        assert (found["channels"], found["steps"], found["images_seen"], found["licence"]) == (3, 7, 1234, "CC0")
-        text = invdiff("priors", tiny_prior).stdout
-        assert "1,234" in text
-        assert "images seen" in text
-
-    @pytest.mark.parametrize("content", [None, b"", b"\x80\x04K\x01.", b"12345678" * 9])
-    def test_what_is_no_checkpoint(self, invdiff, tmp_path, content):
-        path = tmp_path / "prior.pt"
-        if content is not None:
-            path.write_bytes(content)
-        result = invdiff("priors", path, code=1)
-        assert result.stdout == ""
-        assert result.stderr.startswith("Error: ")
-        assert result.stderr.count("\n") == 1
-
 
 def test_reader_that_has_gone_is_no_error():
     reader, writer = os.pipe()

@@ -103,7 +103,7 @@ def make_task(
 ) -> Task:
     r"""Read the files and build the task; the arguments are those of ``invdiff solve``.
 
-    ``channels`` are those of the prior, ``options`` what :func:`make_problem` takes.
+    ``channels`` are those of the prior, ``options`` what :func:`make_problem` takes. A prior of one channel takes any number.
 
     A grey picture meets a prior of colours as equal channels, which share one noise: see :func:`invdiff.operators.share`.
     """
@@ -125,6 +125,7 @@ def make_task(
             f"{source}: an image of {width} x {height} pixels is too large to sample, crop it or choose a smaller --factor "
             "or --margin."
         )
+    channels = own if channels == 1 else channels
     if own not in (1, channels):
         raise ValueError(f"--problem {problem} makes images of {own} channels, and this prior knows images of {channels}.")
     notes, task, clean, picture = list(given.notes), given.problem, given.clean, given.picture
@@ -232,7 +233,7 @@ def _given_picture(
     else:
         picture = read_image(source)
     pixels, alpha = torch.from_numpy(picture.pixels).float()[None], picture.alpha
-    if pixels.shape[1] not in (1, channels):
+    if channels > 1 and pixels.shape[1] not in (1, channels):
         raise ValueError(
             f"{source or 'the bundled picture'}: has {pixels.shape[1]} channels, and this prior knows images of {channels}, "
             "or grey ones."

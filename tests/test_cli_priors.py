@@ -1,0 +1,129 @@
+"""``invdiff priors inspect`` and ``convert``, and ``invdiff solve`` with checkpoints of others."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from helpers import filled
+from safetensors import safe_open
+from torch.testing import assert_close
+
+from invdiff.cli.prior_options import PRIOR_OPTIONS
+from invdiff.priors import load_prior
+from invdiff.priors.networks.adm import ADM
+
+CONFIG = {"channels": 3, "width": 32, "multipliers": [1, 2], "blocks": 1, "attention": [2], "heads": 4, "classes": 10}
+
+
+@pytest.fixture(scope="module")
+def adm(tmp_path_factory):
+    """A state dict of guided-diffusion that knows ten classes, for images of 16 x 16 pixels."""
+    with torch.device("meta"):
+        shapes = {name: tuple(value.shape) for name, value in ADM(**CONFIG).state_dict().items()}
+    path = tmp_path_factory.mktemp("adm") / "adm.pt"
+    torch.save(filled(shapes), path)
+    return path
+
+
+class TestInspect:
+    def test_a_prior_of_our_own(self, invdiff, tiny_prior):
+        found = json.loads(invdiff("priors", "inspect", tiny_prior, "--json").stdout)
+        assert (found["channels"], found["steps"], found["images_seen"], found["licence"]) == (3, 7, 1234, "CC0")
+        text = invdiff("priors", "inspect", tiny_prior).stdout
+        assert "1,234" in text
+        assert "images seen" in text
+
+    def test_what_is_found_and_what_is_assumed(self, invdiff, adm):
+        found = json.loads(invdiff("priors", "inspect", adm, "--prior-option", "label=3", "--json").stdout)
+        assert (found["family"], found["network"], found["label"]) == ("guided-diffusion", "ADM", 3)
+        assert (found["channels"], found["size"], found["predicts"]) == (3, [16, 16], "eps")
+        assert found["config"] == ADM(**CONFIG).config
+        assert found["parameters"] == sum(p.numel() for p in ADM(**CONFIG).parameters())
+        assert set(found["assumed"]) >= {"heads", "attention_order", "schedule", "image_size"}
+        text = invdiff("priors", "inspect", adm, "--prior-option", "label=3", "--prior-option", "schedule=cosine").stdout
+        assert "schedule: linear" not in text
+        assert "heads: 4 (" in text
+
+    @pytest.mark.parametrize("content", [None, b"", b"\x80\x04K\x01.", b"12345678" * 9])
+    def test_what_is_no_checkpoint(self, invdiff, tmp_path, content):
+        path = tmp_path / "prior.pt"
+        if content is not None:
+            path.write_bytes(content)
+        result = invdiff("priors", "inspect", path, code=1)
+        assert result.stdout == ""
+        assert result.stderr.startswith("Error: ")
+        assert result.stderr.count("\n") == 1
+
+    def test_the_old_way_says_the_new_one(self, invdiff, adm):
+        assert f"invdiff priors inspect {adm}" in " ".join(invdiff("priors", adm, code=2).stderr.split())
+
+
+class TestConvert:
+    @pytest.mark.parametrize("dtype", [None, "float16"])
+    def test_the_same_prior_from_a_safe_file(self, invdiff, adm, tmp_path, dtype):
+        out = tmp_path / "new" / "adm.safetensors"
+        chosen = ("--dtype", dtype) if dtype else ()
+        result = invdiff(
+            "priors", "convert", adm, "--out", out, "--prior-option", "label=3", "--prior-option", "heads=2", *chosen
+        )
+        assert "assumed schedule: linear" in result.stderr
+        assert "assumed heads" not in result.stderr
+        with safe_open(out, framework="pt") as file:
+            assert {file.get_tensor(name).dtype for name in file.keys()} == {getattr(torch, dtype or "float32")}  # noqa: SIM118
+        x_t, t = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor(400.0)
+        converted = load_prior(out, precision="float32").denoise(x_t, t)
+        expected = load_prior(adm, precision="float32", label=3, heads=2).denoise(x_t, t)
+        scale = float(expected.abs().max())
+        assert_close(converted, expected, rtol=0, atol=scale * (1e-2 if dtype else 1e-7))
+        found = json.loads(invdiff("priors", "inspect", out, "--json").stdout)
+        assert (found["label"], found["config"]["heads"], found["converted_from"]) == (3, 2, "adm.pt")
+        assert (found["family"], found["size"]) == ("guided-diffusion", [16, 16])
+
+    def test_refuses(self, invdiff, adm, tmp_path):
+        out = tmp_path / "adm.safetensors"
+        assert "ends in .safetensors" in invdiff("priors", "convert", adm, "--out", "adm.pt", code=2).stderr
+        assert "knows 10 classes" in invdiff("priors", "convert", adm, "--out", out, code=1).stderr
+        invdiff("priors", "convert", adm, "--out", out, "--prior-option", "label=3")
+        assert "exists" in invdiff("priors", "convert", adm, "--out", out, "--prior-option", "label=3", code=2).stderr
+        invdiff("priors", "convert", adm, "--out", out, "--prior-option", "label=4", "--overwrite")
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["adm.safetensors"]
+
+
+class TestSolve:
+    def test_any_size_with_a_prior_of_one(self, invdiff, adm, tmp_path):
+        few = ("--prior", adm, "--prior-option", "label=3", "--precision", "float32", "--steps", 2, "--samples", 1)
+        result = invdiff(
+            "solve", "--problem", "sr", "--factor", 8, "--noise", 0.1, *few, "--checkpointing", "-o", tmp_path / "out"
+        )
+        assert "the prior is for images of 16 x 16 pixels: 256 x 256 is denoised through 441 windows" in result.stderr
+        record = json.loads((tmp_path / "out" / "run.json").read_text())
+        assert record["prior"]["tile"] == [16, 16]
+        assert record["prior"]["sha256"]
+        assert record["prior"]["checkpointing"]
+        assert set(PRIOR_OPTIONS) <= record["arguments"].keys()
+
+    def test_windows_on_request(self, solve, tmp_path):
+        solve("--problem", "sr", "--factor", 8, "--noise", 0.1, "--tile", 128, "--overlap", 40, "-o", tmp_path / "out")
+        prior = json.loads((tmp_path / "out" / "run.json").read_text())["prior"]
+        assert (prior["tile"], prior["overlap"]) == ([128, 128], 40)
+        needs = solve("--problem", "sr", "--factor", 8, "--noise", 0.1, "--overlap", 40, code=2)
+        assert "windows need --tile" in needs.stderr
+
+    @pytest.mark.parametrize(("option", "message"), [("heads", "expected NAME=VALUE"), ("colour=3", "no option 'colour'")])
+    def test_options_that_make_no_sense(self, invdiff, adm, option, message):
+        settings = ("--prior", adm, "--prior-option", "label=3", "--prior-option", option)
+        result = invdiff(
+            "solve", "--problem", "sr", "--factor", 2, "--noise", 0.1, *settings, code=2 if "NAME" in message else 1
+        )
+        assert message in result.stderr
+
+    def test_colours_through_a_grey_prior_and_back(self, invdiff, tmp_path):
+        config = CONFIG | {"channels": 1, "classes": None}
+        with torch.device("meta"):
+            shapes = {name: tuple(value.shape) for name, value in ADM(**config).state_dict().items()}
+        torch.save(filled(shapes), tmp_path / "grey.pt")
+        few = ("--prior", "grey.pt", "--precision", "float32", "--steps", 2, "--samples", 1, "--tile", 16)
+        result = invdiff("solve", "--problem", "sr", "--factor", 8, "--noise", 0.1, *few, "-o", tmp_path / "out")
+        assert "the 3 channels are taken as independent" in result.stderr
