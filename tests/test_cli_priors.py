@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from helpers import filled
+from PIL import Image
 from safetensors import safe_open
 from torch.testing import assert_close
 
@@ -92,12 +94,17 @@ class TestConvert:
 
 
 class TestSolve:
-    def test_any_size_with_a_prior_of_one(self, invdiff, adm, tmp_path):
-        few = ("--prior", adm, "--prior-option", "label=3", "--precision", "float32", "--steps", 2, "--samples", 1)
-        result = invdiff(
-            "solve", "--problem", "sr", "--factor", 8, "--noise", 0.1, *few, "--checkpointing", "-o", tmp_path / "out"
-        )
-        assert "the prior is for images of 16 x 16 pixels: 256 x 256 is denoised through 441 windows" in result.stderr
+    @pytest.fixture
+    def small(self, tmp_path):
+        pixels = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "small.png")
+        return tmp_path / "small.png"
+
+    def test_any_size_with_a_prior_of_one(self, invdiff, adm, small, tmp_path):
+        few = ("--precision", "float32", "--steps", 2, "--samples", 1, "--checkpointing", "-o", tmp_path / "out")
+        prior = ("--prior", adm, "--prior-option", "label=3")
+        result = invdiff("solve", small, "--simulate", "--problem", "sr", "--factor", 8, "--noise", 0.1, *prior, *few)
+        assert "the prior is for images of 16 x 16 pixels: 48 x 32 is denoised through 12 windows" in result.stderr
         record = json.loads((tmp_path / "out" / "run.json").read_text())
         assert record["prior"]["tile"] == [16, 16]
         assert record["prior"]["sha256"]
@@ -119,11 +126,13 @@ class TestSolve:
         )
         assert message in result.stderr
 
-    def test_colours_through_a_grey_prior_and_back(self, invdiff, tmp_path):
+    def test_colours_through_a_grey_prior(self, invdiff, small, tmp_path):
         config = CONFIG | {"channels": 1, "classes": None}
         with torch.device("meta"):
             shapes = {name: tuple(value.shape) for name, value in ADM(**config).state_dict().items()}
         torch.save(filled(shapes), tmp_path / "grey.pt")
-        few = ("--prior", "grey.pt", "--precision", "float32", "--steps", 2, "--samples", 1, "--tile", 16)
-        result = invdiff("solve", "--problem", "sr", "--factor", 8, "--noise", 0.1, *few, "-o", tmp_path / "out")
+        few = ("--prior", "grey.pt", "--precision", "float32", "--steps", 2, "--samples", 1, "-o", tmp_path / "out")
+        result = invdiff(
+            "solve", small, "--simulate", "--problem", "sr", "--factor", 8, "--noise", 0.1, *few, "-o", tmp_path / "out"
+        )
         assert "the 3 channels are taken as independent" in result.stderr

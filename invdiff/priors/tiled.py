@@ -24,10 +24,10 @@ class Tiled(ScoreModel):
     .. math:: \hat x_0(x_t) = \sum_i W_i^\top \big( w_i \odot \hat x_0^\text{window}(W_i x_t) \big),
         \qquad \sum_i W_i^\top w_i = 1
 
-    :math:`W_i` cuts out window i and the weights :math:`w_i` blend neighbours: they rise over the middle third of an overlap and
-    vanish over its outer third, where a window sees its own border. The whole is one denoiser, so operators, data and the
-    state of the solver stay those of the whole image, and gradients pass through. Windows are spread evenly and cover the image
-    exactly; an image smaller than a window is continued by its mirror image.
+    :math:`W_i` cuts out window i and the weights :math:`w_i` blend neighbours: they rise over the middle third of an overlap
+    and vanish over its outer third, where a window sees its own border. The whole is one denoiser, so operators, data and the
+    state of the solver stay those of the whole image, and gradients pass through. Windows are spread evenly and cover the
+    image exactly; an image smaller than a window is continued by its mirror image.
 
     With more windows than ``batch``, gradients keep only what goes into them and denoise again: the memory is that of one batch
     of windows, the time a third more.
@@ -71,25 +71,27 @@ class Tiled(ScoreModel):
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         (height, width), (rows, columns) = x_t.shape[-2:], self.tile
         padded = _mirrored(_mirrored(x_t, rows, -2), columns, -1)
-        weights = [_blend(*side, self.overlap, x_t) for side in zip(padded.shape[-2:], self.tile, strict=True)]
-        places = list(itertools.product(*(side.items() for side in weights)))
-        # One window of one item each, so that a batch of items fills the network as windows do.
-        rows_of = [(item, place) for place in places for item in range(len(x_t))]
-        times = torch.as_tensor(t).expand(len(x_t))
-        batch = self.batch or max(1, WINDOW_NUMBERS.get(x_t.device.type, 2**19) // (x_t.shape[1] * rows * columns))
-        again = len(rows_of) > batch and torch.is_grad_enabled() and x_t.requires_grad
-        result = torch.zeros_like(padded)
-        for start in range(0, len(rows_of), batch):
-            part = rows_of[start : start + batch]
-            windows = torch.stack([padded[b, :, top : top + rows, left : left + columns] for b, ((top, _), (left, _)) in part])
-            when = times[[b for b, _ in part]]
-            if again:
-                denoised = checkpoint(self.score_model.denoise, windows, when, use_reentrant=False, preserve_rng_state=False)
-            else:
-                denoised = self.score_model.denoise(windows, when)
-            for window, (b, ((top, down), (left, across))) in zip(denoised, part, strict=True):
-                result[b, :, top : top + rows, left : left + columns] += down[:, None] * across * window
-        return result[..., :height, :width]
+        (down, row), (across, column) = (
+            _windows(*sides, self.overlap, x_t) for sides in zip(padded.shape[-2:], self.tile, strict=True)
+        )
+        # Every window of every item, (windows down, windows across, B, C, *tile), then as the network takes them.
+        grid = padded.index_select(-2, row).index_select(-1, column).unflatten(-1, (-1, columns)).unflatten(-3, (-1, rows))
+        grid = grid.permute(2, 4, 0, 1, 3, 5)
+        times = torch.as_tensor(t).expand(len(x_t)).expand(grid.shape[:3]).flatten()
+        batch = self.batch or max(1, WINDOW_NUMBERS.get(x_t.device.type, 2**19) // grid[0, 0, 0].numel())
+        again = len(times) > batch and torch.is_grad_enabled() and x_t.requires_grad
+        denoised = torch.cat(
+            [
+                checkpoint(self.score_model.denoise, windows, when, use_reentrant=False, preserve_rng_state=False)
+                if again
+                else self.score_model.denoise(windows, when)
+                for windows, when in zip(grid.flatten(0, 2).split(batch), times.split(batch), strict=True)
+            ]
+        )
+        weighted = denoised.reshape(grid.shape) * down[:, None, None, None, :, None] * across[:, None, None, None, :]
+        wide = weighted.permute(2, 3, 0, 4, 1, 5).flatten(-2).flatten(2, 3)  # windows side by side
+        wide = wide.new_zeros(*wide.shape[:-1], padded.shape[-1]).index_add(-1, column, wide)
+        return torch.zeros_like(padded).index_add(-2, row, wide)[..., :height, :width]
 
     def windows(self, height: int, width: int) -> int:
         """Return how many windows an image of that size is seen through."""
@@ -110,8 +112,8 @@ def _starts(side: int, tile: int, overlap: int) -> list[int]:
     return [round(k * (side - tile) / max(count - 1, 1)) for k in range(count)]
 
 
-def _blend(side: int, tile: int, overlap: int, like: Tensor) -> dict[int, Tensor]:
-    """Return the weights along a side, ``(tile,)`` for each start of a window; they sum to 1 at every place."""
+def _windows(side: int, tile: int, overlap: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the weights of windows along a side, ``(count, tile)``, which sum to 1 at every place, and those places, flat."""
     starts = _starts(side, tile, overlap)
     weights = torch.ones(len(starts), tile, dtype=torch.float64)
     for k, (first, second) in enumerate(itertools.pairwise(starts)):
@@ -121,10 +123,9 @@ def _blend(side: int, tile: int, overlap: int, like: Tensor) -> dict[int, Tensor
         rise = (math.pi / 2 * phase).sin() ** 2
         weights[k + 1, :shared] *= rise
         weights[k, tile - shared :] *= 1 - rise
-    total = torch.zeros(side, dtype=torch.float64)
-    for start, weight in zip(starts, weights, strict=True):
-        total[start : start + tile] += weight
-    return {start: (w / total[start : start + tile]).to(like) for start, w in zip(starts, weights, strict=True)}
+    places = (torch.tensor(starts)[:, None] + torch.arange(tile)).flatten()
+    total = torch.zeros(side, dtype=torch.float64).index_add(0, places, weights.flatten())
+    return (weights / total[places].reshape(weights.shape)).to(like), places.to(like.device)
 
 
 def _mirrored(x: Tensor, side: int, axis: int) -> Tensor:

@@ -1,0 +1,244 @@
+"""Checkpoints of score-SDE: NCSN++, DDPM++ and DDPM of https://github.com/yang-song/score_sde_pytorch.
+
+A file holds ``{"optimizer", "model": state dict, "ema": {"decay", "num_updates", "shadow_params"}, "step"}``. The averaged
+weights are a list, in the order of the parameters that are trained: all but the Fourier frequencies. No file says which
+process it was trained for, and no shape gives it away; what the authors published decides where the user does not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from invdiff.priors.checkpoints.contents import Contents, state_dicts
+from invdiff.priors.checkpoints.score_sde_layout import layout
+from invdiff.priors.recipe import Checkpoint, Recipe
+
+__all__ = ["OPTIONS", "read"]
+
+OPTIONS: Mapping[str, str] = {
+    "model": "ncsnpp or ddpm: what the authors call it, where it has residual blocks of DDPM and no pyramids",
+    "sde": "ve, vp or subvp: the process it was trained for",
+    "continuous": "yes or no: trained at all times, or at those of a table of betas (of vp)",
+    "beta_min": "beta(0) of vp and subvp",
+    "beta_max": "beta(1) of vp and subvp",
+    "centered": "yes or no: trained on images that span [-1, 1], or [0, 1] (of ve)",
+    "scale_by_sigma": "yes or no: the network divides its output by the noise level",
+    "fir": "yes or no: images and features are resized by the filter [1, 3, 3, 1]",
+    "skip_rescale": "yes or no: sums with a shortcut are divided by the root of two",
+    "image_size": "pixels of a side of the images it was trained on",
+}
+T = TypeVar("T")
+MODELS, SDES = ("ncsnpp", "ddpm"), ("ve", "vp", "subvp")
+UNTRAINED = ("sigmas", "all_modules.0.W")  # of which the authors keep no average
+SLOW_EMA = 0.9995  # between the decays of the authors, see below
+
+
+def read(contents: Contents, given: Mapping[str, Any]) -> Checkpoint | None:
+    """Return the network in ``contents`` and how it is asked; ``None`` if it is none of this family.
+
+    Raises:
+        ValueError: If it is of this family but damaged or not supported, or needs an option.
+    """
+    for _, tensors in state_dicts(contents.data):
+        if any(name.startswith("all_modules.") for name in tensors):
+            try:
+                return _read(tensors, contents.data.get("ema"), Choices(given))
+            except ValueError as error:
+                raise ValueError(f"{contents.path}: {error}") from error
+        if any(name.startswith("begin_conv.") for name in tensors) and any(name.startswith("refine1.") for name in tensors):
+            raise ValueError(
+                f"{contents.path}: is an NCSN or NCSNv2, made for annealed Langevin dynamics, which are not supported. "
+                "Expected a later network of the authors: NCSN++, DDPM++ or DDPM."
+            )
+    return None
+
+
+class Choices:
+    """What a file leaves open: given by the user, or assumed and said so."""
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self.given = given
+        self.assumed: dict[str, str] = {}
+
+    def choose(self, name: str, convert: Callable[[str, Any], T], default: T, reason: str) -> T:
+        """Return what was given for ``name``, or the default, which is then assumed."""
+        if name in self.given:
+            return convert(name, self.given[name])
+        shown = ("yes" if default else "no") if isinstance(default, bool) else str(default)
+        self.assumed[name] = f"{shown} ({reason})"
+        return default
+
+    def certain(self, name: str, convert: Callable[[str, Any], T], value: T, reason: str) -> T:
+        """Return ``value``, where there is no choice."""
+        if name in self.given and convert(name, self.given[name]) != value:
+            raise ValueError(f"{name}={self.given[name]!r} cannot be: {reason}. Leave it out.")
+        return value
+
+
+def _read(tensors: Mapping[str, Tensor], ema: object, choices: Choices) -> Checkpoint:
+    config = layout(tensors)
+    weights, averaged = _averaged(tensors, ema)
+    decay = ema.get("decay") if isinstance(ema, Mapping) else None
+    model = _choose_network(config, choices)
+    pyramids = _has_pyramids(config)
+    sde = _choose_process(config, model, decay if isinstance(decay, float) else None, choices)
+    name = "DDPM" if model == "ddpm" else "NCSN++" if pyramids or config["embedding"] == "fourier" else "DDPM++"
+    average = f"averaged with decay {decay}" if averaged else "those of the state dict: no list of averages beside it"
+    side = _image_size(config, choices)
+    return Checkpoint(
+        Recipe(
+            architecture="NCSNpp",
+            config=config,
+            event_shape=(config["channels"], side, side),
+            facts={"family": "score-SDE", "network": name, "process": sde, "weights": average},
+            assumed=choices.assumed,
+            **_told(config, model, sde, tensors["sigmas"], choices),
+        ),
+        weights,
+    )
+
+
+def _choose_network(config: dict[str, Any], choices: Choices) -> str:
+    """Complete ``config`` by what no shape tells, and return which of the authors' models it is."""
+    rich = config["embedding"] == "fourier" or _has_pyramids(config)
+    filtered = config["fir"]  # None where no name tells
+    if config["resblock_type"] == "biggan" or rich or filtered:
+        model = choices.certain("model", _one_of(MODELS), "ncsnpp", "the network has parts that are not in DDPM")
+    else:
+        model = choices.choose("model", _one_of(MODELS), "ddpm", "the network has no parts that are not in DDPM")
+    config["smallest_group"] = 1 if model == "ddpm" else 4
+    if model == "ddpm":
+        config["fir"] = choices.certain("fir", _yes_no, False, "DDPM has no filters")
+        config["skip_rescale"] = choices.certain("skip_rescale", _yes_no, False, "DDPM does not rescale")
+        return model
+    config["skip_rescale"] = choices.choose("skip_rescale", _yes_no, True, "as every published NCSN++ and DDPM++")
+    if filtered is None:
+        config["fir"] = choices.choose("fir", _yes_no, rich, "NCSN++ has filters and DDPM++ has not")
+    else:
+        choices.certain("fir", _yes_no, filtered, "the names of its convolutions tell otherwise")
+    return model
+
+
+def _choose_process(config: dict[str, Any], model: str, decay: float | None, choices: Choices) -> str:
+    """Complete ``config`` by what depends on the process it was trained for, and return that."""
+    usual, reason = "vp", f"as every published {'DDPM' if model == 'ddpm' else 'DDPM++'} but those of subvp"
+    if config["embedding"] == "fourier":
+        usual, reason = "ve", "as every published network with Fourier features"
+    elif decay is not None and (model == "ddpm" or _has_pyramids(config)):
+        usual = "ve" if decay < SLOW_EMA else "vp"
+        reason = f"its weights are averaged with decay {decay:g}; the authors have 0.999 for ve and 0.9999 for vp"
+    elif _has_pyramids(config):
+        usual, reason = "ve", "as the published checkpoint of this kind, ve/cifar10_ncsnpp"
+    sde = choices.choose("sde", _one_of(SDES), usual, reason)
+    if sde == "ve":
+        config["centered"] = choices.choose("centered", _yes_no, False, "as every published network of ve")
+    else:
+        config["centered"] = choices.certain("centered", _yes_no, True, "images that span [0, 1] are supported with ve alone")
+    by_sigma = sde == "ve"
+    config["scale_by_sigma"] = choices.choose("scale_by_sigma", _yes_no, by_sigma, f"as every published network of {sde}")
+    config["told"] = "sigma" if sde == "ve" and config["embedding"] == "positional" else "label"
+    return sde
+
+
+def _told(config: Mapping[str, Any], model: str, sde: str, sigmas: Tensor, choices: Choices) -> dict[str, Any]:
+    """Return what a recipe says of time, schedule and output."""
+    fourier = config["embedding"] == "fourier"
+    if sde == "ve":
+        reason = "ve is continuous with Fourier features, and with positional ones it is not"
+        choices.certain("continuous", _yes_no, fourier, reason)
+        unit = 1 if config["centered"] else 2  # of images that span [-1, 1], which ours do, in units of theirs
+        largest, smallest = _ends(sigmas)
+        schedule: dict[str, Any] = {"name": "edm", "sigma_min": unit * smallest, "sigma_max": unit * largest}
+        return {"predicts": "score", "schedule": schedule, "time_scale": 1 / unit, "unit_range": not config["centered"]}
+    first, last = (
+        choices.choose(name, _positive, value, "as published") for name, value in (("beta_min", 0.1), ("beta_max", 20.0))
+    )
+    if sde == "subvp" or fourier:
+        reason = "subvp is continuous" if sde == "subvp" else "Fourier features are of continuous times"
+        continuous = choices.certain("continuous", _yes_no, True, reason)
+    else:
+        continuous = choices.choose("continuous", _yes_no, model == "ncsnpp", f"as most published networks of {model}")
+    if continuous:
+        schedule = {"name": "sub-vp" if sde == "subvp" else "vp", "beta_min": first, "beta_max": last}
+        return {"predicts": "eps", "schedule": schedule, "time_scale": 999.0}
+    steps = len(sigmas)  # of both tables
+    schedule = {"name": "linear-betas", "steps": steps, "beta_start": first / steps, "beta_end": last / steps}
+    return {"predicts": "eps", "schedule": schedule}
+
+
+def _ends(sigmas: Tensor) -> tuple[float, float]:
+    """Return the first and the last of a table of noise levels, without the rounding of float32."""
+    logarithms = sigmas.double().log()
+    even = torch.linspace(float(logarithms[0]), float(logarithms[-1]), len(sigmas), dtype=torch.float64)
+    if not logarithms[0] > logarithms[-1] or not torch.allclose(logarithms, even, rtol=0, atol=1e-2):
+        raise ValueError("its sigmas are no decreasing geometric sequence, as those of ve are. Give sde where it is another.")
+    return float(f"{float(sigmas[0]):.6g}"), float(f"{float(sigmas[-1]):.6g}")
+
+
+def _image_size(config: Mapping[str, Any], choices: Choices) -> int:
+    stride = 2 ** (len(config["ch_mult"]) - 1)
+    if "image_size" not in choices.given and not config["attention"]:
+        raise ValueError(
+            f"nothing in it tells the size of the images it was trained on. Give image_size, a multiple of {stride}."
+        )
+    usual = 16 << min(config["attention"], default=0)
+    side = choices.choose("image_size", _whole, usual, "its finest attention is at 16 pixels, as in every published network")
+    if side % stride:
+        raise ValueError(f"image_size={side}: expected a multiple of {stride}, by which the network shrinks images.")
+    return side
+
+
+def _averaged(tensors: Mapping[str, Tensor], ema: object) -> tuple[dict[str, Tensor], bool]:
+    """Return the averaged weights, or the weights as they are, and whether it is the average."""
+    if not isinstance(ema, Mapping) or not isinstance(ema.get("shadow_params"), list):
+        return dict(tensors), False
+    average, trained = ema["shadow_params"], [name for name in tensors if name not in UNTRAINED]
+    if len(average) != len(trained):
+        raise ValueError(f"the average has {len(average)} tensors, expected {len(trained)}, one per parameter of the model.")
+    for name, value in zip(trained, average, strict=True):
+        if not isinstance(value, Tensor) or value.shape != tensors[name].shape:
+            came = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"the average of {name} is {came}, expected {tuple(tensors[name].shape)}.")
+    return {**tensors, **dict(zip(trained, average, strict=True))}, True
+
+
+def _has_pyramids(config: Mapping[str, Any]) -> bool:
+    return (config["progressive"], config["progressive_input"]) != ("none", "none")
+
+
+def _one_of(names: tuple[str, ...]) -> Callable[[str, Any], str]:
+    def convert(name: str, value: Any) -> str:
+        if str(value).lower() not in names:
+            raise ValueError(f"{name}={value!r}: expected one of {', '.join(names)}.")
+        return str(value).lower()
+
+    return convert
+
+
+def _yes_no(name: str, value: Any) -> bool:
+    word = str(value).lower()
+    if word not in {"yes", "no", "true", "false", "1", "0"}:
+        raise ValueError(f"{name}={value!r}: expected yes or no.")
+    return word in {"yes", "true", "1"}
+
+
+def _positive(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name}={value!r}: expected a positive number.")
+    return number
+
+
+def _whole(name: str, value: Any) -> int:
+    number = _positive(name, value)
+    if number != int(number):
+        raise ValueError(f"{name}={value!r}: expected a whole number.")
+    return int(number)
