@@ -1,0 +1,271 @@
+"""What the scheduler of a diffusers folder says of the training: levels, times and the meaning of the output.
+
+The schedulers themselves are samplers, and are not run: of their configuration only what concerns the network is read.
+What a configuration leaves out has the value of the package's own constructor, as for the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from invdiff.priors.recipe import SCHEDULES
+from invdiff.schedules import Schedule
+
+__all__ = ["OPTIONS", "Training", "read_scheduler", "whole_number"]
+
+OPTIONS: Mapping[str, str] = {
+    "schedule": "linear, scaled-linear or cosine: the table of betas",
+    "steps": "number of steps of the training (1000)",
+    "beta_start": "first beta of a linear or scaled-linear table",
+    "beta_end": "last beta, likewise",
+    "predicts": "eps, x0, v or velocity: what the network returns; velocity means a straight path where no schedule is given",
+}
+
+TABLES = {"linear": "linear-betas", "scaled-linear": "scaled-linear-betas", "cosine": "cosine-betas"}
+BETA_SCHEDULES = {"linear": "linear", "scaled_linear": "scaled-linear", "squaredcos_cap_v2": "cosine", "sigmoid": "sigmoid"}
+PREDICTIONS = {
+    "epsilon": "eps",
+    "sample": "x0",
+    "original_sample": "x0",
+    "v_prediction": "v",
+    "flow_prediction": "velocity",
+}
+PREDICTS = ("eps", "x0", "v", "velocity")
+
+DDPM_BETAS, LATENT_BETAS = (1e-4, 0.02), (0.00085, 0.012)
+# Every scheduler over a table of betas, with the ends of that table where its configuration says nothing.
+WITH_BETAS = {
+    "DDIMInverseScheduler": DDPM_BETAS,
+    "DDIMParallelScheduler": DDPM_BETAS,
+    "DDIMScheduler": DDPM_BETAS,
+    "DDPMParallelScheduler": DDPM_BETAS,
+    "DDPMScheduler": DDPM_BETAS,
+    "DEISMultistepScheduler": DDPM_BETAS,
+    "DPMSolverMultistepInverseScheduler": DDPM_BETAS,
+    "DPMSolverMultistepScheduler": DDPM_BETAS,
+    "DPMSolverSDEScheduler": LATENT_BETAS,
+    "DPMSolverSinglestepScheduler": DDPM_BETAS,
+    "EulerAncestralDiscreteScheduler": DDPM_BETAS,
+    "EulerDiscreteScheduler": DDPM_BETAS,
+    "HeunDiscreteScheduler": LATENT_BETAS,
+    "KDPM2AncestralDiscreteScheduler": LATENT_BETAS,
+    "KDPM2DiscreteScheduler": LATENT_BETAS,
+    "LMSDiscreteScheduler": DDPM_BETAS,
+    "PNDMScheduler": DDPM_BETAS,
+    "RePaintScheduler": DDPM_BETAS,
+    "SASolverScheduler": DDPM_BETAS,
+    "UniPCMultistepScheduler": DDPM_BETAS,
+}
+FLOW = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
+EDM = ("EDMDPMSolverMultistepScheduler", "EDMEulerScheduler")
+# Smallest and largest level on the scale of data in [-1, 1]. ScoreSdeVe counts in data of [0, 1], KarrasVe does not.
+EXPLODING = {"KarrasVeScheduler": (1.0, 0.02, 100.0), "ScoreSdeVeScheduler": (2.0, 0.01, 1348.0)}
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a network was trained, in the terms of :class:`~invdiff.priors.recipe.Recipe`; ``negated`` as in the network."""
+
+    predicts: str
+    schedule: Mapping[str, Any]
+    time_scale: float = 1.0
+    sigma_data: float = 0.5
+    unit_range: bool = False
+    negated: bool = False
+    assumed: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_scheduler(config: Mapping[str, Any] | None, given: Mapping[str, Any], *, where: str) -> Training:
+    r"""Return what ``scheduler_config.json`` says of the training.
+
+    ======================= ========================== ============================= =======================================
+    scheduler               :math:`x_t`                network is told               network returns
+    ======================= ========================== ============================= =======================================
+    DDPM and all over betas variance preserving        the step                      by ``prediction_type``
+    FlowMatch               :math:`(1-t) x_0 + t n`     ``num_train_timesteps * t``   :math:`n - x_0`
+    EDM                     :math:`x_0 + \sigma n`      :math:`\tfrac14 \log \sigma`  :math:`F`, or :math:`-F` for v
+    ScoreSdeVe, KarrasVe    :math:`x_0 + \sigma n`,     :math:`\sigma`, likewise      the score, likewise
+                            in data of [0, 1]
+    ======================= ========================== ============================= =======================================
+
+    With ``rescale_betas_zero_snr`` the last step holds no image at all: its noise-to-signal ratio is infinite, and that of
+    no time here. The table ends one step before; all other steps keep their levels.
+
+    Args:
+        config: The configuration; ``None`` where there is none: the linear table of DDPM and a prediction of the noise.
+        given: Options by the names of :data:`OPTIONS`. They win.
+        where: What errors call the configuration.
+
+    Raises:
+        ValueError: If the scheduler is none of these, or its numbers or the options are nonsense.
+    """
+    training = _read(config or {}, given, silent=config is None, where=where)
+    _built(training.schedule, where)
+    return training
+
+
+def _read(config: Mapping[str, Any], given: Mapping[str, Any], *, silent: bool, where: str) -> Training:
+    name = str(config.get("_class_name"))
+    asked = given.get("predicts")
+    if asked is not None and asked not in PREDICTS:
+        raise ValueError(f"predicts={asked!r}: expected one of {', '.join(PREDICTS)}.")
+    if given.get("schedule") is not None:
+        if str(given["schedule"]) not in TABLES:
+            raise ValueError(f"schedule={given['schedule']!r}: expected one of {', '.join(TABLES)}.")
+    elif name in (*EDM, *EXPLODING):
+        _refuse_options(given, ("steps", "beta_start", "beta_end", "predicts"), name)
+        return _edm(config, where) if name in EDM else _exploding(config, where)
+    elif name not in (*WITH_BETAS, *FLOW) and not silent:
+        raise ValueError(
+            f"{where}: its scheduler {name!r} says nothing of a denoiser in terms known here. Expected a scheduler over "
+            "betas (such as DDPMScheduler), a FlowMatch, EDM or ScoreSdeVe scheduler. Give schedule and predicts where you "
+            "know them."
+        )
+    predicts = str(asked or ("velocity" if name in FLOW else _prediction(config, where)))
+    if given.get("schedule") is None and (predicts == "velocity" or name in FLOW):
+        _refuse_options(given, ("beta_start", "beta_end"), "a straight path, which has no betas")
+        if config.get("invert_sigmas"):
+            raise ValueError(f"{where}: invert_sigmas, where time runs from noise to data, is not supported.")
+        steps = _steps(config, given, where)
+        assumed = {"steps": f"{steps} (there is no scheduler_config.json)"} if silent and given.get("steps") is None else {}
+        return Training(predicts, {"name": "rectified-flow"}, time_scale=float(steps), assumed=assumed)
+    if config.get("use_flow_sigmas"):
+        raise ValueError(f"{where}: use_flow_sigmas goes with prediction_type flow_prediction only.")
+    if config.get("timestep_type") == "continuous" and predicts == "v":
+        raise ValueError(f"{where}: timestep_type 'continuous' is not supported, expected 'discrete'.")
+    schedule, assumed = _betas(config, given, silent=silent, where=where)
+    if silent and asked is None:
+        assumed["predicts"] = "eps (there is no scheduler_config.json)"
+    return Training(predicts, schedule, assumed=assumed)
+
+
+def _betas(
+    config: Mapping[str, Any], given: Mapping[str, Any], *, silent: bool, where: str
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the schedule of a table of betas, and what of it was assumed."""
+    assumed: dict[str, str] = {}
+
+    def choose(option: str, key: str, default: Any) -> Any:
+        if given.get(option) is not None:
+            return given[option]
+        if silent:
+            assumed[option] = f"{default} (there is no scheduler_config.json)"
+        return config.get(key, default)
+
+    trained = config.get("trained_betas")
+    if trained is not None and all(given.get(o) is None for o in ("schedule", "steps", "beta_start", "beta_end")):
+        if not isinstance(trained, list) or not trained:
+            raise ValueError(f"{where}: trained_betas must be a list of numbers, got {str(trained)[:80]}.")
+        schedule: dict[str, Any] = {"name": "betas", "betas": [_number(beta, "trained_betas", where) for beta in trained]}
+    else:
+        kind = given.get("schedule") or BETA_SCHEDULES.get(str(choose("schedule", "beta_schedule", "linear")))
+        if kind is None:
+            raise ValueError(
+                f"{where}: beta_schedule {config['beta_schedule']!r} is unknown here, expected one of "
+                f"{', '.join(BETA_SCHEDULES)}."
+            )
+        steps = whole_number(choose("steps", "num_train_timesteps", 1000), "steps", 2, 100_000, where=where)
+        if kind == "cosine":
+            _refuse_options(given, ("beta_start", "beta_end"), "the cosine table")
+            schedule = {"name": TABLES[kind], "steps": steps}
+        else:
+            ends = WITH_BETAS.get(str(config.get("_class_name")), LATENT_BETAS if kind == "scaled-linear" else DDPM_BETAS)
+            start, end = (
+                _number(choose(name, name, default), name, where)
+                for name, default in zip(("beta_start", "beta_end"), ends, strict=True)
+            )
+            schedule = {"name": TABLES.get(kind, "betas"), "steps": steps, "beta_start": start, "beta_end": end}
+            if kind == "sigmoid":
+                shape = 1 / (1 + np.exp(-np.linspace(-6, 6, steps)))
+                schedule = {"name": "betas", "betas": (start + (end - start) * shape).tolist()}
+    if config.get("rescale_betas_zero_snr") and given.get("schedule") is None:
+        schedule = {"name": "betas", "betas": _rescaled(schedule, where)}
+    return schedule, assumed
+
+
+def _rescaled(schedule: Mapping[str, Any], where: str) -> list[float]:
+    r"""Return the betas of a table whose :math:`\alpha` are shifted to reach 0 at the last step, without that step.
+
+    References:
+        Lin et al., Common Diffusion Noise Schedules and Sample Steps are Flawed, 2023, https://arxiv.org/abs/2305.08891,
+        algorithm 1
+    """
+    table = _built(schedule, where)
+    alpha, _ = table(torch.arange(int(table.t_max) + 1))
+    alpha = (alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])
+    kept = alpha[:-1] ** 2
+    betas: list[float] = (1 - torch.cat([kept[:1], kept[1:] / kept[:-1]])).tolist()
+    return betas
+
+
+def _built(schedule: Mapping[str, Any], where: str) -> Schedule:
+    arguments = dict(schedule)
+    try:
+        return SCHEDULES[arguments.pop("name")](**arguments)
+    except ValueError as error:
+        raise ValueError(f"{where}: its levels of noise make no schedule ({error})") from error
+
+
+def _edm(config: Mapping[str, Any], where: str) -> Training:
+    kind = str(config.get("prediction_type", "epsilon"))
+    if kind not in ("epsilon", "v_prediction"):
+        raise ValueError(f"{where}: prediction_type {kind!r} of EDM is unknown here, expected epsilon or v_prediction.")
+    low, high, sigma_data = (
+        _number(config.get(key, default), key, where)
+        for key, default in {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5}.items()
+    )
+    if not sigma_data > 0:
+        raise ValueError(f"{where}: sigma_data must be positive, got {sigma_data}.")
+    schedule = {"name": "edm", "sigma_min": low, "sigma_max": high}
+    return Training("edm", schedule, sigma_data=sigma_data, negated=kind == "v_prediction")
+
+
+def _exploding(config: Mapping[str, Any], where: str) -> Training:
+    scale, low, high = EXPLODING[config["_class_name"]]
+    ends = {
+        key: scale * _number(config.get(key, default), key, where)
+        for key, default in {"sigma_min": low, "sigma_max": high}.items()
+    }
+    return Training("score", {"name": "edm", **ends}, time_scale=0.5, unit_range=True)
+
+
+def _prediction(config: Mapping[str, Any], where: str) -> str:
+    # Before prediction_type there was predict_epsilon, without which the network returned the image.
+    kind = str(config.get("prediction_type") or ("epsilon" if config.get("predict_epsilon", True) else "sample"))
+    if kind not in PREDICTIONS:
+        raise ValueError(f"{where}: prediction_type {kind!r} is unknown here, expected one of {', '.join(PREDICTIONS)}.")
+    return PREDICTIONS[kind]
+
+
+def _steps(config: Mapping[str, Any], given: Mapping[str, Any], where: str) -> int:
+    value = config.get("num_train_timesteps", 1000) if given.get("steps") is None else given["steps"]
+    return whole_number(value, "steps", 2, 100_000, where=where)
+
+
+def _refuse_options(given: Mapping[str, Any], options: tuple[str, ...], what: str) -> None:
+    useless = [option for option in options if given.get(option) is not None]
+    if useless:
+        raise ValueError(f"{useless[0]}={given[useless[0]]!r}: has no meaning with {what}. Leave it out.")
+
+
+def _number(value: Any, name: str, where: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{where}: {name} must be a number, got {str(value)[:80]!r}.") from None
+
+
+def whole_number(value: Any, name: str, low: int, high: int, *, where: str) -> int:
+    """Return ``value``, a number or its text, as a whole number from ``low`` to ``high``; ``ValueError`` where it is none."""
+    try:
+        number = int(value)
+        if number != float(value) or not low <= number <= high:
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{where}: {name} must be a whole number from {low} to {high}, got {str(value)[:80]!r}.") from None
+    return number

@@ -1,0 +1,71 @@
+"""The files of a diffusers folder: its JSON, and its weights, in one file or several."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from invdiff.priors.checkpoints.contents import open_contents, state_dicts
+
+__all__ = ["KINDS", "WEIGHTS", "read_json", "read_weights"]
+
+WEIGHTS = "diffusion_pytorch_model"
+KINDS = (("", "safetensors"), (".fp16", "safetensors"), ("", "bin"), (".fp16", "bin"))  # in the order of preference
+RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # by older versions of the package
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the object in a JSON file, ``None`` where there is no file; ``ValueError`` where it is damaged."""
+    if not path.is_file():
+        return None
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: is damaged, no JSON ({reason}). Copy the folder again.") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: is not what diffusers writes: expected a JSON object, got a {type(data).__name__}.")
+    return data
+
+
+def read_weights(place: Path) -> tuple[dict[str, Tensor], str]:
+    """Return the weights in a folder by the names of the state dict, and the file they are from, or that lists theirs.
+
+    Raises:
+        ValueError: If there are none, or they are damaged, or in a form that could run code.
+    """
+    candidates = [
+        name
+        for variant, ending in KINDS
+        for name in (f"{WEIGHTS}{variant}.{ending}", f"{WEIGHTS}.{ending}.index{variant}.json")
+    ]
+    name = next((name for name in candidates if (place / name).is_file()), None)
+    if name is None:
+        raise ValueError(f"{place}: has no weights: expected {WEIGHTS}.safetensors or {WEIGHTS}.bin. Copy the folder again.")
+    files = [name]
+    if name.endswith(".json"):
+        listed = (read_json(place / name) or {}).get("weight_map")
+        if not isinstance(listed, dict) or not listed:
+            raise ValueError(f"{place / name}: lists no weights (no weight_map). Copy the folder again.")
+        files = sorted({str(file) for file in listed.values()})
+    weights: dict[str, Tensor] = {}
+    for file in files:
+        if Path(file).name != file:
+            raise ValueError(f"{place / name}: names {file!r}, which is outside of the folder and not read.")
+        if not (place / file).is_file():
+            raise ValueError(f"{place / name}: names {file}, which is not there. Copy the folder again.")
+        found = next(state_dicts(open_contents(place / file).data, depth=1), None)
+        if found is None:
+            raise ValueError(f"{place / file}: holds no weights. Expected a dictionary of tensors.")
+        weights.update({_renamed(key): tensor for key, tensor in found[1].items()})
+    return weights, name
+
+
+def _renamed(key: str) -> str:
+    if key == "time_proj.W":
+        return "time_proj.weight"
+    return re.sub(r"(attentions\.\d+)\.(query|key|value|proj_attn)\.", lambda match: f"{match[1]}.{RENAMED[match[2]]}.", key)

@@ -1,0 +1,85 @@
+"""The U-Net of diffusers, asked as the networks here are: ``net(x, time[, label])`` returns a tensor."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["DiffusersUNet", "StepTable", "unet2d_model"]
+
+
+def unet2d_model() -> Any:
+    """Return the class ``diffusers.UNet2DModel``.
+
+    Raises:
+        ImportError: If diffusers is not installed.
+    """
+    try:
+        return importlib.import_module("diffusers").UNet2DModel
+    except ImportError as error:
+        reason = "" if getattr(error, "name", None) == "diffusers" else f" ({' '.join(str(error).split())[:200]})"
+        raise ImportError(f'Networks of diffusers need that package{reason}: pip install "invdiff[diffusers]"') from error
+
+
+class DiffusersUNet(nn.Module):
+    """The layers of a ``UNet2DModel``, by the names they have there, and its computation.
+
+    Times are used as they come, never rounded: those between the steps of training as well.
+
+    Args:
+        negated: Return the negative of what the model returns.
+        config: Arguments of ``UNet2DModel``.
+
+    Raises:
+        ImportError: If diffusers is not installed.
+
+    References:
+        https://huggingface.co/docs/diffusers/api/models/unet2d
+    """
+
+    def __init__(self, *, negated: bool = False, **config: Any) -> None:
+        super().__init__()
+        self.config = {"negated": negated, **config}
+        self.negated = negated
+        model = unet2d_model()(**config)
+        if isinstance(model.time_proj, nn.Embedding):
+            model.time_proj = StepTable(model.time_proj.num_embeddings, model.time_proj.embedding_dim)
+        for name, layer in model.named_children():
+            self.add_module(name, layer)
+        # Held by its method, the model is no layer itself: it would put its own name before those of its layers.
+        self.compute = model.forward
+        self.stride = 2 ** (len(model.down_blocks) - 1)
+
+    def forward(self, x: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
+        """Map ``x`` of shape ``(B, C, H, W)``, ``time`` of shape ``(B,)`` and classes ``(B,)`` to ``(B, C_out, H, W)``.
+
+        Raises:
+            ValueError: If ``H`` or ``W`` is no multiple of ``2 ** (levels - 1)``.
+        """
+        height, width = x.shape[-2:]
+        if height % self.stride or width % self.stride:
+            raise ValueError(
+                f"DiffusersUNet: the sides of the image must be multiples of {self.stride}, got height {height}, "
+                f"width {width}. Crop or pad the image first."
+            )
+        output: Tensor = self.compute(x, time, label, return_dict=False)[0]
+        return -output if self.negated else output
+
+
+class StepTable(nn.Module):
+    """A learned embedding of each step of training, linear between the steps and constant beyond the ends.
+
+    Instead of the ``nn.Embedding`` of ``time_embedding_type="learned"``, which knows whole steps only.
+    """
+
+    def __init__(self, steps: int, features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(steps, features))
+
+    def forward(self, time: Tensor) -> Tensor:
+        time = time.to(self.weight.dtype).clamp(0, len(self.weight) - 1)
+        below, above = self.weight[time.floor().long()], self.weight[time.ceil().long()]
+        return torch.lerp(below, above, time.frac()[:, None])
