@@ -67,8 +67,12 @@ def main() -> None:
     for name, runs in measured.items():
         suffix, reference = WAYS[name][0], statistics.median(s for s, _ in measured["torch.load"])
         seconds, peak = statistics.median(s for s, _ in runs), max(p for _, p in runs)
-        rows.append((name, f"{sizes[suffix]:.0f}", f"{seconds:.2f}", f"{seconds / reference:.2f}", f"{peak / sizes[suffix]:.2f}"))
-    print(tabulate(rows, ("way", "MiB", "seconds", "of torch.load", "peak memory / size"), tablefmt="pipe", disable_numparse=True))
+        rows.append(
+            (name, f"{sizes[suffix]:.0f}", f"{seconds:.2f}", f"{seconds / reference:.2f}", f"{peak / sizes[suffix]:.2f}")
+        )
+    print(
+        tabulate(rows, ("way", "MiB", "seconds", "of torch.load", "peak memory / size"), tablefmt="pipe", disable_numparse=True)
+    )
 
 
 if __name__ == "__main__":
