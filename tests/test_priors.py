@@ -368,6 +368,7 @@ class Known(nn.Module):
         x0 = self.prior.denoise(x, t)
         eps = (x - alpha * x0) / sigma
         outputs = {"eps": eps, "x0": x0, "v": alpha * eps - sigma * x0, "velocity": eps - x0, "score": -eps / sigma}
+        outputs["-eps"] = -eps
         return self.scale * outputs[self.predicts] + cast(Tensor, self.offset)
 
 

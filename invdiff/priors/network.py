@@ -23,6 +23,7 @@ __all__ = ["PARAMETRISATIONS", "NetworkPrior", "edm_denoise", "from_network", "f
 # Each maps (x_t, output, alpha_t, sigma_t) to x0_hat for a path x_t = alpha_t x_0 + sigma_t eps.
 PARAMETRISATIONS: Mapping[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "eps": lambda x_t, eps, alpha_t, sigma_t: (x_t - sigma_t * eps) / alpha_t,
+    "-eps": lambda x_t, minus_eps, alpha_t, sigma_t: (x_t + sigma_t * minus_eps) / alpha_t,
     "x0": lambda x_t, x0, alpha_t, sigma_t: x0,
     # v = alpha_t eps - sigma_t x_0; on variance-preserving schedules the denominator is 1.
     "v": lambda x_t, v, alpha_t, sigma_t: (alpha_t * x_t - sigma_t * v) / (alpha_t**2 + sigma_t**2),
@@ -174,6 +175,8 @@ def from_network(
     predicts the network returns                               :math:`E[x_0 | x_t]`
     ======== ================================================= ============================================================
     eps      the noise :math:`\varepsilon`                      :math:`(x_t - \sigma_t \varepsilon) / \alpha_t`
+    -eps     :math:`-\varepsilon`, the score times             the same
+             :math:`\sigma_t`
     x0       the clean data                                    itself
     v        :math:`\alpha_t \varepsilon - \sigma_t x_0`         :math:`(\alpha_t x_t - \sigma_t v)/(\alpha_t^2 + \sigma_t^2)`
     velocity :math:`\varepsilon - x_0`                          :math:`(x_t - \sigma_t u) / (\alpha_t + \sigma_t)`

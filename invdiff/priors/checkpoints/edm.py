@@ -1,0 +1,234 @@
+"""Networks of EDM (https://github.com/NVlabs/edm): the authors' pickles, and files of the weights alone."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from invdiff.priors.checkpoints.contents import Contents, state_dicts
+from invdiff.priors.checkpoints.pickles import Record, state_dict
+from invdiff.priors.recipe import Checkpoint, Recipe
+
+__all__ = ["OPTIONS", "read"]
+
+OPTIONS: Mapping[str, str] = {
+    "label": "class to sample, a number from 0; none: without one, where the network was trained for that as well",
+    "preconditioning": "what the network returns: edm, vp, ve or iddpm",
+    "sigma_data": "standard deviation of the training data, for edm preconditioning",
+}
+PRECONDITIONINGS = {"EDMPrecond": "edm", "VPPrecond": "vp", "VEPrecond": "ve", "iDDPMPrecond": "iddpm"}
+NETWORKS = ("SongUNet", "DhariwalUNet")
+# What the constructors of their networks take: with anything else it is another network.
+KNOWN = (
+    "img_resolution in_channels out_channels label_dim augment_dim model_channels channel_mult channel_mult_emb num_blocks "
+    "attn_resolutions dropout label_dropout embedding_type channel_mult_noise encoder_type decoder_type resample_filter"
+)
+
+
+def read(contents: Contents, given: Mapping[str, Any]) -> Checkpoint | None:
+    """Return the checkpoint of an EDM network, ``None`` where the file holds none.
+
+    A pickle says how its network is preconditioned; of weights alone that is assumed. The configuration of the network
+    follows from the names and shapes of its weights in both.
+
+    Raises:
+        ValueError: If the network is not one known here, or needs an option that is not given.
+    """
+    record = _network_record(contents)
+    if record is not None:
+        if record.name not in PRECONDITIONINGS:
+            raise ValueError(f"{contents.path}: {_foreign(record.name)}")
+        dropout = _inner(contents, record).state.get("label_dropout")
+        settings, label_free = record.state, isinstance(dropout, int | float) and dropout > 0
+        try:
+            weights = state_dict(record)
+        except ValueError as error:
+            raise ValueError(f"{contents.path}: {error}") from error
+    else:
+        found = next((tensors for _, tensors in state_dicts(contents.data) if _is_network(tensors)), None)
+        if found is None:
+            return None
+        weights, settings, label_free = found, {}, False
+    table = "u" in weights  # only kept by the discrete preconditioning
+    weights = {name.removeprefix("model."): value for name, value in weights.items() if name != "u"}
+    if any(name.endswith("emb_fourier.freqs") for name in weights):
+        raise ValueError(f"{contents.path}: {_foreign('Precond')}")
+    try:
+        architecture, config = _infer(weights)
+    except (KeyError, StopIteration, IndexError) as error:
+        raise ValueError(f"{contents.path}: an EDM network without some of its weights ({error}). Save it again.") from error
+
+    assumed: dict[str, str] = {}
+    if "preconditioning" in given:
+        kind = str(given["preconditioning"]).lower()
+        if kind not in PRECONDITIONINGS.values():
+            raise ValueError(f"{contents.path}: preconditioning={kind!r}, expected {', '.join(PRECONDITIONINGS.values())}.")
+        if record is not None and kind != PRECONDITIONINGS[record.name]:
+            settings = {}  # those of another preconditioning
+    elif record is not None:
+        kind = PRECONDITIONINGS[record.name]
+    elif table:
+        kind = "iddpm"
+    elif config["outputs"] == 2 * config["channels"]:
+        kind = "iddpm"
+        assumed["preconditioning"] = "iddpm (twice as many outputs as channels)"
+    else:
+        kind = "edm"
+        assumed["preconditioning"] = "edm (weights alone do not say; published default)"
+    label = _label(contents, given, config["classes"], label_free)
+    asking = _asking(contents, kind, settings, given)
+    if kind == "edm" and "sigma_data" not in given and "sigma_data" not in settings:
+        assumed["sigma_data"] = "0.5 (weights alone do not say; published default)"
+    recipe = Recipe(
+        architecture=architecture,
+        config=config,
+        event_shape=(config["channels"], config["size"], config["size"]),
+        label=label,
+        facts={"family": "EDM", "network": architecture, "preconditioning": kind},
+        assumed=assumed,
+        **asking,
+    )
+    return Checkpoint(recipe, weights)
+
+
+def _network_record(contents: Contents) -> Record | None:
+    """Return the network of a pickle, averaged weights first; ``None`` where it holds none."""
+    data = contents.data
+    if isinstance(data, Record):
+        return data
+    if not isinstance(data, dict):
+        return None
+    named = {name: value for name, value in data.items() if isinstance(value, Record)}
+    return next((named[name] for name in ("ema", "G_ema", "net", "G") if name in named), next(iter(named.values()), None))
+
+
+def _foreign(name: str) -> str:
+    if name in ("Precond", "UNet"):
+        what = "a network of EDM2 (Precond), whose layers keep the magnitude of what passes through"
+    elif name in ("Generator", "Discriminator"):
+        what = "a StyleGAN, which is no diffusion model"
+    else:
+        what = f"an object of class {ascii(name[:100])[1:-1]}"
+    return (
+        f"holds {what}, not known here. Expected {', '.join(PRECONDITIONINGS)} of EDM; "
+        "wrap other networks in Python with invdiff.priors.from_network."
+    )
+
+
+def _inner(contents: Contents, record: Record) -> Record:
+    modules = record.state.get("_modules")
+    inner = modules.get("model") if isinstance(modules, dict) else None
+    if not isinstance(inner, Record) or inner.name not in NETWORKS:
+        name = inner.name if isinstance(inner, Record) else "none"
+        raise ValueError(f"{contents.path}: {record.name} around the network {name[:100]!r}, expected {' or '.join(NETWORKS)}.")
+    options = inner.state.get("_init_kwargs")
+    unknown = sorted(str(name)[:100] for name in set(options) - set(KNOWN.split())) if isinstance(options, dict) else []
+    if unknown:
+        raise ValueError(
+            f"{contents.path}: a {inner.name} with options not known here ({', '.join(unknown)}), so it computes something "
+            "else. Wrap it in Python with invdiff.priors.from_network."
+        )
+    return inner
+
+
+def _is_network(tensors: Mapping[str, Tensor]) -> bool:
+    names = {name.removeprefix("model.").removeprefix("unet.") for name in tensors}
+    first = any(re.fullmatch(r"enc\.(\d+)x\1_conv\.weight", name) for name in names)
+    return first and ("map_layer0.weight" in names or "emb_fourier.freqs" in names)
+
+
+def _infer(weights: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
+    """Return the architecture and its configuration, from the names and shapes of the weights."""
+    sizes = sorted({int(found[1]) for name in weights if (found := re.match(r"enc\.(\d+)x\1_block0\.", name))}, reverse=True)
+    top = f"enc.{sizes[0]}x{sizes[0]}"
+    blocks = len({found[1] for name in weights if (found := re.match(re.escape(top) + r"_block(\d+)\.", name))})
+    dhariwal = "out_conv.weight" in weights
+    last = weights["out_conv.weight" if dhariwal else f"dec.{sizes[0]}x{sizes[0]}_aux_conv.weight"]
+    config = {
+        "size": sizes[0],
+        "channels": weights[f"{top}_conv.weight"].shape[1],
+        "outputs": last.shape[0],
+        "classes": weights["map_label.weight"].shape[1] if "map_label.weight" in weights else 0,
+        "augmentations": weights["map_augment.weight"].shape[1] if "map_augment.weight" in weights else 0,
+        "widths": [weights[f"enc.{at}x{at}_block0.conv1.weight"].shape[0] for at in sizes],
+        "blocks": blocks,
+        "attention": [at for at in sizes if f"enc.{at}x{at}_block0.qkv.weight" in weights],
+        "frequencies": weights["map_layer0.weight"].shape[1] // 2,
+        "embedding": weights["map_layer0.weight"].shape[0],
+    }
+    if dhariwal:
+        return "DhariwalUNet", config
+    aux = {found[1] for name in weights if (found := re.match(r"enc\.\d+x\d+_aux_(\w+)\.", name))}
+    filters = (value.shape[-1] for name, value in weights.items() if name.endswith(".resample_filter"))
+    return "SongUNet", config | {
+        "first": weights[f"{top}_conv.weight"].shape[0],
+        "fourier": "map_noise.freqs" in weights,
+        "encoder": "residual" if "residual" in aux else "skip" if "skip" in aux else "standard",
+        "decoder": "skip" if any(re.match(r"dec\.\d+x\d+_aux_up\.", name) for name in weights) else "standard",
+        "taps": next(filters, 2),
+    }
+
+
+def _label(contents: Contents, given: Mapping[str, Any], classes: int, label_free: bool) -> int | None:
+    label = given.get("label")
+    if not classes:
+        if label not in (None, "none"):
+            raise ValueError(f"{contents.path}: label={label!r} for a network that knows no classes. Leave it out.")
+        return None
+    if label == "none" or (label is None and label_free):
+        return None
+    if label is None:
+        raise ValueError(
+            f"{contents.path}: the network is told one of {classes} classes. Give the option label, from 0 to {classes - 1} "
+            "(none, if it was trained without classes as well)."
+        )
+    number = int(label) if re.fullmatch(r"\d{1,9}", str(label)) else -1
+    if not 0 <= number < classes:
+        raise ValueError(f"{contents.path}: label={label!r}, expected a number from 0 to {classes - 1}.")
+    return number
+
+
+def _asking(contents: Contents, kind: str, settings: Mapping[Any, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    r"""Return the part of the recipe that stands for a preconditioning, of Karras et al., 2022, table 1.
+
+    With :math:`D(x; \sigma) = c_\text{skip} x + c_\text{out} F(c_\text{in} x; c_\text{noise})`, where not ``edm``
+    :math:`c_\text{skip}` is 1 and :math:`|c_\text{out}|` is :math:`\sigma`: the network returns the noise.
+    """
+
+    def setting(name: str, default: float) -> float:
+        value = settings.get(name, default)
+        if type(value) not in (int, float) or not 0 < value < math.inf:
+            raise ValueError(f"{contents.path}: it is damaged: {name} is no positive number.")
+        return float(value)
+
+    if kind == "edm":
+        sigma_data = setting("sigma_data", 0.5)
+        if "sigma_data" in given:
+            try:
+                sigma_data = float(given["sigma_data"])
+            except (TypeError, ValueError):
+                sigma_data = math.nan
+            if not 0 < sigma_data < math.inf:
+                raise ValueError(f"{contents.path}: sigma_data={given['sigma_data']!r}, expected a positive number.")
+        # Their networks accept any level; these are the ends of the paper's sampler.
+        schedule = {"name": "edm", "sigma_min": 0.002, "sigma_max": 80.0}
+        return {"predicts": "edm", "schedule": schedule, "sigma_data": sigma_data}
+    if kind == "vp":
+        beta_min, beta_d, steps = setting("beta_min", 0.1), setting("beta_d", 19.9), setting("M", 1000)
+        schedule = {"name": "vp", "beta_min": beta_min, "beta_max": beta_min + beta_d}
+        return {"predicts": "eps", "schedule": schedule, "time_scale": steps - 1}
+    if kind == "ve":
+        schedule = {"name": "edm", "sigma_min": setting("sigma_min", 0.02), "sigma_max": setting("sigma_max", 100.0)}
+        return {"predicts": "-eps", "schedule": schedule, "time_scale": 0.5, "time_log": True}
+    # The table is worked out again: the file's is rounded to 24 bits along the way.
+    schedule = {
+        "name": "cosine-betas",
+        "steps": int(setting("M", 1000)),
+        "offset": setting("C_2", 0.008),
+        "largest": 1 - setting("C_1", 0.001),
+    }
+    return {"predicts": "eps", "schedule": schedule}

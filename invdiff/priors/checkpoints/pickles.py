@@ -1,0 +1,270 @@
+"""Pickles read safely: what each name in them builds here, which is tensors, plain containers and inert records."""
+
+from __future__ import annotations
+
+import io
+import math
+import mmap
+import re
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invdiff.priors.checkpoints.stack_machine import Name, Refused, StackMachine, exactly, hashable
+
+__all__ = ["Record", "read_pickle", "state_dict"]
+
+DEEPEST = 100  # containers in containers; published checkpoints have about 25
+MOST_MODULES = 100_000  # of one network
+LEGACY_STORAGE = (0x1950A86A20F9469CFC6C, 1001)  # the two numbers torch.save began with before version 1.6
+
+
+@dataclass(eq=False, repr=False)
+class Record:
+    """What a pickle says of an object whose class is not known here, and never looked for.
+
+    Attributes:
+        name: Name of the class, with its module where the file says it.
+        state: Its attributes, which are entries here: none of them becomes one of the record.
+    """
+
+    name: str
+    state: dict[Any, Any] = field(default_factory=dict)
+
+
+def read_pickle(path: Path) -> Any:
+    """Return what a pickle holds: tensors, arrays, numbers, text and records in plain containers.
+
+    Raises:
+        ValueError: If it is damaged, or names what is not in the table of this module.
+    """
+    with path.open("rb") as file:
+        try:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                return _plain(StackMachine(cast(IO[bytes], data), len(data), find=_find, fill=_fill).run())
+        except Refused as error:
+            raise ValueError(f"{path}: {error}") from error
+        except Exception as error:  # A damaged pickle may fail in any way; none runs code.
+            reason = ascii(" ".join(str(error).split())[:200])[1:-1] or type(error).__name__
+            raise ValueError(f"{path}: is damaged or cut off ({reason}). Download it again.") from error
+
+
+def state_dict(record: Record) -> dict[str, Tensor]:
+    """Return parameters and persistent buffers of the record of a module, by the names of its ``state_dict()``.
+
+    Raises:
+        ValueError: If a module holds itself, or there are too many.
+    """
+    found: dict[str, Tensor] = {}
+    todo, seen = [("", record)], 0
+    while todo:
+        prefix, module = todo.pop()
+        seen += 1
+        if seen > MOST_MODULES or prefix.count(".") > DEEPEST:
+            raise ValueError(f"{record.name} holds itself, or too many modules. Expected a network.")
+        transient = module.state.get("_non_persistent_buffers_set")
+        for name, value in (*_entries(module, "_parameters"), *_entries(module, "_buffers")):
+            if isinstance(value, Tensor) and not (isinstance(transient, set) and name in transient):
+                found[f"{prefix}{name}"] = value
+        todo += [(f"{prefix}{name}.", child) for name, child in _entries(module, "_modules") if isinstance(child, Record)]
+    return found
+
+
+def _entries(module: Record, kind: str) -> Iterator[tuple[str, Any]]:
+    entries = module.state.get(kind)
+    if isinstance(entries, dict):
+        yield from ((name, value) for name, value in entries.items() if isinstance(name, str))
+
+
+def _plain(result: Any) -> Any:
+    """Return ``result``, checked to be plain data that are not nested too deep."""
+    level, seen = [result], set[int]()
+    for _ in range(DEEPEST):
+        inner: list[Any] = []
+        for value in level:
+            if isinstance(value, Name):
+                raise Refused(value.text)
+            if isinstance(value, _Storage):
+                raise ValueError("numbers without a shape")
+            children = value.state if isinstance(value, Record) else value
+            if isinstance(children, dict | list | tuple) and id(children) not in seen:
+                seen.add(id(children))
+                inner += children.values() if isinstance(children, dict) else children
+        if not inner:
+            return result
+        level = inner
+    raise ValueError(f"containers are nested deeper than {DEEPEST}")
+
+
+def _find(text: str) -> Any:
+    if re.fullmatch(r"torch\.nn\.modules(\.[a-z_]+)+\.[A-Z][A-Za-z0-9]*", text):
+        return Name(text, new=lambda: Record(text))
+    return NAMES.get(text)
+
+
+def _fill(target: Any, state: Any) -> None:
+    if type(target) is Record:
+        target.state.update(exactly(state, dict))
+    elif type(target) is np.ndarray:
+        shape, dtype, fortran, data = exactly(state, tuple)[-4:]
+        order = "F" if exactly(fortran, bool) else "C"
+        checked = _array(exactly(data, bytes), dtype, shape, order)
+        target.__setstate__((1, checked.shape, checked.dtype, fortran, data))  # in place: others may hold it already
+    elif isinstance(target, np.dtype):
+        if state[1] not in ("<", "|", "=") or state[2:5] != (None, None, None):
+            raise ValueError("an array whose numbers are not plain ones in little-endian order")
+    elif type(target) is not dict:  # Attributes of an ordered dictionary, such as the versions in a state dict, are dropped.
+        raise Refused(f"a state for {target.text if isinstance(target, Name) else type(target).__name__}")
+
+
+@dataclass(frozen=True, eq=False)
+class _StorageKind:
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True, eq=False)
+class _Storage:
+    values: Tensor  # of one axis
+
+
+def _load_storage(data: bytes) -> _Storage:
+    """Read what ``torch.save`` writes of a storage without a zip archive: five pickles, a count, and the numbers."""
+    stream = io.BytesIO(exactly(data, bytes))
+
+    def read() -> Any:
+        return StackMachine(stream, len(data), find=STORAGES.get, fill=_fill, stored=_stored).run()
+
+    if (read(), read()) != LEGACY_STORAGE or exactly(read(), dict).get("little_endian") is not True:
+        raise ValueError("numbers in a form not known here")
+    dtype, key, count = read()
+    if read() != [key] or struct.unpack("<q", stream.read(8)) != (count,):
+        raise ValueError("numbers that contradict their description")
+    start, length = stream.tell(), count * exactly(dtype, torch.dtype).itemsize
+    if not 0 <= length <= len(data) - start:
+        raise ValueError(f"{len(data) - start} bytes of numbers, expected {length}")
+    if not length:
+        return _Storage(torch.empty(0, dtype=dtype))
+    # Copied: the numbers in the file need not begin where the processor wants them.
+    return _Storage(torch.frombuffer(bytearray(memoryview(data)[start : start + length]), dtype=dtype))
+
+
+def _stored(identity: Any) -> tuple[torch.dtype, str, int]:
+    word, kind, key, _device, count, *view = exactly(identity, tuple)
+    if word != "storage" or view not in ([], [None]):
+        raise Refused("a persistent identity that is no storage")
+    return exactly(kind, _StorageKind).dtype, exactly(key, str), exactly(count, int)
+
+
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_gradients: Any) -> Tensor:
+    values: Tensor = exactly(storage, _Storage).values
+    size, stride, (offset,) = _sizes(size), _sizes(stride), _sizes((offset,))
+    count = math.prod(size)  # in whole numbers of Python, which do not overflow
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if count > len(values) or (count and last >= len(values)):
+        raise ValueError(f"a tensor of shape {size} in {len(values)} numbers")
+    return values.as_strided(size, stride, offset if count else 0)
+
+
+def _sizes(numbers: Any) -> tuple[int, ...]:
+    if not isinstance(numbers, tuple) or len(numbers) > 16 or any(type(n) is not int or not 0 <= n < 2**40 for n in numbers):
+        raise TypeError("sizes that are no natural numbers")
+    return tuple(numbers)
+
+
+def _parameter(data: Any, *_gradients: Any) -> Tensor:
+    return cast(Tensor, exactly(data, Tensor))
+
+
+def _persistent_object(meta: Any) -> Record:
+    # The file's "module_src" is the source code of the class, and dropped.
+    state = exactly(meta, dict)["state"]
+    return Record(exactly(meta["class_name"], str), {} if state is None else exactly(state, dict))
+
+
+def _device(kind: Any, *index: Any) -> str:
+    return ":".join([exactly(kind, str), *(str(exactly(number, int)) for number in index)])
+
+
+def _dtype(code: Any, *_flags: Any) -> np.dtype[Any]:
+    if not re.fullmatch(r"[<|=]?(b1|[iu][1248]|f[248]|c8|c16)", exactly(code, str)):
+        raise Refused(f"an array of type {code}")
+    little: np.dtype[Any] = np.dtype(code).newbyteorder("<")
+    return little
+
+
+def _scalar(dtype: Any, data: Any) -> complex:
+    return cast(complex, _array(data, dtype, ()).item())
+
+
+def _array(data: Any, dtype: Any, shape: Any, order: Any = "C") -> np.ndarray[Any, Any]:
+    if not isinstance(dtype, np.dtype) or order not in ("C", "F") or not isinstance(data, bytes | bytearray):
+        raise TypeError("an array without its type, order or numbers")
+    return np.frombuffer(data, dtype).copy().reshape(_sizes(shape), order=cast(Any, order))
+
+
+def _empty_array(*_arguments: Any) -> np.ndarray[Any, Any]:
+    return np.empty(0, np.uint8)
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    if encoding not in ("latin1", "latin-1"):
+        raise ValueError("bytes in a form not known here")
+    return cast(str, exactly(text, str)).encode("latin-1")
+
+
+def _ordered(items: Any = ()) -> dict[Any, Any]:
+    return {hashable(key): value for key, value in items}
+
+
+def _set(items: Any = ()) -> set[Any]:
+    return set(map(hashable, items))
+
+
+def _bytes(data: Any = b"") -> bytes:
+    return cast(bytes, exactly(data, bytes))
+
+
+CALLS: Mapping[str, Callable[..., Any]] = {
+    "torch_utils.persistence._reconstruct_persistent_obj": _persistent_object,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch.storage._load_from_bytes": _load_storage,
+    "torch.Size": lambda sizes: torch.Size(_sizes(sizes)),
+    "torch.device": _device,
+    "numpy.dtype": _dtype,
+    "_codecs.encode": _encode,
+    **{f"{module}.set": _set for module in ("builtins", "__builtin__")},
+    **{f"{module}.frozenset": lambda items=(): frozenset(_set(items)) for module in ("builtins", "__builtin__")},
+    **{f"{module}.{name}": _bytes for module in ("builtins", "__builtin__") for name in ("bytes", "bytearray")},
+    **{f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray._reconstruct": _empty_array for core in ("core", "_core")},
+    **{f"numpy.{core}.numeric._frombuffer": _array for core in ("core", "_core")},
+}
+DICTIONARIES = ("collections.OrderedDict", "dnnlib.util.EasyDict", "dnnlib.EasyDict", "builtins.dict", "__builtin__.dict")
+DTYPES = {
+    "Float": torch.float32,
+    "Double": torch.float64,
+    "Half": torch.float16,
+    "BFloat16": torch.bfloat16,
+    "Long": torch.int64,
+    "Int": torch.int32,
+    "Short": torch.int16,
+    "Char": torch.int8,
+    "Byte": torch.uint8,
+    "Bool": torch.bool,
+}
+# Everything a pickle may name, beside modules of torch.
+NAMES: Mapping[str, Any] = {
+    **{name: Name(name, build=build) for name, build in CALLS.items()},
+    **{name: Name(name, build=_ordered, new=dict) for name in DICTIONARIES},
+    **{str(dtype): dtype for dtype in DTYPES.values()},
+    "numpy.ndarray": Name("numpy.ndarray"),
+}
+# ... and what the pickles in a stored storage may.
+STORAGES: Mapping[str, Any] = {f"torch.{name}Storage": _StorageKind(dtype) for name, dtype in DTYPES.items()}

@@ -1,0 +1,241 @@
+"""The stack machine of pickles, without the instructions that make pickles dangerous.
+
+A pickle is a program, and Python's machine imports and calls what the program names. This one runs the same programs and
+imports nothing, takes no attribute and calls nothing but the few builders it is given. Python's own unpickler with a
+``find_class`` of one's own is not enough: its BUILD sets attributes of whatever lies on the stack, and ten bytes can make it
+fill the memory.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, Any
+
+__all__ = ["Name", "Refused", "StackMachine", "exactly", "hashable", "pairs"]
+
+
+class Refused(ValueError):  # noqa: N818 - a decision, not a mistake
+    """The file asks for what could run code: one line, without the path.
+
+    Args:
+        what: What it asks for; untrusted text is shortened and made printable.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"holds {ascii(what[:100])[1:-1]}, which could run code when read: it was refused, and nothing was executed. "
+            "Save the weights alone, where you trust the file: torch.save(model.state_dict(), ...)."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Name:
+    """A name that pickles may use, as it lies on the stack.
+
+    Attributes:
+        text: Module and name.
+        build: Called in its place (REDUCE).
+        new: Returns an object yet without state (NEWOBJ).
+    """
+
+    text: str
+    build: Callable[..., Any] | None = None
+    new: Callable[[], Any] | None = None
+
+
+CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set, "EMPTY_TUPLE": tuple}
+TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+LITERALS = {
+    "INT",
+    "BININT",
+    "BININT1",
+    "BININT2",
+    "LONG",
+    "LONG1",
+    "LONG4",
+    "FLOAT",
+    "BINFLOAT",
+    "STRING",
+    "BINSTRING",
+    "SHORT_BINSTRING",
+    "BINBYTES",
+    "SHORT_BINBYTES",
+    "BINBYTES8",
+    "BYTEARRAY8",
+    "UNICODE",
+    "BINUNICODE",
+    "SHORT_BINUNICODE",
+    "BINUNICODE8",
+}
+
+
+class StackMachine:
+    """Runs the program of one pickle. A damaged one ends in any exception that derives from ``Exception``.
+
+    Args:
+        stream: Where the program begins; left where it ends.
+        size: Bytes of the whole. Calls are given no more than three times that: no short program fills the memory.
+        find: Gives what a name stands for, ``None`` for what is refused.
+        fill: Gives an object its state (BUILD).
+        stored: Gives what a persistent identity stands for; without it, none is allowed.
+    """
+
+    def __init__(
+        self,
+        stream: IO[bytes],
+        size: int,
+        *,
+        find: Callable[[str], Any],
+        fill: Callable[[Any, Any], None],
+        stored: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.stream, self.left, self.find, self.fill, self.stored = stream, 3 * size, find, fill, stored
+        self.stack: list[Any] = []
+        self.below: list[list[Any]] = []  # the stacks under each mark
+        self.memo: dict[int, Any] = {}
+
+    def run(self) -> Any:
+        """Return what the program leaves on the stack."""
+        for opcode, argument, _ in pickletools.genops(self.stream):
+            self._step(opcode.name, argument)
+        return self.stack.pop()
+
+    def _step(self, name: str, argument: Any) -> None:
+        stack = self.stack
+        match name:
+            case "PROTO" | "FRAME" | "STOP":
+                pass
+            case _ if name in LITERALS:
+                stack.append(argument)
+            case _ if name in CONSTANTS:
+                stack.append(CONSTANTS[name])
+            case _ if name in EMPTY:
+                stack.append(EMPTY[name]())
+            case "MARK":
+                self.below.append(stack)
+                self.stack = []
+            case "POP" if stack:
+                stack.pop()
+            case "POP" | "POP_MARK":
+                self._above_mark()
+            case "DUP":
+                stack.append(stack[-1])
+            case "GET" | "BINGET" | "LONG_BINGET":
+                stack.append(self.memo[argument])
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                self.memo[argument] = stack[-1]
+            case "MEMOIZE":
+                self.memo[len(self.memo)] = stack[-1]
+            case "TUPLE" | "LIST" | "DICT" | "FROZENSET":
+                self._make(name, self._above_mark())
+            case _ if name in TUPLES:
+                self._make("TUPLE", [stack.pop() for _ in range(TUPLES[name])][::-1])
+            case "APPENDS" | "SETITEMS" | "ADDITEMS":
+                self._extend(name, self._above_mark())
+            case "APPEND":
+                self._extend("APPENDS", [stack.pop()])
+            case "SETITEM":
+                self._extend("SETITEMS", [stack.pop() for _ in range(2)][::-1])
+            case "GLOBAL":
+                stack.append(self._named(*argument.partition(" ")[::2]))
+            case "STACK_GLOBAL":
+                text, module = stack.pop(), stack.pop()
+                stack.append(self._named(module, text))
+            case "REDUCE":
+                arguments = stack.pop()
+                stack.append(self._call(stack.pop(), arguments))
+            case "NEWOBJ":
+                arguments = exactly(stack.pop(), tuple)
+                stack.append(self._create(stack.pop(), len(arguments)))
+            case "NEWOBJ_EX":
+                keywords, arguments = exactly(stack.pop(), dict), exactly(stack.pop(), tuple)
+                stack.append(self._create(stack.pop(), len(arguments) + len(keywords)))
+            case "BUILD":
+                state = stack.pop()
+                if type(state) is tuple:  # of an array: its numbers are copied
+                    self._spend(state)
+                self.fill(stack[-1], state)
+            case "BINPERSID" if self.stored is not None:
+                stack.append(self.stored(stack.pop()))
+            case "INST":
+                raise Refused(argument.replace(" ", "."))
+            case _:  # OBJ, EXT1, EXT2, EXT4, PERSID, BINPERSID, NEXT_BUFFER, READONLY_BUFFER
+                raise Refused(f"the instruction {name}")
+
+    def _above_mark(self) -> list[Any]:
+        items, self.stack = self.stack, self.below.pop()
+        return items
+
+    def _make(self, name: str, items: list[Any]) -> None:
+        made: Any = items
+        if name == "TUPLE":
+            made = tuple(items)
+        elif name == "DICT":
+            made = pairs(items)
+        elif name == "FROZENSET":
+            made = frozenset(map(hashable, items))
+        self.stack.append(made)
+
+    def _extend(self, name: str, items: list[Any]) -> None:
+        # Of exactly these types: nothing else has methods that the file may reach.
+        if name == "APPENDS":
+            exactly(self.stack[-1], list).extend(items)
+        elif name == "SETITEMS":
+            exactly(self.stack[-1], dict).update(pairs(items))
+        else:
+            exactly(self.stack[-1], set).update(map(hashable, items))
+
+    def _named(self, module: Any, name: Any) -> Any:
+        text = f"{exactly(module, str)}.{exactly(name, str)}"
+        found = None if "." in name else self.find(text)  # a name with dots would be an attribute of an attribute
+        if found is None:
+            raise Refused(text)
+        return found
+
+    def _call(self, target: Any, arguments: Any) -> Any:
+        build = exactly(target, Name).build
+        if build is None:
+            raise Refused(f"a call of {target.text}")
+        self._spend(exactly(arguments, tuple))
+        return build(*arguments)
+
+    def _create(self, target: Any, arguments: int) -> Any:
+        new = exactly(target, Name).new
+        if new is None or arguments:
+            raise Refused(f"an object of {target.text} made from arguments")
+        return new()
+
+    def _spend(self, arguments: tuple[Any, ...]) -> None:
+        self.left -= sum(len(each) for each in arguments if isinstance(each, (str, bytes, bytearray, list, tuple, dict)))
+        if self.left < 0:
+            raise ValueError("it builds more than it holds")
+
+
+def exactly(value: Any, kind: type) -> Any:
+    """Return ``value``, which must be of this very type.
+
+    Raises:
+        TypeError: If it is not.
+    """
+    if type(value) is not kind:
+        raise TypeError(f"expected {kind.__name__}, got {type(value).__name__}")
+    return value
+
+
+def hashable(key: Any) -> Any:
+    """Return ``key``, which must be a number, text or nothing: the hash of a tuple nested deep enough ends the process.
+
+    Raises:
+        TypeError: If it is not.
+    """
+    if not isinstance(key, (str, bytes, int, float, type(None))):
+        raise TypeError(f"a key of type {type(key).__name__}")
+    return key
+
+
+def pairs(items: list[Any]) -> dict[Any, Any]:
+    """Return the dictionary of keys and values in turn."""
+    return {hashable(key): value for key, value in zip(items[::2], items[1::2], strict=True)}
