@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
+# Small tensors are fastest on one thread, and as many tests run at a time as there are cores. Before torch is imported, and in
+# the environment, so that commands which tests start add in the same order.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 import torch
 from click.testing import CliRunner

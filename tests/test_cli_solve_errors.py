@@ -191,9 +191,9 @@ WRONG = [
     (1, "diverged", (*SMALL, "--method", "dps", "--option", "zeta=1e30")),
     # the prior and the device
     (1, "Unknown prior 'nonsense'", (*SMALL, "--prior", "nonsense")),
-    (1, "Unknown prior 'folder'", (*SMALL, "--prior", "folder")),
-    (1, "not a safetensors file", (*SMALL, "--prior", "empty.png")),
-    (1, "not a safetensors file", (*SMALL, "--prior", "in.png")),
+    (1, "folder: a folder without model_index.json", (*SMALL, "--prior", "folder")),
+    (1, "empty.png: is empty", (*SMALL, "--prior", "empty.png")),
+    (1, "in.png: is a picture", (*SMALL, "--prior", "in.png")),
     (2, "'float8' is not one of", (*SMALL, "--precision", "float8")),
     (1, "--device nonsense cannot be used here", (*SMALL, "--device", "nonsense")),
     (1, "--device meta cannot be used here", (*SMALL, "--device", "meta")),
@@ -226,7 +226,7 @@ def test_a_pickle_is_not_executed(solve, files):
             return Path.touch, (files / "sprung",)
 
     (files / "prior.pt").write_bytes(pickle.dumps(Trap()))
-    assert "Pickled checkpoints can run code" in solve(*SMALL, "--prior", "prior.pt", code=1).stderr
+    assert "could run code when read" in solve(*SMALL, "--prior", "prior.pt", code=1).stderr
     assert not (files / "sprung").exists()
 
 

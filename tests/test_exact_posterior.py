@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -20,15 +19,6 @@ from invdiff.problems import PROBLEMS, Problem
 from invdiff.schedules import EDM
 
 STANDARD_ERRORS = 4.5  # Bonferroni: 1e-5 for one coordinate, far below a percent for all
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Of small tensors, on which threads mostly wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def check_moments(samples: Tensor, mean: Tensor, variance: Tensor, *, allowed: tuple[float, float] = (0.9, 1.1)) -> None:
