@@ -195,7 +195,7 @@ def from_network(
         sigma_data: Standard deviation of the data, for ``edm``.
         stride: What the sides of an image must be multiples of: others are padded by repeating their border, and cropped back.
         autocast: Compute the network under autocast to this dtype.
-        checkpointing: Keep, for gradients, only what goes in and out of each block, and compute the rest again: a quarter more
+        checkpointing: Keep, for gradients, only what goes in and out of each block, and compute the rest again: a third more
             time and far less memory. A block is a module in a ``ModuleList`` or ``ModuleDict``.
         file: Where the weights are from, for reports.
         facts: What reports should say about the network.

@@ -75,8 +75,8 @@ class Tiled(ScoreModel):
             _windows(*sides, self.overlap, x_t) for sides in zip(padded.shape[-2:], self.tile, strict=True)
         )
         # Every window of every item, (windows down, windows across, B, C, *tile), then as the network takes them.
-        grid = padded.index_select(-2, row).index_select(-1, column).unflatten(-1, (-1, columns)).unflatten(-3, (-1, rows))
-        grid = grid.permute(2, 4, 0, 1, 3, 5)
+        shape = (*x_t.shape[:2], len(down), rows, len(across), columns)
+        grid = padded.index_select(-2, row).index_select(-1, column).reshape(shape).permute(2, 4, 0, 1, 3, 5)
         times = torch.as_tensor(t).expand(len(x_t)).expand(grid.shape[:3]).flatten()
         batch = self.batch or max(1, WINDOW_NUMBERS.get(x_t.device.type, 2**19) // grid[0, 0, 0].numel())
         again = len(times) > batch and torch.is_grad_enabled() and x_t.requires_grad
@@ -85,7 +85,7 @@ class Tiled(ScoreModel):
                 checkpoint(self.score_model.denoise, windows, when, use_reentrant=False, preserve_rng_state=False)
                 if again
                 else self.score_model.denoise(windows, when)
-                for windows, when in zip(grid.flatten(0, 2).split(batch), times.split(batch), strict=True)
+                for windows, when in zip(torch.split(grid.flatten(0, 2), batch), torch.split(times, batch), strict=True)
             ]
         )
         weighted = denoised.reshape(grid.shape) * down[:, None, None, None, :, None] * across[:, None, None, None, :]
