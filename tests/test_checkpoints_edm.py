@@ -256,10 +256,12 @@ class TestRead:
     def test_labels(self) -> None:
         _, weights, architecture, _ = case("ddpmpp-labels")
         contents = weights_file(weights)
-        with pytest.raises(ValueError, match=r"edm.pt: .* one of 5 classes. Give the option label, from 0 to 4"):
+        with pytest.raises(
+            ValueError, match=r"edm.pt: .* knows 5 classes .* from 0 to 4 \(or none, .*\): give label=4 in Python"
+        ):
             read(contents, {})
         for wrong in ("5", -1, "1.5", "cat", True, 10**30):
-            with pytest.raises(ValueError, match="expected a number from 0 to 4"):
+            with pytest.raises(ValueError, match="expected a whole number from 0 to 4"):
                 read(contents, {"label": wrong})
         chosen = [read(contents, {"label": label}) for label in ("3", 3, "none")]
         assert [each.recipe.label for each in chosen if each] == [3, 3, None]
@@ -271,7 +273,10 @@ class TestRead:
 
     @pytest.mark.parametrize(
         ("given", "message"),
-        [({"preconditioning": "ddim"}, "expected edm, vp, ve, iddpm"), ({"sigma_data": "x"}, "sigma_data='x', expected a pos")]
+        [
+            ({"preconditioning": "ddim"}, "expected one of edm, vp, ve, iddpm"),
+            ({"sigma_data": "x"}, "sigma_data='x': expected a pos"),
+        ]
         + [({"sigma_data": value}, "expected a positive number") for value in (0, -1, "inf", "nan", None)],
     )
     def test_nonsense(self, given: dict[str, Any], message: str) -> None:

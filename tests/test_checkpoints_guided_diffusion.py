@@ -271,28 +271,29 @@ class TestRefusals:
     def test_classes_need_a_label(self) -> None:
         data = shapes(SMALL["like-imagenet"]["config"])
         refused(
-            data, "knows 5 classes and must be told one, from 0 to 4: give label=4, at the command line --prior-option label=4"
+            data,
+            "the network knows 5 classes and must be told one, from 0 to 4: give label=4 in Python, --prior-option label=4 at",
         )
         refused(shapes(SMALL["like-imagenet"]["config"] | {"classes": 1000}), "from 0 to 999: give label=207")
-        refused(data, "label must be from 0 to 4, got 5", label="5")
-        refused(data, "label must be a whole number of at least 0, got '-1'", label=-1)
-        refused(data, "label must be a whole number of at least 0, got 'cat'", label="cat")
+        refused(data, "label='5': expected a whole number from 0 to 4", label="5")
+        refused(data, "label=-1: expected a whole number from 0 to 4", label=-1)
+        refused(data, "label='cat': expected a whole number from 0 to 4", label="cat")
 
     @pytest.mark.parametrize(
         ("given", "message"),
         [
-            ({"label": 3}, "knows no classes, got label=3. Leave the label out"),
-            ({"heads": "many"}, "heads must be a whole number of at least 1, got 'many'"),
-            ({"heads": 0}, "heads must be a whole number of at least 1, got '0'"),
+            ({"label": 3}, "label=3: expected none, as the network knows no classes. Leave it out"),
+            ({"heads": "many"}, "heads='many': expected a whole number from 1 to 4096"),
+            ({"heads": 0}, "heads=0: expected a whole number from 1 to 4096"),
             ({"heads": 5}, "64 features of an attention do not split"),
             ({"heads": 2, "head_channels": 16}, "got heads=2, head_channels=16"),
-            ({"attention_order": "old"}, "attention_order must be one of legacy, new, got 'old'"),
-            ({"schedule": "sigmoid"}, "schedule must be one of linear, cosine, got 'sigmoid'"),
-            ({"steps": "1e3"}, "steps must be a whole number of at least 21, got '1e3'"),
-            ({"steps": 20}, "at least 21, got '20'"),
-            ({"steps": 50, "rescale": "maybe"}, "rescale must be one of yes, no, got 'maybe'"),
-            ({"predicts": "noise"}, "predicts must be one of eps, x0, v, got 'noise'"),
-            ({"image_size": 30}, "image_size must be a multiple of 4, got 30"),
+            ({"attention_order": "old"}, "attention_order='old': expected one of legacy, new"),
+            ({"schedule": "sigmoid"}, "schedule='sigmoid': expected one of linear, cosine"),
+            ({"steps": "1e3"}, "steps='1e3': expected a whole number from 21 to 100000"),
+            ({"steps": 20}, "steps=20: expected a whole number from 21"),
+            ({"steps": 50, "rescale": "maybe"}, "rescale='maybe': expected yes or no"),
+            ({"predicts": "noise"}, "predicts='noise': expected one of eps, x0, v"),
+            ({"image_size": 30}, "image_size=30: expected a multiple of 4 from 1 to 65536"),
         ],
     )
     def test_options(self, whole: dict[str, Tensor], given: dict[str, Any], message: str) -> None:

@@ -258,15 +258,15 @@ class TestOptions:
             ({"sde": "edm"}, "sde='edm': expected one of ve, vp, subvp"),
             ({"sde": 3}, "sde=3: expected one of"),
             ({"fir": "maybe"}, "fir='maybe': expected yes or no"),
-            ({"image_size": "large"}, "image_size='large': expected a positive number"),
-            ({"image_size": 0.5}, "image_size=0.5: expected a whole number"),
+            ({"image_size": "large"}, "image_size='large': expected a multiple of 2 from 1"),
+            ({"image_size": 0.5}, "image_size=0.5: expected a multiple of 2"),
             ({"image_size": 33}, "image_size=33: expected a multiple of 2"),
             ({"beta_max": -1}, "beta_max=-1: expected a positive number"),
             ({"beta_max": "nan"}, "expected a positive number"),
-            ({"model": "ddpm"}, "model='ddpm' cannot be: the network has parts that are not in DDPM"),
-            ({"centered": False}, "centered=False cannot be: images that span"),
-            ({"sde": "subvp", "continuous": "no"}, "continuous='no' cannot be: subvp is continuous"),
-            ({"sde": "ve", "continuous": True}, "continuous=True cannot be: ve is continuous with Fourier features, and"),
+            ({"model": "ddpm"}, "model='ddpm': expected ncsnpp, as the network has parts that are not in DDPM"),
+            ({"centered": False}, "centered=False: expected yes, as images that span"),
+            ({"sde": "subvp", "continuous": "no"}, "continuous='no': expected yes, as subvp is continuous"),
+            ({"sde": "ve", "continuous": True}, "continuous=True: expected no, as ve is continuous with Fourier features, and"),
         ],
     )
     def test_nonsense_is_refused(self, given: dict[str, Any], message: str) -> None:
@@ -274,8 +274,8 @@ class TestOptions:
 
     def test_what_names_tell_cannot_be_given_otherwise(self) -> None:
         model = state_dict(fir=True, progressive_input="residual")
-        refused(model, message="fir='no' cannot be: the names of its convolutions", fir="no")
-        refused(state_dict(resblock_type="ddpm"), message="skip_rescale=True cannot be: DDPM does not", skip_rescale=True)
+        refused(model, message="fir='no': expected yes, as the names of its convolutions tell. Leave it out", fir="no")
+        refused(state_dict(resblock_type="ddpm"), message="skip_rescale=True: expected no, as DDPM does not", skip_rescale=True)
 
     def test_without_attention_the_size_is_asked_for(self) -> None:
         model = state_dict(attention=[])

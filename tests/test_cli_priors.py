@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,17 +17,30 @@ from invdiff.cli.prior_options import PRIOR_OPTIONS
 from invdiff.priors import load_prior
 from invdiff.priors.networks.adm import ADM
 
-CONFIG = {"channels": 3, "width": 32, "multipliers": [1, 2], "blocks": 1, "attention": [2], "heads": 4, "classes": 10}
+CONFIG: dict[str, Any] = {
+    "channels": 3,
+    "width": 32,
+    "multipliers": [1, 2],
+    "blocks": 1,
+    "attention": [2],
+    "heads": 4,
+    "classes": 10,
+}
+
+
+def save(path, **other):
+    """Write a state dict of guided-diffusion for images of 16 x 16 pixels."""
+    config: dict[str, Any] = CONFIG | other
+    with torch.device("meta"):
+        shapes = {name: tuple(value.shape) for name, value in ADM(**config).state_dict().items()}
+    torch.save(filled(shapes), path)
+    return path
 
 
 @pytest.fixture(scope="module")
 def adm(tmp_path_factory):
-    """A state dict of guided-diffusion that knows ten classes, for images of 16 x 16 pixels."""
-    with torch.device("meta"):
-        shapes = {name: tuple(value.shape) for name, value in ADM(**CONFIG).state_dict().items()}
-    path = tmp_path_factory.mktemp("adm") / "adm.pt"
-    torch.save(filled(shapes), path)
-    return path
+    """One that knows ten classes."""
+    return save(tmp_path_factory.mktemp("adm") / "adm.pt")
 
 
 class TestInspect:
@@ -127,12 +141,15 @@ class TestSolve:
         assert message in result.stderr
 
     def test_colours_through_a_grey_prior(self, invdiff, small, tmp_path):
-        config = CONFIG | {"channels": 1, "classes": None}
-        with torch.device("meta"):
-            shapes = {name: tuple(value.shape) for name, value in ADM(**config).state_dict().items()}
-        torch.save(filled(shapes), tmp_path / "grey.pt")
+        save(tmp_path / "grey.pt", channels=1, classes=None)
         few = ("--prior", "grey.pt", "--precision", "float32", "--steps", 2, "--samples", 1, "-o", tmp_path / "out")
         result = invdiff(
             "solve", small, "--simulate", "--problem", "sr", "--factor", 8, "--noise", 0.1, *few, "-o", tmp_path / "out"
         )
         assert "the 3 channels are taken as independent" in result.stderr
+
+
+def test_training_starts_from_its_own_kind_alone(invdiff, tmp_path):
+    save(tmp_path / "adm.pt", classes=None)
+    result = invdiff("train", tmp_path, "--out", "new.safetensors", "--init", "adm.pt", code=1)
+    assert "its network is ADM, expected a prior of `invdiff train`" in result.stderr

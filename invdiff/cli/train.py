@@ -104,7 +104,7 @@ def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any)
         first_net, recipe = load_network(options["init"])
         if not isinstance(first_net, UNet):
             raise ValueError(
-                f"--init {options['init']}: is a network of {recipe.architecture}, expected one of `invdiff train`."
+                f"--init {options['init']}: its network is {recipe.architecture}, expected a prior of `invdiff train`."
             )
         net, sigma_data = first_net, recipe.sigma_data
         shape = {name: options[name] or tuple(net.config[name]) for name in NETWORK}

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from invdiff.priors.checkpoints import diffusers_scheduler
-from invdiff.priors.checkpoints.diffusers_scheduler import Training, read_scheduler, whole_number
+from invdiff.priors.checkpoints.choices import Choices, whole
+from invdiff.priors.checkpoints.diffusers_scheduler import Training, read_scheduler
 from invdiff.priors.checkpoints.diffusers_weights import KINDS, WEIGHTS, read_json, read_weights
 from invdiff.priors.networks.unet2d import DiffusersUNet, unet2d_model
 from invdiff.priors.recipe import Checkpoint, Recipe
@@ -59,17 +60,23 @@ def read_folder(folder: Path, given: Mapping[str, Any]) -> Checkpoint | None:
     place = _find_network(folder)
     if place is None:
         return None
+    given = {name: value for name, value in given.items() if value is not None}
     path = place / "config.json"
-    config, ignored = _complete(read_json(path) or {}, path)
+    stored = read_json(path) or {}
     scheduler = next((p for p in (folder / "scheduler", place, folder) if (p / "scheduler_config.json").is_file()), None)
     where = f"{scheduler / 'scheduler_config.json' if scheduler else folder}"
     law = read_json(scheduler / "scheduler_config.json") if scheduler else None
     training = read_scheduler(law, given, where=where)
-    _check_times(config, training, path)
+    choices = Choices(given)
+    try:
+        config, ignored = _complete(stored)
+        _check_times(config, training)
+        label, shape = _label(config, choices), _event_shape(config, choices)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     config["negated"] = training.negated
     weights, files = read_weights(place)
     _check_weights(config, weights, place)
-    shape, assumed = _event_shape(config, given, path)
     facts: dict[str, Any] = {
         "family": "diffusers",
         "scheduler": law.get("_class_name") if law else None,
@@ -86,10 +93,10 @@ def read_folder(folder: Path, given: Mapping[str, Any]) -> Checkpoint | None:
         schedule=training.schedule,
         time_scale=training.time_scale,
         sigma_data=training.sigma_data,
-        label=_label(config, given, path),
+        label=label,
         unit_range=training.unit_range,
         facts=facts,
-        assumed={**training.assumed, **assumed},
+        assumed={**training.assumed, **choices.assumed},
     )
     return Checkpoint(recipe, weights)
 
@@ -169,7 +176,7 @@ def _check_pipeline(index: Mapping[str, Any], path: Path) -> None:
         raise ValueError(f"{path}: its unet is a {'.'.join(map(str, unet[1:]))[:80]}, expected a UNet2DModel.")
 
 
-def _complete(config: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], list[str]]:
+def _complete(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return every argument of the network, by the package's defaults where silent, and the names it does not know."""
     known = inspect.signature(unet2d_model().__init__).parameters
     complete = {key: config.get(key, p.default) for key, p in known.items() if key != "self"}
@@ -178,51 +185,42 @@ def _complete(config: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], li
         blocks = complete[key]
         wrong = [b for b in blocks if str(b).removeprefix("UNetRes") not in expected] if isinstance(blocks, list) else [blocks]
         if wrong:
-            raise ValueError(f"{path}: {key} {str(wrong[0])[:80]!r} is not supported, expected {', '.join(expected)}.")
-    channels, outputs = (whole_number(complete[key], key, 1, 4096, where=str(path)) for key in ("in_channels", "out_channels"))
+            raise ValueError(f"{key} {str(wrong[0])[:80]!r} is not supported, expected {', '.join(expected)}.")
+    channels, outputs = (whole(1, 4096)(key, complete[key]) for key in ("in_channels", "out_channels"))
     if outputs not in (channels, 2 * channels):
         raise ValueError(
-            f"{path}: the network maps {channels} channels to {outputs}, so it is no denoiser alone: expected as many, or "
+            f"the network maps {channels} channels to {outputs}, so it is no denoiser alone: expected as many, or "
             "twice as many where it returns a variance too. Networks conditioned on an image are not supported."
         )
     return complete, sorted(key for key in config if key not in known and key[:1] != "_")
 
 
-def _check_times(config: Mapping[str, Any], training: Training, path: Path) -> None:
+def _check_times(config: Mapping[str, Any], training: Training) -> None:
     told_levels = training.unit_range or training.schedule["name"] == "rectified-flow"
     if config["time_embedding_type"] == "fourier" and not told_levels:
         raise ValueError(
-            f"{path}: time_embedding_type 'fourier' takes the logarithm of a noise level, and the scheduler tells none. "
+            "time_embedding_type 'fourier' takes the logarithm of a noise level, and the scheduler tells none. "
             "Expected the scheduler_config.json of a ScoreSdeVeScheduler beside it."
         )
 
 
-def _label(config: Mapping[str, Any], given: Mapping[str, Any], path: Path) -> int | None:
-    kind, classes, label = config["class_embed_type"], config["num_class_embeds"], given.get("label")
+def _label(config: Mapping[str, Any], choices: Choices) -> int | None:
+    kind, classes = config["class_embed_type"], config["num_class_embeds"]
     if kind == "identity":
-        raise ValueError(f"{path}: class_embed_type 'identity' takes vectors instead of classes, which is not supported.")
-    if kind != "timestep" and (kind is not None or classes is None):
-        if label is not None:
-            raise ValueError(f"{path}: label={label!r} was given, but the network knows no classes. Leave it out.")
-        return None
-    count = 2**31 if kind else whole_number(classes, "num_class_embeds", 1, 2**31, where=str(path))
-    if label is None:
-        known = "classes by number" if kind else f"{count} classes"
-        raise ValueError(f"{path}: the network knows {known}: give label, {'from 0' if kind else f'0 to {count - 1}'}.")
-    return whole_number(label, "label", 0, count - 1, where=str(path))
+        raise ValueError("class_embed_type 'identity' takes vectors instead of classes, which is not supported.")
+    if kind == "timestep":
+        return choices.label(2**31)  # any number is a class
+    return choices.label(whole(1, 2**31)("num_class_embeds", classes) if kind is None and classes is not None else None)
 
 
-def _event_shape(
-    config: Mapping[str, Any], given: Mapping[str, Any], path: Path
-) -> tuple[tuple[int | None, ...], dict[str, str]]:
-    size, channels = config["sample_size"], int(config["in_channels"])
-    if given.get("image_size") is not None:
-        size = given["image_size"]
+def _event_shape(config: Mapping[str, Any], choices: Choices) -> tuple[int | None, ...]:
+    name, channels = "image_size" if "image_size" in choices.given else "sample_size", int(config["in_channels"])
+    size = choices.given.get(name, config["sample_size"])
     if size is None:
-        return (channels, None, None), {"image_size": "any (config.json has no sample_size)"}
+        choices.assumed["image_size"] = "any (config.json has no sample_size)"
+        return channels, None, None
     sides = size if isinstance(size, list) and len(size) == 2 else [size, size]
-    height, width = (whole_number(side, "image_size or sample_size", 1, 2**16, where=str(path)) for side in sides)
-    return (channels, height, width), {}
+    return channels, *(whole(1, 2**16)(name, side) for side in sides)
 
 
 def _check_weights(config: Mapping[str, Any], weights: Mapping[str, Tensor], place: Path) -> None:

@@ -7,16 +7,17 @@ What a configuration leaves out has the value of the package's own constructor, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from invdiff.priors.checkpoints.choices import Choices, one_of, positive, whole
 from invdiff.priors.recipe import SCHEDULES
 from invdiff.schedules import Schedule
 
-__all__ = ["OPTIONS", "Training", "read_scheduler", "whole_number"]
+__all__ = ["OPTIONS", "Training", "read_scheduler"]
 
 OPTIONS: Mapping[str, str] = {
     "schedule": "linear, scaled-linear or cosine: the table of betas",
@@ -36,6 +37,7 @@ PREDICTIONS = {
     "flow_prediction": "velocity",
 }
 PREDICTS = ("eps", "x0", "v", "velocity")
+SILENT = "there is no scheduler_config.json"
 
 DDPM_BETAS, LATENT_BETAS = (1e-4, 0.02), (0.00085, 0.012)
 # Every scheduler over a table of betas, with the ends of that table where its configuration says nothing.
@@ -104,98 +106,85 @@ def read_scheduler(config: Mapping[str, Any] | None, given: Mapping[str, Any], *
     Raises:
         ValueError: If the scheduler is none of these, or its numbers or the options are nonsense.
     """
-    training = _read(config or {}, given, silent=config is None, where=where)
-    _built(training.schedule, where)
-    return training
+    choices = Choices(given)
+    try:
+        training = _read(config or {}, choices, SILENT if config is None else None)
+        _built(training.schedule)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    return replace(training, assumed=choices.assumed)
 
 
-def _read(config: Mapping[str, Any], given: Mapping[str, Any], *, silent: bool, where: str) -> Training:
-    name = str(config.get("_class_name"))
-    asked = given.get("predicts")
-    if asked is not None and asked not in PREDICTS:
-        raise ValueError(f"predicts={asked!r}: expected one of {', '.join(PREDICTS)}.")
-    if given.get("schedule") is not None:
-        if str(given["schedule"]) not in TABLES:
-            raise ValueError(f"schedule={given['schedule']!r}: expected one of {', '.join(TABLES)}.")
-    elif name in (*EDM, *EXPLODING):
-        _refuse_options(given, ("steps", "beta_start", "beta_end", "predicts"), name)
-        return _edm(config, where) if name in EDM else _exploding(config, where)
-    elif name not in (*WITH_BETAS, *FLOW) and not silent:
-        raise ValueError(
-            f"{where}: its scheduler {name!r} says nothing of a denoiser in terms known here. Expected a scheduler over "
-            "betas (such as DDPMScheduler), a FlowMatch, EDM or ScoreSdeVe scheduler. Give schedule and predicts where you "
-            "know them."
-        )
-    predicts = str(asked or ("velocity" if name in FLOW else _prediction(config, where)))
-    if given.get("schedule") is None and (predicts == "velocity" or name in FLOW):
-        _refuse_options(given, ("beta_start", "beta_end"), "a straight path, which has no betas")
-        if config.get("invert_sigmas"):
-            raise ValueError(f"{where}: invert_sigmas, where time runs from noise to data, is not supported.")
-        steps = _steps(config, given, where)
-        assumed = {"steps": f"{steps} (there is no scheduler_config.json)"} if silent and given.get("steps") is None else {}
-        return Training(predicts, {"name": "rectified-flow"}, time_scale=float(steps), assumed=assumed)
-    if config.get("use_flow_sigmas"):
-        raise ValueError(f"{where}: use_flow_sigmas goes with prediction_type flow_prediction only.")
-    if config.get("timestep_type") == "continuous" and predicts == "v":
-        raise ValueError(f"{where}: timestep_type 'continuous' is not supported, expected 'discrete'.")
-    schedule, assumed = _betas(config, given, silent=silent, where=where)
-    if silent and asked is None:
-        assumed["predicts"] = "eps (there is no scheduler_config.json)"
-    return Training(predicts, schedule, assumed=assumed)
-
-
-def _betas(
-    config: Mapping[str, Any], given: Mapping[str, Any], *, silent: bool, where: str
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the schedule of a table of betas, and what of it was assumed."""
-    assumed: dict[str, str] = {}
-
-    def choose(option: str, key: str, default: Any) -> Any:
-        if given.get(option) is not None:
-            return given[option]
-        if silent:
-            assumed[option] = f"{default} (there is no scheduler_config.json)"
-        return config.get(key, default)
-
-    trained = config.get("trained_betas")
-    if trained is not None and all(given.get(o) is None for o in ("schedule", "steps", "beta_start", "beta_end")):
-        if not isinstance(trained, list) or not trained:
-            raise ValueError(f"{where}: trained_betas must be a list of numbers, got {str(trained)[:80]}.")
-        schedule: dict[str, Any] = {"name": "betas", "betas": [_number(beta, "trained_betas", where) for beta in trained]}
-    else:
-        kind = given.get("schedule") or BETA_SCHEDULES.get(str(choose("schedule", "beta_schedule", "linear")))
-        if kind is None:
+def _read(config: Mapping[str, Any], choices: Choices, silent: str | None) -> Training:
+    """Return the training; where there is no configuration, ``silent`` is the reason of what is assumed."""
+    name, given = str(config.get("_class_name")), choices.given
+    if "schedule" not in given:
+        if name in (*EDM, *EXPLODING):
+            choices.refuse("steps", "beta_start", "beta_end", "predicts", reason=f"{name} leaves no choice of it")
+            return _edm(config) if name in EDM else _exploding(config)
+        if name not in (*WITH_BETAS, *FLOW) and not silent:
             raise ValueError(
-                f"{where}: beta_schedule {config['beta_schedule']!r} is unknown here, expected one of "
-                f"{', '.join(BETA_SCHEDULES)}."
+                f"its scheduler {name!r} says nothing of a denoiser in terms known here. Expected a scheduler over "
+                "betas (such as DDPMScheduler), a FlowMatch, EDM or ScoreSdeVe scheduler. Give schedule and predicts where you "
+                "know them."
             )
-        steps = whole_number(choose("steps", "num_train_timesteps", 1000), "steps", 2, 100_000, where=where)
+    said = None if "predicts" in given else "velocity" if name in FLOW else _prediction(config)
+    predicts = choices.choose("predicts", one_of(PREDICTS), said, silent)
+    if "schedule" not in given and (predicts == "velocity" or name in FLOW):
+        choices.refuse("beta_start", "beta_end", reason="a straight path has no betas")
+        if config.get("invert_sigmas"):
+            raise ValueError("invert_sigmas, where time runs from noise to data, is not supported.")
+        return Training(predicts, {"name": "rectified-flow"}, time_scale=float(_steps(config, choices, silent)))
+    if config.get("use_flow_sigmas"):
+        raise ValueError("use_flow_sigmas goes with prediction_type flow_prediction only.")
+    if config.get("timestep_type") == "continuous" and predicts == "v":
+        raise ValueError("timestep_type 'continuous' is not supported, expected 'discrete'.")
+    return Training(predicts, _betas(config, choices, silent))
+
+
+def _betas(config: Mapping[str, Any], choices: Choices, silent: str | None) -> dict[str, Any]:
+    """Return the schedule of a table of betas."""
+    trained = config.get("trained_betas")
+    if trained is not None and choices.given.keys().isdisjoint(("schedule", "steps", "beta_start", "beta_end")):
+        if not isinstance(trained, list) or not trained:
+            raise ValueError(f"trained_betas must be a list of numbers, got {str(trained)[:80]}.")
+        schedule: dict[str, Any] = {"name": "betas", "betas": [positive("trained_betas", beta) for beta in trained]}
+    else:
+        if silent or "schedule" in choices.given:
+            kind = choices.choose("schedule", one_of(TABLES), "linear", silent)
+        else:
+            kind = BETA_SCHEDULES[one_of(BETA_SCHEDULES)("beta_schedule", config.get("beta_schedule", "linear"))]
+        steps = _steps(config, choices, silent)
         if kind == "cosine":
-            _refuse_options(given, ("beta_start", "beta_end"), "the cosine table")
+            choices.refuse("beta_start", "beta_end", reason="the cosine table has no ends")
             schedule = {"name": TABLES[kind], "steps": steps}
         else:
             ends = WITH_BETAS.get(str(config.get("_class_name")), LATENT_BETAS if kind == "scaled-linear" else DDPM_BETAS)
             start, end = (
-                _number(choose(name, name, default), name, where)
+                choices.choose(name, positive, config.get(name, default), silent)
                 for name, default in zip(("beta_start", "beta_end"), ends, strict=True)
             )
             schedule = {"name": TABLES.get(kind, "betas"), "steps": steps, "beta_start": start, "beta_end": end}
             if kind == "sigmoid":
                 shape = 1 / (1 + np.exp(-np.linspace(-6, 6, steps)))
                 schedule = {"name": "betas", "betas": (start + (end - start) * shape).tolist()}
-    if config.get("rescale_betas_zero_snr") and given.get("schedule") is None:
-        schedule = {"name": "betas", "betas": _rescaled(schedule, where)}
-    return schedule, assumed
+    if config.get("rescale_betas_zero_snr") and "schedule" not in choices.given:
+        schedule = {"name": "betas", "betas": _rescaled(schedule)}
+    return schedule
 
 
-def _rescaled(schedule: Mapping[str, Any], where: str) -> list[float]:
+def _steps(config: Mapping[str, Any], choices: Choices, silent: str | None) -> int:
+    return choices.choose("steps", whole(2, 100_000), config.get("num_train_timesteps", 1000), silent)
+
+
+def _rescaled(schedule: Mapping[str, Any]) -> list[float]:
     r"""Return the betas of a table whose :math:`\alpha` are shifted to reach 0 at the last step, without that step.
 
     References:
         Lin et al., Common Diffusion Noise Schedules and Sample Steps are Flawed, 2023, https://arxiv.org/abs/2305.08891,
         algorithm 1
     """
-    table = _built(schedule, where)
+    table = _built(schedule)
     alpha, _ = table(torch.arange(int(table.t_max) + 1))
     alpha = (alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])
     kept = alpha[:-1] ** 2
@@ -203,69 +192,37 @@ def _rescaled(schedule: Mapping[str, Any], where: str) -> list[float]:
     return betas
 
 
-def _built(schedule: Mapping[str, Any], where: str) -> Schedule:
+def _built(schedule: Mapping[str, Any]) -> Schedule:
     arguments = dict(schedule)
     try:
         return SCHEDULES[arguments.pop("name")](**arguments)
     except ValueError as error:
-        raise ValueError(f"{where}: its levels of noise make no schedule ({error})") from error
+        raise ValueError(f"its levels of noise make no schedule ({error})") from error
 
 
-def _edm(config: Mapping[str, Any], where: str) -> Training:
+def _edm(config: Mapping[str, Any]) -> Training:
     kind = str(config.get("prediction_type", "epsilon"))
     if kind not in ("epsilon", "v_prediction"):
-        raise ValueError(f"{where}: prediction_type {kind!r} of EDM is unknown here, expected epsilon or v_prediction.")
+        raise ValueError(f"prediction_type {kind!r} of EDM is unknown here, expected epsilon or v_prediction.")
     low, high, sigma_data = (
-        _number(config.get(key, default), key, where)
+        positive(key, config.get(key, default))
         for key, default in {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5}.items()
     )
-    if not sigma_data > 0:
-        raise ValueError(f"{where}: sigma_data must be positive, got {sigma_data}.")
     schedule = {"name": "edm", "sigma_min": low, "sigma_max": high}
     return Training("edm", schedule, sigma_data=sigma_data, negated=kind == "v_prediction")
 
 
-def _exploding(config: Mapping[str, Any], where: str) -> Training:
+def _exploding(config: Mapping[str, Any]) -> Training:
     scale, low, high = EXPLODING[config["_class_name"]]
     ends = {
-        key: scale * _number(config.get(key, default), key, where)
-        for key, default in {"sigma_min": low, "sigma_max": high}.items()
+        key: scale * positive(key, config.get(key, default)) for key, default in {"sigma_min": low, "sigma_max": high}.items()
     }
     return Training("score", {"name": "edm", **ends}, time_scale=0.5, unit_range=True)
 
 
-def _prediction(config: Mapping[str, Any], where: str) -> str:
+def _prediction(config: Mapping[str, Any]) -> str:
     # Before prediction_type there was predict_epsilon, without which the network returned the image.
     kind = str(config.get("prediction_type") or ("epsilon" if config.get("predict_epsilon", True) else "sample"))
     if kind not in PREDICTIONS:
-        raise ValueError(f"{where}: prediction_type {kind!r} is unknown here, expected one of {', '.join(PREDICTIONS)}.")
+        raise ValueError(f"prediction_type {kind!r} is unknown here, expected one of {', '.join(PREDICTIONS)}.")
     return PREDICTIONS[kind]
-
-
-def _steps(config: Mapping[str, Any], given: Mapping[str, Any], where: str) -> int:
-    value = config.get("num_train_timesteps", 1000) if given.get("steps") is None else given["steps"]
-    return whole_number(value, "steps", 2, 100_000, where=where)
-
-
-def _refuse_options(given: Mapping[str, Any], options: tuple[str, ...], what: str) -> None:
-    useless = [option for option in options if given.get(option) is not None]
-    if useless:
-        raise ValueError(f"{useless[0]}={given[useless[0]]!r}: has no meaning with {what}. Leave it out.")
-
-
-def _number(value: Any, name: str, where: str) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{where}: {name} must be a number, got {str(value)[:80]!r}.") from None
-
-
-def whole_number(value: Any, name: str, low: int, high: int, *, where: str) -> int:
-    """Return ``value``, a number or its text, as a whole number from ``low`` to ``high``; ``ValueError`` where it is none."""
-    try:
-        number = int(value)
-        if number != float(value) or not low <= number <= high:
-            raise ValueError
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{where}: {name} must be a whole number from {low} to {high}, got {str(value)[:80]!r}.") from None
-    return number

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from invdiff.priors.checkpoints.choices import Choices, one_of, positive
 from invdiff.priors.checkpoints.contents import Contents, state_dicts
 from invdiff.priors.checkpoints.pickles import Record, state_dict
 from invdiff.priors.recipe import Checkpoint, Recipe
@@ -22,6 +23,7 @@ OPTIONS: Mapping[str, str] = {
 }
 PRECONDITIONINGS = {"EDMPrecond": "edm", "VPPrecond": "vp", "VEPrecond": "ve", "iDDPMPrecond": "iddpm"}
 NETWORKS = ("SongUNet", "DhariwalUNet")
+SILENT = "weights alone do not say; published default"
 # What the constructors of their networks take: with anything else it is another network.
 KNOWN = (
     "img_resolution in_channels out_channels label_dim augment_dim model_channels channel_mult channel_mult_emb num_blocks "
@@ -38,66 +40,60 @@ def read(contents: Contents, given: Mapping[str, Any]) -> Checkpoint | None:
     Raises:
         ValueError: If the network is not one known here, or needs an option that is not given.
     """
-    record = _network_record(contents)
+    try:
+        return _read(contents.data, Choices(given))
+    except ValueError as error:
+        raise ValueError(f"{contents.path}: {error}") from error
+
+
+def _read(data: Any, choices: Choices) -> Checkpoint | None:
+    record = _network_record(data)
     if record is not None:
         if record.name not in PRECONDITIONINGS:
-            raise ValueError(f"{contents.path}: {_foreign(record.name)}")
-        dropout = _inner(contents, record).state.get("label_dropout")
+            raise ValueError(_foreign(record.name))
+        dropout = _inner(record).state.get("label_dropout")
         settings, label_free = record.state, isinstance(dropout, int | float) and dropout > 0
-        try:
-            weights = state_dict(record)
-        except ValueError as error:
-            raise ValueError(f"{contents.path}: {error}") from error
+        weights = state_dict(record)
     else:
-        found = next((tensors for _, tensors in state_dicts(contents.data) if _is_network(tensors)), None)
+        found = next((tensors for _, tensors in state_dicts(data) if _is_network(tensors)), None)
         if found is None:
             return None
         weights, settings, label_free = found, {}, False
     table = "u" in weights  # only kept by the discrete preconditioning
     weights = {name.removeprefix("model."): value for name, value in weights.items() if name != "u"}
     if any(name.endswith("emb_fourier.freqs") for name in weights):
-        raise ValueError(f"{contents.path}: {_foreign('Precond')}")
+        raise ValueError(_foreign("Precond"))
     try:
         architecture, config = _infer(weights)
     except (KeyError, StopIteration, IndexError) as error:
-        raise ValueError(f"{contents.path}: an EDM network without some of its weights ({error}). Save it again.") from error
+        raise ValueError(f"an EDM network without some of its weights ({error}). Save it again.") from error
 
-    assumed: dict[str, str] = {}
-    if "preconditioning" in given:
-        kind = str(given["preconditioning"]).lower()
-        if kind not in PRECONDITIONINGS.values():
-            raise ValueError(f"{contents.path}: preconditioning={kind!r}, expected {', '.join(PRECONDITIONINGS.values())}.")
-        if record is not None and kind != PRECONDITIONINGS[record.name]:
-            settings = {}  # those of another preconditioning
-    elif record is not None:
-        kind = PRECONDITIONINGS[record.name]
+    reason: str | None = None
+    if record is not None:
+        usual = PRECONDITIONINGS[record.name]
     elif table:
-        kind = "iddpm"
+        usual = "iddpm"
     elif config["outputs"] == 2 * config["channels"]:
-        kind = "iddpm"
-        assumed["preconditioning"] = "iddpm (twice as many outputs as channels)"
+        usual, reason = "iddpm", "twice as many outputs as channels"
     else:
-        kind = "edm"
-        assumed["preconditioning"] = "edm (weights alone do not say; published default)"
-    label = _label(contents, given, config["classes"], label_free)
-    asking = _asking(contents, kind, settings, given)
-    if kind == "edm" and "sigma_data" not in given and "sigma_data" not in settings:
-        assumed["sigma_data"] = "0.5 (weights alone do not say; published default)"
+        usual, reason = "edm", SILENT
+    kind = choices.choose("preconditioning", one_of(PRECONDITIONINGS.values()), usual, reason)
+    settings = settings if kind == usual else {}  # those of another preconditioning
+    without_label = label_free and choices.given.get("label") is None
     recipe = Recipe(
         architecture=architecture,
         config=config,
         event_shape=(config["channels"], config["size"], config["size"]),
-        label=label,
+        label=None if without_label else choices.label(config["classes"], or_none=True),
         facts={"family": "EDM", "network": architecture, "preconditioning": kind},
-        assumed=assumed,
-        **asking,
+        assumed=choices.assumed,
+        **_asking(kind, settings, choices),
     )
     return Checkpoint(recipe, weights)
 
 
-def _network_record(contents: Contents) -> Record | None:
+def _network_record(data: Any) -> Record | None:
     """Return the network of a pickle, averaged weights first; ``None`` where it holds none."""
-    data = contents.data
     if isinstance(data, Record):
         return data
     if not isinstance(data, dict):
@@ -119,17 +115,17 @@ def _foreign(name: str) -> str:
     )
 
 
-def _inner(contents: Contents, record: Record) -> Record:
+def _inner(record: Record) -> Record:
     modules = record.state.get("_modules")
     inner = modules.get("model") if isinstance(modules, dict) else None
     if not isinstance(inner, Record) or inner.name not in NETWORKS:
         name = inner.name if isinstance(inner, Record) else "none"
-        raise ValueError(f"{contents.path}: {record.name} around the network {name[:100]!r}, expected {' or '.join(NETWORKS)}.")
+        raise ValueError(f"{record.name} around the network {name[:100]!r}, expected {' or '.join(NETWORKS)}.")
     options = inner.state.get("_init_kwargs")
     unknown = sorted(str(name)[:100] for name in set(options) - set(KNOWN.split())) if isinstance(options, dict) else []
     if unknown:
         raise ValueError(
-            f"{contents.path}: a {inner.name} with options not known here ({', '.join(unknown)}), so it computes something "
+            f"a {inner.name} with options not known here ({', '.join(unknown)}), so it computes something "
             "else. Wrap it in Python with invdiff.priors.from_network."
         )
     return inner
@@ -173,26 +169,7 @@ def _infer(weights: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
     }
 
 
-def _label(contents: Contents, given: Mapping[str, Any], classes: int, label_free: bool) -> int | None:
-    label = given.get("label")
-    if not classes:
-        if label not in (None, "none"):
-            raise ValueError(f"{contents.path}: label={label!r} for a network that knows no classes. Leave it out.")
-        return None
-    if label == "none" or (label is None and label_free):
-        return None
-    if label is None:
-        raise ValueError(
-            f"{contents.path}: the network is told one of {classes} classes. Give the option label, from 0 to {classes - 1} "
-            "(none, if it was trained without classes as well)."
-        )
-    number = int(label) if re.fullmatch(r"\d{1,9}", str(label)) else -1
-    if not 0 <= number < classes:
-        raise ValueError(f"{contents.path}: label={label!r}, expected a number from 0 to {classes - 1}.")
-    return number
-
-
-def _asking(contents: Contents, kind: str, settings: Mapping[Any, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def _asking(kind: str, settings: Mapping[Any, Any], choices: Choices) -> dict[str, Any]:
     r"""Return the part of the recipe that stands for a preconditioning, of Karras et al., 2022, table 1.
 
     With :math:`D(x; \sigma) = c_\text{skip} x + c_\text{out} F(c_\text{in} x; c_\text{noise})`, where not ``edm``
@@ -202,18 +179,12 @@ def _asking(contents: Contents, kind: str, settings: Mapping[Any, Any], given: M
     def setting(name: str, default: float) -> float:
         value = settings.get(name, default)
         if type(value) not in (int, float) or not 0 < value < math.inf:
-            raise ValueError(f"{contents.path}: it is damaged: {name} is no positive number.")
+            raise ValueError(f"it is damaged: {name} is no positive number.")
         return float(value)
 
     if kind == "edm":
-        sigma_data = setting("sigma_data", 0.5)
-        if "sigma_data" in given:
-            try:
-                sigma_data = float(given["sigma_data"])
-            except (TypeError, ValueError):
-                sigma_data = math.nan
-            if not 0 < sigma_data < math.inf:
-                raise ValueError(f"{contents.path}: sigma_data={given['sigma_data']!r}, expected a positive number.")
+        reason = None if "sigma_data" in settings else SILENT
+        sigma_data = choices.choose("sigma_data", positive, setting("sigma_data", 0.5), reason)
         # Their networks accept any level; these are the ends of the paper's sampler.
         schedule = {"name": "edm", "sigma_min": 0.002, "sigma_max": 80.0}
         return {"predicts": "edm", "schedule": schedule, "sigma_data": sigma_data}

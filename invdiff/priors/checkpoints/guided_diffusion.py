@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from invdiff.priors.checkpoints.choices import Choices, one_of, whole, yes_no
 from invdiff.priors.checkpoints.contents import Contents, state_dicts
 from invdiff.priors.networks.adm import ADM, ATTENTION_ORDERS
 from invdiff.priors.recipe import Checkpoint, Recipe
@@ -40,6 +41,7 @@ SIZES: Mapping[tuple[float, ...], int] = {  # script_util.py of both repositorie
     (1, 2, 3, 4): 64,
     (1, 2, 2, 2): 32,
 }
+HEADS = ("heads", "head_channels", "heads_up")
 DEFAULTS: Mapping[str, Any] = {"attention_order": "legacy", "schedule": "linear", "steps": 1000, "predicts": "eps"}
 
 
@@ -125,7 +127,7 @@ def read(contents: Contents, given: Mapping[str, Any]) -> Checkpoint | None:
             weights = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
             try:
                 _refuse_others(weights, prefix, tensors)
-                return Checkpoint(_recipe(weights, f"{where}.{prefix}".strip("."), given), weights)
+                return Checkpoint(_recipe(weights, f"{where}.{prefix}".strip("."), Choices(given)), weights)
             except ValueError as error:
                 raise ValueError(f"{contents.path}: {error}") from error
     return None
@@ -158,37 +160,33 @@ def _refuse_others(weights: Mapping[str, Tensor], prefix: str, everything: Mappi
         raise ValueError(f"takes {came} channels and returns {outputs}. Expected as many, or twice as many (learned variance).")
 
 
-def _recipe(weights: Mapping[str, Tensor], where: str, given: Mapping[str, Any]) -> Recipe:
+def _recipe(weights: Mapping[str, Tensor], where: str, choices: Choices) -> Recipe:
     inferred = _infer(weights)
     published = next((entry for entry in PUBLISHED if entry.shapes.items() <= inferred.items()), None)
-    flags = published.flags if published else _usual_heads(inferred)
-    options = Options(given, {**DEFAULTS, **flags}, f"as {published.name}, see {published.source}" if published else USUAL)
+    reason = f"as {published.name}, see {published.source}" if published else USUAL
+    usual = {**DEFAULTS, "rescale": "no" if inferred["updown"] else "yes"}  # of the two repositories
+    usual |= published.flags if published else _usual_heads(inferred)
 
-    config = inferred | {"heads": None, "head_channels": None, "heads_up": None}
-    config |= {name: options.whole(name) for name in ("heads", "head_channels", "heads_up") if name in given}
-    if config["heads"] is None and config["head_channels"] is None:
-        config |= {name: options.whole(name) for name in ("heads", "head_channels") if name in flags}
-    config["attention_order"] = options.choice("attention_order", ATTENTION_ORDERS)
+    asked = [name for name in HEADS if name in choices.given]
+    if not {"heads", "head_channels"} & set(asked):
+        asked += [name for name in ("heads", "head_channels") if name in usual]
+    config = inferred | dict.fromkeys(HEADS)
+    config |= {name: choices.choose(name, whole(1, 4096), usual.get(name), reason) for name in asked}
+    config["attention_order"] = choices.choose("attention_order", one_of(ATTENTION_ORDERS), usual["attention_order"], reason)
     _compare(weights, config)
 
-    kind, steps = options.choice("schedule", ("linear", "cosine")), options.whole("steps", least=21)
+    kind = choices.choose("schedule", one_of(("linear", "cosine")), usual["schedule"], reason)
+    steps = choices.choose("steps", whole(21, 100_000), usual["steps"], reason)
     if kind == "linear":  # As long as the paper's, in any number of steps; with 20 the largest beta would be 1.
         schedule = {"name": "linear-betas", "steps": steps, "beta_start": 0.1 / steps, "beta_end": 20 / steps}
     else:
         schedule = {"name": "cosine-betas", "steps": steps}
-    rescaled = False
-    if steps != 1000:
-        options.defaults.setdefault("rescale", "no" if inferred["updown"] else "yes")  # of the two repositories
-        rescaled = options.choice("rescale", ("yes", "no")) == "yes"
-    predicts = options.choice("predicts", ("eps", "x0", "v"))
+    rescaled = steps != 1000 and choices.choose("rescale", yes_no, usual["rescale"], reason)
+    predicts = choices.choose("predicts", one_of(("eps", "x0", "v")), usual["predicts"], reason)
 
     stride = 2 ** (len(inferred["multipliers"]) - 1)
-    side = SIZES.get(tuple(inferred["multipliers"]))
-    if side is None or "image_size" in given:
-        options.defaults["image_size"] = 8 * stride
-        side = options.whole("image_size")
-        if side % stride:
-            raise ValueError(f"option image_size must be a multiple of {stride}, got {side}.")
+    known = SIZES.get(tuple(inferred["multipliers"]))
+    side = choices.choose("image_size", whole(1, 2**16, multiple=stride), known or 8 * stride, None if known else reason)
     return Recipe(
         "ADM",
         config,
@@ -196,36 +194,10 @@ def _recipe(weights: Mapping[str, Tensor], where: str, given: Mapping[str, Any])
         predicts,
         schedule,
         time_scale=1000 / steps if rescaled else 1.0,
-        label=_label(inferred["classes"], options),
+        label=choices.label(inferred["classes"]),
         facts={"family": "guided-diffusion"} | ({"weights": where} if where else {}),
-        assumed=options.assumed,
+        assumed=choices.assumed,
     )
-
-
-class Options:
-    """What was given, or else the default, which is then noted as assumed."""
-
-    def __init__(self, given: Mapping[str, Any], defaults: Mapping[str, Any], reason: str) -> None:
-        self.given, self.defaults, self.reason = given, dict(defaults), reason
-        self.assumed: dict[str, str] = {}
-
-    def text(self, name: str) -> str:
-        if name in self.given:
-            return str(self.given[name]).strip()
-        self.assumed[name] = f"{self.defaults[name]} ({self.reason})"
-        return str(self.defaults[name])
-
-    def choice(self, name: str, allowed: Sequence[str]) -> str:
-        text = self.text(name)
-        if text not in allowed:
-            raise ValueError(f"option {name} must be one of {', '.join(allowed)}, got {text!r}.")
-        return text
-
-    def whole(self, name: str, *, least: int = 1) -> int:
-        text = self.text(name)
-        if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < least:
-            raise ValueError(f"option {name} must be a whole number of at least {least}, got {text!r}.")
-        return int(text)
 
 
 def _infer(weights: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -273,23 +245,6 @@ def _usual_heads(inferred: Mapping[str, Any]) -> dict[str, int]:
     factors = (*inferred["attention"], 2 ** (len(inferred["multipliers"]) - 1))  # The middle always has attention.
     features = [round(inferred["multipliers"][factor.bit_length() - 1] * inferred["width"]) for factor in factors]
     return {"head_channels": 64} if inferred["updown"] and not any(f % 64 for f in features) else {"heads": 4}
-
-
-def _label(classes: int | None, options: Options) -> int | None:
-    if classes is None:
-        if "label" in options.given:
-            raise ValueError(f"knows no classes, got label={options.given['label']}. Leave the label out.")
-        return None
-    if "label" not in options.given:
-        example = min(207, classes - 1)
-        raise ValueError(
-            f"knows {classes} classes and must be told one, from 0 to {classes - 1}: give label={example}, at the command line "
-            f"--prior-option label={example}."
-        )
-    label = options.whole("label", least=0)
-    if label >= classes:
-        raise ValueError(f"knows {classes} classes: label must be from 0 to {classes - 1}, got {label}.")
-    return label
 
 
 def _shape(weights: Mapping[str, Tensor], name: str, dimensions: int) -> torch.Size:

@@ -7,13 +7,13 @@ process it was trained for, and no shape gives it away; what the authors publish
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from invdiff.priors.checkpoints.choices import Choices, one_of, positive, whole, yes_no
 from invdiff.priors.checkpoints.contents import Contents, state_dicts
 from invdiff.priors.checkpoints.score_sde_layout import layout
 from invdiff.priors.recipe import Checkpoint, Recipe
@@ -32,7 +32,6 @@ OPTIONS: Mapping[str, str] = {
     "skip_rescale": "yes or no: sums with a shortcut are divided by the root of two",
     "image_size": "pixels of a side of the images it was trained on",
 }
-T = TypeVar("T")
 MODELS, SDES = ("ncsnpp", "ddpm"), ("ve", "vp", "subvp")
 UNTRAINED = ("sigmas", "all_modules.0.W")  # of which the authors keep no average
 SLOW_EMA = 0.9995  # between the decays of the authors, see below
@@ -56,28 +55,6 @@ def read(contents: Contents, given: Mapping[str, Any]) -> Checkpoint | None:
                 "Expected a later network of the authors: NCSN++, DDPM++ or DDPM."
             )
     return None
-
-
-class Choices:
-    """What a file leaves open: given by the user, or assumed and said so."""
-
-    def __init__(self, given: Mapping[str, Any]) -> None:
-        self.given = given
-        self.assumed: dict[str, str] = {}
-
-    def choose(self, name: str, convert: Callable[[str, Any], T], default: T, reason: str) -> T:
-        """Return what was given for ``name``, or the default, which is then assumed."""
-        if name in self.given:
-            return convert(name, self.given[name])
-        shown = ("yes" if default else "no") if isinstance(default, bool) else str(default)
-        self.assumed[name] = f"{shown} ({reason})"
-        return default
-
-    def certain(self, name: str, convert: Callable[[str, Any], T], value: T, reason: str) -> T:
-        """Return ``value``, where there is no choice."""
-        if name in self.given and convert(name, self.given[name]) != value:
-            raise ValueError(f"{name}={self.given[name]!r} cannot be: {reason}. Leave it out.")
-        return value
 
 
 def _read(tensors: Mapping[str, Tensor], ema: object, choices: Choices) -> Checkpoint:
@@ -108,19 +85,19 @@ def _choose_network(config: dict[str, Any], choices: Choices) -> str:
     rich = config["embedding"] == "fourier" or _has_pyramids(config)
     filtered = config["fir"]  # None where no name tells
     if config["resblock_type"] == "biggan" or rich or filtered:
-        model = choices.certain("model", _one_of(MODELS), "ncsnpp", "the network has parts that are not in DDPM")
+        model = choices.certain("model", one_of(MODELS), "ncsnpp", "the network has parts that are not in DDPM")
     else:
-        model = choices.choose("model", _one_of(MODELS), "ddpm", "the network has no parts that are not in DDPM")
+        model = choices.choose("model", one_of(MODELS), "ddpm", "the network has no parts that are not in DDPM")
     config["smallest_group"] = 1 if model == "ddpm" else 4
     if model == "ddpm":
-        config["fir"] = choices.certain("fir", _yes_no, False, "DDPM has no filters")
-        config["skip_rescale"] = choices.certain("skip_rescale", _yes_no, False, "DDPM does not rescale")
+        config["fir"] = choices.certain("fir", yes_no, False, "DDPM has no filters")
+        config["skip_rescale"] = choices.certain("skip_rescale", yes_no, False, "DDPM does not rescale")
         return model
-    config["skip_rescale"] = choices.choose("skip_rescale", _yes_no, True, "as every published NCSN++ and DDPM++")
+    config["skip_rescale"] = choices.choose("skip_rescale", yes_no, True, "as every published NCSN++ and DDPM++")
     if filtered is None:
-        config["fir"] = choices.choose("fir", _yes_no, rich, "NCSN++ has filters and DDPM++ has not")
+        config["fir"] = choices.choose("fir", yes_no, rich, "NCSN++ has filters and DDPM++ has not")
     else:
-        choices.certain("fir", _yes_no, filtered, "the names of its convolutions tell otherwise")
+        choices.certain("fir", yes_no, filtered, "the names of its convolutions tell")
     return model
 
 
@@ -134,13 +111,13 @@ def _choose_process(config: dict[str, Any], model: str, decay: float | None, cho
         reason = f"its weights are averaged with decay {decay:g}; the authors have 0.999 for ve and 0.9999 for vp"
     elif _has_pyramids(config):
         usual, reason = "ve", "as the published checkpoint of this kind, ve/cifar10_ncsnpp"
-    sde = choices.choose("sde", _one_of(SDES), usual, reason)
+    sde = choices.choose("sde", one_of(SDES), usual, reason)
     if sde == "ve":
-        config["centered"] = choices.choose("centered", _yes_no, False, "as every published network of ve")
+        config["centered"] = choices.choose("centered", yes_no, False, "as every published network of ve")
     else:
-        config["centered"] = choices.certain("centered", _yes_no, True, "images that span [0, 1] are supported with ve alone")
+        config["centered"] = choices.certain("centered", yes_no, True, "images that span [0, 1] are supported with ve alone")
     by_sigma = sde == "ve"
-    config["scale_by_sigma"] = choices.choose("scale_by_sigma", _yes_no, by_sigma, f"as every published network of {sde}")
+    config["scale_by_sigma"] = choices.choose("scale_by_sigma", yes_no, by_sigma, f"as every published network of {sde}")
     config["told"] = "sigma" if sde == "ve" and config["embedding"] == "positional" else "label"
     return sde
 
@@ -150,19 +127,19 @@ def _told(config: Mapping[str, Any], model: str, sde: str, sigmas: Tensor, choic
     fourier = config["embedding"] == "fourier"
     if sde == "ve":
         reason = "ve is continuous with Fourier features, and with positional ones it is not"
-        choices.certain("continuous", _yes_no, fourier, reason)
+        choices.certain("continuous", yes_no, fourier, reason)
         unit = 1 if config["centered"] else 2  # of images that span [-1, 1], which ours do, in units of theirs
         largest, smallest = _ends(sigmas)
         schedule: dict[str, Any] = {"name": "edm", "sigma_min": unit * smallest, "sigma_max": unit * largest}
         return {"predicts": "score", "schedule": schedule, "time_scale": 1 / unit, "unit_range": not config["centered"]}
     first, last = (
-        choices.choose(name, _positive, value, "as published") for name, value in (("beta_min", 0.1), ("beta_max", 20.0))
+        choices.choose(name, positive, value, "as published") for name, value in (("beta_min", 0.1), ("beta_max", 20.0))
     )
     if sde == "subvp" or fourier:
         reason = "subvp is continuous" if sde == "subvp" else "Fourier features are of continuous times"
-        continuous = choices.certain("continuous", _yes_no, True, reason)
+        continuous = choices.certain("continuous", yes_no, True, reason)
     else:
-        continuous = choices.choose("continuous", _yes_no, model == "ncsnpp", f"as most published networks of {model}")
+        continuous = choices.choose("continuous", yes_no, model == "ncsnpp", f"as most published networks of {model}")
     if continuous:
         schedule = {"name": "sub-vp" if sde == "subvp" else "vp", "beta_min": first, "beta_max": last}
         return {"predicts": "eps", "schedule": schedule, "time_scale": 999.0}
@@ -187,10 +164,8 @@ def _image_size(config: Mapping[str, Any], choices: Choices) -> int:
             f"nothing in it tells the size of the images it was trained on. Give image_size, a multiple of {stride}."
         )
     usual = 16 << min(config["attention"], default=0)
-    side = choices.choose("image_size", _whole, usual, "its finest attention is at 16 pixels, as in every published network")
-    if side % stride:
-        raise ValueError(f"image_size={side}: expected a multiple of {stride}, by which the network shrinks images.")
-    return side
+    reason = "its finest attention is at 16 pixels, as in every published network"
+    return choices.choose("image_size", whole(1, 2**16, multiple=stride), usual, reason)
 
 
 def _averaged(tensors: Mapping[str, Tensor], ema: object) -> tuple[dict[str, Tensor], bool]:
@@ -209,36 +184,3 @@ def _averaged(tensors: Mapping[str, Tensor], ema: object) -> tuple[dict[str, Ten
 
 def _has_pyramids(config: Mapping[str, Any]) -> bool:
     return (config["progressive"], config["progressive_input"]) != ("none", "none")
-
-
-def _one_of(names: tuple[str, ...]) -> Callable[[str, Any], str]:
-    def convert(name: str, value: Any) -> str:
-        if str(value).lower() not in names:
-            raise ValueError(f"{name}={value!r}: expected one of {', '.join(names)}.")
-        return str(value).lower()
-
-    return convert
-
-
-def _yes_no(name: str, value: Any) -> bool:
-    word = str(value).lower()
-    if word not in {"yes", "no", "true", "false", "1", "0"}:
-        raise ValueError(f"{name}={value!r}: expected yes or no.")
-    return word in {"yes", "true", "1"}
-
-
-def _positive(name: str, value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise ValueError(f"{name}={value!r}: expected a positive number.")
-    return number
-
-
-def _whole(name: str, value: Any) -> int:
-    number = _positive(name, value)
-    if number != int(number):
-        raise ValueError(f"{name}={value!r}: expected a whole number.")
-    return int(number)

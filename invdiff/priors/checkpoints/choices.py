@@ -1,0 +1,124 @@
+"""What a file leaves open: given by the user, or assumed and said so. Whatever is given is checked, and refused in one line."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar
+
+__all__ = ["Choices", "one_of", "positive", "whole", "yes_no"]
+
+T = TypeVar("T")
+Converter = Callable[[str, Any], T]  # Takes the name of an option and its value, a text or not.
+
+
+class Choices:
+    """The options of one checkpoint.
+
+    Args:
+        given: Options by name: values of Python, or texts from the command line.
+
+    Attributes:
+        assumed: Defaults that were taken in place of options, by name, as ``"value (reason)"``.
+    """
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self.given = given
+        self.assumed: dict[str, str] = {}
+
+    def choose(self, name: str, convert: Converter[T], default: Any, reason: str | None) -> T:
+        """Return what was given, or else ``default``, which is assumed for ``reason``; ``None``: the file itself says so."""
+        if name not in self.given and reason is not None:
+            self.assumed[name] = f"{_shown(default)} ({reason})"
+        return convert(name, self.given.get(name, default))
+
+    def certain(self, name: str, convert: Converter[T], value: T, reason: str) -> T:
+        """Return ``value``, where there is no choice."""
+        if name in self.given and convert(name, self.given[name]) != value:
+            raise _wrong(name, self.given[name], f"{_shown(value)}, as {reason}. Leave it out")
+        return value
+
+    def refuse(self, *names: str, reason: str) -> None:
+        """Raise a ValueError if an option was given that has no meaning."""
+        for name in names:
+            if name in self.given:
+                raise _wrong(name, self.given[name], f"none, as {reason}. Leave it out")
+
+    def label(self, classes: int | None, *, or_none: bool = False) -> int | None:
+        """Return the class to sample of so many that a network knows: a number from 0, or ``None`` where it knows none.
+
+        Args:
+            classes: How many it knows. 0 and ``None``: none.
+            or_none: Whether ``"none"`` may be given, which is ``None``: it can do without a class.
+
+        Raises:
+            ValueError: If no label is given for a network with classes, or one for a network without.
+        """
+        label = self.given.get("label")
+        if or_none and label == "none":
+            return None
+        if not classes:
+            if label is not None:
+                self.refuse("label", reason="the network knows no classes")
+            return None
+        if label is None:
+            example = f"label={min(207, classes - 1)}"
+            raise ValueError(
+                f"the network knows {classes} classes and must be told one, from 0 to {classes - 1}"
+                f"{' (or none, if it was trained without classes as well)' if or_none else ''}: "
+                f"give {example} in Python, --prior-option {example} at the command line."
+            )
+        return whole(0, classes - 1)("label", label)
+
+
+def one_of(names: Collection[str]) -> Converter[str]:
+    """Names in lower case."""
+
+    def convert(name: str, value: Any) -> str:
+        word = str(value).strip().lower()
+        if word not in names:
+            raise _wrong(name, value, f"one of {', '.join(names)}")
+        return word
+
+    return convert
+
+
+def yes_no(name: str, value: Any) -> bool:
+    """Yes and no, true and false, 1 and 0."""
+    word = str(value).strip().lower()
+    if word not in {"yes", "no", "true", "false", "1", "0"}:
+        raise _wrong(name, value, "yes or no")
+    return word in {"yes", "true", "1"}
+
+
+def positive(name: str, value: Any) -> float:
+    """Finite numbers above 0."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise _wrong(name, value, "a positive number")
+    return number
+
+
+def whole(low: int, high: int, *, multiple: int = 1) -> Converter[int]:
+    """Whole numbers from ``low`` to ``high``, both not negative and included; of these the multiples of ``multiple``."""
+
+    def convert(name: str, value: Any) -> int:
+        text = str(value).strip().removesuffix(".0")  # JSON and Python have 64.0 as well
+        if not re.fullmatch("[0-9]{1,18}", text) or not low <= int(text) <= high or int(text) % multiple:
+            kind = "whole number" if multiple == 1 else f"multiple of {multiple}"
+            raise _wrong(name, value, f"a {kind} from {low} to {high}")
+        return int(text)
+
+    return convert
+
+
+def _shown(value: Any) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def _wrong(name: str, value: Any, expected: str) -> ValueError:
+    return ValueError(f"{name}={value!r:.80}: expected {expected}.")
