@@ -11,8 +11,8 @@ import torch
 
 __all__ = ["halve_when_full", "out_of_memory"]
 
-# What torch's allocator of the CPU says, which has no error of its own.
-CPU_MESSAGES = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
+# What torch's allocator of the CPU says, which has no error of its own, and oneDNN, which does not say why.
+CPU_MESSAGES = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "could not create a primitive")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

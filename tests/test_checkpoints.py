@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import tarfile
 import zipfile
@@ -18,6 +19,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from invdiff.priors import UNet, from_network, load_prior, save_prior
+from invdiff.priors.checkpoints.contents import state_dicts
 from invdiff.priors.load import BUNDLED, read_checkpoint
 from invdiff.priors.recipe import Recipe
 from invdiff.schedules import EDM
@@ -92,6 +94,47 @@ class TestOwnFiles:
         path = tmp_path / "foreign.safetensors"
         safetensors.torch.save_file({"weight": torch.zeros(3)}, path, metadata={"invdiff": metadata})
         refused(path, "damaged, or of a later version")
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            {"schedule": {"name": "vp", "nope": 1}},
+            {"schedule": {"name": "vp", "beta_min": "a"}},
+            {"schedule": {"name": "nope"}},
+            {"schedule": {"name": "linear-betas", "steps": 10**9}},
+            {"facts": None},
+            {"label": "x"},
+            {"time_scale": "x"},
+            {"event_shape": [3, "a", 16]},
+            {"predicts": "noise"},
+            {"architecture": "os.system"},
+        ],
+        ids=str,
+    )
+    def test_metadata_of_another_kind(self, tmp_path: Path, changed: dict[str, Any]) -> None:
+        saved(tmp_path / "mine.safetensors")
+        weights = safetensors.torch.load_file(tmp_path / "mine.safetensors")
+        recipe = read_checkpoint(tmp_path / "mine.safetensors", {}).recipe.to_json() | changed
+        safetensors.torch.save_file(weights, tmp_path / "odd.safetensors", metadata={"invdiff": json.dumps(recipe)})
+        refused(tmp_path / "odd.safetensors", "odd.safetensors: .*(damaged|unknown predicts)")
+
+    def test_a_file_that_changed_has_no_digest(self, tmp_path: Path) -> None:
+        saved(tmp_path / "mine.safetensors")
+        prior = load_prior(tmp_path / "mine.safetensors")
+        assert len(prior.describe()["sha256"]) == 64
+        content = (tmp_path / "mine.safetensors").read_bytes()
+        (tmp_path / "new").write_bytes(content)
+        os.utime(tmp_path / "new", ns=(1, 1))
+        (tmp_path / "new").replace(tmp_path / "mine.safetensors")
+        assert "changed since it was read" in prior.describe()["sha256"]
+
+    def test_loaded_in_inference_mode_it_has_gradients(self, tmp_path: Path) -> None:
+        saved(tmp_path / "mine.safetensors")
+        with torch.inference_mode():
+            prior = load_prior(tmp_path / "mine.safetensors", precision="float32")
+        x_t = randn(1, 2, 8, 8, dtype=torch.float32).requires_grad_()
+        (gradient,) = torch.autograd.grad(prior.denoise(x_t, torch.tensor(0.3)).sum(), x_t)
+        assert gradient.isfinite().all()
 
     @pytest.mark.parametrize(
         "config", [SMALL | {"widths": (8, 24)}, SMALL | {"widths": (8,)}, SMALL | {"colour": 3}, SMALL | {"widths": "wide"}]
@@ -216,7 +259,54 @@ class TestWhatIsNoCheckpoint:
             load_prior("natural", precision="float8")
 
 
+class TestAverages:
+    def test_of_latent_diffusion_without_their_dots(self) -> None:
+        weights = {"a.b.weight": torch.zeros(2), "c.bias": torch.zeros(1)}
+        data = {f"model.{name}": value for name, value in weights.items()}
+        data |= {f"model_ema.{name.replace('.', '')}": value + 1 for name, value in weights.items()}
+        (where, averaged), *_ = state_dicts({"state_dict": data | {"model_ema.decay": torch.tensor(0.999)}})
+        assert where == "state_dict.model_ema"
+        assert {name: float(value.mean()) for name, value in averaged.items()} == {"a.b.weight": 1, "c.bias": 1}
+
+
 class TestFromNetwork:
+    @pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: nn.utils.parametrizations.spectral_norm(nn.Conv2d(1, 1, 3, padding=1)),
+            lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 1, 3, padding=1)),
+            lambda: nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Dropout(0.5), nn.Conv2d(2, 1, 1)),
+            lambda: nn.Sequential(nn.Conv2d(1, 1, 1), nn.InstanceNorm2d(1, track_running_stats=True)),
+            lambda: nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)),
+        ],
+        ids=["spectral", "weight", "dropout", "instance", "batch"],
+    )
+    def test_modules_that_change_in_training(self, make: Any, autocast: torch.dtype | None) -> None:
+        net = Conv(make())
+        state = {name: value.clone() for name, value in net.state_dict().items()}
+        prior = from_network(net, EDM(), predicts="x0", autocast=autocast)
+        x_t = randn(2, 1, 8, 8, dtype=torch.float32)
+        first, second = (prior.denoise(x_t, torch.tensor(1.0)) for _ in range(2))
+        assert torch.equal(first, second)
+        assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+        assert net.training
+
+    def test_only_kernels_are_kept_in_low_precision(self) -> None:
+        class Waves(nn.Module):
+            frequencies: torch.Tensor
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.register_buffer("frequencies", 1000 * randn(1, 8, dtype=torch.float32))
+
+            def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+                return x * (t[:, None] * self.frequencies).sin().sum()
+
+        x_t, t = randn(1, 1, 4, 4, dtype=torch.float32), torch.tensor(0.7)
+        slow, fast = (from_network(Waves(), EDM(), predicts="x0", autocast=a).denoise(x_t, t) for a in (None, torch.bfloat16))
+        assert torch.equal(slow, fast)
+
     def test_moved_or_not_the_weights_are_shared(self) -> None:
         net = nn.Conv2d(1, 1, 3, padding=1)
         prior = from_network(lambda x, t: x, EDM(), predicts="x0")

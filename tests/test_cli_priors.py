@@ -53,7 +53,7 @@ class TestInspect:
 
     def test_what_is_found_and_what_is_assumed(self, invdiff, adm):
         found = json.loads(invdiff("priors", "inspect", adm, "--prior-option", "label=3", "--json").stdout)
-        assert (found["family"], found["network"], found["label"]) == ("guided-diffusion", "ADM", 3)
+        assert (found["family"], found["architecture"], found["label"]) == ("guided-diffusion", "ADM", 3)
         assert (found["channels"], found["size"], found["predicts"]) == (3, [16, 16], "eps")
         assert found["config"] == ADM(**CONFIG).config
         assert found["parameters"] == sum(p.numel() for p in ADM(**CONFIG).parameters())
@@ -61,6 +61,11 @@ class TestInspect:
         text = invdiff("priors", "inspect", adm, "--prior-option", "label=3", "--prior-option", "schedule=cosine").stdout
         assert "schedule: linear" not in text
         assert "heads: 4 (" in text
+
+    def test_a_class_is_asked_for_and_the_rest_is_said(self, invdiff, adm):
+        found = json.loads(invdiff("priors", "inspect", adm, "--json").stdout)
+        assert found["label"].startswith("the network knows 10 classes and must be told one")
+        assert found["config"]["classes"] == 10
 
     @pytest.mark.parametrize("content", [None, b"", b"\x80\x04K\x01.", b"12345678" * 9])
     def test_what_is_no_checkpoint(self, invdiff, tmp_path, content):
@@ -101,6 +106,13 @@ class TestConvert:
         out = tmp_path / "adm.safetensors"
         assert "ends in .safetensors" in invdiff("priors", "convert", adm, "--out", "adm.pt", code=2).stderr
         assert "knows 10 classes" in invdiff("priors", "convert", adm, "--out", out, code=1).stderr
+        wild = torch.load(adm)
+        wild["out.2.weight"][0] = 1e6
+        torch.save(wild, tmp_path / "wild.pt")
+        half = ("--out", out, "--prior-option", "label=3", "--dtype", "float16")
+        refused = invdiff("priors", "convert", "wild.pt", *half, code=1).stderr
+        assert "not finite in torch.float16: nothing was written" in refused
+        (tmp_path / "wild.pt").unlink()
         invdiff("priors", "convert", adm, "--out", out, "--prior-option", "label=3")
         assert "exists" in invdiff("priors", "convert", adm, "--out", out, "--prior-option", "label=3", code=2).stderr
         invdiff("priors", "convert", adm, "--out", out, "--prior-option", "label=4", "--overwrite")
@@ -132,13 +144,21 @@ class TestSolve:
         needs = solve("--problem", "sr", "--factor", 8, "--noise", 0.1, "--overlap", 40, code=2)
         assert "windows need --tile" in needs.stderr
 
-    @pytest.mark.parametrize(("option", "message"), [("heads", "expected NAME=VALUE"), ("colour=3", "no option 'colour'")])
+    @pytest.mark.parametrize(
+        ("option", "message"),
+        [
+            ("heads", "expected NAME=VALUE"),
+            ("colour=3", "no option 'colour'"),
+            ("label=4", "label is given twice: NAME"),
+            ("device=cuda", "is no option of a checkpoint, see --device: NAME"),
+        ],
+    )
     def test_options_that_make_no_sense(self, invdiff, adm, option, message):
         settings = ("--prior", adm, "--prior-option", "label=3", "--prior-option", option)
         result = invdiff(
             "solve", "--problem", "sr", "--factor", 2, "--noise", 0.1, *settings, code=2 if "NAME" in message else 1
         )
-        assert message in result.stderr
+        assert message.removesuffix(": NAME") in result.stderr
 
     def test_colours_through_a_grey_prior(self, invdiff, small, tmp_path):
         save(tmp_path / "grey.pt", channels=1, classes=None)

@@ -425,14 +425,6 @@ class TestFromNetwork:
         assert prior.denoise(randn(2, 6), torch.tensor(0.5)).dtype == torch.float64
         assert seen == [torch.float32]
 
-    @pytest.mark.parametrize("layer", [nn.Dropout(0.1), nn.BatchNorm1d(6), nn.AlphaDropout(0.1), nn.Dropout2d(0.1)])
-    def test_refuses_training_mode_where_it_matters(self, layer: nn.Module) -> None:
-        net = nn.Sequential(nn.Linear(6, 6), layer)
-        with pytest.raises(ValueError, match=r"'1' is in training mode.*net.eval\(\)"):
-            from_network(net, VP())
-        from_network(net.eval(), VP())
-        from_network(nn.Linear(6, 6).train(), VP())
-
     def test_refuses_unknown_parametrisations(self) -> None:
         with pytest.raises(ValueError, match="unknown predicts='noise', expected one of eps"):
             from_network(lambda x, t: x, VP(), predicts="noise")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PRIOR_OPTIONS", "given_options", "load", "prior_option", "prior_options"]
 
+ARGUMENTS = {"source": "--prior", "precision": "--precision", "device": "--device", "checkpointing": "--checkpointing"}
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 prior_option = click.option(
@@ -60,6 +61,10 @@ def given_options(texts: Sequence[str]) -> dict[str, str]:
         name, separator, value = text.partition("=")
         if not (name and separator and value):
             raise click.UsageError(f"--prior-option {text}: expected NAME=VALUE, such as heads=8.")
+        if name in given:
+            raise click.UsageError(f"--prior-option {text}: {name} is given twice.")
+        if name in ARGUMENTS:
+            raise click.UsageError(f"--prior-option {text}: is no option of a checkpoint, see {ARGUMENTS[name]}.")
         given[name] = value
     return given
 

@@ -104,7 +104,7 @@ def convert(source: str, out: Path, prior_option: Sequence[str], dtype: str | No
     checkpoint = read_checkpoint(path, given_options(prior_option))
     build_network(checkpoint)  # What does not fit together is not written.
     recipe = checkpoint.recipe
-    converted = dict(recipe.facts) | {"converted_from": path.name, "converted_sha256": digest(path)}
+    converted = {"converted_from": path.name, "converted_sha256": digest(path)} | dict(recipe.facts)
     checkpoint = dataclasses.replace(checkpoint, recipe=dataclasses.replace(recipe, facts=converted))
     out.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(checkpoint, out, dtype=None if dtype is None else getattr(torch, dtype))
@@ -114,13 +114,20 @@ def convert(source: str, out: Path, prior_option: Sequence[str], dtype: str | No
 
 
 def _describe(source: str, given: Mapping[str, str]) -> dict[str, Any]:
+    from invdiff.priors.checkpoints.choices import LabelNeededError
     from invdiff.priors.digest import digest
     from invdiff.priors.files import BUNDLED
     from invdiff.priors.load import locate, read_checkpoint
     from invdiff.priors.recipe import build_network
 
-    path = locate(source)
-    checkpoint = read_checkpoint(path, given)
+    path, needed = locate(source), None
+    try:
+        checkpoint = read_checkpoint(path, given)
+    except ValueError as error:
+        if not isinstance(error.__cause__, LabelNeededError):
+            raise
+        needed = str(error.__cause__)
+        checkpoint = read_checkpoint(path, {**given, "label": "0"})
     try:
         build_network(checkpoint)  # or the description would be of what does not exist
     except ValueError as error:
@@ -136,13 +143,13 @@ def _describe(source: str, given: Mapping[str, str]) -> dict[str, Any]:
         "name": source if source in BUNDLED else path.name,
         "what": facts.pop("summary", None) or next(filter(None, lines), None),
         "family": facts.pop("family", "invdiff"),
-        "network": recipe.architecture,
+        "architecture": recipe.architecture,
         "config": dict(recipe.config),
         "channels": recipe.event_shape[0],
         "size": None if None in recipe.event_shape else list(recipe.event_shape[1:]),
         "predicts": recipe.predicts,
         "schedule": {k: v for k, v in recipe.schedule.items() if k != "betas"},
-        "label": recipe.label,
+        "label": needed or recipe.label,
         "parameters": sum(weight.numel() for weight in weights.values()),
         "dtypes": sorted({str(weight.dtype).removeprefix("torch.") for weight in weights.values()}),
         "licence": facts.pop("licence", None) or licence.partition(":")[2].strip(" *"),
@@ -161,7 +168,7 @@ def _show(found: Sequence[dict[str, Any]], as_json: bool, *, many: bool) -> None
         click.echo(json.dumps(found if many else found[0], indent=2))
         return
     for number, prior in enumerate(found):
-        rows = [(name.replace("_", " "), _readable(value)) for name, value in prior.items() if value not in (None, "", {})]
+        rows = [(name.replace("_", " "), _readable(value)) for name, value in prior.items() if value not in (None, "", {}, [])]
         assumed = [("assumed" if k == 0 else "", f"{name}: {why}") for k, (name, why) in enumerate(prior["assumed"].items())]
         rows = [row for row in rows if row[0] != "assumed"] + assumed
         wrapped = [(name, textwrap.fill(text, WIDTH)) for name, text in rows]

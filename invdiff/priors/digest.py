@@ -6,22 +6,33 @@ import functools
 import hashlib
 from pathlib import Path
 
-__all__ = ["digest"]
+__all__ = ["digest", "stamp"]
 
 PARTS = (".json", ".safetensors", ".bin")  # of a folder
+Stamp = list[tuple[str, int, int]]
 
 
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file; of a folder, that of the names and digests of its configurations and weights."""
-    if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix in PARTS and p.is_file())
-        listing = "\n".join(f"{p.relative_to(path).as_posix()} {digest(p)}" for p in files)
-        return hashlib.sha256(listing.encode()).hexdigest()
-    stat = path.stat()
-    return _digest(path, stat.st_mtime_ns, stat.st_size)
+def stamp(path: Path) -> Stamp:
+    """Return what changes when a file does, or a file of a folder: names, sizes, times."""
+    files = sorted(p for p in path.rglob("*") if p.suffix in PARTS and p.is_file()) if path.is_dir() else [path]
+    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+
+
+def digest(path: Path, since: Stamp | None = None) -> str:
+    """Return the SHA-256 of a file; of a folder, that of the names and digests of its configurations and weights.
+
+    Where the file is no longer what it was at the stamp ``since``, it is not that of what was read then: the answer says so.
+    """
+    now = stamp(path) if path.exists() else []
+    if since not in (None, now):
+        return "unknown: the file has changed since it was read"
+    if not path.is_dir():
+        return _digest(now[0])
+    listing = "\n".join(f"{Path(part[0]).relative_to(path).as_posix()} {_digest(part)}" for part in now)
+    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 @functools.lru_cache
-def _digest(path: Path, _modified: int, _size: int) -> str:
-    with path.open("rb") as file:
+def _digest(part: tuple[str, int, int]) -> str:
+    with Path(part[0]).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

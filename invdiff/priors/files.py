@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,11 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path, *, dtype: torch.dtype | 
         name: weight.detach().cpu().to(dtype if weight.is_floating_point() else None).contiguous()
         for name, weight in checkpoint.weights.items()
     }
-    part = path.with_name(path.name + ".part")
+    if dtype is not None and not all(w.isfinite().all() for w in weights.values() if w.dtype == dtype):
+        raise ValueError(
+            f"{path}: some weights are not finite in {dtype}: nothing was written. Keep them as they are, or bfloat16."
+        )
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         save_file(weights, part, metadata={KEY: json.dumps(checkpoint.recipe.to_json())})
         part.chmod(0o644)  # safetensors keeps its files from other users; a prior is for sharing

@@ -30,6 +30,7 @@ SUFFIXES = (".pt", ".pth", ".pkl", ".ckpt", ".bin", ".safetensors")
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
+@torch.inference_mode(False)  # or its weights could not be part of any gradient
 def load_prior(
     source: str | Path,
     *,
@@ -66,8 +67,8 @@ def load_prior(
     path = locate(source)
     checkpoint = read_checkpoint(path, given)
     recipe = checkpoint.recipe
-    assumed = {"assumed": dict(recipe.assumed)} if recipe.assumed else {}
-    facts = {"name": str(source), **assumed, **recipe.facts}
+    said = {"label": recipe.label, "given": dict(given) or None, "assumed": dict(recipe.assumed) or None}
+    facts = {"name": str(source), **{name: value for name, value in said.items() if value is not None}, **recipe.facts}
     try:
         return build_prior(checkpoint, autocast=autocast, checkpointing=checkpointing, file=path, facts=facts)
     except ValueError as error:
@@ -77,7 +78,7 @@ def load_prior(
 def locate(source: str | Path) -> Path:
     """Return the file or folder of a prior; what a hub has is downloaded."""
     path = BUNDLED.get(str(source), Path(source))
-    if path.exists():
+    if str(source) and path.exists():
         return path
     if HUB_ID.fullmatch(str(source)) and path.suffix not in SUFFIXES and not path.parent.exists():
         downloaded: Path = _diffusers().download(str(source))

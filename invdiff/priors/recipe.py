@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,9 @@ SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
     "edm": EDM,
     "rectified-flow": RectifiedFlow,
 }
+
+
+MOST_STEPS = 100_000  # of a table of betas
 
 
 @dataclass(frozen=True)
@@ -82,17 +85,54 @@ class Recipe:
         Raises:
             ValueError: If it is none, or names what is not known here.
         """
-        known = {f.name for f in fields(cls)}
-        if (
-            not isinstance(data, dict)
-            or not {"architecture", "config", "event_shape", "predicts", "schedule"} <= data.keys() <= known
-        ):
+        needed = {"architecture", "config", "event_shape", "predicts", "schedule"}
+        if not isinstance(data, dict) or not needed <= data.keys() <= KINDS.keys():
             raise ValueError("it says nothing of a network and its schedule in a form known here")
+        wrong = next((name for name, value in data.items() if not isinstance(value, KINDS[name])), None)
+        if wrong is None and not all(side is None or type(side) is int for side in data["event_shape"]):
+            wrong = "event_shape"
+        if wrong is not None:
+            raise ValueError(f"its {wrong} is {data[wrong]!r:.80}")
         if data["architecture"] not in ARCHITECTURES:
-            raise ValueError(f"it names the architecture {data['architecture']!r}, expected one of {', '.join(ARCHITECTURES)}")
-        if not isinstance(data["schedule"], dict) or data["schedule"].get("name") not in SCHEDULES:
+            raise ValueError(f"its architecture is {data['architecture']!r:.80}, expected one of {', '.join(ARCHITECTURES)}")
+        recipe = cls(**{**data, "event_shape": tuple(data["event_shape"])})
+        recipe.make_schedule()
+        return recipe
+
+    def make_schedule(self) -> Schedule:
+        """Return the schedule.
+
+        Raises:
+            ValueError: If there is none by that name, or its arguments make no sense.
+        """
+        arguments = dict(self.schedule)
+        make = SCHEDULES.get(arguments.pop("name", ""))
+        if make is None:
             raise ValueError(f"it names a schedule that is none of {', '.join(SCHEDULES)}")
-        return cls(**{**data, "event_shape": tuple(data["event_shape"])})
+        if not 0 < arguments.get("steps", 1) <= MOST_STEPS:
+            raise ValueError(f"its schedule has {arguments['steps']} steps, expected at most {MOST_STEPS:,}")
+        try:
+            return make(**arguments)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"its schedule {self.schedule!r:.200} makes no sense ({error})") from error
+
+
+NUMBER = (int, float)
+# What each entry must be in plain data.
+KINDS: Mapping[str, type | tuple[type, ...]] = {
+    "architecture": str,
+    "config": dict,
+    "event_shape": (list, tuple),
+    "predicts": str,
+    "schedule": dict,
+    "time_scale": NUMBER,
+    "time_log": bool,
+    "sigma_data": NUMBER,
+    "label": (int, type(None)),
+    "unit_range": bool,
+    "facts": dict,
+    "assumed": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -148,15 +188,13 @@ def build_prior(
 ) -> NetworkPrior:
     """Return the prior of a checkpoint; see :func:`~invdiff.priors.from_network` for the arguments."""
     recipe = checkpoint.recipe
-    arguments = dict(recipe.schedule)
-    schedule = SCHEDULES[arguments.pop("name")](**arguments)
 
     def time(t: Tensor) -> Tensor:
         return (recipe.time_scale * t).log() if recipe.time_log else recipe.time_scale * t
 
     return from_network(
         Asked(build_network(checkpoint), label=recipe.label, unit_range=recipe.unit_range).eval(),
-        schedule,
+        recipe.make_schedule(),
         predicts=recipe.predicts,
         time=time,
         event_shape=recipe.event_shape,

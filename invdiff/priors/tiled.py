@@ -61,8 +61,10 @@ class Tiled(ScoreModel):
             raise ValueError(f"Tiled: the prior is for images of {_size(own)}, got tile={tile}. Leave it out.")
         self.tile: tuple[int, int] = (int(sides[0] or 0), int(sides[1] or 0))
         self.overlap = min(self.tile) // 4 if overlap is None else overlap
-        if not 0 <= self.overlap < min(self.tile):
-            raise ValueError(f"Tiled: overlap must be from 0 to below the side of a window, {min(self.tile)}, got {overlap}.")
+        if not isinstance(self.overlap, int) or not 0 <= self.overlap < min(self.tile):
+            raise ValueError(
+                f"Tiled: overlap must be whole pixels, 0 to below the side of a window, {min(self.tile)}, got {overlap}."
+            )
         if batch is not None and batch < 1:
             raise ValueError(f"Tiled: batch must be at least 1, got {batch}.")
         self.score_model, self.batch = score, batch

@@ -7,10 +7,14 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
-__all__ = ["Choices", "one_of", "positive", "whole", "yes_no"]
+__all__ = ["Choices", "LabelNeededError", "one_of", "positive", "whole", "yes_no"]
 
 T = TypeVar("T")
 Converter = Callable[[str, Any], T]  # Takes the name of an option and its value, a text or not.
+
+
+class LabelNeededError(ValueError):
+    """The network knows classes, and none was named."""
 
 
 class Choices:
@@ -64,7 +68,7 @@ class Choices:
             return None
         if label is None:
             example = f"label={min(207, classes - 1)}"
-            raise ValueError(
+            raise LabelNeededError(
                 f"the network knows {classes} classes and must be told one, from 0 to {classes - 1}"
                 f"{' (or none, if it was trained without classes as well)' if or_none else ''}: "
                 f"give {example} in Python, --prior-option {example} at the command line."

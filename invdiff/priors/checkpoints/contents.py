@@ -51,7 +51,7 @@ class Contents:
 
 
 def open_contents(path: Path) -> Contents:
-    """Read a file by its content, whatever its name. Large tensors stay on the disk until they are used.
+    """Read a file by its content, whatever its name. Tensors of safetensors stay on the disk until they are used.
 
     Raises:
         ValueError: If it is damaged, of an unknown kind, or would have to run code to be read.
@@ -64,7 +64,7 @@ def open_contents(path: Path) -> Contents:
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**40:
         return _load_safetensors(path)
     if start.startswith((ZIP, LEGACY_TORCH)):
-        return Contents(path, "torch", _load_torch(path, mapped=start.startswith(ZIP)))
+        return Contents(path, "torch", _load_torch(path, zipped=start.startswith(ZIP)))
     if start.startswith(PICKLE):
         from invdiff.priors.checkpoints.pickles import read_pickle
 
@@ -86,11 +86,20 @@ def _nested(data: Any, where: str, depth: int) -> Iterator[tuple[str, dict[str, 
     if not isinstance(data, Mapping):
         return
     tensors = {str(name): value for name, value in data.items() if isinstance(value, Tensor)}
+    average = _flat_average(tensors)
+    if average:
+        yield f"{where}.model_ema".lstrip("."), average
     if tensors:
         yield where, _without_prefix(tensors)
     if depth > 1:
         for name, value in data.items():
             yield from _nested(value, f"{where}.{name}".lstrip("."), depth - 1)
+
+
+def _flat_average(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the averages of latent-diffusion's ``LitEma`` by the names of the weights, of which it drops the dots."""
+    names = {f"model_ema.{name[6:].replace('.', '')}": name[6:] for name in tensors if name.startswith("model.")}
+    return {name: tensors[flat] for flat, name in names.items() if flat in tensors and "." in name}
 
 
 def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -100,8 +109,8 @@ def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
-def _load_torch(path: Path, *, mapped: bool) -> Any:
-    if mapped:
+def _load_torch(path: Path, *, zipped: bool) -> Any:
+    if zipped:
         try:
             with zipfile.ZipFile(path) as archive:
                 names = {name.partition("/")[2] for name in archive.namelist()}
@@ -115,9 +124,8 @@ def _load_torch(path: Path, *, mapped: bool) -> Any:
                 "torch.save(model.state_dict(), ...)."
             )
     try:
-        if mapped and path.suffix != ".safetensors":  # by which torch would go, not by the content
-            # Storages that are mapped take no memory until used, and are never written: the mapping is private.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        # Not mapped: a mapped file that is written anew, as training does with its own, ends the process. And by the handle,
+        # or torch would go by the name.
         with path.open("rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

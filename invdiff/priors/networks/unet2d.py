@@ -80,6 +80,6 @@ class StepTable(nn.Module):
         self.weight = nn.Parameter(torch.empty(steps, features))
 
     def forward(self, time: Tensor) -> Tensor:
-        time = time.to(self.weight.dtype).clamp(0, len(self.weight) - 1)
+        time = time.float().clamp(0, len(self.weight) - 1)  # of which lower precision would lose steps
         below, above = self.weight[time.floor().long()], self.weight[time.ceil().long()]
-        return torch.lerp(below, above, time.frac()[:, None])
+        return torch.lerp(below.float(), above.float(), time.frac()[:, None]).to(self.weight.dtype)
