@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import safetensors.torch
@@ -18,7 +18,7 @@ from torch.testing import assert_close
 from invdiff.priors.checkpoints.contents import Contents, open_contents
 from invdiff.priors.checkpoints.guided_diffusion import OPTIONS, PUBLISHED, read
 from invdiff.priors.networks.adm import ADM
-from invdiff.priors.recipe import Recipe, build_network, build_prior
+from invdiff.priors.recipe import Checkpoint, Recipe, build_network, build_prior
 from invdiff.schedules import DiscreteBetas
 
 REFERENCES = Path(__file__).parent / "data" / "guided_diffusion.safetensors"
@@ -78,8 +78,7 @@ def said(config: dict[str, Any]) -> dict[str, str]:
 
 def refused(data: Any, message: str, **given: Any) -> None:
     with pytest.raises(ValueError, match=message) as error:
-        read(contents(data), given)
-    assert str(error.value).startswith("some.pt: ")
+        build_network(cast(Checkpoint, read(contents(data), given)))
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 300
 
@@ -307,21 +306,21 @@ class TestRefusals:
             ("time_embed.", "it lacks time_embed.0.weight"),
             ("input_blocks.0.0.weight", "it lacks input_blocks.0.0.weight"),
             ("input_blocks.3.", "it lacks input_blocks.3.0.out_layers.3.weight"),
-            ("input_blocks.2.0.in_layers.2.bias", "1 of 198 tensors are lacking, such as input_blocks.2.0.in_layers.2.bias"),
-            ("middle_block.1.", "6 of 198 tensors are lacking, such as middle_block.1.norm.bias"),
+            ("input_blocks.2.0.in_layers.2.bias", "1 of 198 tensors are lacking"),
+            ("middle_block.1.", "6 of 198 tensors are lacking .the file may be cut off., such as middle_block.1.norm.bias"),
             ("out.", "it lacks out.2.weight"),
         ],
     )
     def test_sets_that_are_not_whole(self, whole: dict[str, Tensor], lost: str, message: str) -> None:
-        refused(without(whole, lost), "is no whole set of guided-diffusion's weights: .*" + message + ".*UNetModel")
+        refused(without(whole, lost), message)
 
     def test_sets_with_foreign_weights(self, whole: dict[str, Tensor]) -> None:
-        refused(whole | {"betas": torch.zeros(9)}, "1 lie beside 198, such as betas")
+        refused(whole | {"betas": torch.zeros(9)}, "1 tensors lie beside its 198, such as betas")
         other = {"middle_block.0.in_layers.2.bias": torch.zeros(7)}
         refused(whole | other, "1 of 198 have other shapes, such as middle_block.0.in_layers.2.bias")
         refused(whole | {"time_embed.0.weight": torch.zeros(0, 0)}, "make no U-Net")
         refused(
-            whole | {"input_blocks.99999999.0.bias": torch.zeros(1)}, "1 lie beside 198, such as input_blocks.99999999.0.bias"
+            whole | {"input_blocks.99999999.0.bias": torch.zeros(1)}, "1 tensors lie beside its 198, such as input_blocks.9999"
         )
         refused(whole | {"output_blocks.99999999.0.bias": torch.zeros(1)}, "7 output_blocks")
 

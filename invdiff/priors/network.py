@@ -62,9 +62,9 @@ def edm_denoise(
 
 
 class NetworkPrior(ScoreModel):
-    """A prior whose denoiser is a network. Made by :func:`from_network`, which documents the arguments.
+    """A prior whose denoiser is a network. Made by :func:`from_network`, which documents the arguments and copies the module.
 
-    The module is neither modified nor asked for gradients of its weights. It computes in its own precision;
+    The module given there is neither modified nor asked for gradients of its weights. It computes in its own precision;
     what goes in and comes out keeps the dtype of ``x_t``.
     """
 
@@ -87,11 +87,12 @@ class NetworkPrior(ScoreModel):
         self.event_shape, self.sigma_data, self.autocast = event_shape, sigma_data, autocast
         self.checkpointing, self.file, self.facts = checkpointing, file, dict(facts)
         self.stamp = None if file is None else stamp(file)
-        self.net = net
+        self.net = net  # of its own, where it is a module
         if isinstance(net, nn.Module):
-            self.net = frozen_view(net, autocast=autocast)
+            if autocast is not None:
+                _keep_kernels_in(net, autocast)
             if checkpointing:
-                recompute_blocks(self.net)
+                recompute_blocks(net)
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         alpha_t, sigma_t = self.levels(t, x_t)
@@ -131,25 +132,17 @@ class NetworkPrior(ScoreModel):
         return super().describe() | about | self.facts | origin
 
 
-KERNELS = (nn.Linear, nn.modules.conv._ConvNd)
-
-
 @torch.inference_mode(False)
-def frozen_view(net: nn.Module, *, device: torch.device | str | None = None, autocast: torch.dtype | None = None) -> nn.Module:
+def frozen_view(net: nn.Module, *, device: torch.device | str | None = None) -> nn.Module:
     """Return ``net`` in evaluation mode with the same weights, of which no gradients are asked: that saves a sixth of the time.
 
-    The weights share their memory, unless they are moved. Under ``autocast`` those of convolutions and linear layers are kept
-    in its dtype, to which every call would convert them: half the memory, the same numbers.
+    The weights share their memory, unless they are moved.
     """
-    layers = list(net.modules())
-    kernels = {id(vars(layer)["_parameters"].get("weight")) for layer in layers if autocast and isinstance(layer, KERNELS)}
     memo: dict[int, Any] = {}
     for weight in itertools.chain(net.parameters(), net.buffers()):
-        view = (weight.clone() if weight.is_inference() else weight.detach()).to(
-            device, autocast if id(weight) in kernels and weight.is_floating_point() else weight.dtype
-        )
+        view = (weight.clone() if weight.is_inference() else weight.detach()).to(device)
         memo[id(weight)] = nn.Parameter(view, requires_grad=False) if isinstance(weight, nn.Parameter) else view
-    for value in (value for layer in layers for value in vars(layer).values()):
+    for value in (value for layer in net.modules() for value in vars(layer).values()):
         if isinstance(value, Tensor) and not value.is_leaf:  # What a forward pass left, such as that of weight_norm.
             memo[id(value)] = value.detach()
     try:
@@ -158,6 +151,20 @@ def frozen_view(net: nn.Module, *, device: torch.device | str | None = None, aut
         raise ValueError(
             f"from_network: this module cannot be copied ({error}). Give a function instead: lambda x, time: net(x, time)."
         ) from error
+
+
+KERNELS = (nn.Linear, nn.modules.conv._ConvNd)
+
+
+def _keep_kernels_in(net: nn.Module, dtype: torch.dtype) -> None:
+    """Keep the weights of convolutions and linear layers in the dtype of autocast, to which every call would convert them.
+
+    Half the memory, the same numbers.
+    """
+    for layer in net.modules():
+        weight = layer._parameters.get("weight") if isinstance(layer, KERNELS) else None
+        if weight is not None and weight.is_floating_point():
+            layer._parameters["weight"] = nn.Parameter(weight.to(dtype), requires_grad=False)
 
 
 def _pad_to(x: Tensor, stride: int) -> Tensor:
@@ -214,7 +221,7 @@ def from_network(
     if predicts not in {*PARAMETRISATIONS, "edm"}:
         raise ValueError(f"from_network: unknown predicts={predicts!r}, expected one of {', '.join(PARAMETRISATIONS)}, edm.")
     return NetworkPrior(
-        net,
+        frozen_view(net) if isinstance(net, nn.Module) else net,
         schedule,
         predicts=predicts,
         time=time,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from invdiff.priors.network import NetworkPrior, from_network
+from invdiff.priors.network import PARAMETRISATIONS, NetworkPrior
 from invdiff.schedules import EDM, VP, Cosine, DiscreteBetas, RectifiedFlow, Schedule, SubVP
 
 __all__ = ["ARCHITECTURES", "SCHEDULES", "Asked", "Checkpoint", "Recipe", "build_network", "build_prior"]
@@ -95,6 +95,8 @@ class Recipe:
             raise ValueError(f"its {wrong} is {data[wrong]!r:.80}")
         if data["architecture"] not in ARCHITECTURES:
             raise ValueError(f"its architecture is {data['architecture']!r:.80}, expected one of {', '.join(ARCHITECTURES)}")
+        if data["predicts"] not in {*PARAMETRISATIONS, "edm"}:
+            raise ValueError(f"its predicts is {data['predicts']!r:.80}, expected one of {', '.join(PARAMETRISATIONS)}, edm")
         recipe = cls(**{**data, "event_shape": tuple(data["event_shape"])})
         recipe.make_schedule()
         return recipe
@@ -137,7 +139,12 @@ KINDS: Mapping[str, type | tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A recipe and the weights of its network, by the names of its state dict, in the precision of the file."""
+    """What a file holds.
+
+    Attributes:
+        recipe: What the network is, and how it is asked.
+        weights: Of the network, by the names of its state dict, in the precision of the file.
+    """
 
     recipe: Recipe
     weights: Mapping[str, Tensor]
@@ -166,15 +173,24 @@ def build_network(checkpoint: Checkpoint) -> nn.Module:
     Raises:
         ValueError: If the weights do not fit the architecture.
     """
-    recipe = checkpoint.recipe
+    recipe, weights = checkpoint.recipe, checkpoint.weights
     module, name = ARCHITECTURES[recipe.architecture]
     try:
         with torch.device("meta"):  # no memory and no time for weights that are replaced at once
             net: nn.Module = getattr(importlib.import_module(module), name)(**recipe.config)
-        net.load_state_dict({key: value.float() for key, value in checkpoint.weights.items()}, assign=True)
+        expected = {key: value.shape for key, value in net.state_dict().items()}
+        gaps = {
+            "{} of {} tensors are lacking (the file may be cut off)": expected.keys() - weights.keys(),
+            "{} tensors lie beside its {}": weights.keys() - expected.keys(),
+            "{} of {} have other shapes": {k for k in expected.keys() & weights.keys() if expected[k] != weights[k].shape},
+        }
+        for phrase, keys in gaps.items():
+            if keys:
+                raise ValueError(f"{phrase.format(len(keys), len(expected))}, such as {min(keys):.100}")
+        net.load_state_dict({key: value.float() for key, value in weights.items()}, assign=True)
     except (RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"the weights do not fit the architecture {recipe.architecture}: {reason}") from error
+        raise ValueError(f"the weights do not fit the architecture {recipe.architecture}: {reason}.") from error
     return net.eval().requires_grad_(False)
 
 
@@ -192,13 +208,14 @@ def build_prior(
     def time(t: Tensor) -> Tensor:
         return (recipe.time_scale * t).log() if recipe.time_log else recipe.time_scale * t
 
-    return from_network(
+    return NetworkPrior(
         Asked(build_network(checkpoint), label=recipe.label, unit_range=recipe.unit_range).eval(),
         recipe.make_schedule(),
         predicts=recipe.predicts,
         time=time,
         event_shape=recipe.event_shape,
         sigma_data=recipe.sigma_data,
+        stride=1,
         autocast=autocast,
         checkpointing=checkpointing,
         file=file,
