@@ -27,7 +27,7 @@ from torch import Tensor
 
 from invdiff.images import atomic_write
 from invdiff.priors import NetworkPrior, load_prior
-from invdiff.priors.files import has_bfloat16_units
+from invdiff.priors.load import has_bfloat16_units
 from invdiff.training import VALIDATION_SIGMAS, Images, Settings, load_images, train
 
 CANDIDATES: dict[str, dict[str, Any]] = {
@@ -65,7 +65,7 @@ def main() -> None:
             save(options.out, done)
     for source in options.prior:
         prior = load_prior(source, precision="float32")
-        key = f"{prior.facts['name']} ({prior.facts['sha256'][:12]})"
+        key = f"{prior.facts['name']} ({prior.describe()['sha256'][:12]})"
         if key not in done:
             done[key] = {"steps": prior.facts["steps"], "psnr": {}, **measured(source, clean)}
             save(options.out, done)
@@ -105,7 +105,7 @@ def measured(source: str | Path, clean: Tensor) -> dict[str, Any]:
     """Return size, speed, receptive field and asymmetry of a prior."""
     prior = load_prior(source, precision="float32")
     return {
-        "parameters": sum(weight.numel() for weight in prior.weights.values()),
+        "parameters": sum(weight.numel() for weight in prior.net.parameters()),
         "forward float32": forward_seconds(prior),
         "forward bfloat16": forward_seconds(load_prior(source, precision="bfloat16")),
         "field": {str(sigma): receptive_field(prior, clean, sigma) for sigma in FIELD_SIGMAS},

@@ -30,7 +30,7 @@ from tqdm import tqdm
 from invdiff.images import atomic_write, list_images, read_image
 from invdiff.metrics import psnr
 from invdiff.priors import load_prior
-from invdiff.priors.files import PRECISIONS
+from invdiff.priors.load import PRECISIONS
 from invdiff.priors.network import NetworkPrior
 
 Array = NDArray[np.float64]
@@ -82,7 +82,7 @@ def main() -> None:
     arguments = "".join(f" --prior {name}" for name in names) + " --sigma" + "".join(f" {sigma:g}" for sigma in cases)
     what = ", ".join(
         [f"{len(photographs)} photographs"]
-        + [f"{name} {prior.facts['sha256'][:12]} in {prior.autocast or torch.float32}" for name, prior in priors.items()]
+        + [f"{name} {prior.describe()['sha256'][:12]} in {prior.autocast or torch.float32}" for name, prior in priors.items()]
     )
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     command = f"python benchmarks/denoising.py FOLDER{arguments}"
@@ -140,7 +140,7 @@ def network(prior: NetworkPrior) -> dict[str, Denoiser]:
         alpha_t, _ = prior.levels(t, x)
         return prior.denoise(alpha_t * x[None], t)[0]
 
-    return {f"prior {prior.facts['sha256']}, {prior.autocast or torch.float32}": denoise}
+    return {f"prior {prior.describe()['sha256']}, {prior.autocast or torch.float32}": denoise}
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ filters are those of the authors' own fallback without a compiler.
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import re
@@ -204,7 +205,9 @@ def published(utils: Any, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="a clone of the authors' repository")
+    folder = parser.parse_args().folder
     utils, sde_lib = import_authors(folder)
     tensors = {"x_t": INPUT}
     cases: dict[str, Any] = {}

@@ -52,7 +52,7 @@ def main() -> None:
             )
     headers = ["noise over signal", "error, RMS", "claimed, RMS", "variance claimed / error, mean", "over the photographs"]
     command = f"python benchmarks/variance.py FOLDER --size {options.size} --draws {options.draws}"
-    what = f"{len(photographs)} photographs, prior {score.facts['sha256'][:12]} in {score.autocast or torch.float32}"
+    what = f"{len(photographs)} photographs, prior {score.describe()['sha256'][:12]} in {score.autocast or torch.float32}"
     print(f"`{command}`; {what}; {platform.machine()}, torch {torch.__version__}.\n")
     print(tabulate(lines, headers, tablefmt="github", floatfmt=("g", ".3f", ".3f", ".2f", "")))
 

@@ -11,6 +11,7 @@ import pytest
 from invdiff.images import read_image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+BENCHMARKS = EXAMPLES.parent / "benchmarks"
 SMALL = {
     "photograph": ["--size", "32", "--steps", "2", "--samples", "2", "--out", "panel.png"],
     "own_operator": ["--size", "16", "--steps", "2", "--samples", "1"],
@@ -36,3 +37,9 @@ def test_example(name, tmp_path, monkeypatch, capsys):
         covered, nominal, spread = (float(figure) for figure in re.findall(r"([\d.]+)(?:%|, 1 is)", printed))
         assert abs(covered - nominal) < 5  # four standard errors of 600 correlated numbers
         assert abs(spread - 1) < 0.1
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in BENCHMARKS.glob("*.py")))
+def test_benchmarks_know_the_library_as_it_is(name, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))  # where they find one another
+    assert "main" in runpy.run_path(str(BENCHMARKS / name)) or not re.search("__main__", (BENCHMARKS / name).read_text())

@@ -53,7 +53,7 @@ def priors(ctx: click.Context, as_json: bool) -> None:
         _show([_describe(name, {}) for name in BUNDLED], as_json, many=True)
 
 
-@priors.command()
+@priors.command(short_help="Say what a checkpoint is, and what it does not say.")
 @SOURCE
 @prior_option
 @AS_JSON
@@ -71,7 +71,7 @@ def inspect(source: str, prior_option: Sequence[str], as_json: bool) -> None:
     _show([_describe(source, given_options(prior_option))], as_json, many=False)
 
 
-@priors.command()
+@priors.command(short_help="Write a checkpoint as safetensors.")
 @SOURCE
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The file to write, .safetensors.")
 @prior_option
@@ -171,13 +171,13 @@ def _show(found: Sequence[dict[str, Any]], as_json: bool, *, many: bool) -> None
         rows = [(name.replace("_", " "), _readable(value)) for name, value in prior.items() if value not in (None, "", {}, [])]
         assumed = [("assumed" if k == 0 else "", f"{name}: {why}") for k, (name, why) in enumerate(prior["assumed"].items())]
         rows = [row for row in rows if row[0] != "assumed"] + assumed
-        wrapped = [(name, textwrap.fill(text, WIDTH)) for name, text in rows]
+        wrapped = [(name, textwrap.fill(text, WIDTH, break_on_hyphens=False, break_long_words=False)) for name, text in rows]
         click.echo(("\n" if number else "") + tabulate(wrapped, tablefmt="plain", disable_numparse=True))
 
 
 def _readable(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name}: {_readable(item)}" for name, item in value.items())
+        return ", ".join(f"{name}: {_readable(item)}" for name, item in value.items() if item not in (None, []))
     if isinstance(value, list):
         return " ".join(map(_readable, value))
     if isinstance(value, int) and not isinstance(value, bool):
