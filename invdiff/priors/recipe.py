@@ -191,6 +191,8 @@ def build_network(checkpoint: Checkpoint) -> nn.Module:
     except (RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"the weights do not fit the architecture {recipe.architecture}: {reason}.") from error
+    if recipe.architecture == "UNet":  # which computes in this order; that of others is not copied
+        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,unused-ignore]
     return net.eval().requires_grad_(False)
 
 
