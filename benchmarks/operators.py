@@ -13,7 +13,7 @@ and another machine or number of threads begins a new one. The prior is measured
 Examples:
   python benchmarks/operators.py
   python benchmarks/operators.py --only blur --only mri --px 512 --batch 4
-  python benchmarks/operators.py --threads 1 --seconds 0.3 --out /tmp/operators.json
+  python benchmarks/operators.py --threads 1 --seconds 0.3 --out operators.json
   python benchmarks/operators.py --table
 """
 

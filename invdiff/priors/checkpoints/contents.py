@@ -130,9 +130,9 @@ def _load_torch(path: Path, *, zipped: bool) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"an object of {refused.group(1)}" if refused else "more than tensors in plain containers"
+        what = f"holds {refused.group(1)}" if refused else "is damaged, or holds more than tensors in plain containers"
         raise ValueError(
-            f"{path}: is damaged, or holds {what}, which could run code when read and is refused unread. "
+            f"{path}: {what}, which could run code when read and is refused unread. "
             "Save the weights alone, where you trust the file: torch.save(model.state_dict(), ...)."
         ) from error
     except Exception as error:  # A damaged pickle may fail in any way, none of which runs code.
