@@ -20,6 +20,7 @@ from invdiff.guidance import (
     DDNMPlus,
     DiffPIR,
     DPSGaussian,
+    ExactScore,
     Guidance,
     PiGDM,
     ScoreALD,
@@ -104,6 +105,14 @@ METHODS: Mapping[str, Method] = {
             steps=50,
             summary="Gaussian guidance with the denoiser's own covariance; exact for every Gaussian prior",
             paper="Rozet et al., 2024, arXiv 2405.13712",
+        ),
+        Method(
+            "exact-score",
+            ExactScore,
+            rule="ddpm",
+            steps=32,
+            summary="one call a step of a prior that denoises state and measurement together; exact, no gradient, no solve",
+            paper="Mammadov et al., 2026, arXiv 2606.17048",
         ),
         Method(
             "mm-tsmc",

@@ -19,6 +19,7 @@ from invdiff.guidance.base import StepRule
 from invdiff.linalg import norm
 from invdiff.memory import halve_when_full, out_of_memory
 from invdiff.methods import Method
+from invdiff.noise_covariance import NoiseCovariance
 from invdiff.operators import Operator, whiten
 from invdiff.plan import Plan, choose_method, make_plan, whole
 from invdiff.priors import ScoreModel, fit
@@ -328,11 +329,17 @@ class Counted(ScoreModel):
 
     def __init__(self, score: ScoreModel) -> None:
         self.inner, self.schedule, self.event_shape = score, score.schedule, score.event_shape
+        self.noise_kinds = score.noise_kinds
         self.evaluations = self.products = 0
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
-        self.evaluations += len(x_t)
-        x0_hat = self.inner.denoise(x_t, t)
+        return self._counted(self.inner.denoise(x_t, t))
+
+    def denoise_pivot(self, mu: Tensor, cov: NoiseCovariance) -> Tensor:
+        return self._counted(self.inner.denoise_pivot(mu, cov))
+
+    def _counted(self, x0_hat: Tensor) -> Tensor:
+        self.evaluations += len(x0_hat)
         if x0_hat.requires_grad:
             x0_hat.register_hook(self._count_product)  # type: ignore[no-untyped-call]
         return x0_hat

@@ -17,10 +17,12 @@ import torch
 from torch import Tensor
 
 from invdiff.linalg import conjugate_gradients, dense_matrix, least_squares
+from invdiff.noise_covariance import NoiseCovariance
 from invdiff.random import Streams, generator
 
 from .movable import Movable
 from .noise import Noise
+from .pivot import pivot_of
 from .svd import SVD, DenseSVD
 
 __all__ = ["Jacobian", "LinearOperator", "Operator", "pseudo_divide"]
@@ -282,6 +284,30 @@ class LinearOperator(Operator):
             with torch.inference_mode(False), torch.no_grad():  # Kept, so fit for differentiation later on.
                 self._svd = self._decompose()
         return self._svd
+
+    def pivot(self, x: Tensor, ratio: Tensor | float, y: Tensor) -> tuple[Tensor, NoiseCovariance] | None:
+        r"""Return the pivot of a noisy ``x`` and a measurement, and the covariance of its noise.
+
+        .. math:: \mu = \Sigma\, (x / \varsigma^2 + A^\top y / \sigma_y^2), \qquad
+            \Sigma = (I / \varsigma^2 + A^\top A / \sigma_y^2)^{-1}
+
+        Given :math:`x_0`, both are independent Gaussian looks at it, and what they say together :math:`\mu` says alone:
+        :math:`\mu = x_0 + n` with :math:`n \sim \mathcal{N}(0, \Sigma)`. So :math:`E[x_0 | x, y] = E[x_0 | \mu]` for every
+        prior. Exact data, :math:`\sigma_y = 0`, are the limit.
+
+        Args:
+            x: :math:`x_0` plus noise of standard deviation :math:`\varsigma`, ``(B, *in_shape)``.
+            ratio: :math:`\varsigma > 0`, a number or one per item, ``(B,)``.
+            y: The measurement, in the white noise of the operator, ``(B, *out_shape)``.
+
+        Returns:
+            :math:`\mu`, shaped like ``x``, and :math:`\Sigma` in the singular basis; ``None`` where no decomposition is
+            affordable, or the noise is not white Gaussian.
+
+        References:
+            Mammadov et al., 2026, https://arxiv.org/abs/2606.17048
+        """
+        return pivot_of(self, x, ratio, y)
 
     def jacobian(self, x: Tensor) -> LinearOperator:
         return self

@@ -89,7 +89,7 @@ class Blur(LinearOperator):
             self.convolution = CircularConvolution(shape, torch.outer(*factors) if factors else self.kernel)
             self.product = SeparableProduct(*matrices) if factors else None
         elif factors:
-            self.convolution = Separable(shape, *matrices)
+            self.convolution = Separable(shape, *matrices, kind="dense" if boundary == "valid" else "frequency")
         elif boundary == "symmetric" and is_doubly_symmetric(self.kernel, given):
             self.convolution = CosineConvolution(shape, self.kernel)
         else:

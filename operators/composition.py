@@ -17,7 +17,7 @@ from .folded import FoldedConvolution
 from .identity import Identity
 from .per_item import PerItem, distribute
 from .subsampled_convolution import SubsampledConvolution
-from .svd import SVD
+from .svd import SVD, SameBasisSVD
 
 __all__ = ["Composed", "LinearComposed", "NonlinearComposed", "OrthogonalSVD", "compose"]
 
@@ -195,7 +195,7 @@ class LinearComposed(LinearOperator, Composed[LinearOperator]):
         return super()._decompose()
 
 
-class OrthogonalSVD(SVD):
+class OrthogonalSVD(SameBasisSVD):
     r"""Of :math:`A B` with :math:`A A^\top = A^\top A = c I`, from that of :math:`B = U S V^\top`.
 
     It is :math:`c^{-1/2} A U`, :math:`c^{1/2} S` and :math:`V`.
@@ -207,14 +207,8 @@ class OrthogonalSVD(SVD):
     """
 
     def __init__(self, svd: SVD, outer: LinearOperator, scale: float) -> None:
-        self.svd, self.outer, self.scale, self.shape = svd, outer, scale, svd.shape
-        self._values = scale * svd._values
-
-    def analyse(self, x: Tensor) -> Tensor:
-        return self.svd.analyse(x)
-
-    def synthesise(self, x_bar: Tensor) -> Tensor:
-        return self.svd.synthesise(x_bar)
+        super().__init__(svd, scale * svd._values)
+        self.outer, self.scale = outer, scale
 
     def _rotate(self, y: Tensor) -> Tensor:
         return self.svd._rotate(self.outer.adjoint(y) / self.scale)

@@ -100,6 +100,8 @@ class HartleySVD(SVD):
         Bracewell, Discrete Hartley transform, 1983, https://doi.org/10.1364/JOSA.73.001832
     """
 
+    kind = "frequency"
+
     def __init__(self, in_shape: tuple[int, ...], spectrum: Tensor) -> None:
         self.shape, self._values = in_shape, spectrum.abs()
         self.turn = torch.where(self._values > 0, spectrum.conj() / self._values, 1)
@@ -112,6 +114,14 @@ class HartleySVD(SVD):
 
     def _rotate(self, y: Tensor) -> Tensor:
         return _hartley(self.turn.to(y.device, y.dtype.to_complex()) * torch.fft.fft2(y, norm="ortho"))
+
+    def diagonal(self, values: Tensor) -> Tensor:
+        # Frequencies that are each other's negative share a plane, turned by 45 degrees: only their mean variance is left.
+        return values.mean((-2, -1), keepdim=True).expand(values.shape)
+
+    def power(self, values: Tensor) -> Tensor:
+        opposite = values.flip((-2, -1)).roll((1, 1), (-2, -1))
+        return ((values + opposite) / 2)[..., : values.shape[-1] // 2 + 1]
 
 
 class PaddedConvolution(LinearOperator):

@@ -78,6 +78,8 @@ class BlockSVD(SVD):
         factor: :math:`f`.
     """
 
+    kind = "decimation"
+
     def __init__(self, in_shape: tuple[int, ...], factor: int) -> None:
         self.shape, self.factor = in_shape, factor
         k = torch.arange(factor, dtype=torch.float64)
@@ -94,6 +96,21 @@ class BlockSVD(SVD):
 
     def _rotate(self, y: Tensor) -> Tensor:
         return y.repeat_interleave(self.factor, -1).repeat_interleave(self.factor, -2)
+
+    def diagonal(self, values: Tensor) -> Tensor:
+        return self._over_blocks(self.cosines.to(values).mT.square(), values)
+
+    def power(self, values: Tensor) -> Tensor:
+        height, width = self.shape[1:]
+        down, across = (self._waves(side, values) for side in (height, width))
+        power: Tensor = down.mT @ values @ across
+        return power[..., : width // 2 + 1]
+
+    def _waves(self, side: int, like: Tensor) -> Tensor:
+        """Return how much of every basis vector along a side lies at each frequency, ``(side, side)``."""
+        rows = torch.kron(torch.eye(side // self.factor).to(like), self.cosines.to(like))
+        waves: Tensor = torch.fft.fft(rows, norm="ortho").abs().square()
+        return waves
 
     def _over_blocks(self, matrix: Tensor, x: Tensor) -> Tensor:
         channels, height, width = self.shape
@@ -175,12 +192,12 @@ class Downsample(LinearOperator):
                 self.reduction = SubsampledConvolution(self.in_shape, blur, stride=factor, boundary="circular")
             else:
                 rows, columns = (convolution_matrix(n, k, "circular") for n, k in zip((height, width), factors, strict=True))
-                self.reduction = Separable(self.in_shape, rows[::factor], columns[::factor])
+                self.reduction = Separable(self.in_shape, rows[::factor], columns[::factor], kind="decimation")
         elif kernel == "area":
             self.reduction = BlockMean(self.in_shape, factor)
         else:
             sides = (resize_matrix(side, side // factor, kernel) for side in (height, width))
-            self.reduction = Separable(self.in_shape, *sides)
+            self.reduction = Separable(self.in_shape, *sides, kind="decimation")
         self.gram_scale = self.reduction.gram_scale
 
     @classmethod

@@ -129,6 +129,8 @@ class FoldedSVD(SVD):
         stride: :math:`s` along each axis.
     """
 
+    kind = "decimation"
+
     def __init__(self, in_shape: tuple[int, ...], row: Tensor, stride: tuple[int, ...]) -> None:
         self.in_shape, self.stride = in_shape, stride
         self.coarse = tuple(side // step for side, step in zip(in_shape[1:], stride, strict=True))
@@ -142,6 +144,10 @@ class FoldedSVD(SVD):
         self.shape = in_shape[0], *self._values.shape
         unit = rows / torch.where(length > 0, length, 1)
         unit[0] = torch.where(length > 0, unit[0], 1)
+        # How much of what is measured at a coarse frequency lies in each phase, and at each of the fine ones folded into it.
+        self.by_phase = unit.abs() ** 2
+        folded = (len(rows) * length**2).repeat(*stride)
+        self.by_wave = torch.where(folded > 0, torch.fft.fftn(row).abs() ** 2 / torch.where(folded > 0, folded, 1), 0)
         size = unit[0].abs()
         sign = torch.where(size > 0, unit[0] / torch.where(size > 0, size, 1), 1)
         unit[0] += sign
@@ -160,6 +166,23 @@ class FoldedSVD(SVD):
         turned = _like(self.turn, y) * torch.fft.rfftn(y, dim=self.axes)
         first = self._hartley(self._back(turned)).unsqueeze(2)
         return torch.cat([first, y.new_zeros(*y.shape[:2], self.shape[1] - 1, *self.coarse)], 2)
+
+    def diagonal(self, values: Tensor) -> Tensor:
+        null, extra = self._apart(values)
+        variances = null + (extra.unsqueeze(2) * self.by_phase.to(values)).mean(self.axes, keepdim=True)
+        return self._join(variances.expand(values.shape))
+
+    def power(self, values: Tensor) -> Tensor:
+        null, extra = self._apart(values)
+        whole = null.squeeze(2) + extra.repeat(1, 1, *self.stride) * self.by_wave.to(values)
+        return whole[..., : self.in_shape[-1] // 2 + 1]
+
+    def _apart(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the value of the null space, the same in all of it, and by how much those of the first phase are larger."""
+        if values.shape[2] == 1:
+            return torch.zeros_like(values[:, :, :1]), values[:, :, 0]
+        null = values[:, :, 1:].flatten(2).mean(2).reshape(*values.shape[:2], *(1,) * (values.ndim - 2))
+        return null, values[:, :, 0] - null.squeeze(2)
 
     def _reflect(self, phases: Tensor) -> Tensor:
         mirror, spectrum = _like(self.mirror, phases), torch.fft.rfftn(phases, dim=self.axes)

@@ -14,7 +14,7 @@ from .base import LinearOperator, pseudo_divide
 from .checks import image_shape
 from .convolution import PaddedConvolution
 from .noise import Noise, noise_of
-from .svd import SVD
+from .svd import SVD, SeparableSVD
 
 __all__ = ["CosineConvolution", "CosineSVD", "cosine_matrix", "is_doubly_symmetric"]
 
@@ -81,7 +81,7 @@ class CosineConvolution(LinearOperator):
         return self.decomposition
 
 
-class CosineSVD(SVD):
+class CosineSVD(SeparableSVD):
     r"""Of an operator that the cosine transform makes diagonal: :math:`\bar x = D_H\, x\, D_W^\top` and :math:`s = |\Lambda|`.
 
     Args:
@@ -89,17 +89,11 @@ class CosineSVD(SVD):
         gains: :math:`\Lambda`, of either sign, shape ``(H, W)``, float64.
     """
 
+    kind = "frequency"
+
     def __init__(self, in_shape: tuple[int, int, int], gains: Tensor) -> None:
         self.shape, self.gains, self._values = in_shape, gains, gains.abs()
         self.left, self.right = cosine_matrix(in_shape[1]), cosine_matrix(in_shape[2])
-
-    def analyse(self, x: Tensor) -> Tensor:
-        coordinates: Tensor = self.left.to(x) @ x @ self.right.to(x).mT
-        return coordinates
-
-    def synthesise(self, x_bar: Tensor) -> Tensor:
-        x: Tensor = self.left.to(x_bar).mT @ x_bar @ self.right.to(x_bar)
-        return x
 
     def _rotate(self, y: Tensor) -> Tensor:
         return self.gains.to(y).sign() * self.analyse(y)

@@ -108,7 +108,8 @@ class Resize(LinearOperator):
 
     def _decompose(self) -> SVD:
         left, right = self.product.left, self.product.right
-        reference = KroneckerSVD(self.in_shape, left.to("cpu", torch.float64), right.to("cpu", torch.float64))
+        sides = left.to("cpu", torch.float64), right.to("cpu", torch.float64)
+        reference = KroneckerSVD(self.in_shape, *sides, kind="decimation")
         return reference.to(left.device, left.dtype)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from .base import LinearOperator, Operator
 from .combination import Combination, Part, scaled_noise
 from .per_item import PerItem, distribute
-from .svd import SVD
+from .svd import SVD, SameBasisSVD
 
 __all__ = ["LinearScaled", "NonlinearScaled", "Scaled", "ScaledSVD", "scale"]
 
@@ -120,7 +120,7 @@ class LinearScaled(LinearOperator, Scaled[LinearOperator]):
         return None if self.op.svd is None else ScaledSVD(self.op.svd, self.factor)
 
 
-class ScaledSVD(SVD):
+class ScaledSVD(SameBasisSVD):
     r"""Of :math:`c A`, from that of :math:`A = U S V^\top`: :math:`\operatorname{sign}(c)\, U`, :math:`|c|\, S` and :math:`V`.
 
     Args:
@@ -129,14 +129,8 @@ class ScaledSVD(SVD):
     """
 
     def __init__(self, svd: SVD, factor: float) -> None:
-        self.svd, self.sign, self.shape = svd, math.copysign(1.0, factor), svd.shape
-        self._values = abs(factor) * svd._values
-
-    def analyse(self, x: Tensor) -> Tensor:
-        return self.svd.analyse(x)
-
-    def synthesise(self, x_bar: Tensor) -> Tensor:
-        return self.svd.synthesise(x_bar)
+        super().__init__(svd, abs(factor) * svd._values)
+        self.sign = math.copysign(1.0, factor)
 
     def _rotate(self, y: Tensor) -> Tensor:
         return self.sign * self.svd._rotate(y)

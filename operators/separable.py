@@ -12,7 +12,7 @@ from .banded import SeparableProduct
 from .base import LinearOperator, pseudo_divide
 from .checks import image_shape, real_matrix
 from .noise import Noise, noise_of
-from .svd import SVD
+from .svd import SVD, SeparableSVD
 
 __all__ = ["KroneckerSVD", "Separable"]
 
@@ -33,6 +33,7 @@ class Separable(LinearOperator):
         right: :math:`R`, shape ``(Q, W)`` with ``Q`` at most ``W``. Measurements are ``(B, C, P, Q)``.
         sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.
+        kind: What the singular basis is, one of :data:`invdiff.noise_covariance.NOISE_KINDS`.
 
     Raises:
         ValueError: If the shapes do not fit together.
@@ -48,7 +49,9 @@ class Separable(LinearOperator):
         *,
         sigma_y: float = 0.0,
         noise: Noise | None = None,
+        kind: str = "dense",
     ) -> None:
+        self.kind = kind
         channels, height, width = image_shape("Separable", in_shape)
         left, right = real_matrix("Separable", "left", left), real_matrix("Separable", "right", right)
         for name, matrix, side in (("left", left, height), ("right", right, width)):
@@ -89,11 +92,12 @@ class Separable(LinearOperator):
 
     def _decompose(self) -> SVD:
         left, right = self.product.left, self.product.right
-        reference = KroneckerSVD(self.in_shape, left.to("cpu", torch.float64), right.to("cpu", torch.float64))
+        sides = left.to("cpu", torch.float64), right.to("cpu", torch.float64)
+        reference = KroneckerSVD(self.in_shape, *sides, kind=self.kind)
         return reference.to(left.device, left.dtype)
 
 
-class KroneckerSVD(SVD):
+class KroneckerSVD(SeparableSVD):
     r"""Of a separable operator: :math:`\bar x_c = V_L^\top x_c V_R` with :math:`s_{ij} = (S_L)_i (S_R)_j`.
 
     :math:`V_L` and :math:`V_R` are square: completed over the null spaces, which the operator itself has no use for.
@@ -102,21 +106,17 @@ class KroneckerSVD(SVD):
         in_shape: Image shape ``(C, H, W)``; the coordinates have it too.
         left: :math:`L`, shape ``(P, H)``, float64.
         right: :math:`R`, shape ``(Q, W)``, float64.
+        kind: What the basis is, one of :data:`invdiff.noise_covariance.NOISE_KINDS`.
     """
 
-    def __init__(self, in_shape: tuple[int, ...], left: Tensor, right: Tensor) -> None:
+    def __init__(self, in_shape: tuple[int, ...], left: Tensor, right: Tensor, *, kind: str = "dense") -> None:
         _, height, width = self.shape = in_shape
+        self.kind = kind
         # Of V, all columns in either case.
-        self.u_left, s_left, self.vt_left = torch.linalg.svd(left, full_matrices=len(left) < height)
-        self.u_right, s_right, self.vt_right = torch.linalg.svd(right, full_matrices=len(right) < width)
+        self.u_left, s_left, self.left = torch.linalg.svd(left, full_matrices=len(left) < height)
+        self.u_right, s_right, self.right = torch.linalg.svd(right, full_matrices=len(right) < width)
         self.unmeasured = width - len(s_right), height - len(s_left)
         self._values = self._complete(s_left.unsqueeze(-1) * s_right)
-
-    def analyse(self, x: Tensor) -> Tensor:
-        return _both_sides(self.vt_left, x, self.vt_right)
-
-    def synthesise(self, x_bar: Tensor) -> Tensor:
-        return _both_sides(self.vt_left.mT, x_bar, self.vt_right.mT)
 
     def _rotate(self, y: Tensor) -> Tensor:
         return self._complete(_both_sides(self.u_left.mT, y, self.u_right.mT))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .movable import Movable
 
-__all__ = ["SVD", "CoordinateSVD", "DenseSVD"]
+__all__ = ["SVD", "CoordinateSVD", "DenseSVD", "SameBasisSVD", "SeparableSVD"]
 
 
 class SVD(Movable, ABC):
@@ -29,9 +29,12 @@ class SVD(Movable, ABC):
 
     Attributes:
         shape: Shape of the coordinates of one ``x``, without the batch axis: as many numbers as ``x`` has.
+        kind: What the coordinates are, one of :data:`invdiff.noise_covariance.NOISE_KINDS`. Of all but ``dense`` ones
+            ``diagonal`` is known, and, where ``x`` is an image, ``power``.
     """
 
     shape: tuple[int, ...]
+    kind: str = "dense"
     _values: Tensor  # Broadcastable to ``shape``, rounding included.
 
     @property
@@ -63,6 +66,21 @@ class SVD(Movable, ABC):
     def _rotate(self, y: Tensor) -> Tensor:
         r"""Return :math:`U^\top y` laid out like ``singular``, and anything where that is 0."""
 
+    def diagonal(self, values: Tensor) -> Tensor:
+        r"""Return the diagonal of :math:`V \operatorname{diag}(v) V^\top`: ``(B, *shape)`` to ``(B, *in_shape)``.
+
+        The variances of the entries of ``x``, where ``values`` are those of its coordinates. One for all channels may stand for
+        those of each.
+        """
+        raise NotImplementedError(f"{type(self).__name__}: the variance of single entries is not known of {self.kind} noise.")
+
+    def power(self, values: Tensor) -> Tensor:
+        r"""Return :math:`f^* V \operatorname{diag}(v) V^\top f` for the unit waves :math:`f` of ``rfft2``.
+
+        ``(B, *shape)`` to ``(B, C, H, W // 2 + 1)``: the power spectrum of noise whose coordinates have these variances.
+        """
+        raise NotImplementedError(f"{type(self).__name__}: the power spectrum is not known of {self.kind} noise.")
+
 
 class CoordinateSVD(SVD):
     r"""Of an operator that weighs every entry of ``x`` by itself: :math:`V = U = I`.
@@ -71,6 +89,8 @@ class CoordinateSVD(SVD):
         values: The weights, not negative, broadcastable to ``shape``.
         shape: Shape of one ``x``.
     """
+
+    kind = "pixel"
 
     def __init__(self, values: Tensor, shape: Sequence[int]) -> None:
         self._values, self.shape = values, tuple(shape)
@@ -83,6 +103,63 @@ class CoordinateSVD(SVD):
 
     def _rotate(self, y: Tensor) -> Tensor:
         return y
+
+    def diagonal(self, values: Tensor) -> Tensor:
+        return values
+
+
+class SameBasisSVD(SVD):
+    """Of an operator that has the :math:`V` of another, and singular values and :math:`U` of its own.
+
+    Args:
+        svd: Of the other one.
+        values: The singular values, broadcastable to ``svd.shape``.
+    """
+
+    def __init__(self, svd: SVD, values: Tensor) -> None:
+        self.svd, self.shape, self.kind, self._values = svd, svd.shape, svd.kind, values
+
+    def analyse(self, x: Tensor) -> Tensor:
+        return self.svd.analyse(x)
+
+    def synthesise(self, x_bar: Tensor) -> Tensor:
+        return self.svd.synthesise(x_bar)
+
+    def diagonal(self, values: Tensor) -> Tensor:
+        return self.svd.diagonal(values)
+
+    def power(self, values: Tensor) -> Tensor:
+        return self.svd.power(values)
+
+
+class SeparableSVD(SVD):
+    r"""Of an operator whose :math:`V` acts on rows and columns apart: :math:`\bar x_c = L\, x_c\, R^\top`.
+
+    Attributes:
+        left: :math:`L`, orthogonal, ``(H, H)``, float64 until it is moved.
+        right: :math:`R`, orthogonal, ``(W, W)``.
+    """
+
+    left: Tensor
+    right: Tensor
+
+    def analyse(self, x: Tensor) -> Tensor:
+        coordinates: Tensor = self.left.to(x) @ x @ self.right.to(x).mT
+        return coordinates
+
+    def synthesise(self, x_bar: Tensor) -> Tensor:
+        x: Tensor = self.left.to(x_bar).mT @ x_bar @ self.right.to(x_bar)
+        return x
+
+    def diagonal(self, values: Tensor) -> Tensor:
+        variances: Tensor = self.left.to(values).mT.square() @ values @ self.right.to(values).square()
+        return variances
+
+    def power(self, values: Tensor) -> Tensor:
+        # Of every row of L and R, how much of it lies at each frequency; waves come in pairs, of which rfft2 keeps one.
+        down, across = (torch.fft.fft(side.to(values), norm="ortho").abs().square() for side in (self.left, self.right))
+        power: Tensor = down.mT @ values @ across
+        return power[..., : values.shape[-1] // 2 + 1]
 
 
 class DenseSVD(SVD):

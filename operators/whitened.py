@@ -12,6 +12,7 @@ from .base import LinearOperator, Operator
 from .matrix import Matrix
 from .noise import GaussianNoise, Noise
 from .per_item import LinearPerItem, PerItem, distribute
+from .svd import SVD, SameBasisSVD
 
 __all__ = ["Whitened", "WhitenedLinear", "linearise", "whiten"]
 
@@ -158,3 +159,22 @@ class WhitenedLinear(LinearOperator):
         axes = tuple(range(-len(self.out_shape), 0))
         variance = deviations.square().mean(axes, keepdim=True)
         return deviations * self.op.precondition(deviations * v, lam * variance)
+
+    def _decompose(self) -> SVD | None:
+        svd, deviations = self.op.svd, self.deviations
+        if svd is None or deviations is None or self.per_item:
+            return super()._decompose()
+        if svd.kind == "pixel":  # Every measured entry is an entry of x: weights of the one are weights of the other.
+            ones = torch.ones(1, *self.out_shape, dtype=deviations.dtype, device=deviations.device)
+            return RescaledSVD(svd, self.op.adjoint(ones / deviations)[0])
+        levels = deviations.broadcast_to(self.out_shape).flatten(1)
+        if svd.kind != "dense" and (levels == levels[:, :1]).all():  # One for each channel, on which V acts apart.
+            return RescaledSVD(svd, svd._values / levels[:, 0].reshape(-1, *(1,) * (len(svd.shape) - 1)))
+        return super()._decompose()
+
+
+class RescaledSVD(SameBasisSVD):
+    r"""Of :math:`W A` with a diagonal :math:`W > 0` that scales the columns of :math:`U`: only the singular values change."""
+
+    def _rotate(self, y: Tensor) -> Tensor:
+        return self.svd._rotate(y)

@@ -22,6 +22,7 @@ FOLDERS = {"invdiff": ROOT / "invdiff", "invdiff.operators": ROOT / "operators",
 FLOORS = {
     "invdiff.linalg": 0,
     "invdiff.memory": 0,
+    "invdiff.noise_covariance": 0,
     "invdiff.random": 0,
     "invdiff.schedules": 1,
     "invdiff.priors": 2,

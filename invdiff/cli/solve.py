@@ -17,6 +17,7 @@ from invdiff.cli.problem_options import OPTIONS, check_needs, problem_options
 METHOD_NAMES = (
     "auto",
     "mmps",
+    "exact-score",
     "mm-tsmc",
     "pigdm",
     "dps",

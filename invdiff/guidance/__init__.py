@@ -8,6 +8,7 @@ from invdiff.guidance.diffpir import DiffPIR
 from invdiff.guidance.dmps import DMPS
 from invdiff.guidance.dps import DPS
 from invdiff.guidance.dps_gaussian import DPSGaussian
+from invdiff.guidance.exact_score import ExactScore
 from invdiff.guidance.ilvr import ILVR
 from invdiff.guidance.lgd_mc import LGDMC
 from invdiff.guidance.mcg import MCG
@@ -31,6 +32,7 @@ __all__ = [
     "DDNMPlus",
     "DPSGaussian",
     "DiffPIR",
+    "ExactScore",
     "Guidance",
     "PiGDM",
     "ScoreALD",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from invdiff.linalg import over_items
+from invdiff.noise_covariance import NoiseCovariance
 from invdiff.schedules import Schedule
 
 __all__ = ["ScoreModel"]
@@ -21,10 +22,13 @@ class ScoreModel(ABC):
         schedule: :math:`t \mapsto (\alpha_t, \sigma_t)`.
         event_shape: Shape of one item without the batch axis; an axis of any size is ``None``, and so is the whole
             where even the number of axes is free.
+        noise_kinds: The kinds of noise, of :data:`invdiff.noise_covariance.NOISE_KINDS`, that :meth:`denoise_pivot` knows
+            besides white noise.
     """
 
     schedule: Schedule
     event_shape: tuple[int | None, ...] | None = None
+    noise_kinds: frozenset[str] = frozenset()
 
     @abstractmethod
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
@@ -34,6 +38,19 @@ class ScoreModel(ABC):
             x_t: Noisy items, ``(B, *event)``.
             t: Time, a scalar or one per item ``(B,)``.
         """
+
+    def denoise_pivot(self, mu: Tensor, cov: NoiseCovariance) -> Tensor:
+        r"""Return :math:`E[x_0 | \mu]` for :math:`\mu = x_0 + n`, :math:`n \sim \mathcal{N}(0, \Sigma)`.
+
+        Args:
+            mu: Noisy items, ``(B, *event)``, without a scale: :math:`\alpha = 1`.
+            cov: :math:`\Sigma`, of a kind in ``noise_kinds``.
+
+        Raises:
+            ValueError: If the prior does not know noise of this kind.
+        """
+        known = ", ".join(sorted(self.noise_kinds)) or "none but white noise"
+        raise ValueError(f"{type(self).__name__}: does not know {cov.kind} noise, only {known}.")
 
     @final
     def score(self, x_t: Tensor, t: Tensor) -> Tensor:

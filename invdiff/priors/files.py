@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from invdiff.priors.checkpoints.contents import Contents
+from invdiff.priors.noise_maps import MAP_KINDS
 from invdiff.priors.recipe import Checkpoint, Recipe
 from invdiff.priors.unet import UNet
 
@@ -75,5 +76,6 @@ def _recipe_of_unet(config: Mapping[str, Any], sigma_data: float, facts: Mapping
         predicts="edm",
         schedule={"name": "edm"},
         sigma_data=float(sigma_data),
+        noise_kinds=MAP_KINDS if config.get("maps") else (),
         facts=dict(facts),
     )

@@ -8,8 +8,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from invdiff.noise_covariance import NOISE_KINDS, NoiseCovariance
 from invdiff.priors.base import ScoreModel
-from invdiff.priors.gaussian import LinearMeasurement, check_density, linear_gaussian_posterior
+from invdiff.priors.gaussian import LinearMeasurement, check_density, kept_inverse, linear_gaussian_posterior
 from invdiff.random import generator
 from invdiff.schedules import VP, Schedule
 
@@ -34,6 +35,8 @@ class GaussianMixture(ScoreModel):
 
     Cost: :math:`K n^2` per denoised row for dense covariances, :math:`K n` for diagonal ones.
     """
+
+    noise_kinds = frozenset(NOISE_KINDS)
 
     def __init__(self, weights: Tensor, means: Tensor, covs: Tensor, *, schedule: Schedule | None = None) -> None:
         count, size = means.shape[-2:]
@@ -91,6 +94,23 @@ class GaussianMixture(ScoreModel):
         r = log_r.softmax(-1).to(x_t)
         base, gain = (sigma_t**2 * precision * means).to(x_t), (alpha_t * values * precision).to(x_t)
         return r @ base + (r @ gain) * x_t
+
+    def denoise_pivot(self, mu: Tensor, cov: NoiseCovariance) -> Tensor:
+        r"""Return :math:`\sum_k r_k(\mu)\, (m_k + S_k (S_k + \Sigma)^{-1} (\mu - m_k))`, by dense matrices.
+
+        The responsibilities are :math:`r_k \propto w_k\, \mathcal{N}(\mu; m_k, S_k + \Sigma)`.
+        """
+        dtype = self.means.dtype
+        weights, means, covs = (part.to(mu.device) for part in (self.weights, self.means, self.covs))
+        covs = covs.diag_embed() if covs.ndim == 2 else covs
+        inverse, log_values, vectors = kept_inverse(covs + cov.matrix(tuple(mu.shape[1:])).to(dtype)[:, None])
+        centred = mu.to(dtype)[:, None] - means
+        vectors = vectors.expand(len(mu), -1, -1, -1)
+        coefficients = torch.einsum("bkij,bki->bkj", vectors, centred)
+        log_r = weights.log() - 0.5 * (coefficients**2 * inverse + log_values).sum(-1)
+        solved = torch.einsum("bkij,bkj->bki", vectors, coefficients * inverse)
+        each = means + torch.einsum("kij,bkj->bki", covs, solved)
+        return torch.einsum("bk,bkn->bn", log_r.softmax(-1), each).to(mu)
 
     def log_prob(self, x: Tensor) -> Tensor:
         r"""Return the log density :math:`\log \sum_k w_k\, \mathcal{N}(x; m_k, S_k)` of every item of ``x``, shape ``(B,)``.

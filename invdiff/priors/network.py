@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -13,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from invdiff.noise_covariance import NoiseCovariance
 from invdiff.priors.base import ScoreModel
 from invdiff.priors.digest import digest, stamp
+from invdiff.priors.noise_maps import NoiseMaps, edm_denoise_pivot
 from invdiff.priors.recompute import recompute_blocks
 from invdiff.schedules import Schedule
 
@@ -82,7 +84,9 @@ class NetworkPrior(ScoreModel):
         checkpointing: bool,
         file: Path | None,
         facts: Mapping[str, Any],
+        noise_kinds: Iterable[str] = (),
     ) -> None:
+        self.noise_kinds = frozenset(noise_kinds)
         self.schedule, self.predicts, self.time, self.stride = schedule, predicts, time, stride
         self.event_shape, self.sigma_data, self.autocast = event_shape, sigma_data, autocast
         self.checkpointing, self.file, self.facts = checkpointing, file, dict(facts)
@@ -97,18 +101,27 @@ class NetworkPrior(ScoreModel):
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         alpha_t, sigma_t = self.levels(t, x_t)
         if self.predicts == "edm":
-            sigma, ends = sigma_t / alpha_t, (self.schedule.t_min, self.schedule.t_max)
-            trained = float(self.schedule.ratio(ends[0])), float(self.schedule.ratio(ends[1]))
-            return edm_denoise(self._call, x_t / alpha_t, sigma, sigma_data=self.sigma_data, trained=trained)
+            return edm_denoise(self._call, x_t / alpha_t, sigma_t / alpha_t, sigma_data=self.sigma_data, trained=self._trained)
         time = self.time(torch.as_tensor(t).to(x_t)).expand(x_t.shape[0])
         return PARAMETRISATIONS[self.predicts](x_t, self._call(x_t, time), alpha_t, sigma_t)
 
-    def _call(self, x: Tensor, time: Tensor) -> Tensor:
+    def denoise_pivot(self, mu: Tensor, cov: NoiseCovariance) -> Tensor:
+        if cov.kind not in self.noise_kinds:
+            return super().denoise_pivot(mu, cov)
+        return edm_denoise_pivot(self._call, mu, cov, sigma_data=self.sigma_data, trained=self._trained)
+
+    @property
+    def _trained(self) -> tuple[float, float]:
+        """The smallest and the largest noise-to-signal ratio of the schedule."""
+        return float(self.schedule.ratio(self.schedule.t_min)), float(self.schedule.ratio(self.schedule.t_max))
+
+    def _call(self, x: Tensor, time: Tensor, maps: NoiseMaps | None = None) -> Tensor:
         dtype = torch.float32 if self.autocast else next((w.dtype for w in self._weights if w.is_floating_point()), x.dtype)
         casting = torch.autocast(x.device.type, self.autocast) if self.autocast else contextlib.nullcontext()
         asked = _pad_to(x, self.stride)
         with casting:
-            output: Tensor = self.net(asked.to(dtype), time.to(dtype))
+            extra = () if maps is None else (maps.to(dtype),)
+            output: Tensor = self.net(asked.to(dtype), time.to(dtype), *extra)
         if output.shape != asked.shape:
             raise ValueError(
                 f"from_network: the network mapped {tuple(asked.shape)} to {tuple(output.shape)}, expected the same shape."

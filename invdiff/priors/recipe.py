@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from invdiff.noise_covariance import NOISE_KINDS
 from invdiff.priors.network import PARAMETRISATIONS, NetworkPrior
+from invdiff.priors.noise_maps import NoiseMaps
 from invdiff.schedules import EDM, VP, Cosine, DiscreteBetas, RectifiedFlow, Schedule, SubVP
 
 __all__ = ["ARCHITECTURES", "SCHEDULES", "Asked", "Checkpoint", "Recipe", "build_network", "build_prior"]
@@ -57,6 +59,7 @@ class Recipe:
         sigma_data: Standard deviation of the data, for ``predicts="edm"``.
         label: Class the network is told, where it knows classes.
         unit_range: The network was trained on data that span [0, 1] with the noise added there, and predicts the score.
+        noise_kinds: The kinds of noise, of :data:`~invdiff.noise_covariance.NOISE_KINDS`, it has learned besides white noise.
         facts: What reports should say, such as the family.
         assumed: What the file does not say, by the name of the option that changes it: value and reason.
     """
@@ -71,6 +74,7 @@ class Recipe:
     sigma_data: float = 0.5
     label: int | None = None
     unit_range: bool = False
+    noise_kinds: Sequence[str] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     assumed: Mapping[str, str] = field(default_factory=dict)
 
@@ -97,6 +101,8 @@ class Recipe:
             raise ValueError(f"its architecture is {data['architecture']!r:.80}, expected one of {', '.join(ARCHITECTURES)}")
         if data["predicts"] not in {*PARAMETRISATIONS, "edm"}:
             raise ValueError(f"its predicts is {data['predicts']!r:.80}, expected one of {', '.join(PARAMETRISATIONS)}, edm")
+        if not set(data.get("noise_kinds", ())) <= set(NOISE_KINDS):
+            raise ValueError(f"its noise_kinds are {data['noise_kinds']!r:.80}, expected some of {', '.join(NOISE_KINDS)}")
         recipe = cls(**{**data, "event_shape": tuple(data["event_shape"])})
         recipe.make_schedule()
         return recipe
@@ -132,6 +138,7 @@ KINDS: Mapping[str, type | tuple[type, ...]] = {
     "sigma_data": NUMBER,
     "label": (int, type(None)),
     "unit_range": bool,
+    "noise_kinds": (list, tuple),
     "facts": dict,
     "assumed": dict,
 }
@@ -160,9 +167,9 @@ class Asked(nn.Module):
         super().__init__()
         self.net, self.label, self.unit_range = net, label, unit_range
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, *maps: NoiseMaps) -> Tensor:
         labels = () if self.label is None else (torch.full((len(x),), self.label, device=x.device),)
-        output: Tensor = self.net((x + 1) / 2 if self.unit_range else x, time, *labels)
+        output: Tensor = self.net((x + 1) / 2 if self.unit_range else x, time, *labels, *maps)
         output = output[:, : x.shape[1]]
         return output / 2 if self.unit_range else output  # the score in units twice as large
 
@@ -222,4 +229,5 @@ def build_prior(
         checkpointing=checkpointing,
         file=file,
         facts=recipe.facts if facts is None else facts,
+        noise_kinds=recipe.noise_kinds,
     )

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from invdiff.priors.noise_maps import BANDS, NoiseMaps
+
 __all__ = ["UNet"]
 
 
@@ -26,6 +28,9 @@ class UNet(nn.Module):
         widths: Feature channels per resolution, finest first.
         blocks: Residual blocks per resolution, on the way down and again on the way up; the coarsest has no way up.
         embedding: Features of the noise level.
+        maps: Features of the maps of noise that differs from place to place or from frequency to frequency
+            (:mod:`invdiff.priors.noise_maps`). They shift and scale every block, place by place, and begin as zero: a network
+            with maps does at first what it did without. 0: it knows white noise only.
     """
 
     def __init__(
@@ -35,6 +40,7 @@ class UNet(nn.Module):
         widths: Sequence[int] = (32, 64, 128, 192),
         blocks: Sequence[int] = (1, 1, 1, 3),
         embedding: int = 128,
+        maps: int = 0,
     ) -> None:
         super().__init__()
         if len(widths) != len(blocks):
@@ -44,63 +50,97 @@ class UNet(nn.Module):
             "widths": list(widths),
             "blocks": list(blocks),
             "embedding": embedding,
+            "maps": maps,
         }
         self.noise = NoiseEmbedding(embedding)
         self.first = nn.Conv2d(channels, widths[0], 3, padding=1)
         stages = list(zip(widths, blocks, strict=True))
-        self.down = nn.ModuleList(Stage(width, count, embedding) for width, count in stages)
-        self.up = nn.ModuleList(Stage(width, count, embedding) for width, count in stages[:-1])
+        self.down = nn.ModuleList(Stage(width, count, embedding, maps) for width, count in stages)
+        self.up = nn.ModuleList(Stage(width, count, embedding, maps) for width, count in stages[:-1])
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths))
         self.grow = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in itertools.pairwise(widths))
         self.last = nn.Conv2d(widths[0], channels, 3, padding=1)
         nn.init.zeros_(self.last.weight)
+        if maps:
+            self.map_first = nn.Conv2d(3 * channels, widths[0], 3, padding=1, bias=False)
+            self.map_levels = nn.ModuleList(nn.Conv2d(2 * channels, maps, 1, bias=False) for _ in widths)
+            self.map_bands = nn.Linear(BANDS + 1, embedding, bias=False)
+            for layer in (self.map_first, self.map_bands):
+                nn.init.zeros_(layer.weight)
 
-    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
-        """Map ``x`` of shape ``(B, C, H, W)`` and ``c_noise`` of shape ``(B,)`` to an image like ``x``."""
+    def forward(self, x: Tensor, c_noise: Tensor, maps: NoiseMaps | None = None) -> Tensor:
+        """Map ``x`` of shape ``(B, C, H, W)`` and ``c_noise`` of shape ``(B,)`` to an image like ``x``.
+
+        ``maps`` say where the noise is less than ``c_noise`` tells; without them it is white.
+        """
         height, width = x.shape[-2:]
-        stride = 2 ** len(self.shrink)
-        x = F.pad(x, (0, -width % stride, 0, -height % stride), mode="replicate")
         emb = self.noise(c_noise).to(x.dtype)
-        h = self.first(x.contiguous(memory_format=torch.channels_last))
+        h = self.first(self._padded(x))
+        local: list[Tensor | None] = [None] * len(self.down)
+        if maps is not None:
+            levels = self._padded(maps.levels)
+            h = h + self.map_first(torch.cat([self._padded(maps.shift), levels], 1))
+            emb = emb if maps.bands is None else emb + self.map_bands(maps.bands.to(emb.dtype))
+            local = self._local(levels)
         skips = []
-        for stage, shrink in zip(self.down, self.shrink, strict=False):
-            h = stage(h, emb)
+        for stage, shrink, m in zip(self.down, self.shrink, local, strict=False):
+            h = stage(h, emb, m)
             skips.append(h)
             h = shrink(h)
-        h = self.down[-1](h, emb)
-        for stage, grow in zip(reversed(self.up), reversed(self.grow), strict=True):
-            h = stage(grow(h) + skips.pop(), emb)
+        h = self.down[-1](h, emb, local[-1])
+        for stage, grow, m in zip(reversed(self.up), reversed(self.grow), reversed(local[:-1]), strict=True):
+            h = stage(grow(h) + skips.pop(), emb, m)
         output: Tensor = self.last(F.silu(h))
         return output[..., :height, :width]
+
+    def _padded(self, x: Tensor) -> Tensor:
+        """Return ``x`` with its border repeated up to sides that can be halved as often as there are resolutions."""
+        stride = 2 ** len(self.shrink)
+        padded = F.pad(x, (0, -x.shape[-1] % stride, 0, -x.shape[-2] % stride), mode="replicate")
+        return padded.contiguous(memory_format=torch.channels_last)
+
+    def _local(self, levels: Tensor) -> list[Tensor | None]:
+        """Return the features of the levels of the noise at every resolution, finest first."""
+        features: list[Tensor | None] = []
+        for embed in self.map_levels:
+            features.append(F.silu(embed(4 * levels)))
+            levels = F.avg_pool2d(levels, 2)
+        return features
 
 
 class Stage(nn.Module):
     """A chain of residual blocks at one resolution."""
 
-    def __init__(self, width: int, blocks: int, embedding: int) -> None:
+    def __init__(self, width: int, blocks: int, embedding: int, maps: int) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(width, embedding) for _ in range(blocks))
+        self.blocks = nn.ModuleList(Block(width, embedding, maps) for _ in range(blocks))
 
-    def forward(self, h: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, h: Tensor, emb: Tensor, m: Tensor | None) -> Tensor:
         for block in self.blocks:
-            h = block(h, emb)
+            h = block(h, emb, m)
         return h
 
 
 class Block(nn.Module):
-    """Two convolutions around a scale and shift by the noise level; the identity at initialisation."""
+    """Two convolutions around a scale and shift by the noise level, and by its maps; the identity at initialisation."""
 
-    def __init__(self, width: int, embedding: int) -> None:
+    def __init__(self, width: int, embedding: int, maps: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
         self.film = nn.Linear(embedding, 2 * width)
         for parameter in self.conv2.parameters():
             nn.init.zeros_(parameter)
+        if maps:
+            self.map_film = nn.Conv2d(maps, 2 * width, 1, bias=False)
+            nn.init.zeros_(self.map_film.weight)
 
-    def forward(self, h: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, h: Tensor, emb: Tensor, m: Tensor | None) -> Tensor:
         scale, shift = self.film(emb)[..., None, None].chunk(2, dim=1)
         inner = self.conv1(F.silu(h))
+        if m is not None:
+            more_scale, more_shift = self.map_film(m).chunk(2, dim=1)
+            scale, shift = scale + more_scale, shift + more_shift
         change: Tensor = self.conv2(F.silu(torch.addcmul(shift, inner, 1 + scale)))
         return h + change
 

@@ -1,0 +1,80 @@
+r"""Gaussian noise that is not the same in all directions, known by its standard deviations in a fast orthonormal basis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from invdiff.linalg import dense_matrix
+
+__all__ = ["NOISE_KINDS", "Basis", "NoiseCovariance"]
+
+# What is diagonal where: entries of x, frequencies, the singular basis of a decimation, and any other basis.
+NOISE_KINDS = ("pixel", "frequency", "decimation", "dense")
+
+
+class Basis(Protocol):
+    """An orthonormal basis :math:`V` of the space of ``x``, applied without being written out."""
+
+    kind: str
+
+    def analyse(self, x: Tensor) -> Tensor:
+        r"""Return :math:`V^\top x`."""
+        ...
+
+    def synthesise(self, x_bar: Tensor) -> Tensor:
+        r"""Return :math:`V \bar x`."""
+        ...
+
+    def diagonal(self, values: Tensor) -> Tensor:
+        r"""Return the diagonal of :math:`V \operatorname{diag}(v) V^\top`, shaped like ``x``."""
+        ...
+
+    def power(self, values: Tensor) -> Tensor:
+        r"""Return the power of noise of covariance :math:`V \operatorname{diag}(v) V^\top` at the frequencies of ``rfft2``."""
+        ...
+
+
+class NoiseCovariance:
+    r"""The covariance :math:`\Sigma = V \operatorname{diag}(s^2) V^\top` of Gaussian noise on the items of a batch.
+
+    Args:
+        basis: :math:`V`.
+        levels: Standard deviations :math:`s \ge 0` in the basis, ``(B, *coordinates)``; or ``(1, *coordinates)``, the same for
+            all items. Zero: known exactly.
+
+    Attributes:
+        kind: One of :data:`NOISE_KINDS`.
+    """
+
+    def __init__(self, basis: Basis, levels: Tensor) -> None:
+        self.basis, self.levels, self.kind = basis, levels, basis.kind
+
+    def apply(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        r"""Return :math:`V \operatorname{diag}(f(s)) V^\top x`, item by item."""
+        return self.basis.synthesise(function(self.levels) * self.basis.analyse(x))
+
+    @property
+    def largest(self) -> Tensor:
+        """The largest level of every item, ``(B,)`` or ``(1,)``."""
+        return self.levels.flatten(1).amax(1)
+
+    def pixel_levels(self) -> Tensor:
+        r"""Return the standard deviation of the noise of every entry of ``x``, the root of the diagonal of :math:`\Sigma`."""
+        return self.basis.diagonal(self.levels**2).clamp(min=0).sqrt()
+
+    def frequency_levels(self) -> Tensor:
+        r"""Return the standard deviation of the noise at every frequency of ``rfft2``, ``(B, C, H, W // 2 + 1)``."""
+        return self.basis.power(self.levels**2).clamp(min=0).sqrt()
+
+    def clamp(self, lowest: float, highest: float) -> NoiseCovariance:
+        """Return the covariance with all levels raised or lowered into a range."""
+        return NoiseCovariance(self.basis, self.levels.clamp(lowest, highest))
+
+    def matrix(self, event: tuple[int, ...]) -> Tensor:
+        r"""Return :math:`\Sigma` as dense matrices ``(B, n, n)`` over items of shape ``event``, ``n`` numbers each."""
+        analysis = dense_matrix(self.basis.analyse, event, dtype=self.levels.dtype, device=self.levels.device)
+        return torch.einsum("ki,bk,kj->bij", analysis, self.levels.flatten(1) ** 2, analysis)

@@ -1,0 +1,122 @@
+r"""A network for noise that differs from place to place, or from frequency to frequency: how it is asked, and what it is told.
+
+.. math:: D(\mu; \Sigma) = c_\text{skip}(S)\, \mu + c_\text{out}(S)\, F\big(c_\text{in}(S)\, \mu;\; \text{maps}\big), \qquad
+    S = \Sigma^{1/2}
+
+with the preconditioning of Karras et al. (2022) as functions of the *matrix* of noise levels: pixel by pixel under a mask,
+frequency by frequency under a circular blur. Of white noise it is theirs, and the maps are zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from invdiff.linalg import over_items
+from invdiff.noise_covariance import NoiseCovariance
+
+__all__ = ["BANDS", "MAP_KINDS", "NoiseMaps", "band_levels", "edm_denoise_pivot", "edm_target", "noise_maps"]
+
+MAP_KINDS = ("pixel", "frequency", "decimation")  # of noise that maps describe
+EDGES = (0.015, 0.03, 0.06, 0.1, 0.17, 0.26, 0.4)  # between the bands, in cycles per pixel
+BANDS = len(EDGES) + 1
+SCALE = 4.0  # of logarithms of levels, as in the noise embedding of EDM
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseMaps:
+    r"""What a network is told of the noise, besides its largest level :math:`s_\text{max}`. All of it is 0 for white noise.
+
+    Attributes:
+        shift: :math:`(c_\text{skip}(S) - c_\text{skip}(s_\text{max}))\, \mu`: what is known better than the worst,
+            ``(B, C, H, W)``.
+        levels: :math:`\tfrac14 \log (s_{ij} / s_\text{max})` of the standard deviation of every entry, and by how much more of
+            the entry is to be kept, :math:`c_\text{skip}(s_{ij}) - c_\text{skip}(s_\text{max})`: ``(B, 2 C, H, W)``.
+        bands: :math:`\tfrac14 \log (s / s_\text{max})` of radial bands of frequencies, and a 1 that says that there are any,
+            ``(B, 9)``; ``None`` where the noise is independent from pixel to pixel.
+    """
+
+    shift: Tensor
+    levels: Tensor
+    bands: Tensor | None
+
+    def to(self, dtype: torch.dtype) -> NoiseMaps:
+        """Return the maps in the precision of the network."""
+        return NoiseMaps(self.shift.to(dtype), self.levels.to(dtype), None if self.bands is None else self.bands.to(dtype))
+
+
+def noise_maps(mu: Tensor, cov: NoiseCovariance, *, sigma_data: float) -> NoiseMaps:
+    r"""Return what a network is told of noise of covariance ``cov`` on ``mu``."""
+    largest, each = over_items(cov.largest, mu), cov.pixel_levels().expand(len(mu), *mu.shape[1:])
+    skip = _skip(sigma_data)
+    shift = cov.apply(skip, mu) - skip(largest) * mu
+    levels = torch.cat([(each / largest).log() / SCALE, skip(each) - skip(largest)], 1)
+    bands = None
+    if cov.kind != "pixel":
+        relative = band_levels(cov, mu.shape[-2:]).log() - cov.largest.log()[:, None]
+        bands = torch.nn.functional.pad(relative / SCALE, (0, 1), value=1.0).expand(len(mu), -1)
+    return NoiseMaps(shift, levels, bands)
+
+
+def band_levels(cov: NoiseCovariance, sides: Sequence[int]) -> Tensor:
+    """Return the geometric mean of the levels in every radial band of frequencies, over all channels, ``(B, 8)``.
+
+    Bands without a frequency, as small images have, are taken for those of the largest level.
+
+    Args:
+        cov: The noise.
+        sides: Of the images, ``(H, W)``.
+    """
+    levels = cov.frequency_levels()
+    rows, columns = torch.fft.fftfreq(sides[0]), torch.fft.rfftfreq(sides[1])
+    radius = (rows[:, None] ** 2 + columns**2).sqrt()
+    band = torch.bucketize(radius, torch.tensor(EDGES)).flatten().to(levels.device)
+    logs = levels.log().mean(1).flatten(1)
+    total = logs.new_zeros(len(logs), BANDS).index_add(1, band, logs)
+    count = logs.new_zeros(BANDS).index_add(0, band, torch.ones_like(logs[0]))
+    return torch.where(count > 0, total / count.clamp(min=1), cov.largest.log()[:, None]).exp()
+
+
+def edm_denoise_pivot(
+    net: Callable[[Tensor, Tensor, NoiseMaps], Tensor],
+    mu: Tensor,
+    cov: NoiseCovariance,
+    *,
+    sigma_data: float,
+    trained: tuple[float, float],
+) -> Tensor:
+    r"""Return :math:`D(\mu; \Sigma)` of a raw EDM network that takes maps.
+
+    Args:
+        net: :math:`F`, called with :math:`c_\text{in}(S)\, \mu`, with :math:`\tfrac14 \log s_\text{max}` of every item,
+            ``(B,)``, and with the maps.
+        mu: Clean data plus noise, ``(B, C, H, W)``.
+        cov: :math:`\Sigma`, of a kind in :data:`MAP_KINDS`.
+        sigma_data: Standard deviation of the clean data.
+        trained: Smallest and largest level the network knows. Others are taken for the nearest: exact data for precise ones.
+    """
+    cov = cov.clamp(*trained)
+    maps = noise_maps(mu, cov, sigma_data=sigma_data)
+    time = (cov.largest.log() / SCALE).expand(len(mu))
+    output = net(cov.apply(lambda s: (s**2 + sigma_data**2).rsqrt(), mu), time, maps)
+    return cov.apply(_skip(sigma_data), mu) + cov.apply(_out(sigma_data), output.to(mu.dtype))
+
+
+def edm_target(x: Tensor, mu: Tensor, cov: NoiseCovariance, *, sigma_data: float) -> Tensor:
+    r"""Return what :math:`F` should answer for ``mu``, which is ``x`` plus noise.
+
+    .. math:: c_\text{out}(S)^{-1} (x - c_\text{skip}(S)\, \mu)
+    """
+    out = _out(sigma_data)
+    return cov.apply(lambda s: 1 / out(s), x - cov.apply(_skip(sigma_data), mu))
+
+
+def _skip(sigma_data: float) -> Callable[[Tensor], Tensor]:
+    return lambda s: sigma_data**2 / (s**2 + sigma_data**2)
+
+
+def _out(sigma_data: float) -> Callable[[Tensor], Tensor]:
+    return lambda s: s * sigma_data * (s**2 + sigma_data**2).rsqrt()
