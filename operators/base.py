@@ -20,6 +20,7 @@ from invdiff.linalg import conjugate_gradients, dense_matrix, least_squares
 from invdiff.noise_covariance import NoiseCovariance
 from invdiff.random import Streams, generator
 
+from .completed import Completed
 from .movable import Movable
 from .noise import Noise
 from .pivot import pivot_of
@@ -308,6 +309,11 @@ class LinearOperator(Operator):
             Mammadov et al., 2026, https://arxiv.org/abs/2606.17048
         """
         return pivot_of(self, x, ratio, y)
+
+    @property
+    def completed(self) -> Completed | None:
+        """The measurement with what was not recorded of it, where that has a fast basis and this one has none."""
+        return None
 
     def jacobian(self, x: Tensor) -> LinearOperator:
         return self

@@ -13,7 +13,9 @@ from .banded import SeparableProduct
 from .base import LinearOperator
 from .borders import BOUNDARIES
 from .checks import image_shape, real_matrix
+from .completed import Completed
 from .convolution import CircularConvolution, PaddedConvolution, convolution_matrix, separate
+from .crop import Crop
 from .mirrored_blur import CosineConvolution, is_doubly_symmetric
 from .noise import Noise, noise_of
 from .separable import Separable
@@ -127,6 +129,15 @@ class Blur(LinearOperator):
 
     def pinv(self, y: Tensor) -> Tensor:
         return self.convolution.pinv(y)
+
+    @property
+    def completed(self) -> Completed | None:
+        if self.boundary != "valid":
+            return None
+        whole = Blur(self.in_shape, self.kernel, noise=self.noise)
+        top, left = ((side - 1) // 2 for side in self.kernel.shape)
+        _, height, width = self.out_shape
+        return Completed(whole, Crop(self.in_shape, top=top, left=left, height=height, width=width))
 
     def _decompose(self) -> SVD | None:
         return self.convolution.svd

@@ -11,10 +11,13 @@ from torch import Tensor
 from .base import LinearOperator, Operator, pseudo_divide
 from .blur import Blur
 from .combination import Combination, Part, is_exact, weight_for
+from .completed import Completed
 from .convolution import CircularConvolution
+from .crop import Crop
 from .downsample import BlockMean, Downsample
 from .folded import FoldedConvolution
 from .identity import Identity
+from .mask import Mask
 from .per_item import PerItem, distribute
 from .subsampled_convolution import SubsampledConvolution
 from .svd import SVD, SameBasisSVD
@@ -188,6 +191,14 @@ class LinearComposed(LinearOperator, Composed[LinearOperator]):
             return v
         inside = self.outer.forward(self.inner.precondition(self.outer.adjoint(v), weight_for(self.inner, lam / c))) / c**2
         return inside + pseudo_divide(v - self.outer.keep_measured(v), v.new_zeros(()), lam)
+
+    @property
+    def completed(self) -> Completed | None:
+        if not isinstance(self.outer, Crop | Mask) or self.inner.svd is None or self.inner.svd.kind == "dense":
+            return None
+        whole = copy.copy(self.inner)
+        whole.noise = self.noise
+        return Completed(whole, self.outer)
 
     def _decompose(self) -> SVD | None:
         if self.turn is not None and self.inner.svd is not None:

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from invdiff import PosteriorSampler
 from invdiff.noise_covariance import NoiseCovariance
-from invdiff.operators import Blur, Downsample, LinearOperator, Mask, Mosaic
+from invdiff.operators import Blur, ChannelMix, Downsample, LinearOperator, Mask, Mosaic
 from invdiff.priors import UNet, load_prior, save_prior
 from invdiff.priors.network import NetworkPrior, from_network
 from invdiff.priors.noise_maps import BANDS, MAP_KINDS, band_levels, edm_target, noise_maps
@@ -63,7 +63,7 @@ def pivot(op: LinearOperator, x: Tensor, ratio: Tensor | float) -> tuple[Tensor,
 
 
 def test_all_are_known() -> None:
-    assert KNOWN == list(operators(0.1))
+    assert list(operators(0.1)) == KNOWN
 
 
 def test_a_network_with_new_maps_does_what_it_did_without() -> None:
@@ -136,15 +136,15 @@ def test_a_prior_without_maps_refuses(tiny_prior: Path) -> None:
     plain = load_prior(tiny_prior)
     assert plain.noise_kinds == frozenset()
     op = operators(0.1)["mask"]
-    with pytest.raises(ValueError, match=r"Mask leaves pixel noise, and NetworkPrior knows white noise alone. Use 'mmps'"):
+    with pytest.raises(ValueError, match=r"Mask leaves pixel noise, and the prior knows white noise alone. Use 'mmps'"):
         PosteriorSampler(plain, op, method="exact-score")
 
 
 def test_a_kind_that_was_not_learned_is_refused() -> None:
     natural = load_prior("natural")
-    inner = Blur((3, 24, 24), torch.tensor([[0.2, 0.8], [0.1, -0.1]]), boundary="valid", sigma_y=0.1)
-    with pytest.raises(ValueError, match="exact-score"):
-        PosteriorSampler(natural, inner, method="exact-score")
+    grey = ChannelMix((3, 24, 24), [[0.3, 0.6, 0.1]], sigma_y=0.1)
+    with pytest.raises(ValueError, match="exact-score: ChannelMix leaves dense noise, and the prior knows decimation, freq"):
+        PosteriorSampler(natural, grey, method="exact-score")
 
 
 @pytest.mark.parametrize(("name", "gain"), [("mask", 3.0), ("mosaic", 6.0), ("blur", 3.0), ("decimation", 0.25)])
@@ -163,5 +163,5 @@ def test_natural_uses_what_was_measured(name: str, gain: float) -> None:
     mu, cov = pivot(op, x, 10.0)
     with torch.no_grad():
         found = natural.denoise_pivot(mu, cov)
-    errors = [float((10 * (4 / (guess - x).square().mean()).log10())) for guess in (found, op.pinv(op.measure(x, seed=9)))]
+    errors = [float(10 * (4 / (guess - x).square().mean()).log10()) for guess in (found, op.pinv(op.measure(x, seed=9)))]
     assert errors[0] > errors[1] + gain, errors

@@ -24,37 +24,73 @@ class ExactScore(Guidance):
     such noise (:attr:`ScoreModel.noise_kinds <invdiff.priors.ScoreModel.noise_kinds>`): analytic ones know every kind, networks
     those they were trained on (``invdiff train --noise-maps``).
 
+    **What was not recorded.** Where the basis would be fast if all of the measurement were there (a blur whose border the
+    camera did not see, pixels missing from a blurred picture: :attr:`LinearOperator.completed
+    <invdiff.operators.LinearOperator.completed>`), what is missing of :math:`y` is taken from the estimate,
+    :math:`B \hat x_0^y`, and the estimate from that, in turns, beginning with the estimate of the step before. The turns end at
+    the exact mean if the prior is Gaussian: what is imputed then adds nothing to what was recorded. The less noise, the more
+    of them that takes.
+
     Args:
         score: The prior.
         op: The measurement, linear, in white Gaussian noise or exact.
         y: Measurement, ``(B, *op.out_shape)``.
+        rounds: Turns a step, where a part of the measurement is imputed.
 
-    Cost: one denoiser evaluation, no gradient, no solve.
+    Cost: one denoiser evaluation, no gradient, no solve; ``rounds`` evaluations, and one more at the start, where a part of the
+    measurement is imputed.
 
     Raises:
         ValueError: If the noise of the pivot is of a kind that the prior does not know.
 
     References:
-        Mammadov et al., 2026, https://arxiv.org/abs/2606.17048
+        Mammadov et al., 2026, https://arxiv.org/abs/2606.17048. The imputation is the EM algorithm of Dempster, Laird & Rubin,
+        1977, https://doi.org/10.1111/j.2517-6161.1977.tb01600.x, for the mean of a Gaussian.
     """
 
-    needs = ("linear", "svd")
+    needs = ("linear",)
     one_operator = True  # Each has a singular basis of its own.
 
-    def __init__(self, score: ScoreModel, op: Operator, y: Tensor) -> None:
+    def __init__(self, score: ScoreModel, op: Operator, y: Tensor, *, rounds: int = 1) -> None:
         super().__init__(score, op, y)
+        if rounds < 1:
+            raise ValueError(f"exact-score: rounds must be at least 1, got {rounds}.")
         assert isinstance(op, LinearOperator)
-        assert op.svd is not None
-        if op.svd.kind not in score.noise_kinds:
-            known = ", ".join(sorted(score.noise_kinds)) or "white noise alone"
-            raise ValueError(
-                f"exact-score: {type(op).__name__} leaves {op.svd.kind} noise, and {type(score).__name__} knows {known}. Use "
-                "'mmps', which needs no such prior, or train one with `invdiff train --noise-maps`."
-            )
-        self.linear = op
+        self.whole, self.recorded, self.rounds = self._of_a_known_kind(op), None, rounds
+        if self.whole is not op and op.completed is not None:
+            self.recorded = op.completed.recorded
+        self._time: float | None = None  # of the estimate that is under way, and of the one before
+        self._before: Tensor | None = None
+        self._now: Tensor | None = None
+
+    def _of_a_known_kind(self, op: LinearOperator) -> LinearOperator:
+        """Return the operator whose pivots the prior can denoise: ``op``, or what it is a part of."""
+        if op.svd is not None and op.svd.kind in self.score.noise_kinds:
+            return op
+        whole = None if op.completed is None else op.completed.whole
+        if whole is not None and whole.svd is not None and whole.svd.kind in self.score.noise_kinds:
+            return whole
+        kind = "noise that is diagonal in no known basis" if op.svd is None else f"{op.svd.kind} noise"
+        known = ", ".join(sorted(self.score.noise_kinds)) or "white noise alone"
+        raise ValueError(
+            f"exact-score: {type(op).__name__} leaves {kind}, and the prior knows {known}. Use 'mmps', which needs no such "
+            "prior, or train one with `invdiff train --noise-maps`."
+        )
 
     def posterior_mean(self, x_t: Tensor, t: Tensor) -> Tensor:
+        if self.recorded is None:
+            return self._mean(x_t, t, self.y)
+        if self._time != float(t):  # A step that is taken again begins where it began.
+            self._time, self._before = float(t), self._now
+        guess = self.score.denoise(x_t, t) if self._before is None else self._before
+        for _ in range(self.rounds):
+            imagined = self.whole(guess)
+            guess = self._mean(x_t, t, imagined + self.recorded.adjoint(self.y - self.recorded(imagined)))
+        self._now = guess
+        return guess
+
+    def _mean(self, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
         alpha_t, _ = self.score.levels(t, x_t)
-        pivot = self.linear.pivot(x_t / alpha_t, self.score.schedule.ratio(t).to(x_t), self.y)
+        pivot = self.whole.pivot(x_t / alpha_t, self.score.schedule.ratio(t).to(x_t), y)
         assert pivot is not None
         return self.score.denoise_pivot(*pivot)
