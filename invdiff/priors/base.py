@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor
 
 from invdiff.linalg import over_items
 from invdiff.schedules import Schedule
+
+if TYPE_CHECKING:
+    from invdiff.priors.error_covariance import ErrorModel
 
 __all__ = ["ScoreModel"]
 
@@ -21,10 +24,14 @@ class ScoreModel(ABC):
         schedule: :math:`t \mapsto (\alpha_t, \sigma_t)`.
         event_shape: Shape of one item without the batch axis; an axis of any size is ``None``, and so is the whole
             where even the number of axes is free.
+        error_model: The covariance of the denoiser's error, where it was measured (:func:`invdiff.priors.measure_error`).
+        notes: Lines for its user, such as of something that was found beside its file and left aside.
     """
 
     schedule: Schedule
     event_shape: tuple[int | None, ...] | None = None
+    error_model: ErrorModel | None = None
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
