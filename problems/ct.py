@@ -36,7 +36,7 @@ class ReconstructCT(ArrayProblem):
     name = "ct"
     summary = "reconstruct an image from its projections"
     needs = ("--angles",)
-    recommended = photographs(max_iterations=16)
+    recommended = photographs(max_iterations=16, products=2)
     measured = "sinogram"
     looks = "filtered backprojection"
 

@@ -92,7 +92,7 @@ def test_data_files_are_there() -> None:
     assert (ROOT / "invdiff" / "py.typed").is_file()
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     assert "py.typed" in listed["invdiff"]
-    assert "natural.safetensors" in listed["invdiff.priors"]
+    assert {"natural.safetensors", "natural.errors.safetensors"} <= set(listed["invdiff.priors"])
     assert (ROOT / "invdiff" / "priors" / "natural.safetensors").stat().st_size <= 16 * 2**20
 
 
@@ -171,6 +171,7 @@ def test_the_public_names_are_those_on_record() -> None:
         "docs/calibration.md",
         "docs/methods.md",
         "docs/operators.md",
+        "docs/priors.md",
         "docs/training.md",
         "benchmarks/RESULTS.md",
         "invdiff/priors/natural.md",

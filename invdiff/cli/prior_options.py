@@ -54,9 +54,9 @@ def prior_options(command: Command) -> Command:
     return command
 
 
-def given_options(texts: Sequence[str]) -> dict[str, str]:
+def given_options(texts: Sequence[str]) -> dict[str, Any]:
     """Return what ``--prior-option`` gave, by name."""
-    given = {}
+    given: dict[str, Any] = {}
     for text in texts:
         name, separator, value = text.partition("=")
         if not (name and separator and value):

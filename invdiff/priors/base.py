@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor
@@ -11,6 +11,9 @@ from torch import Tensor
 from invdiff.linalg import over_items
 from invdiff.noise_covariance import NoiseCovariance
 from invdiff.schedules import Schedule
+
+if TYPE_CHECKING:
+    from invdiff.priors.error_covariance import ErrorModel
 
 __all__ = ["ScoreModel"]
 
@@ -24,11 +27,15 @@ class ScoreModel(ABC):
             where even the number of axes is free.
         noise_kinds: The kinds of noise, of :data:`invdiff.noise_covariance.NOISE_KINDS`, that :meth:`denoise_pivot` knows
             besides white noise.
+        error_model: The covariance of the denoiser's error, where it was measured (:func:`invdiff.priors.measure_error`).
+        notes: Lines for its user, such as of something that was found beside its file and left aside.
     """
 
     schedule: Schedule
     event_shape: tuple[int | None, ...] | None = None
     noise_kinds: frozenset[str] = frozenset()
+    error_model: ErrorModel | None = None
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:

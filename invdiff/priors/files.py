@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import Tensor
 
 from invdiff.priors.checkpoints.contents import Contents
 from invdiff.priors.noise_maps import MAP_KINDS
 from invdiff.priors.recipe import Checkpoint, Recipe
 from invdiff.priors.unet import UNet
 
-__all__ = ["BUNDLED", "read", "save_checkpoint", "save_prior"]
+__all__ = ["BUNDLED", "read", "save_checkpoint", "save_prior", "write_safetensors"]
 
 BUNDLED = {"natural": Path(__file__).with_name("natural.safetensors")}
 KEY = "invdiff"  # of the metadata
@@ -40,14 +41,23 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path, *, dtype: torch.dtype | 
         raise ValueError(
             f"{path}: some weights are not finite in {dtype}: nothing was written. Keep them as they are, or bfloat16."
         )
+    write_safetensors(weights, path, {KEY: json.dumps(checkpoint.recipe.to_json())})
+
+
+def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write tensors and metadata, atomically.
+
+    Raises:
+        OSError: If that is not possible; an earlier file is then still there.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        save_file(weights, part, metadata={KEY: json.dumps(checkpoint.recipe.to_json())})
+        save_file(dict(tensors), part, metadata=dict(metadata))
         part.chmod(0o644)  # safetensors keeps its files from other users; a prior is for sharing
         part.replace(path)
     except (SafetensorError, OSError) as error:
         part.unlink(missing_ok=True)
-        raise OSError(f"{path}: the weights could not be written ({error}).") from error
+        raise OSError(f"{path}: could not be written ({error}).") from error
 
 
 def read(contents: Contents, given: Mapping[str, Any]) -> Checkpoint | None:

@@ -21,9 +21,9 @@ def fit(score: ScoreModel, shape: Sequence[int]) -> tuple[ScoreModel, tuple[str,
     Raises:
         ValueError: If the prior is of other items altogether.
     """
-    event, notes = score.event_shape, []
+    event, notes = score.event_shape, list(score.notes)
     if event is None:
-        return score, ()
+        return score, score.notes
     wanted = tuple("any" if e is None else e for e in event)
     if len(event) != len(shape) or (len(shape) != 3 and any(e not in (None, n) for e, n in zip(event, shape, strict=True))):
         raise ValueError(f"The prior is for items of shape {wanted}, the operator measures items of shape {tuple(shape)}.")

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from invdiff.priors.checkpoints.contents import Contents, open_contents, state_dicts
+from invdiff.priors.error_files import errors_beside, read_error_model
 from invdiff.priors.files import BUNDLED
 from invdiff.priors.network import NetworkPrior
 from invdiff.priors.recipe import Checkpoint, Recipe, build_network, build_prior
@@ -37,6 +38,7 @@ def load_prior(
     precision: str = "auto",
     device: torch.device | str = "cpu",
     checkpointing: bool = False,
+    errors: bool = True,
     **given: Any,
 ) -> NetworkPrior:
     """Return the prior of a checkpoint, whatever its family; reading it runs no code of the file.
@@ -57,6 +59,8 @@ def load_prior(
             stays float32); ``auto`` takes bfloat16 where ``device`` has matrix units for it, float32 elsewhere.
         device: Where the prior will run. It follows the measurement; this only decides ``auto``.
         checkpointing: Whether gradients compute activations again instead of keeping them: less memory, a third more time.
+        errors: Whether to take what was measured of the prior's error, ``NAME.errors.safetensors`` beside its file, where it is
+            there (``invdiff priors measure``). One that was measured on another prior is left aside, with a line in ``notes``.
         given: What the file does not say and is wrongly assumed, such as ``heads=8``, ``schedule="cosine"``, or a ``label`` for
             networks that know classes: ``invdiff priors inspect FILE`` tells what is assumed and how it is called.
 
@@ -70,9 +74,17 @@ def load_prior(
     said = {"label": recipe.label, "given": dict(given) or None, "assumed": dict(recipe.assumed) or None}
     facts = {"name": str(source), **{name: value for name, value in said.items() if value is not None}, **recipe.facts}
     try:
-        return build_prior(checkpoint, autocast=autocast, checkpointing=checkpointing, file=path, facts=facts)
+        prior = build_prior(checkpoint, autocast=autocast, checkpointing=checkpointing, file=path, facts=facts)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    measured = errors_beside(path)
+    if errors and measured.is_file():
+        found = read_error_model(measured, prior=path, given=given)
+        if isinstance(found, str):
+            prior.notes = (found,)
+        else:
+            prior.error_model = found
+    return prior
 
 
 def locate(source: str | Path) -> Path:

@@ -137,12 +137,15 @@ class NetworkPrior(ScoreModel):
             return self
         moved = copy.copy(self)
         moved.net = frozen_view(cast(nn.Module, self.net), device=device)
+        moved.error_model = None if self.error_model is None else self.error_model.to(device)
         return moved
 
     def describe(self) -> dict[str, Any]:
         origin = {} if self.file is None else {"file": self.file.name, "sha256": digest(self.file, self.stamp)}
         about = {"predicts": self.predicts, "autocast": str(self.autocast), "checkpointing": self.checkpointing}
-        return super().describe() | about | self.facts | origin
+        facts = {} if self.error_model is None else self.error_model.facts
+        measured = {"error_model": {name: fact for name, fact in facts.items() if not name.endswith("_rms")}} if facts else {}
+        return super().describe() | about | self.facts | origin | measured
 
 
 @torch.inference_mode(False)

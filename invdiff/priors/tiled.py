@@ -69,6 +69,7 @@ class Tiled(ScoreModel):
             raise ValueError(f"Tiled: batch must be at least 1, got {batch}.")
         self.score_model, self.batch = score, batch
         self.schedule, self.event_shape = score.schedule, (event[0], None, None)
+        self.error_model, self.notes = score.error_model, score.notes  # Of the windows, by frequency: serves any size.
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         (height, width), (rows, columns) = x_t.shape[-2:], self.tile

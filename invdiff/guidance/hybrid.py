@@ -1,0 +1,104 @@
+r"""A few exact products with the denoiser's covariance, and a measured one for what they leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from invdiff.linalg import conjugate_gradients, gmres, over_items
+from invdiff.operators import LinearOperator
+from invdiff.priors import ErrorCovariance
+
+__all__ = ["hybrid_gain", "preconditioned_gmres"]
+
+Product = Callable[[Tensor], Tensor]
+
+
+def preconditioned_gmres(
+    product: Product,
+    linear: LinearOperator,
+    residual: Tensor,
+    *,
+    variance: float,
+    lam: Tensor,
+    rtol: float,
+    max_iterations: int,
+) -> tuple[Tensor, Tensor]:
+    r"""Solve :math:`(\sigma_y^2 I + A V A^\top) P u = r` by GMRES, :math:`P` the preconditioner of the operator.
+
+    Args:
+        product: :math:`v \mapsto V v`.
+        linear: :math:`A`.
+        residual: :math:`r`, ``(B, *out_shape)``.
+        variance: :math:`\sigma_y^2`.
+        lam: :math:`\lambda` of :math:`P \approx (A A^\top + \lambda I)^{-1}`, which is on the right: the first direction is the
+            answer for an isotropic covariance.
+        rtol: Residual at which an item stops, relative to its own.
+        max_iterations: Products at most.
+
+    Returns:
+        :math:`u` and :math:`V A^\top P u`, the latter added up from the products of the iterations.
+    """
+
+    def preconditioned(u: Tensor) -> tuple[Tensor, Tensor]:
+        w = linear.precondition(u, lam)
+        spread = product(linear.adjoint(w))
+        return variance * w + linear(spread), spread
+
+    return gmres(preconditioned, residual, rtol=rtol, max_iterations=max_iterations)
+
+
+def hybrid_gain(
+    exact: Product,
+    measured: ErrorCovariance,
+    linear: LinearOperator,
+    residual: Tensor,
+    *,
+    variance: float,
+    floor: Tensor,
+    lam: Tensor,
+    softest: Tensor,
+    rtol: float,
+    products: int,
+    inner_iterations: int,
+) -> Tensor:
+    r"""Return :math:`V A^\top (\sigma_y^2 I + A V A^\top)^{-1} r`, with :math:`V_J` for :math:`V` as far as it goes.
+
+    .. math:: \text{shift} = V_J A^\top w + V A^\top (\sigma_y^2 I + A V A^\top)^{-1}
+        \big[ r - \sigma_y^2 w - A V_J A^\top w \big]
+
+    :math:`w` is what GMRES finds with ``products`` exact products with :math:`V_J`, the measured :math:`V` answers what they
+    leave, by conjugate gradients. Where the first solve ends, or :math:`V = V_J`, that is the exact answer.
+
+    Args:
+        exact: :math:`v \mapsto V_J v`, a vector-Jacobian product of the network.
+        measured: :math:`V`.
+        linear: :math:`A`.
+        residual: :math:`r`, ``(B, *out_shape)``.
+        variance: :math:`\sigma_y^2`.
+        floor: What stands for :math:`\sigma_y^2` in the second solve at least: without any noise it is singular, or nearly.
+        lam: Of the preconditioner of the first solve.
+        softest: Smallest :math:`\lambda` for that of the second.
+        rtol: Residual at which an item stops, of either solve.
+        products: Exact products at most.
+        inner_iterations: Products with the measured covariance at most.
+    """
+    u, shift = preconditioned_gmres(exact, linear, residual, variance=variance, lam=lam, rtol=rtol, max_iterations=products)
+    w = linear.precondition(u, lam)
+    left = residual - variance * w - linear(shift)
+    noise = floor.clamp(min=variance)
+    isotropic = torch.maximum(noise / over_items(measured.level, residual), softest)
+
+    def product(u: Tensor) -> Tensor:
+        return noise * u + linear(measured.product(linear.adjoint(u)))
+
+    u = conjugate_gradients(
+        product,
+        left,
+        precondition=lambda v: linear.precondition(v, isotropic),
+        rtol=rtol,
+        max_iterations=inner_iterations,
+    )
+    return shift + measured.product(linear.adjoint(u))
