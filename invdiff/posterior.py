@@ -169,7 +169,9 @@ class PosteriorSampler:
         # item may fail for a single one.
         plan, zeros = self.plan(1), torch.zeros(1, *op.out_shape, device=op.device, dtype=op.dtype)
         for one in self.white.distinct if plan.method.one_operator else [self.white.take([0])]:
-            plan.algorithm(self.score, one, zeros)
+            algorithm = plan.algorithm(self.score, one, zeros)
+            if isinstance(algorithm, Guidance) and getattr(plan.rule, "follows_draws", False):
+                algorithm.check_draws()
 
     def plan(self, num_samples: int) -> Plan:
         """Return what :meth:`run` will do for so many samples of each measurement."""

@@ -46,7 +46,8 @@ def rules_of(name: str) -> list[str | None]:
     algorithm = METHODS[name].algorithm
     if not issubclass(algorithm, Guidance):
         return [None]
-    draws = algorithm.posterior_draw is not Guidance.posterior_draw
+    # Draws that take a prior whose error was measured have tests of their own.
+    draws = algorithm.posterior_draw is not Guidance.posterior_draw and algorithm.check_draws is Guidance.check_draws
     rules: list[str | None] = [rule for rule in RULES if METHODS[name].follows_rules and (draws or rule != "matched")]
     return [None, *rules] if algorithm.own_step else rules
 

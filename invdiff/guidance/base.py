@@ -75,6 +75,9 @@ class Guidance:
             "needs. Use 'mmps', or another rule."
         )
 
+    def check_draws(self) -> None:
+        """Raise a ``ValueError`` where :meth:`posterior_draw` is known, but not under this prior."""
+
     def advance(self, rule: StepRule | None, x_t: Tensor, t: Tensor, s: Tensor, draw: Draw, *, strength: float = 1.0) -> Tensor:
         r"""Return ``x_s``: by default, ``rule`` follows the posterior mean, or draws of the posterior.
 

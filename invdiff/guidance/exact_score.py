@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from invdiff.guidance.base import Guidance
+from invdiff.guidance.gain import gain
+from invdiff.guidance.hybrid import NEARLY_EXACT, measured_gain
 from invdiff.operators import LinearOperator, Operator
 from invdiff.priors import ScoreModel
+from invdiff.random import Draw
 
 __all__ = ["ExactScore"]
+
+RTOL, ITERATIONS = 0.03, 15  # of the solve of a draw, with the measured covariance
 
 
 class ExactScore(Guidance):
@@ -23,6 +29,14 @@ class ExactScore(Guidance):
     denoiser the mean is exact, for every prior and every linear operator with Gaussian noise. It takes a prior that denoises
     such noise (:attr:`ScoreModel.noise_kinds <invdiff.priors.ScoreModel.noise_kinds>`): analytic ones know every kind, networks
     those they were trained on (``invdiff train --noise-maps``).
+
+    **Draws**, for the rule ``matched``, are that mean plus a draw of the measured covariance of the denoiser's error
+    (:class:`invdiff.priors.ErrorModel`) given :math:`y`, by Matheron's rule:
+
+    .. math:: x_0' = E[x_0 | x_t, y] + \zeta - V A^\top (\sigma_y^2 I + A V A^\top)^{-1} (A \zeta + n), \qquad
+        \zeta \sim \mathcal{N}(0, V), \quad n \sim \mathcal{N}(0, \sigma_y^2 I)
+
+    How hard an image is counts there by how little of each place was measured.
 
     **What was not recorded.** Where the basis would be fast if all of the measurement were there (a blur whose border the
     camera did not see, pixels missing from a blurred picture: :attr:`LinearOperator.completed
@@ -56,6 +70,7 @@ class ExactScore(Guidance):
         if rounds < 1:
             raise ValueError(f"exact-score: rounds must be at least 1, got {rounds}.")
         assert isinstance(op, LinearOperator)
+        self.linear, self.square_gain = op, gain(op, y, iterations=5) ** 2
         self.whole, self.recorded, self.rounds = self._of_a_known_kind(op), None, rounds
         if self.whole is not op and op.completed is not None:
             self.recorded = op.completed.recorded
@@ -88,6 +103,38 @@ class ExactScore(Guidance):
             guess = self._mean(x_t, t, imagined + self.recorded.adjoint(self.y - self.recorded(imagined)))
         self._now = guess
         return guess
+
+    def check_draws(self) -> None:
+        if self.score.error_model is None:
+            raise ValueError(
+                "exact-score: the rule 'matched' follows draws, which take a prior whose error was measured (`invdiff priors "
+                "measure`). Use the rule 'ddpm'."
+            )
+
+    def posterior_draw(self, x_t: Tensor, t: Tensor, draw: Draw, *, strength: float = 1.0) -> Tensor:
+        self.check_draws()
+        assert self.score.error_model is not None
+        mean, ratio = self.posterior_mean(x_t, t), self.score.schedule.ratio(t)
+        if strength < 1:
+            mean = torch.lerp(self.score.denoise(x_t, t), mean, strength)
+        measured = self.score.error_model.at(mean, float(ratio), self._unknown(ratio.to(mean)))
+        zeta, n = measured.draw(draw(x_t.shape[1:])), self.linear.keep_measured(draw(self.linear.out_shape))
+        shift = measured_gain(
+            measured,
+            self.linear,
+            -self.linear(zeta) - self.linear.sigma_y * n,
+            noise=(NEARLY_EXACT**2 * self.square_gain).clamp(min=self.linear.sigma_y**2),
+            softest=1e-3 * self.square_gain,
+            rtol=RTOL,
+            max_iterations=ITERATIONS,
+        )
+        return mean + zeta + shift
+
+    def _unknown(self, ratio: Tensor) -> Tensor | None:
+        """Return how much is unknown of every entry, given the state and what was measured, ``(1, C, H, W)``; ``None``: alike."""
+        image, measured = (self.y.new_zeros(1, *shape) for shape in (self.linear.in_shape, self.linear.out_shape))
+        pivot = None if self.recorded is not None else self.linear.pivot(image, ratio, measured)
+        return None if pivot is None or pivot[1].kind == "dense" else pivot[1].pixel_levels() ** 2
 
     def _mean(self, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
         alpha_t, _ = self.score.levels(t, x_t)

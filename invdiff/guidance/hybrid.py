@@ -11,9 +11,10 @@ from invdiff.linalg import conjugate_gradients, gmres, over_items
 from invdiff.operators import LinearOperator
 from invdiff.priors import ErrorCovariance
 
-__all__ = ["hybrid_gain", "preconditioned_gmres"]
+__all__ = ["NEARLY_EXACT", "hybrid_gain", "measured_gain", "preconditioned_gmres"]
 
 Product = Callable[[Tensor], Tensor]
+NEARLY_EXACT = 1e-4  # of the gain of the operator: noise that stands for none where exact data make a system singular
 
 
 def preconditioned_gmres(
@@ -89,6 +90,31 @@ def hybrid_gain(
     w = linear.precondition(u, lam)
     left = residual - variance * w - linear(shift)
     noise = floor.clamp(min=variance)
+    rest = measured_gain(measured, linear, left, noise=noise, softest=softest, rtol=rtol, max_iterations=inner_iterations)
+    return shift + rest
+
+
+def measured_gain(
+    measured: ErrorCovariance,
+    linear: LinearOperator,
+    residual: Tensor,
+    *,
+    noise: Tensor,
+    softest: Tensor,
+    rtol: float,
+    max_iterations: int,
+) -> Tensor:
+    r"""Return :math:`V A^\top (s I + A V A^\top)^{-1} r` by conjugate gradients, which ask no network.
+
+    Args:
+        measured: :math:`V`.
+        linear: :math:`A`.
+        residual: :math:`r`, ``(B, *out_shape)``.
+        noise: :math:`s > 0`.
+        softest: Smallest :math:`\lambda` of the preconditioner, which takes :math:`V` for isotropic.
+        rtol: Residual at which an item stops, relative to its own.
+        max_iterations: Products with :math:`V` at most.
+    """
     isotropic = torch.maximum(noise / over_items(measured.level, residual), softest)
 
     def product(u: Tensor) -> Tensor:
@@ -96,9 +122,9 @@ def hybrid_gain(
 
     u = conjugate_gradients(
         product,
-        left,
+        residual,
         precondition=lambda v: linear.precondition(v, isotropic),
         rtol=rtol,
-        max_iterations=inner_iterations,
+        max_iterations=max_iterations,
     )
-    return shift + measured.product(linear.adjoint(u))
+    return measured.product(linear.adjoint(u))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from invdiff.guidance.base import Guidance, denoise_and_pull_back
 from invdiff.guidance.gain import gain
-from invdiff.guidance.hybrid import hybrid_gain, preconditioned_gmres
+from invdiff.guidance.hybrid import NEARLY_EXACT, hybrid_gain, preconditioned_gmres
 from invdiff.guidance.moments import TweedieGaussian
 from invdiff.linalg import over_items, positive_solve
 from invdiff.operators import LinearOperator, Operator, linearise
@@ -18,7 +18,6 @@ from invdiff.random import Draw
 
 __all__ = ["MMPS"]
 
-EXACT = 1e-4  # of the operator's gain: noise that stands for none where exact data make a system singular
 COVARIANCES = ("auto", "jacobian", "measured")
 Product = Callable[[Tensor], Tensor]
 
@@ -169,7 +168,7 @@ class MMPS(Guidance):
             linear,
             residual,
             variance=sigma_y**2,
-            floor=EXACT**2 * self.square_gain,
+            floor=NEARLY_EXACT**2 * self.square_gain,
             lam=lam,
             softest=self.floor,
             rtol=self.rtol,
