@@ -187,21 +187,33 @@ class TestScripts:
 
     def test_images_are_computed_once(self, benchmark, monkeypatch, capsys, tmp_path, tiny_prior):
         np.save(tmp_path / "kernel.npy", np.diag([0.2, 0.5, 0.3]))
-        write_image(tmp_path / "kingfisher.png", crop(40)[0].numpy())
-        write_image(tmp_path / "other.png", crop(48)[0].numpy())
+        write_image(tmp_path / "kingfisher.png", crop(24)[0].numpy())
+        write_image(tmp_path / "other.png", crop(30)[0].numpy())
         store = tmp_path / "cells.json"
-        given = [tmp_path, "--kernel", tmp_path / "kernel.npy", "--prior", tiny_prior, "--out", store, "--size", 40]
+        given = [tmp_path, "--kernel", tmp_path / "kernel.npy", "--prior", tiny_prior, "--out", store, "--size", 24]
         given += ["--samples", 2, "--photographs", "kingfisher", "other", "--only", "text", "levin-cut"]
-        given += ["--methods", "classical", "new-default", "ddrm"]
+        given += ["--methods", "classical", "new-default", "ddnm"]
         first = self.run(benchmark, monkeypatch, capsys, "images", *given)
         assert "Never used for a choice, 1: other." in first
-        assert "does not apply" in first  # ddrm has no singular values for an oblique kernel and unknown borders
+        assert "does not apply" in first  # ddnm takes exact data alone
         assert len(json.loads(store.read_text())["cells"]) == 2 * 2 * 3
         assert self.run(benchmark, monkeypatch, capsys, "images", *given) == first
         kept = store.stat().st_mtime_ns
         assert self.run(benchmark, monkeypatch, capsys, "images", *given, "--tables") == first
         assert store.stat().st_mtime_ns == kept
         assert "0 of 2 done" in self.run(benchmark, monkeypatch, capsys, "images", *given, "--tables", "--samples", 3)
+
+    def test_prior_truths_are_computed_once(self, benchmark, monkeypatch, capsys, tmp_path, tiny_prior):
+        np.save(tmp_path / "kernel.npy", np.diag([0.2, 0.5, 0.3]))
+        monkeypatch.setattr(benchmark("prior_truths"), "SIZE", 24)
+        store = tmp_path / "lines.json"
+        given = ["--kernel", tmp_path / "kernel.npy", "--prior", tiny_prior, "--out", store, "--only", "text"]
+        given += ["--count", 10, "--samples", 2, "--steps", 1]
+        first = self.run(benchmark, monkeypatch, capsys, "prior_truths", *given)
+        assert len(json.loads(store.read_text())) == first.count("| text ") == 2  # with noise and without
+        kept = store.stat().st_mtime_ns
+        assert self.run(benchmark, monkeypatch, capsys, "prior_truths", *given) == first
+        assert store.stat().st_mtime_ns == kept
 
     def test_prior_truths_are_those_of_the_prior(self, benchmark):
         """Of a Gaussian prior, for which the sampler is exact: its own draws pass, wider ones are rejected."""
