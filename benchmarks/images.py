@@ -1,11 +1,16 @@
-"""Photographs degraded and restored: ``python benchmarks/images.py FOLDER --mask MASK --kernel KERNEL``.
+"""Photographs degraded and restored: ``python benchmarks/images.py FOLDER --kernel KERNEL``.
 
-Mean PSNR of the posterior mean against scikit-image's classical restorers on the same measurements: biharmonic inpainting
-under a text mask, of pixels missing at random and of a square hole, Wiener and Richardson-Lucy deconvolution of two blurs with
-noise, bicubic enlargement. The classical ones get the best parameter of a list, chosen with the truth at hand for the mean of
-the whole table; ours runs as ``invdiff solve`` runs it. With ``--methods`` every method named (or ``all``) runs too, at its own
-settings but for ``--steps`` and the level to start from, and a second table compares them. The tables are printed; finished
-pictures are kept in the JSON file and not computed again with the same settings. ``--tables`` computes nothing.
+A table for every row of ``images_cases.py`` (text, pixels missing at random, a hole, two blurs, each circular and cut out of a
+larger blurred picture, enlargement, mosaics, JPEG), a line for every method: classical restorers, what ``invdiff solve`` ran
+before (``old-default``) and runs now (``new-default``), and methods by their names, each with its own steps. The figures are
+those of ``images_judge.py``. The classical restorer is the best of a list of parameters, chosen with the truth at hand for the
+mean of all photographs.
+
+Photographs that ``--used`` names were looked at when settings were chosen, the other ones never: every mean is given over all
+and over the latter. Finished cells are kept in the JSON file, each under a digest of all its settings, and not computed again.
+``--redo`` computes the named methods once more, as is due when their code changed and their settings did not; ``--tables``
+computes nothing. ``--check`` says which criteria of ``images_tables.py`` the new default meets, and exits with 1 if it fails
+one.
 """
 
 from __future__ import annotations
@@ -15,308 +20,220 @@ import hashlib
 import itertools
 import json
 import platform
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
-from skimage import restoration
-from tabulate import tabulate
+from images_cases import CLASSICAL, COLUMNS, NEW, OLD, ROWS, Case, cases, centre, in_full, settings_of
+from images_judge import classical_figures, judge
+from images_tables import Cells, check_table, details, overview
 from torch import Tensor
 from tqdm import tqdm
 
 import invdiff
 from invdiff.images import atomic_write, list_images, read_image, read_kernel, read_mask
-from invdiff.methods import METHODS
-from invdiff.metrics import psnr, ssim
-from invdiff.operators import Operator, gaussian_kernel
 from invdiff.priors import load_prior
-from invdiff.problems import PROBLEMS, Deblur, Inpaint, Problem, SuperResolution
+from invdiff.priors.load import PRECISIONS
+from invdiff.priors.network import NetworkPrior
 from invdiff.report import comparison_panel
 
-Array = NDArray[np.float64]
-ROWS = ("inpaint text", "inpaint random", "inpaint hole", "deblur Levin", "deblur Gaussian", "sr x2", "sr x4")
-OURS = "as `solve` runs it"
-MISSING = 0.7  # share of the pixels of "inpaint random"
-HOLE = 64  # pixels of the side of "inpaint hole"
-GAUSSIAN = 2.0  # standard deviation of "deblur Gaussian", in pixels
-WIENER = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # regularisation, skimage's "balance"
-RICHARDSON_LUCY = (3, 5, 10, 20, 40)  # iterations
+HERE = Path(__file__).parent
+USED = ("kingfisher", "lighthouse", "parrots", "treefrog")
+REFUSED = "does not apply"
+PHOTOGRAPHS = ("kingfisher", "lagoon", "lighthouse", "market", "parrots", "portrait", "treefrog", "traffic")
 
 
 def main() -> None:
+    options = arguments()
+    photographs = pick(options.folder, options.photographs)
+    score = load_prior(options.prior, precision=options.precision)
+    rows = [row for row in ROWS if row in (options.only or ROWS)]
+    methods = [column for column in COLUMNS if column in options.methods]
+    cells = fill(score, photographs, rows, methods, options)
+
+    names = [path.stem for path in photographs]
+    held_out = [name for name in names if not name.startswith(tuple(options.used))]
+    print(f"`{command(options)}`; {machine(score)}.\n")
+    print(f"{len(names)} photographs, the centre {options.size} x {options.size} pixels or less: {', '.join(names)}.")
+    print(f"Never used for a choice, {len(held_out)}: {', '.join(held_out) or 'none'}. Means: all / never used.\n")
+    print(overview(cells, rows, methods, names, held_out))
+    for row in rows:
+        print(f"\n### {row}\n\n{details(row, cells, methods, names, held_out, options.samples)}")
+    if options.check:
+        table, passed = check_table(cells, rows, methods, names, held_out, options.samples)
+        print(f"\n### Criteria\n\n{table}")
+        sys.exit(0 if passed else 1)
+
+
+def fill(
+    score: NetworkPrior, photographs: Sequence[Path], rows: Sequence[str], methods: Sequence[str], options: argparse.Namespace
+) -> dict[tuple[str, str], Cells]:
+    """Return the cells of every row and method by photograph, from the JSON file or computed and put there."""
+    done: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {"settings": {}, "cells": {}}
+    if "cells" not in done:
+        sys.exit(f"{options.out} was not written by this script. Give another --out.")
+    mask, kernel = read_mask(options.mask), read_kernel(options.kernel)
+    cells: dict[tuple[str, str], Cells] = {(row, method): {} for row in rows for method in methods}
+    with tqdm(total=len(photographs) * len(rows) * len(methods), unit=" cells", disable=None) as bar:
+        for path in photographs:
+            clean = centre(colour(path), (options.size, options.size))
+            available = cases(clean.shape[1:], mask=mask, kernel=kernel)
+            photograph = f"{path.stem} {hashlib.sha256(clean.numpy().tobytes()).hexdigest()[:8]}"
+            for row, method in itertools.product(rows, methods):
+                bar.set_postfix_str(f"{path.stem}, {row}, {method}")
+                case, sampler = available[row], settings_of(method, available[row])
+                record = record_of(score, case, clean, method, sampler, options.samples)
+                digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]
+                key = f"{row}/{photograph}/{method}/{digest}"
+                # A refusal costs nothing to ask for again, and the library may have learned since.
+                refused = done["cells"].get(key, {}).get("why") == REFUSED
+                wanted = key not in done["cells"] or refused or method in options.redo
+                if sampler is None:
+                    cells[row, method][path.stem] = {"why": "no such method"}
+                elif wanted and not options.tables:
+                    panel = options.panels / f"{path.stem}-{row}-{method}.png" if options.panels else None
+                    done["cells"][key] = restore(score, case, clean, method, sampler, options.samples, panel)
+                    done["settings"][digest] = record
+                    options.out.parent.mkdir(parents=True, exist_ok=True)
+                    with atomic_write(options.out) as part:
+                        part.write_text(json.dumps(done, indent=1) + "\n")
+                if key in done["cells"]:
+                    cells[row, method][path.stem] = done["cells"][key]
+                bar.update()
+    return cells
+
+
+def record_of(
+    score: NetworkPrior, case: Case, clean: Tensor, method: str, sampler: Mapping[str, Any] | None, samples: int
+) -> dict[str, Any]:
+    """Return all that a cell depends on but the photograph."""
+    record = {"size": list(clean.shape[-2:]), "measurement": dict(case.about)}
+    if method == CLASSICAL or sampler is None:
+        return {**record, "restorers": list(case.classical)}
+    return {**record, **described(score), "samples": samples, "sampler": in_full(sampler)}
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="photographs")
-    parser.add_argument("--mask", type=Path, required=True, help="text mask, white = fill; tiled to each photograph's size")
     parser.add_argument("--kernel", required=True, help="camera-shake kernel: image, .npy, or .npz:name")
+    parser.add_argument(
+        "--mask", type=Path, default=HERE.parent / "examples" / "mask.png", help="text, white = fill (default: the example's)"
+    )
     parser.add_argument("--size", type=int, default=256, help="largest side; the centre is taken (default: %(default)s)")
-    parser.add_argument("--samples", type=int, default=4, help="(default: %(default)s)")
+    parser.add_argument("--samples", type=int, default=6, help="at least 2 (default: %(default)s)")
     parser.add_argument(
-        "--only", action="append", choices=ROWS, metavar="ROW", help=f"repeatable: {', '.join(ROWS)} (default: all)"
+        "--photographs",
+        nargs="+",
+        metavar="NAME",
+        default=list(PHOTOGRAPHS),
+        help=f"beginnings of their names, or how many of these: {' '.join(PHOTOGRAPHS)} (default: all of them)",
     )
     parser.add_argument(
-        "--methods", nargs="+", choices=["all", *METHODS], metavar="METHOD", default=[], help="run these as well"
+        "--used", nargs="*", metavar="NAME", default=list(USED), help=f"for choices (default: {' '.join(USED)})"
     )
-    parser.add_argument("--steps", type=int, help="of the methods (default: each one's own)")
-    parser.add_argument("--photographs", type=int, help="take the first so many (default: all)")
+    parser.add_argument("--only", nargs="+", choices=ROWS, metavar="ROW", help=f"rows: {', '.join(ROWS)} (default: all)")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        choices=COLUMNS,
+        metavar="METHOD",
+        default=[column for column in COLUMNS if column != "dps"],
+        help=f"{', '.join(COLUMNS)} (default: all but dps, which takes 1,000 gradients a sample)",
+    )
+    parser.add_argument("--redo", nargs="+", choices=COLUMNS, metavar="METHOD", default=[], help="compute these again")
     parser.add_argument("--prior", default="natural", help="(default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/images.json"), help="(default: %(default)s)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the network (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=HERE / "images.json", help="(default: benchmarks/images.json)")
     parser.add_argument("--tables", action="store_true", help="compute nothing, print the tables of what is there")
+    parser.add_argument("--check", action="store_true", help="say which criteria hold")
     parser.add_argument("--panels", type=Path, help="folder for comparison panels")
     options = parser.parse_args()
     if options.samples < 2:
         parser.error("--samples must be at least 2: one has no spread")
-
-    score = load_prior(options.prior)
-    mask, kernel = read_mask(options.mask), read_kernel(options.kernel)
-    store = options.out
-    store.parent.mkdir(parents=True, exist_ok=True)
-    settings = {
-        "prior": score.describe()["sha256"],
-        "mask": hashlib.sha256(mask.tobytes()).hexdigest(),
-        "kernel": hashlib.sha256(kernel.tobytes()).hexdigest(),
-        "size": options.size,
-        "samples": options.samples,
-    }
-    done: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {}
-    if done.get("settings") != settings:
-        done = {"settings": settings, "rows": {}}
-
-    chosen = [row for row in ROWS if row in (options.only or ROWS)]
-    photographs = list_images(options.folder)[: options.photographs]
-    methods = list(METHODS) if "all" in options.methods else options.methods
-
-    def key(row: str, path: Path, method: str) -> str:
-        settings_of = PROBLEMS[row.split()[0]].recommended if method == OURS else {"steps": options.steps or "of its own"}
-        return ", ".join([f"{row}/{path.stem}/{method}", *(f"{name} {value}" for name, value in settings_of.items())])
-
-    cells = list(itertools.product(photographs, chosen, [OURS, *methods]))
-    missing = [] if options.tables else [cell for cell in cells if key(cell[1], cell[0], cell[2]) not in done["rows"]]
-    with tqdm(total=len(missing), unit=" pictures", disable=None) as bar:
-        for path, group in itertools.groupby(missing, key=lambda cell: cell[0]):
-            clean = centre(torch.from_numpy(read_image(path).pixels).float(), options.size)
-            clean = clean.expand(3, -1, -1)[None] if len(clean) == 1 else clean[None]
-            available = tasks(mask, kernel, clean)
-            for _, row, method in group:
-                bar.set_postfix_str(f"{path.stem}, {row}, {method}")
-                problem, noise, classical = available[row]
-                if method == OURS:
-                    panel = options.panels / f"{path.stem}-{row.replace(' ', '-')}.png" if options.panels else None
-                    figures = solve(score, problem, noise, classical, clean, options.samples, panel)
-                else:
-                    settings_of = {"method": method, "ratio_max": problem.recommended["ratio_max"]}
-                    settings_of |= {"steps": options.steps} if options.steps else {}
-                    figures = compare(score, problem, noise, clean, options.samples, settings_of)
-                done["rows"][key(row, path, method)] = figures
-                with atomic_write(store) as part:
-                    part.write_text(json.dumps(done, indent=1) + "\n")
-                bar.update()
-
-    def found(row: str, method: str) -> list[dict[str, Any]]:
-        return [done["rows"][name] for path in photographs if (name := key(row, path, method)) in done["rows"]]
-
-    table = summarise({row: ours for row in chosen if (ours := found(row, OURS))})
-    arguments = f"--size {options.size} --samples {options.samples}" + "".join(f' --only "{row}"' for row in options.only or ())
-    arguments += "" if options.photographs is None else f" --photographs {options.photographs}"
-    what = f"{len(photographs)} photographs, prior {settings['prior'][:12]}, network in {score.autocast or torch.float32}"
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    command = f"python benchmarks/images.py FOLDER --mask MASK --kernel KERNEL {arguments}"
-    if methods:
-        command += f" --methods {' '.join(options.methods)}" + (f" --steps {options.steps}" if options.steps else "")
-        table += "\n\n" + side_by_side(
-            {(method, row): found(row, method) for method in [OURS, *methods] for row in chosen}, chosen
-        )
-    print(f"`{command}`; {what}; {machine}.\n\n{table}")
+    if options.check and not {OLD, NEW} <= set(options.methods):
+        parser.error(f"--check holds {NEW} to {OLD}: --methods lacks one of them")
+    return options
 
 
-def tasks(
-    mask: NDArray[np.bool_], kernel: Array, clean: Tensor
-) -> Mapping[str, tuple[Problem, float, Mapping[str, Callable[[Array], Array]]]]:
-    """Return, per row of the table: the problem, its noise on the 0..1 scale, and the restorers of (H, W, C) arrays."""
-    height, width = clean.shape[-2:]
-    known = np.tile(mask, (-(-height // mask.shape[0]), -(-width // mask.shape[1])))[:height, :width]
-    scattered = np.random.default_rng([height, width]).random((height, width)) >= MISSING  # of the size alone
-    balances = {f"Wiener, balance {b:g}": deconvolve(lambda y, b=b: restoration.wiener(y, kernel, b), kernel) for b in WIENER}
-    counts = {
-        f"Richardson-Lucy, {n} steps": deconvolve(lambda y, n=n: restoration.richardson_lucy(y.clip(0, 1), kernel, n), kernel)
-        for n in RICHARDSON_LUCY
-    }
-    blur = np.asarray(gaussian_kernel(GAUSSIAN))
-    whole = np.ones((height, width), dtype=bool)
-    top, left = (height - HOLE) // 2, (width - HOLE) // 2
-    whole[top : top + HOLE, left : left + HOLE] = False
-    spread = {f"Wiener, balance {b:g}": deconvolve(lambda y, b=b: restoration.wiener(y, blur, b), blur) for b in WIENER}
-    return {
-        "inpaint text": (Inpaint(known), 0.0, {"biharmonic": lambda y: biharmonic(y, known)}),
-        "inpaint random": (Inpaint(scattered), 0.0, {"biharmonic": lambda y: biharmonic(y, scattered)}),
-        "inpaint hole": (Inpaint(whole), 0.0, {"biharmonic": lambda y: biharmonic(y, whole)}),
-        "deblur Levin": (Deblur(kernel, boundary="reflect"), 0.02, balances | counts),
-        "deblur Gaussian": (Deblur(gaussian_kernel(GAUSSIAN), boundary="reflect"), 0.02, spread),
-        "sr x2": (SuperResolution(2), 0.0, {"bicubic": lambda y: bicubic(y, 2)}),
-        "sr x4": (SuperResolution(4), 0.0, {"bicubic": lambda y: bicubic(y, 4)}),
-    }
+def pick(folder: Path, wanted: Sequence[str]) -> list[Path]:
+    """Return the photographs whose names begin as wanted."""
+    if len(wanted) == 1 and wanted[0].isdigit():
+        wanted = PHOTOGRAPHS[: int(wanted[0])]
+    there, found = list_images(folder), []
+    for name in wanted:
+        photographs = [path for path in there if path.stem.startswith(name)]
+        if not photographs:
+            sys.exit(f"{folder} holds no photograph {name!r}: name others with --photographs.")
+        found += photographs
+    return found
 
 
-def biharmonic(y: Array, known: NDArray[np.bool_]) -> Array:
-    restored: Array = restoration.inpaint_biharmonic(y, ~known, channel_axis=-1)
-    return restored
+def colour(path: Path) -> Tensor:
+    """Return a photograph ``(1, 3, H, W)``, a grey one with three equal colours."""
+    pixels = torch.from_numpy(read_image(path).pixels).float()
+    return pixels.expand(3, -1, -1)[None]
 
 
-def deconvolve(restore: Callable[[Array], Array], kernel: Array) -> Callable[[Array], Array]:
-    """Return ``restore`` for colours, on the measurement mirrored beyond its border, which both classical methods need."""
-    rows, columns = kernel.shape
-
-    def channel(y: Array) -> Array:
-        padded = np.pad(y, ((rows, rows), (columns, columns)), mode="symmetric")
-        return restore(padded)[rows:-rows, columns:-columns]
-
-    return lambda y: np.stack([channel(y[..., c]) for c in range(y.shape[-1])], -1)
-
-
-def bicubic(y: Array, factor: int) -> Array:
-    size = (y.shape[1] * factor, y.shape[0] * factor)
-    channels = [
-        Image.fromarray(y[..., c].astype(np.float32)).resize(size, Image.Resampling.BICUBIC) for c in range(y.shape[-1])
-    ]
-    return np.stack([np.asarray(channel, dtype=np.float64) for channel in channels], -1)
-
-
-def solve(
-    score: invdiff.priors.ScoreModel,
-    problem: Problem,
-    noise: float,
-    classical: Mapping[str, Callable[[Array], Array]],
+def restore(
+    score: NetworkPrior,
+    case: Case,
     clean: Tensor,
+    method: str,
+    sampler: Mapping[str, Any],
     samples: int,
     panel: Path | None,
 ) -> dict[str, Any]:
-    """Restore one photograph by everything that can, and return the figures."""
-    clean = problem.fit(clean)
-    op = problem.operator((clean.shape[1], clean.shape[2], clean.shape[3]), sigma_y=2 * noise)
-    y = op.measure(clean, seed=0)
-    unit = ((y[0] + 1) / 2).double().permute(1, 2, 0).numpy()
-    figures: dict[str, Any] = {}
-    restored = {}
-    for name, restore in classical.items():
-        restored[name] = torch.from_numpy(restore(unit)).permute(2, 0, 1).float()[None] * 2 - 1
-        figures[name] = round(float(psnr(restored[name], clean)), 3)
-    results, found = sampled(score, problem, op, y, clean, samples, problem.recommended)
-    mean = results.mean(0, keepdim=True)
-    best = max(restored, key=lambda name: figures[name])
-    if panel is not None:
-        panel.parent.mkdir(parents=True, exist_ok=True)
-        tiles = {"truth": clean, "measured": problem.preview(y), best: restored[best], "mean": mean, "sample": results[:1]}
-        comparison_panel(panel, {title: tile[0].numpy() for title, tile in tiles.items()}, std=results.std(0).numpy())
-    return figures | found
-
-
-def compare(
-    score: invdiff.priors.ScoreModel,
-    problem: Problem,
-    noise: float,
-    clean: Tensor,
-    samples: int,
-    settings: Mapping[str, Any],
-) -> dict[str, Any]:
     """Restore one photograph by one method, and return the figures, or why there are none."""
-    clean = problem.fit(clean)
-    op = problem.operator((clean.shape[1], clean.shape[2], clean.shape[3]), sigma_y=2 * noise)
+    problem, clean = case.problem, case.problem.fit(clean)
+    op = problem.operator((clean.shape[1], clean.shape[2], clean.shape[3]), sigma_y=2 * case.noise)
+    y, truth = op.measure(clean, seed=0), case.judged(clean)
+    if method == CLASSICAL:
+        return {name: classical_figures(restorer(y), truth) for name, restorer in case.classical.items()}
+    wall, processor = time.perf_counter(), time.process_time()
     try:
-        return sampled(score, problem, op, op.measure(clean, seed=0), clean, samples, settings)[1]
+        post = invdiff.PosteriorSampler(score, op, **sampler).run(y, num_samples=samples, seed=0, progress=sys.stderr.isatty())
     except invdiff.DivergenceError as error:
         return {"why": "diverged", "message": str(error)}
     except ValueError as error:
-        return {"why": "-", "message": str(error)}
-
-
-def sampled(
-    score: invdiff.priors.ScoreModel,
-    problem: Problem,
-    op: Operator,
-    y: Tensor,
-    clean: Tensor,
-    samples: int,
-    settings: Mapping[str, Any],
-) -> tuple[Tensor, dict[str, Any]]:
-    """Return the restored pictures and their figures."""
-    started = time.monotonic()
-    post = invdiff.PosteriorSampler(score, op, **settings).run(y, num_samples=samples, seed=0)
-    results = problem.finish(post.samples[:, 0], y.expand(samples, *y.shape[1:]), op)
-    mean = results.mean(0, keepdim=True)
-    return results, {
-        "mean": round(float(psnr(mean, clean)), 3),
-        "sample": round(float(psnr(results, clean.expand_as(results)).mean()), 3),
-        "SSIM of the mean": round(float(ssim(mean, clean)), 4),
-        "spread / error": round(float(results.std(0).square().mean().sqrt() / (mean - clean).square().mean().sqrt()), 3),
-        "misfit": round(float(post.residual.mean()) / post.dof, 3) if op.sigma_y else None,
-        "NFE": post.nfe,
-        "VJP": post.nvjp,
-        "seconds": round(time.monotonic() - started, 1),
+        return {"why": REFUSED, "message": str(error)}
+    wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    results = case.judged(problem.finish(post.samples[:, 0], y.expand(samples, *y.shape[1:]), op))
+    if panel is not None:
+        panel.parent.mkdir(parents=True, exist_ok=True)
+        tiles = {"truth": truth[0], "measured": problem.preview(y)[0], "mean": results.mean(0), "sample": results[0]}
+        comparison_panel(panel, {title: tile.numpy() for title, tile in tiles.items()}, std=results.std(0).numpy())
+    return judge(results, truth, known=case.known) | {
+        "misfit": round(float(post.residual.mean()) / float(torch.as_tensor(post.dof)), 4) if op.sigma_y else None,
+        "forwards": post.nfe,
+        "VJPs": post.nvjp,
+        "seconds": round(wall, 1),
+        "processor": round(processor, 1),
+        "ran": f"{post.method}, {post.options['rule']}, {post.options['steps']} steps",
     }
 
 
-def side_by_side(cells: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]], rows: Sequence[str]) -> str:
-    """Return the table of methods: PSNR of the mean / of single samples, SSIM, for every problem; what a sample costs."""
-    lines: dict[str, list[str]] = {}
-    for (method, _), found in cells.items():
-        lines.setdefault(method, [])
-        reasons = [cell["why"] for cell in found if "why" in cell]
-        if reasons or not found:
-            lines[method].append(reasons[0] if reasons else "")
-            continue
-        mean, sample, similar = (np.mean([cell[name] for cell in found]) for name in ("mean", "sample", "SSIM of the mean"))
-        lines[method].append(f"{mean:.1f} / {sample:.1f}, {similar:.2f}")
-    for method, line in lines.items():
-        ran = [cell for row in rows for cell in cells[method, row] if "why" not in cell]
-        for name in ("NFE", "VJP", "seconds"):
-            values = [cell[name] for cell in ran]
-            low, high = (min(values), max(values)) if values else (0, 0)
-            line.append("-" if not values else f"{low:.0f}" if round(low) == round(high) else f"{low:.0f} to {high:.0f}")
-    headers = ["PSNR in dB of the mean / of samples, SSIM", *rows, "NFE", "VJP", "seconds"]
-    return tabulate([[method, *line] for method, line in lines.items()], headers, tablefmt="github", disable_numparse=True)
+def command(options: argparse.Namespace) -> str:
+    """Return what made the tables, without the paths."""
+    parts = ["python benchmarks/images.py FOLDER --kernel KERNEL", f"--size {options.size} --samples {options.samples}"]
+    parts.append(f"--photographs {' '.join(options.photographs)}")
+    parts += [f"--only {' '.join(options.only)}"] if options.only else []
+    return " ".join([*parts, f"--methods {' '.join(options.methods)}"])
 
 
-def summarise(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Return the Markdown table: means over the photographs, the classical restorers at their best parameter."""
-    ours = ("mean", "sample", "SSIM of the mean", "spread / error", "misfit", "NFE", "VJP", "seconds")
-    lines = []
-    for name, mine in rows.items():
-        families: dict[str, tuple[float, str]] = {}
-        for restorer in (key for key in mine[0] if key not in ours):
-            family = restorer.split(",")[0]
-            families[family] = max(
-                families.get(family, (-np.inf, "")), (float(np.mean([row[restorer] for row in mine])), restorer)
-            )
-        values = [[row[column] for row in mine] for column in ours]
-        figures = [None if column[0] is None else float(np.mean(column)) for column in values]
-        classical = "; ".join(f"{restorer} {value:.2f}" for value, restorer in families.values())
-        ahead = sum(row["mean"] > max(row[restorer] for _, restorer in families.values()) for row in mine)
-        lines.append([name, classical, *figures[:2], f"{ahead} of {len(mine)}", *figures[2:]])
-    headers = [
-        "problem",
-        "classical, PSNR in dB",
-        "mean of the samples",
-        "single samples",
-        "ahead on",
-        "SSIM of the mean",
-        "spread / error",
-        "misfit / expected",
-        "NFE",
-        "VJP",
-        "seconds",
-    ]
-    formats = ("", "", ".2f", ".2f", "", ".3f", ".2f", ".2f", ".0f", ".0f", ".0f")
-    return tabulate(lines, headers, tablefmt="github", floatfmt=formats, missingval="-")
+def described(score: NetworkPrior) -> dict[str, str]:
+    return {"prior": score.describe()["sha256"], "precision": str(score.autocast or torch.float32)}
 
 
-def centre(x: Tensor, size: int) -> Tensor:
-    height, width = (min(size, side) for side in x.shape[-2:])
-    top, left = (x.shape[-2] - height) // 2, (x.shape[-1] - width) // 2
-    return x[..., top : top + height, left : left + width]
+def machine(score: NetworkPrior) -> str:
+    threads, prior = torch.get_num_threads(), described(score)
+    return (
+        f"prior {prior['prior'][:12]} in {prior['precision']}; {platform.machine()}, {threads} "
+        f"thread{'s' if threads > 1 else ''}, torch {torch.__version__}"
+    )
 
 
 if __name__ == "__main__":
