@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -265,6 +267,26 @@ class TestIntervals:
     def test_one_sample_has_none(self, solve, photographs):
         for option in (("--intervals", 90), ("--calibration", "c.json")):
             assert "takes --samples 2 or more" in solve("in.png", *PLAIN, "--samples", 1, *option, code=2).stderr
+
+
+def test_the_bundled_file_is_made_of_a_folder(tiny_prior, photographs, solve, tmp_path, monkeypatch, capsys):
+    """Two problems of all, with tiny crops; what is there already is not made again."""
+    root = Path(__file__).parents[1]
+    monkeypatch.chdir(tmp_path)
+    main = runpy.run_path(str(root / "benchmarks" / "natural_calibration.py"))["main"]
+    given = [str(photographs), "--quick", "--prior", str(tiny_prior), "--out", "natural.json", "--only", "inpaint", "sr"]
+    main(given)
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][1:] == ["inpaint", "sr"]
+    first = (tmp_path / "natural.json").read_bytes()
+    assert set(entries(tmp_path / "natural.json")) == {"inpaint", "sr"}
+    monkeypatch.setitem(main.__globals__, "invdiff", lambda *_, **__: pytest.fail("computed again"))
+    main(given)
+    assert (tmp_path / "natural.json").read_bytes() == first
+    monkeypatch.setattr("invdiff.cli.calibration_file.BUNDLED", tmp_path / "natural.json")
+    said = solve("in.png", "--problem", "sr", "--factor", 2, "--noise", 0.01, "--calibration", "natural")
+    assert "calibrated on 10 images" in said.stdout
+    with pytest.raises(SystemExit):
+        main([str(photographs), "--quick"])
 
 
 @pytest.mark.skipif(BUNDLED.exists(), reason="this version comes with one")
