@@ -96,6 +96,7 @@ class TestSave:
             (("sr", "--factor", 2), 3 * 12 * 12),
             (("colorize",), 3 * 12 * 12),
             (("dequantize", "--levels", 2), 3 * 12 * 12),
+            (("dejpeg", "--quality", 50, "--size", 16), 3 * 16 * 16),
         ],
         ids=lambda value: value[0] if isinstance(value, tuple) else "",
     )
@@ -110,6 +111,15 @@ class TestSave:
         entry = entries(tmp_path / "c.json")["sr"]
         assert (entry["images"], entry["values"]) == (10, 20 * 3 * 12 * 12)
         assert "--cases as a multiple of 10" in learn(*PLAIN, "--cases", 15, "--overwrite", code=1).stderr
+
+    def test_images_of_which_nothing_is_missing_are_left_out(self, learn, photographs, tmp_path):
+        for k in (3, 7):
+            write_image(photographs / f"{k}.png", np.full((3, 16, 20), -0.5))
+        assert "8 images are too few for this level" in learn("--problem", "declip", "--clip-high", 0.6, code=1).stderr
+        for k in (20, 21):
+            write_image(photographs / f"{k}.png", np.full((3, 16, 20), 0.5))
+        learn("--problem", "declip", "--clip-high", 0.6)
+        assert entries(tmp_path / "c.json")["declip"]["images"] == 10
 
     def test_too_few_images_are_refused_before_the_work(self, learn, photographs, tmp_path):
         for k in (0, 1):

@@ -35,7 +35,7 @@ from invdiff.diagnostics import (
 )
 from invdiff.diagnostics.ranks import merge_repeats, rank_bounds
 from invdiff.diagnostics.stein import stein_kernel, sticky_signs
-from invdiff.operators import Function, Identity, Mask, Matrix
+from invdiff.operators import Function, Identity, LinearOperator, Mask, Matrix
 from invdiff.priors import Gaussian, GaussianMixture, from_network
 from invdiff.schedules import EDM
 
@@ -54,6 +54,8 @@ class Drawing:
     """A sampler made of a function from measurements and a number of samples to samples."""
 
     def __init__(self, draw: Samples, prior: Any = None) -> None:
+        self.score: Any
+        self.op: LinearOperator
         self.score, self.op = setting()
         self.score = prior or self.score
         self.draw = draw
@@ -456,7 +458,7 @@ class TestCalibrate:
             assert found.rank_tests[blind].p_value > 0.01
         assert found.rank_tests["misfit"].p_value < 1e-12
         assert found.rank_tests["log posterior"].p_value < 1e-12
-        assert found.residual.p_value < 1e-12
+        assert found.p_values["misfit against the noise"] < 1e-12
         assert all(c.p_value > 0.01 for c in found.coverage)
         assert found.verdict[0].startswith("the data are being ignored")
 

@@ -180,13 +180,16 @@ def check_images(sources: Sequence[Mapping[str, Any]], *, saving: bool) -> None:
 
 
 def by_image(scores: Sequence[Tensor], sources: Sequence[Mapping[str, Any]]) -> list[Tensor]:
-    """Return the deviations of all crops of an image in one vector, for every image: images are independent, crops are not."""
+    """Return the deviations of all crops of an image in one vector, for every image: images are independent, crops are not.
+
+    Images of which everything is known exactly are left out.
+    """
     import torch
 
     found: dict[str, list[Tensor]] = {}
     for part, source in zip(scores, sources, strict=True):
         found.setdefault(source["image"], []).append(part)
-    return [torch.cat(parts) for parts in found.values()]
+    return [scores for parts in found.values() if len(scores := torch.cat(parts))]
 
 
 def cut_crops(

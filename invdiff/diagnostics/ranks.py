@@ -163,7 +163,8 @@ def coverage(
         samples: ``(M, n, *event)``.
         level: Share of the samples in the interval, in (0, 1).
         weights: ``(M, n)``, summing to 1 over the samples. Default: equal.
-        known: Boolean, shaped like ``truth``: what is known exactly and left out. Default: nothing.
+        known: Boolean, shaped like ``truth``: what is known exactly and left out, and so are cases of nothing else. Default:
+            nothing.
     """
     if not 0 < level < 1:
         raise ValueError(f"coverage: level must lie in (0, 1), got {level}.")
@@ -172,9 +173,9 @@ def coverage(
     inside = (high.clamp(max=stop) - low.clamp(min=start)).clamp(min=0) / (high - low)
     unknown = (torch.ones_like(inside) if known is None else (~known).to(inside)).reshape(len(inside), -1)
     counts = unknown.sum(1)
-    if not counts.all():
-        raise ValueError("coverage: all values of a case are known exactly, there is nothing to cover.")
-    cases = (inside.reshape(len(inside), -1) * unknown).sum(1) / counts
+    if not counts.any():
+        raise ValueError("coverage: all values are known exactly, there is nothing to cover.")
+    cases = ((inside.reshape(len(inside), -1) * unknown).sum(1) / counts)[counts > 0]
     least = level * (1 - level) / float(counts.max())
     spread = float(cases.var()) if len(cases) > 1 else level * (1 - level)  # A single case: as if its values were one.
     error = (max(spread, least) / len(cases)) ** 0.5
