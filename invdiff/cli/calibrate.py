@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +78,15 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
     _check(settings, saving=save is not None)
     # Imported here: `invdiff calibrate --help` answers without torch.
     from invdiff import PosteriorSampler, diagnostics
-    from invdiff.cli.calibration_file import check_target, make_entry, save_entry, settings_of
+    from invdiff.cli.calibration_file import (
+        by_image,
+        check_images,
+        check_target,
+        make_entry,
+        save_entry,
+        settings_of,
+        width_table,
+    )
     from invdiff.cli.device import pick_device
     from invdiff.cli.output import output_folder
     from invdiff.cli.record import to_json
@@ -95,7 +103,9 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
     crops, sources, notes = cut_crops(
         folder, channels=channels or 3, size=settings["size"], cases=settings["cases"], seed=settings["seed"]
     )
-    check_images(sources, saving=save is not None)
+    if save is not None:
+        check_images(sources)
+        check_target(save, settings["problem"], overwrite=overwrite)
     clean = problem.fit(crops)
     clean = clean.expand(-1, crops.shape[1], -1, -1)  # What sees no colours gets a grey picture of equal channels.
     op = problem.operator((clean.shape[1], clean.shape[2], clean.shape[3]), sigma_y=2 * settings["noise"].level)
@@ -105,8 +115,6 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
         notes.append(
             "no Gaussian noise above 0: the misfit is not held against it, and values that are known exactly are left out"
         )
-    if save is not None:
-        check_target(save, settings["problem"], overwrite=overwrite)
     for note in notes:
         click.echo(note, err=True)
     with output_folder(output, f"calibration-{settings['problem']}", overwrite=overwrite) as (part, target):
@@ -139,7 +147,7 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
         (part / "calibration.json").write_text(to_json(record) + "\n", encoding="utf-8")
     if save is not None and entry is not None:
         save_entry(save, settings["problem"], entry, overwrite=overwrite)
-    parts = [_table(report), _sentences(report), *([] if entry is None else [_widths(entry)]), f"results: {target}"]
+    parts = [_table(report), _sentences(report), *([] if entry is None else [width_table(entry)]), f"results: {target}"]
     parts += [] if save is None else [f"saved: {save}"]
     click.echo(to_json(record) if as_json else "\n\n".join(parts[:-1]) + "\n" + parts[-1])
 
@@ -162,34 +170,6 @@ def _check(settings: Mapping[str, Any], *, saving: bool) -> None:
             "--noise must be above 0: without noise the measured values are known exactly, and whether intervals cover them "
             "means nothing. For 8-bit files --noise 0.01 is a small one. With --save the values that are left open are judged."
         )
-
-
-def check_images(sources: Sequence[Mapping[str, Any]], *, saving: bool) -> None:
-    """Refuse, before the work, to learn from too few images, or from more crops of some than of others."""
-    from invdiff.cli.calibration_file import INTERVAL
-    from invdiff.diagnostics import images_needed
-
-    images, needed = len({source["image"] for source in sources}), images_needed(INTERVAL)
-    if saving and images < needed:
-        raise ValueError(
-            f"--save: {images} images are too few to promise anything about {INTERVAL:.0%} intervals on a new one, at least "
-            f"{needed} are needed. Several crops of one image count as one."
-        )
-    if saving and len(sources) % images:
-        raise ValueError(f"--save: every image must have as many crops as the others: give --cases as a multiple of {images}.")
-
-
-def by_image(scores: Sequence[Tensor], sources: Sequence[Mapping[str, Any]]) -> list[Tensor]:
-    """Return the deviations of all crops of an image in one vector, for every image: images are independent, crops are not.
-
-    Images of which everything is known exactly are left out.
-    """
-    import torch
-
-    found: dict[str, list[Tensor]] = {}
-    for part, source in zip(scores, sources, strict=True):
-        found.setdefault(source["image"], []).append(part)
-    return [scores for parts in found.values() if len(scores := torch.cat(parts))]
 
 
 def cut_crops(
@@ -298,24 +278,6 @@ def _table(report: Calibration) -> str:
     return tabulate(
         lines, headers=["", "seen", "right", "p"], disable_numparse=True, colalign=("left", "right", "right", "left")
     )
-
-
-def _widths(entry: Mapping[str, Any]) -> str:
-    from tabulate import tabulate
-
-    from invdiff.cli.calibration_file import LEVELS
-    from invdiff.diagnostics import images_needed
-
-    lines = [
-        [f"{row['level']:.0%} of the values", f"{row['width']:.2f}", f"{row['exact']:.2f}", f"{row['per_image']:.2f}"]
-        for row in entry["widths"]
-    ]
-    headers = ["intervals for", "standard deviations", "of exact samples", "in 9 of 10 images"]
-    table = tabulate(lines, headers, disable_numparse=True, colalign=("left", "right", "right", "right"))
-    given = [row["level"] for row in entry["widths"]]
-    missing = [f"{level:.0%} ({images_needed(level)} images)" for level in LEVELS if level not in given]
-    more = f"\nNot given, for want of images or of spread: {', '.join(missing)}." if missing else ""
-    return f"{table}\n\n{entry['guarantee']}{more}"
 
 
 def _sentences(report: Calibration) -> str:

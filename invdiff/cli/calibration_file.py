@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from tabulate import tabulate
 from torch import Tensor
 
 from invdiff import PosteriorSampler, priors
@@ -20,7 +22,20 @@ from invdiff.diagnostics.conformal import ONE_STD
 from invdiff.images import atomic_write
 from invdiff.problems import Inpaint, Problem
 
-__all__ = ["BUNDLED", "INTERVAL", "LEVELS", "Spread", "check_target", "make_entry", "read_spread", "save_entry", "settings_of"]
+__all__ = [
+    "BUNDLED",
+    "INTERVAL",
+    "LEVELS",
+    "Spread",
+    "by_image",
+    "check_images",
+    "check_target",
+    "make_entry",
+    "read_spread",
+    "save_entry",
+    "settings_of",
+    "width_table",
+]
 
 FORMAT = "invdiff calibration, version 1"
 BUNDLED = Path(priors.__file__).with_name("natural.calibration.json")
@@ -69,6 +84,29 @@ def settings_of(problem: Problem, sampler: PosteriorSampler, settings: Mapping[s
     plan = sampler.plan(settings["samples"])
     run = {"method": plan.method.name, "steps": plan.steps, "rule": plan.rule_name, **plan.options}
     return plain({**options, "noise": settings["noise"], **run, "samples": settings["samples"]})  # type: ignore[no-any-return]
+
+
+def check_images(sources: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse, before the work, to learn from too few images, or from more crops of some than of others."""
+    images, needed = len({source["image"] for source in sources}), images_needed(INTERVAL)
+    if images < needed:
+        raise ValueError(
+            f"--save: {images} images are too few to promise anything about {INTERVAL:.0%} intervals on a new one, at least "
+            f"{needed} are needed. Several crops of one image count as one."
+        )
+    if len(sources) % images:
+        raise ValueError(f"--save: every image must have as many crops as the others: give --cases as a multiple of {images}.")
+
+
+def by_image(scores: Sequence[Tensor], sources: Sequence[Mapping[str, Any]]) -> list[Tensor]:
+    """Return the deviations of all crops of an image in one vector, for every image: images are independent, crops are not.
+
+    Images of which everything is known exactly are left out.
+    """
+    found: dict[str, list[Tensor]] = {}
+    for part, source in zip(scores, sources, strict=True):
+        found.setdefault(source["image"], []).append(part)
+    return [scores for parts in found.values() if len(scores := torch.cat(parts))]
 
 
 def make_entry(
@@ -120,6 +158,20 @@ def guarantee(images: int) -> str:
         "It is no promise for a single image or for a single pixel; per_image is the width that holds the share in nine of ten "
         "new images."
     )
+
+
+def width_table(entry: Mapping[str, Any]) -> str:
+    """Return in rows and words what an entry says."""
+    lines = [
+        [f"{row['level']:.0%} of the values", f"{row['width']:.2f}", f"{row['exact']:.2f}", f"{row['per_image']:.2f}"]
+        for row in entry["widths"]
+    ]
+    headers = ["intervals for", "standard deviations", "of exact samples", "in 9 of 10 images"]
+    table = tabulate(lines, headers, disable_numparse=True, colalign=("left", "right", "right", "right"))
+    given = [row["level"] for row in entry["widths"]]
+    missing = [f"{level:.0%} ({images_needed(level)} images)" for level in LEVELS if level not in given]
+    more = f"\nNot given, for want of images or of spread: {', '.join(missing)}." if missing else ""
+    return f"{table}\n\n{entry['guarantee']}{more}"
 
 
 def check_target(path: Path, problem: str, *, overwrite: bool) -> None:
