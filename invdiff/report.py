@@ -27,7 +27,13 @@ BIN_CASES = 5  # ranks that a bar of a histogram holds in expectation
 BAR, BAR_LABELS = 12, 44  # width of the colour bar, and of the numbers beside it
 
 
-def comparison_panel(path: str | os.PathLike[str], tiles: Mapping[str, ArrayLike], *, std: ArrayLike | None = None) -> None:
+def comparison_panel(
+    path: str | os.PathLike[str],
+    tiles: Mapping[str, ArrayLike],
+    *,
+    std: ArrayLike | None = None,
+    std_title: str = "standard deviation (0..1 scale)",
+) -> None:
     """Write one PNG with titled tiles side by side, in rows where they are many.
 
     Every image is shown pixel by pixel: at its own resolution, or enlarged by a whole number where it is small or smaller
@@ -39,6 +45,7 @@ def comparison_panel(path: str | os.PathLike[str], tiles: Mapping[str, ArrayLike
             three, as red, green and blue.
         std: Standard deviation of the samples, ``(C, H, W)`` or ``(H, W)``, in the units of the pixels: shown last, as a heat
             map of its mean over channels with a colour bar, on the 0..1 scale of image files.
+        std_title: Its title.
     """
     if not tiles and std is None:
         raise ValueError("comparison_panel: nothing to show; give at least one tile or std.")
@@ -58,7 +65,7 @@ def comparison_panel(path: str | os.PathLike[str], tiles: Mapping[str, ArrayLike
     columns = min(count, max(1, (MAX_WIDTH - 2 * MARGIN - bar_room + GAP) // pitch))
     rows = math.ceil(count / columns)
     columns = math.ceil(count / rows)  # rows of equal length rather than a last one with a single tile
-    titles = [*tiles] + ([] if heat is None else ["standard deviation (0..1 scale)"])
+    titles = [*tiles] + ([] if heat is None else [std_title])
     wrapped = [textwrap.wrap(title, max(8, width // 8)) or [""] for title in titles]
     title_height = LINE * max(map(len, wrapped)) + 6
     total = (2 * MARGIN + columns * pitch - GAP + bar_room, 2 * MARGIN + rows * (title_height + height + GAP) - GAP)
@@ -139,6 +146,7 @@ def calibration_plot(
     coverage: ArrayLike,
     *,
     titles: Mapping[str, str],
+    expected: ArrayLike | None = None,
 ) -> None:
     """Write one PNG with a histogram of the ranks of every quantity, and the coverage seen against the nominal one.
 
@@ -149,6 +157,7 @@ def calibration_plot(
         ranks: Quantity to the ranks of its truths, ``(n,)`` in [0, 1].
         coverage: Rows of nominal level, observed share and its standard error, ``(L, 3)``.
         titles: Quantity to a line under its name.
+        expected: The same of regions about random points (TARP), ``(L, 3)``, drawn beside the coverage of intervals.
     """
     from matplotlib.figure import Figure
     from scipy import stats
@@ -170,11 +179,15 @@ def calibration_plot(
     figure.supxlabel("rank of the truth among the samples", fontsize=9, x=columns / (columns + 1.5) / 2)
 
     axes = figure.add_subplot(grid[:, columns])
-    level, observed, error = np.asarray(coverage, dtype=np.float64).T
     axes.plot((0, 1), (0, 1), color="0.6", linewidth=0.8)
-    axes.errorbar(level, observed, 2 * error, fmt="o-", markersize=3, linewidth=1, capsize=2, color="tab:blue")
+    curves = {"intervals": (coverage, "tab:blue")} | ({} if expected is None else {"random points": (expected, "tab:orange")})
+    for name, (curve, colour) in curves.items():
+        level, observed, error = np.asarray(curve, dtype=np.float64).T
+        axes.errorbar(level, observed, 2 * error, fmt="o-", markersize=3, linewidth=1, capsize=2, color=colour, label=name)
+    if expected is not None:
+        axes.legend(fontsize=8, frameon=False)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="nominal", ylabel="observed")
-    axes.set_title("coverage of intervals\n(bars: two standard errors)", fontsize=9)
+    axes.set_title(f"coverage{'' if expected is not None else ' of intervals'}\n(bars: two standard errors)", fontsize=9)
     axes.tick_params(labelsize=8)
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI)

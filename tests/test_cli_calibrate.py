@@ -52,7 +52,7 @@ def draws(tmp_path, monkeypatch):
 class TestVerdict:
     def test_the_default_passes_where_the_images_are_draws_of_the_prior(self, invdiff, draws, tmp_path):
         result = invdiff("calibrate", draws, *NOISY, "--size", 8, "--samples", 7, "--rule", "heun", "--steps", 30, "-o", "out")
-        assert "- consistent with a calibrated sampler: the smallest of 9 p-values is" in result.stdout
+        assert "- consistent with a calibrated sampler: the smallest of 10 p-values is" in result.stdout
         assert "60 cases reveal" in result.stdout
         lines = [line for line in result.stdout.splitlines() if "%" in line or "rank of" in line]
         assert len({line.rindex("0.50") for line in lines if line.startswith("rank of")}) == 1

@@ -20,6 +20,7 @@ from invdiff.diagnostics import (
     calibrate,
     chain_ess,
     coverage,
+    distance,
     ess,
     kernel_stein,
     log_posterior,
@@ -28,11 +29,13 @@ from invdiff.diagnostics import (
     posterior_score,
     rank_test,
     ranks,
+    reference_points,
     residual_test,
+    scales,
 )
 from invdiff.diagnostics.ranks import merge_repeats, rank_bounds
 from invdiff.diagnostics.stein import stein_kernel, sticky_signs
-from invdiff.operators import Function, Identity, Matrix
+from invdiff.operators import Function, Identity, LinearOperator, Mask, Matrix
 from invdiff.priors import Gaussian, GaussianMixture, from_network
 from invdiff.schedules import EDM
 
@@ -51,6 +54,8 @@ class Drawing:
     """A sampler made of a function from measurements and a number of samples to samples."""
 
     def __init__(self, draw: Samples, prior: Any = None) -> None:
+        self.score: Any
+        self.op: LinearOperator
         self.score, self.op = setting()
         self.score = prior or self.score
         self.draw = draw
@@ -83,6 +88,31 @@ def biased(y: Tensor, count: int) -> Tensor:
     _, op = setting()
     shift = torch.ones(1, 12).double()
     return exact(y, count) + 0.5 * (shift - op.pinv(op(shift)))
+
+
+KNOWN = torch.arange(12) % 3 == 0
+
+
+def chain() -> Gaussian:
+    """Return a prior whose neighbours resemble each other."""
+    places = torch.arange(12).double()
+    return Gaussian(randn(12, seed=2), 0.95 ** (places[:, None] - places).abs())
+
+
+def filled_in(factor: float) -> Samples:
+    """Return samples of a chain of which every third value is known exactly, with a wrong spread about the right mean."""
+    prior, a, b = chain(), KNOWN, ~KNOWN
+    covariance = prior.covariance()
+    gain = torch.linalg.solve(covariance[a][:, a], covariance[a][:, b])
+    root = torch.linalg.cholesky(covariance[b][:, b] - covariance[b][:, a] @ gain)
+
+    def draw(y: Tensor, count: int) -> Tensor:
+        x = y.expand(count, -1, -1).clone()
+        mean = prior.mean[b] + (y[:, a] - prior.mean[a]) @ gain
+        x[..., b] = mean + factor * randn(count, len(y), int(b.sum()), seed=97) @ root.mT
+        return x
+
+    return draw
 
 
 def report(draw: Samples, cases: int = 150, seed: int = 0, prior: Any = None) -> Calibration:
@@ -419,8 +449,8 @@ class TestCalibrate:
         assert found.p_value > 0.01, found.p_values
         assert found.verdict[0].startswith("consistent with a calibrated sampler")
         assert "150 cases reveal 90% intervals that are off by" in found.verdict[1]
-        assert len(found.p_values) == 9
-        assert found.threshold == pytest.approx(0.01 / 9)
+        assert len(found.p_values) == 10
+        assert found.threshold == pytest.approx(0.01 / 10)
 
     def test_a_sampler_that_ignores_the_data_passes_all_but_what_looks_at_them(self) -> None:
         found = report(ignoring)
@@ -428,9 +458,58 @@ class TestCalibrate:
             assert found.rank_tests[blind].p_value > 0.01
         assert found.rank_tests["misfit"].p_value < 1e-12
         assert found.rank_tests["log posterior"].p_value < 1e-12
-        assert found.residual.p_value < 1e-12
+        assert found.p_values["misfit against the noise"] < 1e-12
         assert all(c.p_value > 0.01 for c in found.coverage)
         assert found.verdict[0].startswith("the data are being ignored")
+
+    def test_tarp_is_a_test_beside_the_ranks(self) -> None:
+        for draw, shift in ((ignoring, -0.2), (scaled(1.6), -0.2), (scaled(0.6), 0.2)):
+            found = report(draw)
+            test = found.rank_tests["distance from a random point"]
+            assert found.p_values["rank of the distance from a random point"] < 1e-6
+            assert test.shift / shift > 1
+            assert any("(TARP: " in line for line in found.verdict)
+        for c in report(exact).expected_coverage:
+            assert abs(c.observed - c.level) < 4 * c.error
+        by_hand = found.ranks["distance from a random point"] < 0.8
+        (eighty,) = (c for c in found.expected_coverage if c.level == 0.8)
+        assert eighty.observed == pytest.approx(float(by_hand.double().mean()))
+
+    def test_points_that_do_not_look_at_the_data_are_blind_to_samples_that_ignore_them(self) -> None:
+        prior, op = setting()
+        x = prior.sample(150, seed=0)
+        y = op.measure(x, seed=0)
+        samples, scale = ignoring(y, 15), scales(x)
+        for point, blind in ((x.roll(1, 0), True), (reference_points(prior, op, x.roll(1, 0), y), False)):
+            far = torch.stack([distance(s, point, scale) for s in samples])
+            p = rank_test(ranks(distance(x, point, scale), far, seed=1)).p_value
+            assert (p > 0.01) if blind else (p < 1e-6)
+
+    def test_exact_data_are_judged_by_what_is_missing(self) -> None:
+        prior, op = chain(), Mask(KNOWN, (12,))
+        x = prior.sample(150, seed=0)
+
+        def ignore(y: Tensor, count: int) -> Tensor:
+            return prior.sample(count * len(y), seed=98).reshape(count, len(y), 12)
+
+        def judge(draw: Samples) -> Calibration:
+            drawing = Drawing(draw, prior)
+            drawing.op = op
+            return calibrate(drawing, x, num_samples=15, finish=lambda samples, y: torch.where(KNOWN, y, samples))
+
+        for draw, passes in ((filled_in(1.0), True), (filled_in(0.6), False), (ignore, False)):
+            found = judge(draw)
+            assert found.passed == passes, found.p_values
+            assert found.residual is None
+            assert "log prior" in found.rank_tests
+            assert "misfit" not in found.rank_tests
+            assert [len(values) for values in found.deviations] == [8] * 150
+        seen = found.rank_tests["distance from a random point"]
+        assert seen.p_value < 1e-6  # of samples that ignore the data
+        # What is known neither helps nor harms.
+        (ninety,) = (c for c in judge(filled_in(0.6)).coverage if c.level == 0.9)
+        alone = coverage(x[:, ~KNOWN], filled_in(0.6)(op(x), 15)[..., ~KNOWN], level=0.9)
+        assert ninety.observed == pytest.approx(alone.observed)
 
     def test_too_narrow(self) -> None:
         found = report(scaled(0.6))

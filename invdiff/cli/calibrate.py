@@ -30,7 +30,7 @@ HELP = {
     "mask": "Image of SIZE x SIZE pixels, white where pixels are to be filled (inpaint).",
     "factor": "How many times smaller the measured image is (sr).",
     "margin": "Pixels to cut away on every side (outpaint).",
-    "noise": "Standard deviation of the noise to add, pixels spanning 0..1 (required, above 0).",
+    "noise": "Standard deviation of the noise to add, pixels spanning 0..1 (required, above 0 unless --save is given).",
     "output": "Folder for the results. Default: invdiff-out/calibration-PROBLEM.",
 }
 EPILOG = """\b
@@ -39,6 +39,8 @@ Examples:
   invdiff calibrate photos/ --problem inpaint --mask m.png --noise 0.02 --samples 16 --size 64
   invdiff calibrate cells/ --problem deblur --kernel psf.png --noise 0.05 --prior cells.safetensors -o checked
   invdiff calibrate photos/ --problem sr --factor 2 --noise 0.02 --method dps --option zeta=0.5 --cases 100
+  invdiff calibrate photos/ --problem inpaint --mask m.png --samples 8 --save calibration.json
+  invdiff solve photo.png --problem inpaint --mask hole.png --samples 8 --calibration calibration.json
 """
 
 
@@ -48,8 +50,14 @@ Examples:
 @click.option("--cases", type=click.IntRange(min=2), help="Crops to try. Default: one of each image; more are correlated.")
 @click.option("--samples", type=click.IntRange(min=1), default=8, help="Posterior samples for each crop.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of crops, noise and samples.")
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Learn how wide intervals must be, and add it to this file for `invdiff solve --calibration`; one entry a problem.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print calibration.json instead of a table.")
-def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool, **settings: Any) -> None:
+def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool, save: Path | None, **settings: Any) -> None:
     """See on the clean images of FOLDER whether the spread of posterior samples can be trusted.
 
     A crop of each image is degraded as --problem says and sampled. If prior and sampler are right, the truth is one sample
@@ -62,10 +70,23 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
 
     The output folder holds calibration.png (histograms of the ranks with 99 % bands, observed against nominal coverage) and
     calibration.json.
+
+    With --save the spread is corrected, not only judged: the file says how many standard deviations of the samples reach as far
+    as they should, with a guarantee for new images (conformal risk control). Give --samples as `invdiff solve` will be given.
+    Exact data and rounding are then allowed, and the values that they leave open are judged.
     """
-    _check(settings)
+    _check(settings, saving=save is not None)
     # Imported here: `invdiff calibrate --help` answers without torch.
     from invdiff import PosteriorSampler, diagnostics
+    from invdiff.cli.calibration_file import (
+        by_image,
+        check_images,
+        check_target,
+        make_entry,
+        save_entry,
+        settings_of,
+        width_table,
+    )
     from invdiff.cli.device import pick_device
     from invdiff.cli.output import output_folder
     from invdiff.cli.record import to_json
@@ -82,11 +103,18 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
     crops, sources, notes = cut_crops(
         folder, channels=channels or 3, size=settings["size"], cases=settings["cases"], seed=settings["seed"]
     )
+    if save is not None:
+        check_images(sources)
+        check_target(save, settings["problem"], overwrite=overwrite)
     clean = problem.fit(crops)
     clean = clean.expand(-1, crops.shape[1], -1, -1)  # What sees no colours gets a grey picture of equal channels.
     op = problem.operator((clean.shape[1], clean.shape[2], clean.shape[3]), sigma_y=2 * settings["noise"].level)
     sampler = PosteriorSampler(score, op, **sampler_arguments(problem.recommended, settings))
     notes = [*sampler.notes, *notes]
+    if not op.noise.white or op.sigma_y == 0:
+        notes.append(
+            "no Gaussian noise above 0: the misfit is not held against it, and values that are known exactly are left out"
+        )
     for note in notes:
         click.echo(note, err=True)
     with output_folder(output, f"calibration-{settings['problem']}", overwrite=overwrite) as (part, target):
@@ -95,33 +123,52 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
             clean.to(device),
             num_samples=settings["samples"],
             seed=settings["seed"],
+            finish=lambda x, y: problem.finish(x, y, op),
             progress=sys.stderr.isatty(),
         )
+        entry = None
+        if save is not None:
+            entry = make_entry(
+                by_image(report.deviations, sources),
+                settings=settings_of(problem, sampler, settings),
+                prior=sampler.score.describe(),
+                size=clean.shape[2:],
+            )
         record = {
             "arguments": {"folder": folder} | settings,
             "prior": sampler.score.describe(),
             "crops": sources,
             "notes": notes,
             **_figures(report),
+            **({} if entry is None else {"spread": entry, "saved": save}),
             "output": target,
         }
         _plot(part / "calibration.png", report)
         (part / "calibration.json").write_text(to_json(record) + "\n", encoding="utf-8")
-    click.echo(to_json(record) if as_json else f"{_table(report)}\n\n{_sentences(report)}\nresults: {target}")
+    if save is not None and entry is not None:
+        save_entry(save, settings["problem"], entry, overwrite=overwrite)
+    parts = [_table(report), _sentences(report), *([] if entry is None else [width_table(entry)]), f"results: {target}"]
+    parts += [] if save is None else [f"saved: {save}"]
+    click.echo(to_json(record) if as_json else "\n\n".join(parts[:-1]) + "\n" + parts[-1])
 
 
-def _check(settings: Mapping[str, Any]) -> None:
+def _check(settings: Mapping[str, Any], *, saving: bool) -> None:
     check_needs(None, settings, simulated=True)
-    if settings["problem"] in ROUNDED:
-        raise click.UsageError(
-            f"--problem {settings['problem']} has no Gaussian noise, and the misfit to the data is held against that."
-        )
     if settings["noise"].level is None:
         raise click.UsageError("--noise must be a standard deviation: the misfit to the data is held against Gaussian noise.")
+    if saving and settings["samples"] < 2:
+        raise click.UsageError("--save takes --samples 2 or more: one sample has no spread.")
+    if saving:
+        return
+    if settings["problem"] in ROUNDED:
+        raise click.UsageError(
+            f"--problem {settings['problem']} has no Gaussian noise, and the misfit to the data is held against that; "
+            "with --save it is left out."
+        )
     if settings["noise"].none:
         raise click.UsageError(
             "--noise must be above 0: without noise the measured values are known exactly, and whether intervals cover them "
-            "means nothing. For 8-bit files --noise 0.01 is a small one."
+            "means nothing. For 8-bit files --noise 0.01 is a small one. With --save the values that are left open are judged."
         )
 
 
@@ -195,7 +242,8 @@ def _figures(report: Calibration) -> dict[str, Any]:
         "p_values": report.p_values,
         "rank_tests": {name: asdict(test) for name, test in report.rank_tests.items()},
         "coverage": [asdict(c) for c in report.coverage],
-        "residual": asdict(report.residual),
+        "expected_coverage": [asdict(c) for c in report.expected_coverage],
+        "residual": None if report.residual is None else asdict(report.residual),
         "ranks": {name: [round(float(rank), 6) for rank in ranks] for name, ranks in report.ranks.items()},
     }
 
@@ -208,6 +256,7 @@ def _plot(path: Path, report: Calibration) -> None:
         {name: ranks.cpu().numpy() for name, ranks in report.ranks.items()},
         [(c.level, c.observed, c.error) for c in report.coverage],
         titles={name: f"p = {test.p_value:.2g}" for name, test in report.rank_tests.items()},
+        expected=[(c.level, c.observed, c.error) for c in report.expected_coverage],
     )
 
 
@@ -222,9 +271,9 @@ def _table(report: Calibration) -> str:
         for c in report.coverage
         if f"{c.level:.0%} intervals" in report.p_values
     ]
-    residual = report.residual
-    seen = f"{residual.ratio:.2f} +- {residual.error:.2f}"
-    rows.append(("misfit over what the noise explains", seen, "1.00", residual.p_value))
+    if report.residual is not None:
+        seen = f"{report.residual.ratio:.2f} +- {report.residual.error:.2f}"
+        rows.append(("misfit over what the noise explains", seen, "1.00", report.residual.p_value))
     lines = [[name, seen, right, f"{p:.2g}{' *' if p < report.threshold else ''}"] for name, seen, right, p in rows]
     return tabulate(
         lines, headers=["", "seen", "right", "p"], disable_numparse=True, colalign=("left", "right", "right", "left")

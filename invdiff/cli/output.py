@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from invdiff.cli.calibration_file import Spread
 from invdiff.cli.record import to_json
 from invdiff.cli.task import Task
 from invdiff.images import write_image
@@ -25,7 +26,7 @@ from invdiff.report import comparison_panel, std_map
 __all__ = ["output_folder", "write_results"]
 
 RECORD = "run.json"
-IMAGES = [f"{name}.{ending}" for name in ("sample-*", "mean", "measurement") for ending in ("png", "tif")]
+IMAGES = [f"{name}.{ending}" for name in ("sample-*", "mean", "low", "high", "measurement") for ending in ("png", "tif")]
 RESULTS = (*IMAGES, "std.png", "comparison.png", "measurement.npz", "posterior.npz", RECORD)
 TILES = 3  # samples shown in the comparison
 
@@ -123,9 +124,19 @@ def _replace_results(part: Path, target: Path, *, overwrite: bool) -> None:
 
 
 def write_results(
-    folder: Path, task: Task, post: Posterior, samples: Tensor, record: Mapping[str, Any], *, arrays: bool
+    folder: Path,
+    task: Task,
+    post: Posterior,
+    samples: Tensor,
+    record: Mapping[str, Any],
+    *,
+    arrays: bool,
+    spread: Spread | None = None,
 ) -> None:
     """Write every sample, ``mean.png``, ``std.png``, ``comparison.png``, ``run.json``, and on request ``posterior.npz``.
+
+    Where ``spread`` is given, the standard deviation is multiplied by its factor, and ``low.png`` and ``high.png`` are the ends
+    of its intervals; samples and mean stay as they are.
 
     Pictures of other than 1 or 3 channels, which no PNG file holds, are written as ``.tif``. Of such the comparison shows the
     first channel of two, and the first three of more.
@@ -137,12 +148,14 @@ def write_results(
         samples: What is written, ``(N, C, H, W)`` in the channels of the picture.
         record: What ``run.json`` holds.
         arrays: Whether to write the samples as floats, on the 0..1 scale of the command line and not clipped to it.
+        spread: How the spread is calibrated, and which intervals are wanted.
     """
     picture, samples = task.picture, task.problem.upright(samples)
     images = {f"sample-{k:0{len(str(len(samples)))}d}": sample for k, sample in enumerate(samples, 1)}
     mean, std = samples.mean(0), samples.std(0) if len(samples) > 1 else None
     suffix = ".png" if len(mean) in (1, 3) else ".tif"
-    for name, image in {**images, "mean": mean}.items():
+    ends = {} if spread is None or std is None else {"low": mean - spread.width * std, "high": mean + spread.width * std}
+    for name, image in {**images, "mean": mean, **ends}.items():
         write_image(folder / f"{name}{suffix}", image.numpy(), bits=picture.bits, alpha=task.alpha, icc=picture.icc)
     arrays_of = task.problem if isinstance(task.problem, ArrayProblem) else None
     measured = task.problem.upright(task.problem.preview(task.measurement))[0]
@@ -156,16 +169,21 @@ def write_results(
             _write_arrays(folder / "measurement.npz", arrays_of.to_arrays(task.measurement))
         else:
             write_image(folder / f"measurement{suffix}", picture_of, bits=picture.bits, icc=picture.icc)
-    spread = None if std is None else std.numpy()
-    if spread is not None:
-        std_map(folder / "std.png", spread)
-    comparison_panel(folder / "comparison.png", {title: tile.numpy() for title, tile in tiles.items()}, std=spread)
+    heat = None if std is None else ((1.0 if spread is None else spread.std_factor) * std).numpy()
+    if heat is not None:
+        std_map(folder / "std.png", heat)
+    title = f"{'' if spread is None or spread.std_factor == 1 else 'calibrated '}standard deviation (0..1 scale)"
+    comparison_panel(
+        folder / "comparison.png", {title: tile.numpy() for title, tile in tiles.items()}, std=heat, std_title=title
+    )
     if arrays:
         contents: dict[str, Any] = {
             "samples": (samples.numpy() + 1) / 2,
             "measurement": arrays_of.to_arrays(task.measurement)[arrays_of.measured] if arrays_of else picture_of / 2 + 0.5,
             "weights": post.weights[:, 0].cpu().numpy(),
         }
+        if heat is not None and ends:
+            contents |= {"std": heat / 2} | {name: (end.numpy() + 1) / 2 for name, end in ends.items()}
         _write_arrays(folder / "posterior.npz", contents)
     (folder / RECORD).write_text(to_json(record) + "\n", encoding="utf-8")
 

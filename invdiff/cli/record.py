@@ -21,7 +21,7 @@ from invdiff.cli.task import Task
 from invdiff.metrics import psnr
 from invdiff.posterior import Posterior, PosteriorSampler
 
-__all__ = ["make_record", "summary", "to_json"]
+__all__ = ["file_of_kernel", "make_record", "plain", "summary", "to_json"]
 
 
 def make_record(
@@ -43,9 +43,9 @@ def make_record(
         results: The pictures made of its samples, ``(N, C, H, W)``.
     """
     device, noisy = post.samples.device, task.observed.sigma_y > 0
-    files = {"input": source, "mask": settings["mask"], "kernel": _file_of_kernel(settings["kernel"])}
+    files = {"input": source, "mask": settings["mask"], "kernel": file_of_kernel(settings["kernel"])}
     return {
-        "arguments": {"input": source and str(source)} | {name: _plain(value) for name, value in settings.items()},
+        "arguments": {"input": source and str(source)} | {name: plain(value) for name, value in settings.items()},
         "files": {name: _digest(path) for name, path in files.items() if path is not None},
         "method": post.method,
         "options": dict(post.options),
@@ -83,20 +83,31 @@ def summary(record: Mapping[str, Any]) -> str:
         lines["PSNR"] = f"{metrics['psnr_mean']:.2f} dB of the mean, {metrics['psnr_samples']:.2f} dB of single samples"
     if len(residual) == 1:
         lines["spread"] = "no std.png: it takes two samples or more"
+    elif "spread" in record:
+        lines["spread"] = _spread(record["spread"])
     lines["results"] = record["output"]
     return "\n".join(f"{name:<9}{line}" for name, line in lines.items())
 
 
+def _spread(spread: Mapping[str, Any]) -> str:
+    maps = f"low and high are the ends of {spread['level']:.0%} intervals"
+    if "file" not in spread:
+        return f"{maps}, not calibrated"
+    promise = "the guarantee does not hold for this run" if spread["differences"] else "guaranteed on average over images"
+    return f"calibrated on {spread['images']} images, std times {spread['std_factor']:.2f}; {maps}; {promise}"
+
+
 def to_json(value: Any) -> str:
     """Return JSON. Infinities, which it does not know, become the strings ``inf`` and ``-inf``: ``float`` reads them back."""
-    return json.dumps(_plain(value), indent=2, allow_nan=False)
+    return json.dumps(plain(value), indent=2, allow_nan=False)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return a value as JSON holds it."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, NoiseChoice):
         return value.plain()
     if isinstance(value, Path) or (isinstance(value, float) and math.isinf(value)):
@@ -104,7 +115,8 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _file_of_kernel(kernel: str | None) -> Path | None:
+def file_of_kernel(kernel: str | None) -> Path | None:
+    """Return the file that ``--kernel`` names, or nothing."""
     if kernel is None or kernel.startswith(("gaussian:", "motion:")):
         return None
     archive, _, _ = kernel.rpartition(":")

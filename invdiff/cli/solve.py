@@ -6,12 +6,17 @@ import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from invdiff.cli.prior_options import load, prior_options
 from invdiff.cli.problem_options import OPTIONS, check_needs, problem_options
+
+if TYPE_CHECKING:
+    from invdiff.cli.calibration_file import Spread
+    from invdiff.cli.task import Task
+    from invdiff.posterior import PosteriorSampler
 
 # Written out because the help must not import torch; a test holds them to the registry.
 METHOD_NAMES = (
@@ -47,6 +52,9 @@ METHOD_NAMES = (
 
 TASK = ("problem", "simulate", "mask", "mask_keep", "noise", "seed")
 
+# Levels of interval maps, in percent; a test holds them to those that calibration files have.
+INTERVALS = ("50", "68", "80", "90", "95")
+
 EPILOG = """\b
 Examples:
   invdiff solve photo.png --problem inpaint --mask m.png  fill what is white in m.png
@@ -62,6 +70,8 @@ Examples:
   invdiff solve --problem ct --angles 40 --noise 0.5      simulate and solve a phantom
   invdiff solve face.png --problem inpaint --mask m.png --prior ffhq_10m.pt
   invdiff solve --problem sr --factor 4 --noise 0.01      degrade and solve a bundled photograph
+  invdiff solve photo.png --problem inpaint --mask m.png --calibration calibration.json
+  invdiff solve photo.png --problem inpaint --mask m.png --intervals 80
 """
 FILE = click.Path(path_type=Path)
 
@@ -88,6 +98,17 @@ FILE = click.Path(path_type=Path)
 @click.option("--chunk", type=click.IntRange(min=1), help="Samples worked on at a time. Default: what fits the memory.")
 @click.option("-o", "--output", type=FILE, help="Folder for the results. Default: invdiff-out/NAME-PROBLEM.")
 @click.option("--overwrite", is_flag=True, help="Replace earlier results in the output folder.")
+@click.option(
+    "--calibration",
+    type=FILE,
+    metavar="FILE|natural",
+    help="Of `invdiff calibrate --save`: scales std and intervals to what held the truth there. natural: of the bundled prior.",
+)
+@click.option(
+    "--intervals",
+    type=click.Choice(INTERVALS),
+    help="Also write low and high, ends of intervals for so many percent of the values. Default: 90 with --calibration.",
+)
 @click.option("--npz", is_flag=True, help="Also write the samples as floats, posterior.npz.")
 @click.option("--json", "as_json", is_flag=True, help="Print run.json instead of a summary.")
 def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bool, **settings: Any) -> None:
@@ -99,6 +120,9 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
     of their standard deviation, a panel to compare, and run.json, from which the run can be repeated.
     """
     check_needs(source, settings, simulated=source is None or settings["simulate"])
+    for name in ("calibration", "intervals"):
+        if settings[name] is not None and settings["samples"] < 2:
+            raise click.UsageError(f"--{name} takes --samples 2 or more: one sample has no spread.")
     # Imported here: `invdiff solve --help` answers without torch.
     from invdiff.cli.device import pick_device
     from invdiff.cli.output import output_folder, write_results
@@ -112,8 +136,9 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
     options = {name: settings[name] for name in OPTIONS}
     task = make_task(source=source, channels=channels or 3, options=options, **{name: settings[name] for name in TASK})
     sampler = PosteriorSampler(score, task.op, **sampler_arguments(task.problem.recommended, settings))
+    spread = _spread(task, sampler, settings)
     with output_folder(output, task.name, overwrite=overwrite) as (part, target):
-        for note in (*sampler.notes, *task.notes):
+        for note in (*sampler.notes, *task.notes, *(spread.notes if spread else ())):
             click.echo(note, err=True)
         post = sampler.run(
             task.y.to(device),
@@ -124,8 +149,28 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
         )
         results = task.finish(post.samples[:, 0].cpu())
         record = make_record(source, settings, task, sampler, post, results) | {"output": str(target)}
-        write_results(part, task, post, results, record, arrays=settings["npz"])
+        if spread is not None:
+            record |= {"notes": [*record["notes"], *spread.notes], "spread": spread.record}
+        write_results(part, task, post, results, record, arrays=settings["npz"], spread=spread)
     click.echo(to_json(record) if as_json else summary(record))
+
+
+def _spread(task: Task, sampler: PosteriorSampler, settings: Mapping[str, Any]) -> Spread | None:
+    """Return how the spread of the samples is to be shown, where --calibration or --intervals ask for more than it is."""
+    from invdiff.cli.calibration_file import INTERVAL, LEVELS, Spread, read_spread, settings_of
+
+    if settings["calibration"] is None and settings["intervals"] is None:
+        return None
+    level = INTERVAL if settings["intervals"] is None else LEVELS[INTERVALS.index(settings["intervals"])]
+    if settings["calibration"] is None:
+        return Spread.plain(level, settings["samples"])
+    return read_spread(
+        settings["calibration"],
+        settings["problem"],
+        level=level,
+        settings=settings_of(task.problem, sampler, settings),
+        prior=sampler.score.describe(),
+    )
 
 
 def sampler_arguments(recommended: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,16 +6,19 @@ what is at hand        what it tells                       name
 samples of one y       whether they follow the density     :func:`kernel_stein` with :func:`posterior_score`
 misfits of many y      whether the noise is understood     :func:`residual_test`
 items with known truth spread, bias, use of the data       :func:`calibrate`; :func:`ranks`, :func:`coverage`
+those, and new items   intervals with a guarantee          :func:`deviations`, :func:`marginal_width`
 weights, chains        how many samples they are worth     :func:`ess`, :func:`chain_ess`
 ====================== =================================== ====================================================
 """
 
 from invdiff.diagnostics.calibration import Calibration, calibrate
+from invdiff.diagnostics.conformal import deviations, exact_width, images_needed, marginal_width, width_per_image
 from invdiff.diagnostics.effective import chain_ess, ess
 from invdiff.diagnostics.quantities import log_posterior, log_prior, misfit, projections
 from invdiff.diagnostics.ranks import Coverage, RankTest, coverage, rank_test, ranks
 from invdiff.diagnostics.residual import ResidualTest, residual_test
 from invdiff.diagnostics.stein import KernelStein, kernel_stein, posterior_score
+from invdiff.diagnostics.tarp import distance, reference_points, scales
 
 __all__ = [
     "Calibration",
@@ -26,14 +29,22 @@ __all__ = [
     "calibrate",
     "chain_ess",
     "coverage",
+    "deviations",
+    "distance",
     "ess",
+    "exact_width",
+    "images_needed",
     "kernel_stein",
     "log_posterior",
     "log_prior",
+    "marginal_width",
     "misfit",
     "posterior_score",
     "projections",
     "rank_test",
     "ranks",
+    "reference_points",
     "residual_test",
+    "scales",
+    "width_per_image",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -11,9 +11,11 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from invdiff.diagnostics.quantities import HasLogProb, log_posterior, misfit, projections
+from invdiff.diagnostics.conformal import deviations
+from invdiff.diagnostics.quantities import HasLogProb, log_posterior, log_prior, misfit, projections
 from invdiff.diagnostics.ranks import Coverage, RankTest, coverage, merge_repeats, rank_test, ranks
 from invdiff.diagnostics.residual import ResidualTest, residual_test
+from invdiff.diagnostics.tarp import distance, reference_points, scales
 from invdiff.operators import Operator
 from invdiff.posterior import Posterior
 from invdiff.priors import ScoreModel
@@ -24,6 +26,8 @@ __all__ = ["Calibration", "SupportsRun", "calibrate"]
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 TESTED_LEVELS = (0.5, 0.9)
 PROJECTIONS = 3
+DISTANCE = "distance from a random point"
+FAR = 100.0  # from what images span
 NUMBERS = 2**19  # of x handed to the prior at a time
 POWER = 0.84  # standard errors beyond the threshold at which four runs of five find a deviation
 
@@ -45,8 +49,10 @@ class Calibration:
     Attributes:
         ranks: For each test quantity the ranks of the truths, ``(n,)`` in [0, 1]: uniform for exact samples.
         rank_tests: Their tests.
-        coverage: Of central intervals at ten levels, over every value of the items.
-        residual: Misfit of one sample of each case against the noise.
+        coverage: Of central intervals at ten levels, over every value of the items that is not known exactly.
+        residual: Misfit of one sample of each case against the noise. Nothing where the noise is not white and Gaussian.
+        deviations: Of every case, how many standard deviations of its samples the truth lies from their mean, for every value
+            that is not known exactly: what :func:`~invdiff.diagnostics.marginal_width` learns from. Empty for one sample.
         ignored: Mean squared misfit of the samples over that of the samples of another case: near 1 for samples that do not
             look at the data.
         cases: Number of items.
@@ -59,7 +65,8 @@ class Calibration:
     ranks: Mapping[str, Tensor]
     rank_tests: Mapping[str, RankTest]
     coverage: tuple[Coverage, ...]
-    residual: ResidualTest
+    residual: ResidualTest | None
+    deviations: tuple[Tensor, ...]
     ignored: float
     cases: int
     num_samples: int
@@ -72,7 +79,18 @@ class Calibration:
         """The p-value of every test that counts, not corrected."""
         tests = {f"rank of the {name}": test.p_value for name, test in self.rank_tests.items()}
         tests |= {f"{c.level:.0%} intervals": c.p_value for c in self.coverage if c.level in TESTED_LEVELS}
-        return tests | {"misfit against the noise": self.residual.p_value}
+        return tests if self.residual is None else tests | {"misfit against the noise": self.residual.p_value}
+
+    @cached_property
+    def expected_coverage(self) -> tuple[Coverage, ...]:
+        """TARP: how often the truth lies closer to the random point than ``level`` of the samples, at ten levels."""
+        ranks = self.ranks[DISTANCE].cpu()
+        found = []
+        for level in LEVELS:
+            inside, error = int((ranks < level).sum()), (level * (1 - level) / len(ranks)) ** 0.5
+            p_value = float(stats.binomtest(inside, len(ranks), level).pvalue)
+            found.append(Coverage(level, inside / len(ranks), error, p_value, len(ranks)))
+        return tuple(found)
 
     @property
     def threshold(self) -> float:
@@ -98,23 +116,19 @@ class Calibration:
         return (*found, f"{self.cases} cases, {len(self.p_values)} tests, each at p < {self.threshold:.1g}")
 
     def _rejected(self, name: str) -> bool:
-        return self.p_values[name] < self.threshold
+        return self.p_values.get(name, 1.0) < self.threshold
 
     def _data_findings(self) -> list[str]:
-        found, ratio, shift = [], self.residual.ratio, self.rank_tests["misfit"].shift
         if not (self._rejected("misfit against the noise") or self._rejected("rank of the misfit")):
             return []
-        if ratio > 1 and self.ignored > 0.5:
-            found.append("the data are being ignored: the samples fit their own measurement little better than another one")
-        elif self._rejected("misfit against the noise"):
-            how = "the data are not fitted" if ratio > 1 else "the noise is being fitted"
-            found.append(f"{how}: the squared misfit is {ratio:.2f} of what the noise explains (1 is right)")
-        if not found:
-            how = "further from" if shift < 0 else "closer to"
-            found.append(
-                f"the samples are {how} the data than the truth: its misfit ranks at {(1 + shift) / 2:.2f} (0.5 is right)"
-            )
-        return found
+        if self.residual is not None and self.residual.ratio > 1 and self.ignored > 0.5:
+            return ["the data are being ignored: the samples fit their own measurement little better than another one"]
+        if self.residual is not None and self._rejected("misfit against the noise"):
+            how = "the data are not fitted" if self.residual.ratio > 1 else "the noise is being fitted"
+            return [f"{how}: the squared misfit is {self.residual.ratio:.2f} of what the noise explains (1 is right)"]
+        shift = self.rank_tests["misfit"].shift
+        how = "further from" if shift < 0 else "closer to"
+        return [f"the samples are {how} the data than the truth: its misfit ranks at {(1 + shift) / 2:.2f} (0.5 is right)"]
 
     def _spread_findings(self) -> list[str]:
         wrong = [c for c in self.coverage if c.level in TESTED_LEVELS and c.p_value < self.threshold]
@@ -132,6 +146,10 @@ class Calibration:
             if (3 * test.cases) ** 0.5 * abs(test.shift) > 3:  # standard errors of the mean rank
                 more = "less" if test.shift > 0 else "more"
                 means = f"the samples are {more} probable than the truth" if "log" in name else f"the {name} is biased"
+                if name == DISTANCE:
+                    how = "closer to" if test.shift > 0 else "further from"
+                    why = "too narrow" if test.shift > 0 else "too wide, biased, or ignoring the data"
+                    means = f"the samples lie {how} random points near the data than the truth (TARP: {why})"
                 found.append(f"{means}: that of the truth ranks at {(1 + test.shift) / 2:.2f} on average (0.5 is right)")
             else:
                 how = "little" if test.spread > 1 else "much"
@@ -144,12 +162,12 @@ class Calibration:
         errors = float(stats.norm.isf(self.threshold / 2)) + POWER
         wide = next(c for c in self.coverage if c.level == TESTED_LEVELS[-1])
         rank = errors / (12 * self.cases) ** 0.5
+        misfits = f", and misfits that are off by {errors * self.residual.error:.1%}" if self.residual else ""
         return (
             f"consistent with a calibrated sampler: the smallest of {len(self.p_values)} p-values is "
             f"{min(self.p_values.values()):.2g}, and {self.threshold:.1g} would reject",
             f"{self.cases} cases reveal {wide.level:.0%} intervals that are off by {errors * wide.error:.0%} of coverage, mean "
-            f"ranks that are off by {min(rank, 0.5):.2f}, and misfits that are off by {errors * self.residual.error:.1%}; "
-            "smaller deviations would not be seen",
+            f"ranks that are off by {min(rank, 0.5):.2f}{misfits}; smaller deviations would not be seen",
         )
 
 
@@ -161,14 +179,19 @@ def calibrate(
     num_samples: int = 16,
     seed: int = 0,
     significance: float = 0.01,
+    finish: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: bool = False,
 ) -> Calibration:
     r"""Measure every clean item with ``sampler.op``, sample its posterior, and rank the truth among the samples.
 
     If the clean items are draws of the prior and the samples exact, the truth is exchangeable with them: its rank is uniform
     for every quantity, also for those that depend on the data. The quantities are the misfit, the log posterior density (an
-    estimate where the prior's is not known, see :func:`~invdiff.diagnostics.log_prior`), the mean over the item, and three
-    random projections. The last four are blind to a sampler that ignores ``y``; the first two are not.
+    estimate where the prior's is not known, see :func:`~invdiff.diagnostics.log_prior`), the distance from a random point
+    that depends on the data (TARP, :func:`~invdiff.diagnostics.reference_points`), the mean over the item, and three random
+    projections. The last four are blind to a sampler that ignores ``y``; the first three are not.
+
+    Where the data are exact, the misfit of the truth is 0 and the posterior has no density: the misfit is left out, and the
+    density is that of the prior.
 
     For clean items that are *not* draws of the prior, such as photographs under a learned one, a rejection says that prior and
     sampler together do not describe them, and cannot tell which of the two is at fault.
@@ -179,17 +202,22 @@ def calibrate(
         num_samples: Samples for each.
         seed: A non-negative integer.
         significance: Chance that exact samples are rejected.
+        finish: What is done to samples ``(n, *event)`` of measurements ``(n, *op.out_shape)``, row by row, before anything is
+            told from them, such as to put in what is known exactly: :meth:`invdiff.problems.Problem.finish` with its operator.
+            Values that it makes the same of whatever was sampled are known, and no interval is asked to cover them.
         progress: Whether to show a bar.
 
     Raises:
-        ValueError: If the data are exact: there is then nothing that intervals of measured values could cover.
+        ValueError: If the data are exact and nothing is said of what is known by them: intervals of measured values could
+            cover nothing.
 
     Cost: ``n`` times ``num_samples`` posterior samples, all in memory.
     """
     op = sampler.op
-    if op.sigma_y == 0:
+    if op.sigma_y == 0 and finish is None:
         raise ValueError(
-            "calibrate: the noise of the operator is 0; coverage of what is known exactly means nothing: give it one."
+            "calibrate: the noise of the operator is 0; coverage of what is known exactly means nothing: give it one, or say "
+            "by finish= what is known."
         )
     if clean.ndim != len(op.in_shape) + 1 or tuple(clean.shape[1:]) != tuple(op.in_shape) or len(clean) < 2 or num_samples < 1:
         raise ValueError(
@@ -201,20 +229,30 @@ def calibrate(
     op = op.to(clean.device, clean.dtype)
     y = op.measure(clean, seed=seed)
     post = sampler.run(y, num_samples=num_samples, seed=seed, progress=progress)
-    samples = post.samples.to(clean)
+    samples, known = post.samples.to(clean), torch.zeros_like(clean, dtype=torch.bool)
+    if finish is not None:
+        samples = torch.stack([finish(x, y) for x in samples])
+        known = _known(finish, y, clean, seed)
+        clean = torch.where(known, samples[0], clean)  # Rounded alike.
     weights = merge_repeats(samples, post.weights.to(clean))
 
-    truth = _quantities(sampler.score, op, clean, y, seed)
-    each = [_quantities(sampler.score, op, x, y, seed) for x in samples]
+    start, scale = clean.roll(1, 0), scales(clean)
+    point = torch.cat([reference_points(sampler.score, op.take(b), start[b], y[b]) for b in _chunks(clean)])
+
+    def quantities(x: Tensor) -> dict[str, Tensor]:
+        return _quantities(sampler.score, op, x, y, seed) | {DISTANCE: distance(x, point, scale)}
+
+    truth, each = quantities(clean), [quantities(x) for x in samples]
     drawn = {name: torch.stack([part[name] for part in each]) for name in truth}
     found = {name: ranks(truth[name], drawn[name], seed=seed + 1 + place, weights=weights) for place, name in enumerate(truth)}
-    one = _one_of_each(drawn["misfit"], weights, seed)
+    one = _one_of_each(torch.stack([misfit(op, x, y) for x in samples]), weights, seed)
     other = misfit(op, samples[0], y.roll(1, 0)).mean()
     return Calibration(
         ranks=found,
         rank_tests={name: rank_test(values) for name, values in found.items()},
-        coverage=tuple(coverage(clean, samples, level=level, weights=weights) for level in LEVELS),
-        residual=residual_test(one / op.sigma_y**2, op.dof),
+        coverage=tuple(coverage(clean, samples, level=level, weights=weights, known=known) for level in LEVELS),
+        residual=residual_test(one / op.sigma_y**2, op.dof) if op.noise.white and op.sigma_y > 0 else None,
+        deviations=tuple(deviations(clean, samples, known=known)) if num_samples > 1 else (),
         ignored=float(one.mean() / other),
         cases=len(clean),
         num_samples=num_samples,
@@ -224,21 +262,37 @@ def calibrate(
     )
 
 
+def _known(finish: Callable[[Tensor, Tensor], Tensor], y: Tensor, like: Tensor, seed: int) -> Tensor:
+    """Return which values are the same whatever is finished, shaped like ``like``."""
+    g = generator(seed, "diagnose", 0, 6)
+    texture = torch.randn(like.shape, generator=g, dtype=torch.float64).to(like)  # Even ones are all grey.
+    ends = [finish(FAR * x, y) for x in (torch.ones_like(like), -torch.ones_like(like), texture)]
+    return (ends[0] == ends[1]) & (ends[0] == ends[2])
+
+
 def _quantities(score: ScoreModel, op: Operator, x: Tensor, y: Tensor, seed: int) -> dict[str, Tensor]:
     """Return every test quantity of ``x``, one item a row: ``(n,)`` each."""
-    density = "log posterior" if isinstance(score, HasLogProb) else "log posterior (estimated)"
-    rows = max(1, NUMBERS // x[0].numel())
-    chunks = [range(start, min(start + rows, len(x))) for start in range(0, len(x), rows)]
-    parts = [
-        log_posterior(score, op.take(some), x[some.start : some.stop], y[some.start : some.stop], seed=seed) for some in chunks
-    ]
+    noisy = op.sigma_y > 0
+    density = f"log {'posterior' if noisy else 'prior'}{'' if isinstance(score, HasLogProb) else ' (estimated)'}"
+
+    def log_density(some: list[int]) -> Tensor:
+        if noisy:
+            return log_posterior(score, op.take(some), x[some], y[some], seed=seed)
+        return log_prior(score, x[some], seed=seed)
+
     along = projections(x, count=PROJECTIONS, seed=seed)
     return {
-        "misfit": misfit(op, x, y),
-        density: torch.cat(parts),
+        **({"misfit": misfit(op, x, y)} if noisy else {}),
+        density: torch.cat([log_density(some) for some in _chunks(x)]),
         "mean": x.flatten(1).mean(1),
         **{f"projection {k + 1}": along[:, k] for k in range(PROJECTIONS)},
     }
+
+
+def _chunks(x: Tensor) -> list[list[int]]:
+    """Return the rows of ``x``, as many at a time as the prior is handed."""
+    rows = max(1, NUMBERS // x[0].numel())
+    return [list(range(start, min(start + rows, len(x)))) for start in range(0, len(x), rows)]
 
 
 def _one_of_each(values: Tensor, weights: Tensor, seed: int) -> Tensor:

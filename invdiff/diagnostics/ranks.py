@@ -144,7 +144,9 @@ def rank_test(values: Tensor) -> RankTest:
     )
 
 
-def coverage(truth: Tensor, samples: Tensor, *, level: float = 0.9, weights: Tensor | None = None) -> Coverage:
+def coverage(
+    truth: Tensor, samples: Tensor, *, level: float = 0.9, weights: Tensor | None = None, known: Tensor | None = None
+) -> Coverage:
     r"""Return how often the central interval of the samples holds the truth, over all values of all cases.
 
     An interval between order statistics cannot hold exactly ``level`` in expectation: that from the 5 % to the 95 % quantile
@@ -161,14 +163,20 @@ def coverage(truth: Tensor, samples: Tensor, *, level: float = 0.9, weights: Ten
         samples: ``(M, n, *event)``.
         level: Share of the samples in the interval, in (0, 1).
         weights: ``(M, n)``, summing to 1 over the samples. Default: equal.
+        known: Boolean, shaped like ``truth``: what is known exactly and left out, and so are cases of nothing else. Default:
+            nothing.
     """
     if not 0 < level < 1:
         raise ValueError(f"coverage: level must lie in (0, 1), got {level}.")
     low, high = rank_bounds(truth, samples, weights=weights)
     start, stop = (1 - level) / 2, (1 + level) / 2
     inside = (high.clamp(max=stop) - low.clamp(min=start)).clamp(min=0) / (high - low)
-    cases = inside.reshape(len(inside), -1).mean(1)
-    least = level * (1 - level) / inside[0].numel()
+    unknown = (torch.ones_like(inside) if known is None else (~known).to(inside)).reshape(len(inside), -1)
+    counts = unknown.sum(1)
+    if not counts.any():
+        raise ValueError("coverage: all values are known exactly, there is nothing to cover.")
+    cases = ((inside.reshape(len(inside), -1) * unknown).sum(1) / counts)[counts > 0]
+    least = level * (1 - level) / float(counts.max())
     spread = float(cases.var()) if len(cases) > 1 else level * (1 - level)  # A single case: as if its values were one.
     error = (max(spread, least) / len(cases)) ** 0.5
     observed = float(cases.mean())

@@ -131,7 +131,7 @@ class ExactScore(Guidance):
         return mean + zeta + shift
 
     def _unknown(self, ratio: Tensor) -> Tensor | None:
-        """Return how much is unknown of every entry, given the state and what was measured, ``(1, C, H, W)``; ``None``: alike."""
+        """Return how much the pivot leaves unknown of every entry, ``(1, C, H, W)``; ``None``: of all alike."""
         image, measured = (self.y.new_zeros(1, *shape) for shape in (self.linear.in_shape, self.linear.out_shape))
         pivot = None if self.recorded is not None else self.linear.pivot(image, ratio, measured)
         return None if pivot is None or pivot[1].kind == "dense" else pivot[1].pixel_levels() ** 2

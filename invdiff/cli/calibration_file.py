@@ -1,0 +1,289 @@
+"""Files of widths that ``invdiff calibrate --save`` learned for the intervals of ``invdiff solve``, one entry a problem."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from torch import Tensor
+
+from invdiff import PosteriorSampler, priors
+from invdiff.cli.problem_options import ARRAYS, OPTIONS
+from invdiff.cli.record import file_of_kernel, plain
+from invdiff.diagnostics import exact_width, images_needed, marginal_width, width_per_image
+from invdiff.diagnostics.conformal import ONE_STD
+from invdiff.images import atomic_write
+from invdiff.problems import Inpaint, Problem
+
+__all__ = [
+    "BUNDLED",
+    "INTERVAL",
+    "LEVELS",
+    "Spread",
+    "by_image",
+    "check_images",
+    "check_target",
+    "make_entry",
+    "read_spread",
+    "save_entry",
+    "settings_of",
+    "width_table",
+]
+
+FORMAT = "invdiff calibration, version 1"
+BUNDLED = Path(priors.__file__).with_name("natural.calibration.json")
+LEVELS = (0.5, ONE_STD, 0.8, 0.9, 0.95)
+INTERVAL = 0.9  # of interval maps unless told otherwise: images must be enough for it
+CLOSE = 0.05  # difference of the share of missing pixels that is not worth a word
+# Of a prior's description: what depends on the file's place, the machine or the size of the image, and not on the law.
+APART = ("file", "autocast", "checkpointing", "tile", "overlap", "grey", "per_channel")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How the spread of the samples is shown.
+
+    Attributes:
+        std_factor: What ``std.png`` is multiplied by.
+        width: Standard deviations from the mean to an end of the intervals, before ``std_factor``.
+        level: Share of the values that the intervals are to hold.
+        record: What ``run.json`` says about it.
+        notes: Lines for the person who runs this.
+    """
+
+    std_factor: float
+    width: float
+    level: float
+    record: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def plain(cls, level: float, num_samples: int) -> Spread:
+        """Return that of samples taken as exact draws of a Gaussian posterior."""
+        width = exact_width(level, num_samples)
+        record = {"level": level, "width": round(width, 4), "from": "Student's law: samples taken as exact, not calibrated"}
+        return cls(1.0, width, level, record)
+
+
+def settings_of(problem: Problem, sampler: PosteriorSampler, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what widths depend on besides problem and prior, by the names of options of ``invdiff solve``."""
+    options = {name: settings[name] for name in OPTIONS if name not in ("pattern_seed", "scale")}
+    options = {name.replace("_", "-"): value for name, value in options.items() if value is not None}
+    file = file_of_kernel(settings["kernel"])
+    if file is not None:
+        options["kernel"] = f"sha256 {hashlib.sha256(file.read_bytes()).hexdigest()}"
+    if isinstance(problem, Inpaint):
+        options["missing"] = round(1 - float(problem.mask.double().mean()), 4)
+    plan = sampler.plan(settings["samples"])
+    run = {"method": plan.method.name, "steps": plan.steps, "rule": plan.rule_name, **plan.options}
+    return plain({**options, "noise": settings["noise"], **run, "samples": settings["samples"]})  # type: ignore[no-any-return]
+
+
+def check_images(sources: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse, before the work, to learn from too few images, or from more crops of some than of others."""
+    images, needed = len({source["image"] for source in sources}), images_needed(INTERVAL)
+    if images < needed:
+        raise ValueError(
+            f"--save: {images} images are too few to promise anything about {INTERVAL:.0%} intervals on a new one, at least "
+            f"{needed} are needed. Several crops of one image count as one."
+        )
+    if len(sources) % images:
+        raise ValueError(f"--save: every image must have as many crops as the others: give --cases as a multiple of {images}.")
+
+
+def by_image(scores: Sequence[Tensor], sources: Sequence[Mapping[str, Any]]) -> list[Tensor]:
+    """Return the deviations of all crops of an image in one vector, for every image: images are independent, crops are not.
+
+    Images of which everything is known exactly are left out.
+    """
+    found: dict[str, list[Tensor]] = {}
+    for part, source in zip(scores, sources, strict=True):
+        found.setdefault(source["image"], []).append(part)
+    return [scores for parts in found.values() if len(scores := torch.cat(parts))]
+
+
+def make_entry(
+    scores: Sequence[Tensor], *, settings: Mapping[str, Any], prior: Mapping[str, Any], size: Sequence[int]
+) -> dict[str, Any]:
+    """Return what a file says about a problem.
+
+    Args:
+        scores: Deviations of the truth, a vector for each independent image.
+        settings: See :func:`settings_of`.
+        prior: What describes it.
+        size: Of the crops, ``(H, W)``.
+
+    Raises:
+        ValueError: If there are too few images, or more values than may be missed have no spread at all.
+    """
+    widths, count = [], len(scores)
+    for level in LEVELS:
+        if count < images_needed(level) and level != INTERVAL:
+            continue
+        width = marginal_width(scores, level=level)
+        if math.isfinite(width):
+            strict = width_per_image(scores, level=level, confidence=INTERVAL)
+            exact = round(exact_width(level, settings["samples"]), 4)
+            widths.append({"level": level, "width": round(width, 4), "exact": exact, "per_image": round(strict, 4)})
+    if not any(row["level"] == ONE_STD for row in widths):
+        raise ValueError(
+            "calibration: on 30 % of the values or more all samples agree, and not with the truth: no multiple of that "
+            "spread can be right. Draw more samples, or take another method or prior."
+        )
+    return {
+        "settings": dict(settings),
+        "prior": plain(prior),
+        "size": list(size),
+        "images": count,
+        "values": sum(map(len, scores)),
+        "widths": widths,
+        "guarantee": guarantee(count),
+    }
+
+
+def guarantee(images: int) -> str:
+    """Return in words what the widths of so many images promise."""
+    return (
+        f"In expectation over these {images} images and a new one exchangeable with them (of the same kind, degraded and "
+        "sampled alike, with as many samples), at least the stated share of the values of the new image lies within the mean "
+        "plus and minus width times the standard deviation of the samples (conformal risk control; values known exactly do "
+        "not count). "
+        "It is no promise for a single image or for a single pixel; per_image is the width that holds the share in nine of ten "
+        "new images."
+    )
+
+
+def width_table(entry: Mapping[str, Any]) -> str:
+    """Return in rows and words what an entry says."""
+    lines = [
+        [f"{row['level']:.0%} of the values", f"{row['width']:.2f}", f"{row['exact']:.2f}", f"{row['per_image']:.2f}"]
+        for row in entry["widths"]
+    ]
+    headers = ["intervals for", "standard deviations", "of exact samples", "in 9 of 10 images"]
+    table = tabulate(lines, headers, disable_numparse=True, colalign=("left", "right", "right", "right"))
+    given = [row["level"] for row in entry["widths"]]
+    missing = [f"{level:.0%} ({images_needed(level)} images)" for level in LEVELS if level not in given]
+    more = f"\nNot given, for want of images or of spread: {', '.join(missing)}." if missing else ""
+    return f"{table}\n\n{entry['guarantee']}{more}"
+
+
+def check_target(path: Path, problem: str, *, overwrite: bool) -> None:
+    """Refuse, before the work, a file that cannot take an entry for ``problem``."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist.")
+    if path.exists() and problem in _read(path)["problems"] and not overwrite:
+        raise ValueError(f"{path} holds a calibration for {problem} already: choose another file, or add --overwrite.")
+
+
+def save_entry(path: Path, problem: str, entry: Mapping[str, Any], *, overwrite: bool) -> None:
+    """Add an entry to a file, all of it or nothing; entries of other problems stay."""
+    check_target(path, problem, overwrite=overwrite)
+    entries = _read(path)["problems"] if path.exists() else {}
+    contents = {"format": FORMAT, "problems": dict(sorted((entries | {problem: plain(entry)}).items()))}
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(contents, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_spread(path: Path, problem: str, *, level: float, settings: Mapping[str, Any], prior: Mapping[str, Any]) -> Spread:
+    """Return the spread that a file learned for a problem, as far as it applies to a run.
+
+    Widths learned from another number of samples are carried over by the ratio of :func:`~invdiff.diagnostics.exact_width`,
+    which is right where the posterior is near Gaussian; the guarantee is then lost, and a note says so.
+
+    Args:
+        path: The file; ``natural`` stands for the one that comes with the bundled prior.
+        problem: Its name.
+        level: Of the intervals, one of ``LEVELS``.
+        settings: Of the run, see :func:`settings_of`.
+        prior: What describes it.
+
+    Raises:
+        ValueError: If the file is damaged, or has nothing for this problem, prior or level.
+    """
+    if str(path) == "natural" and not path.exists():
+        path = BUNDLED
+        if not path.exists():
+            raise ValueError("--calibration natural: this version comes without one, make it by `invdiff calibrate --save`.")
+    contents = _read(path)
+    if problem not in contents["problems"]:
+        raise ValueError(
+            f"{path}: has a calibration for {', '.join(contents['problems'])}, and none for {problem}: add it by "
+            f"`invdiff calibrate FOLDER --problem {problem} ... --save {path}`."
+        )
+    entry = contents["problems"][problem]
+    if _law(entry["prior"]) != _law(plain(prior)):
+        raise ValueError(
+            f"{path}: was made with another prior ({entry['prior'].get('sha256', 'unknown')[:12]}, here "
+            f"{prior.get('sha256', 'unknown')[:12]}): calibrate this one by `invdiff calibrate ... --save`."
+        )
+    widths = {row["level"]: row["width"] for row in entry["widths"]}
+    if level not in widths:
+        raise ValueError(
+            f"{path}: {entry['images']} images give no {level:.0%} intervals for {problem} (at least {images_needed(level)} "
+            f"are needed, and samples that differ). There are: {', '.join(f'{known:.0%}' for known in widths)}."
+        )
+    there, samples = entry["settings"], settings["samples"]
+    differences = _differences(there, settings, told=problem in (*ARRAYS, "dejpeg"))
+    carried = {known: exact_width(known, samples) / exact_width(known, there["samples"]) for known in (ONE_STD, level)}
+    std_factor, width = carried[ONE_STD] * widths[ONE_STD], carried[level] * widths[level]
+    notes = []
+    if differences:
+        notes.append(f"calibration: made with {'; '.join(differences)}: the guarantee does not hold for this run")
+    record = {
+        "file": str(path),
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "problem": problem,
+        "std_factor": round(std_factor, 4),
+        "level": level,
+        "width": round(width, 4),
+        "images": entry["images"],
+        "differences": differences,
+        "guarantee": entry["guarantee"],
+    }
+    return Spread(std_factor, width, level, record, tuple(notes))
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any], *, told: bool) -> list[str]:
+    """Return in words how settings differ; ``told`` where INPUT tells what a simulation needs to be given."""
+    found = []
+    for name in sorted(there.keys() | here.keys()):
+        a: Any = there.get(name)
+        b: Any = here.get(name)
+        if a == b or (told and name not in here) or (name == "missing" and abs(a - b) <= CLOSE):
+            continue
+        found.append(f"{name} {'not given' if a is None else a} (here {'not given' if b is None else b})")
+    return found
+
+
+def _law(prior: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in prior.items() if name not in APART}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+        if contents["format"] != FORMAT:
+            raise ValueError(f"its format is {contents['format']!r}")
+        for entry in contents["problems"].values():
+            _check_entry(entry)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: is no calibration file, or a damaged one ({error}); expected one of --save.") from None
+    return contents  # type: ignore[no-any-return]
+
+
+def _check_entry(entry: Mapping[str, Any]) -> None:
+    numbers = [value for row in entry["widths"] for value in (row["level"], row["width"])]
+    numbers += [entry["images"], entry["settings"]["samples"]]
+    if not all(isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) and n >= 0 for n in numbers):
+        raise ValueError("a width is no number")
+    if entry["settings"]["samples"] < 2 or not any(row["level"] == ONE_STD for row in entry["widths"]):
+        raise ValueError("a width is missing")
+    if not isinstance(entry["prior"], Mapping) or not isinstance(entry["guarantee"], str):
+        raise TypeError("prior or guarantee is missing")
