@@ -25,9 +25,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from posterior_cases import CASES, Problem, Sampled
+from posterior_cases import CASES
 from posterior_judge import Judge
 from posterior_peers import PEERS, VERSIONS
+from posterior_problem import Problem, Sampled
 from tabulate import tabulate
 from torch import Tensor
 from tqdm import tqdm
@@ -121,6 +122,7 @@ ROWS: Mapping[str, Row] = {
     "auto, 16 samples a y": partial(library, method="auto", group=16),
     "auto": partial(library, method="auto"),
     **{name: partial(library, method=name) for name in METHODS},
+    **{f"mm-tsmc, groups of {n}": partial(library, method="mm-tsmc", particles=n) for n in (64, 256)},
     "mmps, ddpm": partial(library, method="mmps", rule="ddpm"),
     "mmps, heun": partial(library, method="mmps", rule="heun"),
     **PEERS,
