@@ -122,7 +122,7 @@ ROWS: Mapping[str, Row] = {
     "auto, 16 samples a y": partial(library, method="auto", group=16),
     "auto": partial(library, method="auto"),
     **{name: partial(library, method=name) for name in METHODS},
-    **{f"mm-tsmc, groups of {n}": partial(library, method="mm-tsmc", particles=n) for n in (64, 256)},
+    "mm-tsmc, groups of 64": partial(library, method="mm-tsmc", particles=64),
     "mmps, ddpm": partial(library, method="mmps", rule="ddpm"),
     "mmps, heun": partial(library, method="mmps", rule="heun"),
     **PEERS,

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["BUDGET", "Choice", "Pilot", "choose_method", "fly"]
 
-BUDGET = 4000  # vector-Jacobian products of the network for a sample
-GROUPS = (16, 64, 256)  # particles that compete; the first is what makes them worth while
-GROUP_NUMBERS = 2**17  # of x in a group larger than the first, at most: it is held in memory whole
-NONLINEAR_GROUP = 64  # particles; the twist is rougher there
+BUDGET = 6000  # vector-Jacobian products of the network for a sample: 100 steps with 8 numbers of an image measured
+GROUP = 16  # particles that compete, and samples of one measurement from which they are worth while
+LARGE_GROUP = 64  # where the small ones disagree. Larger still is no better: what is left of a group are relatives.
+GROUP_NUMBERS = 2**20  # of x in a large group at most: it is held in memory whole
 LARGEST_MEASURED = 256  # numbers, whose covariance every particle computes and decomposes
 LEAST_STEPS = 20  # fewer are too coarse for weights
 
@@ -86,7 +86,7 @@ def choose_method(
     nonlinear, or noise that is not Gaussian     ``mm-tsmc`` in groups of 64
     fewer than 16 samples of a measurement       ``mmps``: there is no group to fill
     the pilot's weights are nearly constant      ``mmps``: it is the same without weights
-    they are not                                 ``mm-tsmc`` in groups of 16, or of 64 or 256 where smaller ones disagree
+    they are not                                 ``mm-tsmc`` in groups of 16, or of 64 where as small ones disagree
     ============================================ ===================================================================
 
     Particles take as many steps as the budget pays for, up to the method's own number, and at least 20.
@@ -118,8 +118,8 @@ def choose_method(
     if not particles:
         return Choice(chain, "a rule or options are those of a chain")
     linear = isinstance(op, LinearOperator) and op.noise.gaussian
-    if linear and num_samples < GROUPS[0]:
-        return Choice(chain, f"fewer than {GROUPS[0]} samples of a measurement")
+    if linear and num_samples < GROUP:
+        return Choice(chain, f"fewer than {GROUP} samples of a measurement")
     flown = PILOT_MEASUREMENTS * 2 * PILOT_GROUP * PILOT_STEPS if linear else 0
     affordable = _steps(op, measured, steps, budget, flown=flown / num_samples)
     if not affordable:
@@ -130,18 +130,16 @@ def choose_method(
         return replace(METHODS["mm-tsmc"], steps=affordable, options=options)
 
     if not linear:
-        return Choice(groups(NONLINEAR_GROUP), "nonlinear, or noise that is not Gaussian")
+        return Choice(groups(LARGE_GROUP), "nonlinear, or noise that is not Gaussian")
     seen = None if pilot is None else pilot()
     if seen is None:
         return Choice(chain, "there is no pilot, or its particles diverged")
     if seen.kept >= KEPT:
         return Choice(chain, f"weights hardly matter: {seen.kept:.0%} or more of a pilot's particles last", seen)
-    numel = torch.Size(op.in_shape).numel()
-    possible = [n for n in GROUPS if n == GROUPS[0] or (n <= num_samples and n * numel <= GROUP_NUMBERS)]
-    wanted = PILOT_GROUP * (seen.disagreement / AGREEMENT) ** 2
-    particles_each = next((n for n in possible if n >= wanted), possible[-1])
+    possible = num_samples >= 4 * LARGE_GROUP and LARGE_GROUP * torch.Size(op.in_shape).numel() <= GROUP_NUMBERS
+    agree = seen.disagreement * (PILOT_GROUP / GROUP) ** 0.5 <= AGREEMENT
     why = f"weights matter: {seen.kept:.0%} of a pilot's particles last, log evidence within {seen.disagreement:.2g}"
-    return Choice(groups(particles_each), why, seen)
+    return Choice(groups(LARGE_GROUP if possible and not agree else GROUP), why, seen)
 
 
 def _steps(op: Operator, measured: int, steps: int | None, budget: float, *, flown: float) -> int:
