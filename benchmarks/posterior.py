@@ -1,7 +1,8 @@
 """Samplers held to exactly known posteriors: ``python benchmarks/posterior.py``.
 
-Problems (``posterior_cases.py``): Gaussian mixtures measured by random matrices, stationary Gaussian images under four
-operators, absolute values of a mixture, sums of heavy-tailed increments. Rows: exact samples (the floor), the exact
+Problems (``posterior_cases.py``): Gaussian mixtures measured by random matrices, or told apart late; stationary Gaussian
+images under four operators; absolute values of a mixture; squares under a funnel (``posterior_funnel.py``); sums of
+heavy-tailed or sparse increments (``posterior_walks.py``). Rows: exact samples (the floor), the exact
 conditional denoiser under two step rules, every method of ``invdiff.methods.METHODS``, and those of azula and deepinv where
 installed (``posterior_peers.py``), all with the exact denoiser, the same measurements and as many steps as asked for.
 Figures: ``posterior_judge.py``.
