@@ -1,7 +1,8 @@
 """Samplers held to exactly known posteriors: ``python benchmarks/posterior.py``.
 
-Problems (``posterior_cases.py``): Gaussian mixtures measured by random matrices, stationary Gaussian images under four
-operators, absolute values of a mixture, sums of heavy-tailed increments. Rows: exact samples (the floor), the exact
+Problems (``posterior_cases.py``): Gaussian mixtures measured by random matrices, or told apart late; stationary Gaussian
+images under four operators; absolute values of a mixture; squares under a funnel (``posterior_funnel.py``); sums of
+heavy-tailed or sparse increments (``posterior_walks.py``). Rows: exact samples (the floor), the exact
 conditional denoiser under two step rules, every method of ``invdiff.methods.METHODS``, and those of azula and deepinv where
 installed (``posterior_peers.py``), all with the exact denoiser, the same measurements and as many steps as asked for.
 Figures: ``posterior_judge.py``.
@@ -25,9 +26,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from posterior_cases import CASES, Problem, Sampled
+from posterior_cases import CASES
 from posterior_judge import Judge
 from posterior_peers import PEERS, VERSIONS
+from posterior_problem import Problem, Sampled
 from tabulate import tabulate
 from torch import Tensor
 from tqdm import tqdm
@@ -121,6 +123,7 @@ ROWS: Mapping[str, Row] = {
     "auto, 16 samples a y": partial(library, method="auto", group=16),
     "auto": partial(library, method="auto"),
     **{name: partial(library, method=name) for name in METHODS},
+    "mm-tsmc, groups of 64": partial(library, method="mm-tsmc", particles=64),
     "mmps, ddpm": partial(library, method="mmps", rule="ddpm"),
     "mmps, heun": partial(library, method="mmps", rule="heun"),
     **PEERS,

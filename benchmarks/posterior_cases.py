@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
 import torch
+from posterior_funnel import funnel
+from posterior_problem import Case, Problem
+from posterior_walks import walk
 from torch import Tensor
 
 from invdiff.operators import (
@@ -20,89 +22,36 @@ from invdiff.operators import (
     LinearOperator,
     Mask,
     Matrix,
-    Operator,
     gaussian_kernel,
 )
-from invdiff.priors import Gaussian, GaussianMixture, ScoreModel
-from invdiff.schedules import VP
+from invdiff.priors import Gaussian, GaussianMixture
+from invdiff.schedules import VP, Schedule
 
-__all__ = ["CASES", "Case", "Problem", "Sampled"]
+__all__ = ["CASES"]
 
 # From a noise-to-signal ratio of 1,000. At the usual 152, pure noise is no longer what noisy means of size 16 in 800
 # dimensions look like: the exact conditional denoiser itself then ends 17 times as far off as exact samples.
 WIDE = VP(0.1, 27.5)
 IMAGE = (1, 32, 32)
 CORRELATION = 4.0  # pixels
-STEPS = 32  # of the heavy-tailed walk
-FREEDOM = 3  # degrees of freedom of its increments
-BURN_IN, KEPT, THINNING = 150, 10, 10  # sweeps of a Gibbs chain: left out, draws kept, and sweeps between two of them
 
 
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """One measurement and its exact posterior.
-
-    Attributes:
-        score: The prior.
-        op: The measurement.
-        y: What was measured, ``(1, *out_shape)``.
-        exact: ``exact(count, seed)`` returns draws of the posterior, ``(count, *event)``.
-        conditional: The posterior as a prior, whose denoiser is the exact :math:`E[x_0 | x_t, y]`, where it is known.
-        basis: Its coordinates are those of ``x @ basis``; ``None`` for those of ``x``.
-        modes: Probabilities of the components of a mixture for every sample, ``(N, n) -> (N, K)``.
-        mode_weights: Their exact posterior weights, ``(K,)``.
-    """
-
-    score: ScoreModel
-    op: Operator
-    y: Tensor
-    exact: Callable[[int, int], Tensor]
-    conditional: ScoreModel | None = None
-    basis: Tensor | None = None
-    modes: Callable[[Tensor], Tensor] | None = None
-    mode_weights: Tensor | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Sampled:
-    """Samples ``(N, *event)``, with the network's evaluations and vector-Jacobian products per sample, where counted."""
-
-    samples: Tensor
-    nfe: float | None = None
-    nvjp: float | None = None
-
-
-@dataclass(frozen=True)
-class Case:
-    """A family of problems, one per draw.
-
-    Attributes:
-        build: Returns the problem of a draw.
-        draws: Draws at most: a large posterior averages within one.
-        share: Share of the samples asked for.
-    """
-
-    build: Callable[[int], Problem]
-    draws: int = 1000
-    share: float = 1.0
-
-
-def mixture_prior(rng: np.random.Generator, size: int) -> GaussianMixture:
+def mixture_prior(rng: np.random.Generator, size: int, schedule: Schedule = WIDE) -> GaussianMixture:
     """25 unit Gaussians on a grid of spacing 8, in a plane repeated ``size / 2`` times; weights squared normals."""
     grid = torch.tensor(list(itertools.product(range(-2, 3), repeat=2)), dtype=torch.float64)
     weights = torch.from_numpy(rng.standard_normal(len(grid)) ** 2)
     means = (-8 * grid).repeat(1, size // 2)
-    return GaussianMixture(weights, means, torch.ones_like(means), schedule=WIDE)
+    return GaussianMixture(weights, means, torch.ones_like(means), schedule=schedule)
 
 
-def mixture(draw: int, *, size: int, measured: int) -> Problem:
+def mixture(draw: int, *, size: int, measured: int, schedule: Schedule = WIDE) -> Problem:
     r"""The set-up of Cardoso et al. (2024, https://arxiv.org/abs/2308.07983).
 
     :math:`A = U \mathrm{diag}(s) V^\top` from the SVD of a Gaussian matrix, :math:`s \sim U(0, 1)`,
     :math:`\sigma_y \sim U(0, 1) \max s`.
     """
     rng = np.random.default_rng([draw, size, measured])
-    prior = mixture_prior(rng, size)
+    prior = mixture_prior(rng, size, schedule)
     left, _, right = torch.linalg.svd(torch.from_numpy(rng.standard_normal((measured, size))))
     singular = torch.from_numpy(rng.random(measured))
     sigma_y = float(rng.random() * singular.max())
@@ -114,7 +63,7 @@ def mixture(draw: int, *, size: int, measured: int) -> Problem:
     seen, unseen = means[:, :measured], means[:, measured:]
     part = GaussianMixture(prior.weights, seen, torch.ones_like(seen)).posterior(Matrix(left * singular, sigma_y=sigma_y), y)
     variances = torch.cat([part.covs.diagonal(dim1=1, dim2=2), torch.ones_like(unseen)], 1)
-    posterior = GaussianMixture(part.weights[0], torch.cat([part.means[0], unseen], 1), variances, schedule=WIDE)
+    posterior = GaussianMixture(part.weights[0], torch.cat([part.means[0], unseen], 1), variances, schedule=schedule)
 
     def modes(x: Tensor) -> Tensor:
         gaps = (x @ right.mT)[:, None] - posterior.means
@@ -128,6 +77,43 @@ def mixture(draw: int, *, size: int, measured: int) -> Problem:
         exact=lambda count, seed: posterior.sample(count, seed=seed) @ right,
         conditional=posterior,
         basis=right.mT,
+        modes=modes,
+        mode_weights=posterior.weights,
+    )
+
+
+def late(draw: int, *, measured: int) -> Problem:
+    r"""Four Gaussians that a measurement tells apart by their covariances alone, and two numbers that are not measured.
+
+    The means of all are 0 in what is measured, and the corners of a square of side 12 in what is not: an estimate of the mean
+    that follows the data chooses the corner before the data have spoken. The standard deviations along the measured axes
+    of a component are log-normal, of so little spread that the likelihoods of the components are within a factor of a hundred.
+    """
+    rng = np.random.default_rng([draw, measured])
+    size = measured + 2
+    rotation = torch.linalg.qr(torch.from_numpy(rng.standard_normal((size, size)))).Q
+    means, covs = torch.zeros(4, size, dtype=torch.float64), torch.eye(size, dtype=torch.float64).repeat(4, 1, 1)
+    means[:, measured:] = torch.tensor([[6.0, 6], [6, -6], [-6, 6], [-6, -6]])
+    for cov in covs:
+        axes = torch.linalg.qr(torch.from_numpy(rng.standard_normal((measured, measured)))).Q
+        variances = torch.from_numpy(rng.lognormal(0.0, 3 / math.sqrt(measured), measured))
+        cov[:measured, :measured] = axes * variances @ axes.mT
+    covs = rotation @ covs @ rotation.mT
+    prior = GaussianMixture(torch.ones(4, dtype=torch.float64), means @ rotation.mT, (covs + covs.mT) / 2)
+    op = Matrix(rotation.mT[:measured], sigma_y=0.1)
+    y = op.measure(prior.sample(1, seed=draw), seed=draw)
+    batched = prior.posterior(op, y)
+    posterior = GaussianMixture(batched.weights[0], batched.means[0], batched.covs)
+
+    def modes(x: Tensor) -> Tensor:
+        return torch.nn.functional.one_hot(torch.cdist(x @ rotation[:, measured:], means[:, measured:]).argmin(1), 4).double()
+
+    return Problem(
+        score=prior,
+        op=op,
+        y=y,
+        exact=lambda count, seed: posterior.sample(count, seed=seed),
+        conditional=posterior,
         modes=modes,
         mode_weights=posterior.weights,
     )
@@ -187,80 +173,20 @@ def magnitude(draw: int) -> Problem:
     return Problem(prior, op, y, exact)
 
 
-class ScaleMixture(ScoreModel):
-    r"""Independent numbers :math:`u_i \sim \int \mathcal{N}(0, v)\, p(v)\, dv` with a denoiser accurate to seven digits.
-
-    .. math:: E[u | z] = \sum_j r_j(z) \frac{v_j}{v_j + \varsigma^2} z,
-        \qquad r_j \propto w_j\, \mathcal{N}(z; 0, v_j + \varsigma^2)
-
-    for :math:`z = x_t / \alpha_t` at :math:`\varsigma = \sigma_t / \alpha_t`. Here
-    :math:`1 / v \sim \mathrm{Gamma}(\nu / 2, \nu / 2)`, Student's t with :math:`\nu` degrees of freedom, by the trapezoidal
-    rule in :math:`\log v`, which converges exponentially.
-    """
-
-    def __init__(self, size: int, freedom: float) -> None:
-        self.schedule, self.event_shape = VP(), (size,)
-        log_v = torch.linspace(math.log(0.02), math.log(1e7), 64, dtype=torch.float64)
-        self.variances = log_v.exp()
-        # The density of log v, which holds one power of v less in the denominator than that of v.
-        self.log_weights = -freedom / 2 * (log_v + 1 / self.variances)
-
-    def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
-        alpha_t, sigma_t = self.levels(t, x_t[..., None])
-        variances = alpha_t**2 * self.variances.to(x_t) + sigma_t**2
-        x = x_t[..., None]
-        r = (self.log_weights.to(x_t) - 0.5 * (variances.log() + x**2 / variances)).softmax(-1)
-        return (r * (alpha_t * self.variances.to(x_t) / variances)).sum(-1) * x_t
-
-
-def walk(draw: int, *, kind: str) -> Problem:
-    r"""A random walk with Student increments, blurred or with gaps: the sparse signals of https://arxiv.org/abs/2509.12821.
-
-    There the diffusion acts on the walk, and its denoiser is a Gibbs sampler run for every state. Here it acts on the
-    independent increments, and the operator sums them up: the same posterior, with a denoiser accurate to seven digits.
-    The reference is Gibbs sampling of increments and their variances, exact but for the length of its chains.
-    """
-    rng = np.random.default_rng(draw)
-    sums = torch.ones(STEPS, STEPS, dtype=torch.float64).tril()
-    if kind == "blur":
-        places = torch.arange(STEPS, dtype=torch.float64)
-        kernel = torch.exp(-0.5 * ((places[:, None] - places) / 2) ** 2)
-        matrix = kernel / kernel.sum(1, keepdim=True) @ sums
-    else:
-        matrix = sums[np.sort(rng.choice(STEPS, STEPS // 3, replace=False))]
-    op = Matrix(matrix, sigma_y=0.3)
-    y = op.measure(torch.from_numpy(rng.standard_t(FREEDOM, (1, STEPS))), seed=draw)
-    return Problem(ScaleMixture(STEPS, FREEDOM), op, y, partial(gibbs, matrix, op.sigma_y, y[0]))
-
-
-def gibbs(matrix: Tensor, sigma_y: float, y: Tensor, count: int, seed: int) -> Tensor:
-    r"""Draw increments: :math:`u | v, y`, Gaussian (by Matheron's rule), and :math:`v | u`, inverse gamma, in turn."""
-    chains, measured = -(-count // KEPT), len(matrix)
-    g = torch.Generator().manual_seed(seed)
-    normal = partial(torch.randn, generator=g, dtype=torch.float64)
-    v = torch.ones(chains, STEPS, dtype=torch.float64)
-    kept = []
-    for sweep in range(1, BURN_IN + KEPT * THINNING + 1):
-        u = v.sqrt() * normal(chains, STEPS)
-        covariance = (matrix * v[:, None]) @ matrix.mT + sigma_y**2 * torch.eye(measured, dtype=torch.float64)
-        misfit = y - u @ matrix.mT - sigma_y * normal(chains, measured)
-        root = torch.linalg.cholesky(covariance)
-        u = u + v * (torch.cholesky_solve(misfit[..., None], root)[..., 0] @ matrix)
-        # With three degrees of freedom 1 / v is of shape 2: a sum of two exponentials.
-        exponentials = -torch.rand(2, chains, STEPS, generator=g, dtype=torch.float64).log().sum(0)
-        v = (FREEDOM + u**2) / 2 / exponentials
-        if sweep > BURN_IN and sweep % THINNING == 0:
-            kept.append(u)
-    return torch.cat(kept)[torch.randperm(chains * KEPT, generator=g)[:count]]
-
-
 CASES: Mapping[str, Case] = {
     **{
         f"mixture {size} {measured}": Case(partial(mixture, size=size, measured=measured))
         for size, measured in [(8, 1), (8, 2), (8, 4), (80, 1), (80, 2), (80, 4)]
     },
     "mixture 800 2": Case(partial(mixture, size=800, measured=2), draws=3),
+    "mixture 80 2, VP": Case(partial(mixture, size=80, measured=2, schedule=VP())),
+    **{f"late mixture {measured}": Case(partial(late, measured=measured)) for measured in (9, 16, 40)},
     "nonlinear": Case(magnitude),
+    **{f"funnel {measured}": Case(partial(funnel, measured=measured)) for measured in (1, 9)},
     **{f"walk {kind}": Case(partial(walk, kind=kind), draws=5) for kind in ("blur", "gaps")},
+    **{
+        f"{increments} walk {kind}": Case(partial(walk, kind=kind, increments=increments, size=64), draws=5)
+        for increments, kind in [("sparse", "fourier"), ("heavy", "fourier"), ("sparse", "blur")]
+    },
     **{f"image {kind}": Case(partial(image, kind=kind), draws=2, share=0.2) for kind in ("mask", "blur", "pooling", "fourier")},
 }

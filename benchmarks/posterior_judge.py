@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from posterior_cases import Problem
+from posterior_problem import Problem
 from torch import Tensor
 
 __all__ = ["Judge"]

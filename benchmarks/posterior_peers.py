@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from posterior_cases import Problem, Sampled
+from posterior_problem import Problem, Sampled
 from torch import Tensor
 
 from invdiff.linalg import dense_matrix

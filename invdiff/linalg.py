@@ -270,6 +270,11 @@ class Spectrum:
         weights = function(self.values) * self.coefficients
         return torch.einsum("bk,bkn->bn", weights, self.basis).reshape(self.shape)
 
+    def take(self, rows: Tensor) -> Spectrum:
+        """Return those of some items, which may repeat."""
+        shape = torch.Size([len(rows), *self.shape[1:]])
+        return Spectrum(self.basis[rows], self.values[rows], self.coefficients[rows], shape)
+
 
 def krylov_spectrum(product: Callable[[Tensor], Tensor], v: Tensor, *, iterations: int) -> Spectrum:
     r"""Return the Ritz values and vectors of :math:`M` in :math:`\mathrm{span}(v, M v, \dots, M^{k-1} v)`, each item by itself.

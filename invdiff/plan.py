@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from invdiff.guidance import Guidance
 from invdiff.guidance.base import StepRule
 from invdiff.linalg import largest_singular_value
-from invdiff.methods import METHODS, RULES, Method
+from invdiff.methods import RULES, Method
 from invdiff.operators import LinearOperator, Operator
 from invdiff.presets import preset_for
 from invdiff.priors import ScoreModel
 from invdiff.samplers import ParticleMethod, Sampler
 from invdiff.schedules import time_grid
 
-__all__ = ["Plan", "choose_method", "make_plan", "whole"]
-
-MANY_SAMPLES = 16  # of one measurement, from which particles pay
-FEW_MEASURED = 8  # numbers, up to which their weights are exact and cheap
-NONLINEAR_GROUP = 64  # particles; the twist is rougher there
+__all__ = ["Plan", "make_plan", "whole"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,39 +55,6 @@ class Plan:
         """Return how many samples are drawn together: the particles of a group, or 1."""
         algorithm = self.algorithm(score, op.take([0]), y[:1])
         return algorithm.particles if isinstance(algorithm, ParticleMethod) else 1
-
-
-def choose_method(method: str | Method, op: Operator, *, num_samples: int = 1, particles: bool = True) -> Method:
-    """Return the method of a name; ``"auto"`` chooses by the evidence in docs/methods.md.
-
-    ======================================== ================ =========================================
-    measurement                              samples of it    method
-    ======================================== ================ =========================================
-    linear, up to 8 numbers                  16 or more       ``mm-tsmc`` in groups of 16
-    nonlinear, up to 8 numbers               any              ``mm-tsmc`` in groups of 64
-    noise not Gaussian, up to 8 numbers      any              ``mm-tsmc`` in groups of 64
-    any other                                any              ``mmps``
-    ======================================== ================ =========================================
-
-    Args:
-        method: A name, ``"auto"``, or a method.
-        op: The measurement.
-        num_samples: Samples wanted of one measurement.
-        particles: Whether particle methods may be chosen.
-    """
-    if isinstance(method, Method):
-        return method
-    if not isinstance(method, str):
-        raise TypeError(f"method must be a name or a Method, got {type(method).__name__}.")
-    if method == "auto":
-        if not particles or int(torch.as_tensor(op.dof).max()) > FEW_MEASURED:
-            return METHODS["mmps"]
-        if not isinstance(op, LinearOperator) or not op.noise.gaussian:
-            return replace(METHODS["mm-tsmc"], options={"particles": NONLINEAR_GROUP})
-        return METHODS["mm-tsmc" if num_samples >= MANY_SAMPLES else "mmps"]
-    if method not in METHODS:
-        raise ValueError(f"Unknown method {method!r}, expected one of auto, {', '.join(METHODS)}, or a Method.")
-    return METHODS[method]
 
 
 def make_plan(
@@ -157,7 +119,7 @@ def _step_rule(method: Method, rule: str | StepRule | None) -> tuple[str, StepRu
 def _times(score: ScoreModel, op: Operator, settings: Mapping[str, Any]) -> Tensor:
     schedule = score.schedule
     smallest = float(schedule.ratio(schedule.t_min))
-    largest = float(schedule.ratio(schedule.t_max)) if settings["ratio_max"] is None else settings["ratio_max"]
+    largest = score.largest_ratio() if settings["ratio_max"] is None else settings["ratio_max"]
     ratio_min = settings["ratio_min"]
     if ratio_min is None:
         ratio_min = min(max(smallest, 0.1 * op.sigma_y / _gain(op)), largest / 10)

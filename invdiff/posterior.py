@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from invdiff.choice import BUDGET, Choice, Pilot, choose_method, fly
 from invdiff.guidance import Guidance
 from invdiff.guidance.base import StepRule
 from invdiff.linalg import norm
@@ -21,7 +22,7 @@ from invdiff.memory import halve_when_full, out_of_memory
 from invdiff.methods import Method
 from invdiff.noise_covariance import NoiseCovariance
 from invdiff.operators import Operator, whiten
-from invdiff.plan import Plan, choose_method, make_plan, whole
+from invdiff.plan import Plan, make_plan, whole
 from invdiff.priors import ScoreModel, fit
 from invdiff.random import Streams, generator
 from invdiff.samplers import DivergenceError, ParticleMethod, Sampler, reverse_diffusion
@@ -58,12 +59,13 @@ class Posterior:
         residual: ``(N, B)``: squared misfit over the noise variance, to hold against chi-square with ``dof`` degrees of
             freedom. Where the noise is 0, the squared misfit itself.
         dof: Number of measured values per item: one number, or ``(B,)`` where the operators of the items differ in it.
-        nfe: Network evaluations per sample handed out, those of all its group's particles included.
+        nfe: Network evaluations per sample handed out, those of all its group's particles included, and its share of the pilot
+            by which ``"auto"`` decided: of every run, though one pilot serves all runs of a sampler.
         nvjp: Vector-Jacobian products of the network, likewise.
         seconds: Wall time.
         method: Name of the method that ran.
         seed: Seed of the run.
-        options: Every other setting of the run.
+        options: Every other setting of the run; under ``"auto"`` why ``"auto"`` chose the method.
         particles: What the particles tell, for particle methods.
     """
 
@@ -125,15 +127,19 @@ class PosteriorSampler:
             :func:`invdiff.priors.fit`; ``sampler.notes`` says how.
         op: The measurement and its noise.
         method: A name (``invdiff methods`` lists them), ``"auto"``, or a :class:`~invdiff.methods.Method`. ``"auto"`` is
-            decided by the measurement and the number of samples: see :func:`invdiff.plan.choose_method`.
+            decided by the measurement, the number of samples and what particles show on simulated measurements: see
+            :func:`invdiff.choice.choose_method`. ``post.options["auto"]`` says why.
         steps: Steps of the reverse diffusion. Default: the method's own.
         rule: Step rule, a name (``ddpm``, ``ddim``, ``heun``, ``matched``) or an object. Default: the method's own.
         spacing: One of :data:`invdiff.schedules.SPACINGS`. Default: the method's own.
-        ratio_max: Noise-to-signal ratio to start from. Default: the method's own, or the schedule's largest.
+        ratio_max: Noise-to-signal ratio to start from. Default: the method's own, or the schedule's largest, or ten times the
+            scale of a prior that knows it, if that is more.
         ratio_min: Noise-to-signal ratio of the last evaluation. Default: the method's own, or a tenth of the noise of the
             measurement seen from ``x``, :math:`0.1\, \sigma_y / \lVert A \rVert`, but not below the schedule's smallest.
         preset: ``"paper"`` takes the settings published for this method and this kind of measurement
             (:data:`invdiff.presets.PRESETS`); what is given beside it wins.
+        budget: Vector-Jacobian products of the network for a sample, up to which ``"auto"`` may take particles. 0: always
+            a chain.
         options: Options of the algorithm, such as ``zeta=0.5`` for ``dps``.
     """
 
@@ -149,6 +155,7 @@ class PosteriorSampler:
         ratio_max: float | None = None,
         ratio_min: float | None = None,
         preset: str | None = None,
+        budget: float = BUDGET,
         **options: Any,
     ) -> None:
         if getattr(score, "batched", False):
@@ -157,14 +164,23 @@ class PosteriorSampler:
             )
         self.op, self.preset, self.options = op, preset, options
         self.score, self.notes = fit(score, op.in_shape)
-        given = {"steps": steps, "rule": rule, "spacing": spacing, "ratio_max": ratio_max, "ratio_min": ratio_min}
+        given: dict[str, Any] = {
+            "steps": steps,
+            "rule": rule,
+            "spacing": spacing,
+            "ratio_max": ratio_max,
+            "ratio_min": ratio_min,
+        }
         self.given = {name: value for name, value in given.items() if value is not None}
-        self.method = method
+        self.method, self.budget = method, budget
+        if not budget >= 0:
+            raise ValueError(f"budget must not be negative, got {budget!r}.")
         op.noise.check(type(op).__name__, op.out_shape)
         self.white = whiten(op)  # What the methods see: independent noise of equal variance, if it is Gaussian at all.
         if method == "auto" and preset is not None:
             raise ValueError(f"preset={preset!r} is that of a method: 'auto' has none. Name one.")
-        self._plans: dict[str, Plan] = {}
+        self._plans: dict[tuple[str, int, object], Plan] = {}
+        self._pilots: list[Pilot | None] = []  # One, once it was needed.
         # Built once here so that a wrong setting fails now and not after the first picture of a folder. What is run item by
         # item may fail for a single one.
         plan, zeros = self.plan(1), torch.zeros(1, *op.out_shape, device=op.device, dtype=op.dtype)
@@ -175,12 +191,37 @@ class PosteriorSampler:
 
     def plan(self, num_samples: int) -> Plan:
         """Return what :meth:`run` will do for so many samples of each measurement."""
+        return self._plan(self._choose(num_samples, self.op.device or "cpu"))
+
+    def _choose(self, num_samples: int, device: torch.device | str) -> Choice:
+        def pilot() -> Pilot | None:
+            if not self._pilots:
+                self._pilots.append(fly(self.score, self.op, self._fly, device=device))
+            return self._pilots[0]
+
         # A rule, or options, are meant for the guidance of a single chain.
         chain = bool(self.options) or "rule" in self.given
-        method = choose_method(self.method, self.white, num_samples=num_samples, particles=not chain)
-        if method.name not in self._plans:
-            self._plans[method.name] = make_plan(self.score, self.white, method, self.given, self.options, self.preset)
-        return self._plans[method.name]
+        steps = self.given.get("steps")
+        return choose_method(
+            self.method,
+            self.white,
+            num_samples=num_samples,
+            steps=steps,
+            budget=self.budget,
+            particles=not chain,
+            pilot=pilot,
+        )
+
+    def _fly(self, op: Operator, y: Tensor, method: Method) -> Posterior:
+        given = {name: value for name, value in self.given.items() if name != "steps"}
+        return PosteriorSampler(self.score, op, method=method, **given).run(y, num_samples=method.options["particles"])
+
+    def _plan(self, choice: Choice) -> Plan:
+        method = choice.method
+        key = method.name, method.steps, method.options.get("particles")
+        if key not in self._plans:
+            self._plans[key] = make_plan(self.score, self.white, method, self.given, self.options, self.preset)
+        return self._plans[key]
 
     @torch.inference_mode(False)  # Gradients of the network are needed, also inside somebody's inference mode.
     def run(
@@ -208,7 +249,8 @@ class PosteriorSampler:
         """
         y = self._check(y, num_samples, chunk)
         started = time.monotonic()
-        plan, items, numel = self.plan(num_samples), y.shape[0], torch.Size(self.op.in_shape).numel()
+        choice = self._choose(num_samples, y.device)
+        plan, items, numel = self._plan(choice), y.shape[0], torch.Size(self.op.in_shape).numel()
         op, score = self.white.to(y.device, y.dtype), Counted(self.score.to(y.device))
         chunk = chunk or max(1, CHUNK_NUMBERS.get(y.device.type, 2**19) // max(numel, SMALLEST_EVENT))
         group = plan.group(score, op, y)
@@ -272,8 +314,8 @@ class PosteriorSampler:
             weights=(by_sample(weights) / by_sample(weights).sum(0)).to(y.dtype),
             residual=residual.reshape(num_samples, items),
             dof=op.dof,
-            nfe=score.evaluations / (num_samples * items),
-            nvjp=score.products / (num_samples * items),
+            nfe=(score.evaluations + (choice.pilot.evaluations if choice.pilot else 0)) / (num_samples * items),
+            nvjp=(score.products + (choice.pilot.products if choice.pilot else 0)) / (num_samples * items),
             seconds=time.monotonic() - started,
             method=plan.method.name,
             seed=seed,
@@ -285,6 +327,7 @@ class PosteriorSampler:
                 "ratio_min": float(self.score.schedule.ratio(plan.times[-2])),
                 "chunk": chunk,
                 **plan.options,
+                **({"auto": choice.why} if choice.why else {}),
             },
             particles=particles,
         )

@@ -149,10 +149,8 @@ class TestSampling:
         ops = [Mask(two, sigma_y=0.1), Mask(two.flip(2), sigma_y=0.1)]
         y = per_item(ops).measure(PRIOR.sample(2, seed=1), seed=2)
         sampler = PosteriorSampler(PRIOR, per_item(ops), steps=3)
-        assert sampler.plan(16).method.name == "mm-tsmc"
+        assert "weights hardly matter" in sampler.run(y, num_samples=16).options["auto"]  # The prior is Gaussian.
         assert sampler.run(y, num_samples=16).dof == 2
-        many = PosteriorSampler(PRIOR, per_item([ops[0], *masks(0.1)]), steps=3)
-        assert many.plan(16).method.name == "mmps"
 
     def test_the_grid_serves_the_largest_gain(self) -> None:
         weak, strong = Identity(SHAPE, sigma_y=0.3), 4.0 * Identity(SHAPE, sigma_y=0.3 / 4)

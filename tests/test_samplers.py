@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from invdiff import DivergenceError, Posterior, PosteriorSampler
+from invdiff.choice import choose_method
 from invdiff.guidance import DPS, MMPS, Guidance, PiGDM
 from invdiff.linalg import dense_matrix
 from invdiff.methods import METHODS, RULES, Method
 from invdiff.operators import Downsample, Function, Identity, LinearFunction, LinearOperator, Mask, Matrix, Operator
-from invdiff.plan import choose_method
 from invdiff.presets import PRESETS
 from invdiff.priors import Gaussian, GaussianMixture, ScoreModel, from_network
 from invdiff.random import Draw, Draws, Streams, generator
@@ -704,12 +704,14 @@ class TestChoice:
             (WIDE, 16, {"steps": 5, "spacing": "vp"}, "mm-tsmc"),
             (TANH, 1, {}, "mm-tsmc"),
             (TANH, 1, {"rule": "ddpm"}, "mmps"),
-            (Matrix(randn(9, 4), sigma_y=0.2), 16, {}, "mmps"),
-            (Function(lambda x: torch.cat([x, x, x**2], 1), (4,), sigma_y=0.2), 16, {}, "mmps"),
+            (WIDE, 16, {"budget": 0}, "mmps"),
+            (TANH, 1, {"budget": 0}, "mmps"),
+            (Matrix(randn(9, 4), sigma_y=0.2), 16, {}, "mm-tsmc"),
+            (Function(lambda x: torch.cat([x, x, x**2], 1), (4,), sigma_y=0.2), 16, {}, "mm-tsmc"),
         ],
     )
     def test_auto(self, op: Operator, num_samples: int, settings: dict[str, Any], expected: str) -> None:
-        assert choose_method("auto", op, num_samples=num_samples, particles="rule" not in settings).name in METHODS
+        assert choose_method("auto", op, num_samples=num_samples, particles="rule" not in settings).method.name in METHODS
         post = sampler("auto", op=op, **{"steps": 3, **settings}).run(measured(op), num_samples=num_samples)
         assert post.method == expected
         assert len(post.samples) == num_samples

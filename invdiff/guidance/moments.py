@@ -2,6 +2,8 @@ r"""The Gaussian with the first two moments of :math:`x_0` given :math:`x_t`, ma
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -35,11 +37,20 @@ class TweedieGaussian:
 
     def __init__(self, score: ScoreModel, x_t: Tensor, t: Tensor, *, iterations: int, vectors: int = 1) -> None:
         alpha_t, sigma_t = score.levels(t, x_t)
-        self.scale, self.iterations = sigma_t**2 / alpha_t, iterations
+        self.score, self.t, self.scale, self.iterations = score, t, sigma_t**2 / alpha_t, iterations
         self.mean, self._pull_back = denoise_and_pull_back(score, x_t, t)
         self.dense = x_t[0].numel() <= iterations * vectors
         if self.dense:
             self.eigen = positive_eigen(dense_matrix_per_item(self.product, self.mean))
+
+    def take(self, rows: Tensor, x_t: Tensor) -> TweedieGaussian:
+        """Return the Gaussians at ``x_t``, the states of these rows: evaluated once more unless known by eigenvectors."""
+        if not self.dense:
+            return TweedieGaussian(self.score, x_t, self.t, iterations=self.iterations, vectors=0)
+        taken = copy.copy(self)
+        taken.mean, taken.eigen = self.mean[rows], (self.eigen[0][rows], self.eigen[1][rows])
+        taken._pull_back = lambda v: taken.spectrum(v).apply(lambda values: values) / self.scale
+        return taken
 
     def product(self, v: Tensor) -> Tensor:
         """Return :math:`V_t v` by one vector-Jacobian product."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, final
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ScoreModel"]
 
+DROWNING = 10.0  # times the scale of the prior, the noise hides it: in KL 2.5e-5 nats a direction
+
 
 class ScoreModel(ABC):
     r"""A prior :math:`p(x_0)`, known through its denoiser along :math:`x_t = \alpha_t x_0 + \sigma_t \varepsilon`.
@@ -29,6 +32,7 @@ class ScoreModel(ABC):
             besides white noise.
         error_model: The covariance of the denoiser's error, where it was measured (:func:`invdiff.priors.measure_error`).
         notes: Lines for its user, such as of something that was found beside its file and left aside.
+        scale: Largest root mean square of :math:`u^\top x_0` over unit vectors :math:`u`, or a little more, where it is known.
     """
 
     schedule: Schedule
@@ -36,6 +40,7 @@ class ScoreModel(ABC):
     noise_kinds: frozenset[str] = frozenset()
     error_model: ErrorModel | None = None
     notes: tuple[str, ...] = ()
+    scale: float | None = None
 
     @abstractmethod
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
@@ -72,6 +77,19 @@ class ScoreModel(ABC):
         if alpha_t.ndim == 0:
             return alpha_t, sigma_t
         return over_items(alpha_t, like), over_items(sigma_t, like)
+
+    @final
+    def largest_ratio(self) -> float:
+        """Return the noise-to-signal ratio to start from: the schedule's largest, or ten times ``scale`` if that is more.
+
+        What a first state of pure noise lacks is the data seen through it. A schedule that ends before that starts at its end.
+        """
+        largest = float(self.schedule.ratio(self.schedule.t_max))
+        wanted = DROWNING * (self.scale or 0.0)
+        if wanted <= largest:
+            return largest
+        reached = float(self.schedule.ratio(self.schedule.time(wanted)))
+        return wanted if math.isclose(reached, wanted, rel_tol=1e-3) else largest
 
     def to(self, device: torch.device | str | None = None) -> ScoreModel:
         """Return the prior on ``device``; its numbers keep their precision."""

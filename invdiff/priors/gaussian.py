@@ -108,6 +108,12 @@ class Gaussian(ScoreModel):
         diagonal = cls(torch.randn(2, 3, generator=g, dtype=torch.float64), torch.rand(2, 3, generator=g, dtype=torch.float64))
         return [dense, diagonal, cls.stationary(torch.zeros(1, 6, 8, dtype=torch.float64), spectrum.expand(1, 6, 5))]
 
+    @property
+    def scale(self) -> float:  # type: ignore[override]
+        r"""Bound of the root mean square along any direction: :math:`\sqrt{\lVert S \rVert + \lVert m \rVert^2}`."""
+        mean = self.mean.flatten(1) if self.batched else self.mean.flatten()[None]
+        return math.sqrt(float(self._values.max()) + float(mean.square().sum(1).max()))
+
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         if self._basis == "stationary" or torch.as_tensor(t).ndim == 0:
             alpha_t, sigma_t = self.levels(t, x_t)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -66,6 +67,16 @@ class GaussianMixture(ScoreModel):
         means = 2 * torch.randn(3, 4, generator=g, dtype=torch.float64)
         weights, covs = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64), roots @ roots.mT
         return [cls(weights, means, covs), cls(weights, means, covs.diagonal(dim1=1, dim2=2))]
+
+    @cached_property
+    def scale(self) -> float:  # type: ignore[override]
+        r"""Bound of the root mean square along any direction.
+
+        .. math:: \sqrt{\textstyle\sum_k w_k \lVert S_k \rVert + \lVert \sum_k w_k m_k m_k^\top \rVert}
+        """
+        spread = (self.weights * self._values.amax(1)).sum(-1).max()
+        means = (self.weights.sqrt()[..., None] * self.means).reshape(-1, *self.means.shape[-2:])
+        return math.sqrt(float(spread) + float(torch.linalg.matrix_norm(means, 2).max()) ** 2)
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         if self._vectors is None and self.means.ndim == 2 and torch.as_tensor(t).ndim == 0:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from invdiff.guidance.moments import TweedieGaussian
-from invdiff.linalg import positive_eigen
+from invdiff.linalg import Spectrum, positive_eigen
 from invdiff.operators import LinearOperator, Operator
 from invdiff.priors import ScoreModel
 from invdiff.random import Draw
@@ -47,7 +47,7 @@ class MMTSMC(ParticleMethod):
         largest: Largest measurement, in numbers.
 
     Cost: one denoiser evaluation, and for each measured number and for the draw up to ``iterations`` vector-Jacobian products
-    (as many as ``x`` has numbers, if that is fewer); another denoiser evaluation and the same products after a resampling.
+    (as many as ``x`` has numbers, if that is fewer: :meth:`products`); after a resampling perhaps another evaluation.
 
     References:
         Own. The twisting follows Wu et al., Practical and Asymptotically Exact Conditional Sampling in Diffusion Models, 2023,
@@ -82,6 +82,11 @@ class MMTSMC(ParticleMethod):
         self.iterations = iterations
         self._local: tuple[Tensor, _Local] | None = None
 
+    @staticmethod
+    def products(numel: int, measured: int, *, iterations: int = 6) -> int:
+        """Return how many vector-Jacobian products a step takes at most, for events of ``numel`` numbers."""
+        return min(numel, iterations * (measured + 1))
+
     def start(self, t: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         x_t, _ = super().start(t, draw)
         return x_t, self._at(x_t, t).log_twist.double()
@@ -115,6 +120,12 @@ class MMTSMC(ParticleMethod):
             return x_s, _log_normal(self._misfit(x_s), self._noise(x_s)).double() - log_foretold
         each = self.op.noise.log_likelihood(self.y, self.op(x_s)).flatten(1)[:, self.measured]
         return x_s, each.double().sum(1) - log_foretold
+
+    def take(self, x_t: Tensor, rows: Tensor) -> Tensor:
+        taken, known = super().take(x_t, rows), self._local
+        if known is not None and known[0] is x_t:
+            self._local = taken, known[1].take(rows, taken)
+        return taken
 
     def _misfit(self, x: Tensor) -> Tensor:
         return (self.y - self.op(x)).flatten(1)[:, self.measured]
@@ -172,14 +183,24 @@ class _Local:
         residual: :math:`y` less what is expected of it, ``(B, d)``.
         rows: :math:`A`, ``(B, d, n)``.
         noise: Covariance of :math:`y` around :math:`A x`, ``(B, d, d)``.
+        spectra: What functions of :math:`V_t` on the columns of :math:`A^\top` are read from, where neither is
+            computed anew nor known by eigenvectors.
     """
 
-    def __init__(self, moments: TweedieGaussian, residual: Tensor, rows: Tensor, noise: Tensor) -> None:
+    def __init__(
+        self, moments: TweedieGaussian, residual: Tensor, rows: Tensor, noise: Tensor, spectra: Sequence[Spectrum] | None = None
+    ) -> None:
         self.moments, self.residual, self.rows, self.noise = moments, residual, rows, noise
         shape = moments.mean.shape
-        self.spectra = [moments.spectrum(row.reshape(shape)) for row in rows.unbind(1)]
+        self.spectra = spectra or ([] if moments.dense else [moments.spectrum(row.reshape(shape)) for row in rows.unbind(1)])
         self.columns = self.columns_of(lambda v: v)
         self.spread = noise + rows @ self.columns
+
+    def take(self, which: Tensor, x_t: Tensor) -> _Local:
+        """Return what is known at the rows ``x_t``, which are the rows ``which`` of this: no products are computed again."""
+        moments = self.moments.take(which, x_t)
+        spectra = [spectrum.take(which) for spectrum in self.spectra]
+        return _Local(moments, self.residual[which], self.rows[which], self.noise[which], spectra)
 
     @property
     def log_twist(self) -> Tensor:
@@ -196,6 +217,9 @@ class _Local:
 
     def columns_of(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         r"""Return :math:`f(V_t) A^\top`, ``(B, n, d)``."""
+        if self.moments.dense:
+            values, vectors = self.moments.eigen
+            return vectors * function(values)[:, None] @ (self.rows @ vectors).mT
         return torch.stack([spectrum.apply(function).flatten(1) for spectrum in self.spectra], -1)
 
     def gain(self, residual: Tensor) -> Tensor:

@@ -63,6 +63,10 @@ class ParticleMethod(ABC):
         ``y`` is the same for all particles of a group, so rows of a group may be exchanged between steps.
         """
 
+    def take(self, x_t: Tensor, rows: Tensor) -> Tensor:
+        """Return the rows of the states that go on. What has been computed at them may go with them."""
+        return x_t[rows]
+
 
 @dataclass(frozen=True, eq=False)
 class Cloud:
@@ -119,7 +123,7 @@ def run_particles(
         poor = ess < n / 2
         if poor.any():
             chosen = _resample(log_w, poor, resampling)
-            x_t, origin = _take(x_t, chosen), origin.gather(1, chosen)
+            x_t, origin = method.take(x_t, _rows(chosen)), origin.gather(1, chosen)
             log_evidence = log_evidence + torch.where(poor, log_w.logsumexp(1) - math.log(n), 0)
             log_w = torch.where(poor[:, None], 0, log_w)
         x_t, increment = method.step(x_t, t, s, Draws(streams, dtype))
@@ -135,7 +139,7 @@ def run_particles(
     log_evidence = log_evidence + log_w.logsumexp(1) - math.log(n)
     if not method.weighted:
         chosen = _resample(log_w, torch.ones_like(ess, dtype=torch.bool), resampling)
-        x_t, origin, log_w = _take(x_t, chosen), origin.gather(1, chosen), torch.zeros_like(log_w)
+        x_t, origin, log_w = x_t[_rows(chosen)], origin.gather(1, chosen), torch.zeros_like(log_w)
     ancestors = torch.tensor([len(group.unique()) for group in origin], device=origin.device)
     return Cloud(x_t, log_w.softmax(1).flatten(), log_evidence, ess, ancestors, equal=not method.weighted)
 
@@ -166,7 +170,7 @@ def _resample(log_w: Tensor, which: Tensor, generators: Sequence[torch.Generator
     return parents
 
 
-def _take(x: Tensor, chosen: Tensor) -> Tensor:
+def _rows(chosen: Tensor) -> Tensor:
+    """Return the rows of the batch that are chosen within each group."""
     groups, n = chosen.shape
-    rows = (chosen + n * torch.arange(groups, device=chosen.device)[:, None]).flatten()
-    return x[rows]
+    return (chosen + n * torch.arange(groups, device=chosen.device)[:, None]).flatten()

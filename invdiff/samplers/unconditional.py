@@ -41,7 +41,7 @@ def sample_prior(
         steps: Steps of the reverse diffusion.
         rule: Step rule. Default: Heun.
         spacing: One of :data:`invdiff.schedules.SPACINGS`.
-        ratio_max: Noise-to-signal ratio to start from. Default: the schedule's largest.
+        ratio_max: Noise-to-signal ratio to start from. Default: :meth:`~invdiff.priors.ScoreModel.largest_ratio` of the prior.
         ratio_min: Noise-to-signal ratio of the last evaluation. Default: the schedule's smallest.
         device: Where to compute.
 
@@ -49,6 +49,7 @@ def sample_prior(
         Samples ``(num_samples, *shape)``, float32.
     """
     score, rule = score.to(device), rule or Heun()
+    ratio_max = score.largest_ratio() if ratio_max is None else ratio_max
     times = time_grid(score.schedule, steps, spacing=spacing, ratio_min=ratio_min, ratio_max=ratio_max)
     streams = Streams([generator(seed, "prior", 0, sample, device=device) for sample in range(num_samples)])
     x_t = float(score.schedule(times[0])[1]) * streams.normal(shape)
