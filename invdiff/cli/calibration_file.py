@@ -106,7 +106,7 @@ def by_image(scores: Sequence[Tensor], sources: Sequence[Mapping[str, Any]]) -> 
     found: dict[str, list[Tensor]] = {}
     for part, source in zip(scores, sources, strict=True):
         found.setdefault(source["image"], []).append(part)
-    return [scores for parts in found.values() if len(scores := torch.cat(parts))]
+    return [joined for parts in found.values() if len(joined := torch.cat(parts))]
 
 
 def make_entry(
