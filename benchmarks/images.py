@@ -84,7 +84,8 @@ def fill(
             photograph = f"{path.stem} {hashlib.sha256(clean.numpy().tobytes()).hexdigest()[:8]}"
             for row, method in itertools.product(rows, methods):
                 bar.set_postfix_str(f"{path.stem}, {row}, {method}")
-                case, sampler = available[row], settings_of(method, available[row])
+                case = available[row]
+                sampler = settings_of(method, case, score, case.measurement(case.problem.fit(clean)))
                 record = record_of(score, case, clean, method, sampler, options.samples)
                 digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]
                 key = f"{row}/{photograph}/{method}/{digest}"
@@ -189,7 +190,7 @@ def restore(
 ) -> dict[str, Any]:
     """Restore one photograph by one method, and return the figures, or why there are none."""
     problem, clean = case.problem, case.problem.fit(clean)
-    op = problem.operator((clean.shape[1], clean.shape[2], clean.shape[3]), sigma_y=2 * case.noise)
+    op = case.measurement(clean)
     y, truth = op.measure(clean, seed=0), case.judged(clean)
     if method == CLASSICAL:
         return {name: classical_figures(restorer(y), truth) for name, restorer in case.classical.items()}

@@ -20,7 +20,8 @@ from torch import Tensor
 from invdiff.cli.solve import sampler_arguments
 from invdiff.guidance import MMPS
 from invdiff.methods import METHODS
-from invdiff.operators import Mosaic, gaussian_kernel
+from invdiff.operators import Mosaic, Operator, gaussian_kernel
+from invdiff.priors import ScoreModel
 from invdiff.problems import Deblur, Dejpeg, Demosaic, Inpaint, Problem, SuperResolution
 
 __all__ = ["CLASSICAL", "COLUMNS", "NEW", "OLD", "ROWS", "Case", "cases", "centre", "in_full", "settings_of"]
@@ -74,6 +75,10 @@ class Case:
     known: Tensor | None = None
     cut: tuple[int, int] = (1, 1)
 
+    def measurement(self, clean: Tensor) -> Operator:
+        """Return the measurement of clean pictures ``(B, C, H, W)`` that fit the problem."""
+        return self.problem.operator((clean.shape[1], clean.shape[2], clean.shape[3]), sigma_y=2 * self.noise)
+
     def judged(self, x: Tensor) -> Tensor:
         """Return the part of pictures ``(..., H, W)`` that is judged: where ``y`` was recorded."""
         (rows, columns), (height, width) = self.cut, x.shape[-2:]
@@ -114,7 +119,7 @@ def cases(shape: Sequence[int], *, mask: NDArray[np.bool_], kernel: Array) -> Ma
     }
 
 
-def settings_of(column: str, case: Case) -> dict[str, Any] | None:
+def settings_of(column: str, case: Case, score: ScoreModel, op: Operator) -> dict[str, Any] | None:
     """Return what :class:`~invdiff.PosteriorSampler` is built with, nothing for classical restorers; ``None``: no such method.
 
     The new default, and methods by their names, are set as ``invdiff solve`` sets them.
@@ -128,9 +133,8 @@ def settings_of(column: str, case: Case) -> dict[str, Any] | None:
     method = "auto" if column == NEW else column
     if method not in ("auto", *METHODS):
         return None
-    return sampler_arguments(
-        case.problem.recommended, {"method": method, "steps": None, "rule": None, "preset": None, "option": ()}
-    )
+    nothing = {"steps": None, "rule": None, "preset": None, "option": ()}
+    return sampler_arguments(case.problem, score, op, {"method": method, **nothing})
 
 
 def in_full(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def main() -> None:
     truths, lines = None, []
     for row, noise, method in tqdm(jobs, unit=" lines", disable=None):
         case = available[row]
-        sampler = settings_of(method, case)
+        sampler = settings_of(method, case, score, case.problem.operator((3, SIZE, SIZE), sigma_y=2 * noise))
         assert sampler is not None
         record = {**drawn, **prior, "measurement": {**case.about, "noise": noise}, "sampler": in_full(sampler)}
         digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]

@@ -34,7 +34,6 @@ from invdiff.cli.task import SPECIMENS, Task, make_task
 from invdiff.images import atomic_write
 from invdiff.metrics import psnr
 from invdiff.priors import load_prior
-from invdiff.problems import PROBLEMS
 from invdiff.samplers import DivergenceError
 
 HERE = Path(__file__).parent
@@ -131,7 +130,7 @@ def run(
     settings = {"method": method, "steps": steps, "rule": None, "preset": None, "option": ()}
     started = time.monotonic()
     try:
-        sampler = PosteriorSampler(score, task.op, **sampler_arguments(PROBLEMS[problem].recommended, settings))
+        sampler = PosteriorSampler(score, task.op, **sampler_arguments(task.problem, score, task.op, settings))
         post = sampler.run(task.y, num_samples=samples, seed=0, progress=sys.stderr.isatty())
     except (ValueError, DivergenceError) as error:
         return {"refused": str(error)}, []

@@ -8,7 +8,9 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
+from invdiff.guidance.exact_score import fits
 from invdiff.operators import Operator
+from invdiff.priors import ScoreModel
 
 __all__ = ["Problem", "photographs"]
 
@@ -24,6 +26,16 @@ def photographs(*, max_iterations: int, products: int = 1) -> Mapping[str, Any]:
     return {"rule": "matched", "steps": 16, "ratio_max": 10.0, **options}
 
 
+# Without a gradient of the network, where the prior denoises what the measurement leaves; docs/methods.md has the figures.
+GRADIENT_FREE: Mapping[str, Any] = {
+    "method": "exact-score",
+    "rule": "matched",
+    "steps": 16,
+    "ratio_max": 10.0,
+    "ratio_min": 0.01,
+}
+
+
 class Problem(ABC):
     """A task on images: the operator for an image of any size, and the settings that solve it well.
 
@@ -32,8 +44,9 @@ class Problem(ABC):
         summary: One line for the list of problems.
         needs: The command-line options it cannot do without; ``--a or --b`` where one of several is enough.
         size: Of the image, ``(H, W)``, where the measurement is of one size alone; ``None``: any.
-        recommended: Arguments of :class:`~invdiff.PosteriorSampler` for photographs under the bundled prior.
+        recommended: Arguments of :class:`~invdiff.PosteriorSampler` that solve photographs well by ``mmps``, under any prior.
             ``benchmarks/RESULTS.md`` has the figures behind them.
+        gradient_free: Whether ``exact-score`` does as well here, where the prior admits it.
     """
 
     name: ClassVar[str]
@@ -41,6 +54,19 @@ class Problem(ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     size: tuple[int, int] | None = None
     recommended: ClassVar[Mapping[str, Any]] = {}
+    gradient_free: ClassVar[bool] = True
+
+    def settings(self, score: ScoreModel, op: Operator) -> Mapping[str, Any]:
+        """Return the arguments of :class:`~invdiff.PosteriorSampler` that solve this best at their cost, under a prior.
+
+        ``exact-score`` where the prior denoises what the measurement leaves and its error was measured, else ``recommended``.
+
+        Args:
+            score: The prior.
+            op: The measurement, of :meth:`operator`.
+        """
+        admitted = self.gradient_free and score.error_model is not None and fits(score, op)
+        return GRADIENT_FREE if admitted else self.recommended
 
     @classmethod
     @abstractmethod

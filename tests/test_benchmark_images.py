@@ -127,9 +127,9 @@ class TestCases:
             if shape != (3, 50, 50):
                 prior = Gaussian.stationary(torch.zeros(shape), torch.ones(3, shape[1], shape[2] // 2 + 1))
             for column in (columns.OLD, columns.NEW):
-                plan = invdiff.PosteriorSampler(prior, op, **columns.settings_of(column, case)).plan(6)
+                plan = invdiff.PosteriorSampler(prior, op, **columns.settings_of(column, case, prior, op)).plan(6)
                 assert plan.method.name == "mmps" or column == columns.NEW
-        assert columns.settings_of("no such method", rows["text"]) is None
+        assert columns.settings_of("no such method", rows["text"], prior, op) is None
 
 
 def cells(tables, *, new=None):
@@ -222,7 +222,8 @@ class TestScripts:
         spectrum = (0.1 / (0.1 + down[:, None] ** 2 + across**2)).expand(3, side, -1)
         prior = Gaussian.stationary(torch.zeros(3, side, side, dtype=torch.float64), spectrum)
         case = columns.cases((3, side, side), mask=np.eye(side, dtype=bool), kernel=np.full((1, 3), 1 / 3))["random"]
-        settings = {**columns.settings_of(columns.OLD, case), "max_iterations": 8, "root_iterations": 8, "steps": 8}
+        frozen = columns.settings_of(columns.OLD, case, prior, case.measurement(prior.sample(1, seed=0)))
+        settings = {**frozen, "max_iterations": 8, "root_iterations": 8, "steps": 8}
         truths = prior.sample(16, seed=1).float()
         for noise in (0.1, 0.0):
             for factor, verdict in ((1.0, "passes"), (1.5, "rejected")):

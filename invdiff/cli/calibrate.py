@@ -109,7 +109,7 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
     clean = problem.fit(crops)
     clean = clean.expand(-1, crops.shape[1], -1, -1)  # What sees no colours gets a grey picture of equal channels.
     op = problem.operator((clean.shape[1], clean.shape[2], clean.shape[3]), sigma_y=2 * settings["noise"].level)
-    sampler = PosteriorSampler(score, op, **sampler_arguments(problem.recommended, settings))
+    sampler = PosteriorSampler(score, op, **sampler_arguments(problem, score, op, settings))
     notes = [*sampler.notes, *notes]
     if not op.noise.white or op.sigma_y == 0:
         notes.append(

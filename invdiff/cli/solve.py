@@ -16,7 +16,10 @@ from invdiff.cli.problem_options import OPTIONS, check_needs, problem_options
 if TYPE_CHECKING:
     from invdiff.cli.calibration_file import Spread
     from invdiff.cli.task import Task
+    from invdiff.operators import Operator
     from invdiff.posterior import PosteriorSampler
+    from invdiff.priors import ScoreModel
+    from invdiff.problems import Problem
 
 # Written out because the help must not import torch; a test holds them to the registry.
 METHOD_NAMES = (
@@ -135,7 +138,7 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
     (channels, *_) = score.event_shape or (3,)
     options = {name: settings[name] for name in OPTIONS}
     task = make_task(source=source, channels=channels or 3, options=options, **{name: settings[name] for name in TASK})
-    sampler = PosteriorSampler(score, task.op, **sampler_arguments(task.problem.recommended, settings))
+    sampler = PosteriorSampler(score, task.op, **sampler_arguments(task.problem, score, task.op, settings))
     spread = _spread(task, sampler, settings)
     with output_folder(output, task.name, overwrite=overwrite) as (part, target):
         for note in (*sampler.notes, *task.notes, *(spread.notes if spread else ())):
@@ -173,11 +176,13 @@ def _spread(task: Task, sampler: PosteriorSampler, settings: Mapping[str, Any]) 
     )
 
 
-def sampler_arguments(recommended: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the sampler is built with: what was given, over what is recommended for the problem."""
+def sampler_arguments(problem: Problem, score: ScoreModel, op: Operator, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the sampler is built with: what was given, over what solves the problem best under the prior."""
     from invdiff.cli.methods import options_of
     from invdiff.methods import METHODS
 
+    # Options without a method are those of mmps, which takes every measurement.
+    recommended = problem.recommended if settings["option"] else problem.settings(score, op)
     arguments = dict(recommended) if settings["method"] == "auto" else {"method": settings["method"]}
     if METHODS.get(settings["method"], METHODS["mmps"]).ratio_max is None and settings["preset"] is None:
         # Where to start is a matter of the pictures: beyond, the network's gradient is mostly error.

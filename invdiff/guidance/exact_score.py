@@ -8,11 +8,11 @@ from torch import Tensor
 from invdiff.guidance.base import Guidance
 from invdiff.guidance.gain import gain
 from invdiff.guidance.hybrid import NEARLY_EXACT, measured_gain
-from invdiff.operators import LinearOperator, Operator
+from invdiff.operators import LinearOperator, Operator, whiten
 from invdiff.priors import ScoreModel
 from invdiff.random import Draw
 
-__all__ = ["ExactScore"]
+__all__ = ["ExactScore", "fits"]
 
 RTOL, ITERATIONS = 0.03, 15  # of the solve of a draw, with the measured covariance
 
@@ -141,3 +141,11 @@ class ExactScore(Guidance):
         pivot = self.whole.pivot(x_t / alpha_t, self.score.schedule.ratio(t).to(x_t), y)
         assert pivot is not None
         return self.score.denoise_pivot(*pivot)
+
+
+def fits(score: ScoreModel, op: Operator) -> bool:
+    """Return whether all of a measurement was recorded, and the prior denoises what it leaves: one call a step then."""
+    white = whiten(op)
+    if not isinstance(white, LinearOperator) or not white.noise.white or white.items is not None or not score.noise_kinds:
+        return False
+    return white.svd is not None and white.svd.kind in score.noise_kinds
