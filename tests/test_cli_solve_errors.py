@@ -187,6 +187,7 @@ WRONG = [
     (2, "expected a number", (*SMALL, "--method", "dps", "--option", "zeta")),
     (2, "expected a number", (*SMALL, "--method", "dps", "--option", "zeta=inf")),
     (2, "expected a whole number", (*SMALL, "--option", "max_iterations=2.5")),
+    (1, "covariance must be one of auto, jacobian, measured", (*SMALL, "--option", "covariance=exact")),
     (1, "zeta must not be negative", (*SMALL, "--method", "dps", "--option", "zeta=-1")),
     (1, "diverged", (*SMALL, "--method", "dps", "--option", "zeta=1e30")),
     # the prior and the device

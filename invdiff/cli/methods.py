@@ -42,9 +42,9 @@ def methods(as_json: bool) -> None:
 
 
 def options_of(method: Method) -> dict[str, Any]:
-    """Return the options of a method that are numbers, with their defaults: what ``--option`` takes."""
+    """Return the options of a method that are numbers or words, with their defaults: what ``--option`` takes."""
     parameters = inspect.signature(method.algorithm).parameters.values()
-    options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and isinstance(p.default, int | float)}
+    options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and isinstance(p.default, int | float | str)}
     options.pop("weighted", None)  # Files have no weights.
     return options | {name: value for name, value in method.options.items() if name in options}
 

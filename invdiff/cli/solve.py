@@ -94,7 +94,7 @@ FILE = click.Path(path_type=Path)
     "--rule", type=click.Choice(("ddpm", "ddim", "heun", "matched")), help="Step rule. Default: the problem's or method's own."
 )
 @click.option("--preset", type=click.Choice(("paper",)), help="Settings of --method as published for such a problem.")
-@click.option("--option", multiple=True, metavar="NAME=NUMBER", help="Option of the method, such as zeta=0.5. Repeatable.")
+@click.option("--option", multiple=True, metavar="NAME=VALUE", help="Option of the method, such as zeta=0.5. Repeatable.")
 @prior_options
 @click.option("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the samples and of simulated noise.")
@@ -197,6 +197,9 @@ def sampler_arguments(problem: Problem, score: ScoreModel, op: Operator, setting
             raise click.UsageError(
                 f"--option {text}: {method.name} has no option {name!r}, expected one of {', '.join(known)}."
             )
+        if isinstance(known[name], str):
+            arguments[name] = value
+            continue
         kind = "a whole number" if isinstance(known[name], int) else "a number"
         try:
             arguments[name] = int(value) if isinstance(known[name], int) else float(value)
