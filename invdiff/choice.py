@@ -85,7 +85,8 @@ def choose_method(
     particles cost more than the budget          ``mmps``
     nonlinear, or noise that is not Gaussian     ``mm-tsmc`` in groups of 64
     fewer than 16 samples of a measurement       ``mmps``: there is no group to fill
-    the pilot's weights are nearly constant      ``mmps``: it is the same without weights
+    the pilot's weights are nearly constant      ``mmps``: it is the same without weights; no iterations are broken off if
+                                                 ``x`` is so small that particles would know the covariance by eigenvectors
     they are not                                 ``mm-tsmc`` in groups of 16, or of 64 where as small ones disagree
     ============================================ ===================================================================
 
@@ -135,11 +136,21 @@ def choose_method(
     if seen is None:
         return Choice(chain, "there is no pilot, or its particles diverged")
     if seen.kept >= KEPT:
+        chain = _exact_chain(chain, op, measured, steps, budget)
         return Choice(chain, f"weights hardly matter: {seen.kept:.0%} or more of a pilot's particles last", seen)
     possible = num_samples >= 4 * LARGE_GROUP and LARGE_GROUP * torch.Size(op.in_shape).numel() <= GROUP_NUMBERS
     agree = seen.disagreement * (PILOT_GROUP / GROUP) ** 0.5 <= AGREEMENT
     why = f"weights matter: {seen.kept:.0%} of a pilot's particles last, log evidence within {seen.disagreement:.2g}"
     return Choice(groups(LARGE_GROUP if possible and not agree else GROUP), why, seen)
+
+
+def _exact_chain(chain: Method, op: Operator, measured: int, steps: int | None, budget: float) -> Method:
+    """Return a chain that is not approximate where particles would not be: square root by eigenvectors, solve by the matrix."""
+    numel = torch.Size(op.in_shape).numel()
+    by_eigenvectors = MMTSMC.products(numel, measured) == numel
+    if not by_eigenvectors or (numel + measured) * (steps or chain.steps) > budget:
+        return chain
+    return replace(chain, options={"root_iterations": numel, "exact_up_to": torch.Size(op.out_shape).numel()})
 
 
 def _steps(op: Operator, measured: int, steps: int | None, budget: float, *, flown: float) -> int:

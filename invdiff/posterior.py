@@ -218,7 +218,7 @@ class PosteriorSampler:
 
     def _plan(self, choice: Choice) -> Plan:
         method = choice.method
-        key = method.name, method.steps, method.options.get("particles")
+        key = method.name, method.steps, tuple(sorted(method.options.items()))
         if key not in self._plans:
             self._plans[key] = make_plan(self.score, self.white, method, self.given, self.options, self.preset)
         return self._plans[key]

@@ -103,7 +103,8 @@ class TestBudget:
         assert post.options["steps"] >= LEAST_STEPS
 
     def test_chains_beyond_it(self) -> None:
-        for settings in ({"budget": 0}, {"budget": 250}, {"budget": 4000, "steps": 400}):
+        beyond: list[dict[str, Any]] = [{"budget": 0}, {"budget": 250}, {"budget": 4000, "steps": 400}]
+        for settings in beyond:
             assert PosteriorSampler(late(), OP, **settings).plan(64).method.name == "mmps"
         post = draw(y=Y[:1], budget=0)
         assert (post.method, "budget" in post.options["auto"]) == ("mmps", True)

@@ -29,6 +29,7 @@ FLOORS = {
     "invdiff.operators": 2,
     "invdiff.guidance": 3,
     "invdiff.samplers": 4,
+    "invdiff.choice": 5,
     "invdiff.methods": 5,
     "invdiff.plan": 5,
     "invdiff.presets": 5,
