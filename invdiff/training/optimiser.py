@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["MuonAdamW"]
+from invdiff.priors.load import has_bfloat16_units
+
+__all__ = ["Float32Muon", "MuonAdamW", "orthogonalise"]
 
 
 class MuonAdamW:
@@ -17,8 +20,8 @@ class MuonAdamW:
     updates scaled to the size that AdamW's have, one learning rate serves both.
 
     Args:
-        net: The network, its kernels in channels-last memory. The first and the last convolution, which touch the pixels, are
-            AdamW's.
+        net: The network, its kernels in channels-last memory. AdamW's are the first and the last convolution, which touch the
+            pixels, and those of the maps of noise, which begin as zero and see few features.
         rate: Learning rate.
 
     References:
@@ -27,16 +30,16 @@ class MuonAdamW:
     """
 
     def __init__(self, net: nn.Module, *, rate: float) -> None:
-        outer = {"first.weight", "last.weight"}
         named = list(net.named_parameters())
-        self.kernels = [p for name, p in named if p.ndim == 4 and name not in outer]
+        self.kernels = [p for name, p in named if p.ndim == 4 and not _is_outer(name)]
         # Views of the same memory: Muon takes matrices only.
         self.matrices = [nn.Parameter(_matrix(p.detach())) for p in self.kernels]
         inner = {id(p) for p in self.kernels}
         others = [p for _, p in named if id(p) not in inner]
+        muon = torch.optim.Muon if has_bfloat16_units(self.kernels[0].device) else Float32Muon
         self.parts: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.99), weight_decay=1e-4),
-            torch.optim.Muon(self.matrices, lr=rate, momentum=0.95, weight_decay=1e-4, adjust_lr_fn="match_rms_adamw"),
+            muon(self.matrices, lr=rate, momentum=0.95, weight_decay=1e-4, adjust_lr_fn="match_rms_adamw"),
         ]
 
     def step(self, rate: float) -> None:
@@ -54,6 +57,61 @@ class MuonAdamW:
     def load_state_dict(self, state: list[dict[str, Any]]) -> None:
         for part, saved in zip(self.parts, state, strict=True):
             part.load_state_dict(saved)
+
+
+class Float32Muon(torch.optim.Muon):
+    """``torch.optim.Muon`` in float32: torch's own computes in bfloat16, for which most processors have no units.
+
+    Settings and state are those of torch's, with ``nesterov=True`` and ``adjust_lr_fn="match_rms_adamw"``.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Move every matrix along its orthogonalised momentum."""
+        for group in self.param_groups:
+            for matrix in group["params"]:
+                if matrix.grad is None:
+                    continue
+                momentum = self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(matrix.grad))
+                momentum.lerp_(matrix.grad, 1 - group["momentum"])
+                update = orthogonalise(
+                    matrix.grad.lerp(momentum, group["momentum"]), group["ns_coefficients"], group["ns_steps"]
+                )
+                matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                matrix.add_(update, alpha=-0.2 * max(matrix.shape) ** 0.5 * group["lr"])
+
+
+def orthogonalise(matrix: Tensor, coefficients: tuple[float, float, float], steps: int) -> Tensor:
+    r"""Return a matrix with the singular vectors of ``matrix`` and singular values near 1, by Newton-Schulz iteration.
+
+    .. math:: X \leftarrow p(X X^\top)\, X, \qquad p(G) = a I + b\, G + c\, G^2
+
+    :math:`G = X X^\top` becomes :math:`p(G)\, G\, p(G)`, so that the iteration runs on the small square matrix and the
+    polynomials, which commute, are multiplied: a product with the wide matrix once at the beginning and once at the end.
+
+    Args:
+        matrix: Of any shape, float32.
+        coefficients: :math:`(a, b, c)`.
+        steps: Iterations.
+
+    References:
+        Jordan et al., 2024, https://kellerjordan.github.io/posts/muon
+    """
+    if len(matrix) > matrix.shape[1]:
+        return orthogonalise(matrix.T, coefficients, steps).T
+    a, b, c = coefficients
+    x = matrix / matrix.norm().clamp(min=1e-7)
+    gram, total = x @ x.T, torch.eye(len(x), dtype=x.dtype, device=x.device)
+    for _ in range(steps):
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal().add_(a)
+        gram, total = factor @ gram @ factor, factor @ total
+    orthogonal: Tensor = total @ x
+    return orthogonal
+
+
+def _is_outer(name: str) -> bool:
+    return name in ("first.weight", "last.weight") or any(part.startswith("map_") for part in name.split("."))
 
 
 def _matrix(kernel: Tensor) -> Tensor:
