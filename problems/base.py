@@ -54,7 +54,7 @@ class Problem(ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     size: tuple[int, int] | None = None
     recommended: ClassVar[Mapping[str, Any]] = {}
-    gradient_free: ClassVar[bool] = True
+    gradient_free: ClassVar[bool] = False
 
     def settings(self, score: ScoreModel, op: Operator) -> Mapping[str, Any]:
         """Return the arguments of :class:`~invdiff.PosteriorSampler` that solve this best at their cost, under a prior.

@@ -27,6 +27,7 @@ class Defocus(Problem):
     summary = "undo the blur of a lens out of focus"
     needs = ("--radius",)
     recommended = photographs(max_iterations=6, products=2)
+    gradient_free = True
 
     def __init__(self, radius: float, *, boundary: str = "reflect") -> None:
         if not radius > 0:

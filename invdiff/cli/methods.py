@@ -35,7 +35,7 @@ def methods(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    auto = "mmps; mm-tsmc for 16 or more samples of at most 8 measured numbers (the default)"
+    auto = "mmps; mm-tsmc where a pilot shows that weights matter, within a budget (the default)"
     table = [["auto", "any", "", "", auto]]
     table += [[row["name"], ", ".join(row["needs"]) or "any", row["steps"], row["rule"], _text(row)] for row in rows]
     click.echo(tabulate(table, headers=["method", "needs", "steps", "rule", "what it is"]))

@@ -103,7 +103,7 @@ class Recipe:
             raise ValueError(f"its predicts is {data['predicts']!r:.80}, expected one of {', '.join(PARAMETRISATIONS)}, edm")
         if not set(data.get("noise_kinds", ())) <= set(NOISE_KINDS):
             raise ValueError(f"its noise_kinds are {data['noise_kinds']!r:.80}, expected some of {', '.join(NOISE_KINDS)}")
-        recipe = cls(**{**data, "event_shape": tuple(data["event_shape"])})
+        recipe = cls(**{**data, "event_shape": tuple(data["event_shape"]), "noise_kinds": tuple(data.get("noise_kinds", ()))})
         recipe.make_schedule()
         return recipe
 
