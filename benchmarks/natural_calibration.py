@@ -43,7 +43,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     "demosaic": ("--pattern", "RGGB", "--noise", 0.01),
     "declip": ("--clip-high", 0.6, "--noise", 0.01),
     "dequantize": ("--levels", 6),
-    "dejpeg": ("--quality", 20),
+    "dejpeg": ("--jpeg-quality", 20),
     "compressed-sensing": ("--ratio", 0.25, "--noise", 0.02),
     "phase-retrieval": ("--codes", 2, "--noise", 0.02),
     "mri": ("--acceleration", 4, "--coils", 4, "--noise", 0.02),

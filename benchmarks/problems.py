@@ -53,7 +53,7 @@ CASES: dict[str, dict[str, Any]] = {
     "demosaic": {"pattern": "RGGB", "noise": "0.01"},
     "declip": {"clip_high": 0.6, "noise": "0.01"},
     "dequantize": {"levels": 6},
-    "dejpeg": {"quality": 10},
+    "dejpeg": {"jpeg_quality": 10},
     "compressed-sensing": {"ratio": 0.25, "noise": "0.02"},
     "phase-retrieval": {"codes": 2, "noise": "0.02"},
     "phase-retrieval, zeros": {"oversampling": 2.0, "noise": "0.02"},

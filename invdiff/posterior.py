@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import time
@@ -192,6 +193,12 @@ class PosteriorSampler:
     def plan(self, num_samples: int) -> Plan:
         """Return what :meth:`run` will do for so many samples of each measurement."""
         return self._plan(self._choose(num_samples, self.op.device or "cpu"))
+
+    def shortened(self, steps: int) -> PosteriorSampler:
+        """Return the same sampler with fewer steps, such as to time it."""
+        short = copy.copy(self)
+        short.given, short._plans, short._pilots = {**self.given, "steps": steps}, {}, []
+        return short
 
     def _choose(self, num_samples: int, device: torch.device | str) -> Choice:
         def pilot() -> Pilot | None:

@@ -4,7 +4,7 @@ if __name__ != "invdiff.problems":
     raise ImportError("Import this folder as invdiff.problems: under its own name its classes would exist twice.")
 
 from .arrays import ArrayProblem
-from .base import Problem
+from .base import QUALITIES, Problem
 from .colorize import Colorize
 from .compressed_sensing import CompressedSensing
 from .ct import ReconstructCT
@@ -33,6 +33,7 @@ PROBLEMS: dict[str, type[Problem]] = {
 
 __all__ = [
     "PROBLEMS",
+    "QUALITIES",
     "ArrayProblem",
     "Colorize",
     "CompressedSensing",

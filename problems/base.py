@@ -12,7 +12,7 @@ from invdiff.guidance.exact_score import fits
 from invdiff.operators import Operator
 from invdiff.priors import ScoreModel
 
-__all__ = ["Problem", "photographs"]
+__all__ = ["QUALITIES", "Problem", "photographs"]
 
 
 def photographs(*, max_iterations: int, products: int = 1) -> Mapping[str, Any]:
@@ -36,6 +36,9 @@ GRADIENT_FREE: Mapping[str, Any] = {
 }
 
 
+QUALITIES = ("fast", "balanced", "best")
+
+
 class Problem(ABC):
     """A task on images: the operator for an image of any size, and the settings that solve it well.
 
@@ -56,17 +59,37 @@ class Problem(ABC):
     recommended: ClassVar[Mapping[str, Any]] = {}
     gradient_free: ClassVar[bool] = False
 
-    def settings(self, score: ScoreModel, op: Operator) -> Mapping[str, Any]:
-        """Return the arguments of :class:`~invdiff.PosteriorSampler` that solve this best at their cost, under a prior.
+    def settings(self, score: ScoreModel, op: Operator, *, quality: str = "balanced") -> Mapping[str, Any]:
+        """Return the arguments of :class:`~invdiff.PosteriorSampler` that solve this well under a prior.
 
-        ``exact-score`` where the prior denoises what the measurement leaves and its error was measured, else ``recommended``.
+        ======== ===============================================================================================================
+        quality  what runs
+        ======== ===============================================================================================================
+        fast     ``exact-score``, 16 steps of DDPM, where the prior denoises what the measurement leaves: no gradient, narrow
+                 samples; elsewhere half the steps of ``recommended``
+        balanced ``exact-score`` with matched draws where that is as good (``gradient_free``), and the prior's error was
+                 measured; else ``recommended``
+        best     ``recommended`` with three times the steps, and twice the products or iterations
+        ======== ===============================================================================================================
 
         Args:
             score: The prior.
             op: The measurement, of :meth:`operator`.
+            quality: One of :data:`QUALITIES`.
+
+        Raises:
+            ValueError: If there is no such quality.
         """
-        admitted = self.gradient_free and score.error_model is not None and fits(score, op)
-        return GRADIENT_FREE if admitted else self.recommended
+        if quality not in QUALITIES:
+            raise ValueError(f"quality must be one of {', '.join(QUALITIES)}, got {quality!r}.")
+        ours = dict(self.recommended)
+        if quality == "best" and ours:
+            more = {name: 2 * ours[name] for name in ("products", "max_iterations", "root_iterations")}
+            return {**ours, **more, "steps": 3 * ours["steps"]}
+        admitted = fits(score, op)
+        if quality == "fast":
+            return {**GRADIENT_FREE, "rule": "ddpm"} if admitted else {**ours, "steps": ours["steps"] // 2} if ours else {}
+        return GRADIENT_FREE if admitted and self.gradient_free and score.error_model is not None else ours
 
     @classmethod
     @abstractmethod

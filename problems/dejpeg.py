@@ -51,7 +51,7 @@ class Dejpeg(Problem):
 
     name = "dejpeg"
     summary = "remove the artefacts of JPEG compression"
-    needs = ("--quality",)
+    needs = ("--jpeg-quality",)
     recommended = photographs(max_iterations=6, products=2)
 
     def __init__(

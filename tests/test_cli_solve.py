@@ -525,6 +525,6 @@ class TestJPEG:
 
     def test_simulated(self, solve, tmp_path):
         write_image(tmp_path / "in.png", pixels(3, 20, 37))
-        said = solve("in.png", "--problem", "dejpeg", "--simulate", "--quality", 30, "-o", "out").stderr
+        said = solve("in.png", "--problem", "dejpeg", "--simulate", "--jpeg-quality", 30, "-o", "out").stderr
         assert "cropped to 32 x 16" in said
         assert names(tmp_path / "out") == sorted([*EVERY, "measurement.png"])

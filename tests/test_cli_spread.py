@@ -96,7 +96,7 @@ class TestSave:
             (("sr", "--factor", 2), 3 * 12 * 12),
             (("colorize",), 3 * 12 * 12),
             (("dequantize", "--levels", 2), 3 * 12 * 12),
-            (("dejpeg", "--quality", 50, "--size", 16), 3 * 16 * 16),
+            (("dejpeg", "--jpeg-quality", 50, "--size", 16), 3 * 16 * 16),
         ],
         ids=lambda value: value[0] if isinstance(value, tuple) else "",
     )

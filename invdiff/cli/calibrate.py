@@ -24,13 +24,14 @@ __all__ = ["calibrate"]
 # Options of `invdiff solve` that mean the same here; where INPUT is spoken of, the help is another.
 SHARED = (
     *("problem", *OWNERS, "mask_keep", "boundary", "downsampling", "pattern_seed", "scale", "noise"),
-    *("method", "steps", "rule", "preset", "option", *PRIOR_OPTIONS, "device", "output", "overwrite"),
+    *("quality", "method", "steps", "rule", "preset", "option", *PRIOR_OPTIONS, "device", "output", "overwrite"),
 )
 HELP = {
     "mask": "Image of SIZE x SIZE pixels, white where pixels are to be filled (inpaint).",
     "factor": "How many times smaller the measured image is (sr).",
     "margin": "Pixels to cut away on every side (outpaint).",
     "noise": "Standard deviation of the noise to add, pixels spanning 0..1 (required, above 0 unless --save is given).",
+    "quality": "As `invdiff solve` will be run. Default: balanced.",
     "output": "Folder for the results. Default: invdiff-out/calibration-PROBLEM.",
 }
 EPILOG = """\b

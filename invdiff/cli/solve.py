@@ -55,6 +55,8 @@ METHOD_NAMES = (
 
 TASK = ("problem", "simulate", "mask", "mask_keep", "noise", "seed")
 
+QUALITIES = ("fast", "balanced", "best")
+
 # Levels of interval maps, in percent; a test holds them to those that calibration files have.
 INTERVALS = ("50", "68", "80", "90", "95")
 
@@ -73,6 +75,7 @@ Examples:
   invdiff solve --problem ct --angles 40 --noise 0.5      simulate and solve a phantom
   invdiff solve face.png --problem inpaint --mask m.png --prior ffhq_10m.pt
   invdiff solve --problem sr --factor 4 --noise 0.01      degrade and solve a bundled photograph
+  invdiff solve photo.png --problem inpaint --mask m.png --quality fast
   invdiff solve photo.png --problem inpaint --mask m.png --calibration calibration.json
   invdiff solve photo.png --problem inpaint --mask m.png --intervals 80
 """
@@ -92,6 +95,12 @@ FILE = click.Path(path_type=Path)
 )
 @click.option(
     "--rule", type=click.Choice(("ddpm", "ddim", "heun", "matched")), help="Step rule. Default: the problem's or method's own."
+)
+@click.option(
+    "--quality",
+    type=click.Choice(QUALITIES),
+    help="How long to work for a better result; says how long it takes. Default: balanced.",
+    show_default=False,
 )
 @click.option("--preset", type=click.Choice(("paper",)), help="Settings of --method as published for such a problem.")
 @click.option("--option", multiple=True, metavar="NAME=VALUE", help="Option of the method, such as zeta=0.5. Repeatable.")
@@ -128,6 +137,7 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
             raise click.UsageError(f"--{name} takes --samples 2 or more: one sample has no spread.")
     # Imported here: `invdiff solve --help` answers without torch.
     from invdiff.cli.device import pick_device
+    from invdiff.cli.duration import duration, estimate
     from invdiff.cli.output import output_folder, write_results
     from invdiff.cli.record import make_record, summary, to_json
     from invdiff.cli.task import make_task
@@ -143,6 +153,9 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
     with output_folder(output, task.name, overwrite=overwrite) as (part, target):
         for note in (*sampler.notes, *task.notes, *(spread.notes if spread else ())):
             click.echo(note, err=True)
+        if settings["quality"] is not None:
+            seconds = estimate(sampler, task.y.to(device), settings["samples"])
+            click.echo(f"{settings['quality']}: {settings['samples']} samples, about {duration(seconds)}", err=True)
         post = sampler.run(
             task.y.to(device),
             num_samples=settings["samples"],
@@ -181,8 +194,12 @@ def sampler_arguments(problem: Problem, score: ScoreModel, op: Operator, setting
     from invdiff.cli.methods import options_of
     from invdiff.methods import METHODS
 
+    quality = settings.get("quality")
+    others = [name for name in ("method", "steps", "rule", "preset", "option") if settings[name] not in (None, (), "auto")]
+    if quality is not None and others:
+        raise click.UsageError(f"--quality decides the method and its settings: leave out --{others[0]}, or --quality.")
     # Options without a method are those of mmps, which takes every measurement.
-    recommended = problem.recommended if settings["option"] else problem.settings(score, op)
+    recommended = problem.recommended if settings["option"] else problem.settings(score, op, quality=quality or "balanced")
     arguments = dict(recommended) if settings["method"] == "auto" else {"method": settings["method"]}
     if METHODS.get(settings["method"], METHODS["mmps"]).ratio_max is None and settings["preset"] is None:
         # Where to start is a matter of the pictures: beyond, the network's gradient is mostly error.

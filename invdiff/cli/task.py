@@ -307,7 +307,7 @@ def make_problem(
         "colorize": Colorize,
         "demosaic": lambda: Demosaic(options["pattern"]),
         "dequantize": lambda: Dequantize(options["levels"]),
-        "dejpeg": lambda: Dejpeg(quality=options["quality"]),
+        "dejpeg": lambda: Dejpeg(quality=options["jpeg_quality"]),
         "compressed-sensing": lambda: CompressedSensing.share(
             options["ratio"], (height, width), sensing=options["sensing"] or "hadamard", seed=options["pattern_seed"]
         ),
