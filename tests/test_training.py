@@ -32,6 +32,7 @@ from invdiff.priors import UNet, load_prior, save_prior
 from invdiff.training import VALIDATION_SIGMAS, Images, Report, Settings, denoising_psnr, load_images, loop, train
 from invdiff.training.distributed import local_device
 from invdiff.training.grow import grow
+from invdiff.training.levels import noise_levels
 from invdiff.training.optimiser import Float32Muon, MuonAdamW, orthogonalise
 
 NET: dict[str, Any] = {"widths": (8, 16), "blocks": (1, 1)}
@@ -90,17 +91,23 @@ class TestTrain:
         tiny(tmp_path / "mine.safetensors", images=Images.of(pictures(5, channels=channels)), steps=1)
         assert load_prior(tmp_path / "mine.safetensors").event_shape == (channels, None, None)
 
-    @pytest.mark.parametrize("stops", [(1,), (3,), (1, 2, 3)])
-    def test_a_kill_leaves_no_trace(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops: Sequence[int]) -> None:
-        tiny(tmp_path / "whole.safetensors")
+    @pytest.mark.parametrize(
+        ("stops", "options"),
+        [((1,), {}), ((3,), {}), ((1, 2, 3), {}), ((1, 3), {"maps": 4, "late_crop": 20, "batch": 5})],
+        ids=str,
+    )
+    def test_a_kill_leaves_no_trace(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops: Sequence[int], options: dict[str, Any]
+    ) -> None:
+        whole = tiny(tmp_path / "whole.safetensors", **options)
         for stop in stops:
             with monkeypatch.context() as patch:
                 patch.setattr(loop, "learning_rate", functools.partial(killed, stop=stop))
                 with pytest.raises(RuntimeError, match="killed"):
-                    tiny(tmp_path / "parts.safetensors", save_seconds=-1.0)
+                    tiny(tmp_path / "parts.safetensors", save_seconds=-1.0, **options)
             assert torch.load(tmp_path / "parts.ckpt", weights_only=True)["step"] == stop
-        facts = tiny(tmp_path / "parts.safetensors")
-        assert facts["images_seen"] == 8
+        facts = tiny(tmp_path / "parts.safetensors", **options)
+        assert facts["images_seen"] == whole["images_seen"] == (18 if options else 8)
         assert same(tmp_path / "whole.safetensors", tmp_path / "parts.safetensors")
         ends = [torch.load(tmp_path / f"{name}.ckpt", weights_only=True)["net"] for name in ("whole", "parts")]
         assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
@@ -142,6 +149,8 @@ class TestTrain:
         [
             ({"batch": 3}, "batch was 2, is 3"),
             ({"widths": (8, 24)}, r"widths was \[8, 16\], is \[8, 24\]"),
+            ({"maps": 4}, "maps was 0, is 4"),
+            ({"late_crop": 20}, "late_crop was None, is 20"),
             ({"steps": 3}, "at step 4 already"),
             ({"images": Images.of(pictures(6)[1:])}, "the images are others"),
         ],
@@ -152,6 +161,15 @@ class TestTrain:
         with pytest.raises(ValueError, match=message):
             tiny(tmp_path / "mine.safetensors", **change)
         assert (tmp_path / "mine.ckpt").read_bytes() == before
+
+    def test_goes_on_from_a_checkpoint_of_before_there_were_maps(self, tmp_path: Path) -> None:
+        tiny(tmp_path / "mine.safetensors", steps=6)
+        tiny(tmp_path / "old.safetensors")
+        state = torch.load(tmp_path / "old.ckpt", weights_only=True)
+        for name in ("maps", "late_crop"):
+            del state["settings"][name]
+        torch.save(state, tmp_path / "old.ckpt")
+        assert tiny(tmp_path / "old.safetensors", steps=6)["images_seen"] == 12
 
     @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 cut", b"cposix\nsystem\n(S'exit 1'\ntR."])
     def test_refuses_a_damaged_checkpoint(self, tmp_path: Path, content: bytes) -> None:
@@ -231,6 +249,9 @@ class TestTrain:
             ({"flips": "vertical"}, "unknown flips 'vertical'"),
             ({"validation": 0}, "validation >= 1"),
             ({"seed": -1}, "seed >= 0"),
+            ({"maps": -1}, "maps must be a number of features"),
+            ({"late_crop": 15}, "late_crop must be at least the crop of 16 pixels, got 15"),
+            ({"late_crop": 25}, "a side of 24 pixels, less than the crop of 25"),
             ({"validation": 5}, "leave none to train on"),
             ({"crop": 25}, "a side of 24 pixels, less than the crop of 25"),
             ({"widths": (8,)}, "one entry per resolution"),
@@ -289,8 +310,9 @@ class TestCommand:
         invdiff(*arguments)
         assert same(tmp_path / "whole.safetensors", tmp_path / "parts.safetensors")
 
-    def test_two_processes_train_what_one_trains(self, tmp_path: Path, invdiff: Any) -> None:
-        arguments = ["train", str(write(tmp_path / "photographs")), *SMALL, "--steps", "3"]
+    @pytest.mark.parametrize("more", [[], ["--noise-maps"]], ids=str)
+    def test_two_processes_train_what_one_trains(self, tmp_path: Path, invdiff: Any, more: list[str]) -> None:
+        arguments = ["train", str(write(tmp_path / "photographs")), *SMALL, "--steps", "3", *more]
         invdiff(*arguments, "--out", tmp_path / "one.safetensors")
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "invdiff"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -300,7 +322,7 @@ class TestCommand:
         assert done.stdout.count("6 images with 3 channels") == 1
         assert f"invdiff train {tmp_path / 'photographs'} --widths 8,16" in (tmp_path / "two.md").read_text()
         torch.manual_seed(0)
-        start = UNet(channels=3, **NET).state_dict()
+        start = UNet(channels=3, **NET, maps=32 if more else 0).state_dict()
         one, two = (torch.load(tmp_path / f"{name}.ckpt", weights_only=True)["net"] for name in ("one", "two"))
         moved = sum(float((one[name] - start[name]).square().sum()) for name in one) ** 0.5
         apart = sum(float((one[name] - two[name]).square().sum()) for name in one) ** 0.5
@@ -608,15 +630,15 @@ class TestGrow:
 
 
 def test_noise_levels() -> None:
-    settings = Settings(steps=1, batch=20000)
-    levels = loop.noise_levels(settings, torch.Generator().manual_seed(0)).log()
+    settings = Settings(steps=1)
+    levels = noise_levels(settings, 20000, torch.Generator().manual_seed(0)).log()
     low, high = np.log(0.002), np.log(80)
     assert float(levels.min()) >= low - 1e-5
     assert float(levels.max()) <= high + 1e-5
     # Above 3 standard deviations of the normal part lie 15 % of an even spread over the logarithms, and next to nothing else.
     expected = 0.15 * (high - 3.0) / (high - low) + 0.85 * 0.00135
     assert float((levels > 3.0).double().mean()) == pytest.approx(expected, abs=4 * (expected / 20000) ** 0.5)
-    only_normal = loop.noise_levels(Settings(steps=1, batch=20000, uniform=0.0), torch.Generator().manual_seed(0)).log()
+    only_normal = noise_levels(Settings(steps=1, uniform=0.0), 20000, torch.Generator().manual_seed(0)).log()
     assert float(only_normal.mean()) == pytest.approx(-1.2, abs=4 * 1.4 / 20000**0.5)
     assert float(only_normal.std()) == pytest.approx(1.4, rel=0.03)
 

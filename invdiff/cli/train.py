@@ -21,6 +21,7 @@ EPILOG = """\b
 Examples:
   invdiff train photos/ --out mine.safetensors --steps 1000        minutes on a CPU, to see whether it works
   invdiff train photos/ --out mine.safetensors --init natural      start from the bundled prior
+  invdiff train photos/ --out mine.safetensors --init natural --noise-maps --late-crop 128     for --method exact-score
   invdiff train scans.tar --out ct.safetensors --channels 1 --flips all --licence CC0-1.0
   torchrun --nproc-per-node 4 --no-python invdiff train photos/ --out mine.safetensors --batch 256
   invdiff solve x.png --problem sr --factor 2 --prior mine.safetensors
@@ -29,6 +30,7 @@ Killed at any moment, the same command goes on from the last checkpoint and ends
 """
 FLIPS = ("none", "horizontal", "all")  # written out because the help must not import torch
 NETWORK = {"widths": (32, 64, 128, 192, 256), "blocks": (1, 1, 1, 2, 2)}
+MAPS = 32  # features of the maps of noise
 SHOWN = 20  # skipped files that are named
 
 
@@ -56,10 +58,19 @@ def _positive(context: click.Context, param: click.Parameter, value: float) -> f
 @click.option("--steps", type=click.IntRange(min=1), default=20000, help="Optimiser steps in all.")
 @click.option("--batch", type=click.IntRange(min=1), default=16, help="Crops per step, over all devices together.")
 @click.option("--crop", type=click.IntRange(min=8), default=64, help="Side of the random crops in pixels.")
+@click.option(
+    "--late-crop", type=click.IntRange(min=8), help="Side of the crops in the last third; fewer of them, and more high noise."
+)
 @click.option("--rate", type=float, default=3e-3, callback=_positive, help="Largest learning rate.")
 @click.option("--widths", callback=_numbers, help="Features of the network per resolution. Default: 32,64,128,192,256.")
 @click.option("--blocks", callback=_numbers, help="Its residual blocks per resolution. Default: 1,1,1,2,2.")
 @click.option("--init", help="Prior to start from, `natural` or a file. It may grow: more blocks, more resolutions.")
+@click.option(
+    "--noise-maps/--no-noise-maps",
+    default=None,
+    show_default=False,
+    help="Train for masks, mosaics, circular blur and decimation too (method exact-score). Default: if --init was.",
+)
 @click.option("--channels", type=click.Choice(("1", "3")), help="Make all images grey or RGB. Default: as they are.")
 @click.option("--side", type=click.IntRange(min=8), help="Scale larger images down to this shorter side. Default: as they are.")
 @click.option(
@@ -81,9 +92,9 @@ def _positive(context: click.Context, param: click.Parameter, value: float) -> f
 def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any) -> None:
     """Train a diffusion prior on all images of folders and tars.
 
-    Takes what `invdiff solve` reads, with any number of channels, of any sizes not below --crop; files that cannot be read are
-    named and left out. Beside the weights: the checkpoint to continue from (.ckpt), a model card (.md) and, in a folder,
-    samples of the prior as it learns.
+    Takes what `invdiff solve` reads, with any number of channels, of any sizes not below that of the crops; files that cannot
+    be read are named and left out. Beside the weights: the checkpoint to continue from (.ckpt), a model card (.md) and, in a
+    folder, samples of the prior as it learns.
     """
     _check_out(out, overwrite)
     # Imported here: `invdiff train --help` answers without torch.
@@ -100,6 +111,7 @@ def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any)
     first, bar = int(os.environ.get("RANK", "0")) == 0, sys.stderr.isatty()
     net, sigma_data = None, 0.5
     shape: dict[str, Any] = {name: options[name] or default for name, default in NETWORK.items()}
+    shape["maps"] = MAPS if options["noise_maps"] else 0
     if options["init"] is not None:
         first_net, recipe = load_network(options["init"])
         if not isinstance(first_net, UNet):
@@ -108,18 +120,21 @@ def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any)
             )
         net, sigma_data = first_net, recipe.sigma_data
         shape = {name: options[name] or tuple(net.config[name]) for name in NETWORK}
+        wanted = net.config["maps"] > 0 if options["noise_maps"] is None else options["noise_maps"]
+        shape["maps"] = (net.config["maps"] or MAPS) if wanted else 0
         net = grow(net, **shape, seed=options["seed"])
     channels = None if options["channels"] is None else int(options["channels"])
-    images, skipped = load_images(
-        sources, smallest=options["crop"], channels=channels, side=options["side"], progress=bar and first
-    )
     precision = options["precision"]
-    given = {name: options[name] for name in ("steps", "batch", "crop", "rate", "flips", "validation", "seed", "init")}
+    names = ("steps", "batch", "crop", "late_crop", "rate", "flips", "validation", "seed", "init")
+    given = {name: options[name] for name in names}
     settings = Settings(
         **given,
         **shape,
         sigma_data=sigma_data,
         bf16=precision == "bfloat16" or (precision == "auto" and has_bfloat16_units(device)),
+    )
+    images, skipped = load_images(
+        sources, smallest=settings.largest_crop, channels=channels, side=options["side"], progress=bar and first
     )
     if first:
         _say_skipped(skipped, out.with_name(f"{out.stem}-skipped.txt"))
@@ -167,9 +182,12 @@ class _Table:
 
         if not self.headed:
             levels = "".join(f"{f'sigma {level}':>11}" for level in report.psnr)
-            tqdm.write(f"{'step':>9} {'loss':>8} {'crops/s':>8}{levels}   (denoising PSNR in dB)")
+            names = "".join(f"{name:>8}" for name in report.conditional)
+            what = "PSNR in dB of denoising, and of E[x0 | y] by one call" if names else "denoising PSNR in dB"
+            tqdm.write(f"{'step':>9} {'loss':>8} {'crops/s':>8}{levels}{names}   ({what})")
             self.headed = True
         values = "".join(f"{value:11.2f}" for value in report.psnr.values())
+        values += "".join(f"{value:8.2f}" for value in report.conditional.values())
         tqdm.write(f"{report.step:>9,} {report.loss:8.4f} {report.crops_per_second:8.0f}{values}")
         sys.stdout.flush()  # a log file shows it now, not when the buffer is full
 

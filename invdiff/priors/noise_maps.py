@@ -18,7 +18,7 @@ from torch import Tensor
 from invdiff.linalg import over_items
 from invdiff.noise_covariance import NoiseCovariance
 
-__all__ = ["BANDS", "MAP_KINDS", "NoiseMaps", "band_levels", "edm_denoise_pivot", "edm_target", "noise_maps"]
+__all__ = ["BANDS", "MAP_KINDS", "NoiseMaps", "band_levels", "edm_denoise_pivot", "edm_input", "edm_target", "noise_maps"]
 
 MAP_KINDS = ("pixel", "frequency", "decimation")  # of noise that maps describe
 EDGES = (0.015, 0.03, 0.06, 0.1, 0.17, 0.26, 0.4)  # between the bands, in cycles per pixel
@@ -46,6 +46,12 @@ class NoiseMaps:
     def to(self, dtype: torch.dtype) -> NoiseMaps:
         """Return the maps in the precision of the network."""
         return NoiseMaps(self.shift.to(dtype), self.levels.to(dtype), None if self.bands is None else self.bands.to(dtype))
+
+    @staticmethod
+    def cat(parts: Sequence[NoiseMaps]) -> NoiseMaps:
+        """Return the maps of one batch after the other; bands of zeros say that there are none."""
+        bands = [m.levels.new_zeros(len(m.levels), BANDS + 1) if m.bands is None else m.bands for m in parts]
+        return NoiseMaps(torch.cat([m.shift for m in parts]), torch.cat([m.levels for m in parts]), torch.cat(bands))
 
 
 def noise_maps(mu: Tensor, cov: NoiseCovariance, *, sigma_data: float) -> NoiseMaps:
@@ -99,10 +105,14 @@ def edm_denoise_pivot(
         trained: Smallest and largest level the network knows. Others are taken for the nearest: exact data for precise ones.
     """
     cov = cov.clamp(*trained)
-    maps = noise_maps(mu, cov, sigma_data=sigma_data)
-    time = (cov.largest.log() / SCALE).expand(len(mu))
-    output = net(cov.apply(lambda s: (s**2 + sigma_data**2).rsqrt(), mu), time, maps)
+    output = net(*edm_input(mu, cov, sigma_data=sigma_data))
     return cov.apply(_skip(sigma_data), mu) + cov.apply(_out(sigma_data), output.to(mu.dtype))
+
+
+def edm_input(mu: Tensor, cov: NoiseCovariance, *, sigma_data: float) -> tuple[Tensor, Tensor, NoiseMaps]:
+    r"""Return what :math:`F` is called with: :math:`c_\text{in}(S)\, \mu`, the largest levels, and the maps."""
+    time = (cov.largest.log() / SCALE).expand(len(mu))
+    return cov.apply(lambda s: (s**2 + sigma_data**2).rsqrt(), mu), time, noise_maps(mu, cov, sigma_data=sigma_data)
 
 
 def edm_target(x: Tensor, mu: Tensor, cov: NoiseCovariance, *, sigma_data: float) -> Tensor:

@@ -1,7 +1,8 @@
 """Training a prior on one's own images: ``invdiff train`` and what it is made of."""
 
 from invdiff.training.data import Images, load_images
-from invdiff.training.loop import Report, Settings, train
+from invdiff.training.loop import Report, train
+from invdiff.training.settings import Settings
 from invdiff.training.validation import VALIDATION_SIGMAS, denoising_psnr
 
 __all__ = ["VALIDATION_SIGMAS", "Images", "Report", "Settings", "denoising_psnr", "load_images", "train"]

@@ -10,8 +10,15 @@ from tabulate import tabulate
 
 from invdiff.images import atomic_write
 from invdiff.training.data import Images
+from invdiff.training.settings import Settings
 
 __all__ = ["write_card"]
+
+KINDS = (
+    "pixel to pixel (masks, mosaics)",
+    "frequency to frequency (circular blur)",
+    "one direction of a decimation to another",
+)
 
 
 def write_card(
@@ -40,9 +47,14 @@ def write_card(
     sides = (
         f"{int(images.widths.min())} to {int(images.widths.max())} x {int(images.heights.min())} to {int(images.heights.max())}"
     )
-    levels = list(history[-1]["psnr"])
+    columns = [*history[-1]["psnr"], *history[-1].get("conditional", {})]
     rows = [
-        [f"{entry['step']:,}", "" if entry["loss"] is None else f"{entry['loss']:.4f}", *entry["psnr"].values()]
+        [
+            f"{entry['step']:,}",
+            "" if entry["loss"] is None else f"{entry['loss']:.4f}",
+            *entry["psnr"].values(),
+            *entry.get("conditional", {}).values(),
+        ]
         for entry in history
     ]
     architecture: list[list[Any]] = [
@@ -52,6 +64,9 @@ def write_card(
         ["Domain", "images spanning [-1, 1], of any height and width"],
         ["Noise levels", f"0.002 to 80 by the preconditioning of EDM, data standard deviation {settings['sigma_data']:g}"],
     ]
+    if settings["maps"]:
+        kinds = f"white, and different from {', from '.join(KINDS)}"
+        architecture.append(["Kinds of noise", f"{kinds}: {settings['maps']} features of maps"])
     data: list[list[Any]] = [
         ["Images", f"{facts['photographs']:,}, and {len(images) - facts['photographs']:,} held out; {skipped:,} files skipped"],
         ["Sources", ", ".join(sources)],
@@ -60,7 +75,7 @@ def write_card(
         ["Licence of the images", "; ".join(licences) or "not given"],
     ]
     training: list[list[Any]] = [
-        ["Steps", f"{facts['steps']:,} of {settings['batch']} crops of {settings['crop']} pixels"],
+        ["Steps", f"{facts['steps']:,} of {settings['batch']} crops of {settings['crop']} pixels{_late(settings)}"],
         ["Images seen", f"{facts['images_seen']:,} crops"],
         ["Started from", settings["init"] or "random weights"],
         ["Precision", "bfloat16 network, float32 weights" if settings["bf16"] else "float32"],
@@ -77,12 +92,21 @@ def write_card(
             "## Training",
             f"```sh\n{command}\n```",
             _table(training),
-            "Denoising PSNR in dB on the centres of the held-out images, noise on the 0..255 scale:",
-            tabulate(rows, ["step", "loss", *levels], tablefmt="github", floatfmt=".2f"),
+            "Denoising PSNR in dB on the centres of the held-out images, noise on the 0..255 scale"
+            f"{'; then that of E[x0 | y] by one call' if settings['maps'] else ''}:",
+            tabulate(rows, ["step", "loss", *columns], tablefmt="github", floatfmt=".2f"),
         ]
     )
     with atomic_write(path) as part:
         part.write_text(text + "\n", encoding="utf-8")
+
+
+def _late(settings: Mapping[str, Any]) -> str:
+    """Return what is said of larger crops at the end."""
+    if settings["late_crop"] is None:
+        return ""
+    _, late = Settings(**settings).stages
+    return f"; in the last third {late.batch} of {late.crop}"
 
 
 def _list(numbers: Sequence[int]) -> str:

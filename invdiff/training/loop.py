@@ -18,8 +18,8 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,80 +29,28 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from invdiff.codecs import first_line
-from invdiff.linalg import over_items
+from invdiff.noise_covariance import NoiseCovariance
+from invdiff.operators.svd import CoordinateSVD
 from invdiff.priors.files import save_prior
-from invdiff.priors.network import edm_denoise
+from invdiff.priors.noise_maps import edm_input
 from invdiff.priors.unet import UNet
-from invdiff.training.data import FLIPS, Images
+from invdiff.training.data import Images
 from invdiff.training.distributed import Ranks
+from invdiff.training.levels import noise_levels
+from invdiff.training.loss import pivot_loss, white_loss
+from invdiff.training.noise_law import NoiseLaw, share_of
 from invdiff.training.optimiser import MuonAdamW
-from invdiff.training.validation import denoising_psnr, write_samples
+from invdiff.training.settings import Settings
+from invdiff.training.validation import conditional_psnr, denoising_psnr, write_samples
 
-__all__ = ["Report", "Settings", "train"]
+__all__ = ["Report", "train"]
 
 WARM_UP = 200  # steps, but not more than a tenth of all
 DECAY = 0.7  # share of the steps over which the learning rate falls to nothing
 AVERAGE = 0.9995  # decay of the moving average of the weights, once it has been running for long
-LEVELS = (0.002, 80.0)  # the range of noise levels a prior has to know
 LARGEST_VALIDATION = 128  # pixels
 BAR_EVERY = 50  # steps between losses on the bar: reading one waits for the GPU
 ASK_EVERY = 10  # steps between the moments at which several processes agree on whether to stop
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides the weights, besides the images.
-
-    Attributes:
-        steps: Optimiser steps in all.
-        batch: Crops per step, over all devices together.
-        crop: Side of the crops in pixels.
-        rate: Largest learning rate.
-        widths: Features of the network per resolution, see :class:`~invdiff.priors.UNet`.
-        blocks: Its blocks per resolution.
-        flips: One of ``none``, ``horizontal``, ``all``, see :meth:`Images.crops`.
-        validation: Images held out. Default: a tenth, from 1 to 16.
-        seed: Of weights, crops and noise.
-        bf16: Compute the network in bfloat16; weights, loss and optimiser stay float32.
-        sigma_data: Standard deviation of the data on [-1, 1], for the preconditioning.
-        log_sigma_mean: Mean of the normal law of the logarithm of the noise level in training.
-        log_sigma_std: Its standard deviation.
-        uniform: Share of the crops whose level is drawn evenly over the logarithms from 0.002 to 80 instead: without them the
-            network answers the ends of the range, which samplers visit, with anything.
-        init: Name of the prior to start from; for the record.
-    """
-
-    steps: int
-    batch: int = 16
-    crop: int = 64
-    rate: float = 3e-3
-    widths: Sequence[int] = (32, 64, 128, 192, 256)
-    blocks: Sequence[int] = (1, 1, 1, 2, 2)
-    flips: str = "horizontal"
-    validation: int | None = None
-    seed: int = 0
-    bf16: bool = False
-    sigma_data: float = 0.5
-    log_sigma_mean: float = -1.2
-    log_sigma_std: float = 1.4
-    uniform: float = 0.15
-    init: str | None = None
-
-    def __post_init__(self) -> None:
-        whole = {name: getattr(self, name) for name in ("steps", "batch", "crop")} | {"validation": self.validation or 1}
-        for name, number in whole.items():
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ValueError(f"train: {name} must be a whole number of at least 1, got {number!r}.")
-        positive = {name: getattr(self, name) for name in ("rate", "sigma_data", "log_sigma_std")}
-        for name, value in positive.items():
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"train: {name} must be positive, got {value!r}.")
-        if not 0 <= self.uniform <= 1:
-            raise ValueError(f"train: uniform must lie in [0, 1], got {self.uniform}.")
-        if self.flips not in FLIPS:
-            raise ValueError(f"train: unknown flips {self.flips!r}, expected one of {', '.join(FLIPS)}.")
-        if self.validation == 0 or self.seed < 0:
-            raise ValueError(f"train: expected validation >= 1 and seed >= 0, got {self.validation} and {self.seed}.")
 
 
 @dataclass(frozen=True)
@@ -114,12 +62,15 @@ class Report:
         loss: Mean loss since the report before.
         psnr: Denoising PSNR in dB of the averaged weights on the held-out images, by noise level on the 0..255 scale.
         crops_per_second: Speed since the report before.
+        conditional: PSNR in dB of the posterior mean by one call of a network with maps, by what was measured; see
+            :func:`~invdiff.training.validation.conditional_psnr`.
     """
 
     step: int
     loss: float
     psnr: Mapping[int, float]
     crops_per_second: float
+    conditional: Mapping[str, float] = field(default_factory=dict)
 
 
 def train(
@@ -169,9 +120,10 @@ def train(
         OSError: If a file cannot be written. The last good checkpoint stays.
         KeyboardInterrupt: After a stop by signal, once the state is saved.
     """
-    smallest = int(torch.minimum(images.heights, images.widths).min()) if len(images) else settings.crop
-    if smallest < settings.crop:
-        raise ValueError(f"train: an image has a side of {smallest} pixels, less than the crop of {settings.crop}.")
+    largest = settings.largest_crop
+    smallest = int(torch.minimum(images.heights, images.widths).min()) if len(images) else largest
+    if smallest < largest:
+        raise ValueError(f"train: an image has a side of {smallest} pixels, less than the crop of {largest}.")
     validation = settings.validation or min(16, max(1, len(images) // 10))
     if len(images) <= validation:
         raise ValueError(f"train: {len(images)} images leave none to train on after {validation} for validation.")
@@ -188,7 +140,8 @@ def train(
             run.load(checkpoint, settings, digest)
         ranks.require_same(images=digest, checkpoints=run.step)
         run.note_hardware(_hardware(device, ranks.count))
-        share = ranks.share(settings.batch)
+        shares = {stage.batch: ranks.share(stage.batch) for stage in settings.stages}
+        law = NoiseLaw(settings, images.channels) if settings.maps else None
         network = ranks.wrap(_compiled(run.net, settings, device) if compile_network else run.net)
 
         def facts(step: int) -> dict[str, Any]:
@@ -202,12 +155,14 @@ def train(
                 "parameters": sum(p.numel() for p in run.net.parameters()),
                 "psnr": {str(level): value for level, value in run.history[-1]["psnr"].items()},
                 "history": run.history,
-                "settings": _plain(settings),
+                "settings": settings.plain(),
             }
 
         def report(step: int, loss: float, speed: float) -> None:
             psnr = denoising_psnr(run.average, clean, sigma_data=settings.sigma_data)
-            run.history.append({"step": step, "loss": round(loss, 5) if math.isfinite(loss) else None, "psnr": psnr})
+            entry = {"step": step, "loss": round(loss, 5) if math.isfinite(loss) else None, "psnr": psnr}
+            known = conditional_psnr(run.average, clean, sigma_data=settings.sigma_data) if settings.maps else {}
+            run.history.append(entry | ({"conditional": known} if known else {}))
             run.save(checkpoint, settings, digest)  # first: weights without a checkpoint look like those of another run
             save_prior(run.average, out, sigma_data=settings.sigma_data, facts=facts(step))
             if samples:
@@ -215,7 +170,7 @@ def train(
                 picture.parent.mkdir(exist_ok=True)
                 write_samples(picture, run.average, size=settings.crop, sigma_data=settings.sigma_data, seed=settings.seed)
             if on_report is not None:
-                on_report(Report(step, loss, psnr, speed))
+                on_report(Report(step, loss, psnr, speed, known))
 
         if run.step == settings.steps and ranks.first:  # finished before, or stopped right here
             if not run.history or run.history[-1]["step"] != run.step:
@@ -223,6 +178,7 @@ def train(
             save_prior(run.average, out, sigma_data=settings.sigma_data, facts=facts(run.step))
         losses: list[Tensor] = []
         saved = reported = time.monotonic()
+        seen = run.seen
         bar = tqdm(
             range(run.step, settings.steps),
             initial=run.step,
@@ -232,7 +188,8 @@ def train(
             disable=not (progress and ranks.first),
         )
         for step in bar:
-            losses.append(_step(network, run, training, settings, step, share, torch.device(device)))
+            share = shares[settings.stage(step).batch]
+            losses.append(_step(network, run, training, settings, law, step, share, torch.device(device)))
             asked = ranks.count == 1 or (step + 1) % ASK_EVERY == 0
             done, stopping = step + 1 == settings.steps, asked and ranks.any(stop.is_set())
             if (step + 1) % BAR_EVERY == 0:
@@ -240,8 +197,8 @@ def train(
             if (step + 1) % report_every == 0 or done:
                 loss = ranks.mean(torch.stack(losses).mean())
                 if ranks.first:
-                    report(step + 1, loss, len(losses) * settings.batch / (time.monotonic() - reported))
-                losses, reported = [], time.monotonic()
+                    report(step + 1, loss, (run.seen - seen) / (time.monotonic() - reported))
+                losses, reported, seen = [], time.monotonic(), run.seen
             if ranks.first and (stopping or time.monotonic() - saved > save_seconds):
                 run.save(checkpoint, settings, digest)
                 saved = time.monotonic()
@@ -268,7 +225,13 @@ class _Run:
     def start(cls, settings: Settings, channels: int, device: str, init: UNet | None) -> _Run:
         with torch.random.fork_rng(devices=[]):  # Initial weights come from the global generator, which is given back.
             torch.manual_seed(settings.seed)
-            net = UNet(channels=channels, widths=settings.widths, blocks=settings.blocks) if init is None else init
+            shape: dict[str, Any] = {"widths": settings.widths, "blocks": settings.blocks, "maps": settings.maps}
+            net = UNet(channels=channels, **shape) if init is None else init
+        if net.config["maps"] != settings.maps:
+            raise ValueError(
+                f"train: the prior to start from has {net.config['maps']} features of maps of noise, the settings say "
+                f"{settings.maps}: `grow(net, ..., maps={settings.maps})` first."
+            )
         if net.config["channels"] != channels:
             raise ValueError(f"train: the prior to start from has {net.config['channels']} channels, the images {channels}.")
         net = copy.deepcopy(net).train().requires_grad_()
@@ -290,7 +253,7 @@ class _Run:
             "seconds": self.hours() * 3600,
             "history": self.history,
             "hardware": self.hardware,
-            "settings": _plain(settings),
+            "settings": settings.plain(),
             "images": digest,
         }
         part = path.with_name(f".{path.name}.part")
@@ -319,8 +282,7 @@ class _Run:
             raise ValueError(
                 f"{path}: is damaged or no checkpoint of `invdiff train` ({reason}). Move it away to start anew."
             ) from error
-        ours = _plain(settings)
-        changed = [f"{n} was {theirs.get(n)}, is {ours[n]}" for n in ours if n != "steps" and theirs.get(n) != ours[n]]
+        changed = settings.differences(theirs)
         changed += ["the images are others"] if images != digest else []
         if changed:
             raise ValueError(
@@ -339,17 +301,28 @@ class _Run:
 
 
 def _step(
-    network: nn.Module, run: _Run, images: Images, settings: Settings, step: int, share: slice, device: torch.device
+    network: nn.Module,
+    run: _Run,
+    images: Images,
+    settings: Settings,
+    law: NoiseLaw | None,
+    step: int,
+    share: slice,
+    device: torch.device,
 ) -> Tensor:
-    """Take one optimiser step and return its loss."""
+    """Take one optimiser step and return its loss; ``law`` is that of noise for a network with maps."""
+    batch, crop, late = settings.stage(step)
     crop_generator, noise_generator = _generators(settings.seed, step, device)
-    x = images.crops(settings.batch, settings.crop, crop_generator, flips=settings.flips, part=share).to(device)
-    sigma = noise_levels(settings, crop_generator)[share].to(device)
-    noise = torch.randn((settings.batch, *x.shape[1:]), generator=noise_generator, device=device)[share]
-    with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
-        x0_hat = edm_denoise(network, x + over_items(sigma, x) * noise, sigma, sigma_data=settings.sigma_data)
-    weight = (sigma**2 + settings.sigma_data**2) / (sigma * settings.sigma_data) ** 2
-    loss = (over_items(weight, x) * (x0_hat - x) ** 2).mean()
+    x = images.crops(batch, crop, crop_generator, flips=settings.flips, part=share).to(device)
+    options: dict[str, Any] = {"sigma_data": settings.sigma_data, "bf16": settings.bf16}
+    if law is None:
+        sigma = noise_levels(settings, batch, crop_generator, late=late)[share].to(device)
+        noise = torch.randn((batch, *x.shape[1:]), generator=noise_generator, device=device)[share]
+        loss = white_loss(network, x, noise, sigma, **options)
+    else:
+        drawn = share_of(law.draw(batch, crop, crop_generator, late=late), share, device)
+        noise = torch.randn((batch, *x.shape[1:]), generator=noise_generator, device=device)[share]
+        loss = pivot_loss(network, x, noise, drawn, **options)
     run.net.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(run.net.parameters(), 1.0)
@@ -358,16 +331,8 @@ def _step(
         decay = min(AVERAGE, (1 + step) / (10 + step))
         for mean, weight in zip(run.average.parameters(), run.net.parameters(), strict=True):
             mean.lerp_(weight, 1 - decay)
-    run.step, run.seen = step + 1, run.seen + settings.batch
+    run.step, run.seen = step + 1, run.seen + batch
     return loss.detach()
-
-
-def noise_levels(settings: Settings, generator: torch.Generator) -> Tensor:
-    """Draw the noise levels of a batch, each from 0.002 to 80."""
-    low, high = math.log(LEVELS[0]), math.log(LEVELS[1])
-    normal = settings.log_sigma_mean + settings.log_sigma_std * torch.randn(settings.batch, generator=generator)
-    even, which = torch.rand(2, settings.batch, generator=generator)
-    return torch.where(which < settings.uniform, low + (high - low) * even, normal.clamp(low, high)).exp()
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
@@ -417,9 +382,11 @@ def _compiled(net: UNet, settings: Settings, device: str) -> nn.Module:
     """Return the network compiled, or as it is, with a warning, where that fails: no C compiler, or no backend."""
     compiled: nn.Module = torch.compile(net)  # type: ignore[assignment]
     x = torch.zeros(1, net.config["channels"], settings.crop, settings.crop, device=device)
+    white = NoiseCovariance(CoordinateSVD(torch.ones(()), x.shape[1:]), torch.ones_like(x))
+    asked = edm_input(x, white, sigma_data=settings.sigma_data)
     try:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=settings.bf16):
-            compiled(x, torch.zeros(1, device=device)).sum().backward()
+            compiled(*(asked if settings.maps else asked[:2])).sum().backward()
     except Exception as error:  # every backend has its own
         warnings.warn(f"torch.compile does not work here ({first_line(error)}); training without it.", stacklevel=2)
         return net
@@ -432,7 +399,3 @@ def _hardware(device: str, count: int) -> str:
     if device.startswith("cuda"):
         return f"{count} x {torch.cuda.get_device_name(device)}"
     return f"{torch.get_num_threads() * count} threads, {platform.machine()}"
-
-
-def _plain(settings: Settings) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, (list, tuple)) else value for name, value in asdict(settings).items()}

@@ -1,4 +1,4 @@
-"""What a prior in training can do: denoising PSNR on held-out images, and a grid of samples."""
+"""What a prior in training can do: PSNR on held-out images, of denoising and of posterior means, and a grid of samples."""
 
 from __future__ import annotations
 
@@ -9,15 +9,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from invdiff.operators import Blur, LinearOperator, Mask, Mosaic, Resize, box_mask, random_mask
 from invdiff.priors.network import edm_denoise, from_network
+from invdiff.priors.noise_maps import edm_denoise_pivot
 from invdiff.priors.unet import UNet
 from invdiff.report import tile_grid
 from invdiff.samplers.unconditional import sample_prior
 from invdiff.schedules import EDM
+from invdiff.training.levels import LEVELS
+from invdiff.training.noise_law import kernel_side
+from invdiff.training.random_kernels import shaken
+from invdiff.training.random_masks import letters
 
-__all__ = ["VALIDATION_SIGMAS", "denoising_psnr", "write_samples"]
+__all__ = ["VALIDATION_SIGMAS", "conditional_psnr", "denoising_psnr", "validation_operators", "write_samples"]
 
 VALIDATION_SIGMAS = (5, 15, 25, 50, 100)  # on the 0..255 scale
+RATIO = 10.0  # level of the state: it says next to nothing, so that all comes from the measurement
+MOST, LARGEST = 8, 96  # images, and pixels of their sides, whose posterior means are computed
 
 
 @torch.no_grad()
@@ -39,6 +47,58 @@ def denoising_psnr(net: nn.Module, clean: Tensor, *, sigma_data: float) -> dict[
             errors.append((denoised.clamp(-1, 1) - x).square().mean())
         psnr[level] = 10 * math.log10(4 / max(float(torch.stack(errors).mean()), 1e-12))
     return psnr
+
+
+@torch.no_grad()
+def conditional_psnr(net: nn.Module, clean: Tensor, *, sigma_data: float) -> dict[str, float]:
+    """Return the PSNR in dB of :math:`E[x_0 | y]` by one call of the network, by the names of :func:`validation_operators`.
+
+    The loss does not tell one task from another; this does. Noise is the same at every call.
+
+    Args:
+        net: A raw EDM network with maps.
+        clean: Images ``(N, C, H, W)`` in [-1, 1], of which the middles of the first eight are used.
+        sigma_data: Of the preconditioning.
+    """
+    height, width = (min(LARGEST, side) for side in clean.shape[-2:])
+    top, left = (clean.shape[-2] - height) // 2, (clean.shape[-1] - width) // 2
+    clean = clean[:MOST, :, top : top + height, left : left + width]
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)).to(clean)
+    psnr = {}
+    for name, op in validation_operators(tuple(clean.shape[1:])).items():
+        errors = []
+        for index, (x, n) in enumerate(zip(torch.split(clean, 1), torch.split(noise, 1), strict=True)):
+            pivot = op.pivot(x + RATIO * n, RATIO, op.measure(x, seed=index))
+            assert pivot is not None
+            mean = edm_denoise_pivot(net, *pivot, sigma_data=sigma_data, trained=LEVELS)
+            errors.append(float((mean.clamp(-1, 1) - x).square().mean()))
+        psnr[name] = float(np.mean([10 * math.log10(4 / max(error, 1e-12)) for error in errors]))
+    return psnr
+
+
+def validation_operators(shape: tuple[int, ...]) -> dict[str, LinearOperator]:
+    """Return what posterior means are reported of: letters, 70 % of the pixels and the middle missing, a Bayer mosaic where
+    there are three channels, a shaken camera with noise of 0.04, and images two and four times smaller; exact but for the blur.
+
+    Args:
+        shape: Of an image, ``(C, H, W)``, with sides of at least 8 pixels.
+    """
+    _, height, width = shape
+    side = min(height, width)
+    texts = (letters(np.random.default_rng(seed), 1, max(height, width))[:height, :width] for seed in range(12))
+    thin = min(texts, key=lambda mask: abs(mask.mean() - 0.87))
+    hole = box_mask(height, width, top=height // 3, left=width // 3, box_height=height // 3, box_width=width // 3)
+    operators: dict[str, LinearOperator] = {
+        "letters": Mask(thin, shape),
+        "random": Mask(random_mask(height, width, missing=0.7, seed=0), shape),
+        "hole": Mask(hole, shape),
+    }
+    if shape[0] == 3:
+        operators["Bayer"] = Mosaic(shape, "RGGB")
+    kernel = torch.from_numpy(shaken(np.random.default_rng(5), kernel_side(side)))
+    operators["blur"] = Blur(shape, kernel, boundary="circular", sigma_y=0.04)
+    smaller = {f"x{factor}": (height // factor, width // factor) for factor in (2, 4)}
+    return operators | {name: Resize(shape, size, kernel="bicubic") for name, size in smaller.items()}
 
 
 def write_samples(path: Path, net: UNet, *, size: int, sigma_data: float, seed: int) -> None:
