@@ -76,7 +76,7 @@ def test_duration(seconds: float, words: str) -> None:
 def test_the_estimate_counts_steps_and_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 1000, 3))
     monkeypatch.setattr("invdiff.cli.duration.time.perf_counter", lambda: float(next(clock)))
-    problem, op = case(PROBLEMS["denoise"])
+    _, op = case(PROBLEMS["denoise"])
     sampler = PosteriorSampler(Gaussian.stationary(torch.zeros(3, 16, 24), torch.ones(3, 16, 13)), op, steps=20)
     assert estimate(sampler, torch.zeros(1, 3, 16, 24), 6) == pytest.approx(3 / 2 * 20 * 6)
     assert sampler.plan(6).steps == 20  # as it was
