@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from invdiff.guidance.base import Guidance
@@ -41,9 +42,9 @@ class ExactScore(Guidance):
     **What was not recorded.** Where the basis would be fast if all of the measurement were there (a blur whose border the
     camera did not see, pixels missing from a blurred picture: :attr:`LinearOperator.completed
     <invdiff.operators.LinearOperator.completed>`), what is missing of :math:`y` is taken from the estimate,
-    :math:`B \hat x_0^y`, and the estimate from that, in turns, beginning with the estimate of the step before. The turns end at
-    the exact mean if the prior is Gaussian: what is imputed then adds nothing to what was recorded. The less noise, the more
-    of them that takes.
+    :math:`B \hat x_0^y`, and the estimate from that, in turns, beginning with the estimate of the step before, and at the first
+    step with the nearest entries that were recorded. The turns end at the exact mean if the prior is Gaussian: what is imputed
+    then adds nothing to what was recorded. The less noise, the more of them that takes.
 
     Args:
         score: The prior.
@@ -97,12 +98,22 @@ class ExactScore(Guidance):
             return self._mean(x_t, t, self.y)
         if self._time != float(t):  # A step that is taken again begins where it began.
             self._time, self._before = float(t), self._now
-        guess = self.score.denoise(x_t, t) if self._before is None else self._before
+        guess = self._mean(x_t, t, self._filled()) if self._before is None else self._before
         for _ in range(self.rounds):
             imagined = self.whole(guess)
             guess = self._mean(x_t, t, imagined + self.recorded.adjoint(self.y - self.recorded(imagined)))
         self._now = guess
         return guess
+
+    def _filled(self) -> Tensor:
+        """Return the measurement with every entry that was not recorded like the nearest one that was."""
+        assert self.recorded is not None
+        placed = self.recorded.adjoint(self.y)
+        there = self.recorded.adjoint(self.y.new_ones(1, *self.recorded.out_shape)) > 0
+        missing = ~there[0].all(0).cpu().numpy()
+        nearest = ndimage.distance_transform_edt(missing, return_distances=False, return_indices=True)
+        places = tuple(torch.from_numpy(index).to(placed.device) for index in nearest)
+        return torch.where(there, placed, placed[(..., *places)])
 
     def check_draws(self) -> None:
         if self.score.error_model is None:
