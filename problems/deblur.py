@@ -25,7 +25,7 @@ class Deblur(Problem):
     name = "deblur"
     summary = "undo a blur whose kernel is known"
     needs = ("--kernel",)
-    recommended = photographs(max_iterations=6, products=2)
+    recommended = photographs(max_iterations=6)
     gradient_free = True
 
     def __init__(self, kernel: Any, *, boundary: str = "reflect") -> None:

@@ -26,7 +26,7 @@ class Defocus(Problem):
     name = "defocus"
     summary = "undo the blur of a lens out of focus"
     needs = ("--radius",)
-    recommended = photographs(max_iterations=6, products=2)
+    recommended = photographs(max_iterations=6)
     gradient_free = True
 
     def __init__(self, radius: float, *, boundary: str = "reflect") -> None:

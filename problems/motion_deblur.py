@@ -27,7 +27,7 @@ class MotionDeblur(Problem):
     name = "motion-deblur"
     summary = "undo the blur of a straight movement"
     needs = ("--length", "--angle")
-    recommended = photographs(max_iterations=6, products=2)
+    recommended = photographs(max_iterations=6)
     gradient_free = True
 
     def __init__(self, length: int, angle: float, *, boundary: str = "reflect") -> None:
