@@ -29,7 +29,7 @@ from torch.testing import assert_close
 
 from invdiff.images import read_image
 from invdiff.priors import UNet, load_prior, save_prior
-from invdiff.training import VALIDATION_SIGMAS, Images, Report, Settings, denoising_psnr, load_images, loop, train
+from invdiff.training import VALIDATION_SIGMAS, Images, Report, Settings, denoising_psnr, load_images, loop, noise_law, train
 from invdiff.training.distributed import local_device
 from invdiff.training.grow import grow
 from invdiff.training.levels import noise_levels
@@ -99,6 +99,8 @@ class TestTrain:
     def test_a_kill_leaves_no_trace(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops: Sequence[int], options: dict[str, Any]
     ) -> None:
+        monkeypatch.setattr(noise_law, "MASKS", 40)
+        monkeypatch.setattr(noise_law, "KERNELS", 20)
         whole = tiny(tmp_path / "whole.safetensors", **options)
         for stop in stops:
             with monkeypatch.context() as patch:
