@@ -122,7 +122,9 @@ def choose_method(
     if linear and num_samples < GROUP:
         return Choice(chain, f"fewer than {GROUP} samples of a measurement")
     flown = PILOT_MEASUREMENTS * 2 * PILOT_GROUP * PILOT_STEPS if linear else 0
-    affordable = _steps(op, measured, steps, budget, flown=flown / num_samples)
+    # A group is drawn whole: what fewer samples may take has to pay for all of its particles.
+    paid = budget if linear else budget * min(1.0, num_samples / LARGE_GROUP)
+    affordable = _steps(op, measured, steps, paid, flown=flown / num_samples)
     if not affordable:
         return Choice(chain, f"particles would take more than the budget of {budget:g} products")
 

@@ -167,8 +167,10 @@ class WhitenedLinear(LinearOperator):
         if svd.kind == "pixel":  # Every measured entry is an entry of x: weights of the one are weights of the other.
             ones = torch.ones(1, *self.out_shape, dtype=deviations.dtype, device=deviations.device)
             return RescaledSVD(svd, self.op.adjoint(ones / deviations)[0])
+        if svd.kind == "dense":
+            return super()._decompose()
         levels = deviations.broadcast_to(self.out_shape).flatten(1)
-        if svd.kind != "dense" and (levels == levels[:, :1]).all():  # One for each channel, on which V acts apart.
+        if (levels == levels[:, :1]).all():  # One for each channel, on which V acts apart.
             return RescaledSVD(svd, svd._values / levels[:, 0].reshape(-1, *(1,) * (len(svd.shape) - 1)))
         return super()._decompose()
 

@@ -301,7 +301,7 @@ def test_names_the_item_that_diverges(method: str) -> None:
     y = torch.zeros(3, 3)
     y[2] = 1e12
     with pytest.raises(DivergenceError, match=r"item 2 diverged at step \d of 5"):
-        PosteriorSampler(white(1e30, 4), WIDE, method=method, steps=5).run(y)
+        PosteriorSampler(white(1e30, 4), WIDE, method=method, steps=5, ratio_max=100.0).run(y)
 
 
 @pytest.mark.parametrize("method", ["daps", "pnp-dm", "red-diff"])
