@@ -129,7 +129,7 @@ class TestCases:
             for column in (columns.OLD, columns.NEW):
                 plan = invdiff.PosteriorSampler(prior, op, **columns.settings_of(column, case, prior, op)).plan(6)
                 assert plan.method.name == "mmps" or column == columns.NEW
-        assert columns.settings_of("no such method", rows["text"], prior, op) is None
+            assert columns.settings_of("no such method", case, prior, op) is None
 
 
 def cells(tables, *, new=None):

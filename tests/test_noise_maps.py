@@ -70,7 +70,7 @@ def test_a_network_with_new_maps_does_what_it_did_without() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = UNet(widths=(4, 8), blocks=(1, 1), embedding=8, maps=5)
-    for weight in (net.last.weight, net.down[0].blocks[0].conv2.weight):
+    for weight in (net.last.weight, cast(Any, net.down[0]).blocks[0].conv2.weight):
         torch.nn.init.normal_(cast(Tensor, weight), generator=torch.Generator().manual_seed(1))
     x, time = randn(2, *SHAPE, dtype=torch.float32), torch.tensor([0.1, -0.3])
     mu, cov = pivot(operators(0.1)["blur"], x, torch.tensor([0.3, 2.0]))
@@ -142,7 +142,7 @@ def test_a_prior_without_maps_refuses(tiny_prior: Path) -> None:
 
 def test_a_kind_that_was_not_learned_is_refused() -> None:
     natural = load_prior("natural")
-    grey = ChannelMix((3, 24, 24), [[0.3, 0.6, 0.1]], sigma_y=0.1)
+    grey = ChannelMix((3, 24, 24), torch.tensor([[0.3, 0.6, 0.1]]), sigma_y=0.1)
     with pytest.raises(ValueError, match="exact-score: ChannelMix leaves dense noise, and the prior knows decimation, freq"):
         PosteriorSampler(natural, grey, method="exact-score")
 

@@ -178,6 +178,7 @@ class TestDiagnostics:
         op = per_item([ops[b % 3] for b in range(30)])
         clean = PRIOR.sample(30, seed=3)
         result = calibrate(PosteriorSampler(PRIOR, op, method="mmps", steps=10, max_iterations=12), clean, num_samples=9)
+        assert result.residual is not None
         assert result.residual.p_value > 1e-3
         assert result.residual.error == pytest.approx((2 / (10 * (9 + 6 + 6))) ** 0.5)
 

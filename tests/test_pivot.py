@@ -37,7 +37,8 @@ def matrix_of(op: LinearOperator) -> Tensor:
 
 def image_operators() -> list[Any]:
     """Operators on images whose basis is known, which can tell variances of pixels and frequencies."""
-    return [p for p in OPERATORS if p.values[0].svd is not None and p.values[0].svd.kind != "dense"]
+    ops = [(p, cast(LinearOperator, p.values[0])) for p in OPERATORS]
+    return [p for p, op in ops if op.svd is not None and op.svd.kind != "dense"]
 
 
 @EVERY
