@@ -36,8 +36,8 @@ class MMPS(Guidance):
 
     **A measured covariance.** Where the prior has one (:class:`invdiff.priors.ErrorModel`) and the measurement is larger than
     ``exact_up_to``, one exact product is enough: the measured covariance answers what is left of the residual after
-    ``products`` GMRES iterations, and gives the draw (:func:`invdiff.guidance.hybrid.hybrid_gain`). That costs a sixth of the
-    gradients, and the spread is nearer to the truth. It is exact only as far as the measured covariance is.
+    ``products`` GMRES iterations, and gives the draw (:func:`invdiff.guidance.hybrid.hybrid_gain`). That costs a third of
+    the time on photographs, and the spread is nearer to the truth. It is exact only as far as the measured covariance is.
 
     Any noise: where it is not Gaussian, a Gaussian of the right gradient stands for it, of the variance at
     :math:`\hat x_0` (:func:`invdiff.operators.linearise`).
