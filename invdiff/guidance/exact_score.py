@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
@@ -112,8 +113,8 @@ class ExactScore(Guidance):
         there = self.recorded.adjoint(self.y.new_ones(1, *self.recorded.out_shape)) > 0
         missing = ~there[0].all(0).cpu().numpy()
         nearest = ndimage.distance_transform_edt(missing, return_distances=False, return_indices=True)
-        places = tuple(torch.from_numpy(index).to(placed.device) for index in nearest)
-        return torch.where(there, placed, placed[(..., *places)])
+        places = torch.from_numpy(np.ravel_multi_index(tuple(nearest), missing.shape).ravel()).to(placed.device)
+        return torch.where(there, placed, placed.flatten(2).index_select(-1, places).reshape(placed.shape))
 
     def check_draws(self) -> None:
         if self.score.error_model is None:
