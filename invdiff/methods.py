@@ -22,6 +22,7 @@ from invdiff.guidance import (
     DPSGaussian,
     ExactScore,
     Guidance,
+    Handover,
     PiGDM,
     ScoreALD,
     Unconditional,
@@ -113,6 +114,14 @@ METHODS: Mapping[str, Method] = {
             steps=32,
             summary="one call a step of a prior that denoises state and measurement together; exact, no gradient, no solve",
             paper="Mammadov et al., 2026, arXiv 2606.17048",
+        ),
+        Method(
+            "handover",
+            Handover,
+            rule="ddpm",
+            steps=32,
+            summary="exact-score while there is much noise, mmps below: what photographs are solved by",
+            paper="own; docs/methods.md",
         ),
         Method(
             "mm-tsmc",

@@ -26,14 +26,13 @@ def photographs(*, max_iterations: int, products: int = 1) -> Mapping[str, Any]:
     return {"rule": "matched", "steps": 16, "ratio_max": 10.0, **options}
 
 
-# Without a gradient of the network, where the prior denoises what the measurement leaves; docs/methods.md has the figures.
-GRADIENT_FREE: Mapping[str, Any] = {
-    "method": "exact-score",
-    "rule": "matched",
-    "steps": 16,
-    "ratio_max": 10.0,
-    "ratio_min": 0.01,
-}
+# Where the prior denoises what the measurement leaves, and its error was measured; docs/methods.md has the figures. The level to
+# start from is one at which a state says nothing yet, not even of the mean colour of a large hole.
+HANDOVER: Mapping[str, Any] = {"method": "handover", "rule": "matched", "steps": 20, "ratio_max": 80.0, "products": 1}
+# Where what the measurement leaves is white noise: the pivot is what every prior was trained for.
+EXACT: Mapping[str, Any] = {"method": "exact-score", "rule": "matched", "steps": 16, "ratio_max": 10.0, "ratio_min": 0.01}
+# Without a gradient, and without a measured error.
+FAST: Mapping[str, Any] = {"method": "exact-score", "rule": "ddpm", "steps": 20, "ratio_max": 80.0, "ratio_min": 0.01}
 
 
 QUALITIES = ("fast", "balanced", "best")
@@ -49,7 +48,7 @@ class Problem(ABC):
         size: Of the image, ``(H, W)``, where the measurement is of one size alone; ``None``: any.
         recommended: Arguments of :class:`~invdiff.PosteriorSampler` that solve photographs well by ``mmps``, under any prior.
             ``benchmarks/RESULTS.md`` has the figures behind them.
-        gradient_free: Whether ``exact-score`` does as well here, where the prior admits it.
+        leaves_white: Whether what is left to find out is alike everywhere, so that ``exact-score`` serves at all levels.
     """
 
     name: ClassVar[str]
@@ -57,7 +56,7 @@ class Problem(ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     size: tuple[int, int] | None = None
     recommended: ClassVar[Mapping[str, Any]] = {}
-    gradient_free: ClassVar[bool] = False
+    leaves_white: ClassVar[bool] = False
 
     def settings(self, score: ScoreModel, op: Operator, *, quality: str = "balanced") -> Mapping[str, Any]:
         """Return the arguments of :class:`~invdiff.PosteriorSampler` that solve this well under a prior.
@@ -65,11 +64,11 @@ class Problem(ABC):
         ======== ===============================================================================================================
         quality  what runs
         ======== ===============================================================================================================
-        fast     ``exact-score``, 16 steps of DDPM, where the prior denoises what the measurement leaves: no gradient, narrow
+        fast     ``exact-score``, 20 steps of DDPM, where the prior denoises what the measurement leaves: no gradient, narrow
                  samples; elsewhere half the steps of ``recommended``
-        balanced ``exact-score`` with matched draws where that is as good (``gradient_free``), and the prior's error was
-                 measured; else ``recommended``
-        best     ``recommended`` with three times the steps, and twice the products or iterations
+        balanced ``handover`` where the prior denoises what the measurement leaves and its error was measured (``exact-score``
+                 with matched draws where that is white noise); else ``recommended``
+        best     the same with three times the steps, and twice the products or iterations
         ======== ===============================================================================================================
 
         Args:
@@ -82,14 +81,17 @@ class Problem(ABC):
         """
         if quality not in QUALITIES:
             raise ValueError(f"quality must be one of {', '.join(QUALITIES)}, got {quality!r}.")
-        ours = dict(self.recommended)
-        if quality == "best" and ours:
-            more = {name: 2 * ours[name] for name in ("products", "max_iterations", "root_iterations")}
-            return {**ours, **more, "steps": 3 * ours["steps"]}
-        admitted = fits(score, op)
+        ours, admitted = self.recommended, fits(score, op)
+        if quality == "fast" and admitted:
+            return FAST
+        if admitted and score.error_model is not None:
+            ours = EXACT if self.leaves_white else HANDOVER
+        if quality == "balanced" or not ours:
+            return ours
         if quality == "fast":
-            return {**GRADIENT_FREE, "rule": "ddpm"} if admitted else {**ours, "steps": ours["steps"] // 2} if ours else {}
-        return GRADIENT_FREE if admitted and self.gradient_free and score.error_model is not None else ours
+            return {**ours, "steps": ours["steps"] // 2}
+        more = {name: 2 * ours[name] for name in ("products", "max_iterations", "root_iterations") if name in ours}
+        return {**ours, **more, "steps": 3 * ours["steps"]}
 
     @classmethod
     @abstractmethod

@@ -26,7 +26,6 @@ class Deblur(Problem):
     summary = "undo a blur whose kernel is known"
     needs = ("--kernel",)
     recommended = photographs(max_iterations=6)
-    gradient_free = True
 
     def __init__(self, kernel: Any, *, boundary: str = "reflect") -> None:
         self.kernel, self.boundary = torch.as_tensor(kernel), boundary

@@ -27,7 +27,6 @@ class Defocus(Problem):
     summary = "undo the blur of a lens out of focus"
     needs = ("--radius",)
     recommended = photographs(max_iterations=6)
-    gradient_free = True
 
     def __init__(self, radius: float, *, boundary: str = "reflect") -> None:
         if not radius > 0:

@@ -18,7 +18,7 @@ class Denoise(Problem):
     summary = "take noise of a known strength away"
     needs = ("--noise",)
     recommended = photographs(max_iterations=4)
-    gradient_free = True
+    leaves_white = True
 
     @classmethod
     def examples(cls) -> list[Self]:

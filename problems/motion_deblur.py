@@ -28,7 +28,6 @@ class MotionDeblur(Problem):
     summary = "undo the blur of a straight movement"
     needs = ("--length", "--angle")
     recommended = photographs(max_iterations=6)
-    gradient_free = True
 
     def __init__(self, length: int, angle: float, *, boundary: str = "reflect") -> None:
         if length < 3 or length % 2 == 0:

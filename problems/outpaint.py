@@ -28,7 +28,6 @@ class Outpaint(Problem):
     summary = "continue a picture beyond its borders"
     needs = ("--margin",)
     recommended = photographs(max_iterations=4)
-    gradient_free = True
 
     def __init__(self, margin: int) -> None:
         if margin < 1:

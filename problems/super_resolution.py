@@ -25,7 +25,6 @@ class SuperResolution(Problem):
     summary = "enlarge an image that was scaled down"
     needs = ("--factor",)
     recommended = photographs(max_iterations=4)
-    gradient_free = True
 
     def __init__(self, factor: int, *, kernel: str = "bicubic") -> None:
         if factor < 2:

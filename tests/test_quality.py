@@ -51,10 +51,10 @@ class TestSettings:
         admitted = admitted and op.noise.white
         fast, balanced, best = (problem.settings(told, op, quality=quality) for quality in QUALITIES)
         assert (fast.get("method") == "exact-score") == admitted
-        assert (balanced.get("method") == "exact-score") == (admitted and problem.gradient_free)
-        assert best.get("method") != "exact-score"
+        chosen = "exact-score" if problem.leaves_white else "handover"
+        assert [settings.get("method") for settings in (balanced, best)] == 2 * [chosen if admitted else None]
         told.error_model = None  # no draws, no matched rule
-        assert problem.settings(told, op).get("method") != "exact-score"
+        assert problem.settings(told, op) == problem.recommended
 
 
 @pytest.mark.parametrize(
@@ -100,14 +100,14 @@ class TestCommand:
             result = invdiff(*arguments, "--quality", "best", *more, code=2)
             assert f"--quality decides the method and its settings: leave out {more[0]}" in result.output
 
-    def test_natural_runs_without_a_gradient(self) -> None:
-        """Enlargement, for one: 16 evaluations, and what was measured is kept."""
+    def test_natural_asks_for_few_gradients(self) -> None:
+        """Enlargement, for one: 20 evaluations, the gradients below ratio 1, and what was measured is kept."""
         natural = load_prior("natural", precision="float32")
         problem = PROBLEMS["sr"].examples()[0]
         op = problem.operator((3, 32, 48), sigma_y=0.0)
         y = 0.2 * torch.randn(1, *op.out_shape, generator=torch.Generator().manual_seed(0))
         post = PosteriorSampler(natural, op, **problem.settings(natural, op)).run(y, num_samples=2)
-        assert (post.method, post.nfe, post.nvjp) == ("exact-score", 16, 0)
+        assert (post.method, post.nfe, post.nvjp) == ("handover", 20, 12)
         assert (op(post.samples.flatten(0, 1)) - y).abs().max() < 0.02
         other = PosteriorSampler(natural, op, **problem.settings(natural, op)).run(-y, num_samples=2)
         assert (other.samples - post.samples).abs().max() > 0.1

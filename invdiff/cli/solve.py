@@ -26,6 +26,7 @@ METHOD_NAMES = (
     "auto",
     "mmps",
     "exact-score",
+    "handover",
     "mm-tsmc",
     "pigdm",
     "dps",

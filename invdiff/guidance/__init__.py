@@ -9,6 +9,7 @@ from invdiff.guidance.dmps import DMPS
 from invdiff.guidance.dps import DPS
 from invdiff.guidance.dps_gaussian import DPSGaussian
 from invdiff.guidance.exact_score import ExactScore
+from invdiff.guidance.handover import Handover
 from invdiff.guidance.ilvr import ILVR
 from invdiff.guidance.lgd_mc import LGDMC
 from invdiff.guidance.mcg import MCG
@@ -34,6 +35,7 @@ __all__ = [
     "DiffPIR",
     "ExactScore",
     "Guidance",
+    "Handover",
     "PiGDM",
     "ScoreALD",
     "Unconditional",

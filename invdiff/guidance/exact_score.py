@@ -16,7 +16,8 @@ from invdiff.random import Draw
 
 __all__ = ["ExactScore", "fits"]
 
-RTOL, ITERATIONS = 0.03, 15  # of the solve of a draw, with the measured covariance
+RTOL, ITERATIONS = 0.03, 40  # of the solve of a draw, with the measured covariance
+MODERATE = 1.0  # Noise-to-signal ratio above which errors given y are taken for those at it.
 
 
 class ExactScore(Guidance):
@@ -129,8 +130,8 @@ class ExactScore(Guidance):
         mean, ratio = self.posterior_mean(x_t, t), self.score.schedule.ratio(t)
         if strength < 1:
             mean = torch.lerp(self.score.denoise(x_t, t), mean, strength)
-        measured = self.score.error_model.at(mean, float(ratio), self._unknown(ratio.to(mean)))
-        zeta, n = measured.draw(draw(x_t.shape[1:])), self.linear.keep_measured(draw(self.linear.out_shape))
+        measured = self.score.error_model.at(mean, min(float(ratio), MODERATE), self._unknown(ratio.to(mean)))
+        zeta, n = measured.draw(draw), self.linear.keep_measured(draw(self.linear.out_shape))
         shift = measured_gain(
             measured,
             self.linear,

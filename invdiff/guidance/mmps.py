@@ -125,7 +125,7 @@ class MMPS(Guidance):
         """
         moments = TweedieGaussian(self.score, x_t, t, iterations=self.root_iterations)
         measured = self._measured(moments.mean, t)
-        zeta = (moments if measured is None else measured).draw(draw(x_t.shape[1:]))
+        zeta = moments.draw(draw(x_t.shape[1:])) if measured is None else measured.draw(draw)
         n = self.op.keep_measured(draw(self.op.out_shape))
         guided = moments.mean
         for _ in range(self.passes):

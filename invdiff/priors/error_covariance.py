@@ -12,35 +12,45 @@ import torch
 from torch import Tensor
 
 from invdiff.priors.frequencies import OCTAVES, cosine_inverse, cosine_transform, hats, octaves, smooth
+from invdiff.random import Draw
 
 __all__ = ["ErrorCovariance", "ErrorModel", "local_energies", "rotate"]
 
 WIDTHS = (1.0, 1.5, 3.0)  # Pixels over which the energy of each octave but the last is averaged.
 EXPONENTS = (-7.0, 5.0)  # Of a local variance over the mean one: beyond, the regression has seen nothing.
+UNEVENNESS = 0.5  # Exponent of the local variance in draws.
 
 
 class ErrorCovariance:
     r"""A covariance that cosines make diagonal, one per item: :math:`V = C^\top D^\top \operatorname{diag}(v)\, D\, C`.
 
+    Draws may have the same spectrum and more of it in some places than in others, octave by octave, which the algebra of
+    :math:`V` could not afford:
+
+    .. math:: V_u = C^\top \Big( \sum_k U_k^{1/2} D^\top \operatorname{diag}(b_k^2\, v)\, D\, U_k^{1/2} \Big) C
+
     Args:
         colours: :math:`C`, orthonormal rows, ``(C, C)``.
         variances: :math:`v \ge 0`, of every cosine coefficient of every colour, ``(B, C, H, W)``.
+        places: :math:`u_k \ge 0`, the diagonal of :math:`U_k`, near 1 on average, ``(B, OCTAVES, C, H, W)``. Default: 1, and
+            :math:`V_u = V`.
     """
 
-    def __init__(self, colours: Tensor, variances: Tensor) -> None:
-        self.colours, self.variances = colours, variances
+    def __init__(self, colours: Tensor, variances: Tensor, places: Tensor | None = None) -> None:
+        self.colours, self.variances, self.places = colours, variances, places
 
     def product(self, v: Tensor) -> Tensor:
         """Return :math:`V v`, ``(B, C, H, W)``."""
         return self._image(self.variances * cosine_transform(rotate(self.colours, v)))
 
-    def draw(self, noise: Tensor) -> Tensor:
-        r"""Return :math:`C^\top D^\top \operatorname{diag}(v)^{1/2}` ``noise``: a draw of :math:`\mathcal{N}(0, V)`.
-
-        Args:
-            noise: Standard normal, ``(B, C, H, W)``.
-        """
-        return self._image(self.variances.sqrt() * noise)
+    def draw(self, draw: Draw) -> Tensor:
+        r"""Return a draw of :math:`\mathcal{N}(0, V_u)` for every item, from the standard normal numbers of ``draw``."""
+        scale, event = self.variances.sqrt(), self.variances.shape[1:]
+        if self.places is None:
+            return self._image(scale * draw(event))
+        windows = octaves(event[-2], event[-1], scale)[:, None]
+        parts = cosine_inverse(windows * scale[:, None] * draw((OCTAVES, *event)))
+        return rotate(self.colours.mT, (self.places.sqrt() * parts).sum(1))
 
     @property
     def level(self) -> Tensor:
@@ -68,8 +78,11 @@ class ErrorModel:
     that one table serves images of every size.
 
     :math:`b_k` are four octaves whose squares sum to 1, and :math:`m_{kc}` says how much harder or easier this image is there
-    than the average: the mean over its places of :math:`\exp(w_0 + \sum_j w_j \log(E_j + \epsilon))`, :math:`E_j` the local
-    energies of the octaves of :math:`\hat x_0`.
+    than the average: the mean over its places of :math:`h_{kc} = \exp(w_0 + \sum_j w_j \log(E_j + \epsilon))`, :math:`E_j` the
+    local energies of the octaves of :math:`\hat x_0`. Draws have more of an octave where :math:`h` is large, by
+    :math:`u = h^{1/2}` over its mean: errors lie on edges and texture, and a draw that spreads them over the whole image says
+    too much of the sky and too little of the trees. (Half the exponent, because what is solved with takes :math:`V` for the
+    same everywhere: with all of it scattered pixels lose 0.1 dB more. ``docs/methods.md`` has the figures.)
 
     Attributes:
         levels: Ratios :math:`\varsigma` that were measured, increasing, ``(L,)`` float64.
@@ -136,24 +149,30 @@ class ErrorModel:
         rows, columns = (hats(side, self.frequencies).to(x0_hat) for side in (height, width))
         signal = (rows @ self._between(self.log_signal, ratio, x0_hat) @ columns.mT).exp()
         bands = octaves(height, width, x0_hat).square()
-        hardness = self.hardness(x0_hat, ratio, weight)
-        relative = torch.einsum("khw,bkc->bchw", bands, hardness)
-        return ErrorCovariance(self.colours.to(x0_hat), relative * (signal * ratio**2 / (signal + ratio**2)))
+        local, counts = self._local(x0_hat, ratio), self._counts(x0_hat, weight)
+        relative = torch.einsum("khw,bkc->bchw", bands, _mean(local, counts)[..., 0, 0])
+        places = local**UNEVENNESS
+        variances = relative * (signal * ratio**2 / (signal + ratio**2))
+        return ErrorCovariance(self.colours.to(x0_hat), variances, places / _mean(places, counts))
 
     def hardness(self, x0_hat: Tensor, ratio: float, weight: Tensor | None = None) -> Tensor:
         r"""Return :math:`m`, ``(B, OCTAVES, C)``; see :meth:`at` for the arguments."""
+        return _mean(self._local(x0_hat, ratio), self._counts(x0_hat, weight))[..., 0, 0]
+
+    def _local(self, x0_hat: Tensor, ratio: float) -> Tensor:
+        """Return :math:`h`, ``(B, OCTAVES, C, H, W)``."""
         colours, weights = self.colours.to(x0_hat), self._between(self.weights, ratio, x0_hat)
         floor = self._between(self.floors.log(), ratio, x0_hat).exp()
         logs = (local_energies(x0_hat, colours) + floor).log()
         exponents = weights[0, :, None, None] + torch.einsum("bfhw,fo->bohw", logs, weights[1:])
-        local = exponents.clamp(*EXPONENTS).exp()
+        return exponents.clamp(*EXPONENTS).exp().unflatten(1, (OCTAVES, -1))
+
+    def _counts(self, x0_hat: Tensor, weight: Tensor | None) -> Tensor | None:
+        """Return how much each place counts, ``(B, 1, 1, H, W)``; ``None``: all the same."""
         if weight is None:
-            means = local.mean((-2, -1))
-        else:
-            counts = weight.to(x0_hat).expand(len(x0_hat), -1, *x0_hat.shape[-2:]).mean(1, keepdim=True)
-            counts = torch.where((counts > 0).flatten(1).any(1)[:, None, None, None], counts, 1)
-            means = (counts * local).sum((-2, -1)) / counts.sum((-2, -1))
-        return means.reshape(len(x0_hat), OCTAVES, -1)
+            return None
+        counts = weight.to(x0_hat).expand(len(x0_hat), -1, *x0_hat.shape[-2:]).mean(1)[:, None, None]
+        return torch.where((counts > 0).flatten(1).any(1)[:, None, None, None, None], counts, 1)
 
     def to(self, device: torch.device | str | None = None) -> ErrorModel:
         """Return the model on ``device``."""
@@ -166,6 +185,13 @@ class ErrorModel:
         below = int(place)
         above = min(below + 1, len(self.levels) - 1)
         return torch.lerp(table[below].to(like), table[above].to(like), place - below)
+
+
+def _mean(local: Tensor, counts: Tensor | None) -> Tensor:
+    """Return the mean of ``(B, OCTAVES, C, H, W)`` over the places, weighted by ``counts``, ``(B, OCTAVES, C, 1, 1)``."""
+    if counts is None:
+        return local.mean((-2, -1), keepdim=True)
+    return (counts * local).sum((-2, -1), keepdim=True) / counts.sum((-2, -1), keepdim=True)
 
 
 def rotate(colours: Tensor, x: Tensor) -> Tensor:
