@@ -91,6 +91,11 @@ class Method:
         return self.algorithm.one_operator
 
     @property
+    def starts_high(self) -> bool:
+        """Whether it starts from the largest noise level of a network rather than from one that suits photographs."""
+        return issubclass(self.algorithm, Guidance) and self.algorithm.starts_high
+
+    @property
     def follows_rules(self) -> bool:
         """Whether it can be run with a step rule."""
         return issubclass(self.algorithm, Guidance) and self.algorithm.follows_rules

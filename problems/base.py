@@ -26,8 +26,8 @@ def photographs(*, max_iterations: int, products: int = 1) -> Mapping[str, Any]:
     return {"rule": "matched", "steps": 16, "ratio_max": 10.0, **options}
 
 
-# Where the prior denoises what the measurement leaves, and its error was measured; docs/methods.md has the figures. The level to
-# start from is one at which a state says nothing yet, not even of the mean colour of a large hole.
+# Where the prior denoises what the measurement leaves, and its error was measured; docs/methods.md has the figures. It starts
+# from a level at which a state says nothing yet, not even of the mean colour of a large hole.
 HANDOVER: Mapping[str, Any] = {"method": "handover", "rule": "matched", "steps": 20, "ratio_max": 80.0, "products": 1}
 # Where what the measurement leaves is white noise: the pivot is what every prior was trained for.
 EXACT: Mapping[str, Any] = {"method": "exact-score", "rule": "matched", "steps": 16, "ratio_max": 10.0, "ratio_min": 0.01}
@@ -64,8 +64,8 @@ class Problem(ABC):
         ======== ===============================================================================================================
         quality  what runs
         ======== ===============================================================================================================
-        fast     ``exact-score``, 20 steps of DDPM, where the prior denoises what the measurement leaves: no gradient, narrow
-                 samples; elsewhere half the steps of ``recommended``
+        fast     ``exact-score``, 20 steps of DDPM, where the prior denoises what the measurement leaves, and all of it was
+                 recorded: no gradient, narrow samples; elsewhere half the steps of what follows
         balanced ``handover`` where the prior denoises what the measurement leaves and its error was measured (``exact-score``
                  with matched draws where that is white noise); else ``recommended``
         best     the same with three times the steps, and twice the products or iterations
@@ -81,10 +81,10 @@ class Problem(ABC):
         """
         if quality not in QUALITIES:
             raise ValueError(f"quality must be one of {', '.join(QUALITIES)}, got {quality!r}.")
-        ours, admitted = self.recommended, fits(score, op)
-        if quality == "fast" and admitted:
+        ours = self.recommended
+        if quality == "fast" and fits(score, op):
             return FAST
-        if admitted and score.error_model is not None:
+        if score.error_model is not None and fits(score, op, imputing=True):
             ours = EXACT if self.leaves_white else HANDOVER
         if quality == "balanced" or not ours:
             return ours

@@ -202,9 +202,10 @@ def sampler_arguments(problem: Problem, score: ScoreModel, op: Operator, setting
     # Options without a method are those of mmps, which takes every measurement.
     recommended = problem.recommended if settings["option"] else problem.settings(score, op, quality=quality or "balanced")
     arguments = dict(recommended) if settings["method"] == "auto" else {"method": settings["method"]}
-    if METHODS.get(settings["method"], METHODS["mmps"]).ratio_max is None and settings["preset"] is None:
+    named = METHODS.get(settings["method"])
+    if named is not None and named.ratio_max is None and not named.starts_high and settings["preset"] is None:
         # Where to start is a matter of the pictures: beyond, the network's gradient is mostly error.
-        arguments |= {"ratio_max": recommended["ratio_max"]}
+        arguments |= {"ratio_max": problem.recommended["ratio_max"]}
     arguments |= {name: settings[name] for name in ("steps", "rule", "preset") if settings[name] is not None}
     chosen = arguments.get("method", "auto")
     method = METHODS["mmps" if chosen == "auto" else chosen]

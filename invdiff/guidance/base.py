@@ -42,6 +42,7 @@ class Guidance:
             (:func:`invdiff.operators.per_item`), they are then run one after the other.
         own_step: Whether the algorithm states a step of its own, which it takes where no rule is given.
         follows_rules: Whether a step rule can follow it.
+        starts_high: Whether it is at its best where noise drowns everything, too, as what follows a network's gradient is not.
 
     Raises:
         ValueError: If the measurement lacks what the algorithm needs.
@@ -52,6 +53,7 @@ class Guidance:
     one_operator: ClassVar[bool] = False
     own_step: ClassVar[bool] = False
     follows_rules: ClassVar[bool] = True
+    starts_high: ClassVar[bool] = False
 
     def __init__(self, score: ScoreModel, op: Operator, y: Tensor) -> None:
         check_needs(type(self).__name__, op, self.needs, any_noise=self.any_noise, one_operator=self.one_operator)

@@ -67,6 +67,7 @@ class ExactScore(Guidance):
 
     needs = ("linear",)
     one_operator = True  # Each has a singular basis of its own.
+    starts_high = True
 
     def __init__(self, score: ScoreModel, op: Operator, y: Tensor, *, rounds: int = 1) -> None:
         super().__init__(score, op, y)
@@ -83,10 +84,8 @@ class ExactScore(Guidance):
 
     def _of_a_known_kind(self, op: LinearOperator) -> LinearOperator:
         """Return the operator whose pivots the prior can denoise: ``op``, or what it is a part of."""
-        if op.svd is not None and op.svd.kind in self.score.noise_kinds:
-            return op
-        whole = None if op.completed is None else op.completed.whole
-        if whole is not None and whole.svd is not None and whole.svd.kind in self.score.noise_kinds:
+        whole = _denoisable(self.score, op)
+        if whole is not None:
             return whole
         kind = "noise that is diagonal in no known basis" if op.svd is None else f"{op.svd.kind} noise"
         known = ", ".join(sorted(self.score.noise_kinds)) or "white noise alone"
@@ -156,9 +155,24 @@ class ExactScore(Guidance):
         return self.score.denoise_pivot(*pivot)
 
 
-def fits(score: ScoreModel, op: Operator) -> bool:
-    """Return whether all of a measurement was recorded, and the prior denoises what it leaves: one call a step then."""
+def fits(score: ScoreModel, op: Operator, *, imputing: bool = False) -> bool:
+    """Return whether the prior denoises what a measurement leaves, so that :class:`ExactScore` can be asked.
+
+    Args:
+        score: The prior.
+        op: The measurement.
+        imputing: Whether a part of a measurement will do, of which the rest is imputed.
+    """
     white = whiten(op)
     if not isinstance(white, LinearOperator) or not white.noise.white or white.items is not None or not score.noise_kinds:
         return False
-    return white.svd is not None and white.svd.kind in score.noise_kinds
+    whole = _denoisable(score, white)
+    return whole is white or (imputing and whole is not None)
+
+
+def _denoisable(score: ScoreModel, op: LinearOperator) -> LinearOperator | None:
+    """Return the operator whose pivots the prior can denoise: ``op``, or what it is a part of; ``None``: neither."""
+    for whole in (op, None if op.completed is None else op.completed.whole):
+        if whole is not None and whole.svd is not None and whole.svd.kind in score.noise_kinds:
+            return whole
+    return None

@@ -51,6 +51,7 @@ class Handover(MMPS):
     needs = ("linear",)
     any_noise = False
     one_operator = True
+    starts_high = True
 
     def __init__(
         self,
