@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from invdiff.guidance.exact_score import fits
 from invdiff.methods import METHODS, Method
 from invdiff.operators import LinearOperator, Operator
 from invdiff.priors import ScoreModel
@@ -17,7 +18,7 @@ from invdiff.samplers import MMTSMC, DivergenceError, sample_prior
 if TYPE_CHECKING:
     from invdiff.posterior import Posterior
 
-__all__ = ["BUDGET", "Choice", "Pilot", "choose_method", "fly"]
+__all__ = ["BUDGET", "Choice", "Pilot", "choose_method", "fly", "single_chain"]
 
 BUDGET = 6000  # vector-Jacobian products of the network for a sample: 100 steps with 8 numbers of an image measured
 GROUP = 16  # particles that compete, and samples of one measurement from which they are worth while
@@ -75,6 +76,7 @@ def choose_method(
     steps: int | None = None,
     budget: float = BUDGET,
     particles: bool = True,
+    chain: Method = METHODS["mmps"],
     pilot: Callable[[], Pilot | None] | None = None,
 ) -> Choice:
     """Return the method of a name; ``"auto"`` decides as follows.
@@ -82,10 +84,10 @@ def choose_method(
     ============================================ ===================================================================
     what holds                                   method
     ============================================ ===================================================================
-    particles cost more than the budget          ``mmps``
+    particles cost more than the budget          ``chain``
     nonlinear, or noise that is not Gaussian     ``mm-tsmc`` in groups of 64
-    fewer than 16 samples of a measurement       ``mmps``: there is no group to fill
-    the pilot's weights are nearly constant      ``mmps``: it is the same without weights; no iterations are broken off if
+    fewer than 16 samples of a measurement       ``chain``: there is no group to fill
+    the pilot's weights are nearly constant      ``chain``: it is the same without weights; no iterations are broken off if
                                                  ``x`` is so small that particles would know the covariance by eigenvectors
     they are not                                 ``mm-tsmc`` in groups of 16, or of 64 where as small ones disagree
     ============================================ ===================================================================
@@ -100,6 +102,7 @@ def choose_method(
         budget: Vector-Jacobian products of the network that a sample may take, its share of the pilot among them. Groups are
             whole: what the last one draws beyond the samples wanted comes on top.
         particles: Whether particle methods may be chosen.
+        chain: What a single chain runs, of :func:`single_chain`.
         pilot: Returns what a pilot shows, or nothing if it diverges (:func:`fly`); asked only where it decides.
 
     Raises:
@@ -115,7 +118,7 @@ def choose_method(
             raise ValueError(f"Unknown method {method!r}, expected one of auto, {', '.join(METHODS)}, or a Method.")
         return Choice(METHODS[method])
 
-    chain, measured = METHODS["mmps"], int(torch.as_tensor(op.dof).max())
+    measured = int(torch.as_tensor(op.dof).max())
     if not particles:
         return Choice(chain, "a rule or options are those of a chain")
     linear = isinstance(op, LinearOperator) and op.noise.gaussian
@@ -144,6 +147,13 @@ def choose_method(
     agree = seen.disagreement * (PILOT_GROUP / GROUP) ** 0.5 <= AGREEMENT
     why = f"weights matter: {seen.kept:.0%} of a pilot's particles last, log evidence within {seen.disagreement:.2g}"
     return Choice(groups(LARGE_GROUP if possible and not agree else GROUP), why, seen)
+
+
+def single_chain(score: ScoreModel, op: Operator) -> Method:
+    """Return what samples each for itself: ``mmps``, or ``handover`` under a network that was measured and knows the noise."""
+    if score.error_model is not None and fits(score, op, imputing=True):
+        return replace(METHODS["handover"], rule="matched", steps=METHODS["mmps"].steps)
+    return METHODS["mmps"]
 
 
 def _exact_chain(chain: Method, op: Operator, measured: int, steps: int | None, budget: float) -> Method:

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from invdiff.choice import BUDGET, Choice, Pilot, choose_method, fly
+from invdiff.choice import BUDGET, Choice, Pilot, choose_method, fly, single_chain
 from invdiff.guidance import Guidance
 from invdiff.guidance.base import StepRule
 from invdiff.linalg import norm
 from invdiff.memory import halve_when_full, out_of_memory
-from invdiff.methods import Method
+from invdiff.methods import METHODS, Method
 from invdiff.noise_covariance import NoiseCovariance
 from invdiff.operators import Operator, whiten
 from invdiff.plan import Plan, make_plan, whole
@@ -206,8 +206,8 @@ class PosteriorSampler:
                 self._pilots.append(fly(self.score, self.op, self._fly, device=device))
             return self._pilots[0]
 
-        # A rule, or options, are meant for the guidance of a single chain.
-        chain = bool(self.options) or "rule" in self.given
+        # A rule, or options, are meant for mmps, which takes all of them and every measurement.
+        plain = bool(self.options) or "rule" in self.given
         steps = self.given.get("steps")
         return choose_method(
             self.method,
@@ -215,7 +215,8 @@ class PosteriorSampler:
             num_samples=num_samples,
             steps=steps,
             budget=self.budget,
-            particles=not chain,
+            particles=not plain,
+            chain=METHODS["mmps"] if plain else single_chain(self.score, self.white),
             pilot=pilot,
         )
 

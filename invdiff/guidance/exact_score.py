@@ -17,7 +17,7 @@ from invdiff.random import Draw
 __all__ = ["ExactScore", "fits"]
 
 RTOL, ITERATIONS = 0.03, 40  # of the solve of a draw, with the measured covariance
-MODERATE = 1.0  # Noise-to-signal ratio above which errors given y are taken for those at it.
+MODERATE = 1.0  # Noise-to-signal ratio above which errors given y are taken for those at it
 
 
 class ExactScore(Guidance):
@@ -39,7 +39,9 @@ class ExactScore(Guidance):
     .. math:: x_0' = E[x_0 | x_t, y] + \zeta - V A^\top (\sigma_y^2 I + A V A^\top)^{-1} (A \zeta + n), \qquad
         \zeta \sim \mathcal{N}(0, V), \quad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    How hard an image is counts there by how little of each place was measured.
+    How hard an image is counts there by how little of each place was measured. Above a noise-to-signal ratio of 1, :math:`V` is
+    that of ratio 1: what the measurement leaves open are details, of which a state of more noise says no more, and wider
+    covariances span so many decades that the solve for a draw does not end.
 
     **What was not recorded.** Where the basis would be fast if all of the measurement were there (a blur whose border the
     camera did not see, pixels missing from a blurred picture: :attr:`LinearOperator.completed
