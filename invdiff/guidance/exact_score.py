@@ -16,7 +16,7 @@ from invdiff.random import Draw
 
 __all__ = ["ExactScore", "fits"]
 
-RTOL, ITERATIONS = 0.03, 40  # of the solve of a draw, with the measured covariance
+RTOL, ITERATIONS = 0.03, 15  # of the solve of a draw, with the measured covariance
 MODERATE = 1.0  # Noise-to-signal ratio above which errors given y are taken for those at it
 
 

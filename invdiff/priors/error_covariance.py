@@ -43,6 +43,10 @@ class ErrorCovariance:
         """Return :math:`V v`, ``(B, C, H, W)``."""
         return self._image(self.variances * cosine_transform(rotate(self.colours, v)))
 
+    def solve(self, v: Tensor, noise: Tensor) -> Tensor:
+        r"""Return :math:`(V + s I)^{-1} v`, ``(B, C, H, W)``, for ``noise`` :math:`s > 0`."""
+        return self._image(cosine_transform(rotate(self.colours, v)) / (self.variances + noise))
+
     def draw(self, draw: Draw) -> Tensor:
         r"""Return a draw of :math:`\mathcal{N}(0, V_u)` for every item, from the standard normal numbers of ``draw``."""
         scale, event = self.variances.sqrt(), self.variances.shape[1:]
