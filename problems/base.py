@@ -15,15 +15,16 @@ from invdiff.priors import ScoreModel
 __all__ = ["QUALITIES", "Problem", "photographs"]
 
 
-def photographs(*, max_iterations: int, products: int = 1) -> Mapping[str, Any]:
+def photographs(*, max_iterations: int, products: int = 1, steps: int = 16) -> Mapping[str, Any]:
     """Return what solves photographs well under the bundled prior; docs/methods.md has the figures.
 
     Args:
         max_iterations: Of GMRES, under a prior whose error was not measured.
         products: Of the network, under one whose error was.
+        steps: Of the reverse diffusion.
     """
     options = {"max_iterations": max_iterations, "root_iterations": 2, "products": products}
-    return {"rule": "matched", "steps": 16, "ratio_max": 10.0, **options}
+    return {"rule": "matched", "steps": steps, "ratio_max": 10.0, **options}
 
 
 # Where the prior denoises what the measurement leaves, and its error was measured; docs/methods.md has the figures. It starts

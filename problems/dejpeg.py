@@ -52,7 +52,7 @@ class Dejpeg(Problem):
     name = "dejpeg"
     summary = "remove the artefacts of JPEG compression"
     needs = ("--jpeg-quality",)
-    recommended = photographs(max_iterations=6)
+    recommended = photographs(max_iterations=6, products=2, steps=13)
 
     def __init__(
         self,
