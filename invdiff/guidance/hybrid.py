@@ -124,20 +124,20 @@ def measured_gain(
     def product(u: Tensor) -> Tensor:
         return noise * u + linear(measured.product(linear.adjoint(u)))
 
-    complete = over_items(_nearly_complete(linear, residual), residual)
+    orthonormal, complete = (over_items(which, residual) for which in _rows(linear, residual))
 
     def precondition(u: Tensor) -> Tensor:
-        if complete.all():
-            return linear(measured.solve(linear.adjoint(u), noise))
-        inverse = linear.precondition(u, isotropic)
-        return torch.where(complete, linear(measured.solve(linear.adjoint(u), noise)), inverse) if complete.any() else inverse
+        # As if V were isotropic, which for orthonormal rows is a factor, and changes nothing.
+        z = u if orthonormal.all() else linear.precondition(u, isotropic)
+        return torch.where(complete, linear(measured.solve(linear.adjoint(u), noise)), z) if complete.any() else z
 
     u = conjugate_gradients(product, residual, precondition=precondition, rtol=rtol, max_iterations=max_iterations)
     return measured.product(linear.adjoint(u))
 
 
-def _nearly_complete(linear: LinearOperator, v: Tensor) -> Tensor:
-    """Return of which items of ``v`` more than half was measured, by orthonormal rows, ``(B,)``."""
+def _rows(linear: LinearOperator, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Return for which items of ``v`` the rows of ``linear`` are orthonormal, and are more than half as many as columns too."""
     measured = linear.keep_measured(v)
     orthonormal = norm(linear(linear.adjoint(measured)) - measured) < 1e-3 * norm(measured)
-    return orthonormal & (2 * torch.as_tensor(linear.dof, device=v.device) > torch.Size(linear.in_shape).numel())
+    many = 2 * torch.as_tensor(linear.dof, device=v.device) > torch.Size(linear.in_shape).numel()
+    return orthonormal, orthonormal & many
