@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import time
 from pathlib import Path
 
 __all__ = ["digest", "stamp"]
 
 PARTS = (".json", ".safetensors", ".bin")  # of a folder
 Stamp = list[tuple[str, int, int]]
+SETTLED = 2 * 10**9  # nanoseconds since a file was written
 
 
 def stamp(path: Path) -> Stamp:
@@ -32,7 +34,15 @@ def digest(path: Path, since: Stamp | None = None) -> str:
     return hashlib.sha256(listing.encode()).hexdigest()
 
 
-@functools.lru_cache
 def _digest(part: tuple[str, int, int]) -> str:
+    # What was written a moment ago may be written again within one tick of the clock of its file system.
+    settled = time.time_ns() - part[2] > SETTLED
+    return _known(part) if settled else _read(part)
+
+
+def _read(part: tuple[str, int, int]) -> str:
     with Path(part[0]).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_known = functools.lru_cache(_read)
