@@ -16,6 +16,7 @@ from invdiff.cli.solve import INTERVALS
 from invdiff.diagnostics import exact_width
 from invdiff.images import read_arrays, read_image, write_image
 from invdiff.priors import load_prior
+from invdiff.problems import PROBLEMS
 
 SMALL = ("--size", 12, "--samples", 2, "--steps", 2, "--precision", "float32")
 PLAIN = ("--problem", "sr", "--factor", 2, "--noise", 0.05)
@@ -299,13 +300,8 @@ def test_the_bundled_file_is_made_of_a_folder(tiny_prior, photographs, solve, tm
         main([str(photographs), "--quick"])
 
 
-@pytest.mark.skipif(BUNDLED.exists(), reason="this version comes with one")
-def test_natural_is_missed_by_name(solve, photographs):
-    assert "make it by `invdiff calibrate --save`" in solve("in.png", *PLAIN, "--calibration", "natural", code=1).stderr
-
-
-@pytest.mark.skipif(not BUNDLED.exists(), reason="this version comes without one")
 def test_natural_is_of_the_bundled_prior() -> None:
     """Whoever changes the weights makes it again: benchmarks/natural_calibration.py."""
     known = load_prior("natural").describe()["sha256"]
     assert {entry["prior"]["sha256"] for entry in entries(BUNDLED).values()} == {known}
+    assert entries(BUNDLED).keys() == PROBLEMS.keys()

@@ -209,8 +209,6 @@ def read_spread(path: Path, problem: str, *, level: float, settings: Mapping[str
     """
     if str(path) == "natural" and not path.exists():
         path = BUNDLED
-        if not path.exists():
-            raise ValueError("--calibration natural: this version comes without one, make it by `invdiff calibrate --save`.")
     contents = _read(path)
     if problem not in contents["problems"]:
         raise ValueError(

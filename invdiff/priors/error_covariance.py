@@ -169,7 +169,7 @@ class ErrorModel:
         floor = self._between(self.floors.log(), ratio, x0_hat).exp()
         logs = (local_energies(x0_hat, colours) + floor).log()
         exponents = weights[0, :, None, None] + torch.einsum("bfhw,fo->bohw", logs, weights[1:])
-        return exponents.clamp(*EXPONENTS).exp().unflatten(1, (OCTAVES, -1))
+        return exponents.clamp(*EXPONENTS).exp().reshape(len(x0_hat), OCTAVES, -1, *x0_hat.shape[-2:])
 
     def _counts(self, x0_hat: Tensor, weight: Tensor | None) -> Tensor | None:
         """Return how much each place counts, ``(B, 1, 1, H, W)``; ``None``: all the same."""
