@@ -124,12 +124,13 @@ def measured_gain(
     def product(u: Tensor) -> Tensor:
         return noise * u + linear(measured.product(linear.adjoint(u)))
 
-    orthonormal, complete = (over_items(which, residual) for which in _rows(linear, residual))
+    orthonormal, complete = _rows(linear, residual)
+    which, a_factor, some = over_items(complete, residual), bool(orthonormal.all()), bool(complete.any())
 
     def precondition(u: Tensor) -> Tensor:
         # As if V were isotropic, which for orthonormal rows is a factor, and changes nothing.
-        z = u if orthonormal.all() else linear.precondition(u, isotropic)
-        return torch.where(complete, linear(measured.solve(linear.adjoint(u), noise)), z) if complete.any() else z
+        z = u if a_factor else linear.precondition(u, isotropic)
+        return torch.where(which, linear(measured.solve(linear.adjoint(u), noise)), z) if some else z
 
     u = conjugate_gradients(product, residual, precondition=precondition, rtol=rtol, max_iterations=max_iterations)
     return measured.product(linear.adjoint(u))
