@@ -29,7 +29,7 @@ def test_example(name, tmp_path, monkeypatch, capsys):
     runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"](SMALL[name])
     printed = capsys.readouterr().out
     if name == "photograph":
-        assert printed.startswith("mmps: 2 samples in ")
+        assert printed.startswith("handover: 2 samples in ")
         assert read_image(tmp_path / "panel.png").pixels.shape > (3, 32, 32)
     elif name == "own_operator":
         assert re.fullmatch(r"(\w+: PSNR of the mean -?[\d.]+ dB, misfit [\d.]+ \(1 is right\)\n){2}", printed)
