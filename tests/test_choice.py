@@ -129,8 +129,8 @@ class TestBudget:
         assert (plan.method.name, plan.rule_name, plan.steps) == ("handover", "matched", 50)
         assert PosteriorSampler(natural, known, steps=20).plan(4).steps == 20
         assert PosteriorSampler(natural, mosaic).plan(4).method.name == "mmps"  # dense noise
-        for given in ({"rule": "ddpm"}, {"products": 2}):
-            assert PosteriorSampler(natural, known, **given).plan(4).method.name == "mmps"
+        assert PosteriorSampler(natural, known, rule="ddpm").plan(4).method.name == "mmps"
+        assert PosteriorSampler(natural, known, products=2).plan(4).method.name == "mmps"
         natural.error_model = None
         assert PosteriorSampler(natural, known).plan(4).method.name == "mmps"
 
