@@ -25,7 +25,7 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from invdiff.images import atomic_write
+from invdiff.io.images import atomic_write
 from invdiff.priors import NetworkPrior, load_prior
 from invdiff.priors.load import has_bfloat16_units
 from invdiff.training import VALIDATION_SIGMAS, Images, Settings, load_images, train

@@ -27,7 +27,7 @@ from tabulate import tabulate
 from torch import Tensor
 from tqdm import tqdm
 
-from invdiff.images import atomic_write, list_images, read_image
+from invdiff.io.images import atomic_write, list_images, read_image
 from invdiff.metrics import psnr
 from invdiff.priors import load_prior
 from invdiff.priors.load import PRECISIONS

@@ -17,7 +17,7 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from invdiff.images import read_image
+from invdiff.io.images import read_image
 from invdiff.metrics import psnr
 from invdiff.priors import Grey, PerChannel, ScoreModel, Tiled, load_prior
 

@@ -34,11 +34,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 import invdiff
-from invdiff.images import atomic_write, list_images, read_image, read_kernel, read_mask
+from invdiff.io.figures import comparison_panel
+from invdiff.io.images import atomic_write, list_images, read_image, read_kernel, read_mask
 from invdiff.priors import load_prior
 from invdiff.priors.load import PRECISIONS
 from invdiff.priors.network import NetworkPrior
-from invdiff.report import comparison_panel
 
 HERE = Path(__file__).parent
 USED = ("kingfisher", "lighthouse", "parrots", "treefrog")

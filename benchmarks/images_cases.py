@@ -18,8 +18,8 @@ from skimage import restoration
 from torch import Tensor
 
 from invdiff.cli.solve import sampler_arguments
-from invdiff.guidance import MMPS
 from invdiff.methods import METHODS
+from invdiff.methods.guidance import MMPS
 from invdiff.operators import Mosaic, Operator, gaussian_kernel
 from invdiff.priors import ScoreModel
 from invdiff.problems import Deblur, Dejpeg, Demosaic, Inpaint, Problem, SuperResolution

@@ -14,11 +14,11 @@ import torch
 from tqdm import tqdm
 
 import invdiff
-from invdiff.images import list_images, read_image
+from invdiff.io.figures import comparison_panel, tile_grid
+from invdiff.io.images import list_images, read_image
+from invdiff.methods.steps import sample_prior
 from invdiff.priors import load_prior
 from invdiff.problems import Inpaint
-from invdiff.report import comparison_panel, tile_grid
-from invdiff.samplers import sample_prior
 
 SIZES = {128: 8, 256: 4}  # side in pixels: samples
 CROP, HOLE = 128, 64  # pixels

@@ -37,7 +37,7 @@ from tabulate import tabulate
 from torch import Tensor
 from tqdm import tqdm
 
-from invdiff.images import atomic_write
+from invdiff.io.images import atomic_write
 from invdiff.priors import load_prior
 
 OURS = "ours"

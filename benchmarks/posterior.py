@@ -35,11 +35,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from invdiff import DivergenceError, PosteriorSampler
-from invdiff.images import atomic_write
+from invdiff.io.images import atomic_write
 from invdiff.linalg import largest_singular_value
 from invdiff.methods import METHODS
+from invdiff.methods.steps import DDIM, Heun, sample_prior
 from invdiff.operators import LinearOperator
-from invdiff.samplers import DDIM, Heun, sample_prior
 
 TITLES = {
     "SW": "Sliced Wasserstein distance",

@@ -26,9 +26,9 @@ from tqdm import tqdm
 
 import invdiff
 from invdiff.diagnostics import coverage, misfit, rank_test, ranks, residual_test
-from invdiff.images import atomic_write, read_kernel, read_mask
+from invdiff.io.images import atomic_write, read_kernel, read_mask
+from invdiff.methods.steps import sample_prior
 from invdiff.priors import ScoreModel, load_prior
-from invdiff.samplers import sample_prior
 
 HERE = Path(__file__).parent
 SIZE = 64  # pixels

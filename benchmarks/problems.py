@@ -31,10 +31,10 @@ from invdiff.cli.noise import NOISE
 from invdiff.cli.problem_options import OPTIONS
 from invdiff.cli.solve import sampler_arguments
 from invdiff.cli.task import SPECIMENS, Task, make_task
-from invdiff.images import atomic_write
+from invdiff.io.images import atomic_write
+from invdiff.methods.samplers import DivergenceError
 from invdiff.metrics import psnr
 from invdiff.priors import load_prior
-from invdiff.samplers import DivergenceError
 
 HERE = Path(__file__).parent
 MASK = HERE.parent / "examples" / "mask.png"

@@ -15,8 +15,8 @@ import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
-from invdiff.guidance.base import denoise_and_pull_back
-from invdiff.images import list_images, read_image
+from invdiff.io.images import list_images, read_image
+from invdiff.methods.guidance.base import denoise_and_pull_back
 from invdiff.priors import ScoreModel, load_prior
 
 

@@ -9,8 +9,8 @@ from skimage import data
 
 import invdiff
 from invdiff import operators
-from invdiff.images import read_mask
-from invdiff.report import comparison_panel
+from invdiff.io.figures import comparison_panel
+from invdiff.io.images import read_mask
 
 
 def main(arguments=None):

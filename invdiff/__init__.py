@@ -11,17 +11,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from invdiff import diagnostics, guidance, metrics, operators, posterior, priors, problems, samplers, schedules
+    from invdiff import diagnostics, methods, metrics, operators, posterior, presets, priors, problems, schedules, training
+    from invdiff.methods.samplers import DivergenceError
     from invdiff.posterior import Posterior, PosteriorSampler
     from invdiff.priors import load_prior
-    from invdiff.samplers import DivergenceError
 
 __version__ = "0.1.0"
 
 # Names are loaded on first use: the command line answers --help without importing torch.
-_MODULES = {"diagnostics", "guidance", "metrics", "operators", "posterior", "priors", "problems", "samplers", "schedules"}
+_MODULES = {
+    *("diagnostics", "methods", "metrics", "operators", "posterior", "presets", "priors", "problems", "schedules", "training"),
+}
 _NAMES = {
-    "DivergenceError": "invdiff.samplers",
+    "DivergenceError": "invdiff.methods.samplers",
     "Posterior": "invdiff.posterior",
     "PosteriorSampler": "invdiff.posterior",
     "load_prior": "invdiff.priors",
@@ -32,15 +34,16 @@ __all__ = [
     "Posterior",
     "PosteriorSampler",
     "diagnostics",
-    "guidance",
     "load_prior",
+    "methods",
     "metrics",
     "operators",
     "posterior",
+    "presets",
     "priors",
     "problems",
-    "samplers",
     "schedules",
+    "training",
 ]
 
 

@@ -4,48 +4,48 @@ if __name__ != "invdiff.operators":
     raise ImportError("Import this folder as invdiff.operators: under its own name its classes would exist twice.")
 
 from .adapters import from_deepinv, from_linear_operator
-from .affine import Affine
-from .base import Jacobian, LinearOperator, Operator
-from .blur import Blur
-from .channels import ChannelMix
-from .clip import Clip
-from .composition import compose
-from .correlated_noise import CorrelatedNoise, CovarianceNoise
-from .crop import Crop
-from .cumulative_sum import CumulativeSum
-from .differences import FiniteDifferences
-from .downsample import Downsample
-from .fourier import FourierMask
-from .function import Function, LinearFunction
-from .gamma import Gamma
-from .hadamard import Hadamard, walsh_order
-from .identity import Identity
-from .jpeg import JPEG
-from .jpeg_coefficients import JPEGCoefficients
-from .kernels import defocus_kernel, gaussian_kernel, motion_kernel
-from .mask import Mask
-from .masks import box_mask, random_mask, stripe_mask
-from .matrix import Matrix
-from .mosaic import Mosaic
-from .mri import MRI, birdcage_maps, cartesian_mask
-from .network import NetworkOperator
-from .noise import GaussianNoise, Noise
-from .optics import psf_kernel
-from .per_channel import per_channel
-from .per_item import per_item
-from .phase import CodedDiffraction, Magnitude, PhaseRetrieval
-from .photon_noise import PoissonGaussianNoise, PoissonNoise
-from .quantise import Quantise
-from .random_convolution import RandomConvolution
-from .resize import Resize
-from .robust_noise import LaplaceNoise, StudentNoise
-from .rounding_noise import RoundingNoise
-from .shared_noise import share
-from .stacked import stack
-from .subsampled_convolution import SubsampledConvolution
-from .tomography import FanBeamCT, ParallelBeamCT
-from .varying_blur import VaryingBlur
-from .whitened import linearise, whiten
+from .algebra.compose import compose
+from .algebra.per_channel import per_channel
+from .algebra.per_item import per_item
+from .algebra.stack import stack
+from .algebra.whiten import linearise, whiten
+from .blur.blur import Blur
+from .blur.kernels import defocus_kernel, gaussian_kernel, motion_kernel
+from .blur.psf import psf_kernel
+from .blur.strided_convolution import SubsampledConvolution
+from .blur.varying_blur import VaryingBlur
+from .core.noise import GaussianNoise, Noise
+from .core.operator import Jacobian, LinearOperator, Operator
+from .generic.affine import Affine
+from .generic.function import Function, LinearFunction
+from .generic.identity import Identity
+from .generic.matrix import Matrix
+from .noise.correlated import CorrelatedNoise, CovarianceNoise
+from .noise.heavy_tailed import LaplaceNoise, StudentNoise
+from .noise.poisson import PoissonGaussianNoise, PoissonNoise
+from .noise.rounding import RoundingNoise
+from .noise.tempered import share
+from .nonlinear.clip import Clip
+from .nonlinear.gamma import Gamma
+from .nonlinear.jpeg import JPEG
+from .nonlinear.network_operator import NetworkOperator
+from .nonlinear.quantize import Quantise
+from .resampling.downsample import Downsample
+from .resampling.resize import Resize
+from .sampling.channel_mix import ChannelMix
+from .sampling.crop import Crop
+from .sampling.mask import Mask
+from .sampling.masks import box_mask, random_mask, stripe_mask
+from .sampling.mosaic import Mosaic
+from .transforms.cumulative_sum import CumulativeSum
+from .transforms.finite_differences import FiniteDifferences
+from .transforms.fourier import FourierMask
+from .transforms.hadamard import Hadamard, walsh_order
+from .transforms.jpeg_coefficients import JPEGCoefficients
+from .transforms.mri import MRI, birdcage_maps, cartesian_mask
+from .transforms.phase import CodedDiffraction, Magnitude, PhaseRetrieval
+from .transforms.random_convolution import RandomConvolution
+from .transforms.tomography import FanBeamCT, ParallelBeamCT
 
 __all__ = [  # noqa: RUF022 - in plain order
     "Affine",

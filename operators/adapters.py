@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import Operator
-from .checks import event_shape
-from .function import Function, LinearFunction, NotLinearError
-from .mask import Mask
-from .noise import Noise, noise_of
-from .stacked import stack
-from .with_adjoint import with_adjoint
+from .algebra.stack import stack
+from .core.autograd import with_adjoint
+from .core.noise import Noise, noise_of
+from .core.operator import Operator
+from .core.validation import event_shape
+from .generic.function import Function, LinearFunction, NotLinearError
+from .sampling.mask import Mask
 
 __all__ = ["from_deepinv", "from_linear_operator"]
 

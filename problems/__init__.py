@@ -4,7 +4,6 @@ if __name__ != "invdiff.problems":
     raise ImportError("Import this folder as invdiff.problems: under its own name its classes would exist twice.")
 
 from .arrays import ArrayProblem
-from .base import QUALITIES, Problem
 from .colorize import Colorize
 from .compressed_sensing import CompressedSensing
 from .ct import ReconstructCT
@@ -20,6 +19,7 @@ from .motion_deblur import MotionDeblur
 from .mri import ReconstructMRI
 from .outpaint import Outpaint
 from .phase_retrieval import RetrievePhase
+from .problem import QUALITIES, Problem
 from .super_resolution import SuperResolution
 
 PROBLEMS: dict[str, type[Problem]] = {

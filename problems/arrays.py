@@ -13,7 +13,7 @@ from torch import Tensor
 
 from invdiff.operators import ChannelMix, GaussianNoise, Noise, Operator
 
-from .base import Problem
+from .problem import Problem
 
 __all__ = ["ArrayProblem", "Arrays", "grey", "image_size", "real_numbers", "white_of"]
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from invdiff.operators import ChannelMix, Operator
 
-from .base import Problem, photographs
+from .problem import Problem, photographs
 
 __all__ = ["Colorize"]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from invdiff.operators import GaussianNoise, Hadamard, LinearOperator, Noise, RandomConvolution
 
 from .arrays import ArrayProblem, Arrays, image_size, real_numbers
-from .base import photographs
+from .problem import photographs
 
 __all__ = ["CompressedSensing"]
 

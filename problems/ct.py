@@ -13,7 +13,7 @@ from torch import Tensor
 from invdiff.operators import Noise, Operator, ParallelBeamCT
 
 from .arrays import ArrayProblem, Arrays, grey, image_size, real_numbers, white_of
-from .base import photographs
+from .problem import photographs
 
 __all__ = ["ReconstructCT"]
 

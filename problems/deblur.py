@@ -7,9 +7,9 @@ from typing import Any, Self
 import torch
 
 from invdiff.operators import Blur, Operator
-from invdiff.operators.kernels import gaussian_kernel
+from invdiff.operators.blur.kernels import gaussian_kernel
 
-from .base import Problem, photographs
+from .problem import Problem, photographs
 
 __all__ = ["Deblur"]
 

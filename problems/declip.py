@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invdiff.operators import Clip, Operator
 
-from .base import Problem, photographs
+from .problem import Problem, photographs
 
 __all__ = ["Declip"]
 

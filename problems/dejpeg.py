@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from invdiff.operators import JPEGCoefficients, Operator, RoundingNoise
-from invdiff.operators.jpeg_coefficients import SUBSAMPLINGS
+from invdiff.operators.transforms.jpeg_coefficients import SUBSAMPLINGS
 
-from .base import Problem, photographs
 from .jpeg_file import read_jpeg
+from .problem import Problem, photographs
 
 __all__ = ["Dejpeg"]
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from invdiff.operators import Mosaic, Operator
-from invdiff.operators.mosaic import BAYER_PATTERNS
+from invdiff.operators.sampling.mosaic import BAYER_PATTERNS
 
-from .base import Problem, photographs
+from .problem import Problem, photographs
 
 __all__ = ["Demosaic"]
 

@@ -6,7 +6,7 @@ from typing import Self
 
 from invdiff.operators import Identity, Operator
 
-from .base import Problem, photographs
+from .problem import Problem, photographs
 
 __all__ = ["Denoise"]
 

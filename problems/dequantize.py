@@ -8,7 +8,7 @@ from torch import Tensor
 
 from invdiff.operators import Identity, Operator, RoundingNoise
 
-from .base import Problem, photographs
+from .problem import Problem, photographs
 
 __all__ = ["Dequantize"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Self
 
 from invdiff.operators import Blur, Operator
-from invdiff.operators.kernels import motion_kernel
+from invdiff.operators.blur.kernels import motion_kernel
 
-from .base import Problem, photographs
+from .problem import Problem, photographs
 
 __all__ = ["MotionDeblur"]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from invdiff.operators import MRI, ChannelMix, GaussianNoise, LinearOperator, Noise, birdcage_maps, cartesian_mask, per_channel
 
 from .arrays import ArrayProblem, Arrays, grey, white_of
-from .base import photographs
+from .problem import photographs
 
 __all__ = ["ReconstructMRI"]
 

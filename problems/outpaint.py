@@ -9,7 +9,7 @@ from torch import Tensor
 
 from invdiff.operators import Crop, Operator
 
-from .base import Problem, photographs
+from .problem import Problem, photographs
 
 __all__ = ["Outpaint"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from invdiff.operators import Affine, CodedDiffraction, Noise, Operator, PhaseRetrieval, per_channel
 
 from .arrays import ArrayProblem, Arrays, image_size, real_numbers
-from .base import photographs
+from .problem import photographs
 
 __all__ = ["RetrievePhase"]
 

@@ -16,7 +16,7 @@ from skimage import data
 from torch.testing import assert_close
 
 import invdiff
-from invdiff.images import write_image
+from invdiff.io.images import write_image
 from invdiff.metrics import psnr
 from invdiff.priors import Gaussian
 

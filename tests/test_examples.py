@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from invdiff.images import read_image
+from invdiff.io.images import read_image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 BENCHMARKS = EXAMPLES.parent / "benchmarks"

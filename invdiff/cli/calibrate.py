@@ -93,7 +93,7 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
     from invdiff.cli.record import to_json
     from invdiff.cli.solve import sampler_arguments
     from invdiff.cli.task import make_problem
-    from invdiff.images import read_mask
+    from invdiff.io.images import read_mask
 
     device = pick_device(settings["device"])
     score = load(settings, device)
@@ -192,7 +192,7 @@ def cut_crops(
     """
     import torch
 
-    from invdiff.images import list_images, read_image
+    from invdiff.io.images import list_images, read_image
     from invdiff.random import generator
 
     pixels: dict[str, Tensor] = {}
@@ -250,7 +250,7 @@ def _figures(report: Calibration) -> dict[str, Any]:
 
 
 def _plot(path: Path, report: Calibration) -> None:
-    from invdiff.report import calibration_plot
+    from invdiff.io.figures import calibration_plot
 
     calibration_plot(
         path,

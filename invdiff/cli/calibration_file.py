@@ -19,7 +19,7 @@ from invdiff.cli.problem_options import ARRAYS, OPTIONS
 from invdiff.cli.record import file_of_kernel, plain
 from invdiff.diagnostics import exact_width, images_needed, marginal_width, width_per_image
 from invdiff.diagnostics.conformal import ONE_STD
-from invdiff.images import atomic_write
+from invdiff.io.images import atomic_write
 from invdiff.problems import Inpaint, Problem
 
 __all__ = [

@@ -126,7 +126,7 @@ def evaluate(
 
 def pair(reference: Path, restored: Path) -> Pairing:
     """Pair two files, or the images of two folders by their names without the endings."""
-    from invdiff.images import list_images
+    from invdiff.io.images import list_images
 
     if reference.is_dir() != restored.is_dir():
         raise click.UsageError("--reference and --restored must be two folders or two files, not one of each.")
@@ -182,7 +182,7 @@ def compare(reference: Path, restored: Path, metrics: list[str]) -> dict[str, fl
 def load(path: Path) -> Tensor:
     import torch
 
-    from invdiff.images import read_image
+    from invdiff.io.images import read_image
 
     return torch.from_numpy(read_image(path).pixels)[None]
 
@@ -204,7 +204,7 @@ def table(rows: list[dict[str, Any]], means: dict[str, float], metrics: list[str
 
 
 def write_json(path: Path, report: dict[str, Any]) -> None:
-    from invdiff.images import atomic_write
+    from invdiff.io.images import atomic_write
 
     text = json.dumps(_without_infinities(report), indent=2, allow_nan=False)
     if path == Path("-"):
@@ -215,7 +215,7 @@ def write_json(path: Path, report: dict[str, Any]) -> None:
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]], metrics: list[str]) -> None:
-    from invdiff.images import atomic_write
+    from invdiff.io.images import atomic_write
 
     with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["name", *metrics])

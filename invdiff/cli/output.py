@@ -18,10 +18,10 @@ from torch import Tensor
 from invdiff.cli.calibration_file import Spread
 from invdiff.cli.record import to_json
 from invdiff.cli.task import Task
-from invdiff.images import write_image
+from invdiff.io.figures import comparison_panel, std_map
+from invdiff.io.images import write_image
 from invdiff.posterior import Posterior
 from invdiff.problems import ArrayProblem, Dejpeg
-from invdiff.report import comparison_panel, std_map
 
 __all__ = ["output_folder", "write_results"]
 

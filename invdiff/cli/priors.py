@@ -52,7 +52,7 @@ def priors(ctx: click.Context, as_json: bool) -> None:
       invdiff priors measure ffhq_10m.pt faces/
     """
     if ctx.invoked_subcommand is None:
-        from invdiff.priors.files import BUNDLED
+        from invdiff.priors.save import BUNDLED
 
         _show([_describe(name, {}) for name in BUNDLED], as_json, many=True)
 
@@ -100,9 +100,9 @@ def convert(source: str, out: Path, prior_option: Sequence[str], dtype: str | No
     import torch
 
     from invdiff.priors.digest import digest
-    from invdiff.priors.files import save_checkpoint
     from invdiff.priors.load import locate, read_checkpoint
-    from invdiff.priors.recipe import build_network
+    from invdiff.priors.save import save_checkpoint
+    from invdiff.priors.spec import build_network
 
     path = locate(source)
     checkpoint = read_checkpoint(path, given_options(prior_option))
@@ -154,7 +154,7 @@ def measure(
 
     from invdiff.cli.device import pick_device
     from invdiff.priors import load_prior, measure_error, save_error_model
-    from invdiff.priors.error_files import errors_beside
+    from invdiff.priors.errors.files import errors_beside
     from invdiff.priors.load import locate
 
     if out is not None and out.suffix != ".safetensors":
@@ -166,8 +166,8 @@ def measure(
     if images:
         clean = _crops(images, channels=event[0] if event else None, crops=crops, size=size, seed=seed, progress=bar)
     else:
+        from invdiff.methods.steps import sample_prior
         from invdiff.priors import fit
-        from invdiff.samplers import sample_prior
 
         click.echo(f"drawing {crops} samples of the prior", err=True)
         shape = (event[0] or 1 if event else 3, size, size)
@@ -195,11 +195,11 @@ def _crops(images: Sequence[Path], *, channels: int | None, crops: int, size: in
 
 
 def _describe(source: str, given: Mapping[str, str]) -> dict[str, Any]:
-    from invdiff.priors.checkpoints.choices import LabelNeededError
+    from invdiff.priors.checkpoints.assumptions import LabelNeededError
     from invdiff.priors.digest import digest
-    from invdiff.priors.files import BUNDLED
     from invdiff.priors.load import locate, read_checkpoint
-    from invdiff.priors.recipe import build_network
+    from invdiff.priors.save import BUNDLED
+    from invdiff.priors.spec import build_network
 
     path, needed = locate(source), None
     try:

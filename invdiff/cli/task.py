@@ -14,9 +14,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from invdiff.cli.noise import NoiseChoice
-from invdiff.images import Picture, mask_from_alpha, read_arrays, read_image, read_kernel, read_mask
+from invdiff.io.images import Picture, mask_from_alpha, read_arrays, read_image, read_kernel, read_mask
 from invdiff.operators import GaussianNoise, Noise, Operator, share
-from invdiff.operators.kernels import gaussian_kernel, motion_kernel
+from invdiff.operators.blur.kernels import gaussian_kernel, motion_kernel
 from invdiff.posterior import misfit
 from invdiff.problems import (
     PROBLEMS,

@@ -105,7 +105,7 @@ def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any)
     from invdiff.training import train as run
     from invdiff.training.card import write_card
     from invdiff.training.distributed import local_device
-    from invdiff.training.grow import grow
+    from invdiff.training.expand import grow
 
     device = pick_device(local_device(options["device"]))
     first, bar = int(os.environ.get("RANK", "0")) == 0, sys.stderr.isatty()

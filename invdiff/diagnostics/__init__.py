@@ -13,12 +13,12 @@ weights, chains        how many samples they are worth     :func:`ess`, :func:`c
 
 from invdiff.diagnostics.calibration import Calibration, calibrate
 from invdiff.diagnostics.conformal import deviations, exact_width, images_needed, marginal_width, width_per_image
-from invdiff.diagnostics.effective import chain_ess, ess
-from invdiff.diagnostics.quantities import log_posterior, log_prior, misfit, projections
+from invdiff.diagnostics.ess import chain_ess, ess
 from invdiff.diagnostics.ranks import Coverage, RankTest, coverage, rank_test, ranks
 from invdiff.diagnostics.residual import ResidualTest, residual_test
 from invdiff.diagnostics.stein import KernelStein, kernel_stein, posterior_score
 from invdiff.diagnostics.tarp import distance, reference_points, scales
+from invdiff.diagnostics.test_quantities import log_posterior, log_prior, misfit, projections
 
 __all__ = [
     "Calibration",

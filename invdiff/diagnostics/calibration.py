@@ -12,10 +12,10 @@ from scipy import stats
 from torch import Tensor
 
 from invdiff.diagnostics.conformal import deviations
-from invdiff.diagnostics.quantities import HasLogProb, log_posterior, log_prior, misfit, projections
 from invdiff.diagnostics.ranks import Coverage, RankTest, coverage, merge_repeats, rank_test, ranks
 from invdiff.diagnostics.residual import ResidualTest, residual_test
 from invdiff.diagnostics.tarp import distance, reference_points, scales
+from invdiff.diagnostics.test_quantities import HasLogProb, log_posterior, log_prior, misfit, projections
 from invdiff.operators import Operator
 from invdiff.posterior import Posterior
 from invdiff.priors import ScoreModel

@@ -1,18 +1,18 @@
 """Priors p(x): denoisers along a noise schedule, analytic or learned."""
 
-from invdiff.priors.base import ScoreModel
-from invdiff.priors.channels import Grey, PerChannel
-from invdiff.priors.error_covariance import ErrorCovariance, ErrorModel
-from invdiff.priors.error_files import read_error_model, save_error_model
-from invdiff.priors.files import save_prior
-from invdiff.priors.fit import fit
-from invdiff.priors.gaussian import Gaussian
+from invdiff.priors.adapt.adapt import fit
+from invdiff.priors.adapt.channels import Grey, PerChannel
+from invdiff.priors.adapt.tiled import Tiled
+from invdiff.priors.analytic.gaussian import Gaussian
+from invdiff.priors.analytic.mixture import GaussianMixture
+from invdiff.priors.errors.covariance import ErrorCovariance, ErrorModel
+from invdiff.priors.errors.files import read_error_model, save_error_model
+from invdiff.priors.errors.measure import measure_error
 from invdiff.priors.load import load_prior
-from invdiff.priors.measure import measure_error
-from invdiff.priors.mixture import GaussianMixture
 from invdiff.priors.network import NetworkPrior, from_network
-from invdiff.priors.tiled import Tiled
-from invdiff.priors.unet import UNet
+from invdiff.priors.networks.unet import UNet
+from invdiff.priors.save import save_prior
+from invdiff.priors.score_model import ScoreModel
 
 __all__ = [
     "ErrorCovariance",

@@ -12,17 +12,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from invdiff.priors.checkpoints.contents import Contents, open_contents, state_dicts
-from invdiff.priors.error_files import errors_beside, read_error_model
-from invdiff.priors.files import BUNDLED
+from invdiff.priors.checkpoints.container import Contents, open_contents, state_dicts
+from invdiff.priors.errors.files import errors_beside, read_error_model
 from invdiff.priors.network import NetworkPrior
-from invdiff.priors.recipe import Checkpoint, Recipe, build_network, build_prior
+from invdiff.priors.save import BUNDLED
+from invdiff.priors.spec import Checkpoint, Recipe, build_network, build_prior
 
 __all__ = ["PRECISIONS", "has_bfloat16_units", "load_network", "load_prior", "locate", "pick_autocast", "read_checkpoint"]
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 FAMILIES = {  # in the order in which they are asked whether a file is theirs
-    "invdiff": "invdiff.priors.files",
+    "invdiff": "invdiff.priors.save",
     "guided-diffusion": "invdiff.priors.checkpoints.guided_diffusion",
     "EDM": "invdiff.priors.checkpoints.edm",
     "score-SDE": "invdiff.priors.checkpoints.score_sde",

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from invdiff.noise_covariance import NoiseCovariance
-from invdiff.priors.base import ScoreModel
 from invdiff.priors.digest import digest, stamp
+from invdiff.priors.networks.checkpointing import recompute_blocks
 from invdiff.priors.noise_maps import NoiseMaps, edm_denoise_pivot
-from invdiff.priors.recompute import recompute_blocks
+from invdiff.priors.score_model import ScoreModel
 from invdiff.schedules import Schedule
 
 __all__ = ["PARAMETRISATIONS", "NetworkPrior", "edm_denoise", "from_network", "frozen_view"]

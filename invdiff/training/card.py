@@ -8,7 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from invdiff.images import atomic_write
+from invdiff.io.images import atomic_write
 from invdiff.training.data import Images
 from invdiff.training.settings import Settings
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from invdiff.images import IMAGE_SUFFIXES, read_image
+from invdiff.io.images import IMAGE_SUFFIXES, read_image
 
 __all__ = ["FLIPS", "Images", "load_images"]
 

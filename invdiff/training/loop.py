@@ -28,12 +28,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from invdiff.codecs import first_line
+from invdiff.io.codecs import first_line
 from invdiff.noise_covariance import NoiseCovariance
-from invdiff.operators.svd import CoordinateSVD
-from invdiff.priors.files import save_prior
+from invdiff.operators.core.svd import CoordinateSVD
+from invdiff.priors.networks.unet import UNet
 from invdiff.priors.noise_maps import edm_input
-from invdiff.priors.unet import UNet
+from invdiff.priors.save import save_prior
 from invdiff.training.data import Images
 from invdiff.training.distributed import Ranks
 from invdiff.training.levels import noise_levels

@@ -1,6 +1,6 @@
 r"""Noise that differs from place to place, or from frequency to frequency, for training: that of pivots.
 
-The exact posterior score (:class:`~invdiff.guidance.ExactScore`) asks the denoiser about images in Gaussian noise of
+The exact posterior score (:class:`~invdiff.methods.guidance.ExactScore`) asks the denoiser about images in Gaussian noise of
 covariance :math:`(I / \varsigma^2 + A^\top A / \sigma_y^2)^{-1}`. Such covariances are drawn here at random, in the same
 bases: of masks, circular blurs and decimations.
 """
@@ -20,9 +20,9 @@ from torch import Tensor
 from invdiff.linalg import over_items
 from invdiff.noise_covariance import NoiseCovariance
 from invdiff.operators import Resize
-from invdiff.operators.convolution import HartleySVD
-from invdiff.operators.pivot import pivot_levels
-from invdiff.operators.svd import SVD, CoordinateSVD
+from invdiff.operators.blur.convolution import HartleySVD
+from invdiff.operators.core.pivot import pivot_levels
+from invdiff.operators.core.svd import SVD, CoordinateSVD
 from invdiff.training.levels import LEVELS, log_uniform, noise_levels, state_levels
 from invdiff.training.random_kernels import random_kernels
 from invdiff.training.random_masks import random_masks

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from invdiff.operators.mosaic import BAYER_PATTERNS, Mosaic
+from invdiff.operators.sampling.mosaic import BAYER_PATTERNS, Mosaic
 
 __all__ = ["SHARES", "letters", "random_masks"]
 

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from invdiff.io.figures import tile_grid
+from invdiff.methods.steps.prior_samples import sample_prior
 from invdiff.operators import Blur, LinearOperator, Mask, Mosaic, Resize, box_mask, random_mask
 from invdiff.priors.network import edm_denoise, from_network
+from invdiff.priors.networks.unet import UNet
 from invdiff.priors.noise_maps import edm_denoise_pivot
-from invdiff.priors.unet import UNet
-from invdiff.report import tile_grid
-from invdiff.samplers.unconditional import sample_prior
 from invdiff.schedules import EDM
 from invdiff.training.levels import LEVELS
 from invdiff.training.noise_law import kernel_side

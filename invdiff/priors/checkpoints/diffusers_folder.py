@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from invdiff.priors.checkpoints import diffusers_scheduler
-from invdiff.priors.checkpoints.choices import Choices, whole
+from invdiff.priors.checkpoints.assumptions import Choices, whole
 from invdiff.priors.checkpoints.diffusers_scheduler import Training, read_scheduler
 from invdiff.priors.checkpoints.diffusers_weights import KINDS, WEIGHTS, read_json, read_weights
 from invdiff.priors.networks.unet2d import DiffusersUNet, unet2d_model
-from invdiff.priors.recipe import Checkpoint, Recipe
+from invdiff.priors.spec import Checkpoint, Recipe
 
 __all__ = ["OPTIONS", "download", "read_folder"]
 

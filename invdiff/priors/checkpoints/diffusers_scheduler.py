@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from invdiff.priors.checkpoints.choices import Choices, one_of, positive, whole
-from invdiff.priors.recipe import SCHEDULES
+from invdiff.priors.checkpoints.assumptions import Choices, one_of, positive, whole
+from invdiff.priors.spec import SCHEDULES
 from invdiff.schedules import Schedule
 
 __all__ = ["OPTIONS", "Training", "read_scheduler"]
@@ -71,7 +71,7 @@ EXPLODING = {"KarrasVeScheduler": (1.0, 0.02, 100.0), "ScoreSdeVeScheduler": (2.
 
 @dataclass(frozen=True)
 class Training:
-    """How a network was trained, in the terms of :class:`~invdiff.priors.recipe.Recipe`; ``negated`` as in the network."""
+    """How a network was trained, in the terms of :class:`~invdiff.priors.spec.Recipe`; ``negated`` as in the network."""
 
     predicts: str
     schedule: Mapping[str, Any]

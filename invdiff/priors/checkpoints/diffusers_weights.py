@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from invdiff.priors.checkpoints.contents import open_contents, state_dicts
+from invdiff.priors.checkpoints.container import open_contents, state_dicts
 
 __all__ = ["KINDS", "WEIGHTS", "read_json", "read_weights"]
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from invdiff.priors.checkpoints.choices import Choices, one_of, positive
-from invdiff.priors.checkpoints.contents import Contents, state_dicts
+from invdiff.priors.checkpoints.assumptions import Choices, one_of, positive
+from invdiff.priors.checkpoints.container import Contents, state_dicts
 from invdiff.priors.checkpoints.pickles import Record, state_dict
-from invdiff.priors.recipe import Checkpoint, Recipe
+from invdiff.priors.spec import Checkpoint, Recipe
 
 __all__ = ["OPTIONS", "read"]
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invdiff.priors.checkpoints.choices import Choices, one_of, positive, whole, yes_no
-from invdiff.priors.checkpoints.contents import Contents, state_dicts
+from invdiff.priors.checkpoints.assumptions import Choices, one_of, positive, whole, yes_no
+from invdiff.priors.checkpoints.container import Contents, state_dicts
 from invdiff.priors.checkpoints.score_sde_layout import layout
-from invdiff.priors.recipe import Checkpoint, Recipe
+from invdiff.priors.spec import Checkpoint, Recipe
 
 __all__ = ["OPTIONS", "read"]
 

@@ -1,0 +1,3 @@
+"""Files of images and arrays, and figures."""
+
+__all__: list[str] = []

@@ -1,0 +1,230 @@
+"""Pictures of a result: tiles side by side, the spread of the samples as a heat map, and how well they are calibrated."""
+
+from __future__ import annotations
+
+import math
+import os
+import textwrap
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from invdiff.io.images import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["calibration_plot", "comparison_panel", "std_map", "tile_grid"]
+
+COLOURS = "magma"
+DPI = 100
+MIN_TILE = 192  # Small images are enlarged until their longer side has about this many pixels.
+MAX_WIDTH = 1800  # Tiles that would make the panel wider go to the next row.
+MARGIN, GAP, LINE = 16, 14, 17  # pixels; LINE is the height of a line of a title
+BIN_CASES = 5  # ranks that a bar of a histogram holds in expectation
+BAR, BAR_LABELS = 12, 44  # width of the colour bar, and of the numbers beside it
+
+
+def comparison_panel(
+    path: str | os.PathLike[str],
+    tiles: Mapping[str, ArrayLike],
+    *,
+    std: ArrayLike | None = None,
+    std_title: str = "standard deviation (0..1 scale)",
+) -> None:
+    """Write one PNG with titled tiles side by side, in rows where they are many.
+
+    Every image is shown pixel by pixel: at its own resolution, or enlarged by a whole number where it is small or smaller
+    than its neighbours, as the measurement of super-resolution is.
+
+    Args:
+        path: The PNG file; its folder must exist.
+        tiles: Title to pixels ``(C, H, W)`` in [-1, 1]. Of one or two channels the first is shown, in grey; of more the first
+            three, as red, green and blue.
+        std: Standard deviation of the samples, ``(C, H, W)`` or ``(H, W)``, in the units of the pixels: shown last, as a heat
+            map of its mean over channels with a colour bar, on the 0..1 scale of image files.
+        std_title: Its title.
+    """
+    if not tiles and std is None:
+        raise ValueError("comparison_panel: nothing to show; give at least one tile or std.")
+    from matplotlib.figure import Figure
+
+    pictures = [(title, _colours(title, pixels)) for title, pixels in tiles.items()]
+    heat = None if std is None else _unit_std("comparison_panel", std)
+    shapes = [image.shape[:2] for _, image in pictures] + ([] if heat is None else [heat.shape])
+    # The cell fits the largest image, enlarged if even that one is small; every image fills it as far as it can.
+    height, width = max(h for h, _ in shapes), max(w for _, w in shapes)
+    enlarged = max(1, round(MIN_TILE / max(height, width)))
+    height, width = height * enlarged, width * enlarged
+    factors = [min(height // h, width // w) for h, w in shapes]
+
+    count, pitch = len(shapes), width + GAP
+    bar_room = 0 if heat is None else GAP // 2 + BAR + BAR_LABELS
+    columns = min(count, max(1, (MAX_WIDTH - 2 * MARGIN - bar_room + GAP) // pitch))
+    rows = math.ceil(count / columns)
+    columns = math.ceil(count / rows)  # rows of equal length rather than a last one with a single tile
+    titles = [*tiles] + ([] if heat is None else [std_title])
+    wrapped = [textwrap.wrap(title, max(8, width // 8)) or [""] for title in titles]
+    title_height = LINE * max(map(len, wrapped)) + 6
+    total = (2 * MARGIN + columns * pitch - GAP + bar_room, 2 * MARGIN + rows * (title_height + height + GAP) - GAP)
+
+    figure = Figure(figsize=(total[0] / DPI, total[1] / DPI), dpi=DPI, facecolor="white")
+    for place, ((h, w), factor, lines) in enumerate(zip(shapes, factors, wrapped, strict=True)):
+        row, column = divmod(place, columns)
+        left, top = MARGIN + column * pitch, MARGIN + row * (title_height + height + GAP) + title_height
+        _text(figure, total, (left + width / 2, top - 6), "\n".join(lines), va="baseline", ha="center")
+        box = (left + (width - w * factor) // 2, top + (height - h * factor) // 2, w * factor, h * factor)
+        if place < len(pictures):
+            _show(figure, total, box, pictures[place][1].repeat(factor, 0).repeat(factor, 1))
+        elif heat is not None:
+            limit = _top(heat)
+            shown = heat.repeat(factor, 0).repeat(factor, 1)
+            image = _show(figure, total, box, shown, cmap=COLOURS, vmin=0, vmax=limit)
+            bar_box = (box[0] + box[2] + GAP // 2, box[1], BAR, box[3])
+            bar = figure.colorbar(
+                image, cax=figure.add_axes(_rectangle(total, bar_box)), extend="max" if heat.max() > limit else "neither"
+            )
+            bar.ax.tick_params(labelsize=8, length=3)
+            bar.outline.set_linewidth(0.5)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DPI)
+
+
+def std_map(path: str | os.PathLike[str], std: ArrayLike, *, limit: float | None = None) -> float:
+    """Write the standard deviation per pixel, averaged over channels, as a coloured PNG of the resolution of the image.
+
+    Args:
+        path: The PNG file; its folder must exist.
+        std: ``(C, H, W)`` or ``(H, W)``, in the units of the pixels (images span [-1, 1]).
+        limit: Standard deviation on the 0..1 scale that gets the brightest colour; the same limit makes maps comparable.
+            Default: the 99.8th percentile of the map.
+
+    Returns:
+        The limit used: what is needed to read numbers off the colours.
+    """
+    if limit is not None and not limit > 0:
+        raise ValueError(f"std_map: limit must be positive, got {limit}.")
+    from matplotlib import colormaps
+    from PIL import Image
+
+    heat = _unit_std("std_map", std)
+    limit = _top(heat) if limit is None else limit
+    colours = colormaps[COLOURS]((heat / limit).clip(0, 1), bytes=True)[..., :3]
+    with atomic_write(path) as temporary:
+        Image.fromarray(np.ascontiguousarray(colours)).save(temporary, format="PNG")
+    return limit
+
+
+def tile_grid(path: str | os.PathLike[str], images: ArrayLike, *, columns: int) -> None:
+    """Write images of one size as one PNG, pixel by pixel, in rows of ``columns`` with narrow gaps.
+
+    Args:
+        path: The PNG file; its folder must exist.
+        images: ``(N, C, H, W)`` in [-1, 1], shown as in :func:`comparison_panel`.
+        columns: Images in a row.
+    """
+    from PIL import Image
+
+    tiles = [_colours(str(number), image) for number, image in enumerate(np.asarray(images))]
+    if not tiles or columns < 1:
+        raise ValueError(f"tile_grid: expected at least one image and one column, got {len(tiles)} and {columns}.")
+    height, width = tiles[0].shape[0] + 2, tiles[0].shape[1] + 2
+    rows = math.ceil(len(tiles) / columns)
+    grid = np.full((rows * height - 2, min(columns, len(tiles)) * width - 2, 3), 255, dtype=np.uint8)
+    for place, tile in enumerate(tiles):
+        row, column = divmod(place, columns)
+        grid[row * height :, column * width :][: height - 2, : width - 2] = tile
+    with atomic_write(path) as temporary:
+        Image.fromarray(grid).save(temporary, format="PNG")
+
+
+def calibration_plot(
+    path: str | os.PathLike[str],
+    ranks: Mapping[str, ArrayLike],
+    coverage: ArrayLike,
+    *,
+    titles: Mapping[str, str],
+    expected: ArrayLike | None = None,
+) -> None:
+    """Write one PNG with a histogram of the ranks of every quantity, and the coverage seen against the nominal one.
+
+    Where the samples are exact, the bars stay in the grey bands, each with probability 99 %, and the curve on the diagonal.
+
+    Args:
+        path: The PNG file; its folder must exist.
+        ranks: Quantity to the ranks of its truths, ``(n,)`` in [0, 1].
+        coverage: Rows of nominal level, observed share and its standard error, ``(L, 3)``.
+        titles: Quantity to a line under its name.
+        expected: The same of regions about random points (TARP), ``(L, 3)``, drawn beside the coverage of intervals.
+    """
+    from matplotlib.figure import Figure
+    from scipy import stats
+
+    columns = math.ceil(len(ranks) / 2)
+    figure = Figure(figsize=(2.6 * columns + 4.2, 5.2), dpi=DPI, facecolor="white", layout="constrained")
+    grid = figure.add_gridspec(2, columns + 1, width_ratios=[1] * columns + [1.5])
+    for place, (name, values) in enumerate(ranks.items()):
+        axes = figure.add_subplot(grid[divmod(place, columns)])
+        count = len(np.asarray(values))
+        bins = min(max(count // BIN_CASES, 4), 20)
+        low, high = stats.binom(count, 1 / bins).interval(0.99)
+        axes.axhspan(low, high, color="0.88")
+        axes.axhline(count / bins, color="0.6", linewidth=0.8)
+        axes.hist(np.asarray(values), bins=bins, range=(0, 1), color="tab:blue", alpha=0.8, rwidth=0.9)
+        axes.set_title(f"{name}\n{titles[name]}", fontsize=9)
+        axes.set(xlim=(0, 1), xticks=(0, 0.5, 1), ylim=(0, None))
+        axes.tick_params(labelsize=8)
+    figure.supxlabel("rank of the truth among the samples", fontsize=9, x=columns / (columns + 1.5) / 2)
+
+    axes = figure.add_subplot(grid[:, columns])
+    axes.plot((0, 1), (0, 1), color="0.6", linewidth=0.8)
+    curves = {"intervals": (coverage, "tab:blue")} | ({} if expected is None else {"random points": (expected, "tab:orange")})
+    for name, (curve, colour) in curves.items():
+        level, observed, error = np.asarray(curve, dtype=np.float64).T
+        axes.errorbar(level, observed, 2 * error, fmt="o-", markersize=3, linewidth=1, capsize=2, color=colour, label=name)
+    if expected is not None:
+        axes.legend(fontsize=8, frameon=False)
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="nominal", ylabel="observed")
+    axes.set_title(f"coverage{'' if expected is not None else ' of intervals'}\n(bars: two standard errors)", fontsize=9)
+    axes.tick_params(labelsize=8)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DPI)
+
+
+def _colours(title: str, pixels: ArrayLike) -> NDArray[np.uint8]:
+    image = np.asarray(pixels, dtype=np.float64)
+    if image.ndim != 3 or not image.size or not np.isfinite(image).all():
+        raise ValueError(f"comparison_panel: tile {title!r} must be finite pixels of shape (C, H, W), got shape {image.shape}.")
+    colours = image[:3] if len(image) >= 3 else image[:1].repeat(3, 0)
+    return np.rint((colours.clip(-1, 1) + 1) * 127.5).astype(np.uint8).transpose(1, 2, 0)
+
+
+def _unit_std(name: str, std: ArrayLike) -> NDArray[np.float64]:
+    heat = np.asarray(std, dtype=np.float64)
+    heat = heat.mean(0) if heat.ndim == 3 else heat
+    if heat.ndim != 2 or not heat.size or not np.isfinite(heat).all() or (heat < 0).any():
+        raise ValueError(f"{name}: std must be finite, not negative and of shape (C, H, W) or (H, W), got {np.shape(std)}.")
+    return heat / 2
+
+
+def _top(heat: NDArray[np.float64]) -> float:
+    # A few wild pixels must not leave all others in the dark; a map of zeros still needs a scale.
+    return float(np.quantile(heat, 0.998)) or float(heat.max()) or 1.0
+
+
+def _rectangle(total: tuple[int, int], box: tuple[int, int, int, int]) -> tuple[float, float, float, float]:
+    """Return a box ``(left, top, width, height)`` in pixels from the top left as matplotlib's fractions of the figure."""
+    (total_width, total_height), (left, top, width, height) = total, box
+    return left / total_width, 1 - (top + height) / total_height, width / total_width, height / total_height
+
+
+def _show(figure: Figure, total: tuple[int, int], box: tuple[int, int, int, int], image: NDArray[Any], **options: Any) -> Any:
+    axes = figure.add_axes(_rectangle(total, box))
+    axes.set_axis_off()
+    return axes.imshow(image, interpolation="nearest", aspect="auto", **options)
+
+
+def _text(figure: Figure, total: tuple[int, int], place: tuple[float, float], text: str, **options: Any) -> None:
+    figure.text(place[0] / total[0], 1 - place[1] / total[1], text, fontsize=10, linespacing=1.2, **options)

@@ -1,0 +1,42 @@
+"""Approximations of E[x_0 | x_t, y]. One algorithm a file."""
+
+from invdiff.methods.guidance.ald import ScoreALD
+from invdiff.methods.guidance.base import Guidance
+from invdiff.methods.guidance.ddnm import DDNM, DDNMPlus
+from invdiff.methods.guidance.ddrm import DDRM
+from invdiff.methods.guidance.diffpir import DiffPIR
+from invdiff.methods.guidance.dmps import DMPS
+from invdiff.methods.guidance.dps import DPS
+from invdiff.methods.guidance.dps_gaussian import DPSGaussian
+from invdiff.methods.guidance.exact_score import ExactScore
+from invdiff.methods.guidance.handover import Handover
+from invdiff.methods.guidance.ilvr import ILVR
+from invdiff.methods.guidance.lgd_mc import LGDMC
+from invdiff.methods.guidance.mcg import MCG
+from invdiff.methods.guidance.mmps import MMPS
+from invdiff.methods.guidance.pigdm import PiGDM
+from invdiff.methods.guidance.sda import SDA
+from invdiff.methods.guidance.tmpd import TMPD
+from invdiff.methods.guidance.unconditional import Unconditional
+
+__all__ = [
+    "DDNM",
+    "DDRM",
+    "DMPS",
+    "DPS",
+    "ILVR",
+    "LGDMC",
+    "MCG",
+    "MMPS",
+    "SDA",
+    "TMPD",
+    "DDNMPlus",
+    "DPSGaussian",
+    "DiffPIR",
+    "ExactScore",
+    "Guidance",
+    "Handover",
+    "PiGDM",
+    "ScoreALD",
+    "Unconditional",
+]

@@ -1,0 +1,180 @@
+"""The exact posterior score: the denoiser asked about the noisy state and the measurement at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from invdiff.methods.guidance.base import Guidance
+from invdiff.methods.hybrid import NEARLY_EXACT, measured_gain
+from invdiff.methods.operator_norm import gain
+from invdiff.operators import LinearOperator, Operator, whiten
+from invdiff.priors import ScoreModel
+from invdiff.random import Draw
+
+__all__ = ["ExactScore", "fits"]
+
+RTOL, ITERATIONS = 0.03, 15  # of the solve of a draw, with the measured covariance
+MODERATE = 1.0  # Noise-to-signal ratio above which errors given y are taken for those at it
+
+
+class ExactScore(Guidance):
+    r"""The posterior mean by one call of a denoiser that knows noise which is not the same in all directions.
+
+    .. math:: E[x_0 | x_t, y] = E[x_0 | \mu], \qquad
+        \mu = \Sigma \Big( \frac{\alpha_t}{\sigma_t^2} x_t + \frac{1}{\sigma_y^2} A^\top y \Big), \quad
+        \Sigma = \Big( \frac{\alpha_t^2}{\sigma_t^2} I + \frac{1}{\sigma_y^2} A^\top A \Big)^{-1}
+
+    Given :math:`x_0`, state and measurement are independent Gaussian looks at it, and :math:`\mu` (:meth:`LinearOperator.pivot
+    <invdiff.operators.LinearOperator.pivot>`) says what both say. No approximation of :math:`p(y | x_t)` is made: with an exact
+    denoiser the mean is exact, for every prior and every linear operator with Gaussian noise. It takes a prior that denoises
+    such noise (:attr:`ScoreModel.noise_kinds <invdiff.priors.ScoreModel.noise_kinds>`): analytic ones know every kind, networks
+    those they were trained on (``invdiff train --noise-maps``).
+
+    **Draws**, for the rule ``matched``, are that mean plus a draw of the measured covariance of the denoiser's error
+    (:class:`invdiff.priors.ErrorModel`) given :math:`y`, by Matheron's rule:
+
+    .. math:: x_0' = E[x_0 | x_t, y] + \zeta - V A^\top (\sigma_y^2 I + A V A^\top)^{-1} (A \zeta + n), \qquad
+        \zeta \sim \mathcal{N}(0, V), \quad n \sim \mathcal{N}(0, \sigma_y^2 I)
+
+    How hard an image is counts there by how little of each place was measured. Above a noise-to-signal ratio of 1, :math:`V` is
+    that of ratio 1: what the measurement leaves open are details, of which a state of more noise says no more, and wider
+    covariances span so many decades that the solve for a draw does not end.
+
+    **What was not recorded.** Where the basis would be fast if all of the measurement were there (a blur whose border the
+    camera did not see, pixels missing from a blurred picture: :attr:`LinearOperator.completed
+    <invdiff.operators.LinearOperator.completed>`), what is missing of :math:`y` is taken from the estimate,
+    :math:`B \hat x_0^y`, and the estimate from that, in turns, beginning with the estimate of the step before, and at the first
+    step with the nearest entries that were recorded. The turns end at the exact mean if the prior is Gaussian: what is imputed
+    then adds nothing to what was recorded. The less noise, the more of them that takes.
+
+    Args:
+        score: The prior.
+        op: The measurement, linear, in white Gaussian noise or exact.
+        y: Measurement, ``(B, *op.out_shape)``.
+        rounds: Turns a step, where a part of the measurement is imputed.
+
+    Cost: one denoiser evaluation, no gradient, no solve; ``rounds`` evaluations, and one more at the start, where a part of the
+    measurement is imputed.
+
+    Raises:
+        ValueError: If the noise of the pivot is of a kind that the prior does not know.
+
+    References:
+        Mammadov et al., 2026, https://arxiv.org/abs/2606.17048. The imputation is the EM algorithm of Dempster, Laird & Rubin,
+        1977, https://doi.org/10.1111/j.2517-6161.1977.tb01600.x, for the mean of a Gaussian.
+    """
+
+    needs = ("linear",)
+    one_operator = True  # Each has a singular basis of its own.
+    starts_high = True
+
+    def __init__(self, score: ScoreModel, op: Operator, y: Tensor, *, rounds: int = 1) -> None:
+        super().__init__(score, op, y)
+        if rounds < 1:
+            raise ValueError(f"exact-score: rounds must be at least 1, got {rounds}.")
+        assert isinstance(op, LinearOperator)
+        self.linear, self.square_gain = op, gain(op, y, iterations=5) ** 2
+        self.whole, self.recorded, self.rounds = self._of_a_known_kind(op), None, rounds
+        if self.whole is not op and op.completed is not None:
+            self.recorded = op.completed.recorded
+        self._time: float | None = None  # of the estimate that is under way, and of the one before
+        self._before: Tensor | None = None
+        self._now: Tensor | None = None
+
+    def _of_a_known_kind(self, op: LinearOperator) -> LinearOperator:
+        """Return the operator whose pivots the prior can denoise: ``op``, or what it is a part of."""
+        whole = _denoisable(self.score, op)
+        if whole is not None:
+            return whole
+        kind = "noise that is diagonal in no known basis" if op.svd is None else f"{op.svd.kind} noise"
+        known = ", ".join(sorted(self.score.noise_kinds)) or "white noise alone"
+        raise ValueError(
+            f"exact-score: {type(op).__name__} leaves {kind}, and the prior knows {known}. Use 'mmps', which needs no such "
+            "prior, or train one with `invdiff train --noise-maps`."
+        )
+
+    def posterior_mean(self, x_t: Tensor, t: Tensor) -> Tensor:
+        if self.recorded is None:
+            return self._mean(x_t, t, self.y)
+        if self._time != float(t):  # A step that is taken again begins where it began.
+            self._time, self._before = float(t), self._now
+        guess = self._mean(x_t, t, self._filled()) if self._before is None else self._before
+        for _ in range(self.rounds):
+            imagined = self.whole(guess)
+            guess = self._mean(x_t, t, imagined + self.recorded.adjoint(self.y - self.recorded(imagined)))
+        self._now = guess
+        return guess
+
+    def _filled(self) -> Tensor:
+        """Return the measurement with every entry that was not recorded like the nearest one that was."""
+        assert self.recorded is not None
+        placed = self.recorded.adjoint(self.y)
+        there = self.recorded.adjoint(self.y.new_ones(1, *self.recorded.out_shape)) > 0
+        missing = ~there[0].all(0).cpu().numpy()
+        nearest = ndimage.distance_transform_edt(missing, return_distances=False, return_indices=True)
+        places = torch.from_numpy(np.ravel_multi_index(tuple(nearest), missing.shape).ravel()).to(placed.device)
+        return torch.where(there, placed, placed.flatten(2).index_select(-1, places).reshape(placed.shape))
+
+    def check_draws(self) -> None:
+        if self.score.error_model is None:
+            raise ValueError(
+                "exact-score: the rule 'matched' follows draws, which take a prior whose error was measured (`invdiff priors "
+                "measure`). Use the rule 'ddpm'."
+            )
+
+    def posterior_draw(self, x_t: Tensor, t: Tensor, draw: Draw, *, strength: float = 1.0) -> Tensor:
+        self.check_draws()
+        assert self.score.error_model is not None
+        mean, ratio = self.posterior_mean(x_t, t), self.score.schedule.ratio(t)
+        if strength < 1:
+            mean = torch.lerp(self.score.denoise(x_t, t), mean, strength)
+        measured = self.score.error_model.at(mean, min(float(ratio), MODERATE), self._unknown(ratio.to(mean)))
+        zeta, n = measured.draw(draw), self.linear.keep_measured(draw(self.linear.out_shape))
+        shift = measured_gain(
+            measured,
+            self.linear,
+            -self.linear(zeta) - self.linear.sigma_y * n,
+            noise=(NEARLY_EXACT**2 * self.square_gain).clamp(min=self.linear.sigma_y**2),
+            softest=1e-3 * self.square_gain,
+            rtol=RTOL,
+            max_iterations=ITERATIONS,
+        )
+        return mean + zeta + shift
+
+    def _unknown(self, ratio: Tensor) -> Tensor | None:
+        """Return how much the pivot leaves unknown of every entry, ``(1, C, H, W)``; ``None``: of all alike."""
+        image, measured = (self.y.new_zeros(1, *shape) for shape in (self.linear.in_shape, self.linear.out_shape))
+        pivot = None if self.recorded is not None else self.linear.pivot(image, ratio, measured)
+        return None if pivot is None or pivot[1].kind == "dense" else pivot[1].pixel_levels() ** 2
+
+    def _mean(self, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        alpha_t, _ = self.score.levels(t, x_t)
+        pivot = self.whole.pivot(x_t / alpha_t, self.score.schedule.ratio(t).to(x_t), y)
+        assert pivot is not None
+        return self.score.denoise_pivot(*pivot)
+
+
+def fits(score: ScoreModel, op: Operator, *, imputing: bool = False) -> bool:
+    """Return whether the prior denoises what a measurement leaves, so that :class:`ExactScore` can be asked.
+
+    Args:
+        score: The prior.
+        op: The measurement.
+        imputing: Whether a part of a measurement will do, of which the rest is imputed.
+    """
+    white = whiten(op)
+    if not isinstance(white, LinearOperator) or not white.noise.white or white.items is not None or not score.noise_kinds:
+        return False
+    whole = _denoisable(score, white)
+    return whole is white or (imputing and whole is not None)
+
+
+def _denoisable(score: ScoreModel, op: LinearOperator) -> LinearOperator | None:
+    """Return the operator whose pivots the prior can denoise: ``op``, or what it is a part of; ``None``: neither."""
+    for whole in (op, None if op.completed is None else op.completed.whole):
+        if whole is not None and whole.svd is not None and whole.svd.kind in score.noise_kinds:
+            return whole
+    return None

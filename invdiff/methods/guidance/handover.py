@@ -1,0 +1,99 @@
+"""The exact posterior score where there is much noise, matched moments below: each where it is the better one."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from invdiff.methods.guidance.exact_score import ExactScore
+from invdiff.methods.guidance.mmps import MMPS
+from invdiff.operators import Operator
+from invdiff.priors import ScoreModel
+from invdiff.random import Draw
+
+__all__ = ["Handover"]
+
+
+class Handover(MMPS):
+    r""":class:`ExactScore` down to a noise-to-signal ratio, :class:`MMPS` from there on.
+
+    .. math:: E[x_0 | x_t, y] \approx \begin{cases} E[x_0 | \mu], & \sigma_t / \alpha_t \ge \text{ratio} \\
+        \hat x_0 + V_t A^\top (\sigma_y^2 I + A V_t A^\top)^{-1} (y - A \hat x_0) & \text{below} \end{cases}
+
+    Of a network both are approximations, and their errors lie at opposite ends. While there is much noise
+    :math:`p(x_0 | x_t)` is far from a Gaussian, and a correction of :math:`\hat x_0` by its covariance gives away decibels that
+    the pivot :math:`\mu` keeps. When there is little it nearly is one, and the network denoises white noise, which it was
+    trained for first of all, better than that of pivots. Under an exact denoiser and a Gaussian prior both are exact.
+
+    Args:
+        score: The prior. It must denoise the noise that the pivots leave, see :class:`ExactScore`.
+        op: The measurement, linear, in white Gaussian noise or exact.
+        y: Measurement, ``(B, *op.out_shape)``.
+        ratio: Noise-to-signal ratio :math:`\sigma_t / \alpha_t` from which on :class:`MMPS` is asked.
+        rounds: Turns a step of :class:`ExactScore`, where a part of the measurement is imputed.
+        rtol: Of :class:`MMPS`, as are all options that follow.
+        max_iterations: See there.
+        exact_up_to: See there.
+        root_iterations: See there.
+        covariance: See there.
+        products: See there.
+        inner_iterations: See there.
+
+    Cost: one denoiser evaluation a step, and below ``ratio`` the gradients of :class:`MMPS`.
+
+    Raises:
+        ValueError: If the noise of the pivot is of a kind that the prior does not know, or ``ratio`` is not positive.
+
+    References:
+        Own; the two parts are those of Mammadov et al., 2026, https://arxiv.org/abs/2606.17048, and Rozet et al., 2024,
+        https://arxiv.org/abs/2405.13712. ``docs/methods.md`` has the figures, level by level.
+    """
+
+    needs = ("linear",)
+    any_noise = False
+    one_operator = True
+    starts_high = True
+
+    def __init__(
+        self,
+        score: ScoreModel,
+        op: Operator,
+        y: Tensor,
+        *,
+        ratio: float = 1.0,
+        rounds: int = 1,
+        rtol: float = 1e-2,
+        max_iterations: int = 5,
+        exact_up_to: int = 8,
+        root_iterations: int = 5,
+        covariance: str = "auto",
+        products: int = 1,
+        inner_iterations: int = 15,
+    ) -> None:
+        super().__init__(
+            score,
+            op,
+            y,
+            rtol=rtol,
+            max_iterations=max_iterations,
+            exact_up_to=exact_up_to,
+            root_iterations=root_iterations,
+            covariance=covariance,
+            products=products,
+            inner_iterations=inner_iterations,
+        )
+        if not ratio > 0:
+            raise ValueError(f"handover: ratio must be positive, got {ratio}.")
+        self.exact_score, self.ratio = ExactScore(score, op, y, rounds=rounds), ratio
+
+    def posterior_mean(self, x_t: Tensor, t: Tensor) -> Tensor:
+        return self.exact_score.posterior_mean(x_t, t) if self._noisy(t) else super().posterior_mean(x_t, t)
+
+    def check_draws(self) -> None:
+        self.exact_score.check_draws()
+
+    def posterior_draw(self, x_t: Tensor, t: Tensor, draw: Draw, *, strength: float = 1.0) -> Tensor:
+        method = self.exact_score.posterior_draw if self._noisy(t) else super().posterior_draw
+        return method(x_t, t, draw, strength=strength)
+
+    def _noisy(self, t: Tensor) -> bool:
+        return float(self.score.schedule.ratio(t)) >= self.ratio

@@ -1,0 +1,9 @@
+"""Weighted particles. One method a file."""
+
+from invdiff.methods.particles.fps import FPS
+from invdiff.methods.particles.loop import ParticleMethod
+from invdiff.methods.particles.mcg_diff import MCGdiff
+from invdiff.methods.particles.mm_tsmc import MMTSMC
+from invdiff.methods.particles.tds import TDS
+
+__all__ = ["FPS", "MMTSMC", "TDS", "MCGdiff", "ParticleMethod"]

@@ -1,0 +1,11 @@
+"""Algorithms that have a loop of their own: annealing, split Gibbs, variational, Langevin. One a file."""
+
+from invdiff.methods.samplers.base import DivergenceError, Sampler
+from invdiff.methods.samplers.daps import DAPS
+from invdiff.methods.samplers.langevin import Langevin
+from invdiff.methods.samplers.pnp_dm import PnPDM
+from invdiff.methods.samplers.red_diff import REDdiff
+from invdiff.methods.samplers.repaint import RePaint
+from invdiff.methods.samplers.snips import SNIPS
+
+__all__ = ["DAPS", "SNIPS", "DivergenceError", "Langevin", "PnPDM", "REDdiff", "RePaint", "Sampler"]

@@ -1,0 +1,100 @@
+"""PnP-DM: split Gibbs sampling with a diffusion prior."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from invdiff.methods.likelihood_steps import check_likelihood, draw_near, times_below
+from invdiff.methods.samplers.base import EXPLOSION, Sampler, check_bounds
+from invdiff.methods.steps.ddim import DDIM
+from invdiff.operators import Operator
+from invdiff.priors import ScoreModel
+from invdiff.random import Draw, Streams
+
+__all__ = ["PnPDM"]
+
+
+class PnPDM(Sampler):
+    r"""Plug-and-play posterior sampling by two alternating draws. ``op`` may be nonlinear.
+
+    The chain :math:`(x, z)` goes through the two conditionals of its stationary law
+    :math:`\pi(x, z) \propto p(x)\, \mathcal{N}(z; x, \rho^2 I)\, \mathcal{N}(y; A(z), \sigma_y^2 I)`:
+
+    .. math:: z \sim \frac1Z\, \mathcal{N}(z; x, \rho^2 I)\, \mathcal{N}(y; A(z), \sigma_y^2 I), \qquad
+        x \sim p(x_0 | x_t = \alpha_t z), \quad \varsigma_t = \rho
+
+    The second is the reverse diffusion, started where the noise-to-signal ratio is :math:`\rho`. For linear :math:`A` the
+    law of :math:`x` is the posterior under noise of covariance :math:`\sigma_y^2 I + \rho^2 A A^\top`: exact as
+    :math:`\rho \to 0`, where the chain hardly moves any more. So :math:`\rho` comes down the grid, to ``rho_min`` at the
+    least; how well the last levels mix is what limits the accuracy.
+
+    One chain per sample, of which the last state is returned: samples are independent, unlike successive states of one
+    chain, which at small :math:`\rho` remember one another for about (posterior variance) / :math:`\rho^2` sweeps.
+
+    Args:
+        score: The prior.
+        op: The measurement; ``op.sigma_y`` is :math:`\sigma_y`.
+        y: Measurement, ``(B, *op.out_shape)``.
+        prior_steps: Steps of the reverse diffusion (DDPM) of every sweep.
+        rho_min: Smallest :math:`\rho \ge 0`, in the units of ``x``; 0: that of the grid.
+        extra_sweeps: Sweeps more at the last :math:`\rho`, made within the last step.
+        langevin_steps: Steps of the first draw where ``op`` is nonlinear.
+
+    Cost: ``prior_steps`` denoiser evaluations a sweep, no gradient through the network; and a linear solve, or two gradients of
+    ``op`` for every Langevin step.
+
+    References:
+        Wu et al., Principled Probabilistic Imaging using Diffusion Models as Plug-and-Play Priors, 2024,
+        https://arxiv.org/abs/2405.18782, algorithm 1. Departures: parallel chains instead of states of one chain; the reverse
+        diffusion takes DDPM's steps; Langevin steps are Metropolis-adjusted and choose their size.
+    """
+
+    any_noise = True
+
+    def __init__(
+        self,
+        score: ScoreModel,
+        op: Operator,
+        y: Tensor,
+        *,
+        prior_steps: int = 20,
+        rho_min: float = 0.0,
+        extra_sweeps: int = 0,
+        langevin_steps: int = 100,
+    ) -> None:
+        super().__init__(score, op, y)
+        if prior_steps < 1 or not rho_min >= 0 or extra_sweeps < 0 or langevin_steps < 1:
+            raise ValueError(
+                "PnP-DM: expected prior_steps >= 1, rho_min >= 0, extra_sweeps >= 0 and langevin_steps >= 1, "
+                f"got {prior_steps}, {rho_min}, {extra_sweeps} and {langevin_steps}."
+            )
+        check_likelihood("PnP-DM", op, op.noise)
+        self.prior_steps, self.rho_min, self.extra_sweeps = prior_steps, rho_min, extra_sweeps
+        self.langevin_steps = langevin_steps
+
+    @torch.no_grad()
+    def run(self, times: Tensor, *, streams: Streams, on_step: Callable[[], object]) -> Tensor:
+        draw = partial(streams.normal, dtype=self.y.dtype)
+        rhos = [max(float(self.score.schedule.ratio(t)), self.rho_min) for t in times[:-1]]
+        x = self.y.new_zeros(len(self.y), *self.op.in_shape)
+        for step, rho in enumerate(rhos):
+            for _ in range(1 + self.extra_sweeps if step + 1 == len(rhos) else 1):
+                z = draw_near(self.op, self.y, x, radius=rho, law=self.op.noise, steps=self.langevin_steps, draw=draw)
+                x = self.draw_prior(z, rho, draw)
+                check_bounds(x, bound=EXPLOSION * (1 + rho), step=step + 1)
+            on_step()
+        return x
+
+    def draw_prior(self, z: Tensor, rho: float, draw: Draw) -> Tensor:
+        r"""Return a draw of :math:`\propto p(x)\, \mathcal{N}(z; x, \rho^2 I)`."""
+        schedule, rule = self.score.schedule, DDIM(eta=1.0)
+        t = schedule.time(rho)
+        x_t = float(schedule(t)[0]) * z
+        for u, v in itertools.pairwise(times_below(schedule, t, self.prior_steps)):
+            x_t = rule(self.score.denoise, schedule, x_t, u, v, draw(z.shape[1:]))
+        return x_t

@@ -1,0 +1,94 @@
+"""RePaint: inpainting by replacement, with jumps back to more noise."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from invdiff.methods.samplers.base import EXPLOSION, Sampler, check_bounds
+from invdiff.methods.steps.ddim import DDIM
+from invdiff.operators import Mask, Operator
+from invdiff.priors import ScoreModel
+from invdiff.random import Streams
+
+__all__ = ["RePaint", "jump_path"]
+
+
+class RePaint(Sampler):
+    r"""Inpainting of exact data: at every level the known entries are the data with noise, the others a DDPM step.
+
+    .. math:: x_s = m \odot (\alpha_s y + \sigma_s z) + (1 - m) \odot \mathrm{Step}(\hat x_0)
+
+    The two halves were drawn apart. To bring them into agreement, the state jumps back ``jump_length`` levels by forward
+    diffusion and comes down again:
+
+    .. math:: x_t = \frac{\alpha_t}{\alpha_s} x_s + \sqrt{\sigma_t^2 - \frac{\alpha_t^2}{\alpha_s^2} \sigma_s^2}\; z
+
+    The conditional law is reached only as ``passes`` grows: with few, modes are decided before the data can tell.
+
+    Args:
+        score: The prior.
+        op: A :class:`~invdiff.operators.Mask` without noise.
+        y: Measurement, ``(B, *op.out_shape)``.
+        jump_length: Levels of a jump, at least 1. A grid of no more levels than this has no jumps.
+        passes: How many times the levels of a jump are gone through, at least 1; 1 for no jumps.
+
+    Cost: one denoiser evaluation per step and per step repeated: 2410 for 250 steps with the default jumps. No gradients.
+
+    References:
+        Lugmayr et al., RePaint: Inpainting using Denoising Diffusion Probabilistic Models, 2022,
+        https://arxiv.org/abs/2201.09865, algorithm 1. Departure: a jump is one draw, whose law is that of ``jump_length``
+        draws level by level.
+    """
+
+    needs = ("mask", "exact")
+    one_operator = True
+    op: Mask
+
+    def __init__(self, score: ScoreModel, op: Operator, y: Tensor, *, jump_length: int = 10, passes: int = 10) -> None:
+        super().__init__(score, op, y)
+        if jump_length < 1 or passes < 1:
+            raise ValueError(f"RePaint: jump_length and passes must be at least 1, got {jump_length} and {passes}.")
+        self.jump_length, self.passes = jump_length, passes
+
+    @torch.no_grad()
+    def run(self, times: Tensor, *, streams: Streams, on_step: Callable[[], object]) -> Tensor:
+        schedule, step, draw = self.score.schedule, DDIM(eta=1.0), partial(streams.normal, dtype=self.y.dtype)
+        event, mask = self.op.in_shape, self.op.mask.to(self.y.device)
+        x_t, reached = float(schedule(times[0])[1]) * draw(event), 0
+        for here, there in itertools.pairwise(jump_path(len(times) - 1, self.jump_length, self.passes)):
+            t, s = times[here], times[there]
+            (alpha_t, sigma_t), (alpha_s, sigma_s) = (map(float, schedule(time)) for time in (t, s))
+            if there < here:
+                shrink = alpha_s / alpha_t
+                x_t = shrink * x_t + (sigma_s**2 - (shrink * sigma_t) ** 2) ** 0.5 * draw(event)
+                continue
+            unknown = step(self.score.denoise, schedule, x_t, t, s, draw(event))
+            known = alpha_s * self.y + sigma_s * draw(event)
+            x_t = torch.where(mask, known, unknown)
+            check_bounds(x_t, bound=EXPLOSION * (1 + sigma_s), step=there)
+            if there > reached:
+                reached = there
+                on_step()
+        return x_t
+
+
+def jump_path(steps: int, length: int, passes: int) -> list[int]:
+    """Return the levels to visit, from 0 down to ``steps``, which is noise-free.
+
+    From every ``length``-th level, counted from the last noisy one, the path jumps back ``length`` levels, ``passes - 1``
+    times.
+    """
+    jumps = dict.fromkeys(range(steps - 1, length - 1, -length), passes - 1)
+    path = [0]
+    while path[-1] < steps:
+        level = path[-1] + 1
+        path.append(level)
+        if jumps.get(level, 0) > 0:
+            jumps[level] -= 1
+            path.append(level - length)
+    return path

@@ -1,0 +1,92 @@
+"""SNIPS: annealed Langevin dynamics in spectral coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from invdiff.methods.samplers.base import EXPLOSION, Sampler, check_bounds
+from invdiff.methods.spectral import SpectralData
+from invdiff.operators import Operator
+from invdiff.priors import ScoreModel
+from invdiff.random import Streams
+
+__all__ = ["SNIPS"]
+
+
+class SNIPS(Sampler):
+    r"""Solving noisy inverse problems stochastically: preconditioned Langevin steps, level after level.
+
+    With :math:`A = U \operatorname{diag}(s) V^\top`, the state is :math:`\bar x = V^\top x_t / \alpha_t`, the data are
+    :math:`\bar y_i = (U^\top y)_i / s_i` with noise :math:`\nu_i = \sigma_y / s_i`, and :math:`\bar x_0 = V^\top \hat x_0`.
+    The noise of the state is made up of the noise of the data as far as that reaches, which gives each coordinate the score
+
+    .. math:: g_i = \begin{cases}
+        (\bar y_i - \bar x_i) / (\varsigma^2 - \nu_i^2) & \varsigma > \nu_i \\
+        (\bar x_{0,i} - \bar x_i) / \varsigma^2 + (\bar y_i - \bar x_i) / (\nu_i^2 - \varsigma^2) & \varsigma < \nu_i \\
+        (\bar x_{0,i} - \bar x_i) / \varsigma^2 & s_i = 0 \end{cases}
+
+    and the step :math:`\bar x_i \leftarrow \bar x_i + c\, a_i g_i + \sqrt{2 c\, a_i}\, z_i` with :math:`a_i` equal to
+    :math:`\varsigma^2 - \nu_i^2`, :math:`\varsigma^2 (1 - \varsigma^2 / \nu_i^2)` and :math:`\varsigma^2`: in all cases a step
+    towards a mixture of :math:`\bar x_{0,i}` and :math:`\bar y_i`, stable for :math:`c < 1`. The last state is denoised.
+
+    Once the level is below every :math:`\nu_i` the score is the exact one: so for a posterior with one mode the samples have
+    its law as :math:`c` falls and the corrections grow; the spread is too wide by up to a share :math:`c` at finite
+    :math:`c`, and where there are too few corrections to follow the levels. At higher levels the score is not the exact one,
+    and there the mode is chosen.
+
+    Args:
+        score: The prior.
+        op: A linear operator with ``svd``; ``op.sigma_y`` is :math:`\sigma_y`, which may be 0.
+        y: Measurement, ``(B, *op.out_shape)``.
+        corrections: Langevin steps per level, at least 1.
+        step: Step size :math:`c` in (0, 1), relative to the squared level.
+
+    Cost: ``corrections`` denoiser evaluations per level and one more at the end. No gradients.
+
+    References:
+        Kawar et al., SNIPS: Solving Noisy Inverse Problems Stochastically, 2021, https://arxiv.org/abs/2105.14951, and the
+        released code. Departures: the measured coordinates start at the data with their share of noise instead of
+        from a uniform law; the end is denoised, and coordinates that are still noisier than their data become the data.
+    """
+
+    needs = ("linear", "svd")
+    one_operator = True
+
+    def __init__(self, score: ScoreModel, op: Operator, y: Tensor, *, corrections: int = 5, step: float = 0.033) -> None:
+        super().__init__(score, op, y)
+        if corrections < 1 or not 0 < step < 1:
+            raise ValueError(f"SNIPS: expected corrections >= 1 and 0 < step < 1, got {corrections} and {step}.")
+        self.corrections, self.step, self.data = corrections, step, SpectralData(op, y)
+
+    @torch.no_grad()
+    def run(self, times: Tensor, *, streams: Streams, on_step: Callable[[], object]) -> Tensor:
+        schedule, data, draw = self.score.schedule, self.data, partial(streams.normal, dtype=self.y.dtype)
+        ratio = float(schedule.ratio(times[0]))
+        rest = (ratio**2 - data.noise**2).clamp(min=0).sqrt()
+        noise = draw(data.svd.shape)
+        x_bar = torch.where(ratio > data.noise, data.y_bar + rest * noise, ratio * noise)
+        for level, t in enumerate(times[:-1]):
+            ratio = float(schedule.ratio(t))
+            # 1 where the state is noisier than the data, 0 where nothing is measured.
+            weight = (ratio / data.noise).square().clamp(max=1)
+            kick = (2 * self.step * self._spread(ratio)).sqrt()
+            for _ in range(self.corrections):
+                target = torch.lerp(self._denoise(x_bar, t), data.y_bar, weight)
+                x_bar = x_bar + self.step * (target - x_bar) + kick * draw(data.svd.shape)
+            check_bounds(x_bar, bound=EXPLOSION * (1 + ratio), step=level + 1)
+            on_step()
+        return data.svd.synthesise(torch.where(ratio > data.noise, data.y_bar, self._denoise(x_bar, times[-2])))
+
+    def _spread(self, ratio: float) -> Tensor:
+        r"""Return the preconditioner :math:`a_i`, which is also the variance of the state around its target."""
+        noise = self.data.noise
+        return torch.where(ratio > noise, ratio**2 - noise**2, ratio**2 * (1 - (ratio / noise) ** 2))
+
+    def _denoise(self, x_bar: Tensor, t: Tensor) -> Tensor:
+        r"""Return :math:`V^\top \hat x_0`. It is what is left of :math:`x_0` given the data too, where they are noisier."""
+        alpha_t = float(self.score.schedule(t)[0])
+        return self.data.svd.analyse(self.score.denoise(alpha_t * self.data.svd.synthesise(x_bar), t))

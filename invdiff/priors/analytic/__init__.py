@@ -1,0 +1,3 @@
+"""Priors whose denoiser is known exactly."""
+
+__all__: list[str] = []

@@ -1,0 +1,216 @@
+r"""The covariance of a denoiser's error as it was measured, once: products and draws without the network's gradient."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invdiff.priors.errors.frequencies import OCTAVES, cosine_inverse, cosine_transform, hats, octaves, smooth
+from invdiff.random import Draw
+
+__all__ = ["ErrorCovariance", "ErrorModel", "local_energies", "rotate"]
+
+WIDTHS = (1.0, 1.5, 3.0)  # Pixels over which the energy of each octave but the last is averaged.
+EXPONENTS = (-7.0, 5.0)  # Of a local variance over the mean one: beyond, the regression has seen nothing.
+UNEVENNESS = 0.5  # Exponent of the local variance in draws.
+
+
+class ErrorCovariance:
+    r"""A covariance that cosines make diagonal, one per item: :math:`V = C^\top D^\top \operatorname{diag}(v)\, D\, C`.
+
+    Draws may have the same spectrum and more of it in some places than in others, octave by octave, which the algebra of
+    :math:`V` could not afford:
+
+    .. math:: V_u = C^\top \Big( \sum_k U_k^{1/2} D^\top \operatorname{diag}(b_k^2\, v)\, D\, U_k^{1/2} \Big) C
+
+    Args:
+        colours: :math:`C`, orthonormal rows, ``(C, C)``.
+        variances: :math:`v \ge 0`, of every cosine coefficient of every colour, ``(B, C, H, W)``.
+        places: :math:`u_k \ge 0`, the diagonal of :math:`U_k`, near 1 on average, ``(B, OCTAVES, C, H, W)``. Default: 1, and
+            :math:`V_u = V`.
+    """
+
+    def __init__(self, colours: Tensor, variances: Tensor, places: Tensor | None = None) -> None:
+        self.colours, self.variances, self.places = colours, variances, places
+
+    def product(self, v: Tensor) -> Tensor:
+        """Return :math:`V v`, ``(B, C, H, W)``."""
+        return self._image(self.variances * cosine_transform(rotate(self.colours, v)))
+
+    def solve(self, v: Tensor, noise: Tensor) -> Tensor:
+        r"""Return :math:`(V + s I)^{-1} v`, ``(B, C, H, W)``, for ``noise`` :math:`s > 0`."""
+        return self._image(cosine_transform(rotate(self.colours, v)) / (self.variances + noise))
+
+    def draw(self, draw: Draw) -> Tensor:
+        r"""Return a draw of :math:`\mathcal{N}(0, V_u)` for every item, from the standard normal numbers of ``draw``."""
+        scale, event = self.variances.sqrt(), self.variances.shape[1:]
+        if self.places is None:
+            return self._image(scale * draw(event))
+        windows = octaves(event[-2], event[-1], scale)[:, None]
+        parts = cosine_inverse(windows * scale[:, None] * draw((OCTAVES, *event)))
+        return rotate(self.colours.mT, (self.places.sqrt() * parts).sum(1))
+
+    @property
+    def level(self) -> Tensor:
+        """Mean variance of a number of the image, ``(B,)``."""
+        return self.variances.flatten(1).mean(1)
+
+    def _image(self, coefficients: Tensor) -> Tensor:
+        return rotate(self.colours.mT, cosine_inverse(coefficients))
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorModel:
+    r"""What is known of the error :math:`x_0 - E[x_0 | x_t]` of a denoiser, from clean images.
+
+    At noise-to-signal ratio :math:`\varsigma` the error of an image has the covariance
+
+    .. math:: V = C^\top D^\top \operatorname{diag}\Big( v_c(f) \sum_k b_k(f)^2\, m_{kc} \Big) D\, C, \qquad
+        v_c(f) = \frac{S_c(f)\, \varsigma^2}{S_c(f) + \varsigma^2}
+
+    :math:`D` is the cosine transform, which sees an image continued by its mirror image, :math:`C` the principal colours of the
+    error, and :math:`v` the mean square of its coefficients. It is kept as the spectrum :math:`S` of the Gaussian whose
+    denoiser errs as much, level by level: for a stationary Gaussian prior that is one and the same at all levels, and
+    beyond the measured ones the nearest is used, which makes :math:`v` fall like :math:`\varsigma^2` below them and stay below
+    :math:`S` above. Between levels and frequencies :math:`\log S` is interpolated. Frequencies are in cycles per pixel, so
+    that one table serves images of every size.
+
+    :math:`b_k` are four octaves whose squares sum to 1, and :math:`m_{kc}` says how much harder or easier this image is there
+    than the average: the mean over its places of :math:`h_{kc} = \exp(w_0 + \sum_j w_j \log(E_j + \epsilon))`, :math:`E_j` the
+    local energies of the octaves of :math:`\hat x_0`. Draws have more of an octave where :math:`h` is large, by
+    :math:`u = h^{1/2}` over its mean: errors lie on edges and texture, and a draw that spreads them over the whole image says
+    too much of the sky and too little of the trees. (Half the exponent, because what is solved with takes :math:`V` for the
+    same everywhere: with all of it scattered pixels lose 0.1 dB more. ``docs/methods.md`` has the figures.)
+
+    Attributes:
+        levels: Ratios :math:`\varsigma` that were measured, increasing, ``(L,)`` float64.
+        frequencies: Of the table, in cycles per pixel, increasing, ``(G,)`` float64.
+        colours: :math:`C`, ``(C, C)``, the first direction that of the largest error.
+        log_signal: :math:`\log S`, ``(L, C, G, G)``, vertical frequencies first.
+        weights: :math:`w`, ``(L, features, OCTAVES * C)``.
+        floors: :math:`\epsilon`, ``(L,)``.
+        facts: What reports should say, such as the images.
+    """
+
+    levels: Tensor
+    frequencies: Tensor
+    colours: Tensor
+    log_signal: Tensor
+    weights: Tensor
+    floors: Tensor
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        count, channels, size = len(self.levels), len(self.colours), len(self.frequencies)
+        features = 1 + len(WIDTHS) * min(channels, 2)
+        expected = {
+            "levels": (count,),
+            "frequencies": (size,),
+            "colours": (channels, channels),
+            "log_signal": (count, channels, size, size),
+            "weights": (count, features, OCTAVES * channels),
+            "floors": (count,),
+        }
+        for name, shape in expected.items():
+            tensor = getattr(self, name)
+            if tuple(tensor.shape) != shape or not tensor.numel():
+                raise ValueError(f"ErrorModel: {name} must have shape {shape}, got {tuple(tensor.shape)}.")
+            if not tensor.isfinite().all():
+                raise ValueError(f"ErrorModel: {name} must be finite.")
+        for name in ("levels", "frequencies"):
+            values = getattr(self, name)
+            if not (values[0] > 0 and (values.diff() > 0).all()):
+                raise ValueError(f"ErrorModel: {name} must be positive and increasing.")
+        if not (self.floors > 0).all():
+            raise ValueError("ErrorModel: floors must be positive.")
+        if not torch.allclose(self.colours @ self.colours.mT, torch.eye(channels).to(self.colours), atol=1e-4):
+            raise ValueError("ErrorModel: colours must be orthonormal.")
+
+    @torch.no_grad()
+    def at(self, x0_hat: Tensor, ratio: float, weight: Tensor | None = None) -> ErrorCovariance:
+        r"""Return the covariance of the error of each estimate, in the dtype and on the device of ``x0_hat``.
+
+        Args:
+            x0_hat: Estimates, ``(B, C, H, W)``, of any size.
+            ratio: Noise-to-signal ratio :math:`\varsigma` of the states they are from.
+            weight: How much each place counts in :math:`m`, not negative, ``(B, 1 or C, H, W)``. By default, and where it is 0
+                all over an item, all places count the same.
+        """
+        if x0_hat.ndim != 4 or x0_hat.shape[1] != len(self.colours):
+            raise ValueError(
+                f"ErrorModel: measured on images of {len(self.colours)} channels, expected (B, {len(self.colours)}, H, W), got "
+                f"{tuple(x0_hat.shape)}."
+            )
+        if not 0 < ratio < float("inf"):
+            raise ValueError(f"ErrorModel: ratio must be positive and finite, got {ratio}.")
+        height, width = x0_hat.shape[-2:]
+        rows, columns = (hats(side, self.frequencies).to(x0_hat) for side in (height, width))
+        signal = (rows @ self._between(self.log_signal, ratio, x0_hat) @ columns.mT).exp()
+        bands = octaves(height, width, x0_hat).square()
+        local, counts = self._local(x0_hat, ratio), self._counts(x0_hat, weight)
+        relative = torch.einsum("khw,bkc->bchw", bands, _mean(local, counts)[..., 0, 0])
+        places = local**UNEVENNESS
+        variances = relative * (signal * ratio**2 / (signal + ratio**2))
+        return ErrorCovariance(self.colours.to(x0_hat), variances, places / _mean(places, counts))
+
+    def hardness(self, x0_hat: Tensor, ratio: float, weight: Tensor | None = None) -> Tensor:
+        r"""Return :math:`m`, ``(B, OCTAVES, C)``; see :meth:`at` for the arguments."""
+        return _mean(self._local(x0_hat, ratio), self._counts(x0_hat, weight))[..., 0, 0]
+
+    def _local(self, x0_hat: Tensor, ratio: float) -> Tensor:
+        """Return :math:`h`, ``(B, OCTAVES, C, H, W)``."""
+        colours, weights = self.colours.to(x0_hat), self._between(self.weights, ratio, x0_hat)
+        floor = self._between(self.floors.log(), ratio, x0_hat).exp()
+        logs = (local_energies(x0_hat, colours) + floor).log()
+        exponents = weights[0, :, None, None] + torch.einsum("bfhw,fo->bohw", logs, weights[1:])
+        return exponents.clamp(*EXPONENTS).exp().reshape(len(x0_hat), OCTAVES, -1, *x0_hat.shape[-2:])
+
+    def _counts(self, x0_hat: Tensor, weight: Tensor | None) -> Tensor | None:
+        """Return how much each place counts, ``(B, 1, 1, H, W)``; ``None``: all the same."""
+        if weight is None:
+            return None
+        counts = weight.to(x0_hat).expand(len(x0_hat), -1, *x0_hat.shape[-2:]).mean(1)[:, None, None]
+        return torch.where((counts > 0).flatten(1).any(1)[:, None, None, None, None], counts, 1)
+
+    def to(self, device: torch.device | str | None = None) -> ErrorModel:
+        """Return the model on ``device``."""
+        moved: dict[str, Any] = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return dataclasses.replace(self, **moved)
+
+    def _between(self, table: Tensor, ratio: float, like: Tensor) -> Tensor:
+        """Return the row of a table ``(L, ...)`` for a ratio, linear in its logarithm, and held beyond the ends."""
+        place = float(np.interp(np.log(ratio), self.levels.log().cpu().numpy(), np.arange(len(self.levels))))
+        below = int(place)
+        above = min(below + 1, len(self.levels) - 1)
+        return torch.lerp(table[below].to(like), table[above].to(like), place - below)
+
+
+def _mean(local: Tensor, counts: Tensor | None) -> Tensor:
+    """Return the mean of ``(B, OCTAVES, C, H, W)`` over the places, weighted by ``counts``, ``(B, OCTAVES, C, 1, 1)``."""
+    if counts is None:
+        return local.mean((-2, -1), keepdim=True)
+    return (counts * local).sum((-2, -1), keepdim=True) / counts.sum((-2, -1), keepdim=True)
+
+
+def rotate(colours: Tensor, x: Tensor) -> Tensor:
+    """Return the components of images ``(B, C, H, W)`` along the rows of ``colours``."""
+    return torch.einsum("cd,bdhw->bchw", colours, x)
+
+
+def local_energies(x: Tensor, colours: Tensor) -> Tensor:
+    """Return the energy of images ``(B, C, H, W)`` around each place, by octave but the last: ``(B, features, H, W)``.
+
+    Of the first colour by itself and of all others together.
+    """
+    coefficients, bands = cosine_transform(rotate(colours, x)), octaves(x.shape[-2], x.shape[-1], x)
+    found = []
+    for band, width in zip(bands, WIDTHS, strict=False):
+        energy = smooth(cosine_inverse(band * coefficients).square(), width)
+        found += [energy[:, :1], *([energy[:, 1:].sum(1, keepdim=True)] if len(colours) > 1 else [])]
+    return torch.cat(found, 1)

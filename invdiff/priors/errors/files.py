@@ -1,0 +1,81 @@
+"""Files of measured error covariances: safetensors beside the prior's file, which say what prior they belong to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from invdiff.priors.digest import digest
+from invdiff.priors.errors.covariance import ErrorModel
+from invdiff.priors.save import write_safetensors
+
+__all__ = ["errors_beside", "read_error_model", "save_error_model"]
+
+KEY = "invdiff-errors"  # of the metadata
+TENSORS = {  # name: dtype in the file
+    "levels": torch.float64,
+    "frequencies": torch.float64,
+    "colours": torch.float32,
+    "log_signal": torch.float16,
+    "weights": torch.float32,
+    "floors": torch.float32,
+}
+
+
+def errors_beside(prior: Path) -> Path:
+    """Return where the errors of the prior of a file or folder are looked for: ``NAME.errors.safetensors`` beside it."""
+    return prior.with_name(f"{prior.name if prior.is_dir() else prior.stem}.errors.safetensors")
+
+
+def save_error_model(model: ErrorModel, path: Path, *, prior: Path, given: Mapping[str, Any] | None = None) -> None:
+    """Write what was measured of a prior, atomically.
+
+    Args:
+        model: What was measured.
+        path: The file to write.
+        prior: The file or folder of the prior, whose digest is kept.
+        given: What the prior was told on loading, such as its class: with anything else it is another prior.
+    """
+    tensors = {name: getattr(model, name).cpu().to(dtype).contiguous() for name, dtype in TENSORS.items()}
+    about = {"prior": _identity(prior, given), "facts": dict(model.facts)}
+    write_safetensors(tensors, path, {KEY: json.dumps(about)})
+
+
+def read_error_model(path: Path, *, prior: Path, given: Mapping[str, Any] | None = None) -> ErrorModel | str:
+    """Return what was measured of a prior, or why the file does not count: it belongs to another prior.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    tensors: dict[str, Tensor] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})[KEY])
+            for name, dtype in TENSORS.items():
+                tensors[name] = file.get_tensor(name)
+                if tensors[name].dtype != dtype:
+                    raise ValueError(f"{name} has the dtype {tensors[name].dtype}, expected {dtype}")
+        belongs, facts = about["prior"], dict(about["facts"])
+        if belongs != _identity(prior, given):
+            return (
+                f"{path.name}: measured on another prior than {prior.name} as it is now, and left aside. Measure anew: "
+                "invdiff priors measure"
+            )
+        tensors["log_signal"] = tensors["log_signal"].float()
+        return ErrorModel(**tensors, facts=facts | {"sha256": digest(path)})
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{path}: no file of measured errors, damaged, or of a later version ({reason:.200}). Measure anew with invdiff "
+            "priors measure, or move it away."
+        ) from error
+
+
+def _identity(prior: Path, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"sha256": digest(prior), "given": {name: str(value) for name, value in (given or {}).items()}}

@@ -1,0 +1,96 @@
+r"""Images by frequency: cosine transforms, octaves, and tables over cycles per pixel that serve every size."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["OCTAVES", "cosine_inverse", "cosine_transform", "frequencies", "hats", "nodes", "octaves", "smooth"]
+
+OCTAVES = 4  # The last one is all that is coarser.
+
+
+def cosine_transform(x: Tensor) -> Tensor:
+    """Return the orthonormal cosine coefficients (DCT-II) of images, over the last two axes."""
+    coefficients: Tensor = _cosines(x.shape[-2], x.dtype, x.device) @ x @ _cosines(x.shape[-1], x.dtype, x.device).mT
+    return coefficients
+
+
+def cosine_inverse(coefficients: Tensor) -> Tensor:
+    """Return the images of cosine coefficients: the inverse, and the adjoint, of :func:`cosine_transform`."""
+    dtype, device = coefficients.dtype, coefficients.device
+    x: Tensor = (
+        _cosines(coefficients.shape[-2], dtype, device).mT @ coefficients @ _cosines(coefficients.shape[-1], dtype, device)
+    )
+    return x
+
+
+def frequencies(side: int) -> Tensor:
+    r"""Return the frequency of each cosine along a side of ``side`` pixels, in cycles per pixel, ``(side,)`` float64.
+
+    :math:`k / 2n`, and :math:`1 / 8n` for the constant, which stands for all slower ones: the middle of :math:`[0, 1 / 4n]`.
+    """
+    k = torch.arange(side, dtype=torch.float64)
+    k[0] = 0.25
+    return k / (2 * side)
+
+
+def nodes(side: int) -> Tensor:
+    """Return some of the frequencies of a side for a table: every one of the lowest, then ever fewer, ``(G,)``."""
+    chosen = [0]
+    while chosen[-1] < side - 1:
+        chosen.append(min(side - 1, chosen[-1] + max(1, min(chosen[-1] // 4, side // 16))))
+    return frequencies(side)[chosen]
+
+
+def hats(side: int, at: Tensor) -> Tensor:
+    """Return the weights that interpolate a table at the frequencies ``at`` ``(G,)`` for a side, ``(side, G)`` float64.
+
+    Linear in the logarithm of the frequency, constant beyond the ends.
+    """
+    table, wanted = at.double().log().cpu().numpy(), frequencies(side).log().numpy()
+    return torch.from_numpy(np.stack([np.interp(wanted, table, row) for row in np.eye(len(table))], 1))
+
+
+def octaves(height: int, width: int, like: Tensor) -> Tensor:
+    """Return smooth windows over the frequencies of an image, ``(OCTAVES, H, W)``, the finest first.
+
+    Their squares sum to 1 at every frequency.
+    """
+    return _octaves(height, width, like.dtype, like.device)
+
+
+def smooth(x: Tensor, width: float) -> Tensor:
+    """Return ``x`` averaged over the last two axes by a Gaussian of standard deviation ``width`` pixels; the border repeats."""
+    radius = max(1, int(2.5 * width))
+    offsets = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
+    kernel = torch.exp(-(offsets**2) / (2 * width**2))
+    kernel = kernel / kernel.sum()
+    padded = F.pad(x.reshape(-1, 1, *x.shape[-2:]), (radius,) * 4, mode="replicate")
+    return F.conv2d(F.conv2d(padded, kernel[None, None, :, None]), kernel[None, None, None]).reshape(x.shape)
+
+
+@functools.lru_cache(maxsize=32)
+@torch.inference_mode(False)  # Kept, so fit for differentiation later on.
+def _cosines(side: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    from invdiff.operators.blur.mirrored_blur import cosine_matrix  # All operators come with it.
+
+    return cosine_matrix(side).to(device, dtype)
+
+
+@functools.lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _octaves(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    rows, columns = (torch.arange(side, dtype=torch.float64) / side for side in (height, width))
+    below = -torch.hypot(rows[:, None], columns).clamp(min=1e-9).log2()  # Octaves below the finest stripes.
+    windows, rest = [], torch.ones_like(below)
+    for octave in range(OCTAVES - 1):
+        phase = math.pi / 2 * ((below - octave - 1) / 0.8).clamp(0, 1)
+        windows.append(rest * phase.cos())
+        rest = rest * phase.sin()
+    return torch.stack([*windows, rest]).to(device, dtype)

@@ -1,0 +1,91 @@
+"""Our own files of priors: safetensors whose metadata hold the recipe, so that reading one builds tensors and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from invdiff.priors.checkpoints.container import Contents
+from invdiff.priors.networks.unet import UNet
+from invdiff.priors.noise_maps import MAP_KINDS
+from invdiff.priors.spec import Checkpoint, Recipe
+
+__all__ = ["BUNDLED", "read", "save_checkpoint", "save_prior", "write_safetensors"]
+
+BUNDLED = {"natural": Path(__file__).with_name("natural.safetensors")}
+KEY = "invdiff"  # of the metadata
+OPTIONS: Mapping[str, str] = {}
+
+
+def save_prior(net: UNet, path: Path, *, sigma_data: float, facts: Mapping[str, Any]) -> None:
+    """Write the weights of ``net`` in half precision, with what ``load_prior`` needs to rebuild it, atomically."""
+    recipe = _recipe_of_unet(net.config, sigma_data, facts)
+    save_checkpoint(Checkpoint(recipe, net.state_dict()), path, dtype=torch.float16)
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path, *, dtype: torch.dtype | None = None) -> None:
+    """Write a checkpoint as safetensors, atomically, in the precision its weights have or in ``dtype``."""
+    weights = {
+        name: weight.detach().cpu().to(dtype if weight.is_floating_point() else None).contiguous()
+        for name, weight in checkpoint.weights.items()
+    }
+    if dtype is not None and not all(w.isfinite().all() for w in weights.values() if w.dtype == dtype):
+        raise ValueError(
+            f"{path}: some weights are not finite in {dtype}: nothing was written. Keep them as they are, or bfloat16."
+        )
+    write_safetensors(weights, path, {KEY: json.dumps(checkpoint.recipe.to_json())})
+
+
+def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write tensors and metadata, atomically.
+
+    Raises:
+        OSError: If that is not possible; an earlier file is then still there.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file(dict(tensors), part, metadata=dict(metadata))
+        part.chmod(0o644)  # safetensors keeps its files from other users; a prior is for sharing
+        part.replace(path)
+    except (SafetensorError, OSError) as error:
+        part.unlink(missing_ok=True)
+        raise OSError(f"{path}: could not be written ({error}).") from error
+
+
+def read(contents: Contents, given: Mapping[str, Any]) -> Checkpoint | None:
+    """Return the checkpoint of a file of ours, ``None`` for any other."""
+    if KEY not in contents.metadata:
+        return None
+    return Checkpoint(_recipe(contents.path, contents.metadata), contents.data)
+
+
+def _recipe(path: Path, metadata: Mapping[str, str]) -> Recipe:
+    try:
+        description = json.loads(metadata[KEY])
+        if isinstance(description, dict) and description.keys() == {"architecture", "config", "sigma_data", "facts"}:
+            # Files of version 0.1 knew one kind of network.
+            return _recipe_of_unet(description["config"], description["sigma_data"], description["facts"])
+        return Recipe.from_json(description)
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: a safetensors file of invdiff, but damaged, or of a later version: {error}.") from error
+
+
+def _recipe_of_unet(config: Mapping[str, Any], sigma_data: float, facts: Mapping[str, Any]) -> Recipe:
+    return Recipe(
+        architecture="UNet",
+        config=dict(config),
+        event_shape=(config["channels"], None, None),
+        predicts="edm",
+        schedule={"name": "edm"},
+        sigma_data=float(sigma_data),
+        noise_kinds=MAP_KINDS if config.get("maps") else (),
+        facts=dict(facts),
+    )

@@ -1,0 +1,233 @@
+"""What must be known of a network, beside its weights, to make a prior of it; plain data that fit a file's metadata."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from invdiff.noise_covariance import NOISE_KINDS
+from invdiff.priors.network import PARAMETRISATIONS, NetworkPrior
+from invdiff.priors.noise_maps import NoiseMaps
+from invdiff.schedules import EDM, VP, Cosine, DiscreteBetas, RectifiedFlow, Schedule, SubVP
+
+__all__ = ["ARCHITECTURES", "SCHEDULES", "Asked", "Checkpoint", "Recipe", "build_network", "build_prior"]
+
+# Where each architecture lives; only the one that a file names is imported.
+ARCHITECTURES: Mapping[str, tuple[str, str]] = {
+    "UNet": ("invdiff.priors.networks.unet", "UNet"),
+    "ADM": ("invdiff.priors.networks.adm", "ADM"),
+    "SongUNet": ("invdiff.priors.networks.song", "SongUNet"),
+    "DhariwalUNet": ("invdiff.priors.networks.dhariwal", "DhariwalUNet"),
+    "NCSNpp": ("invdiff.priors.networks.ncsnpp", "NCSNpp"),
+    "UNet2DModel": ("invdiff.priors.networks.unet2d", "DiffusersUNet"),
+}
+
+SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
+    "linear-betas": DiscreteBetas.linear,
+    "scaled-linear-betas": DiscreteBetas.scaled_linear,
+    "cosine-betas": DiscreteBetas.cosine,
+    "betas": DiscreteBetas,
+    "vp": VP,
+    "sub-vp": SubVP,
+    "cosine": Cosine,
+    "edm": EDM,
+    "rectified-flow": RectifiedFlow,
+}
+
+
+MOST_STEPS = 100_000  # of a table of betas
+
+
+@dataclass(frozen=True)
+class Recipe:
+    r"""What a network is and how it is asked.
+
+    Attributes:
+        architecture: A name in :data:`ARCHITECTURES`.
+        config: Arguments of its constructor.
+        event_shape: Shape of one item; ``None`` for an axis of any size. A network trained at one size has that size here.
+        predicts: What the network returns, see :func:`~invdiff.priors.from_network`.
+        schedule: ``{"name": one of SCHEDULES, **its arguments}``, in units of data that span [-1, 1].
+        time_scale: The network is told ``time_scale * t`` ...
+        time_log: ... or its natural logarithm.
+        sigma_data: Standard deviation of the data, for ``predicts="edm"``.
+        label: Class the network is told, where it knows classes.
+        unit_range: The network was trained on data that span [0, 1] with the noise added there, and predicts the score.
+        noise_kinds: The kinds of noise, of :data:`~invdiff.noise_covariance.NOISE_KINDS`, it has learned besides white noise.
+        facts: What reports should say, such as the family.
+        assumed: What the file does not say, by the name of the option that changes it: value and reason.
+    """
+
+    architecture: str
+    config: Mapping[str, Any]
+    event_shape: tuple[int | None, ...]
+    predicts: str
+    schedule: Mapping[str, Any]
+    time_scale: float = 1.0
+    time_log: bool = False
+    sigma_data: float = 0.5
+    label: int | None = None
+    unit_range: bool = False
+    noise_kinds: Sequence[str] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    assumed: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the recipe as plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: object) -> Recipe:
+        """Return the recipe that :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: If it is none, or names what is not known here.
+        """
+        needed = {"architecture", "config", "event_shape", "predicts", "schedule"}
+        if not isinstance(data, dict) or not needed <= data.keys() <= KINDS.keys():
+            raise ValueError("it says nothing of a network and its schedule in a form known here")
+        wrong = next((name for name, value in data.items() if not isinstance(value, KINDS[name])), None)
+        if wrong is None and not all(side is None or type(side) is int for side in data["event_shape"]):
+            wrong = "event_shape"
+        if wrong is not None:
+            raise ValueError(f"its {wrong} is {data[wrong]!r:.80}")
+        if data["architecture"] not in ARCHITECTURES:
+            raise ValueError(f"its architecture is {data['architecture']!r:.80}, expected one of {', '.join(ARCHITECTURES)}")
+        if data["predicts"] not in {*PARAMETRISATIONS, "edm"}:
+            raise ValueError(f"its predicts is {data['predicts']!r:.80}, expected one of {', '.join(PARAMETRISATIONS)}, edm")
+        if not set(data.get("noise_kinds", ())) <= set(NOISE_KINDS):
+            raise ValueError(f"its noise_kinds are {data['noise_kinds']!r:.80}, expected some of {', '.join(NOISE_KINDS)}")
+        recipe = cls(**{**data, "event_shape": tuple(data["event_shape"]), "noise_kinds": tuple(data.get("noise_kinds", ()))})
+        recipe.make_schedule()
+        return recipe
+
+    def make_schedule(self) -> Schedule:
+        """Return the schedule.
+
+        Raises:
+            ValueError: If there is none by that name, or its arguments make no sense.
+        """
+        arguments = dict(self.schedule)
+        make = SCHEDULES.get(arguments.pop("name", ""))
+        if make is None:
+            raise ValueError(f"it names a schedule that is none of {', '.join(SCHEDULES)}")
+        if not 0 < arguments.get("steps", 1) <= MOST_STEPS:
+            raise ValueError(f"its schedule has {arguments['steps']} steps, expected at most {MOST_STEPS:,}")
+        try:
+            return make(**arguments)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"its schedule {self.schedule!r:.200} makes no sense ({error})") from error
+
+
+NUMBER = (int, float)
+# What each entry must be in plain data.
+KINDS: Mapping[str, type | tuple[type, ...]] = {
+    "architecture": str,
+    "config": dict,
+    "event_shape": (list, tuple),
+    "predicts": str,
+    "schedule": dict,
+    "time_scale": NUMBER,
+    "time_log": bool,
+    "sigma_data": NUMBER,
+    "label": (int, type(None)),
+    "unit_range": bool,
+    "noise_kinds": (list, tuple),
+    "facts": dict,
+    "assumed": dict,
+}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds.
+
+    Attributes:
+        recipe: What the network is, and how it is asked.
+        weights: Of the network, by the names of its state dict, in the precision of the file.
+    """
+
+    recipe: Recipe
+    weights: Mapping[str, Tensor]
+
+
+class Asked(nn.Module):
+    """A network as a prior asks it: ``net(x, time)``, with its label, range and number of outputs taken care of.
+
+    Outputs beyond the channels of ``x`` are those of a learned variance, and left out.
+    """
+
+    def __init__(self, net: nn.Module, *, label: int | None = None, unit_range: bool = False) -> None:
+        super().__init__()
+        self.net, self.label, self.unit_range = net, label, unit_range
+
+    def forward(self, x: Tensor, time: Tensor, *maps: NoiseMaps) -> Tensor:
+        labels = () if self.label is None else (torch.full((len(x),), self.label, device=x.device),)
+        output: Tensor = self.net((x + 1) / 2 if self.unit_range else x, time, *labels, *maps)
+        output = output[:, : x.shape[1]]
+        return output / 2 if self.unit_range else output  # the score in units twice as large
+
+
+def build_network(checkpoint: Checkpoint) -> nn.Module:
+    """Return the network with the weights of the checkpoint, which are not copied where they are float32 already.
+
+    Raises:
+        ValueError: If the weights do not fit the architecture.
+    """
+    recipe, weights = checkpoint.recipe, checkpoint.weights
+    module, name = ARCHITECTURES[recipe.architecture]
+    try:
+        with torch.device("meta"):  # no memory and no time for weights that are replaced at once
+            net: nn.Module = getattr(importlib.import_module(module), name)(**recipe.config)
+        expected = {key: value.shape for key, value in net.state_dict().items()}
+        gaps = {
+            "{} of {} tensors are lacking (the file may be cut off)": expected.keys() - weights.keys(),
+            "{} tensors lie beside its {}": weights.keys() - expected.keys(),
+            "{} of {} have other shapes": {k for k in expected.keys() & weights.keys() if expected[k] != weights[k].shape},
+        }
+        for phrase, keys in gaps.items():
+            if keys:
+                raise ValueError(f"{phrase.format(len(keys), len(expected))}, such as {min(keys):.100}")
+        net.load_state_dict({key: value.float() for key, value in weights.items()}, assign=True)
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"the weights do not fit the architecture {recipe.architecture}: {reason}.") from error
+    if recipe.architecture == "UNet":  # which computes in this order; that of others is not copied
+        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,unused-ignore]
+    return net.eval().requires_grad_(False)
+
+
+def build_prior(
+    checkpoint: Checkpoint,
+    *,
+    autocast: torch.dtype | None = None,
+    checkpointing: bool = False,
+    file: Path | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> NetworkPrior:
+    """Return the prior of a checkpoint; see :func:`~invdiff.priors.from_network` for the arguments."""
+    recipe = checkpoint.recipe
+
+    def time(t: Tensor) -> Tensor:
+        return (recipe.time_scale * t).log() if recipe.time_log else recipe.time_scale * t
+
+    return NetworkPrior(
+        Asked(build_network(checkpoint), label=recipe.label, unit_range=recipe.unit_range).eval(),
+        recipe.make_schedule(),
+        predicts=recipe.predicts,
+        time=time,
+        event_shape=recipe.event_shape,
+        sigma_data=recipe.sigma_data,
+        stride=1,
+        autocast=autocast,
+        checkpointing=checkpointing,
+        file=file,
+        facts=recipe.facts if facts is None else facts,
+        noise_kinds=recipe.noise_kinds,
+    )

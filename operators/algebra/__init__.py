@@ -1,0 +1,3 @@
+"""Operators made of operators."""
+
+__all__: list[str] = []

@@ -1,0 +1,92 @@
+"""The sum of operators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from ..core.operator import LinearOperator, Operator
+from .combination import Combination, Part, noise_of_sum
+from .per_item import PerItem, distribute
+
+__all__ = ["LinearSum", "NonlinearSum", "Sum", "add"]
+
+
+def add(left: Operator, right: Operator) -> Operator:
+    r"""Return the measurement :math:`y = A(x) + n_A + B(x) + n_B`, which ``left + right`` is too; linear if both are.
+
+    Args:
+        left: :math:`A`.
+        right: :math:`B`, of the same shapes.
+
+    Raises:
+        ValueError: If the shapes differ, or the noise of the sum is not Gaussian or not known.
+    """
+    for side in ("in_shape", "out_shape"):
+        if getattr(left, side) != getattr(right, side):
+            raise ValueError(
+                f"{type(left).__name__} + {type(right).__name__}: both must have the same {side}, "
+                f"got {getattr(left, side)} and {getattr(right, side)}."
+            )
+    if isinstance(left, PerItem) or isinstance(right, PerItem):
+        return distribute(add, left, right)
+    terms = [left, right]
+    linear = [term for term in terms if isinstance(term, LinearOperator)]
+    return LinearSum(linear) if len(linear) == len(terms) else NonlinearSum(terms)
+
+
+class Sum(Combination[Part]):
+    """The sum of operators. See :func:`add`.
+
+    Args:
+        terms: The operators, of the same shapes.
+    """
+
+    def __init__(self, terms: Sequence[Part]) -> None:
+        super().__init__(terms, terms[0].in_shape, terms[0].out_shape, noise_of_sum(terms))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return reduce(torch.add, (term.forward(x) for term in self.parts))
+
+
+class NonlinearSum(Sum[Operator]):
+    """:class:`Sum`, not all of it linear."""
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        from ..generic.function import Function
+        from ..generic.identity import Identity
+
+        return [cls([Function(torch.square, (3, 4), sigma_y=0.05), Identity((3, 4))])]
+
+    def jacobian(self, x: Tensor) -> LinearOperator:
+        return LinearSum([term.jacobian(x) for term in self.parts])
+
+
+class LinearSum(LinearOperator, Sum[LinearOperator]):
+    """:class:`Sum`, linear. It has no structure to solve by: small ones by eigenvectors, large ones iteratively.
+
+    Args:
+        terms: The operators, of the same shapes.
+    """
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        from ..blur.blur import Blur
+        from ..sampling.mask import Mask
+
+        kernel = torch.tensor([[0.1, 0.7, 0.2], [0.0, 0.0, 0.1]], dtype=torch.float64)
+        mask = torch.rand(24, 24, generator=torch.Generator().manual_seed(0)) < 0.5
+        shape = (1, 24, 24)
+        return [
+            cls([Blur((3, 8, 12), kernel, sigma_y=0.03), Blur((3, 8, 12), kernel.flip(1), sigma_y=0.04)]),
+            # Too many measurements for eigenvectors.
+            cls([Mask(mask, shape), Blur(shape, kernel), Mask(~mask, shape)]),
+        ]
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return reduce(torch.add, (term.adjoint(y) for term in self.parts))

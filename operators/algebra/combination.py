@@ -1,0 +1,96 @@
+"""What every operator made of other operators shares: its parts, and the noise that theirs make."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import reduce
+from typing import Generic, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from ..core.noise import GaussianNoise, Noise
+from ..core.operator import LinearOperator, Operator
+
+__all__ = ["Combination", "Part", "deviations_of", "is_exact", "noise_of_sum", "scaled_noise", "weight_for"]
+
+Part = TypeVar("Part", bound=Operator)
+
+
+class Combination(Operator, Generic[Part]):
+    """An operator made of others.
+
+    Args:
+        parts: The others.
+        in_shape: Shape of one ``x``.
+        out_shape: Shape of one ``y``.
+        noise: The noise of ``y``.
+    """
+
+    def __init__(self, parts: Sequence[Part], in_shape: tuple[int, ...], out_shape: tuple[int, ...], noise: Noise) -> None:
+        self.parts = tuple(parts)
+        self.in_shape, self.out_shape, self.noise = in_shape, out_shape, noise
+        self.device = next((part.device for part in parts if part.device is not None), None)
+        self.dtype = next((part.dtype for part in parts if part.dtype is not None), None)
+        self.surrogate = any(part.surrogate for part in parts)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        moved = super().to(device, dtype)
+        moved.parts = tuple(part.to(device, dtype) for part in self.parts)
+        return moved
+
+
+def weight_for(op: LinearOperator, lam: Tensor | float) -> Tensor | float:
+    """Return ``lam``, where it is a tensor of one number per item, with as many axes as a measurement by ``op`` has."""
+    return lam.reshape(-1, *(1,) * len(op.out_shape)) if isinstance(lam, Tensor) and lam.ndim else lam
+
+
+def is_exact(op: Operator) -> bool:
+    """Return whether ``op`` measures without noise."""
+    return isinstance(op.noise, GaussianNoise) and op.noise.sigma == 0
+
+
+def deviations_of(noise: GaussianNoise) -> Tensor:
+    """Return the standard deviations of the entries of ``y``: one number, where it is the same for all."""
+    return torch.tensor(noise.sigma, dtype=torch.float64) if noise.deviations is None else noise.deviations
+
+
+def scaled_noise(noise: Noise, factor: float) -> GaussianNoise:
+    """Return the noise of ``factor * y``.
+
+    Raises:
+        ValueError: If the noise is not Gaussian and independent.
+    """
+    if not isinstance(noise, GaussianNoise):
+        raise ValueError(
+            f"A measurement in {noise!r} cannot be scaled: only independent Gaussian noise can. Scale the operator without "
+            "its noise, and give the noise of the result by Identity(out_shape, noise=...) @ (factor * op)."
+        )
+    return GaussianNoise(abs(factor) * deviations_of(noise))
+
+
+def noise_of_sum(terms: Sequence[Operator]) -> Noise:
+    """Return the noise of the sum of independent measurements.
+
+    Raises:
+        ValueError: If it is not one that there is a model for.
+    """
+    noisy = [term for term in terms if not is_exact(term)]
+    if not noisy:
+        return GaussianNoise(0.0)
+    law = "The noise of a sum is known only"
+    advice = "Add the operators without their noise, and give that of the sum by Identity(out_shape, noise=...) @ (A + B)."
+    for term in noisy:
+        if not term.complete:
+            raise ValueError(
+                f"{law} where the noisy terms measure every entry: {type(term).__name__} measures {term.dof} of "
+                f"{math.prod(term.out_shape)}. {advice}"
+            )
+    noises = [term.noise for term in noisy]
+    if len(noises) == 1 and noises[0].gaussian:
+        return noises[0]
+    independent = [noise for noise in noises if isinstance(noise, GaussianNoise)]
+    if len(independent) < len(noises):
+        raise ValueError(f"{law} where it is Gaussian and independent, got {', '.join(map(repr, noises))}. {advice}")
+    return GaussianNoise(reduce(torch.add, (deviations_of(noise) ** 2 for noise in independent)).sqrt())

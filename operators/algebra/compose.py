@@ -1,0 +1,264 @@
+"""One operator after another."""
+
+from __future__ import annotations
+
+import copy
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from ..blur.blur import Blur
+from ..blur.convolution import CircularConvolution
+from ..blur.decimated_convolution import FoldedConvolution
+from ..blur.strided_convolution import SubsampledConvolution
+from ..core.completed import Completed
+from ..core.operator import LinearOperator, Operator, pseudo_divide
+from ..core.svd import SVD, SameBasisSVD
+from ..generic.identity import Identity
+from ..resampling.downsample import BlockMean, Downsample
+from ..sampling.crop import Crop
+from ..sampling.mask import Mask
+from .combination import Combination, Part, is_exact, weight_for
+from .per_item import PerItem, distribute
+
+__all__ = ["Composed", "LinearComposed", "NonlinearComposed", "OrthogonalSVD", "compose"]
+
+
+def compose(outer: Operator, inner: Operator) -> Operator:
+    r"""Return the measurement :math:`y = A(B(x)) + n`, which ``outer @ inner`` is too; linear if both are.
+
+    The noise is that of the outer operator. Identities are left out, and two circular blurs are made one; so are a circular
+    blur and a decimation after it, by block means or otherwise, which keeps the closed form.
+
+    Args:
+        outer: :math:`A`.
+        inner: :math:`B`, without noise.
+
+    Raises:
+        ValueError: If :math:`A` does not take what :math:`B` gives, or if :math:`B` has noise.
+    """
+    if outer.in_shape != inner.out_shape:
+        raise ValueError(
+            f"{type(outer).__name__} @ {type(inner).__name__}: the left one takes shape {outer.in_shape}, "
+            f"the right one gives {inner.out_shape}."
+        )
+    if not is_exact(inner):
+        raise ValueError(
+            f"{type(outer).__name__} @ {type(inner).__name__}: the right one has noise, {inner.noise!r}, which the left one "
+            "would no longer leave independent. Give the noise to the left one."
+        )
+    if isinstance(outer, PerItem) or isinstance(inner, PerItem):
+        return distribute(compose, outer, inner)
+    if isinstance(inner, Identity):
+        return outer
+    if isinstance(outer, Identity) and inner.complete:
+        noisy = copy.copy(inner)
+        noisy.noise = outer.noise
+        return noisy
+    if isinstance(outer, Composed):  # Always A @ (B @ C): there B and C can meet, and what is outermost is measured.
+        whole = compose(outer.outer, compose(outer.inner, inner))
+        whole.noise = outer.noise
+        return whole
+    if isinstance(outer, LinearOperator) and isinstance(inner, LinearOperator):
+        return _one_convolution(outer, inner) or LinearComposed(outer, inner)
+    return NonlinearComposed(outer, inner)
+
+
+class Composed(Combination[Part]):
+    r"""One operator after another. See :func:`compose`.
+
+    Args:
+        outer: :math:`A`.
+        inner: :math:`B`.
+    """
+
+    def __init__(self, outer: Part, inner: Part) -> None:
+        super().__init__([outer, inner], inner.in_shape, outer.out_shape, outer.noise)
+
+    @property
+    def outer(self) -> Part:
+        return self.parts[0]
+
+    @property
+    def inner(self) -> Part:
+        return self.parts[1]
+
+    @property
+    def dof(self) -> int | Tensor:
+        return self.outer.dof
+
+    def keep_measured(self, y: Tensor) -> Tensor:
+        return self.outer.keep_measured(y)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.outer.forward(self.inner.forward(x))
+
+
+class NonlinearComposed(Composed[Operator]):
+    r""":class:`Composed`, one of the two not linear."""
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        from ..generic.function import Function
+        from ..generic.matrix import Matrix
+        from ..sampling.mask import Mask
+
+        saturation, matrix = Function(torch.tanh, (4,)), torch.arange(12.0).reshape(4, 3) / 6
+        mask = Mask(torch.tensor([1, 0, 1, 1]), sigma_y=0.05)
+        return [cls(mask, saturation), cls(Function(torch.sin, (4,), sigma_y=0.05), cls(saturation, Matrix(matrix)))]
+
+    def jacobian(self, x: Tensor) -> LinearOperator:
+        return LinearComposed(self.outer.jacobian(self.inner.forward(x)), self.inner.jacobian(x))
+
+
+class LinearComposed(LinearOperator, Composed[LinearOperator]):
+    r""":class:`Composed`, linear: :math:`y = A B x + n`. Structure is kept where the mathematics keeps it.
+
+    ======================================================= ========================================================
+    what is known                                           :math:`(A B B^\top A^\top + \lambda I)^{-1}`
+    ======================================================= ========================================================
+    :math:`A` square with :math:`A A^\top = c I`            :math:`A\, (B B^\top + \lambda / c)^{-1} A^\top / c^2`
+    :math:`B B^\top = c I`                                  :math:`(A A^\top + \lambda / c)^{-1} / c`
+    neither                                                 iterative, or by eigenvectors up to 512 measurements
+    ======================================================= ========================================================
+
+    Iterations are preconditioned where :math:`A A^\top = c I` on the measured entries, as for a mask: by
+    :math:`A\, (B B^\top + \lambda / c)^{-1} A^\top / c^2` on these and :math:`1 / \lambda` on the others. Over a blur that
+    took between 0.5 and 0.7 times the iterations for pixels missing at random, and 0.1 to 0.5 times for a hole, a crop or
+    block means.
+
+    Args:
+        outer: :math:`A`.
+        inner: :math:`B`.
+    """
+
+    def __init__(self, outer: LinearOperator, inner: LinearOperator) -> None:
+        super().__init__(outer, inner)
+        self.turn = outer.gram_scale if outer.complete and _is_square(outer) else None  # A A^T = A^T A = c I
+        self.frame = inner.gram_scale if inner.complete else None  # B B^T = c I
+        self.closed_form = (self.turn is not None and inner.closed_form) or (self.frame is not None and outer.closed_form)
+        if self.frame is not None and outer.gram_scale is not None:
+            self.gram_scale = outer.gram_scale * self.frame
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        from ..generic.matrix import Matrix
+        from ..sampling.mask import Mask
+
+        g = torch.Generator().manual_seed(0)
+        kernel = torch.tensor([[0.1, 0.7, 0.2], [0.0, 0.0, 0.1]], dtype=torch.float64)
+        mask, few = (torch.rand(3, 8, 12, generator=g) < 0.6), torch.randn(8, 12, generator=g, dtype=torch.float64)
+        rotated = Identity((3, 8, 12), sigma_y=0.05) * 2.0
+        hole = torch.ones(24, 24)
+        hole[5:15, 8:20] = 0
+        blur, blocks = Blur((3, 8, 12), kernel), Downsample((3, 8, 12), 2)
+        assert isinstance(rotated, LinearOperator)
+        return [
+            cls(Mask(mask, sigma_y=0.05), blur),
+            cls(rotated, blur),
+            cls(Blur((3, 4, 6), kernel, sigma_y=0.05), blocks),
+            # Too many measurements for eigenvectors: preconditioned by the blur.
+            cls(Mask(hole, (1, 24, 24)), Blur((1, 24, 24), kernel)),
+            cls(Matrix(few), Matrix(few.mT)),
+        ]
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.inner.adjoint(self.outer.adjoint(y))
+
+    def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
+        if self.turn is not None:
+            weight = weight_for(self.inner, lam / self.turn)
+            return self.outer.forward(self.inner.solve(self.outer.adjoint(v), weight)) / self.turn**2
+        if self.frame is not None:
+            return self.outer.solve(v, lam / self.frame) / self.frame
+        return super().solve(v, lam)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        if self.turn is not None:
+            return self.inner.pinv(self.outer.adjoint(y) / self.turn)
+        if self.frame is not None:
+            return self.inner.adjoint(self.outer.pinv(y)) / self.frame
+        return super().pinv(y)
+
+    def precondition(self, v: Tensor, lam: Tensor | float) -> Tensor:
+        if self.closed_form or self._small:
+            return self.solve(v, lam)
+        if self.frame is not None:
+            return self.outer.precondition(v, lam / self.frame) / self.frame
+        c = self.outer.gram_scale
+        if c is None:
+            return v
+        inside = self.outer.forward(self.inner.precondition(self.outer.adjoint(v), weight_for(self.inner, lam / c))) / c**2
+        return inside + pseudo_divide(v - self.outer.keep_measured(v), v.new_zeros(()), lam)
+
+    @property
+    def completed(self) -> Completed | None:
+        if not isinstance(self.outer, Crop | Mask) or self.inner.svd is None or self.inner.svd.kind == "dense":
+            return None
+        whole = copy.copy(self.inner)
+        whole.noise = self.noise
+        return Completed(whole, self.outer)
+
+    def _decompose(self) -> SVD | None:
+        if self.turn is not None and self.inner.svd is not None:
+            return OrthogonalSVD(self.inner.svd, self.outer, self.turn**0.5)
+        return super()._decompose()
+
+
+class OrthogonalSVD(SameBasisSVD):
+    r"""Of :math:`A B` with :math:`A A^\top = A^\top A = c I`, from that of :math:`B = U S V^\top`.
+
+    It is :math:`c^{-1/2} A U`, :math:`c^{1/2} S` and :math:`V`.
+
+    Args:
+        svd: Of :math:`B`.
+        outer: :math:`A`.
+        scale: :math:`c^{1/2}`.
+    """
+
+    def __init__(self, svd: SVD, outer: LinearOperator, scale: float) -> None:
+        super().__init__(svd, scale * svd._values)
+        self.outer, self.scale = outer, scale
+
+    def _rotate(self, y: Tensor) -> Tensor:
+        return self.svd._rotate(self.outer.adjoint(y) / self.scale)
+
+
+def _is_square(op: Operator) -> bool:
+    return torch.Size(op.in_shape).numel() == torch.Size(op.out_shape).numel()
+
+
+def _one_convolution(outer: LinearOperator, inner: LinearOperator) -> LinearOperator | None:
+    """Return two convolutions on tori, each perhaps decimated, as one; None if they are not that."""
+    first, second = (op.convolution if isinstance(op, Blur) else op for op in (inner, outer))
+    strides = [_stride_on_torus(op) for op in (first, second)]
+    # After block means, whose rows are orthogonal, whatever has a closed form has one still.
+    if strides[0] is None or strides[1] is None or first.gram_scale is not None:
+        return None
+    # The row of A for the first place of y: mirrored, it is the kernel.
+    placed = next((op.spectrum for op in (first, second) if isinstance(op, CircularConvolution | FoldedConvolution)), None)
+    device = torch.device("cpu") if placed is None else placed.device
+    impulse = torch.zeros(1, *outer.out_shape, dtype=torch.float64, device=device)
+    impulse.view(-1)[0] = 1
+    row = inner.adjoint(outer.adjoint(impulse))[0, 0]
+    kernel = row.flip(tuple(range(row.ndim))).roll([side // 2 + 1 for side in row.shape], list(range(row.ndim)))
+    stride = tuple(a * b for a, b in zip(strides[0], strides[1], strict=True))
+    whole: LinearOperator
+    if isinstance(first, CircularConvolution) and isinstance(second, CircularConvolution):
+        whole = CircularConvolution(inner.in_shape, kernel)
+    else:
+        whole = FoldedConvolution(inner.in_shape, kernel, stride=stride, offset=(0,) * len(stride))
+    whole.noise = outer.noise
+    return whole
+
+
+def _stride_on_torus(op: LinearOperator) -> tuple[int, ...] | None:
+    """Return the stride of a convolution on a torus of every channel with the same kernel, or None if ``op`` is none."""
+    if isinstance(op, CircularConvolution):
+        return 1, 1
+    if isinstance(op, FoldedConvolution) or (isinstance(op, SubsampledConvolution) and op.boundary == "circular"):
+        return op.stride
+    if isinstance(op, BlockMean) or (isinstance(op, Downsample) and (isinstance(op.kernel, Tensor) or op.kernel == "area")):
+        return op.factor, op.factor
+    return None

@@ -1,0 +1,150 @@
+"""Every channel of an image measured by itself, by an operator for images of one channel."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, Self, cast, overload
+
+import torch
+from torch import Tensor
+
+from ..core.noise import GaussianNoise, Noise
+from ..core.operator import LinearOperator, Operator
+from .combination import Combination, Part, is_exact
+from .per_item import PerItem, distribute
+
+__all__ = ["LinearPerChannel", "NonlinearPerChannel", "PerChannel", "per_channel"]
+
+
+@overload
+def per_channel(op: LinearOperator, channels: int, *, noise: Noise | None = None) -> LinearOperator: ...
+@overload
+def per_channel(op: Operator, channels: int, *, noise: Noise | None = None) -> Operator: ...
+def per_channel(op: Operator, channels: int, *, noise: Noise | None = None) -> Operator:
+    r"""Return the measurement of every channel of an image by itself: :math:`y_c = A(x_c) + n_c`.
+
+    Args:
+        op: :math:`A`, of images ``(1, H, W)``, or of anything whose first axis has one entry; without noise.
+        channels: How many; ``x`` is ``(B, channels, H, W)`` and ``y`` is ``(B, channels, *op.out_shape)``.
+        noise: Of ``y``. Default: none.
+
+    Raises:
+        ValueError: If ``op`` takes more than one channel or has noise, or ``channels`` is not positive.
+    """
+    if op.in_shape[0] != 1:
+        raise ValueError(f"per_channel: expected an operator of one channel, got one that takes {op.in_shape}.")
+    if not is_exact(op):
+        raise ValueError(f"per_channel: the operator has noise, {op.noise!r}. Give that of all channels: noise=...")
+    if channels < 1:
+        raise ValueError(f"per_channel: channels must be positive, got {channels}.")
+    law = GaussianNoise(0.0) if noise is None else noise
+    if isinstance(op, PerItem):
+        return distribute(lambda one: per_channel(one, channels, noise=law), op)
+    return LinearPerChannel(op, channels, law) if isinstance(op, LinearOperator) else NonlinearPerChannel(op, channels, law)
+
+
+class PerChannel(Combination[Part]):
+    """Every channel by itself. See :func:`per_channel`: channels go where the batch is.
+
+    Args:
+        op: The operator of one channel.
+        channels: How many.
+        noise: The noise of ``y``.
+    """
+
+    def __init__(self, op: Part, channels: int, noise: Noise) -> None:
+        super().__init__([op], (channels, *op.in_shape[1:]), (channels, *op.out_shape), noise)
+        self.channels = channels
+
+    @property
+    def op(self) -> Part:
+        return self.parts[0]
+
+    @property
+    def dof(self) -> int | Tensor:
+        return self.channels * self.op.dof
+
+    @property
+    def items(self) -> int | None:
+        return None if self.op.items is None else self.op.items // self.channels
+
+    def take(self, rows: Sequence[int]) -> Any:
+        if self.items is None:
+            return self
+        taken, every = copy.copy(self), [self.channels * row + c for row in rows for c in range(self.channels)]
+        taken.parts = (cast(Part, self.op.take(every)),)
+        return taken
+
+    def keep_measured(self, y: Tensor) -> Tensor:
+        return self._joined(self.op.keep_measured(y.flatten(0, 1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._joined(self.op.forward(self._split(x)))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.flatten(0, 1).unsqueeze(1)
+
+    def _joined(self, rows: Tensor) -> Tensor:
+        return rows.reshape(-1, self.channels, *rows.shape[1:])
+
+
+class NonlinearPerChannel(PerChannel[Operator]):
+    r""":class:`PerChannel`, not linear."""
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        from ..transforms.phase import CodedDiffraction
+
+        codes = CodedDiffraction.random((1, 3, 4), 2, seed=0)
+        return [cls(codes, 2, GaussianNoise(0.05))]
+
+    def jacobian(self, x: Tensor) -> LinearOperator:
+        return LinearPerChannel(self.op.jacobian(self._split(x)), self.channels, self.noise)
+
+
+class LinearPerChannel(LinearOperator, PerChannel[LinearOperator]):
+    r""":class:`PerChannel`, linear: everything that the operator of one channel has in closed form.
+
+    Args:
+        op: The operator of one channel.
+        channels: How many.
+        noise: The noise of ``y``.
+    """
+
+    def __init__(self, op: LinearOperator, channels: int, noise: Noise) -> None:
+        super().__init__(op, channels, noise)
+        self.closed_form, self.gram_scale = op.closed_form, op.gram_scale
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        from ..blur.blur import Blur
+        from ..generic.matrix import Matrix
+        from ..sampling.channel_mix import ChannelMix
+        from ..transforms.mri import MRI, birdcage_maps
+
+        real = ChannelMix((1, 4, 6), torch.tensor([[1.0], [0.0]]))
+        coils = MRI((2, 4, 6), torch.tensor([1, 0, 1, 1, 1, 0]), coil_maps=birdcage_maps(2, 4, 6)) @ real
+        kernel, matrix = torch.tensor([[0.1, 0.7, 0.2]]), torch.arange(4.0).reshape(4, 1) / 4
+        return [
+            cls(coils, 2, GaussianNoise(0.05)),
+            cls(Blur((1, 4, 6), kernel), 3, GaussianNoise(0.0)),
+            cls(Matrix(matrix), 3, GaussianNoise(0.0)),
+        ]
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.op.adjoint(y.flatten(0, 1)).reshape(-1, *self.in_shape)
+
+    def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
+        return self._joined(self.op.solve(v.flatten(0, 1), self._repeated(lam)))
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return self.op.pinv(y.flatten(0, 1)).reshape(-1, *self.in_shape)
+
+    def precondition(self, v: Tensor, lam: Tensor | float) -> Tensor:
+        return self._joined(self.op.precondition(v.flatten(0, 1), self._repeated(lam)))
+
+    def _repeated(self, lam: Tensor | float) -> Tensor | float:
+        if not isinstance(lam, Tensor) or not lam.ndim:
+            return lam
+        return lam.reshape(-1, *(1,) * len(self.op.out_shape)).repeat_interleave(self.channels, 0)

@@ -1,0 +1,270 @@
+"""One operator for each item of a batch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Self, overload
+
+import torch
+from torch import Tensor
+
+from ..core.noise import Noise
+from ..core.operator import LinearOperator, Operator
+from .combination import Combination, Part
+
+__all__ = ["LinearPerItem", "NonlinearPerItem", "PerItem", "distribute", "per_item"]
+
+
+@overload
+def per_item(ops: Sequence[LinearOperator]) -> LinearOperator: ...
+@overload
+def per_item(ops: Sequence[Operator]) -> Operator: ...
+def per_item(ops: Sequence[Operator]) -> Operator:
+    r"""Return the measurement of a batch by one operator for each item; linear if all are.
+
+    .. math:: y_b = A_b(x_b) + n_b
+
+    It takes batches of ``len(ops)`` items and no others; ``op.take(rows)`` is the one for other rows. Items that have the very
+    same object are measured together, the others one after the other.
+
+    Args:
+        ops: The operator of every item, at least one: all linear or none, with the same shapes and the same noise.
+
+    Raises:
+        TypeError: If one is no operator.
+        ValueError: If there is none, or if they differ in shapes, noise or linearity.
+    """
+    if not ops:
+        raise ValueError("per_item: expected an operator for each item of the batch, got none.")
+    for b, op in enumerate(ops):
+        if not isinstance(op, Operator):
+            raise TypeError(f"per_item: expected operators, got {type(op).__name__} for item {b}.")
+        if op.items is not None:
+            raise ValueError(f"per_item: {type(op).__name__} of item {b} is one operator for each of {op.items} items already.")
+        for what, one, other in (
+            ("in_shape", ops[0].in_shape, op.in_shape),
+            ("out_shape", ops[0].out_shape, op.out_shape),
+            ("kind, linear or not", _linearity(ops[0]), _linearity(op)),
+        ):
+            if one != other:
+                raise ValueError(
+                    f"per_item: all operators must have the same {what}, got {one} for {type(ops[0]).__name__} of item 0 and "
+                    f"{other} for {type(op).__name__} of item {b}. Run them apart."
+                )
+        if not _same_law(ops[0].noise, op.noise):
+            raise ValueError(
+                f"per_item: all operators must have the same noise, got {ops[0].noise!r} for item 0 and {op.noise!r} for item "
+                f"{b}. Run them apart, or give all of them one and the same noise object."
+            )
+    groups: dict[int, list[int]] = {}
+    for b, op in enumerate(ops):
+        groups.setdefault(id(op), []).append(b)
+    return _gather([ops[rows[0]] for rows in groups.values()], list(groups.values()))
+
+
+def distribute(build: Callable[..., Operator], *ops: Operator) -> Operator:
+    """Return what ``build(*ops)`` is for each item, where some of ``ops`` are one operator for each.
+
+    What is made of operators per item is so of each item's own: with its structure, its closed forms and its noise.
+
+    Raises:
+        ValueError: If the operators belong to different numbers of items.
+    """
+    counts = sorted({op.items for op in ops if op.items is not None})
+    if len(counts) > 1:
+        raise ValueError(f"One operator for each item: got operators for {' and for '.join(map(str, counts))} items together.")
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for row in range(counts[0]):
+        groups.setdefault(tuple(op.owners[row] for op in ops if isinstance(op, PerItem)), []).append(row)
+    return _gather([build(*(op.take(rows) for op in ops)) for rows in groups.values()], list(groups.values()))
+
+
+class PerItem(Combination[Part]):
+    """One operator for each item of a batch. See :func:`per_item`.
+
+    Args:
+        parts: The different operators.
+        members: The rows of the batch that belong to each of them: every row once.
+    """
+
+    def __init__(self, parts: Sequence[Part], members: Sequence[Sequence[int]]) -> None:
+        self.members = tuple(map(tuple, members))
+        self.order = torch.tensor([row for rows in self.members for row in rows])  # of the rows, part by part
+        self.inverse = self.order.argsort()
+        self.sorted = bool((self.order.diff() > 0).all())
+        self.places = {row: (i, place) for i, rows in enumerate(self.members) for place, row in enumerate(rows)}
+        super().__init__(parts, parts[0].in_shape, parts[0].out_shape, parts[0].noise)
+
+    @property
+    def noise(self) -> Noise:
+        """The noise of every item. The parts have it too: what is taken of this operator keeps it."""
+        return self.parts[0].noise
+
+    @noise.setter
+    def noise(self, noise: Noise) -> None:
+        self.parts = tuple(part if part.noise is noise else _with_noise(part, noise) for part in self.parts)
+
+    @property
+    def items(self) -> int:
+        return len(self.order)
+
+    @property
+    def owners(self) -> list[int]:
+        """Which part every row belongs to."""
+        return [self.places[row][0] for row in range(self.items)]
+
+    @property
+    def distinct(self) -> list[Operator]:
+        return [part.take([0]) for part in self.parts]
+
+    @property
+    def complete(self) -> bool:
+        return all(part.complete for part in self.parts)
+
+    @property
+    def dof(self) -> int | Tensor:
+        each = [torch.as_tensor(part.dof).expand(len(rows)) for part, rows in zip(self.parts, self.members, strict=True)]
+        values = torch.cat(each)[self.inverse.cpu()]
+        return int(values[0]) if (values == values[0]).all() else values.to(self.order.device)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        moved = super().to(device, dtype)
+        moved.noise = moved.noise  # One object again: every part had moved its own.
+        return moved
+
+    def take(self, rows: Sequence[int]) -> Operator:
+        places, groups = self.places, dict[int, list[int]]()
+        if not len(rows) or not places.keys() >= set(rows):
+            raise ValueError(f"take: expected rows from 0 to {self.items - 1}, at least one, got {list(rows)}.")
+        for new, row in enumerate(rows):
+            groups.setdefault(places[row][0], []).append(new)
+        parts = [self.parts[i].take([places[rows[new]][1] for new in news]) for i, news in groups.items()]
+        return parts[0] if len(parts) == 1 else _gather(parts, list(groups.values()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._each(lambda part, x_b: part.forward(x_b), x)
+
+    def keep_measured(self, y: Tensor) -> Tensor:
+        return y if self.complete else self._each(lambda part, y_b: part.keep_measured(y_b), y)
+
+    def _each(self, function: Callable[..., Tensor], v: Tensor, *others: Tensor | float) -> Tensor:
+        """Return ``function(part, its rows of v, ...)`` of all parts, the rows in order again."""
+        self._check(v)
+        pieces = zip(self.parts, *(self._split(value) for value in (v, *others)), strict=True)
+        whole = torch.cat([function(part, *piece) for part, *piece in pieces])
+        return whole if self.sorted else whole[self.inverse.to(whole.device)]
+
+    def _split(self, value: Tensor | float) -> Sequence[Tensor | float]:
+        """Return the rows of every part; of what is one for all, that."""
+        if not isinstance(value, Tensor) or value.ndim == 0 or len(value) == 1:
+            return [value] * len(self.parts)
+        ordered = value if self.sorted else value[self.order.to(value.device)]
+        return ordered.split_with_sizes([len(rows) for rows in self.members])
+
+    def _check(self, v: Tensor) -> None:
+        if len(v) != self.items:
+            raise ValueError(
+                f"per_item: one operator for each of {self.items} items, got a batch of {len(v)}. "
+                "Give as many items, or the operator for these rows: op.take(rows)."
+            )
+
+
+class NonlinearPerItem(PerItem[Operator]):
+    r""":class:`PerItem`, not linear."""
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        from ..generic.function import Function
+        from ..sampling.mask import Mask
+        from .compose import compose
+
+        steep, wave = (Function(f, (3, 4), sigma_y=0.05) for f in (torch.tanh, torch.sin))
+        mask = Mask(torch.tensor([[1], [0], [1]]).expand(3, 4), sigma_y=0.05)
+        return [cls([steep, wave], [[0, 2], [1]]), cls([compose(mask, Function(torch.sin, (3, 4))), wave], [[1], [0, 2]])]
+
+    def jacobian(self, x: Tensor) -> LinearOperator:
+        self._check(x)
+        pairs = zip(self.parts, self.members, strict=True)
+        return LinearPerItem([part.jacobian(x[list(rows)]) for part, rows in pairs], self.members)
+
+
+class LinearPerItem(LinearOperator, PerItem[LinearOperator]):
+    r""":class:`PerItem`, linear: everything item by item, by what is known of each item's own operator.
+
+    Args:
+        parts: The different operators.
+        members: The rows of the batch that belong to each of them: every row once.
+    """
+
+    def __init__(self, parts: Sequence[LinearOperator], members: Sequence[Sequence[int]]) -> None:
+        super().__init__(parts, members)
+        self.closed_form = all(part.closed_form for part in parts)
+        self.gram_scale = parts[0].gram_scale if len({part.gram_scale for part in parts}) == 1 else None
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        from ..blur.blur import Blur
+        from ..generic.matrix import Matrix
+        from ..sampling.mask import Mask
+
+        g = torch.Generator().manual_seed(0)
+        masks = [Mask(torch.rand(3, 4, 6, generator=g) < share, sigma_y=0.05) for share in (0.3, 0.6, 0.9)]
+        kernel = torch.tensor([[0.0, 0.1, 0.0], [0.05, 0.7, 0.2], [0.1, 0.0, 0.0]], dtype=torch.float64)
+        circular, mirrored = Blur((1, 8, 8), kernel.flip(1)), Blur((1, 8, 8), kernel, boundary="reflect")
+        matrices = torch.randn(2, 4, 6, generator=g, dtype=torch.float64)
+        return [
+            cls(masks, [[0], [1], [2]]),
+            cls([circular, mirrored], [[1], [0, 2]]),
+            cls([Matrix(matrix, sigma_y=0.05) for matrix in matrices], [[0, 1], [2]]),
+            cls([Matrix(matrices[0])], [[0, 1, 2]]),
+        ]
+
+    @property
+    def T(self) -> LinearOperator:  # noqa: N802
+        return self.map(lambda part, rows: part.T)
+
+    def map(self, function: Callable[[LinearOperator, list[int]], LinearOperator]) -> LinearPerItem:
+        """Return ``function(part, its rows)`` of every part, each in the place of its part."""
+        pairs = zip(self.parts, self.members, strict=True)
+        return LinearPerItem([function(part, list(rows)) for part, rows in pairs], self.members)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self._each(lambda part, y_b: part.adjoint(y_b), y)
+
+    def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
+        return self._each(lambda part, v_b, lam_b: part.solve(v_b, lam_b), v, lam)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return self._each(lambda part, y_b: part.pinv(y_b), y)
+
+    def prox(self, z: Tensor, y: Tensor, rho: Tensor | float) -> Tensor:
+        return self._each(lambda part, z_b, y_b, rho_b: part.prox(z_b, y_b, rho_b), z, y, rho)
+
+    def precondition(self, v: Tensor, lam: Tensor | float) -> Tensor:
+        return self._each(lambda part, v_b, lam_b: part.precondition(v_b, lam_b), v, lam)
+
+
+def _gather(parts: Sequence[Operator], members: Sequence[Sequence[int]]) -> Operator:
+    linear = [part for part in parts if isinstance(part, LinearOperator)]
+    return LinearPerItem(linear, members) if len(linear) == len(parts) else NonlinearPerItem(parts, members)
+
+
+def _linearity(op: Operator) -> str:
+    return "linear" if isinstance(op, LinearOperator) else "not linear"
+
+
+def _with_noise(op: Part, noise: Noise) -> Part:
+    noisy = copy.copy(op)
+    noisy.noise = noise
+    return noisy
+
+
+def _same_law(one: Noise, other: Noise) -> bool:
+    """Return whether two noise models are one, or of one kind with equal numbers."""
+    if one is other:
+        return True
+    if type(one) is not type(other) or vars(one).keys() != vars(other).keys():
+        return False
+    pairs = [(value, vars(other)[name]) for name, value in vars(one).items()]
+    return all(torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a is b or a == b for a, b in pairs)

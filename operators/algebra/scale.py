@@ -1,0 +1,136 @@
+"""A number times an operator."""
+
+from __future__ import annotations
+
+import math
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from ..core.operator import LinearOperator, Operator
+from ..core.svd import SVD, SameBasisSVD
+from .combination import Combination, Part, scaled_noise
+from .per_item import PerItem, distribute
+
+__all__ = ["LinearScaled", "NonlinearScaled", "Scaled", "ScaledSVD", "scale"]
+
+
+def scale(op: Operator, factor: float) -> Operator:
+    r"""Return the measurement :math:`y = c\, (A(x) + n)`, which ``factor * op`` is too. Its noise is scaled as well.
+
+    Args:
+        op: :math:`A`.
+        factor: :math:`c`, not zero.
+
+    Raises:
+        ValueError: If ``factor`` is zero or not finite, or if the noise is not independent and Gaussian.
+    """
+    if not math.isfinite(factor) or factor == 0:
+        raise ValueError(f"{type(op).__name__}: an operator can be scaled by a finite number other than 0, got {factor}.")
+    if isinstance(op, PerItem):
+        return distribute(lambda part: scale(part, factor), op)
+    if isinstance(op, Scaled):
+        whole = scale(op.op, factor * op.factor)
+        whole.noise = scaled_noise(op.noise, factor)
+        return whole
+    return LinearScaled(op, factor) if isinstance(op, LinearOperator) else NonlinearScaled(op, factor)
+
+
+class Scaled(Combination[Part]):
+    r"""A number times an operator. See :func:`scale`.
+
+    Args:
+        op: :math:`A`.
+        factor: :math:`c`.
+    """
+
+    def __init__(self, op: Part, factor: float) -> None:
+        super().__init__([op], op.in_shape, op.out_shape, scaled_noise(op.noise, factor))
+        self.factor = factor
+
+    @property
+    def op(self) -> Part:
+        return self.parts[0]
+
+    @property
+    def dof(self) -> int | Tensor:
+        return self.op.dof
+
+    def keep_measured(self, y: Tensor) -> Tensor:
+        return self.op.keep_measured(y)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * self.op.forward(x)
+
+
+class NonlinearScaled(Scaled[Operator]):
+    r""":class:`Scaled`, not linear."""
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        from ..generic.function import Function
+
+        return [cls(Function(torch.tanh, (3, 4), sigma_y=0.05), -2.0)]
+
+    def jacobian(self, x: Tensor) -> LinearOperator:
+        return LinearScaled(self.op.jacobian(x), self.factor)
+
+
+class LinearScaled(LinearOperator, Scaled[LinearOperator]):
+    r""":class:`Scaled`, linear: everything that :math:`A` has in closed form,
+
+    .. math:: (c^2 A A^\top + \lambda I)^{-1} = (A A^\top + \lambda / c^2)^{-1} / c^2, \qquad (c A)^+ = A^+ / c
+
+    Args:
+        op: :math:`A`.
+        factor: :math:`c`.
+    """
+
+    def __init__(self, op: LinearOperator, factor: float) -> None:
+        super().__init__(op, factor)
+        self.closed_form = op.closed_form
+        self.gram_scale = None if op.gram_scale is None else factor**2 * op.gram_scale
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        from ..blur.blur import Blur
+        from ..generic.matrix import Matrix
+        from ..sampling.mask import Mask
+
+        kernel = torch.tensor([[0.1, 0.7, 0.2], [0.0, 0.0, 0.1]], dtype=torch.float64)
+        matrix = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        singular = Blur((3, 8, 12), torch.full((1, 4), 0.25), sigma_y=0.05)
+        ops = (Mask(torch.tensor([1, 0, 1, 1, 0]), sigma_y=0.05), singular, Blur((1, 24, 24), kernel, boundary="zero"))
+        return [cls(op, factor) for op, factor in zip((*ops, Matrix(matrix)), (2.0, -0.5, 3.0, -1.0), strict=True)]
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.factor * self.op.adjoint(y)
+
+    def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
+        return self.op.solve(v, lam / self.factor**2) / self.factor**2
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return self.op.pinv(y) / self.factor
+
+    def precondition(self, v: Tensor, lam: Tensor | float) -> Tensor:
+        return self.op.precondition(v, lam / self.factor**2) / self.factor**2
+
+    def _decompose(self) -> SVD | None:
+        return None if self.op.svd is None else ScaledSVD(self.op.svd, self.factor)
+
+
+class ScaledSVD(SameBasisSVD):
+    r"""Of :math:`c A`, from that of :math:`A = U S V^\top`: :math:`\operatorname{sign}(c)\, U`, :math:`|c|\, S` and :math:`V`.
+
+    Args:
+        svd: Of :math:`A`.
+        factor: :math:`c`.
+    """
+
+    def __init__(self, svd: SVD, factor: float) -> None:
+        super().__init__(svd, abs(factor) * svd._values)
+        self.sign = math.copysign(1.0, factor)
+
+    def _rotate(self, y: Tensor) -> Tensor:
+        return self.sign * self.svd._rotate(y)

@@ -1,0 +1,160 @@
+"""Several measurements of the same image, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from ..core.noise import GaussianNoise, Noise
+from ..core.operator import LinearOperator, Operator
+from .combination import Combination, Part, deviations_of, weight_for
+from .per_item import PerItem, distribute
+
+__all__ = ["LinearStack", "NonlinearStack", "Stack", "stack"]
+
+
+def stack(ops: Sequence[Operator], *, axis: int | None = None) -> Operator:
+    r"""Return the measurements of the same :math:`x` by several operators, side by side; linear if all of them are.
+
+    .. math:: y = (A_1(x) + n_1, \; A_2(x) + n_2, \; \dots)
+
+    Args:
+        ops: The operators, at least one. Each keeps its own level of noise.
+        axis: Axis of ``out_shape`` along which ``y`` is joined, without the batch axis: 0 are the channels of images; negative
+            ones count from the end. Default: every measurement is flattened, and ``y`` is one vector.
+
+    Raises:
+        ValueError: If there is no operator, if their shapes do not fit, or if their noise is not independent and Gaussian.
+    """
+    if not ops:
+        raise ValueError("stack: expected at least one operator, got none.")
+    if any(isinstance(op, PerItem) for op in ops):
+        return distribute(lambda *parts: stack(parts, axis=axis), *ops)
+    linear = [op for op in ops if isinstance(op, LinearOperator)]
+    return LinearStack(linear, axis=axis) if len(linear) == len(ops) else NonlinearStack(ops, axis=axis)
+
+
+class Stack(Combination[Part]):
+    """Several measurements of the same image, side by side. See :func:`stack`.
+
+    Args:
+        ops: The operators.
+        axis: Axis of ``out_shape`` along which ``y`` is joined.
+    """
+
+    def __init__(self, ops: Sequence[Part], *, axis: int | None = None) -> None:
+        in_shape, out_shape = ops[0].in_shape, ops[0].out_shape
+        for op in ops:
+            if op.in_shape != in_shape:
+                raise ValueError(
+                    f"stack: all operators must take the same shape, got {in_shape} for {type(ops[0]).__name__} and "
+                    f"{op.in_shape} for {type(op).__name__}."
+                )
+        if axis is None:
+            self.axis, out_shape = None, (sum(torch.Size(op.out_shape).numel() for op in ops),)
+        else:
+            if not -len(out_shape) <= axis < len(out_shape):
+                raise ValueError(f"stack: axis must be one of the axes of out_shape {out_shape}, got {axis}.")
+            self.axis = axis % len(out_shape)
+            before, after = out_shape[: self.axis], out_shape[self.axis + 1 :]
+            if any((op.out_shape[: self.axis], op.out_shape[self.axis + 1 :]) != (before, after) for op in ops):
+                raise ValueError(
+                    f"stack: along axis {axis} the measurements must have the same other sides, got shapes "
+                    f"{', '.join(str(op.out_shape) for op in ops)}. Leave axis out to join them flattened."
+                )
+            out_shape = (*before, sum(op.out_shape[self.axis] for op in ops), *after)
+        super().__init__(ops, in_shape, out_shape, GaussianNoise(0.0))
+        self.noise = self._noise()
+
+    @property
+    def dof(self) -> int | Tensor:
+        return sum(part.dof for part in self.parts)
+
+    def keep_measured(self, y: Tensor) -> Tensor:
+        if self.complete:
+            return y
+        return self._join([part.keep_measured(piece) for part, piece in zip(self.parts, self._split(y), strict=True)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._join([part.forward(x) for part in self.parts])
+
+    def _join(self, pieces: Sequence[Tensor]) -> Tensor:
+        """Return the ``y`` that the measurements of the parts make."""
+        if self.axis is None:
+            return torch.cat([piece.flatten(1) for piece in pieces], 1)
+        return torch.cat(list(pieces), self.axis + 1)
+
+    def _split(self, y: Tensor) -> list[Tensor]:
+        """Return the measurements of the parts that make ``y``."""
+        if self.axis is None:
+            pieces = y.split_with_sizes([torch.Size(part.out_shape).numel() for part in self.parts], 1)
+            return [piece.reshape(-1, *part.out_shape) for part, piece in zip(self.parts, pieces, strict=True)]
+        return list(y.split_with_sizes([part.out_shape[self.axis] for part in self.parts], self.axis + 1))
+
+    def _noise(self) -> Noise:
+        first, noises = self.parts[0].noise, [part.noise for part in self.parts]
+        if len(noises) == 1 and self.axis is not None:
+            return first
+        independent = [noise for noise in noises if isinstance(noise, GaussianNoise)]
+        if len(independent) < len(noises):
+            raise ValueError(f"stack: only independent Gaussian noise can be joined, got {', '.join(map(repr, noises))}.")
+        if all(noise.white and noise.sigma == first.sigma for noise in independent):
+            return GaussianNoise(first.sigma)
+        if not all(noise.sigma for noise in independent):
+            raise ValueError(
+                f"stack: either all measurements are exact or none is, got {', '.join(map(repr, noises))}. "
+                "Give the exact ones a small sigma_y."
+            )
+        pairs = zip(self.parts, independent, strict=True)
+        return GaussianNoise(self._join([deviations_of(noise).expand(1, *part.out_shape) for part, noise in pairs])[0])
+
+
+class NonlinearStack(Stack[Operator]):
+    """:class:`Stack`, not all of it linear."""
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        from ..generic.function import Function
+        from ..sampling.mask import Mask
+
+        mask = Mask(torch.tensor([[1, 0, 1, 0], [1, 1, 1, 0]]), sigma_y=0.05)
+        return [cls([Function(torch.tanh, (2, 4), sigma_y=0.05), mask], axis=-2)]
+
+    def jacobian(self, x: Tensor) -> LinearOperator:
+        return LinearStack([part.jacobian(x) for part in self.parts], axis=self.axis)
+
+
+class LinearStack(LinearOperator, Stack[LinearOperator]):
+    r""":class:`Stack`, linear. ``solve`` is iterative beyond 512 measurements, preconditioned part by part.
+
+    Args:
+        ops: The operators.
+        axis: Axis of ``out_shape`` along which ``y`` is joined.
+    """
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        from ..blur.blur import Blur
+        from ..resampling.downsample import Downsample
+        from ..sampling.mask import Mask
+
+        g = torch.Generator().manual_seed(0)
+        mask = Mask(torch.rand(8, 12, generator=g) < 0.4, (1, 8, 12), sigma_y=0.05)
+        kernel = torch.tensor([[0.1, 0.7, 0.2], [0.0, 0.0, 0.1]], dtype=torch.float64)
+        coarse, blur = Downsample((1, 8, 12), 2, sigma_y=0.05), Blur((1, 8, 12), kernel, sigma_y=0.02)
+        large = [Mask(torch.rand(20, 20, generator=g) < 0.5), Mask(torch.rand(20, 20, generator=g) < 0.5)]
+        return [cls([mask, coarse, mask]), cls([blur, mask, blur], axis=0), cls(large, axis=-1)]
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        pieces = zip(self.parts, self._split(y), strict=True)
+        return reduce(torch.add, (part.adjoint(piece) for part, piece in pieces))
+
+    def precondition(self, v: Tensor, lam: Tensor | float) -> Tensor:
+        if self._small:
+            return self.solve(v, lam)
+        pieces = zip(self.parts, self._split(v), strict=True)
+        return self._join([part.precondition(piece, weight_for(part, lam)) for part, piece in pieces])

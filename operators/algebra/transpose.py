@@ -1,0 +1,76 @@
+"""The transpose of a linear operator, as an operator."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from ..core.noise import GaussianNoise
+from ..core.operator import LinearOperator
+from .combination import weight_for
+
+__all__ = ["Adjoint"]
+
+
+class Adjoint(LinearOperator):
+    r"""The transpose :math:`A^\top`, which ``A.T`` returns: from measurements to images, without noise.
+
+    .. math:: (A^\top A + \lambda I)^{-1} v = \tfrac1\lambda \left( v - A^\top (A A^\top + \lambda I)^{-1} A v \right),
+        \qquad (A^\top A)^+ = A^+ (A A^\top)^+ A
+
+    where :math:`A` has a closed form; it is iterative otherwise. The difference loses digits where :math:`\lambda` is small
+    against :math:`\|A\|^2`, and a second round on what is left of :math:`v` gives them back: the relative error is the square
+    of :math:`\epsilon \|A\|^2 / \lambda`, with :math:`\epsilon` the rounding of the dtype.
+
+    Args:
+        op: :math:`A`.
+    """
+
+    def __init__(self, op: LinearOperator) -> None:
+        self.op, self.in_shape, self.out_shape = op, op.out_shape, op.in_shape
+        self.noise, self.device, self.dtype = GaussianNoise(0.0), op.device, op.dtype
+        self.closed_form, self.surrogate = op.closed_form, op.surrogate
+        # Of a square matrix with A A^T = c I the transpose has it too.
+        square = op.complete and torch.Size(op.out_shape).numel() == torch.Size(op.in_shape).numel()
+        self.gram_scale = op.gram_scale if square else None
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        from ..blur.blur import Blur
+        from ..generic.identity import Identity
+        from ..generic.matrix import Matrix
+        from ..resampling.downsample import Downsample
+
+        matrix = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        # Closed forms, too large for eigenvectors and singular, and small.
+        blur = Blur((1, 24, 24), torch.tensor([[0.2, 0.7, 0.1]], dtype=torch.float64))
+        wide = Matrix(torch.cat([matrix] * 100, 1))
+        return [cls(op) for op in (Downsample((3, 8, 12), 2), blur, wide, Matrix(matrix), Identity((5,)))]
+
+    @property
+    def T(self) -> LinearOperator:  # noqa: N802
+        return self.op
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op.adjoint(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.op.forward(y)
+
+    def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
+        if not self.closed_form:
+            return super().solve(v, lam)
+        lam = torch.as_tensor(lam, dtype=v.dtype, device=v.device)
+        some, shift = lam > 0, torch.where(lam > 0, lam, 1)
+        solved = torch.zeros_like(v)
+        if some.any():
+            solved = self._solve_shifted(v, shift)
+            solved = solved + self._solve_shifted(v - self.forward(self.adjoint(solved)) - shift * solved, shift)
+        if some.all():
+            return solved
+        return torch.where(some, solved, self.op.pinv(self.op.solve(self.op.forward(v), 0.0)))
+
+    def _solve_shifted(self, v: Tensor, lam: Tensor) -> Tensor:
+        return (v - self.op.adjoint(self.op.solve(self.op.forward(v), weight_for(self.op, lam)))) / lam

@@ -1,0 +1,182 @@
+r"""A measurement seen through the square root of its noise's covariance: there the noise is white."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from ..core.noise import GaussianNoise, Noise
+from ..core.operator import LinearOperator, Operator
+from ..core.svd import SVD, SameBasisSVD
+from ..generic.matrix import Matrix
+from .per_item import LinearPerItem, PerItem, distribute
+
+__all__ = ["Whitened", "WhitenedLinear", "linearise", "whiten"]
+
+
+def whiten(op: Operator) -> Operator:
+    r"""Return :math:`W A` with noise of variance 1, where the noise of ``op`` is Gaussian and not white; else ``op`` itself.
+
+    :math:`W \Sigma W^\top = I`. The measurement that belongs to it is ``op.noise.whiten(y)``.
+    """
+    if op.noise.white or not op.noise.gaussian:
+        return op
+    if not op.complete and not isinstance(op.noise, GaussianNoise):
+        raise ValueError(
+            f"whiten: {op.noise!r} ties missing entries of {type(op).__name__} to measured ones. Give the noise of the "
+            "measured entries alone, with an operator that picks them, such as Matrix or LinearFunction."
+        )
+    if isinstance(op, PerItem):
+        return distribute(whiten, op)
+    return WhitenedLinear(op, op.noise) if isinstance(op, LinearOperator) else Whitened(op, op.noise)
+
+
+def linearise(op: Operator, y: Tensor, x: Tensor, *, noise_at: Tensor | None = None) -> tuple[LinearOperator, Tensor, float]:
+    r"""Return the measurement near ``x`` as a linear one in white noise: the map, :math:`y - A(x)` and :math:`\sigma_y`.
+
+    Where the noise is not white and Gaussian, map and residual are divided by the standard deviations of the Gaussian that
+    stands for it there (:meth:`~invdiff.operators.Noise.variance`), and the level is 1.
+
+    Args:
+        op: The measurement.
+        y: What was measured, ``(B, *op.out_shape)``.
+        x: Where, ``(B, *op.in_shape)``.
+        noise_at: Where the variance of the noise is taken, a better guess of the truth. Default: ``x``.
+    """
+    clean, linear = op(x), op.jacobian(x)
+    if op.noise.white:
+        return linear, y - clean, op.sigma_y
+    deviations = op.noise.variance(y, clean if noise_at is None else op(noise_at)).sqrt()
+    deviations = deviations.expand_as(y) if deviations.ndim == y.ndim else deviations
+    law, each = GaussianNoise(deviations), deviations.ndim == y.ndim
+
+    def whitened(part: LinearOperator, rows: list[int]) -> LinearOperator:
+        return WhitenedLinear(part, GaussianNoise(deviations[rows]) if each else law)
+
+    white = linear.map(whitened) if isinstance(linear, LinearPerItem) else WhitenedLinear(linear, law)
+    return white, op.keep_measured(law.whiten(y - clean)), 1.0
+
+
+class Whitened(Operator):
+    """A nonlinear measurement, whitened.
+
+    Args:
+        op: The measurement.
+        law: The noise that is to be white.
+    """
+
+    def __init__(self, op: Operator, law: Noise) -> None:
+        self.op, self.law, self.noise = op, law, GaussianNoise(1.0)
+        self.in_shape, self.out_shape, self.device, self.dtype = op.in_shape, op.out_shape, op.device, op.dtype
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        from ..generic.function import Function
+
+        sigma = torch.linspace(0.1, 0.5, 12, dtype=torch.float64).reshape(3, 4)
+        return [cls(Function(lambda x: torch.tanh(2 * x), (3, 4)), GaussianNoise(sigma))]
+
+    @property
+    def dof(self) -> int | Tensor:
+        return self.op.dof
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.law.whiten(self.op.forward(x))
+
+    def keep_measured(self, y: Tensor) -> Tensor:
+        return self.op.keep_measured(y)
+
+
+class WhitenedLinear(LinearOperator):
+    r"""A linear measurement, whitened: :math:`W A`.
+
+    ``solve`` is dense for small measurements, else by conjugate gradients, which start from what ``op`` knows of its own
+    solve where the noise differs from entry to entry: :math:`(W A A^\top W^\top + \lambda I)^{-1} =
+    L^\top (A A^\top + \lambda \Sigma)^{-1} L`, with one variance for all entries in the place of :math:`\Sigma`.
+
+    Args:
+        op: The measurement.
+        law: The noise that is to be white; standard deviations may differ from item to item, ``(B, *out_shape)``.
+    """
+
+    def __init__(self, op: LinearOperator, law: Noise) -> None:
+        self.op, self.law, self.noise = op, law, GaussianNoise(1.0)
+        self.in_shape, self.out_shape, self.device, self.dtype = op.in_shape, op.out_shape, op.device, op.dtype
+        self.deviations = law.deviations if isinstance(law, GaussianNoise) else None
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        from ..blur.blur import Blur
+        from ..noise.correlated import CovarianceNoise
+        from ..sampling.mask import Mask
+
+        generator = torch.Generator().manual_seed(0)
+        matrix = torch.randn(5, 7, generator=generator, dtype=torch.float64)
+        covariance = matrix @ matrix.mT + 0.1 * torch.eye(5, dtype=torch.float64)
+        sigma = 0.5 + torch.rand(1, 24, 24, generator=generator, dtype=torch.float64)
+        kernel = torch.tensor([[0.1, 0.2, 0.0], [0.0, 0.5, 0.1], [0.1, 0.0, 0.0]], dtype=torch.float64)
+        return [
+            cls(Matrix(matrix), CovarianceNoise(covariance)),
+            cls(Mask(sigma > 0.8), GaussianNoise(sigma)),
+            cls(Blur((1, 24, 24), kernel), GaussianNoise(sigma)),
+        ]
+
+    @property
+    def items(self) -> int | None:
+        return super().items if self._levels is None else len(self._levels)
+
+    def take(self, rows: Sequence[int]) -> LinearOperator:
+        if self._levels is None:
+            return super().take(rows)
+        return WhitenedLinear(self.op.take(rows), GaussianNoise(self._levels[list(rows)]))
+
+    @property
+    def _levels(self) -> Tensor | None:
+        """Return the standard deviations of every item, where they differ from item to item."""
+        several = self.deviations is not None and self.deviations.ndim > len(self.out_shape)
+        return self.deviations if several else None
+
+    @property
+    def dof(self) -> int | Tensor:
+        return self.op.dof
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.law.whiten(self.op.forward(x))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.op.adjoint(self.law.whiten_adjoint(y))
+
+    def keep_measured(self, y: Tensor) -> Tensor:
+        return self.op.keep_measured(y)
+
+    def precondition(self, v: Tensor, lam: Tensor | float) -> Tensor:
+        if self._small or self.deviations is None or not self.op.closed_form:
+            return super().precondition(v, lam)
+        deviations = self.deviations.to(v)
+        axes = tuple(range(-len(self.out_shape), 0))
+        variance = deviations.square().mean(axes, keepdim=True)
+        return deviations * self.op.precondition(deviations * v, lam * variance)
+
+    def _decompose(self) -> SVD | None:
+        svd, deviations = self.op.svd, self.deviations
+        if svd is None or deviations is None or self.per_item:
+            return super()._decompose()
+        if svd.kind == "pixel":  # Every measured entry is an entry of x: weights of the one are weights of the other.
+            ones = torch.ones(1, *self.out_shape, dtype=deviations.dtype, device=deviations.device)
+            return RescaledSVD(svd, self.op.adjoint(ones / deviations)[0])
+        if svd.kind == "dense":
+            return super()._decompose()
+        levels = deviations.broadcast_to(self.out_shape).flatten(1)
+        if (levels == levels[:, :1]).all():  # One for each channel, on which V acts apart.
+            return RescaledSVD(svd, svd._values / levels[:, 0].reshape(-1, *(1,) * (len(svd.shape) - 1)))
+        return super()._decompose()
+
+
+class RescaledSVD(SameBasisSVD):
+    r"""Of :math:`W A` with a diagonal :math:`W > 0` that scales the columns of :math:`U`: only the singular values change."""
+
+    def _rotate(self, y: Tensor) -> Tensor:
+        return self.svd._rotate(y)

@@ -1,0 +1,3 @@
+"""Convolutions, and their kernels."""
+
+__all__: list[str] = []

@@ -1,0 +1,184 @@
+r"""The interface of noise models, and Gaussian noise that is independent from entry to entry.
+
+A noise model is the law :math:`p(y | z)` of a measurement given its noiseless value :math:`z = A(x)`. Here is the only place
+where measurement noise is drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invdiff.random import Streams
+
+from .device import Movable
+
+__all__ = ["GaussianNoise", "Noise", "noise_of"]
+
+SMALLEST_PICTURE = 8  # pixels a side from which a level of noise can be told
+
+
+class Noise(Movable, ABC):
+    r"""The law :math:`p(y | z)` of a measurement ``y`` whose noiseless value is :math:`z = A(x)`.
+
+    Attributes:
+        sigma: Standard deviation in the units of ``y``: of every entry where it is the same for all, else of the least noisy
+            ones; of heavy tails the scale of what is no outlier. It decides how far the reverse diffusion goes, and 0 means
+            exact data.
+        gaussian: Whether the law is :math:`\mathcal{N}(z, \Sigma)` with a :math:`\Sigma` that does not depend on ``z``.
+        white: Whether it is :math:`\mathcal{N}(z, \sigma^2 I)`, what most published methods assume.
+        heavy_tailed: Whether :meth:`variance` depends on how far ``y`` lies from ``clean``.
+    """
+
+    sigma: float
+    gaussian: bool = False
+    white: bool = False
+    heavy_tailed: bool = False
+
+    @classmethod
+    @abstractmethod
+    def examples(cls) -> Sequence[Self]:
+        """Return instances for measurements of shape ``(2, 3)`` around 0: what the shared tests run over."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of what it says of single entries, which has to broadcast to that of ``y``; ``()``: the same for all."""
+        return ()
+
+    def check(self, owner: str, out_shape: tuple[int, ...]) -> None:
+        """Raise ``ValueError`` if this cannot be the noise of measurements of shape ``(B, *out_shape)``."""
+        if len(self.shape) > len(out_shape) or any(
+            ours not in (1, side) for ours, side in zip(self.shape[::-1], out_shape[::-1], strict=False)
+        ):
+            raise ValueError(f"{owner}: {self!r} does not broadcast to measurements of shape {out_shape} (without batch).")
+
+    @abstractmethod
+    def add(self, clean: Tensor, streams: Streams) -> Tensor:
+        """Return a measurement of ``clean``, ``(B, *event)``, each item's noise from its own stream."""
+
+    @abstractmethod
+    def log_likelihood(self, y: Tensor, clean: Tensor) -> Tensor:
+        r"""Return :math:`\log p(y | z)` per entry, shaped like ``y``, differentiable in ``clean``.
+
+        Summed over the entries it is the logarithm of a density, or of a probability where ``y`` is discrete.
+        """
+
+    @abstractmethod
+    def variance(self, y: Tensor, clean: Tensor) -> Tensor:
+        r"""Return the variance :math:`v` of the Gaussian to stand for :math:`p(y | z)` near ``clean``, broadcastable to ``y``.
+
+        It has the right gradient there, :math:`(y - z) / v = \nabla_z \log p(y | z)`, where the law has one: for photons that
+        is their variance given ``clean``, for laws of heavy tails a larger one where ``y`` lies far out.
+        """
+
+    def whiten(self, v: Tensor) -> Tensor:
+        r"""Return :math:`W v` with :math:`W \Sigma W^\top = I`, for Gaussian laws that are not white."""
+        raise NotImplementedError(f"{type(self).__name__} has no covariance of its own: it depends on the measurement.")
+
+    def whiten_adjoint(self, v: Tensor) -> Tensor:
+        r"""Return :math:`W^\top v`."""
+        raise NotImplementedError(f"{type(self).__name__} has no covariance of its own: it depends on the measurement.")
+
+
+class GaussianNoise(Noise):
+    r"""Gaussian noise, independent from entry to entry: :math:`y_i = z_i + \sigma_i n_i`, :math:`n_i \sim \mathcal{N}(0, 1)`.
+
+    Args:
+        sigma: Standard deviation in the units of ``y``: a number :math:`\ge 0`, 0 for exact data; or positive ones that
+            broadcast to ``y``, ``(*out_shape)``, one for each entry.
+
+    Raises:
+        ValueError: If a standard deviation is negative or not finite, or one of many is 0.
+    """
+
+    gaussian = True
+    deviations: Tensor | None = None
+
+    def __init__(self, sigma: float | Tensor | np.ndarray) -> None:
+        if isinstance(sigma, np.ndarray):
+            sigma = torch.as_tensor(sigma)
+        if isinstance(sigma, Tensor) and sigma.ndim:
+            if not (sigma.isfinite() & (sigma > 0)).all():
+                raise ValueError(
+                    "GaussianNoise: the standard deviations of entries must be positive and finite, "
+                    f"got {float(sigma.min()):g} to {float(sigma.max()):g}. For exact data give the number 0."
+                )
+            self.sigma, self.deviations = float(sigma.min()), sigma.clone()
+            return
+        if not (math.isfinite(sigma) and sigma >= 0):
+            raise ValueError(f"GaussianNoise: sigma must be a finite number that is not negative, got {sigma}.")
+        self.sigma, self.white = float(sigma), True
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls(0.3), cls(torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], dtype=torch.float64))]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return () if self.deviations is None else tuple(self.deviations.shape)
+
+    @classmethod
+    def estimate(cls, y: Tensor) -> Self:
+        r"""Return the noise found in pictures ``y``, ``(B, C, H, W)``: one level for all of them.
+
+        It is the median of :math:`|w| / 0.6745` over the finest diagonal wavelet coefficients :math:`w` (Daubechies, order 2),
+        averaged over channels and items, by scikit-image. Fine texture counts as noise, and where pixels are missing,
+        saturated or made of others, as by blur after the noise came in, the level is not that of the noise.
+
+        Raises:
+            ValueError: If a side is shorter than 8 pixels, or ``y`` is not finite.
+
+        References:
+            Donoho & Johnstone, Ideal spatial adaptation by wavelet shrinkage, 1994, https://doi.org/10.1093/biomet/81.3.425
+        """
+        from skimage.restoration import estimate_sigma
+
+        if y.ndim != 4 or not len(y) or min(y.shape[2:]) < SMALLEST_PICTURE or not y.isfinite().all():
+            raise ValueError(
+                f"GaussianNoise: expected finite pictures (B, C, H, W), sides of {SMALLEST_PICTURE} or more "
+                f"to estimate their noise, got shape {tuple(y.shape)}."
+            )
+        pictures = y.detach().flatten(0, 1).double().cpu().numpy()
+        sigma = estimate_sigma(pictures, channel_axis=0, average_sigmas=True)  # type: ignore[no-untyped-call]
+        return cls(float(sigma))
+
+    def add(self, clean: Tensor, streams: Streams) -> Tensor:
+        return clean + self._deviations(clean) * streams.normal(clean.shape[1:], dtype=clean.dtype)
+
+    def log_likelihood(self, y: Tensor, clean: Tensor) -> Tensor:
+        deviations = torch.as_tensor(self._deviations(clean), dtype=clean.dtype, device=clean.device)
+        return -0.5 * ((y - clean) / deviations).square() - (deviations * math.sqrt(2 * math.pi)).log()
+
+    def variance(self, y: Tensor, clean: Tensor) -> Tensor:
+        return torch.as_tensor(self._deviations(clean), dtype=clean.dtype, device=clean.device) ** 2
+
+    def whiten(self, v: Tensor) -> Tensor:
+        return v / self._deviations(v)
+
+    def whiten_adjoint(self, v: Tensor) -> Tensor:
+        return self.whiten(v)
+
+    def _deviations(self, like: Tensor) -> Tensor | float:
+        return self.sigma if self.deviations is None else self.deviations.to(like)
+
+    def __repr__(self) -> str:
+        return (
+            f"GaussianNoise({self.sigma:g})"
+            if self.deviations is None
+            else f"GaussianNoise({tuple(self.deviations.shape)} values)"
+        )
+
+
+def noise_of(sigma_y: float, noise: Noise | None) -> Noise:
+    """Return the noise model that the two arguments of an operator stand for; only one of them may be given."""
+    if noise is not None and not isinstance(noise, Noise):
+        raise TypeError(f"noise must be a noise model such as GaussianNoise(0.05), got {noise!r}. A level alone is sigma_y=...")
+    if noise is not None and sigma_y:
+        raise ValueError(f"Give sigma_y or noise, not both: got sigma_y={sigma_y:g} and noise={noise!r}.")
+    return GaussianNoise(sigma_y) if noise is None else noise

@@ -1,0 +1,428 @@
+r"""The interface of a measurement :math:`y = A(x) + n`.
+
+Subclasses write the maths; the shapes are checked once, here. Structure that an algorithm can use (a closed form of
+:math:`(A A^\top + \lambda I)^{-1}`) is declared by overriding ``solve``: pseudo-inverse, proximal map and exact Gaussian
+draws all derive from that one primitive.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Self, SupportsFloat, cast, overload
+
+import torch
+from torch import Tensor
+
+from invdiff.linalg import conjugate_gradients, dense_matrix, least_squares
+from invdiff.noise_covariance import NoiseCovariance
+from invdiff.random import Streams, generator
+
+from .completed import Completed
+from .device import Movable
+from .noise import Noise
+from .pivot import pivot_of
+from .svd import SVD, DenseSVD
+
+__all__ = ["Jacobian", "LinearOperator", "Operator", "pseudo_divide"]
+
+DENSE_SOLVE = 512  # Measurements up to this size are solved with the eigenvectors of A A^T.
+DENSE_NUMBERS = 2**24  # and with matrices up to this size: 128 MiB in float64.
+DENSE_SVD = 4096  # Both x and y up to this size: a matrix is decomposed where no structure is known.
+
+
+class Operator(Movable, ABC):
+    r"""A differentiable measurement :math:`y = A(x) + n`, linear or not.
+
+    Attributes:
+        in_shape: Shape of one ``x``, without the batch axis.
+        out_shape: Shape of one ``y``.
+        noise: The law of :math:`n`.
+        device: Where the operator can be tried before there is a measurement. ``None``: anywhere.
+        dtype: Dtype it can be tried in, likewise.
+        surrogate: Whether what automatic differentiation returns is not the derivative but stands in for one that is of no use.
+    """
+
+    in_shape: tuple[int, ...]
+    out_shape: tuple[int, ...]
+    noise: Noise
+    device: torch.device | str | None = None
+    dtype: torch.dtype | None = None
+    surrogate: bool = False
+    __array_ufunc__ = None  # numpy leaves number * op to __rmul__.
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the noiseless measurement of ``x`` of shape ``(B, *in_shape)``, in its dtype and on its device."""
+
+    @classmethod
+    @abstractmethod
+    def examples(cls) -> Sequence[Self]:
+        """Return small instances, one per distinct code path: what the shared tests run over."""
+
+    @property
+    def sigma_y(self) -> float:
+        """Standard deviation of the noise, in the units of ``y``; of the least noisy entries where it differs among them."""
+        return self.noise.sigma
+
+    @property
+    def dof(self) -> int | Tensor:
+        r"""Number of values measured: the degrees of freedom of :math:`\|y - A(x)\|^2 / \sigma_y^2`.
+
+        A tensor ``(B,)`` where it differs from item to item.
+        """
+        return torch.Size(self.out_shape).numel()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every entry of ``y`` is measured."""
+        dof, numel = self.dof, torch.Size(self.out_shape).numel()
+        return bool((dof == numel).all()) if isinstance(dof, Tensor) else dof == numel
+
+    @property
+    def items(self) -> int | None:
+        """Number of items it belongs to, where each has an operator of its own; ``None``: batches of any size.
+
+        What is made of others belongs to the items of these, wherever they are attributes, alone or in a tuple.
+        """
+        values = (value if isinstance(value, tuple) else (value,) for value in vars(self).values())
+        counts = (part.items for parts in values for part in parts if isinstance(part, Operator))
+        return next((count for count in counts if count is not None), None)
+
+    @property
+    def distinct(self) -> Sequence[Operator]:
+        """The operators of single items, each at least once: this one alone, where it is that of all items."""
+        return [self] if self.items is None else [self.take([b]) for b in range(self.items)]
+
+    def take(self, rows: Sequence[int]) -> Operator:
+        """Return the operator for these rows of a batch, which may repeat: itself, where it is that of all items."""
+        if self.items is None:
+            return self
+        taken = copy.copy(self)
+        for name, value in vars(self).items():
+            if name in ("_svd", "_gram"):  # Those of other rows.
+                delattr(taken, name)
+            elif isinstance(value, Operator):
+                setattr(taken, name, value.take(rows))
+            elif isinstance(value, tuple):
+                setattr(taken, name, tuple(part.take(rows) if isinstance(part, Operator) else part for part in value))
+        return taken
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the noiseless measurement ``A(x)``."""
+        if tuple(x.shape[1:]) != self.in_shape or x.ndim != len(self.in_shape) + 1:
+            raise ValueError(
+                f"{type(self).__name__}: expected x of shape (B, {', '.join(map(str, self.in_shape))}), got {tuple(x.shape)}."
+            )
+        return self.forward(x)
+
+    def keep_measured(self, y: Tensor) -> Tensor:
+        """Return ``y`` with zeros where it holds no measurement; the same ``y`` where all of it is one."""
+        return y
+
+    def measure(self, x: Tensor, *, seed: int) -> Tensor:
+        """Return ``op(x)`` plus noise. The noise of item ``b`` depends on ``seed`` and ``b`` alone."""
+        self.noise.check(type(self).__name__, self.out_shape)
+        y = self(x)
+        streams = Streams([generator(seed, "measure", b, 0, device=y.device) for b in range(len(y))])
+        return self.keep_measured(self.noise.add(y, streams))
+
+    def jacobian(self, x: Tensor) -> LinearOperator:
+        r"""Return :math:`\partial A / \partial x` at ``x`` of shape ``(B, *in_shape)``: one linear map per item."""
+        return Jacobian(self, x)
+
+    # The algebra of measurements stands in files of its own, which build on this one: hence the imports inside.
+
+    def __matmul__(self, other: Operator) -> Operator:
+        """Return the composition ``x -> self(other(x))``, in the noise of ``self``."""
+        from ..algebra.compose import compose
+
+        return compose(self, other) if isinstance(other, Operator) else NotImplemented
+
+    def __add__(self, other: Operator) -> Operator:
+        """Return the sum ``x -> self(x) + other(x)``; noises add up too."""
+        from ..algebra.add import add
+
+        return add(self, other) if isinstance(other, Operator) else NotImplemented
+
+    def __sub__(self, other: Operator) -> Operator:
+        """Return the difference ``x -> self(x) - other(x)``; noises add up all the same."""
+        return self + -other if isinstance(other, Operator) else NotImplemented
+
+    def __mul__(self, factor: SupportsFloat) -> Operator:
+        """Return ``x -> factor * self(x)``; the noise is scaled too."""
+        from ..algebra.scale import scale
+
+        return scale(self, float(factor)) if isinstance(factor, SupportsFloat) else NotImplemented
+
+    def __rmul__(self, factor: SupportsFloat) -> Operator:
+        return self * factor
+
+    def __neg__(self) -> Operator:
+        return self * -1.0
+
+
+class LinearOperator(Operator):
+    r"""A measurement that is linear: :math:`y = A x + n`.
+
+    ``adjoint`` must be the exact adjoint of ``forward``; ``solve`` is worth overriding wherever it has a closed form.
+
+    Attributes:
+        closed_form: Whether ``solve`` costs about as much as ``forward``.
+        gram_scale: The number :math:`c > 0` for which :math:`A A^\top y = c\, y` on every measured entry of ``y`` and 0 on
+            the others, which is what ``keep_measured`` does: rows that are orthogonal and equally long. ``None``: not known.
+    """
+
+    closed_form: bool = False
+    gram_scale: float | None = None
+    _svd: SVD | None
+
+    # What is made of linear operators alone is linear: said once more, for type checkers.
+
+    @overload
+    def __matmul__(self, other: LinearOperator) -> LinearOperator: ...
+    @overload
+    def __matmul__(self, other: Operator) -> Operator: ...
+    def __matmul__(self, other: Operator) -> Operator:
+        return super().__matmul__(other)
+
+    @overload
+    def __add__(self, other: LinearOperator) -> LinearOperator: ...
+    @overload
+    def __add__(self, other: Operator) -> Operator: ...
+    def __add__(self, other: Operator) -> Operator:
+        return super().__add__(other)
+
+    @overload
+    def __sub__(self, other: LinearOperator) -> LinearOperator: ...
+    @overload
+    def __sub__(self, other: Operator) -> Operator: ...
+    def __sub__(self, other: Operator) -> Operator:
+        return super().__sub__(other)
+
+    def __mul__(self, factor: SupportsFloat) -> LinearOperator:
+        return cast(LinearOperator, super().__mul__(factor))
+
+    def __rmul__(self, factor: SupportsFloat) -> LinearOperator:
+        return self * factor
+
+    def __neg__(self) -> LinearOperator:
+        return self * -1.0
+
+    def take(self, rows: Sequence[int]) -> LinearOperator:
+        return cast(LinearOperator, super().take(rows))
+
+    @property
+    def per_item(self) -> bool:
+        """Whether every item of the batch has a matrix of its own."""
+        return self.items is not None
+
+    @abstractmethod
+    def adjoint(self, y: Tensor) -> Tensor:
+        r"""Return :math:`A^\top y` for ``y`` of shape ``(B, *out_shape)``."""
+
+    def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
+        r"""Return :math:`(A A^\top + \lambda I)^{-1} v`; for :math:`\lambda = 0` the pseudo-inverse :math:`(A A^\top)^+ v`.
+
+        Measurements of up to 512 numbers are solved by the eigenvectors of :math:`A A^\top` (where the matrix has no more than
+        16 million numbers), larger ones by conjugate gradients with ``precondition``, to a relative residual of 1e-6 in float32
+        and 1e-12 in float64.
+
+        Args:
+            v: ``(B, *out_shape)``.
+            lam: :math:`\lambda \ge 0`, a number, or one number per item as a tensor of shape ``(B, 1, ..., 1)``.
+        """
+        if not self._small:
+            return self._solve_iteratively(v, lam)
+        values, vectors = (part.to(v) for part in self._gram_eigen())
+        lam = torch.as_tensor(lam, dtype=v.dtype, device=v.device)
+        lam = lam.reshape(*lam.shape[:1], 1) if lam.ndim else lam
+        return (pseudo_divide(v.flatten(1) @ vectors, values, lam) @ vectors.mT).reshape(v.shape)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        r"""Return :math:`A^+ y = A^\top (A A^\top)^+ y`, the least-squares solution of least norm."""
+        if self.closed_form or self._small:
+            return self.adjoint(self.solve(y, 0.0))
+        # One system instead of the two of solve, and of the smaller condition number.
+        return least_squares(self.forward, self.adjoint, y, rtol=_rtol(y))
+
+    def prox(self, z: Tensor, y: Tensor, rho: Tensor | float) -> Tensor:
+        r"""Return :math:`\arg\min_x \|y - A x\|^2 + \rho \|x - z\|^2 = z + A^\top (A A^\top + \rho I)^{-1} (y - A z)`."""
+        residual = y - self(z)
+        if self.closed_form or self._small:
+            return z + self.adjoint(self.solve(residual, rho))
+        # Iterations over measurements may end far off where rho is small: those over images get better with every one.
+        known = type(self).precondition is not LinearOperator.precondition
+        start = self.adjoint(self.solve(residual, rho)) if known else None
+        damping = rho.flatten() if isinstance(rho, Tensor) else rho
+        return z + least_squares(self.forward, self.adjoint, residual, damping=damping, start=start, rtol=_rtol(residual))
+
+    def precondition(self, v: Tensor, lam: Tensor | float) -> Tensor:
+        r"""Return a cheap linear approximation of :math:`(A A^\top + \lambda I)^{-1} v`, for iterative solvers.
+
+        It is ``solve`` where that has a closed form or the measurement is small, and ``v`` itself where nothing is known.
+        """
+        return self.solve(v, lam) if self.closed_form or self._small else v
+
+    @property
+    def T(self) -> LinearOperator:  # noqa: N802
+        r"""The transpose :math:`A^\top`, from measurements to images, without noise."""
+        from ..algebra.transpose import Adjoint
+
+        return Adjoint(self)
+
+    @property
+    def svd(self) -> SVD | None:
+        r"""The decomposition :math:`A = U \operatorname{diag}(s) V^\top`, made on first use; ``None`` if none is affordable.
+
+        Masks, circular and separable blur, downsampling and matrices have one at any size (matrices up to 4096 columns);
+        any other operator only where ``x`` and ``y`` have at most 4096 numbers each: then its matrix is decomposed, on the
+        CPU in float64, which takes seconds to minutes for the largest.
+        """
+        if not hasattr(self, "_svd"):
+            with torch.inference_mode(False), torch.no_grad():  # Kept, so fit for differentiation later on.
+                self._svd = self._decompose()
+        return self._svd
+
+    def pivot(self, x: Tensor, ratio: Tensor | float, y: Tensor) -> tuple[Tensor, NoiseCovariance] | None:
+        r"""Return the pivot of a noisy ``x`` and a measurement, and the covariance of its noise.
+
+        .. math:: \mu = \Sigma\, (x / \varsigma^2 + A^\top y / \sigma_y^2), \qquad
+            \Sigma = (I / \varsigma^2 + A^\top A / \sigma_y^2)^{-1}
+
+        Given :math:`x_0`, both are independent Gaussian looks at it, and what they say together :math:`\mu` says alone:
+        :math:`\mu = x_0 + n` with :math:`n \sim \mathcal{N}(0, \Sigma)`. So :math:`E[x_0 | x, y] = E[x_0 | \mu]` for every
+        prior. Exact data, :math:`\sigma_y = 0`, are the limit.
+
+        Args:
+            x: :math:`x_0` plus noise of standard deviation :math:`\varsigma`, ``(B, *in_shape)``.
+            ratio: :math:`\varsigma > 0`, a number or one per item, ``(B,)``.
+            y: The measurement, in the white noise of the operator, ``(B, *out_shape)``.
+
+        Returns:
+            :math:`\mu`, shaped like ``x``, and :math:`\Sigma` in the singular basis; ``None`` where no decomposition is
+            affordable, or the noise is not white Gaussian.
+
+        References:
+            Mammadov et al., 2026, https://arxiv.org/abs/2606.17048
+        """
+        return pivot_of(self, x, ratio, y)
+
+    @property
+    def completed(self) -> Completed | None:
+        """The measurement with what was not recorded of it, where that has a fast basis and this one has none."""
+        return None
+
+    def jacobian(self, x: Tensor) -> LinearOperator:
+        return self
+
+    @property
+    def _small(self) -> bool:
+        """Whether the eigenvectors of one matrix serve all items."""
+        outputs, inputs = (torch.Size(shape).numel() for shape in (self.out_shape, self.in_shape))
+        return not self.per_item and outputs <= DENSE_SOLVE and outputs * inputs <= DENSE_NUMBERS
+
+    def _decompose(self) -> SVD | None:
+        if self.per_item or max(torch.Size(self.in_shape).numel(), torch.Size(self.out_shape).numel()) > DENSE_SVD:
+            return None
+        adjoint = self._dense_adjoint()
+        # In its own dtype once it is made: singular values are cut at the rounding of the matrix.
+        return DenseSVD(adjoint.to("cpu", torch.float64), self.in_shape).to(dtype=adjoint.dtype)
+
+    def _solve_iteratively(self, v: Tensor, lam: Tensor | float) -> Tensor:
+        lam = torch.as_tensor(lam, dtype=v.dtype, device=v.device)
+        if lam.any() and not lam.all():
+            shifted = self._solve_iteratively(v, torch.where(lam > 0, lam, 1))
+            return torch.where(lam > 0, shifted, self._solve_iteratively(v, 0.0))
+        if not lam.any():
+            # (A A^T)^+ = (A^T)^+ A^+. Where v has a part outside the range of A, as it has for more measurements than
+            # unknowns, A A^T w = v has no solution.
+            x = least_squares(self.forward, self.adjoint, v, rtol=_rtol(v))
+            return least_squares(self.adjoint, self.forward, x, rtol=_rtol(v))
+        softened = self._soften(lam)
+        return conjugate_gradients(
+            lambda w: self.forward(self.adjoint(w)) + lam * w,
+            v,
+            precondition=lambda r: self.precondition(r, softened),
+            rtol=_rtol(v),
+        )
+
+    def _soften(self, lam: Tensor) -> Tensor:
+        r"""Return the :math:`\lambda` at which ``precondition`` serves conjugate gradients best."""
+        return lam
+
+    def _gram_eigen(self) -> tuple[Tensor, Tensor]:
+        # Kept in float64 on the CPU, where it is computed once; the caller casts. Fit for differentiation later on.
+        if not hasattr(self, "_gram"):
+            with torch.inference_mode(False), torch.no_grad():
+                adjoint = self._dense_adjoint()
+                rounding, adjoint = torch.finfo(adjoint.dtype).eps, adjoint.to("cpu", torch.float64)
+                # From the singular values of A: those of A A^T would lose half the digits of the small ones.
+                outputs, inputs = adjoint.shape[1], adjoint.shape[0]
+                _, singular, left = torch.linalg.svd(adjoint, full_matrices=inputs < outputs)
+                values = torch.zeros(outputs, dtype=torch.float64)
+                values[: len(singular)] = torch.where(singular > 10 * rounding * singular.amax(), singular, 0) ** 2
+                self._gram = values, left.mT.contiguous()
+        return self._gram
+
+    def _dense_adjoint(self) -> Tensor:
+        """Return the matrix of the adjoint, in the dtype that it can be computed in: float64 where possible."""
+        device = torch.device(self.device or "cpu")
+
+        def columns(dtype: torch.dtype) -> Tensor:
+            return dense_matrix(self.to(device, dtype).adjoint, self.out_shape, dtype=dtype, device=device)
+
+        try:
+            return columns(self.dtype or torch.float64)
+        except RuntimeError:  # A callable holds tensors of its own dtype, the one it was tried in.
+            return columns(torch.get_default_dtype())
+
+
+class Jacobian(LinearOperator):
+    """The derivative of a nonlinear operator at one point per item, by forward and reverse differentiation."""
+
+    def __init__(self, op: Operator, x: Tensor) -> None:
+        self.op, self.x = op, x.detach()
+        self.in_shape, self.out_shape, self.noise = op.in_shape, op.out_shape, op.noise
+        self.device, self.dtype = op.device, op.dtype
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return []  # Tested through the nonlinear operators it derives from.
+
+    @property
+    def items(self) -> int:
+        return len(self.x)
+
+    def take(self, rows: Sequence[int]) -> LinearOperator:
+        return Jacobian(self.op.take(rows), self.x[list(rows)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        with warnings.catch_warnings():
+            # torch 2.15 compiles its own forward-mode formulas by what it has deprecated itself.
+            warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
+            product: Tensor = torch.func.jvp(self.op, (self.x,), (x,))[1]
+        return product
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        product: Tensor = torch.func.vjp(self.op, self.x)[1](y)[0]
+        return product
+
+
+def _rtol(v: Tensor) -> float:
+    return 1e-12 if v.dtype == torch.float64 else 1e-6
+
+
+def pseudo_divide(v: Tensor, gram: Tensor, lam: Tensor | float) -> Tensor:
+    r"""Return ``v / (gram + lam)`` in a basis where :math:`A A^\top` is diagonal, and 0 where that is no longer invertible.
+
+    Args:
+        v: Coefficients, broadcastable with ``gram``.
+        gram: Eigenvalues of :math:`A A^\top`, squares of the singular values of :math:`A`.
+        lam: :math:`\lambda \ge 0`.
+    """
+    total = gram + (lam.to(gram) if isinstance(lam, Tensor) else lam)  # The result keeps the dtype of v.
+    cut = (10 * torch.finfo(gram.dtype).eps) ** 2 * gram.amax()
+    return torch.where(total > cut, v * (1 / torch.where(total > cut, total, 1)), 0)  # gram is smaller than v: divide there.

@@ -1,0 +1,168 @@
+"""Any callable as a measurement: shape, adjoint and derivatives come from automatic differentiation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from invdiff.linalg import dot, linear_adjoint, norm
+
+from ..core.autograd import with_adjoint
+from ..core.noise import Noise, noise_of
+from ..core.operator import LinearOperator, Operator
+from ..core.validation import event_shape
+
+__all__ = ["Function", "LinearFunction", "NotLinearError"]
+
+
+class Function(Operator):
+    r"""Any differentiable measurement, linear or not.
+
+    .. math:: y = f(x) + n, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
+
+    Derivatives are taken by ``torch.func``. A linear callable is better served by :class:`LinearFunction`, which has an
+    adjoint and solves.
+
+    Args:
+        function: :math:`f`: takes ``(B, *in_shape)`` and returns a real tensor whose first axis is the batch, each item
+            from its own ``x`` alone, in the dtype and on the device of ``x``. Called once, to learn the shape of ``y``.
+        in_shape: Shape of one ``x``, without the batch axis.
+        sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
+        noise: A noise model, instead of ``sigma_y``.
+        device: Where the call that learns the shape is made. Default: the CPU.
+        dtype: In which dtype. Default: torch's default.
+
+    Raises:
+        TypeError: If the function does not return a real tensor.
+        ValueError: If the first axis of what it returns is not the batch.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Tensor], Tensor],
+        in_shape: Sequence[int],
+        *,
+        sigma_y: float = 0.0,
+        noise: Noise | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.function, self.in_shape = function, event_shape("Function", in_shape)
+        self.device, self.dtype = device, dtype
+        self.out_shape = tuple(
+            _call("Function", function, torch.zeros(1, *self.in_shape, device=device, dtype=dtype)).shape[1:]
+        )
+        self.noise = noise_of(sigma_y, noise)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        saturating = cls(lambda x: torch.tanh(2 * x), (3, 4, 5), sigma_y=0.05)
+        phaseless = cls(lambda x: torch.fft.rfft2(x, norm="ortho").abs(), (1, 4, 6), sigma_y=0.05)
+        return [saturating, phaseless]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+class NotLinearError(ValueError):
+    """A callable that was said to be linear is not."""
+
+
+class LinearFunction(LinearOperator):
+    r"""Any linear measurement, given as a callable.
+
+    .. math:: y = A x + n, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
+
+    ``solve`` uses the eigenvectors of :math:`A A^\top` for up to 512 measurements, and conjugate gradients beyond.
+
+    Args:
+        function: :math:`x \mapsto A x`: takes ``(B, *in_shape)`` and returns a real tensor whose first axis is the batch,
+            each item from its own ``x`` alone, in the dtype and on the device of ``x``. Tried once on random input.
+        in_shape: Shape of one ``x``, without the batch axis.
+        adjoint: :math:`y \mapsto A^\top y`, on ``(B, *out_shape)``. Default: by automatic differentiation of ``function``.
+        sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
+        noise: A noise model, instead of ``sigma_y``.
+        device: Where the trial is made. Default: the CPU.
+        dtype: In which dtype. Default: torch's default.
+
+    Raises:
+        TypeError: If a callable does not return a real tensor.
+        NotLinearError: If the function is not linear.
+        ValueError: If the first axis of what it returns is not the batch, or if ``adjoint`` is not its adjoint.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Tensor], Tensor],
+        in_shape: Sequence[int],
+        *,
+        adjoint: Callable[[Tensor], Tensor] | None = None,
+        sigma_y: float = 0.0,
+        noise: Noise | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.function, self.transpose, self.in_shape = function, adjoint, event_shape("LinearFunction", in_shape)
+        self.noise, self.device, self.dtype = noise_of(sigma_y, noise), device, dtype
+        g = torch.Generator().manual_seed(0)
+        a, b = torch.randn(2, 1, *self.in_shape, generator=g, dtype=dtype).to(device)
+        y_a, y_b, y_sum = _call("LinearFunction", function, torch.cat([a, b, a + b])).chunk(3)
+        self.out_shape = tuple(y_a.shape[1:])
+        # Wide enough for rounding in any callable, narrow enough for any nonlinearity that matters.
+        tolerance = torch.finfo(a.dtype).eps ** 0.5
+        gap, size = norm(y_sum - y_a - y_b), norm(y_a) + norm(y_b)
+        if not (gap <= tolerance * size).all():
+            raise NotLinearError(
+                "LinearFunction: the function is not linear, f(a + b) differs from f(a) + f(b) by "
+                f"{float(gap / size):.2g} of its size. Use Function, or leave out the constant part."
+            )
+        if adjoint is not None:
+            x = _call("LinearFunction: adjoint", adjoint, y_sum)
+            if tuple(x.shape[1:]) != self.in_shape:
+                raise ValueError(f"LinearFunction: adjoint must return shape {tuple(a.shape)} here, got {tuple(x.shape)}.")
+            gap, size = (dot(y_a, y_sum) - dot(a, x)).abs(), norm(y_a) * norm(y_sum)
+            if not (gap <= tolerance * size).all():
+                raise ValueError(
+                    "LinearFunction: adjoint is not the adjoint of the function, <A a, y> differs from <a, A^T y> by "
+                    f"{float(gap / size):.2g} of |A a||y|. Leave it out, and automatic differentiation finds it."
+                )
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        def differences(x: Tensor) -> Tensor:
+            return torch.stack([x - x.roll(1, -1), x - x.roll(1, -2)], 1)
+
+        def differences_adjoint(y: Tensor) -> Tensor:
+            along, across = y.unbind(1)
+            return along - along.roll(-1, -1) + across - across.roll(-1, -2)
+
+        sums = cls(lambda x: x.cumsum(-1)[..., 1::2], (3, 8, 12), sigma_y=0.05)
+        # More measurements than unknowns and than eigenvectors serve, and singular: the mean is lost.
+        return [sums, cls(differences, (20, 20), adjoint=differences_adjoint), cls(differences, (20, 20))]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        if self.transpose is not None:
+            return self.transpose(y)
+        # What automatic differentiation returned has no derivative of its own: that is the function.
+        return with_adjoint(y, lambda v: linear_adjoint(self.function, v, self.in_shape), self.function)
+
+
+def _call(owner: str, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return ``function(x)`` after checking that it is a real tensor over the same batch."""
+    with torch.no_grad():
+        y = function(x)
+    if not isinstance(y, Tensor) or not y.is_floating_point():
+        got = y.dtype if isinstance(y, Tensor) else type(y).__name__
+        raise TypeError(f"{owner}: the function must return a real floating-point tensor, got {got}. See torch.view_as_real.")
+    if y.ndim == 0 or len(y) != len(x):
+        raise ValueError(
+            f"{owner}: the first axis of what the function returns must be the batch, got shape {tuple(y.shape)} "
+            f"for {tuple(x.shape)}."
+        )
+    return y

@@ -1,0 +1,97 @@
+r"""Noise of heavy tails: outliers that a Gaussian would chase."""
+
+from __future__ import annotations
+
+import math
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from invdiff.random import Streams
+
+from ..core.noise import Noise
+
+__all__ = ["LaplaceNoise", "StudentNoise"]
+
+
+class StudentNoise(Noise):
+    r"""Student's noise, a Gaussian whose variance differs from entry to entry: the fewer degrees of freedom, the more outliers.
+
+    .. math:: p(y | z) \propto \Big(1 + \frac{(y - z)^2}{\nu s^2}\Big)^{-(\nu + 1) / 2}, \qquad
+        v = \frac{\nu s^2 + (y - z)^2}{\nu + 1}
+
+    with :math:`v` the variance of the Gaussian that stands for it, the inverse of the precision expected of the entry given
+    what was measured.
+
+    Args:
+        scale: :math:`s > 0`, in the units of ``y``, which is ``sigma`` too.
+        dof: :math:`\nu > 0`.
+    """
+
+    heavy_tailed = True
+
+    def __init__(self, scale: float, *, dof: float) -> None:
+        if not (math.isfinite(scale) and scale > 0 and math.isfinite(dof) and dof > 0):
+            raise ValueError(f"StudentNoise: expected scale > 0 and dof > 0, both finite, got {scale} and {dof}.")
+        self.scale, self.dof, self.sigma = float(scale), float(dof), float(scale)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls(0.3, dof=3.0)]
+
+    def add(self, clean: Tensor, streams: Streams) -> Tensor:
+        # n sqrt(nu / chi^2_nu); the chi-square by inverting its distribution at a uniform number.
+        from scipy.special import chdtri, ndtr
+
+        normal, other = (streams.normal(clean.shape[1:], dtype=clean.dtype) for _ in range(2))
+        chi2 = torch.from_numpy(chdtri(self.dof, ndtr(other.double().cpu().numpy()))).to(clean)
+        return clean + self.scale * normal * (self.dof / chi2).sqrt()
+
+    def log_likelihood(self, y: Tensor, clean: Tensor) -> Tensor:
+        nu = self.dof
+        constant = math.lgamma((nu + 1) / 2) - math.lgamma(nu / 2) - 0.5 * math.log(math.pi * nu) - math.log(self.scale)
+        return constant - (nu + 1) / 2 * torch.log1p(((y - clean) / self.scale).square() / nu)
+
+    def variance(self, y: Tensor, clean: Tensor) -> Tensor:
+        return (self.dof * self.scale**2 + (y - clean).square()) / (self.dof + 1)
+
+    def __repr__(self) -> str:
+        return f"StudentNoise({self.scale:g}, dof={self.dof:g})"
+
+
+class LaplaceNoise(Noise):
+    r"""Laplace's noise, whose logarithm is a norm of absolute values.
+
+    .. math:: p(y | z) = \frac{1}{2 b} e^{-|y - z| / b}, \qquad v = b\, |y - z|
+
+    with :math:`v` the variance of the Gaussian that stands for it, kept above a hundredth of :math:`b^2`.
+
+    Args:
+        scale: :math:`b > 0`, in the units of ``y``. The standard deviation is :math:`\sqrt 2\, b`.
+    """
+
+    heavy_tailed = True
+
+    def __init__(self, scale: float) -> None:
+        if not (math.isfinite(scale) and scale > 0):
+            raise ValueError(f"LaplaceNoise: expected a finite scale > 0, got {scale}.")
+        self.scale, self.sigma = float(scale), float(scale)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls(0.3)]
+
+    def add(self, clean: Tensor, streams: Streams) -> Tensor:
+        # The difference of two exponential numbers, each half the square of two normal ones.
+        a, b, c, d = (streams.normal(clean.shape[1:], dtype=clean.dtype) for _ in range(4))
+        return clean + self.scale * (a**2 + b**2 - c**2 - d**2) / 2
+
+    def log_likelihood(self, y: Tensor, clean: Tensor) -> Tensor:
+        return -(y - clean).abs() / self.scale - math.log(2 * self.scale)
+
+    def variance(self, y: Tensor, clean: Tensor) -> Tensor:
+        return self.scale * (y - clean).abs().clamp(min=0.01 * self.scale)
+
+    def __repr__(self) -> str:
+        return f"LaplaceNoise({self.scale:g})"

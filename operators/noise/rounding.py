@@ -1,0 +1,80 @@
+r"""What rounding leaves open: every value of an interval is as likely as the others."""
+
+from __future__ import annotations
+
+import math
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from invdiff.random import Streams
+
+from ..core.noise import Noise
+
+__all__ = ["RoundingNoise"]
+
+
+class RoundingNoise(Noise):
+    r"""Quantisation: every entry of ``y`` is the multiple of a step nearest to that of ``z``.
+
+    .. math:: y = o + h \Big\lfloor \frac{z - o}{h} + \frac12 \Big\rfloor, \qquad
+        p(y | z) = 1 \text{ where } |y - z| \le \tfrac{h}{2}, \text{ else } 0, \qquad v = h^2 / 12
+
+    The likelihood has no gradient: what stands for it is the Gaussian of the same variance as a uniform error.
+
+    Args:
+        step: :math:`h > 0`, in the units of ``y``: 2/255 for images of 8 bits; a number, or one for each entry, broadcastable
+            to ``(*out_shape)``.
+        offset: :math:`o`, one of the values ``y`` can take: -1 for images; likewise.
+
+    Raises:
+        ValueError: If a step is not positive, or a step or an offset is not finite.
+    """
+
+    def __init__(self, step: float | Tensor, *, offset: float | Tensor) -> None:
+        steps, offsets = (torch.as_tensor(value, dtype=torch.float64) for value in (step, offset))
+        if not ((steps.isfinite() & (steps > 0)).all() and offsets.isfinite().all()):
+            raise ValueError(
+                f"RoundingNoise: expected a finite step > 0 and a finite offset, got {_shown(step)} and {_shown(offset)}."
+            )
+        self.step = step if isinstance(step, Tensor) and step.ndim else float(step)
+        self.offset = offset if isinstance(offset, Tensor) and offset.ndim else float(offset)
+        self.sigma = float(steps.min()) / math.sqrt(12)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple((torch.as_tensor(self.step) + torch.as_tensor(self.offset)).shape)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        steps = torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], dtype=torch.float64)
+        return [cls(0.25, offset=-1.0), cls(steps, offset=0.0), cls(steps[:1], offset=steps[:, :1] - 1)]
+
+    def add(self, clean: Tensor, streams: Streams) -> Tensor:
+        step, offset = self._like(clean)
+        return offset + step * ((clean - offset) / step + 0.5).floor()
+
+    def log_likelihood(self, y: Tensor, clean: Tensor) -> Tensor:
+        step, offset = self._like(clean)
+        # A rounding more than the interval, so that what was just rounded is surely inside.
+        inside = (y - clean).abs() <= step * (0.5 + 8 * torch.finfo(clean.dtype).eps * (1 + offset.abs() / step))
+        return torch.where(inside, 0 * clean, -torch.inf)
+
+    def variance(self, y: Tensor, clean: Tensor) -> Tensor:
+        step, _ = self._like(y)
+        return torch.ones_like(y[:1]) * (step**2 / 12)
+
+    def _like(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return step and offset in the dtype and on the device of ``values``."""
+        step, offset = (torch.as_tensor(value, dtype=values.dtype, device=values.device) for value in (self.step, self.offset))
+        return step, offset
+
+    def __repr__(self) -> str:
+        return f"RoundingNoise({_shown(self.step)}, offset={_shown(self.offset)})"
+
+
+def _shown(value: float | Tensor) -> str:
+    if not isinstance(value, Tensor) or not value.ndim:
+        return f"{float(value):g}"
+    return f"{float(value.min()):g} to {float(value.max()):g}"

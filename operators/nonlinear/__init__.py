@@ -1,0 +1,3 @@
+"""Measurements that are not linear."""
+
+__all__: list[str] = []

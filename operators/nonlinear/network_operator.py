@@ -1,0 +1,75 @@
+"""A network as a measurement: what is known of a camera only through a model that was trained to imitate it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from ..core.noise import Noise, noise_of
+from ..core.operator import Operator
+from ..core.validation import event_shape
+from ..generic.function import Function
+
+__all__ = ["NetworkOperator"]
+
+
+class NetworkOperator(Operator):
+    r"""A trained network as the measurement, such as a learned nonlinear blur.
+
+    .. math:: y = f_\theta(x) + n, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
+
+    The operator keeps a frozen copy in evaluation mode (no dropout, stored statistics): the network given stays as it is, and
+    what happens to it later does not reach the operator. The copy computes in the dtype and on the device of ``x``; to spare
+    it the conversion at every call, move the operator there once.
+
+    Args:
+        network: :math:`f_\theta`: takes ``(B, *in_shape)``, in image units (images span [-1, 1]), and returns one real tensor
+            whose first axis is the batch. Called once, to learn the shape of ``y``.
+        in_shape: Shape of one ``x``, without the batch axis.
+        sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
+        noise: Noise model, in the place of ``sigma_y``.
+
+    Raises:
+        TypeError: If ``network`` is not a module or does not return a real tensor.
+        ValueError: If the first axis of what it returns is not the batch.
+
+    References:
+        Tran et al., Explore Image Deblurring via Encoded Blur Kernel Space, 2021, https://arxiv.org/abs/2104.00317
+    """
+
+    def __init__(
+        self, network: nn.Module, in_shape: Sequence[int], *, sigma_y: float = 0.0, noise: Noise | None = None
+    ) -> None:
+        if not isinstance(network, nn.Module):
+            raise TypeError(
+                f"NetworkOperator: network must be a torch.nn.Module, got {type(network).__name__}. "
+                "For any other callable there is Function."
+            )
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.in_shape, self.noise = event_shape("NetworkOperator", in_shape), noise_of(sigma_y, noise)
+        weight = next((w for w in self.network.parameters() if w.is_floating_point()), torch.zeros(()))
+        self.out_shape = Function(self.forward, self.in_shape, device=weight.device, dtype=weight.dtype).out_shape
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        blur = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Tanh(), nn.Conv2d(4, 2, 3, 2, padding=1))
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for weight in blur.parameters():
+                weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
+        return [cls(blur, (2, 4, 4), sigma_y=0.05)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = {**dict(self.network.named_parameters()), **dict(self.network.named_buffers())}
+        state = {n: w.to(x) if w.is_floating_point() else w.to(x.device) for n, w in weights.items()}
+        y: Tensor = torch.func.functional_call(self.network, state, (x,))
+        return y
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        moved = super().to(device, dtype)
+        moved.network = copy.deepcopy(self.network).to(device, dtype)
+        return moved

@@ -1,0 +1,3 @@
+"""Other sizes: downsampling and resizing."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Which values are measured: masks, windows, mosaics, channels."""
+
+__all__: list[str] = []

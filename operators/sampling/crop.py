@@ -1,0 +1,121 @@
+"""The inner part of a larger image is measured: outpainting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..core.noise import Noise, noise_of
+from ..core.operator import LinearOperator, pseudo_divide
+from ..core.svd import SVD
+from ..core.validation import event_shape
+from ..core.windows import window_slices
+
+__all__ = ["Crop", "CropSVD"]
+
+
+class Crop(LinearOperator):
+    r"""A window of the image: the measurement of outpainting, whose ``x`` is larger than what was measured.
+
+    .. math:: y_{ij} = x_{t + i,\, l + j} + n_{ij}, \qquad 0 \le i < h,\; 0 \le j < w,
+        \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
+
+    The rows are orthonormal, :math:`A A^\top = I` and :math:`A^+ = A^\top`: ``adjoint`` and ``pinv`` surround the window with
+    zeros (mid-grey, as images span [-1, 1]), and ``solve`` divides by :math:`1 + \lambda`. Unlike :class:`Mask`, ``y`` is
+    as small as what was measured.
+
+    Args:
+        in_shape: Shape of one ``x``, without the batch axis: ``(H, W)``, ``(C, H, W)`` or with still more axes in front. The
+            last two are cropped.
+        top: :math:`t`, first row of the window, counted from 0 at the top.
+        left: :math:`l`, first column of the window, counted from 0 at the left.
+        height: :math:`h`, rows of the window.
+        width: :math:`w`, columns of the window.
+        sigma_y: Noise standard deviation, in the units of ``x``. Zero: no noise.
+        noise: A noise model, instead of ``sigma_y``.
+
+    Raises:
+        TypeError: If a side or a position is not an integer.
+        ValueError: If ``in_shape`` has fewer than two axes, or if the window is empty or reaches beyond the image.
+
+    References:
+        Lugmayr et al., RePaint, 2022, https://arxiv.org/abs/2201.09865 (the mask "Expand")
+    """
+
+    closed_form = True
+    gram_scale = 1.0
+
+    def __init__(
+        self,
+        in_shape: Sequence[int],
+        *,
+        top: int,
+        left: int,
+        height: int,
+        width: int,
+        sigma_y: float = 0.0,
+        noise: Noise | None = None,
+    ) -> None:
+        shape = event_shape("Crop", in_shape)
+        if len(shape) < 2:
+            raise ValueError(f"Crop: in_shape must end in (H, W), without the batch axis, got {shape}.")
+        sides = shape[-2], shape[-1]
+        rows, columns = window_slices("Crop", sides, top=top, left=left, height=height, width=width)
+        self.in_shape, self.out_shape = shape, (*shape[:-2], rows.stop - rows.start, columns.stop - columns.start)
+        self.margins = columns.start, sides[1] - columns.stop, rows.start, sides[0] - rows.stop  # In the order F.pad takes.
+        self.noise = noise_of(sigma_y, noise)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        inner = cls((3, 7, 9), top=2, left=1, height=4, width=6, sigma_y=0.05)
+        corner = cls((5, 6), top=0, left=4, height=5, width=2)
+        return [inner, corner, cls((2, 2, 3, 4), top=0, left=0, height=3, width=4)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Padding by less than nothing: one step for differentiation where two slices are three with the copy.
+        return F.pad(x, [-margin for margin in self.margins])
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return F.pad(y, self.margins)
+
+    def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
+        return pseudo_divide(v, v.new_ones(()), lam)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return self.adjoint(y)
+
+    def _decompose(self) -> SVD:
+        return CropSVD(self.in_shape, self.margins)
+
+
+class CropSVD(SVD):
+    r"""Of a window: :math:`V = I`, with :math:`s = 1` inside the window and 0 around it.
+
+    Args:
+        in_shape: Shape of one ``x``; the coordinates have it too.
+        margins: Columns left and right of the window, rows above and below it.
+    """
+
+    kind = "pixel"
+
+    def __init__(self, in_shape: tuple[int, ...], margins: tuple[int, int, int, int]) -> None:
+        self.shape, self.margins = in_shape, margins
+        left, right, top, bottom = margins
+        inside = torch.ones(in_shape[-2] - top - bottom, in_shape[-1] - left - right, dtype=torch.float64)
+        self._values = F.pad(inside, margins)
+
+    def analyse(self, x: Tensor) -> Tensor:
+        return x.clone()
+
+    def synthesise(self, x_bar: Tensor) -> Tensor:
+        return x_bar.clone()
+
+    def _rotate(self, y: Tensor) -> Tensor:
+        return F.pad(y, self.margins)
+
+    def diagonal(self, values: Tensor) -> Tensor:
+        return values

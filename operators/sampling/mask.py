@@ -1,0 +1,102 @@
+"""Some entries are measured, the others are missing: inpainting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core.noise import Noise, noise_of
+from ..core.operator import LinearOperator, pseudo_divide
+from ..core.svd import SVD, CoordinateSVD
+from ..core.validation import event_shape
+
+__all__ = ["Mask"]
+
+
+class Mask(LinearOperator):
+    r"""Entries that are measured (mask 1) and entries that are missing (mask 0): inpainting.
+
+    .. math:: y = m \odot (x + n), \qquad m_i \in \{0, 1\}, \quad n \sim \mathcal{N}(0, \sigma_y^2 I)
+
+    ``y`` keeps the shape of ``x``. Missing entries of ``y`` are exactly 0 and carry no noise, whatever stands in their
+    place: even NaN there is ignored. So ``dof`` counts the measured entries only, and :math:`A = A^\top = A^+`.
+
+    Args:
+        mask: 1 (or True) where measured, 0 where missing. Of any dtype.
+        in_shape: Shape of one ``x``, against which the mask broadcasts: a mask ``(H, W)`` serves every channel of
+            ``(C, H, W)``. Default: the shape of the mask itself.
+        sigma_y: Noise standard deviation of the measured entries, in the units of ``x``. Zero: no noise.
+        noise: Another law of the noise, in its place.
+
+    Attributes:
+        mask: Boolean, of shape ``in_shape``.
+        measured: Number of measured entries.
+
+    Raises:
+        ValueError: If the mask holds anything but 0 and 1, measures nothing, or does not broadcast to ``in_shape``.
+    """
+
+    closed_form = True
+    gram_scale = 1.0
+
+    def __init__(
+        self,
+        mask: Tensor | np.ndarray,
+        in_shape: Sequence[int] | None = None,
+        *,
+        sigma_y: float = 0.0,
+        noise: Noise | None = None,
+    ) -> None:
+        given = torch.as_tensor(mask)
+        measured = given == 1
+        if not (measured | (given == 0)).all():
+            others = sorted(set(given[~(measured | (given == 0))].tolist()))[:4]
+            raise ValueError(
+                f"Mask: mask must hold 1 (measured) and 0 (missing) only, got also {', '.join(f'{v:g}' for v in others)}. "
+                "Compare it with a threshold first, as in mask > 127."
+            )
+        shape = event_shape("Mask", given.shape if in_shape is None else in_shape)
+        try:
+            self.mask = measured.broadcast_to(shape).contiguous()
+        except RuntimeError:
+            raise ValueError(
+                f"Mask: a mask of shape {tuple(given.shape)} does not broadcast to in_shape {shape}. "
+                "Expected the shape of one image without the batch axis, or one axis less to serve every channel. "
+                "For a mask of each item of a batch: per_item([Mask(m, in_shape) for m in masks])."
+            ) from None
+        self.measured = int(self.mask.sum())
+        if not self.measured:
+            raise ValueError("Mask: every entry is missing (0), so nothing is measured. Mark measured entries with 1.")
+        self.in_shape = self.out_shape = shape
+        self.noise = noise_of(sigma_y, noise)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        mask = torch.rand(3, 8, 12, generator=torch.Generator().manual_seed(0)) < 0.4
+        return [cls(mask, sigma_y=0.05), cls(mask[0].float(), (3, 8, 12)), cls(torch.tensor([1, 0, 0, 1, 1]))]
+
+    @property
+    def dof(self) -> int:
+        return self.measured
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(self.mask.to(x.device), x, 0)  # Not a product: that keeps the NaN of a missing entry.
+
+    def keep_measured(self, y: Tensor) -> Tensor:
+        return self.forward(y)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.forward(y)
+
+    def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
+        return pseudo_divide(v, self.mask.to(v), lam)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return self.forward(y)
+
+    def _decompose(self) -> SVD:
+        return CoordinateSVD(self.mask.double(), self.in_shape)

@@ -1,0 +1,235 @@
+r"""Chosen frequencies of real images, and the centred Fourier transform that all operators of frequencies share.
+
+.. math:: (F x)_k = \frac{1}{\sqrt{HW}} \sum_n x_n
+    \exp\Big(-2 \pi i \Big[ \frac{(k_1 - c_1)(n_1 - c_1)}{H} + \frac{(k_2 - c_2)(n_2 - c_2)}{W} \Big]\Big),
+    \qquad c = (\lfloor H / 2 \rfloor, \lfloor W / 2 \rfloor)
+
+Unitary, with frequency 0 and the origin of the image both at index :math:`c`, in the middle:
+``fftshift(fft2(ifftshift(x), norm="ortho"))`` over the last two axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invdiff.linalg import over_items
+
+from ..core.device import Movable
+from ..core.noise import Noise, noise_of
+from ..core.operator import LinearOperator, pseudo_divide
+from ..core.svd import SVD
+from ..core.validation import image_shape
+from ..sampling.mask import Mask
+
+__all__ = ["CentredFourier", "FourierMask", "FourierMaskSVD", "as_complex"]
+
+
+class CentredFourier(Movable):
+    r"""The centred unitary Fourier transform between weights: :math:`\operatorname{diag}(w) F \operatorname{diag}(m)`.
+
+    Both shifts are phases, :math:`\pm 1` where the side is even: together with the weights they cost nothing, where moving the
+    data about would cost as much as the transform.
+
+    Args:
+        height: :math:`H`.
+        width: :math:`W`.
+        image_weights: :math:`m`, broadcastable to ``(..., H, W)``. Default: 1.
+        frequency_weights: :math:`w`, likewise.
+    """
+
+    def __init__(
+        self, height: int, width: int, *, image_weights: Tensor | None = None, frequency_weights: Tensor | None = None
+    ) -> None:
+        rows, columns = _phases(height), _phases(width)
+        before = rows.unsqueeze(1) * columns
+        # F has the same phases on either side but for a constant, the phase that the centre itself gets.
+        after = before * (rows[height // 2] * columns[width // 2]).conj()
+        self.before = before if image_weights is None else before * image_weights
+        self.after = after if frequency_weights is None else after * frequency_weights
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the transform of ``x`` of shape ``(..., H, W)``, real or complex: complex."""
+        spectrum: Tensor = _like(self.after, x) * torch.fft.fft2(_like(self.before, x) * x, norm="ortho")
+        return spectrum
+
+    def adjoint(self, spectrum: Tensor) -> Tensor:
+        """Return the adjoint of ``forward``, its inverse where there are no weights: complex."""
+        image = torch.fft.ifft2(_like(self.after, spectrum).conj() * spectrum, norm="ortho")
+        weighted: Tensor = _like(self.before, spectrum).conj() * image
+        return weighted
+
+
+class FourierMask(LinearOperator):
+    r"""Chosen frequencies of every channel of a real image, in the centred unitary Fourier transform.
+
+    .. math:: y_c = M\, F x_c + n, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
+
+    ``y`` is ``(B, C, H, W, 2)``, the last axis the real and the imaginary part, as ``torch.view_as_real`` has it; adjoint and
+    noise are those of these real numbers, each of them with standard deviation :math:`\sigma_y`. Frequency 0 is in the middle,
+    at ``(H // 2, W // 2)``, in ``y`` as in the mask. Frequencies that are not measured are exactly 0 in ``y`` and carry no
+    noise, whatever stands in their place: even NaN there is ignored. For complex images see :class:`MRI`.
+
+    **Mirrored pairs.** The spectrum of a real image repeats itself: :math:`(F x)_{-k} = \overline{(F x)_k}`. Where the mask
+    holds both :math:`k` and :math:`-k` they are two measurements of the same numbers, with noises of their own; the imaginary
+    part of a frequency that is its own mirror image (as 0 is) is measured too, and is nothing but noise. So ``dof`` is twice
+    the number of chosen frequencies, times the channels. Rows are not orthogonal then, but closed forms are exact for any
+    mask: with :math:`v' = \overline{v_{-k}}`, on a measured pair
+
+    .. math:: A A^\top v = \tfrac12 (v + v'), \qquad
+        (A A^\top + \lambda I)^{-1} v = \frac{(v + v') / 2}{1 + \lambda} + \frac{(v - v') / 2}{\lambda},
+
+    and :math:`v / (\tfrac12 + \lambda)` where the mirror image is missing. Terms over :math:`\lambda` are left out for
+    :math:`\lambda = 0`. The singular values are :math:`1`, :math:`1 / \sqrt 2` (one of a pair) and 0.
+
+    Args:
+        in_shape: Image shape ``(C, H, W)``, without the batch axis.
+        mask: 1 (or True) for the frequencies that are measured, 0 for the others, shape ``(H, W)`` or broadcastable to it,
+            frequency 0 in the middle: ``torch.fft.fftshift(mask)`` of one in the order of ``torch.fft.fft2``.
+        sigma_y: Noise standard deviation of the real and of the imaginary part, in the units of ``x``: the transform is
+            unitary. Zero: no noise.
+        noise: A noise model, instead of ``sigma_y``.
+
+    Attributes:
+        mask: Boolean, ``(H, W)``.
+
+    Raises:
+        ValueError: If the mask holds anything but 0 and 1, measures nothing, or does not broadcast to ``(H, W)``.
+
+    References:
+        Lustig, Donoho & Pauly, Sparse MRI, 2007, https://doi.org/10.1002/mrm.21391
+    """
+
+    closed_form = True
+
+    def __init__(
+        self,
+        in_shape: Sequence[int],
+        mask: Tensor | np.ndarray,
+        *,
+        sigma_y: float = 0.0,
+        noise: Noise | None = None,
+    ) -> None:
+        channels, height, width = image_shape("FourierMask", in_shape)
+        self.mask = Mask(mask, (height, width)).mask
+        mirrored = _mirror(self.mask)
+        self.paired = self.mask & mirrored
+        self.gram = self.mask * (0.5 + 0.5 * mirrored.double())
+        self.fourier = CentredFourier(height, width, frequency_weights=self.mask.double())
+        self.in_shape, self.out_shape = (channels, height, width), (channels, height, width, 2)
+        self.noise = noise_of(sigma_y, noise)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        random = torch.rand(6, 8, generator=torch.Generator().manual_seed(0)) < 0.5
+        odd = torch.rand(5, 7, generator=torch.Generator().manual_seed(1)) < 0.5
+        # Pairs, halves of pairs and frequencies that mirror themselves; phases that are signs, and others; all frequencies.
+        return [
+            cls((2, 6, 8), random, sigma_y=0.05),
+            cls((1, 5, 7), odd, sigma_y=0.05),
+            cls((1, 5, 6), torch.ones(6)),
+            cls((1, 4, 4), torch.arange(16).reshape(4, 4) == 10),
+        ]
+
+    @property
+    def dof(self) -> int:
+        return 2 * self.in_shape[0] * int(self.mask.sum())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.view_as_real(self.fourier.forward(x))
+
+    def keep_measured(self, y: Tensor) -> Tensor:
+        return torch.view_as_real(self._measured(y))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.fourier.adjoint(self._measured(y)).real.contiguous()
+
+    def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
+        spectrum = as_complex(v)
+        lam = over_items(lam, spectrum) if isinstance(lam, Tensor) else lam
+        paired, gram, mirrored = self.paired.to(v.device), self.gram.to(v), _mirror(spectrum).conj()
+        seen = pseudo_divide(torch.where(paired, 0.5 * (spectrum + mirrored), spectrum), gram, lam)
+        # A difference that no real image has, in its rounding too: over a small lam that would be large.
+        unseen = pseudo_divide(torch.where(paired, 0.5 * (spectrum - mirrored), 0), gram.new_zeros(()), lam)
+        return torch.view_as_real(seen + unseen)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return self._divide(y, 0.0)
+
+    def prox(self, z: Tensor, y: Tensor, rho: Tensor | float) -> Tensor:
+        # Without the detour over differences in pairs that no image explains, whose part of solve is large for a small rho.
+        return z + self._divide(y - self.forward(z), rho)
+
+    def _divide(self, y: Tensor, lam: Tensor | float) -> Tensor:
+        r"""Return :math:`(A^\top A + \lambda I)^{-1} A^\top y`, or the pseudo-inverse."""
+        spectrum = self._measured(y)
+        lam = over_items(lam, spectrum) if isinstance(lam, Tensor) else lam
+        # What is not of a real image in a pair vanishes with the imaginary part of x.
+        return self.fourier.adjoint(pseudo_divide(spectrum, self.gram.to(y), lam)).real.contiguous()
+
+    def _measured(self, y: Tensor) -> Tensor:
+        return torch.where(self.mask.to(y.device), as_complex(y), 0)  # Not a product: that keeps the NaN of what is missing.
+
+    def _decompose(self) -> SVD:
+        return FourierMaskSVD(self.in_shape[0], self.mask).to(self.mask.device, self.gram.dtype)
+
+
+class FourierMaskSVD(SVD):
+    r"""Of chosen frequencies of a real image, in real coordinates: :math:`V^\top = \operatorname{Re} F - \operatorname{Im} F`.
+
+    :math:`V` is real, symmetric and orthogonal, the (centred) Hartley transform. A pair of frequencies is a plane in it, and
+    all of the plane is measured as often as one of the pair is: :math:`s_k^2 = (m_k + m_{-k}) / 2`.
+
+    Args:
+        channels: Of the image; the coordinates are ``(C, H, W)`` too, frequency 0 in the middle.
+        mask: Boolean, ``(H, W)``.
+
+    References:
+        Bracewell, Discrete Hartley transform, 1983, https://doi.org/10.1364/JOSA.73.001832
+    """
+
+    def __init__(self, channels: int, mask: Tensor) -> None:
+        self.shape, self.mask = (channels, *mask.shape), mask
+        self._values = (0.5 * (mask.double() + _mirror(mask).double())).sqrt()
+        self.fourier = CentredFourier(*mask.shape)
+
+    def analyse(self, x: Tensor) -> Tensor:
+        spectrum = self.fourier.forward(x)
+        return spectrum.real - spectrum.imag
+
+    def synthesise(self, x_bar: Tensor) -> Tensor:
+        return self.analyse(x_bar)
+
+    def _rotate(self, y: Tensor) -> Tensor:
+        spectrum = torch.where(self.mask.to(y.device), as_complex(y), 0)
+        both = 0.5 * (spectrum + _mirror(spectrum).conj())
+        return pseudo_divide((both.real - both.imag) * self._values.to(y), self._values.to(y) ** 2, 0.0)
+
+
+def as_complex(y: Tensor) -> Tensor:
+    """Return ``y`` of shape ``(..., 2)``, real and imaginary part, as a complex tensor of shape ``(...)``."""
+    return torch.view_as_complex(y.contiguous())
+
+
+def _phases(side: int) -> Tensor:
+    r"""Return :math:`e^{2 \pi i c n / N}` for every index, real where all of them are :math:`\pm 1`."""
+    n = torch.arange(side)
+    if side % 2 == 0 or side == 1:
+        return 1.0 - 2.0 * (n % 2).double()
+    angles = 2 * torch.pi / side * (side // 2 * n % side).double()
+    return torch.polar(torch.ones_like(angles), angles)
+
+
+def _mirror(spectrum: Tensor) -> Tensor:
+    """Return the value at the opposite frequency, for frequency 0 in the middle of the last two axes."""
+    height, width = spectrum.shape[-2:]
+    return spectrum.flip((-2, -1)).roll((1 - height % 2, 1 - width % 2), (-2, -1))
+
+
+def _like(weights: Tensor, x: Tensor) -> Tensor:
+    """Return ``weights``, real or complex, in the precision and on the device of ``x``."""
+    return weights.to(x.device, x.dtype.to_complex() if weights.is_complex() else x.dtype.to_real())

@@ -1,0 +1,201 @@
+"""Compressed sensing by rows of the Walsh-Hadamard transform: single-pixel cameras, structured random projections."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from ..core.noise import Noise, noise_of
+from ..core.seeds import seeded
+from ..core.validation import event_shape
+from .orthonormal import OrthonormalRows, SelectionSVD, selected_indices
+
+__all__ = ["Hadamard", "HadamardSVD", "walsh_order"]
+
+RADIX_BITS = 6  # Matrices of up to 64 x 64 in one step: fewer passes over the data than 2 x 2, and as fast as any other.
+
+
+class Hadamard(OrthonormalRows):
+    r"""Chosen rows of an orthonormal Walsh-Hadamard transform of all numbers of a channel, or of the whole item.
+
+    .. math:: y = R\, H D\, x + n, \qquad H_{kj} = \frac{(-1)^{\langle k, j \rangle}}{\sqrt N},
+        \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
+
+    with :math:`\langle k, j \rangle` the number of binary digits 1 that the indices share, :math:`R` the chosen rows and
+    :math:`D` random signs, or :math:`I` without ``sign_seed``. The rows are orthonormal, so :math:`A A^\top = I` and
+    :math:`A^+ = A^\top`: everything is in closed form, at :math:`O(N \log N)`. The signs make every row see all of the image
+    alike; without them low rows see coarse structure.
+
+    :math:`N` must be a power of two. Padding with zeros to the next one would cost the rows their orthonormality.
+
+    Rows are numbered as ``scipy.linalg.hadamard`` numbers them. Over a channel of ``H x W`` pixels row ``i * W + j`` is the
+    product of row ``i`` along the columns and row ``j`` along the rows of the image: with ``walsh_order``, the ``k x k``
+    coarsest patterns of a single-pixel camera are ``walsh_order(H)[:k, None] * W + walsh_order(W)[:k]``, flattened.
+
+    Args:
+        in_shape: Shape of one ``x``, without the batch axis: ``(C, ...)``, or ``(n,)``.
+        keep: Indices of the rows that are measured, distinct, from 0 to :math:`N - 1`: a sequence of ``m`` integers. The same
+            for every channel.
+        per_channel: Whether each channel is transformed by itself, :math:`N` its number of pixels, and ``y`` is
+            ``(B, C, m)``; else :math:`N` counts the whole item and ``y`` is ``(B, m)``, as it is for ``in_shape`` of one axis.
+        sign_seed: Seed of the signs, the same for every channel. ``None``: no signs.
+        sigma_y: Noise standard deviation, in the units of ``y``: those of ``x``, as the rows have length 1. Zero: no noise.
+        noise: A noise model, instead of ``sigma_y``.
+
+    Attributes:
+        keep: The rows, ``(m,)``.
+
+    Raises:
+        TypeError: If ``keep`` or ``sign_seed`` is not made of integers.
+        ValueError: If :math:`N` is not a power of two, or ``keep`` is empty, out of range or has a row twice.
+
+    References:
+        Duarte et al., Single-Pixel Imaging via Compressive Sampling, 2008, https://doi.org/10.1109/MSP.2007.914730
+        Kawar et al., Denoising Diffusion Restoration Models, 2022, https://arxiv.org/abs/2201.11793 (random rows per channel)
+    """
+
+    def __init__(
+        self,
+        in_shape: Sequence[int],
+        keep: Sequence[int] | Tensor,
+        *,
+        per_channel: bool = True,
+        sign_seed: int | None = None,
+        sigma_y: float = 0.0,
+        noise: Noise | None = None,
+    ) -> None:
+        self.in_shape = event_shape("Hadamard", in_shape)
+        groups, size = _split(self.in_shape, per_channel)
+        if size & (size - 1):
+            lower = 1 << (size.bit_length() - 1)
+            raise ValueError(
+                f"Hadamard: the transform takes a power of two of numbers, got {size} per "
+                f"{'channel' if per_channel and len(self.in_shape) > 1 else 'item'} for in_shape {self.in_shape}. "
+                f"Crop or resize to {lower} or {2 * lower}: padding inside would spoil the orthonormal rows."
+            )
+        self.keep = selected_indices("Hadamard", "keep", keep, size)
+        signs = None
+        if sign_seed is not None:
+            signs = 1.0 - 2.0 * torch.randint(2, (size,), generator=seeded("Hadamard", sign_seed), dtype=torch.float64)
+        self.basis = HadamardSVD(self.in_shape, (groups, size), self.keep, signs)
+        separate = per_channel and len(self.in_shape) > 1
+        self.out_shape = (groups, len(self.keep)) if separate else (len(self.keep),)
+        self.noise = noise_of(sigma_y, noise)
+
+    @classmethod
+    def random(
+        cls,
+        in_shape: Sequence[int],
+        count: int,
+        *,
+        seed: int,
+        per_channel: bool = True,
+        sigma_y: float = 0.0,
+        noise: Noise | None = None,
+    ) -> Self:
+        """Return ``count`` rows chosen at random, each choice as likely as any other, in ascending order, with random signs.
+
+        Args:
+            in_shape: Shape of one ``x``, without the batch axis.
+            count: Number of measurements, per channel or per item.
+            seed: Of rows and signs: any non-negative integer below 2^63.
+            per_channel: As for the class.
+            sigma_y: Noise standard deviation. Zero: no noise.
+            noise: A noise model, instead of ``sigma_y``.
+
+        Raises:
+            TypeError: If ``count`` or ``seed`` is not an integer.
+            ValueError: If ``count`` is not between 1 and the number of rows.
+        """
+        _, size = _split(event_shape("Hadamard", in_shape), per_channel)
+        if not 1 <= operator.index(count) <= size:
+            raise ValueError(f"Hadamard: count must lie between 1 and {size}, the number of rows, got {count}.")
+        generator = seeded("Hadamard", seed)
+        rows = torch.randperm(size, generator=generator)[:count].sort().values
+        signs = int(torch.randint(2**31, (), generator=generator))
+        return cls(in_shape, rows, per_channel=per_channel, sign_seed=signs, sigma_y=sigma_y, noise=noise)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        together = cls((2, 4, 16), [5, 0, 127, 64], per_channel=False, sign_seed=0)
+        # The fourth has too many binary digits for one matrix. The last keeps all rows.
+        return [
+            cls((3, 4, 8), [0, 31, 7, 8], sigma_y=0.05),
+            cls.random((3, 4, 8), 9, seed=1),
+            together,
+            cls.random((256,), 40, seed=2),
+            cls((2, 1), [0]),
+            cls((8,), range(8)),
+        ]
+
+
+class HadamardSVD(SelectionSVD):
+    r"""Of rows of a Walsh-Hadamard transform: :math:`V^\top = H D`, all of it.
+
+    Args:
+        in_shape: Shape of one ``x``.
+        shape: Shape of the coordinates, ``(groups, N)``.
+        keep: The rows that are measured.
+        signs: :math:`D`, shape ``(N,)``. ``None``: the identity.
+    """
+
+    def __init__(self, in_shape: tuple[int, ...], shape: tuple[int, int], keep: Tensor, signs: Tensor | None) -> None:
+        super().__init__(shape, keep)
+        self.in_shape, self.signs = in_shape, signs
+        bits = shape[1].bit_length() - 1
+        steps = max(1, math.ceil(bits / RADIX_BITS))
+        self.radices = [1 << ((bits + step) // steps) for step in range(steps)]  # As even as can be.
+        # The transform of any smaller size is the corner of a larger one.
+        self.butterfly = torch.ones(1, 1, dtype=torch.float64)
+        for _ in range(min(bits, RADIX_BITS)):
+            self.butterfly = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64), self.butterfly)
+
+    def analyse(self, x: Tensor) -> Tensor:
+        x = x.reshape(len(x), *self.shape)
+        return self._transform(x if self.signs is None else x * self.signs.to(x))
+
+    def synthesise(self, x_bar: Tensor) -> Tensor:
+        x = self._transform(x_bar)
+        return (x if self.signs is None else x * self.signs.to(x)).reshape(len(x), *self.in_shape)
+
+    def _transform(self, x: Tensor) -> Tensor:
+        # H of a product of sizes is the Kronecker product of theirs: the index is split, and each part has its matrix.
+        shape, stride, butterfly = x.shape, 1, self.butterfly.to(x)
+        for radix in self.radices:
+            matrix = butterfly[:radix, :radix] * radix**-0.5
+            x = x.reshape(-1, radix) @ matrix if stride == 1 else matrix @ x.reshape(-1, radix, stride)
+            stride *= radix
+        return x.reshape(shape)
+
+
+def walsh_order(size: int) -> Tensor:
+    """Return the rows of the Hadamard matrix in the order of their sign changes: 0, 1, 2 and so on, from coarse to fine.
+
+    Args:
+        size: Of the matrix, a power of two.
+
+    Returns:
+        Indices of the rows, ``(size,)``.
+
+    Raises:
+        ValueError: If ``size`` is not a power of two.
+    """
+    if size < 1 or size & (size - 1):
+        raise ValueError(f"walsh_order: size must be a power of two, got {size}.")
+    changes = torch.arange(size)
+    grey = changes ^ (changes >> 1)
+    rows = torch.zeros_like(grey)
+    for _ in range(size.bit_length() - 1):  # The Gray code of the number of changes, its binary digits reversed.
+        rows, grey = rows << 1 | grey & 1, grey >> 1
+    return rows
+
+
+def _split(shape: tuple[int, ...], per_channel: bool) -> tuple[int, int]:
+    """Return how many transforms there are, and of how many numbers each."""
+    groups = shape[0] if per_channel and len(shape) > 1 else 1
+    return groups, math.prod(shape) // groups

@@ -1,0 +1,214 @@
+r"""Measurements that lose the phase or the sign: phase retrieval, coded diffraction, magnitudes.
+
+The gradient of :math:`|z|` at :math:`z = 0`, where there is none, is 0 here, the middle of all slopes there are: torch
+differentiates ``abs`` to :math:`z / |z|` with 0 for 0, for complex numbers too. Written as a square root of a sum of squares it
+would be NaN, and one dark frequency would spoil a whole image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core.noise import Noise, noise_of
+from ..core.operator import Operator
+from ..core.seeds import seeded
+from ..core.validation import event_shape, image_shape
+from .fourier import CentredFourier
+
+__all__ = ["CodedDiffraction", "Magnitude", "PhaseRetrieval"]
+
+
+class PhaseRetrieval(Operator):
+    r"""Magnitudes of the Fourier transform of the image among zeros: the measurement of Fourier phase retrieval.
+
+    .. math:: y_c = |F P x_c|^q + n, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
+
+    :math:`P` surrounds the image with ``int(oversampling / 8 * side)`` zeros on each side, and :math:`F` is the unitary Fourier
+    transform of that larger image, so that :math:`\sum y^2 = \sum x^2` without noise for :math:`q = 1`. Frequency 0 is in the
+    middle of ``y``, at ``(H' // 2, W' // 2)``.
+
+    This is the convention of DPS: an ``oversampling`` of 2.0 makes sides one and a half times as long, 4.0 twice as long. What
+    is measured is the image itself, whose mid-grey is 0 as it spans [-1, 1]; DAPS shifts it to [0, 1] first.
+
+    The image and its negative, its half-turn, and all shifts of it among the zeros are measured alike. Magnitudes are measured
+    at all frequencies, though those of a real image at :math:`\pm k` are equal: with noises of their own.
+
+    Args:
+        in_shape: Image shape ``(C, H, W)``, without the batch axis.
+        oversampling: How far the zeros reach, at least 0, see above; 0: no zeros.
+        power: :math:`q`, 1 for magnitudes, 2 for intensities.
+        sigma_y: Noise standard deviation, in the units of ``y``: those of ``x`` for ``power`` 1. Zero: no noise.
+        noise: A noise model, instead of ``sigma_y``.
+
+    Raises:
+        ValueError: If ``oversampling`` is negative or not finite, or ``power`` neither 1 nor 2.
+
+    References:
+        Fienup, Phase retrieval algorithms: a comparison, 1982, https://doi.org/10.1364/AO.21.002758
+        Chung et al., Diffusion Posterior Sampling, 2023, https://arxiv.org/abs/2209.14687
+    """
+
+    def __init__(
+        self,
+        in_shape: Sequence[int],
+        *,
+        oversampling: float,
+        power: int = 1,
+        sigma_y: float = 0.0,
+        noise: Noise | None = None,
+    ) -> None:
+        channels, height, width = self.in_shape = image_shape("PhaseRetrieval", in_shape)
+        if not (math.isfinite(oversampling) and oversampling >= 0):
+            raise ValueError(f"PhaseRetrieval: oversampling must be a finite number of at least 0, got {oversampling}.")
+        self.oversampling, self.power = oversampling, _checked_power("PhaseRetrieval", power)
+        self.padded = tuple(side + 2 * int(oversampling / 8 * side) for side in (height, width))
+        self.out_shape, self.noise = (channels, *self.padded), noise_of(sigma_y, noise)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        plain = cls((2, 4, 6), oversampling=2.0, sigma_y=0.05)
+        return [plain, cls((1, 5, 4), oversampling=4.0, power=2), cls((1, 3, 5), oversampling=0.0)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Where among the zeros the image lies does not show in magnitudes.
+        half = _modulus(torch.fft.rfft2(x, s=self.padded, norm="ortho"), self.power)
+        height, width = self.padded
+        right = half[..., : (width + 1) // 2].roll(height // 2, -2)
+        left = half[..., 1 : width // 2 + 1].flip((-2, -1)).roll(height // 2 + 1, -2)  # The same at the opposite frequency.
+        return torch.cat([left, right], -1)
+
+
+class CodedDiffraction(Operator):
+    r"""Magnitudes of the Fourier transform of the image behind several known masks.
+
+    .. math:: y_{kc} = |F (d_k \odot x_c)|^q + n, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
+
+    with :math:`F` the unitary Fourier transform, frequency 0 in the middle of ``y``. Measurements are ``(B, K, C, H, W)``.
+
+    Args:
+        in_shape: Image shape ``(C, H, W)``, without the batch axis.
+        masks: :math:`d_k`, complex or real, shape ``(K, H, W)``. See ``CodedDiffraction.random``.
+        power: :math:`q`, 1 for magnitudes, 2 for intensities.
+        sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
+        noise: A noise model, instead of ``sigma_y``.
+
+    Attributes:
+        masks: Complex128, ``(K, H, W)``.
+
+    Raises:
+        ValueError: If the masks have another shape, are not finite or are 0 everywhere, or ``power`` is neither 1 nor 2.
+
+    References:
+        Candes, Li & Soltanolkotabi, Phase Retrieval from Coded Diffraction Patterns, 2015, https://arxiv.org/abs/1310.3240
+    """
+
+    def __init__(
+        self,
+        in_shape: Sequence[int],
+        masks: Tensor | np.ndarray,
+        *,
+        power: int = 1,
+        sigma_y: float = 0.0,
+        noise: Noise | None = None,
+    ) -> None:
+        channels, height, width = self.in_shape = image_shape("CodedDiffraction", in_shape)
+        given = torch.as_tensor(masks)
+        if given.ndim != 3 or not len(given) or given.shape[1:] != (height, width):
+            raise ValueError(
+                f"CodedDiffraction: masks must have shape (K, {height}, {width}) for in_shape {self.in_shape}, "
+                f"got {tuple(given.shape)}."
+            )
+        self.masks = given.to(torch.complex128, copy=True)
+        if not torch.view_as_real(self.masks).isfinite().all() or not self.masks.any():
+            raise ValueError("CodedDiffraction: masks must be finite and not 0 everywhere.")
+        # What the transform multiplies by behind itself has magnitude 1, and does not show.
+        self.before = CentredFourier(height, width, image_weights=self.masks.unsqueeze(1)).before
+        self.power, self.noise = _checked_power("CodedDiffraction", power), noise_of(sigma_y, noise)
+        self.out_shape = len(self.masks), channels, height, width
+
+    @classmethod
+    def random(
+        cls,
+        in_shape: Sequence[int],
+        count: int,
+        *,
+        seed: int,
+        power: int = 1,
+        sigma_y: float = 0.0,
+        noise: Noise | None = None,
+    ) -> Self:
+        r"""Return it with ``count`` masks of magnitude 1, whose phases are independent and uniform.
+
+        Args:
+            in_shape: Image shape ``(C, H, W)``, without the batch axis.
+            count: :math:`K`, the number of masks, at least 1.
+            seed: Of the masks: any non-negative integer below 2^63.
+            power: 1 for magnitudes, 2 for intensities.
+            sigma_y: Noise standard deviation. Zero: no noise.
+            noise: A noise model, instead of ``sigma_y``.
+
+        Raises:
+            TypeError: If ``seed`` is not an integer.
+            ValueError: If ``count`` is not positive.
+        """
+        _, height, width = image_shape("CodedDiffraction", in_shape)
+        if count < 1:
+            raise ValueError(f"CodedDiffraction: count must be a positive number of masks, got {count}.")
+        generator = seeded("CodedDiffraction", seed)
+        turns = torch.rand(count, height, width, generator=generator, dtype=torch.float64)
+        masks = torch.polar(torch.ones_like(turns), 2 * torch.pi * turns)
+        return cls(in_shape, masks, power=power, sigma_y=sigma_y, noise=noise)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        signs = torch.tensor([1.0, -1.0])[torch.randint(2, (2, 4, 6), generator=torch.Generator().manual_seed(0))]
+        return [cls.random((2, 4, 5), 3, seed=0, sigma_y=0.05), cls((1, 4, 6), signs, power=2)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        images = self.before.to(x.device, x.dtype.to_complex()) * x.unsqueeze(1)
+        return _modulus(torch.fft.fft2(images, norm="ortho"), self.power)
+
+
+class Magnitude(Operator):
+    r"""The magnitude of every entry, or its square: a detector that does not see the sign.
+
+    .. math:: y = |x|^q + n, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
+
+    Behind a linear operator this is phase retrieval of any kind.
+
+    Args:
+        in_shape: Shape of one ``x``, without the batch axis; any number of axes.
+        power: :math:`q`, 1 for magnitudes, 2 for intensities.
+        sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
+        noise: A noise model, instead of ``sigma_y``.
+
+    Raises:
+        ValueError: If ``power`` is neither 1 nor 2.
+    """
+
+    def __init__(self, in_shape: Sequence[int], *, power: int = 1, sigma_y: float = 0.0, noise: Noise | None = None) -> None:
+        self.in_shape = self.out_shape = event_shape("Magnitude", in_shape)
+        self.power, self.noise = _checked_power("Magnitude", power), noise_of(sigma_y, noise)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        return [cls((2, 4, 5), sigma_y=0.05), cls((7,), power=2)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.abs() if self.power == 1 else x**2
+
+
+def _modulus(z: Tensor, power: int) -> Tensor:
+    return z.abs() if power == 1 else z.real**2 + z.imag**2
+
+
+def _checked_power(owner: str, power: int) -> int:
+    if power not in (1, 2):
+        raise ValueError(f"{owner}: power must be 1 (magnitude) or 2 (intensity), got {power!r}.")
+    return int(power)

@@ -1,0 +1,88 @@
+"""Sparse matrices that can be differentiated: what operators of many rays are made of."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import scipy.sparse
+import torch
+from torch import Tensor
+
+from ..core.device import Movable
+
+__all__ = ["SparseRows", "sparse_product"]
+
+
+class SparseRows(Movable):
+    """A sparse matrix in compressed rows, for products on any device.
+
+    Held as three plain tensors, not as a sparse one: those cannot be copied deeply.
+
+    Args:
+        matrix: The matrix, real. Its values keep their dtype.
+    """
+
+    def __init__(self, matrix: scipy.sparse.csr_array[Any]) -> None:
+        matrix.sort_indices()  # As torch expects.
+        rows, columns = matrix.shape
+        self.shape = rows, columns
+        self.starts, self.columns = torch.from_numpy(matrix.indptr), torch.from_numpy(matrix.indices)
+        self.values = torch.from_numpy(matrix.data)
+
+    def times(self, x: Tensor) -> Tensor:
+        """Return the product with each row of ``x``: ``(B, columns)`` to ``(B, rows)``."""
+        half = x.dtype in (torch.float16, torch.bfloat16)  # Sums of hundreds of numbers; and the CPU has no such product.
+        vectors = x.float() if half else x
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+            matrix = torch.sparse_csr_tensor(
+                self.starts.to(x.device),
+                self.columns.to(x.device),
+                self.values.to(vectors),
+                size=self.shape,
+                check_invariants=False,
+            )
+        # One vector at a time is the faster way for one alone.
+        product = (matrix @ vectors[0]).unsqueeze(0) if len(vectors) == 1 else (matrix @ vectors.mT).mT.contiguous()
+        return product.to(x.dtype)
+
+
+class _SparseProduct(torch.autograd.Function):
+    # torch's own derivative would transpose the matrix at every call, and has no forward mode.
+
+    @staticmethod
+    def forward(x: Tensor, matrix: SparseRows, transposed: SparseRows) -> Tensor:
+        return matrix.times(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, SparseRows, SparseRows], output: Tensor) -> None:
+        _, ctx.matrix, ctx.transposed = inputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return sparse_product(gradients[0], ctx.transposed, ctx.matrix), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        return sparse_product(tangents[0], ctx.matrix, ctx.transposed)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int | None]:
+        x, matrix, transposed = args
+        if in_dims[0] is None:
+            return sparse_product(x, matrix, transposed), None
+        rows = x.movedim(in_dims[0], 0)
+        return sparse_product(rows.flatten(0, 1), matrix, transposed).reshape(*rows.shape[:2], -1), 0
+
+
+def sparse_product(x: Tensor, matrix: SparseRows, transposed: SparseRows) -> Tensor:
+    """Return the product of ``matrix`` with each row of ``x``, differentiable in both modes.
+
+    Args:
+        x: ``(B, columns)``.
+        matrix: The matrix.
+        transposed: Its transpose, likewise by rows: it costs its memory again, but sums by rows are fast and reproducible.
+    """
+    product: Tensor = _SparseProduct.apply(x, matrix, transposed)
+    return product

@@ -1,0 +1,271 @@
+r"""Line integrals of an image: computed tomography with parallel and with fanned rays.
+
+The image is constant on every pixel, so that an integral is a sum of pixel values, each times the length of the ray within
+that pixel. Those lengths are the matrix of the operator; it is sparse, and is kept together with its transpose.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from abc import ABC
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+import scipy.sparse
+import scipy.special
+import torch
+from torch import Tensor
+
+from ..core.noise import Noise, noise_of
+from ..core.operator import LinearOperator
+from ..core.validation import image_shape
+from .sparse import SparseRows, sparse_product
+
+__all__ = ["FanBeamCT", "ParallelBeamCT", "RayTransform"]
+
+
+class RayTransform(LinearOperator, ABC):
+    r"""Integrals of every channel along straight lines.
+
+    .. math:: y_{c, i} = \sum_{p} \ell_{ip}\, x_{c, p} + n_{c, i}, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
+
+    with :math:`\ell_{ip}` the length of ray :math:`i` within pixel :math:`p`, exact up to its rounding to float32. A ray that
+    runs along the border of two pixels counts half for each. The adjoint is the transpose.
+
+    ``solve`` is iterative beyond 512 measurements. It takes the more products the smaller :math:`\lambda` is against the square
+    of the largest singular value, which is about the number of angles times the side in pixels: for 128 x 128 pixels and 60
+    angles, 80 of them at :math:`\lambda = 10` and 480 at 0.25. ``pinv`` is then found by conjugate gradients on
+    :math:`A^\top A x = A^\top y`: a least-squares solution, not a filtered backprojection.
+
+    Cost: about 20 bytes of memory for each pixel and angle, for detectors as far apart as pixels are: 240 MB for 256 x 256
+    pixels and 180 angles, built in three seconds. Float64 data convert the lengths at every product: move the operator there
+    (``op.to(dtype=torch.float64)``) if that is what you work in.
+    """
+
+    def _trace(self, in_shape: tuple[int, int, int], points: np.ndarray, directions: np.ndarray, pixel_size: float) -> None:
+        """Set the matrix and the shapes, for rays ``(angles, detectors, 2)`` as ``(x, y)`` from the centre, y upwards."""
+        channels, height, width = self.in_shape = in_shape
+        self.out_shape = channels, *points.shape[:2]
+        # In pixels from the upper left corner, down the rows first.
+        points, directions = (np.stack([-rays[..., 1], rays[..., 0]], -1) for rays in (points / pixel_size, directions))
+        points += np.array([height / 2, width / 2])
+        rows = [_lengths((height, width), p, d, pixel_size) for p, d in zip(points, directions, strict=True)]
+        matrix = scipy.sparse.csr_array(scipy.sparse.vstack(rows, format="csr"))
+        rows.clear()
+        self.rays, self.pixels = SparseRows(matrix), SparseRows(matrix.T.tocsr())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return sparse_product(x.reshape(-1, self.rays.shape[1]), self.rays, self.pixels).reshape(-1, *self.out_shape)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return sparse_product(y.reshape(-1, self.rays.shape[0]), self.pixels, self.rays).reshape(-1, *self.in_shape)
+
+
+class ParallelBeamCT(RayTransform):
+    r"""Tomography with parallel rays: the Radon transform of every channel, as a sinogram.
+
+    .. math:: y_{c, \theta, s} = \int x_c(s \cos\theta + t \sin\theta,\; s \sin\theta - t \cos\theta)\, dt + n
+
+    with the origin at the centre of the image, :math:`x` to the right and :math:`y` upwards: at 0 degrees the detectors lie
+    along the columns and the rays run down; larger angles turn that counter-clockwise, as ``skimage.transform.radon`` does.
+    That one turns about pixel ``N // 2``, which for even sides is half a pixel off the centre, and has the detectors as rows.
+    The detectors are points, at :math:`s = (d - (D - 1) / 2) \cdot` ``detector_spacing`` for :math:`d = 0, \dots, D - 1`.
+    More in :class:`RayTransform`.
+
+    Args:
+        in_shape: Image shape ``(C, H, W)``, without the batch axis. Measurements are ``(B, C, angles, detectors)``.
+        angles: :math:`\theta` in degrees, in any order. Angles 180 degrees apart measure the same twice.
+        detectors: Number :math:`D` of detectors. Default: as few as cover the diagonal of the image.
+        detector_spacing: Distance between detectors, in the unit of ``pixel_size``. Default: ``pixel_size``.
+        pixel_size: Side of a pixel: the unit of length. With 1, integrals are in image units times pixels.
+        sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
+        noise: Noise model, in the place of ``sigma_y``.
+
+    Raises:
+        TypeError: If ``detectors`` is not an integer.
+        ValueError: If there is no angle or one is not finite, or if a count or a length is not positive.
+
+    References:
+        Siddon, Fast calculation of the exact radiological path for a three-dimensional CT array, 1985,
+        https://doi.org/10.1118/1.595715
+    """
+
+    def __init__(
+        self,
+        in_shape: Sequence[int],
+        angles: Sequence[float] | Tensor | np.ndarray,
+        *,
+        detectors: int | None = None,
+        detector_spacing: float | None = None,
+        pixel_size: float = 1.0,
+        sigma_y: float = 0.0,
+        noise: Noise | None = None,
+    ) -> None:
+        shape, self.noise = image_shape("ParallelBeamCT", in_shape), noise_of(sigma_y, noise)
+        pixel_size = _length("ParallelBeamCT", "pixel_size", pixel_size)
+        spacing = pixel_size if detector_spacing is None else detector_spacing
+        spacing = _length("ParallelBeamCT", "detector_spacing", spacing)
+        if detectors is None:
+            detectors = math.ceil(math.hypot(*shape[1:]) * pixel_size / spacing)
+        along, across = _frame(_degrees("ParallelBeamCT", angles))
+        offsets = _offsets("ParallelBeamCT", detectors, spacing)
+        points = along[:, None] * offsets
+        self._trace(shape, points, np.broadcast_to(across[:, None], points.shape), pixel_size)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        wide = cls((2, 6, 8), [0.0, 90.0, 30.0, 160.0], sigma_y=0.05)
+        # More measurements than eigenvectors serve, and than unknowns.
+        return [wide, cls((1, 7, 7), np.linspace(0, 180, 40, endpoint=False), detectors=15, detector_spacing=0.7)]
+
+
+class FanBeamCT(RayTransform):
+    r"""Tomography with rays from one point onto a flat detector, both turning round the image.
+
+    At 0 degrees the source stands ``source_distance`` above the centre of the image and shines down onto a horizontal detector
+    ``detector_distance`` below the centre; larger angles turn both counter-clockwise. Detector :math:`d` is a point at
+    :math:`(d - (D - 1) / 2) \cdot` ``detector_spacing`` along the detector, which at 0 degrees runs to the right: far away
+    from its source this is :class:`ParallelBeamCT`. More in :class:`RayTransform`.
+
+    Args:
+        in_shape: Image shape ``(C, H, W)``, without the batch axis. Measurements are ``(B, C, angles, detectors)``.
+        angles: In degrees, in any order. Only a full turn measures every line through the image.
+        source_distance: From the centre of the image to the source, in the unit of ``pixel_size``. More than half the
+            diagonal of the image.
+        detector_distance: From the centre to the detector, likewise. A detector closer than half the diagonal is virtual:
+            rays are followed through the whole image; at 0, detectors are as far apart as they are seen at the centre.
+        detectors: Number :math:`D` of detectors.
+        detector_spacing: Distance between detectors, likewise.
+        pixel_size: Side of a pixel: the unit of length. With 1, integrals are in image units times pixels.
+        sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
+        noise: Noise model, in the place of ``sigma_y``.
+
+    Raises:
+        TypeError: If ``detectors`` is not an integer.
+        ValueError: If there is no angle or one is not finite, if a count or a length is not positive, or if the source lies
+            within the circle around the image.
+
+    References:
+        Kak & Slaney, Principles of Computerized Tomographic Imaging, 1988, section 3.4.2,
+        https://doi.org/10.1137/1.9780898719277
+    """
+
+    def __init__(
+        self,
+        in_shape: Sequence[int],
+        angles: Sequence[float] | Tensor | np.ndarray,
+        *,
+        source_distance: float,
+        detector_distance: float,
+        detectors: int,
+        detector_spacing: float,
+        pixel_size: float = 1.0,
+        sigma_y: float = 0.0,
+        noise: Noise | None = None,
+    ) -> None:
+        shape, self.noise = image_shape("FanBeamCT", in_shape), noise_of(sigma_y, noise)
+        pixel_size = _length("FanBeamCT", "pixel_size", pixel_size)
+        source_distance = _length("FanBeamCT", "source_distance", source_distance)
+        radius = math.hypot(*shape[1:]) * pixel_size / 2
+        if source_distance <= radius:
+            raise ValueError(
+                f"FanBeamCT: source_distance must be more than half the diagonal of the image, got {source_distance:g} where "
+                f"that is {radius:g}. Lengths are in the unit of pixel_size, here {pixel_size:g}."
+            )
+        if detector_distance != 0:
+            detector_distance = _length("FanBeamCT", "detector_distance", detector_distance)
+        along, across = _frame(_degrees("FanBeamCT", angles))
+        offsets = _offsets("FanBeamCT", detectors, _length("FanBeamCT", "detector_spacing", detector_spacing))
+        directions = along[:, None] * offsets + across[:, None] * (source_distance + detector_distance)
+        sources = np.broadcast_to(-source_distance * across[:, None], directions.shape)
+        self._trace(shape, sources, directions, pixel_size)
+
+    @classmethod
+    def examples(cls) -> list[Self]:
+        few = cls(
+            (2, 6, 8),
+            [0.0, 75.0, 200.0],
+            source_distance=12.0,
+            detector_distance=6.0,
+            detectors=9,
+            detector_spacing=1.5,
+            sigma_y=0.05,
+        )
+        # More measurements than eigenvectors serve, and than unknowns.
+        turn = np.linspace(0, 360, 40, endpoint=False)
+        fine = cls((1, 7, 7), turn, source_distance=10.0, detector_distance=0.0, detectors=15, detector_spacing=0.7)
+        return [few, fine]
+
+
+def _length(owner: str, name: str, value: float) -> float:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{owner}: {name} must be positive and finite, got {value:g}.")
+    return float(value)
+
+
+def _degrees(owner: str, angles: Sequence[float] | Tensor | np.ndarray) -> np.ndarray:
+    degrees = np.asarray(torch.as_tensor(angles).cpu(), dtype=np.float64)
+    if degrees.ndim != 1 or not degrees.size or not np.isfinite(degrees).all():
+        raise ValueError(
+            f"{owner}: angles must be a list of finite numbers, in degrees and not empty, got shape {degrees.shape} with "
+            f"{np.count_nonzero(~np.isfinite(degrees))} NaN or infinite."
+        )
+    return degrees
+
+
+def _offsets(owner: str, detectors: int, spacing: float) -> np.ndarray:
+    """Return the places of the detectors, shape ``(detectors, 1)``."""
+    try:
+        detectors = operator.index(detectors)
+    except TypeError:
+        raise TypeError(f"{owner}: detectors must be an integer, got {detectors!r}.") from None
+    if detectors < 1:
+        raise ValueError(f"{owner}: detectors must be positive, got {detectors}.")
+    return ((np.arange(detectors) - (detectors - 1) / 2) * spacing)[:, None]
+
+
+def _frame(degrees: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the unit vectors along the detector and along the central ray, both ``(angles, 2)`` as ``(x, y)``."""
+    # These two are exact at multiples of 90 degrees, where rays run along the borders of pixels.
+    cosine, sine = scipy.special.cosdg(degrees), scipy.special.sindg(degrees)
+    return np.stack([cosine, sine], -1), np.stack([sine, -cosine], -1)
+
+
+def _lengths(
+    sides: tuple[int, int], points: np.ndarray, directions: np.ndarray, pixel_size: float
+) -> scipy.sparse.csr_array[np.float32]:
+    """Return the lengths of rays within pixels, ``(rays, pixels)``.
+
+    Every ray is followed along the axis it advances on faster. Between two grid lines of that axis it passes one or two pixels,
+    and the grid line of the other axis tells how its length is shared between them.
+
+    Args:
+        sides: Height and width of the image.
+        points: One point of each ray as ``(row, column)`` from the upper left corner, in pixels, shape ``(rays, 2)``.
+        directions: Their directions, likewise, of any length but 0.
+        pixel_size: Side of a pixel in the unit of the lengths.
+    """
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    faster = np.abs(directions).argmax(1)
+    for axis in (0, 1):
+        chosen = np.flatnonzero(faster == axis)
+        point, direction = points[chosen], directions[chosen]
+        slope = (direction[:, 1 - axis] / direction[:, axis])[:, None]
+        grid = np.arange(sides[axis] + 1) - point[:, [axis]]
+        crossings = point[:, [1 - axis]] + slope * grid
+        low, high = np.minimum(crossings[:, :-1], crossings[:, 1:]), np.maximum(crossings[:, :-1], crossings[:, 1:])
+        level = low == high
+        first = np.where(level, np.ceil(low) - 1, np.floor(low))  # A level ray on a grid line: half of it on either side.
+        beyond = np.where(level, (low == first + 1) / 2, (high - first - 1).clip(0) / np.where(level, 1, high - low))
+        length = pixel_size * np.sqrt(1 + slope**2)
+        for cell, share in ((first, 1 - beyond), (first + 1, beyond)):
+            inside = (cell >= 0) & (cell < sides[1 - axis]) & (share > 0)
+            ray, step = np.nonzero(inside)
+            other = cell[inside].astype(np.int32)
+            pixel = step * sides[1] + other if axis == 0 else other * sides[1] + step
+            parts.append((chosen[ray], pixel, (length * share)[inside]))
+    rays, pixels, values = (np.concatenate(part) for part in zip(*parts, strict=True))
+    places = rays.astype(np.int32), pixels.astype(np.int32)
+    return scipy.sparse.csr_array((values.astype(np.float32), places), shape=(len(points), math.prod(sides)))

@@ -1,0 +1,304 @@
+"""Masks, crops and colours: what each one does, by hand and against other libraries. The laws are in ``test_operators``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import kornia.color
+import numpy as np
+import pytest
+import torch
+from helpers import norm, randn
+from PIL import Image
+from skimage import data
+from torch import Tensor
+from torch.testing import assert_close
+
+from invdiff.operators import (
+    ChannelMix,
+    Crop,
+    GaussianNoise,
+    LinearOperator,
+    Mask,
+    Matrix,
+    Mosaic,
+    box_mask,
+    random_mask,
+    stripe_mask,
+)
+from invdiff.operators.sampling.mosaic import BAYER_PATTERNS
+
+
+class TestBoxMask:
+    def test_by_hand(self) -> None:
+        mask = box_mask(4, 5, top=1, left=2, box_height=2, box_width=3)
+        expected = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 1, 1]])
+        assert mask.dtype == torch.bool
+        assert torch.equal(mask, expected.bool())
+        assert Mask(mask, (3, 4, 5)).dof == 3 * 14
+
+    @pytest.mark.parametrize("window", [(-1, 0, 2, 2), (0, -1, 2, 2), (3, 0, 2, 2), (0, 4, 2, 2), (0, 0, 0, 2), (0, 0, 2, 0)])
+    def test_rejects_a_box_beyond_the_image(self, window: tuple[int, int, int, int]) -> None:
+        top, left, box_height, box_width = window
+        got = rf"got {box_height} x {box_width} pixels from row {top}, column {left} on, for height 4, width 5"
+        with pytest.raises(ValueError, match=rf"box_mask: the window must hold a pixel and lie inside the image, {got}"):
+            box_mask(4, 5, top=top, left=left, box_height=box_height, box_width=box_width)
+        with pytest.raises(ValueError, match=rf"Crop: the window must .*{got}"):
+            Crop((3, 4, 5), top=top, left=left, height=box_height, width=box_width)
+
+    def test_rejects_kinds(self) -> None:
+        half: Any = 0.5
+        with pytest.raises(TypeError, match=r"must be integers, got 0\.5, 0, 1 and 1"):
+            box_mask(4, 5, top=half, left=0, box_height=1, box_width=1)
+        with pytest.raises(TypeError, match=r"box_mask: height and width must be positive integers, got 0\.5 and 5"):
+            box_mask(half, 5, top=0, left=0, box_height=1, box_width=1)
+        with pytest.raises(ValueError, match="height and width must be positive integers, got 0 and 5"):
+            box_mask(0, 5, top=0, left=0, box_height=1, box_width=1)
+
+
+class TestRandomMask:
+    @pytest.mark.parametrize("missing", [0.0, 0.3, 0.5, 0.92])
+    def test_holds_the_share(self, missing: float) -> None:
+        mask = random_mask(13, 17, missing=missing, seed=0)
+        assert (mask.shape, mask.dtype) == ((13, 17), torch.bool)
+        assert int((~mask).sum()) == round(missing * 13 * 17)
+
+    def test_draws_from_its_own_seed(self) -> None:
+        before = torch.get_rng_state()
+        first = random_mask(16, 16, missing=0.5, seed=0)
+        assert torch.equal(torch.get_rng_state(), before)
+        torch.manual_seed(1)
+        assert torch.equal(first, random_mask(16, 16, missing=0.5, seed=0))
+        assert not torch.equal(first, random_mask(16, 16, missing=0.5, seed=1))
+
+    def test_every_pixel_is_as_likely(self) -> None:
+        draws, missing = 2000, 0.3
+        share = torch.stack([~random_mask(4, 5, missing=missing, seed=seed) for seed in range(draws)]).double().mean(0)
+        assert ((share - missing).abs() < 5 * (missing * (1 - missing) / draws) ** 0.5).all()
+
+    @pytest.mark.parametrize("missing", [-0.1, 1.0, 30, float("nan")])
+    def test_rejects_shares(self, missing: float) -> None:
+        with pytest.raises(ValueError, match="random_mask: missing must be a share of the pixels, at least 0 and below 1"):
+            random_mask(4, 5, missing=missing, seed=0)
+
+    def test_rejects_seeds(self) -> None:
+        with pytest.raises(ValueError, match="seed must be a non-negative integer below 2\\^63, got -1"):
+            random_mask(4, 5, missing=0.5, seed=-1)
+        none: Any = None
+        with pytest.raises(TypeError, match="random_mask: seed must be an integer, got None"):
+            random_mask(4, 5, missing=0.5, seed=none)
+
+
+class TestStripeMask:
+    def test_by_hand(self) -> None:
+        rows = stripe_mask(7, 2, period=3, thickness=1, axis=0)
+        assert (~rows[:, 0]).nonzero().flatten().tolist() == [0, 3, 6]
+        assert torch.equal(rows[:, 0], rows[:, 1])
+        columns = stripe_mask(2, 9, period=4, thickness=2, axis=1, first=3)  # The stripe before it ends at column 0.
+        assert (~columns[0]).nonzero().flatten().tolist() == [0, 3, 4, 7, 8]
+        assert torch.equal(columns[0], columns[1])
+        assert columns.dtype == torch.bool
+
+    def test_axes(self) -> None:
+        for axis in (0, 1):
+            both = [stripe_mask(6, 8, period=4, thickness=1, axis=which, first=1) for which in (axis, axis - 2)]
+            assert torch.equal(*both)
+        across = stripe_mask(8, 6, period=4, thickness=1, axis=0, first=1)
+        assert torch.equal(across.T, stripe_mask(6, 8, period=4, thickness=1, axis=1, first=1))
+
+    @pytest.mark.parametrize("thickness", [0, 4, -1])
+    def test_rejects_thickness(self, thickness: int) -> None:
+        with pytest.raises(ValueError, match=f"positive and below period, got thickness={thickness} for period=4"):
+            stripe_mask(6, 8, period=4, thickness=thickness, axis=0)
+
+    def test_rejects_axes_and_kinds(self) -> None:
+        with pytest.raises(ValueError, match=r"axis must be 0 \(rows are missing\) or 1 \(columns are missing\), got 2"):
+            stripe_mask(6, 8, period=4, thickness=1, axis=2)
+        half: Any = 2.5
+        with pytest.raises(TypeError, match=r"stripe_mask: period must be an integer, got 2\.5"):
+            stripe_mask(6, 8, period=half, thickness=1, axis=0)
+
+
+class TestCrop:
+    @pytest.mark.parametrize("lead", [(), (3,), (2, 3)])
+    def test_agrees_with_pillow(self, lead: tuple[int, ...]) -> None:
+        x = randn(2, *lead, 8, 9, dtype=torch.float32)
+        op = Crop((*lead, 8, 9), top=1, left=3, height=5, width=4)
+        planes = [Image.fromarray(plane.numpy()).crop((3, 1, 7, 6)) for plane in x.reshape(-1, 8, 9)]
+        expected = torch.stack([torch.from_numpy(np.array(plane)) for plane in planes])
+        assert torch.equal(op(x), expected.reshape(2, *lead, 5, 4))
+
+    def test_pinv_surrounds_with_zeros(self) -> None:
+        op = Crop((3, 4), top=1, left=2, height=2, width=1)
+        y = torch.tensor([[[5.0], [7.0]]])
+        assert torch.equal(op.pinv(y), torch.tensor([[[0.0, 0, 0, 0], [0, 0, 5, 0], [0, 0, 7, 0]]]))
+
+    def test_gives_what_a_mask_gives(self) -> None:
+        mask = ~box_mask(6, 7, top=1, left=2, box_height=3, box_width=4)
+        crop, masked = Crop((2, 6, 7), top=1, left=2, height=3, width=4), Mask(mask, (2, 6, 7))
+        x, z = randn(2, 2, 6, 7), randn(2, 2, 6, 7, seed=1)
+        assert crop.dof == masked.dof
+        assert_close(crop.prox(z, crop(x), 0.3), masked.prox(z, masked(x), 0.3))
+
+    def test_rejects_shapes_and_kinds(self) -> None:
+        with pytest.raises(ValueError, match=r"Crop: in_shape must end in \(H, W\), without the batch axis, got \(5,\)"):
+            Crop((5,), top=0, left=0, height=1, width=1)
+        half: Any = 0.5
+        with pytest.raises(TypeError, match=r"Crop: top, left, height and width .* must be integers, got 0, 0, 1 and 0\.5"):
+            Crop((3, 4, 5), top=0, left=0, height=1, width=half)
+
+
+class TestChannelMix:
+    def test_grey_agrees_with_pillow(self) -> None:
+        photograph = data.astronaut()[::8, ::8]
+        x = torch.tensor(photograph).movedim(-1, 0)[None].double()
+        grey = torch.from_numpy(np.array(Image.fromarray(photograph).convert("L"))).double()
+        # Pillow rounds to whole numbers, and its weights to 16 bits.
+        assert (ChannelMix.grey((3, 64, 64))(x)[0, 0] - grey).abs().max() <= 0.5 + 3 * 255 * 2**-16
+
+    def test_grey_agrees_with_kornia(self) -> None:
+        x = randn(2, 3, 5, 6)
+        assert_close(ChannelMix.grey((3, 5, 6))(x), kornia.color.rgb_to_grayscale(x), atol=1e-14, rtol=0)
+
+    def test_grey_keeps_the_range_of_images(self) -> None:
+        x = torch.tensor([-1.0, 1.0], dtype=torch.float64).reshape(2, 1, 1, 1).expand(2, 3, 2, 2)
+        assert_close(ChannelMix.grey((3, 2, 2))(x), x[:, :1], atol=1e-15, rtol=0)
+
+    def test_by_hand(self) -> None:
+        op = ChannelMix((2, 1, 2), torch.tensor([[1.0, 2.0], [0.0, 1.0], [3.0, -1.0]]))
+        x = torch.tensor([[[[1.0, 10.0]], [[2.0, 20.0]]]])
+        assert torch.equal(op(x), torch.tensor([[[[5.0, 50.0]], [[2.0, 20.0]], [[1.0, 10.0]]]]))
+        row = ChannelMix((2, 1, 2), torch.tensor([[3.0, 4.0]]))
+        assert_close(row.solve(torch.tensor([[[[26.0, 52.0]]]]), 1.0), torch.tensor([[[[1.0, 2.0]]]]))
+        assert_close(row.pinv(torch.tensor([[[[25.0, 50.0]]]])), torch.tensor([[[[3.0, 6.0]], [[4.0, 8.0]]]]))
+
+    @pytest.mark.parametrize("space", [(), (4,), (3, 2), (2, 1, 3)])
+    def test_is_the_matrix_on_every_pixel(self, space: tuple[int, ...]) -> None:
+        matrix, x = randn(5, 3), randn(2, 3, *space, seed=1)
+        op, pixel, per_item = ChannelMix((3, *space), matrix), Matrix(matrix), torch.tensor([0.1, 7.0], dtype=torch.float64)
+        rows = x.reshape(2, 3, -1).mT
+        y = op(x)
+        assert_close(y.reshape(2, 5, -1).mT, rows @ matrix.T)
+        assert_close(op.pinv(y).reshape(2, 3, -1).mT, y.reshape(2, 5, -1).mT @ torch.linalg.pinv(matrix).T)
+        solved = op.solve(y, per_item.reshape(-1, *(1,) * (y.ndim - 1))).reshape(2, 5, -1).mT
+        for i in range(2):
+            assert_close(solved[i], pixel.solve(y[i].reshape(5, -1).T, float(per_item[i])))
+
+    @pytest.mark.parametrize("shape", [(3, 5), (5, 3), (4, 4)])
+    def test_pinv_keeps_small_singular_values(self, shape: tuple[int, int]) -> None:
+        u, _, vt = torch.linalg.svd(randn(*shape), full_matrices=False)
+        matrix = (u * torch.logspace(0, -6, min(shape), dtype=torch.float64)) @ vt
+        x = randn(2, min(shape), 7, seed=1)
+        x = x if shape[0] >= shape[1] else vt.T @ x  # Of what is not measured nothing comes back.
+        op = ChannelMix((shape[1], 7), matrix)
+        assert (norm(op.pinv(op(x)) - x) < 1e-9 * norm(x)).all()
+
+    @pytest.mark.parametrize("lam", [1e-6, 1e-2])
+    @pytest.mark.parametrize("shape", [(40, 5), (3, 3), (3, 5)])
+    def test_solve_holds_in_float32(self, shape: tuple[int, int], lam: float) -> None:
+        u, _, vt = torch.linalg.svd(randn(*shape), full_matrices=False)
+        op = ChannelMix((shape[1], 7), (u * torch.logspace(0, -2, min(shape), dtype=torch.float64)) @ vt)
+        y = op(randn(2, shape[1], 7, seed=1))
+        exact, rounded = op.adjoint(op.solve(y, lam)), op.adjoint(op.solve(y.float(), lam)).double()
+        assert (norm(rounded - exact) < 2e-5 * norm(exact)).all()
+
+    def test_knows_rows_that_are_orthogonal_and_equally_long(self) -> None:
+        rotation = torch.linalg.qr(randn(4, 4)).Q
+        for matrix in (torch.tensor([[3.0, 4.0]]), 2 * rotation, rotation[:3]):
+            op, y = ChannelMix((matrix.shape[1], 6), matrix), randn(2, len(matrix), 6)
+            assert op.gram_scale is not None
+            assert_close(op(op.adjoint(y)), op.gram_scale * y)
+        for matrix in (rotation[:, :3], torch.diag(torch.tensor([1.0, 1.001])), torch.ones(2, 2)):
+            assert ChannelMix((matrix.shape[1], 6), matrix).gram_scale is None
+
+    def test_keeps_its_own_copy(self) -> None:
+        matrix = torch.ones(1, 2, dtype=torch.float64)
+        op = ChannelMix((2, 3), matrix)
+        matrix.zero_()
+        assert (op(torch.ones(1, 2, 3)) == 2).all()
+
+    @pytest.mark.parametrize(
+        ("matrix", "error", "message"),
+        [
+            (torch.ones(3, 2), ValueError, r"one column per channel, 3 for in_shape \(3, 4, 5\), got shape \(3, 2\)"),
+            (torch.ones(3), ValueError, r"matrix must be two-dimensional and not empty, got shape \(3,\)"),
+            (torch.zeros(2, 3), ValueError, "matrix holds only zeros, so nothing is measured"),
+            (torch.full((1, 3), torch.nan), ValueError, "matrix must be finite, got 3 NaN or infinite of 3"),
+            (torch.ones(1, 3, dtype=torch.complex64), TypeError, r"matrix must be real, got torch\.complex64"),
+        ],
+    )
+    def test_rejects(self, matrix: Tensor, error: type[Exception], message: str) -> None:
+        with pytest.raises(error, match=f"ChannelMix: .*{message}"):
+            ChannelMix((3, 4, 5), matrix)
+
+    def test_grey_rejects_what_is_not_colour(self) -> None:
+        with pytest.raises(ValueError, match=r"one column per channel, 1 for in_shape \(1, 4, 5\), got shape \(1, 3\)"):
+            ChannelMix.grey((1, 4, 5))
+
+
+class TestMosaic:
+    @pytest.mark.parametrize(
+        ("pattern", "rows"),
+        [("RGGB", ["RGR", "GBG"]), ("BGGR", ["BGB", "GRG"]), ("GRBG", ["GRG", "BGB"]), ("GBRG", ["GBG", "RGR"])],
+    )
+    def test_by_hand(self, pattern: str, rows: list[str]) -> None:
+        levels = torch.tensor([1.0, 2.0, 3.0]).reshape(1, 3, 1, 1).expand(1, 3, 3, 3)
+        expected = torch.tensor([[{"R": 1.0, "G": 2.0, "B": 3.0}[colour] for colour in row] for row in [*rows, rows[0]]])
+        y = Mosaic((3, 3, 3), pattern)(levels)
+        assert torch.equal(y[0, 0], expected)
+        back = Mosaic((3, 3, 3), pattern).pinv(y)
+        assert torch.equal(back[0], torch.stack([torch.where(expected == k, expected, 0) for k in (1, 2, 3)]))
+
+    @pytest.mark.parametrize("size", [(6, 8), (5, 7), (1, 4), (1, 1)])
+    @pytest.mark.parametrize(("pattern", "name"), zip(BAYER_PATTERNS, ("BG", "RG", "GB", "GR"), strict=True))
+    def test_agrees_with_kornia(self, pattern: str, name: str, size: tuple[int, int]) -> None:
+        x = randn(2, 3, *size)
+        assert torch.equal(Mosaic((3, *size), pattern)(x), kornia.color.rgb_to_raw(x, kornia.color.CFA[name]))
+
+    def test_svd_is_a_choice_of_coordinates(self) -> None:
+        op, x = Mosaic((3, 4, 6), "RGGB"), randn(2, 3, 4, 6)
+        assert op.svd is not None
+        assert torch.equal(op.svd.singular, op.mask.double())
+        assert torch.equal(op.svd.measured(op(x)), op.pinv(op(x)))
+
+    def test_rejects(self) -> None:
+        with pytest.raises(ValueError, match=r"Mosaic: in_shape must be \(3, H, W\), red, green and blue, got \(1, 4, 6\)"):
+            Mosaic((1, 4, 6), "RGGB")
+        with pytest.raises(ValueError, match="Mosaic: unknown pattern 'rggb', expected one of RGGB, BGGR, GRBG, GBRG"):
+            Mosaic((3, 4, 6), "rggb")
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda **n: Crop((2, 3), top=0, left=0, height=1, width=1, **n),
+        lambda **n: Mosaic((3, 2, 2), "RGGB", **n),
+        lambda **n: ChannelMix((2,), torch.ones(1, 2), **n),
+        lambda **n: ChannelMix.grey((3,), **n),
+    ],
+)
+def test_takes_sigma_or_a_noise_model(build: Any) -> None:
+    op: LinearOperator = build(noise=GaussianNoise(0.2))
+    assert op.sigma_y == 0.2
+    assert build(sigma_y=0.1).sigma_y == 0.1
+    assert build().sigma_y == 0
+    with pytest.raises(ValueError, match="Give sigma_y or noise, not both"):
+        build(sigma_y=0.1, noise=GaussianNoise(0.2))
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        Crop((3, 64, 64), top=8, left=8, height=40, width=48),
+        Mosaic((3, 64, 64), "RGGB"),
+        ChannelMix.grey((3, 64, 64)),
+        ChannelMix((4, 40, 40), torch.ones(9, 4)),
+    ],
+    ids=lambda op: type(op).__name__,
+)
+def test_has_a_decomposition_at_any_size(op: LinearOperator) -> None:
+    svd, x, y = op.svd, randn(2, *op.in_shape), randn(2, *op.out_shape, seed=1)
+    assert svd is not None
+    s = svd.singular
+    assert_close(svd.measured(op(x)), s * svd.analyse(x))
+    assert_close(svd.synthesise(torch.where(s > 0, svd.measured(y) / torch.where(s > 0, s, 1), 0)), op.pinv(y))
