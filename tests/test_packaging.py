@@ -27,7 +27,7 @@ FLOORS = {
     "invdiff.priors": 2,
     "invdiff.operators": 2,
     "invdiff.methods": 3,
-    "invdiff.presets": 4,
+    "invdiff.presets": 3,
     "invdiff.posterior": 5,
     "invdiff.diagnostics": 6,
     "invdiff.metrics": 6,
