@@ -23,6 +23,7 @@ FLOORS = {
     "invdiff.linalg": 0,
     "invdiff.noise_covariance": 0,
     "invdiff.random": 0,
+    "invdiff.registry": 0,
     "invdiff.schedules": 1,
     "invdiff.priors": 2,
     "invdiff.operators": 2,
