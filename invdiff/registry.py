@@ -81,7 +81,8 @@ class Registry(Mapping[str, T], Generic[T]):
         near = difflib.get_close_matches(text, self.places, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"Unknown {self.kind} {text!r}, expected one of {', '.join(self.places)}, or one in a file, such as mine.py:Name.{hint}"
+            f"Unknown {self.kind} {text!r}, expected one of {', '.join(self.places)}, or one in a file, such as "
+            f"mine.py:Name.{hint}"
         )
 
 
