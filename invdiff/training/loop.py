@@ -91,8 +91,8 @@ def train(
     """Train a prior, continuing from the checkpoint beside ``out`` if there is one.
 
     At every report the averaged weights are written to ``out``, and eight of their samples to the folder
-    ``<stem of out>-samples``. The checkpoint is ``out`` with the suffix ``.ckpt``. On Ctrl-C or SIGTERM the current step is finished and
-    saved.
+    ``<stem of out>-samples``. The checkpoint is ``out`` with the suffix ``.ckpt``. On Ctrl-C or SIGTERM the current step is
+    finished and saved.
 
     Under ``torchrun`` every process computes its share of each batch, and rank 0 writes the files.
 

@@ -79,9 +79,8 @@ def conditional_psnr(net: nn.Module, clean: Tensor, *, sigma_data: float) -> dic
 def validation_operators(shape: tuple[int, ...]) -> dict[str, LinearOperator]:
     """Return the operators of the posterior-mean validation by name.
 
-    They are masks with letters, 70 % of the pixels, or the
-    center missing; a Bayer mosaic for three channels; camera shake with noise 0.04; and downsampling by 2 and by 4. All but the
-    blur are noise-free.
+    They are masks with letters, 70 % of the pixels, or the center missing; a Bayer mosaic for three channels; camera shake with
+    noise 0.04; and downsampling by 2 and by 4. All but the blur are noise-free.
 
     Args:
         shape: Image shape ``(C, H, W)``, with sides of at least 8 pixels.

@@ -448,7 +448,7 @@ class TestCalibrate:
         found = report(exact)
         assert found.p_value > 0.01, found.p_values
         assert found.verdict[0].startswith("consistent with a calibrated sampler")
-        assert "150 cases reveal 90% intervals that are off by" in found.verdict[1]
+        assert "150 cases reveal 90% intervals whose coverage is off by" in found.verdict[1]
         assert len(found.p_values) == 10
         assert found.threshold == pytest.approx(0.01 / 10)
 
@@ -530,7 +530,7 @@ class TestCalibrate:
         found = report(biased)
         assert found.rank_tests["misfit"].p_value > 0.01  # The bias lies where nothing is measured.
         assert found.rank_tests["mean"].p_value < 1e-6
-        assert any(line.startswith("the mean is biased: that of the truth ranks at 0.") for line in found.verdict)
+        assert any(line.startswith("the mean is biased: the mean rank of the truth is 0.") for line in found.verdict)
 
     def test_overfitting(self) -> None:
         _, op = setting()

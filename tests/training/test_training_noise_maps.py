@@ -227,7 +227,7 @@ class TestGrow:
         assert torch.equal(plain(self.x, self.c_noise), net(self.x, self.c_noise))
 
     def test_refuses_another_number(self) -> None:
-        with pytest.raises(ValueError, match="has 4 features of maps of noise, expected 0 or 8"):
+        with pytest.raises(ValueError, match="has 4 noise-map features, expected 0 or 8"):
             grow(random_net(), widths=(8, 16), blocks=(1, 1), maps=8, seed=0)
 
 
