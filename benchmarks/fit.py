@@ -1,11 +1,11 @@
-"""What it costs to use a prior for images it is not made for: other sizes, through windows, and other channels.
+"""Measure the cost of applying a prior to other image sizes, through windows, and to other numbers of channels.
 
     python benchmarks/fit.py FOLDER [--prior natural]
 
-The prior must be one of colours for any size: only then is there a whole to compare windows with. First table: a photograph
-with noise is denoised whole and through windows of 256 pixels; largest difference and root mean square, in units of the
-range of images, and the largest jump between neighbours that the whole has not. Second table: grey photographs, denoised by
-``priors.Grey``, by the prior at the level of their noise, and by ``priors.PerChannel`` of ``Grey`` in colours; PSNR in dB.
+The prior must be a color prior for any image size, so that whole images are available for comparison. First table: a noisy
+photograph is denoised whole and through windows of 256 pixels; largest difference and root mean square, in units of the range
+of images, and the largest jump between neighboring pixels that is absent from the whole. Second table: gray photographs,
+denoised by ``priors.Grey``, by the prior at their noise level, and by ``priors.PerChannel`` of ``Grey`` in color; PSNR in dB.
 """
 
 from __future__ import annotations

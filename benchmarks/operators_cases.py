@@ -1,8 +1,8 @@
-"""Operators and the other ways to the same measurement, written plainly after the maths: what ``operators.py`` times.
+"""Operators and other implementations of the same measurements, written from the formulas, timed by ``operators.py``.
 
-A case is made for a side of the image in pixels. Every way takes and returns what the operator does, in float32, with all that
-does not depend on the image prepared beforehand; a string in the place of a way says why it is not run. What is known to need
-more than 8 GB is among those.
+A case is made for a given image side in pixels. Every implementation has the input and output of the operator, in float32, with
+everything that does not depend on the image prepared in advance; a string instead of an implementation gives the reason why it
+is not run. Implementations known to need more than 8 GB are not run.
 """
 
 from __future__ import annotations
