@@ -347,7 +347,7 @@ class TestCommand:
             (
                 ("good", "--out", "a.safetensors", "--channels", "1", "--init", "three.safetensors"),
                 1,
-                "has 3 channels, the images 1",
+                "has 3 channels, the images have 1",
             ),
             (("good", "--out", "a.safetensors", "--init", "natural"), 1, "are too small for a network of widths"),
             (("good",), 2, "Missing option '--out'"),

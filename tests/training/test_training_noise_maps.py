@@ -289,10 +289,10 @@ class TestCommand:
         assert [len(line) for line in lines] == [heading.index("   (")] * 2
         card = " ".join((tmp_path / "told.md").read_text().split())
         for text in (
-            "frequency to frequency",
-            "in the last third 3 of 20",
+            "frequencies (circular blur)",
+            "in the last third 3 crops of 20 pixels",
             "| Bayer |",
-            "then that of E[x0 | y]",
+            "then the PSNR of E[x0 | y]",
             "| 11 crops |",
         ):
             assert text in card, text
