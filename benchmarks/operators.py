@@ -8,7 +8,7 @@ shows their cost.
 
 Each time is also given relative to one forward pass of a prior at the same size and batch, in float32. All times are processor
 times, summed over threads, so that other load has less influence. Rows are kept in a JSON file; rows measured again replace the
-old ones, and another machine or number of threads starts a new file. The prior is measured once per file.
+old ones, and another machine or number of threads starts the file anew. The prior is measured once per file.
 
 \b
 Examples:
