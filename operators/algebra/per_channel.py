@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Self, cast, overload
+from typing import Any, cast, overload
 
-import torch
 from torch import Tensor
 
 from ..core.noise import GaussianNoise, Noise
@@ -92,13 +91,6 @@ class PerChannel(Combination[Part]):
 class NonlinearPerChannel(PerChannel[Operator]):
     r""":class:`PerChannel`, not linear."""
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        from ..transforms.phase import CodedDiffraction
-
-        codes = CodedDiffraction.random((1, 3, 4), 2, seed=0)
-        return [cls(codes, 2, GaussianNoise(0.05))]
-
     def jacobian(self, x: Tensor) -> LinearOperator:
         return LinearPerChannel(self.op.jacobian(self._split(x)), self.channels, self.noise)
 
@@ -115,22 +107,6 @@ class LinearPerChannel(LinearOperator, PerChannel[LinearOperator]):
     def __init__(self, op: LinearOperator, channels: int, noise: Noise) -> None:
         super().__init__(op, channels, noise)
         self.closed_form, self.gram_scale = op.closed_form, op.gram_scale
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        from ..blur.blur import Blur
-        from ..generic.matrix import Matrix
-        from ..sampling.channel_mix import ChannelMix
-        from ..transforms.mri import MRI, birdcage_maps
-
-        real = ChannelMix((1, 4, 6), torch.tensor([[1.0], [0.0]]))
-        coils = MRI((2, 4, 6), torch.tensor([1, 0, 1, 1, 1, 0]), coil_maps=birdcage_maps(2, 4, 6)) @ real
-        kernel, matrix = torch.tensor([[0.1, 0.7, 0.2]]), torch.arange(4.0).reshape(4, 1) / 4
-        return [
-            cls(coils, 2, GaussianNoise(0.05)),
-            cls(Blur((1, 4, 6), kernel), 3, GaussianNoise(0.0)),
-            cls(Matrix(matrix), 3, GaussianNoise(0.0)),
-        ]
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self.op.adjoint(y.flatten(0, 1)).reshape(-1, *self.in_shape)

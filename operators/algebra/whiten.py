@@ -3,7 +3,6 @@ r"""A measurement seen through the square root of its noise's covariance: there 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -11,7 +10,6 @@ from torch import Tensor
 from ..core.noise import GaussianNoise, Noise
 from ..core.operator import LinearOperator, Operator
 from ..core.svd import SVD, SameBasisSVD
-from ..generic.matrix import Matrix
 from .per_item import LinearPerItem, PerItem, distribute
 
 __all__ = ["Whitened", "WhitenedLinear", "linearise", "whiten"]
@@ -72,13 +70,6 @@ class Whitened(Operator):
         self.op, self.law, self.noise = op, law, GaussianNoise(1.0)
         self.in_shape, self.out_shape, self.device, self.dtype = op.in_shape, op.out_shape, op.device, op.dtype
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        from ..generic.function import Function
-
-        sigma = torch.linspace(0.1, 0.5, 12, dtype=torch.float64).reshape(3, 4)
-        return [cls(Function(lambda x: torch.tanh(2 * x), (3, 4)), GaussianNoise(sigma))]
-
     @property
     def dof(self) -> int | Tensor:
         return self.op.dof
@@ -106,23 +97,6 @@ class WhitenedLinear(LinearOperator):
         self.op, self.law, self.noise = op, law, GaussianNoise(1.0)
         self.in_shape, self.out_shape, self.device, self.dtype = op.in_shape, op.out_shape, op.device, op.dtype
         self.deviations = law.deviations if isinstance(law, GaussianNoise) else None
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        from ..blur.blur import Blur
-        from ..noise.correlated import CovarianceNoise
-        from ..sampling.mask import Mask
-
-        generator = torch.Generator().manual_seed(0)
-        matrix = torch.randn(5, 7, generator=generator, dtype=torch.float64)
-        covariance = matrix @ matrix.mT + 0.1 * torch.eye(5, dtype=torch.float64)
-        sigma = 0.5 + torch.rand(1, 24, 24, generator=generator, dtype=torch.float64)
-        kernel = torch.tensor([[0.1, 0.2, 0.0], [0.0, 0.5, 0.1], [0.1, 0.0, 0.0]], dtype=torch.float64)
-        return [
-            cls(Matrix(matrix), CovarianceNoise(covariance)),
-            cls(Mask(sigma > 0.8), GaussianNoise(sigma)),
-            cls(Blur((1, 24, 24), kernel), GaussianNoise(sigma)),
-        ]
 
     @property
     def items(self) -> int | None:

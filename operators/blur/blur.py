@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from ..core.completed import Completed
 from ..core.noise import Noise, noise_of
 from ..core.operator import LinearOperator
 from ..core.svd import SVD
+from ..core.torus import TorusConvolution
 from ..core.validation import image_shape, real_matrix
 from ..sampling.crop import Crop
 from .banded_product import SeparableProduct
@@ -100,17 +100,6 @@ class Blur(LinearOperator):
         self.closed_form = self.convolution.closed_form
         self.boundary, self.noise = boundary, noise_of(sigma_y, noise)
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        separable = torch.tensor([0.25, 0.7, 0.1]).outer(torch.tensor([0.1, 0.2, 0.8, 0.15]))
-        diagonal = torch.eye(3, dtype=torch.float64) / 6 + torch.tensor([[0, 0, 0], [0, 0.5, 0], [0, 0, 0]])
-        shape = (3, 8, 11)
-        box = torch.full((1, 4), 0.25)  # Circular on a width of 12, it wipes out whole frequencies.
-        singular = cls((3, 8, 12), box, sigma_y=0.05)
-        paths = [cls(shape, kernel, boundary=b, sigma_y=0.05) for b in BOUNDARIES for kernel in (separable, diagonal)]
-        cross = torch.tensor([[0.0, 0.1, 0.0], [0.2, 0.4, 0.2], [0.0, 0.1, 0.0]])
-        return [singular, *paths, cls(shape, cross, boundary="symmetric")]
-
     def forward(self, x: Tensor) -> Tensor:
         return self._applied(x).forward(x)
 
@@ -138,6 +127,9 @@ class Blur(LinearOperator):
         top, left = ((side - 1) // 2 for side in self.kernel.shape)
         _, height, width = self.out_shape
         return Completed(whole, Crop(self.in_shape, top=top, left=left, height=height, width=width))
+
+    def as_torus_convolution(self) -> TorusConvolution | None:
+        return self.convolution.as_torus_convolution()
 
     def _decompose(self) -> SVD | None:
         return self.convolution.svd

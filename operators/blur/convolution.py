@@ -7,7 +7,6 @@ Everywhere :math:`y_i = \sum_a k_a\, x_{i - a + c}`: a true convolution, whose k
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from ..core.autograd import with_adjoint
 from ..core.noise import Noise, noise_of
 from ..core.operator import LinearOperator, pseudo_divide
 from ..core.svd import SVD
+from ..core.torus import TorusConvolution
 from ..core.validation import image_shape
 from .boundaries import SCIPY_MODES, Border
 
@@ -44,10 +44,6 @@ class CircularConvolution(LinearOperator):
         self.in_shape = self.out_shape = channels, height, width
         self.noise = noise_of(sigma_y, noise)
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls((3, 8, 11), _asymmetric_kernel(3, 4))]
-
     def forward(self, x: Tensor) -> Tensor:
         return with_adjoint(x, self._convolve, self._correlate)
 
@@ -67,6 +63,9 @@ class CircularConvolution(LinearOperator):
         # Divides by each frequency once. The detour over solve squares the condition number.
         spectrum = self._spectrum_like(y)
         return self._to_image(pseudo_divide(spectrum.conj() * torch.fft.rfft2(y), spectrum.abs() ** 2, 0.0))
+
+    def as_torus_convolution(self) -> TorusConvolution:
+        return TorusConvolution((1, 1), self.spectrum.device)
 
     def _spectrum_like(self, x: Tensor) -> Tensor:
         spectrum: Tensor = self.spectrum.to(x.device, x.dtype.to_complex())
@@ -149,13 +148,6 @@ class PaddedConvolution(LinearOperator):
         self.in_shape, self.out_shape = (channels, height, width), (channels, *self.border.out)
         self.noise = noise_of(sigma_y, noise)
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        # The last has too many measurements for eigenvectors: solved by conjugate gradients.
-        kernel = _asymmetric_kernel(3, 4)
-        small = [cls((3, 8, 11), kernel, boundary) for boundary in ("reflect", "symmetric", "replicate", "valid")]
-        return [*small, cls((1, 24, 24), kernel, "zero")]
-
     def forward(self, x: Tensor) -> Tensor:
         return with_adjoint(x, self._convolve, self._correlate)
 
@@ -211,10 +203,3 @@ def separate(kernel: Tensor, given: torch.dtype) -> tuple[Tensor, Tensor] | None
 def _hartley(spectrum: Tensor) -> Tensor:
     """Return the Hartley transform of the real image whose Fourier transform is ``spectrum``."""
     return spectrum.real - spectrum.imag
-
-
-def _asymmetric_kernel(rows: int, columns: int) -> Tensor:
-    """Return a kernel without any symmetry, not separable, and heavy enough at its centre to be well conditioned."""
-    kernel = torch.rand(rows, columns, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    kernel[rows // 2, columns // 2] += rows * columns
-    return kernel / kernel.sum()

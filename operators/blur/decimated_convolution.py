@@ -3,7 +3,6 @@ r"""Convolution on a torus of which every s-th value is kept: decimation folds t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from ..core.autograd import with_adjoint
 from ..core.noise import Noise, noise_of
 from ..core.operator import LinearOperator, pseudo_divide
 from ..core.svd import SVD
+from ..core.torus import TorusConvolution
 
 __all__ = ["FoldedConvolution", "FoldedSVD"]
 
@@ -65,16 +65,6 @@ class FoldedConvolution(LinearOperator):
             self.gram = self.gram.unflatten(axis, (step, side)).mean(axis)
         self.noise = noise_of(sigma_y, noise)
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        kernel = torch.rand(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        box = torch.full((1, 3), 1 / 3, dtype=torch.float64)  # On a width of 6, it wipes out whole frequencies.
-        return [
-            cls((2, 6, 8), kernel, stride=(3, 2), offset=(1, 0), sigma_y=0.05),
-            cls((1, 4, 6), box, stride=(2, 1), offset=(0, 0)),
-            cls((1, 9), kernel[0], stride=(3,), offset=(2,)),
-        ]
-
     def forward(self, x: Tensor) -> Tensor:
         return with_adjoint(x, self._forward, self._adjoint)
 
@@ -91,6 +81,9 @@ class FoldedConvolution(LinearOperator):
         folded = pseudo_divide(torch.fft.fftn(y, dim=self.axes), self.gram.to(y), 0.0)
         tiled = folded.repeat(1, 1, *self.stride)[..., : self.spectrum.shape[-1]]
         return self._back(_like(self.spectrum, y).conj() * tiled, self.in_shape[1:])
+
+    def as_torus_convolution(self) -> TorusConvolution:
+        return TorusConvolution(self.stride, self.spectrum.device)
 
     def _forward(self, x: Tensor) -> Tensor:
         folded = _like(self.spectrum, x) * torch.fft.rfftn(x, dim=self.axes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 import torch
@@ -55,12 +54,6 @@ class CosineConvolution(LinearOperator):
         ]
         self.decomposition = CosineSVD(self.in_shape, gains[0] @ kernel @ gains[1].mT)
         self.noise = noise_of(sigma_y, noise)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        cross = torch.tensor([[0.0, 0.1, 0.0], [0.2, 0.4, 0.2], [0.0, 0.1, 0.0]], dtype=torch.float64)
-        # The mean over a ring has gains of either sign.
-        return [cls((3, 8, 11), cross), cls((1, 7, 10), torch.ones(5, 3).double() - torch.tensor([[0], [0], [1], [0], [0]]))]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.padded.forward(x)

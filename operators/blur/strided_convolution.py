@@ -6,7 +6,6 @@ import math
 import operator
 from collections.abc import Sequence
 from types import EllipsisType
-from typing import Self
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from ..core.autograd import with_adjoint
 from ..core.noise import Noise, noise_of
 from ..core.operator import LinearOperator
 from ..core.svd import SVD
+from ..core.torus import TorusConvolution
 from ..core.validation import event_shape, real_matrix
 from .decimated_convolution import FoldedConvolution
 from .reflections import BOUNDARIES, extend, fold
@@ -118,27 +118,6 @@ class SubsampledConvolution(LinearOperator):
             ),
         )
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        g = torch.Generator().manual_seed(0)
-        line, image, volume = (torch.rand(*size, generator=g, dtype=torch.float64) for size in ((3,), (3, 4), (2, 1, 3)))
-        large = torch.rand(9, 10, generator=g, dtype=torch.float64)
-        large[4, 5] += 30
-        firm = image + 9 * (torch.arange(12) == 6).reshape(3, 4)
-        return [
-            cls((2, 12), line, stride=2, boundary="circular", sigma_y=0.05),
-            cls((2, 11), line, stride=3, boundary="reflect", offset=1, sigma_y=0.05),
-            cls((2, 6, 8), image, stride=(3, 2), boundary="circular"),
-            cls((1, 7, 9), image, stride=2, boundary="reflect"),
-            cls((2, 6, 7), image, stride=(1, 4), boundary="zero", offset=(0, 3)),
-            cls((1, 4, 3, 6), volume, stride=(2, 1, 3), boundary="circular"),
-            cls((1, 3, 3, 4), volume, stride=2, boundary="zero"),
-            cls((1, 9, 12), large, stride=3, boundary="circular", offset=(2, 1)),
-            cls((1, 10, 11), large, stride=(1, 2), boundary="reflect"),
-            cls((1, 10, 12), large, stride=1, boundary="zero"),
-            cls((1, 23, 26), firm, stride=1, boundary="reflect"),  # Too many measurements for eigenvectors.
-        ]
-
     def forward(self, x: Tensor) -> Tensor:
         return with_adjoint(x, self._forward, self._adjoint)
 
@@ -154,6 +133,9 @@ class SubsampledConvolution(LinearOperator):
     def precondition(self, v: Tensor, lam: Tensor | float) -> Tensor:
         # As if the signal lived on the torus: wrong along the border only.
         return super().precondition(v, lam) if self._small and not self.closed_form else self.folded.solve(v, lam)
+
+    def as_torus_convolution(self) -> TorusConvolution | None:
+        return self.folded.as_torus_convolution() if self.boundary == "circular" else None
 
     def _soften(self, lam: Tensor) -> Tensor:
         # At lam itself, where the border is wrong it is wrong by a factor of up to |k|^2 / lam: as for PaddedConvolution.

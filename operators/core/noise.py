@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -40,11 +39,6 @@ class Noise(Movable, ABC):
     gaussian: bool = False
     white: bool = False
     heavy_tailed: bool = False
-
-    @classmethod
-    @abstractmethod
-    def examples(cls) -> Sequence[Self]:
-        """Return instances for measurements of shape ``(2, 3)`` around 0: what the shared tests run over."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -114,10 +108,6 @@ class GaussianNoise(Noise):
         if not (math.isfinite(sigma) and sigma >= 0):
             raise ValueError(f"GaussianNoise: sigma must be a finite number that is not negative, got {sigma}.")
         self.sigma, self.white = float(sigma), True
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls(0.3), cls(torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], dtype=torch.float64))]
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC
-from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -82,10 +80,6 @@ class PoissonGaussianNoise(PhotonNoise):
     def __init__(self, gain: float, *, offset: float, sigma: float) -> None:
         super().__init__(gain, offset, sigma)
 
-    @classmethod
-    def examples(cls) -> Sequence[Self]:
-        return [cls(0.05, offset=-1.5, sigma=0.1)]
-
 
 class PoissonNoise(PhotonNoise):
     r"""Photon counting: :math:`y = o + g\, k`, :math:`k \sim \mathrm{Poisson}((z - o) / g)`.
@@ -101,7 +95,3 @@ class PoissonNoise(PhotonNoise):
 
     def __init__(self, gain: float, *, offset: float) -> None:
         super().__init__(gain, offset, 0.0)
-
-    @classmethod
-    def examples(cls) -> Sequence[Self]:
-        return [cls(0.05, offset=-1.5)]

@@ -3,7 +3,6 @@ r"""What rounding leaves open: every value of an interval is as likely as the ot
 from __future__ import annotations
 
 import math
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -45,11 +44,6 @@ class RoundingNoise(Noise):
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple((torch.as_tensor(self.step) + torch.as_tensor(self.offset)).shape)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        steps = torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], dtype=torch.float64)
-        return [cls(0.25, offset=-1.0), cls(steps, offset=0.0), cls(steps[:1], offset=steps[:, :1] - 1)]
 
     def add(self, clean: Tensor, streams: Streams) -> Tensor:
         step, offset = self._like(clean)

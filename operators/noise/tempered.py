@@ -2,8 +2,6 @@ r"""One measurement that stands in several places: each counts for a share of it
 
 from __future__ import annotations
 
-from typing import Self
-
 import torch
 from torch import Tensor
 
@@ -49,12 +47,6 @@ class SharedNoise(Noise):
     def __init__(self, noise: Noise, count: int) -> None:
         self.noise, self.count = noise, count
         self.sigma, self.heavy_tailed = noise.sigma * count**0.5, noise.heavy_tailed
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        from .poisson import PoissonNoise
-
-        return [cls(PoissonNoise(0.05, offset=-1.5), 3)]
 
     def add(self, clean: Tensor, streams: Streams) -> Tensor:
         return torch.lerp(clean, self.noise.add(clean, streams), self.count**0.5)

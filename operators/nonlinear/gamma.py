@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -50,10 +49,6 @@ class Gamma(Operator):
             raise ValueError(f"Gamma: exponent must be positive and finite, got {exponent:g}.")
         self.in_shape = self.out_shape = event_shape("Gamma", in_shape)
         self.exponent, self.noise = float(exponent), noise_of(sigma_y, noise)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls((2, 3), 2.2, sigma_y=0.05), cls((7,), 1 / 2.2)]
 
     def forward(self, x: Tensor) -> Tensor:
         u = (x + 1) / 2

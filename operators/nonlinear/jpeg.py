@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -70,11 +69,6 @@ class JPEG(Operator):
             raise ValueError(f"JPEG: quality must lie between 1 and 100, got {quality:g}.")
         self.in_shape = self.out_shape = channels, height, width
         self.quality, self.tables, self.noise = quality, _tables(tables), noise_of(sigma_y, noise)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        # Corners of a block: a forward derivative of kornia's codec takes tens of milliseconds whatever the size.
-        return [cls((3, 1, 2), 10, sigma_y=0.05), cls((1, 2, 2), tables=[range(64, 128)])]
 
     def forward(self, x: Tensor) -> Tensor:
         from kornia.enhance import jpeg_codec_differentiable

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from typing import Self
 
 from torch import Tensor
 
@@ -75,10 +74,6 @@ class Quantise(Operator):
         self.in_shape = self.out_shape = event_shape("Quantise", in_shape)
         self.low, self.high, self.step = float(low), float(high), (high - low) / (self.levels - 1)
         self.noise = noise_of(sigma_y, noise)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls((3, 4, 6), 8, low=-1.0, high=1.0, sigma_y=0.05), cls((5,), 2, low=0.0, high=1.0)]
 
     def forward(self, x: Tensor) -> Tensor:
         place = (x.detach() - self.low) / self.step

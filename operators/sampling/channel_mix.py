@@ -98,20 +98,6 @@ class ChannelMix(LinearOperator):
         """
         return cls(in_shape, torch.tensor([GREY_WEIGHTS], dtype=torch.float64), sigma_y=sigma_y, noise=noise)
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        spectra = torch.rand(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        deficient = spectra[:, :1] @ spectra[:1] + spectra[:, 1:2] @ spectra[1:2]
-        # Wide, tall, and both of them short of rank; without pixels, and with three axes of them.
-        shapes: tuple[tuple[tuple[int, ...], Tensor], ...] = (
-            ((5, 4, 6), spectra.mT),
-            ((3, 4, 6), spectra),
-            ((5, 7), deficient.mT),
-            ((3, 2, 2, 3), deficient),
-            ((3,), spectra[:3]),
-        )
-        return [cls.grey((3, 5, 6), sigma_y=0.05), *(cls(shape, matrix, sigma_y=0.05) for shape, matrix in shapes)]
-
     def forward(self, x: Tensor) -> Tensor:
         return _mix(self.matrix, x)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -68,12 +67,6 @@ class Crop(LinearOperator):
         self.in_shape, self.out_shape = shape, (*shape[:-2], rows.stop - rows.start, columns.stop - columns.start)
         self.margins = columns.start, sides[1] - columns.stop, rows.start, sides[0] - rows.stop  # In the order F.pad takes.
         self.noise = noise_of(sigma_y, noise)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        inner = cls((3, 7, 9), top=2, left=1, height=4, width=6, sigma_y=0.05)
-        corner = cls((5, 6), top=0, left=4, height=5, width=2)
-        return [inner, corner, cls((2, 2, 3, 4), top=0, left=0, height=3, width=4)]
 
     def forward(self, x: Tensor) -> Tensor:
         # Padding by less than nothing: one step for differentiation where two slices are three with the copy.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 import torch
@@ -73,11 +72,6 @@ class Mask(LinearOperator):
             raise ValueError("Mask: every entry is missing (0), so nothing is measured. Mark measured entries with 1.")
         self.in_shape = self.out_shape = shape
         self.noise = noise_of(sigma_y, noise)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        mask = torch.rand(3, 8, 12, generator=torch.Generator().manual_seed(0)) < 0.4
-        return [cls(mask, sigma_y=0.05), cls(mask[0].float(), (3, 8, 12)), cls(torch.tensor([1, 0, 0, 1, 1]))]
 
     @property
     def dof(self) -> int:

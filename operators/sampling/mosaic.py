@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -67,14 +66,6 @@ class Mosaic(LinearOperator):
         self.mask = (colours == torch.arange(3).reshape(3, 1, 1)).float()
         self.in_shape, self.out_shape = (3, height, width), (1, height, width)
         self.pattern, self.noise = pattern, noise_of(sigma_y, noise)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [
-            *(cls((3, 4, 6), pattern, sigma_y=0.05) for pattern in BAYER_PATTERNS),
-            cls((3, 5, 7), "GRBG"),
-            cls((3, 1, 1), "BGGR"),
-        ]
 
     def forward(self, x: Tensor) -> Tensor:
         return (self.mask.to(x) * x).sum(1, keepdim=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -52,10 +51,6 @@ class CumulativeSum(LinearOperator):
         self.axis = axis % len(self.in_shape) - len(self.in_shape)  # From the end: the same with a batch axis in front.
         self.cosines = CosineTransform(self.in_shape[self.axis], ends=True)
         self.noise = noise_of(sigma_y, noise)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls((3, 8, 5), -1, sigma_y=0.05), cls((2, 6, 4), 1), cls((7,), 0), cls((1, 3), -1)]
 
     def forward(self, x: Tensor) -> Tensor:
         return x.cumsum(self.axis)

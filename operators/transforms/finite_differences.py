@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -84,12 +83,6 @@ class FiniteDifferences(LinearOperator):
             )
         self.out_shape, self.noise = (len(given), *shape), noise_of(sigma_y, noise)
         self.basis = DifferencesSVD(shape, self.axes, boundary)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        plane = [cls((2, 4, 5), boundary=boundary, sigma_y=0.05) for boundary in DIFFERENCE_BOUNDARIES]
-        line = [cls((2, 5), axes=[1], boundary=boundary) for boundary in DIFFERENCE_BOUNDARIES]
-        return [*plane, *line, cls((2, 3, 2, 4), axes=(1, 0, -1), boundary="replicate"), cls((3, 4, 2), axes=(0, 2))]
 
     @property
     def dof(self) -> int:

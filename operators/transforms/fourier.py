@@ -11,7 +11,6 @@ Unitary, with frequency 0 and the origin of the image both at index :math:`c`, i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 import torch
@@ -122,18 +121,6 @@ class FourierMask(LinearOperator):
         self.fourier = CentredFourier(height, width, frequency_weights=self.mask.double())
         self.in_shape, self.out_shape = (channels, height, width), (channels, height, width, 2)
         self.noise = noise_of(sigma_y, noise)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        random = torch.rand(6, 8, generator=torch.Generator().manual_seed(0)) < 0.5
-        odd = torch.rand(5, 7, generator=torch.Generator().manual_seed(1)) < 0.5
-        # Pairs, halves of pairs and frequencies that mirror themselves; phases that are signs, and others; all frequencies.
-        return [
-            cls((2, 6, 8), random, sigma_y=0.05),
-            cls((1, 5, 7), odd, sigma_y=0.05),
-            cls((1, 5, 6), torch.ones(6)),
-            cls((1, 4, 4), torch.arange(16).reshape(4, 4) == 10),
-        ]
 
     @property
     def dof(self) -> int:

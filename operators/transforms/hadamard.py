@@ -120,19 +120,6 @@ class Hadamard(OrthonormalRows):
         signs = int(torch.randint(2**31, (), generator=generator))
         return cls(in_shape, rows, per_channel=per_channel, sign_seed=signs, sigma_y=sigma_y, noise=noise)
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        together = cls((2, 4, 16), [5, 0, 127, 64], per_channel=False, sign_seed=0)
-        # The fourth has too many binary digits for one matrix. The last keeps all rows.
-        return [
-            cls((3, 4, 8), [0, 31, 7, 8], sigma_y=0.05),
-            cls.random((3, 4, 8), 9, seed=1),
-            together,
-            cls.random((256,), 40, seed=2),
-            cls((2, 1), [0]),
-            cls((8,), range(8)),
-        ]
-
 
 class HadamardSVD(SelectionSVD):
     r"""Of rows of a Walsh-Hadamard transform: :math:`V^\top = H D`, all of it.

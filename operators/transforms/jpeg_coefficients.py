@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -107,13 +106,6 @@ class JPEGCoefficients(LinearOperator):
         self.gram, self.vectors = torch.linalg.eigh(scaled @ scaled.mT)
         self.luma_gram = self.mix[0].square().sum()
         self.measured = self._measured()
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        whole = [cls((3, 8 * v, 8 * h), name, sigma_y=0.05) for name, (v, h) in SUBSAMPLINGS.items()]
-        # Parts of blocks, one block of luma missing to the right, to the bottom; and too much for eigenvectors.
-        parts = [cls((3, 5, 7), "4:4:4"), cls((3, 9, 8), "4:2:0"), cls((1, 10, 7), "4:2:0"), cls((3, 17, 21), "4:2:0")]
-        return [*whole, cls((1, 8, 16), "4:2:0", sigma_y=0.05), *parts]
 
     @property
     def dof(self) -> int:

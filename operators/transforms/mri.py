@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 import torch
@@ -88,18 +87,6 @@ class MRI(LinearOperator):
         self.in_shape = channels, height, width
         self.out_shape = 1 if self.coil_maps is None else len(self.coil_maps), height, width, 2
         self.noise = noise_of(sigma_y, noise)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        mask, maps = torch.rand(6, 5, generator=torch.Generator().manual_seed(0)) < 0.5, birdcage_maps(3, 6, 5)
-        dark = maps * (torch.arange(5) > 0)  # No coil sees the first column.
-        large = cartesian_mask(8, 10, acceleration=2, centre_fraction=0.2, seed=0)
-        return [
-            cls((2, 6, 5), mask, sigma_y=0.05),
-            cls((2, 6, 5), torch.ones(5), coil_maps=2 * dark, sigma_y=0.05),
-            cls((2, 6, 5), mask, coil_maps=dark, sigma_y=0.05),
-            cls((2, 8, 10), large, coil_maps=birdcage_maps(4, 8, 10)),  # Too many numbers for eigenvectors.
-        ]
 
     @property
     def dof(self) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -60,10 +59,6 @@ class RandomConvolution(OrthonormalRows):
         self.in_shape, self.out_shape = (channels, height, width), (channels, count)
         self.basis = RandomConvolutionSVD(self.in_shape, spectrum / spectrum.abs(), self.pixels)
         self.noise = noise_of(sigma_y, noise)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls((2, 6, 7), 15, seed=0, sigma_y=0.05), cls((1, 5, 8), 40, seed=1), cls((1, 1, 4), 2, seed=2)]
 
 
 class RandomConvolutionSVD(SelectionSVD):

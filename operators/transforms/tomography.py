@@ -10,7 +10,6 @@ import math
 import operator
 from abc import ABC
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 import scipy.sparse
@@ -114,12 +113,6 @@ class ParallelBeamCT(RayTransform):
         points = along[:, None] * offsets
         self._trace(shape, points, np.broadcast_to(across[:, None], points.shape), pixel_size)
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        wide = cls((2, 6, 8), [0.0, 90.0, 30.0, 160.0], sigma_y=0.05)
-        # More measurements than eigenvectors serve, and than unknowns.
-        return [wide, cls((1, 7, 7), np.linspace(0, 180, 40, endpoint=False), detectors=15, detector_spacing=0.7)]
-
 
 class FanBeamCT(RayTransform):
     r"""Tomography with rays from one point onto a flat detector, both turning round the image.
@@ -181,22 +174,6 @@ class FanBeamCT(RayTransform):
         directions = along[:, None] * offsets + across[:, None] * (source_distance + detector_distance)
         sources = np.broadcast_to(-source_distance * across[:, None], directions.shape)
         self._trace(shape, sources, directions, pixel_size)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        few = cls(
-            (2, 6, 8),
-            [0.0, 75.0, 200.0],
-            source_distance=12.0,
-            detector_distance=6.0,
-            detectors=9,
-            detector_spacing=1.5,
-            sigma_y=0.05,
-        )
-        # More measurements than eigenvectors serve, and than unknowns.
-        turn = np.linspace(0, 360, 40, endpoint=False)
-        fine = cls((1, 7, 7), turn, source_distance=10.0, detector_distance=0.0, detectors=15, detector_spacing=0.7)
-        return [few, fine]
 
 
 def _length(owner: str, name: str, value: float) -> float:

@@ -98,16 +98,6 @@ class Gaussian(ScoreModel):
         prior.batched = False
         return prior
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        g = torch.Generator().manual_seed(0)
-        root = torch.randn(6, 6, generator=g, dtype=torch.float64) / 3
-        rows, columns = torch.fft.fftfreq(6, dtype=torch.float64), torch.fft.rfftfreq(8, dtype=torch.float64)
-        spectrum = 0.3 / (0.05 + rows[:, None] ** 2 + columns**2)
-        dense = cls(torch.randn(6, generator=g, dtype=torch.float64), root @ root.mT)
-        diagonal = cls(torch.randn(2, 3, generator=g, dtype=torch.float64), torch.rand(2, 3, generator=g, dtype=torch.float64))
-        return [dense, diagonal, cls.stationary(torch.zeros(1, 6, 8, dtype=torch.float64), spectrum.expand(1, 6, 5))]
-
     @property
     def scale(self) -> float:  # type: ignore[override]
         r"""Bound of the root mean square along any direction: :math:`\sqrt{\lVert S \rVert + \lVert m \rVert^2}`."""

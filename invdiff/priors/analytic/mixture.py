@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -59,14 +58,6 @@ class GaussianMixture(ScoreModel):
             raise ValueError("GaussianMixture: covs must be symmetric positive semi-definite.")
         self._values = values.clamp(min=0)
         self.event_shape, self.schedule, self.batched = (size,), schedule or VP(), weights.ndim > 1
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        g = torch.Generator().manual_seed(0)
-        roots = torch.randn(3, 4, 4, generator=g, dtype=torch.float64) / 3
-        means = 2 * torch.randn(3, 4, generator=g, dtype=torch.float64)
-        weights, covs = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64), roots @ roots.mT
-        return [cls(weights, means, covs), cls(weights, means, covs.diagonal(dim1=1, dim2=2))]
 
     @cached_property
     def scale(self) -> float:  # type: ignore[override]
