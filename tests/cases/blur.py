@@ -29,7 +29,7 @@ def _() -> list[Blur]:
 
 @cases_of(CircularConvolution, 1)
 def _() -> list[CircularConvolution]:
-    return [CircularConvolution((3, 8, 11)(3, 4))]
+    return [CircularConvolution((3, 8, 11), asymmetric_kernel(3, 4))]
 
 
 @cases_of(PaddedConvolution, 5)

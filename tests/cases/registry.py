@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
+import pytest
 from helpers import all_subclasses
 
-__all__ = ["Case", "build", "cases_of", "has_cases", "select", "selected"]
+__all__ = ["Case", "build", "cases_of", "has_cases", "over", "select", "selected"]
 
 T = TypeVar("T")
 
@@ -69,5 +70,15 @@ def select(name: str | None) -> None:
 
 def selected(base: type, where: Callable[[type], bool] = lambda cls: True) -> list[Case]:
     """Return the cases of the classes below ``base`` for which ``where`` holds, none of them built."""
-    classes = [cls for cls in all_subclasses(base) if cls in _BUILDERS and where(cls) and _only in (None, cls.__name__)]
+    classes = [
+        cls for cls in [base, *all_subclasses(base)] if cls in _BUILDERS and where(cls) and _only in (None, cls.__name__)
+    ]
     return [Case(cls, k) for cls in classes for k in range(_BUILDERS[cls][1])]
+
+
+def over(argument: str, cases: Sequence[Case], *, rest: Literal["slow", "quick"] = "slow") -> pytest.MarkDecorator:
+    """Run a test over cases, each built just before its test. All but the first of a class are ``slow`` by default."""
+    marks = [[pytest.mark.slow] if case.index and rest == "slow" else [] for case in cases]
+    return pytest.mark.parametrize(
+        argument, [pytest.param(case, id=str(case), marks=mark) for case, mark in zip(cases, marks, strict=True)]
+    )

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import build
 from helpers import norm, randn
 from torch import Tensor
 from torch.testing import assert_close
@@ -367,7 +368,7 @@ class TestSNIPS:
 
 @pytest.mark.parametrize("method", ["ddnm", "ddnm+", "ddrm", "ilvr", "snips", "repaint"])
 def test_exact_data_are_met(method: str) -> None:
-    stationary = Gaussian.examples()[2]
+    stationary = build(Gaussian)[2]
     ops: Sequence[Operator] = [Mask(torch.arange(48).reshape(1, 6, 8) % 3 == 0)]
     if method != "repaint":
         ops = [*ops, Downsample((1, 6, 8), 2, kernel="bicubic")]

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from cases import build
 from helpers import randn
 from torch import Tensor
 from torch.testing import assert_close
@@ -197,7 +198,7 @@ class TestDiagnostics:
 
     def test_exact_posteriors_are_of_one_operator(self) -> None:
         ops = [Matrix(randn(3, 4, seed=b), sigma_y=0.1) for b in range(3)]  # 3 items and 3 numbers: shapes alone would pass.
-        mixture = GaussianMixture.examples()[0]
+        mixture = build(GaussianMixture)[0]
         with pytest.raises(ValueError, match="items have operators of their own"):
             mixture.posterior(per_item(ops), randn(3, 3))
 
@@ -289,10 +290,6 @@ class TestAlgebra:
             def __init__(self, op: LinearOperator) -> None:
                 self.op, self.both, self.noise = op, (op, "other"), op.noise
                 self.in_shape, self.out_shape = op.in_shape, op.out_shape
-
-            @classmethod
-            def examples(cls) -> list[Any]:
-                return []
 
             def forward(self, x: Tensor) -> Tensor:
                 return self.op.forward(x) + cast(LinearOperator, self.both[0]).forward(x)

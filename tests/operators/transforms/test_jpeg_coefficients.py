@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import scipy.fft
 import torch
+from cases import build
 from helpers import randn
+from operator_checks import Planted, check_adjoint, check_precondition, check_solve, check_svd
 from PIL import Image
 from skimage import data
-from test_operators import Planted, check_adjoint, check_precondition, check_solve, check_svd
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -119,7 +120,7 @@ def test_a_grey_picture_of_whole_blocks_is_only_turned() -> None:
 
 @pytest.mark.parametrize("law", [check_adjoint, check_solve])
 def test_laws_catch_a_thousandth(law) -> None:
-    for op in JPEGCoefficients.examples()[:4]:
+    for op in build(JPEGCoefficients)[:4]:
         law(op)
         with pytest.raises(AssertionError):
             law(Planted(op, **{law.__name__.removeprefix("check_"): 1.001}))

@@ -6,22 +6,18 @@ from typing import Any, cast
 
 import pytest
 import torch
-from helpers import all_subclasses, randn
+from cases import build, over, selected
+from helpers import randn
 from torch import Tensor
 from torch.testing import assert_close
 
 from invdiff.linalg import dense_matrix, over_items
 from invdiff.noise_covariance import NOISE_KINDS, NoiseCovariance
-from invdiff.operators import Blur, GaussianNoise, LinearOperator, Mask, Matrix, Operator, gaussian_kernel, whiten
+from invdiff.operators import Blur, GaussianNoise, LinearOperator, Mask, Matrix, gaussian_kernel, whiten
+from invdiff.operators.algebra.per_item import PerItem
 from invdiff.priors import Gaussian, GaussianMixture, ScoreModel
 
-OPERATORS = [
-    pytest.param(op, id=f"{cls.__name__}-{i}")
-    for cls in all_subclasses(Operator)
-    for i, op in enumerate(cast(Any, cls).examples())
-    if isinstance(op, LinearOperator) and op.items is None
-]
-EVERY = pytest.mark.parametrize("op", OPERATORS)
+EVERY = over("op", selected(LinearOperator, lambda cls: not issubclass(cls, PerItem)))
 
 
 def with_noise(op: LinearOperator, sigma_y: float) -> LinearOperator:
@@ -33,12 +29,6 @@ def with_noise(op: LinearOperator, sigma_y: float) -> LinearOperator:
 
 def matrix_of(op: LinearOperator) -> Tensor:
     return dense_matrix(op.adjoint, op.out_shape, dtype=torch.float64, device=torch.device("cpu")).mT
-
-
-def image_operators() -> list[Any]:
-    """Operators on images whose basis is known, which can tell variances of pixels and frequencies."""
-    ops = [(p, cast(LinearOperator, p.values[0])) for p in OPERATORS]
-    return [p for p, op in ops if op.svd is not None and op.svd.kind != "dense"]
 
 
 @EVERY
@@ -78,8 +68,15 @@ class TestPivot:
             assert_close(alone_cov.largest[0], cov.largest[b])
 
 
-@pytest.mark.parametrize("op", image_operators())
-def test_variances_of_pixels_and_frequencies_are_those_of_the_matrix(op: LinearOperator) -> None:
+def test_variances_of_pixels_and_frequencies_are_those_of_the_matrix() -> None:
+    ops = [case.build() for case in selected(LinearOperator, lambda cls: not issubclass(cls, PerItem))]
+    known = [op for op in ops if op.svd is not None and op.svd.kind != "dense"]
+    assert {"pixel", "frequency", "decimation"} <= {op.svd.kind for op in known}
+    for op in known:
+        check_variances(op)
+
+
+def check_variances(op: LinearOperator) -> None:
     op = with_noise(op, 0.2)
     ratio = torch.tensor([0.3, 2.0], dtype=torch.float64)
     _, cov = cast(Any, op.pivot(randn(2, *op.in_shape), ratio, randn(2, *op.out_shape)))
@@ -98,14 +95,9 @@ def test_variances_of_pixels_and_frequencies_are_those_of_the_matrix(op: LinearO
         assert_close(found, power.sqrt(), rtol=1e-8, atol=1e-10)
 
 
-def laws() -> list[Any]:
-    priors = [(cls, p) for cls in all_subclasses(ScoreModel) if hasattr(cls, "examples") for p in cast(Any, cls).examples()]
-    return [pytest.param(prior, id=f"{cls.__name__}-{i}") for i, (cls, prior) in enumerate(priors)]
-
-
 @pytest.mark.parametrize("sigma_y", [1.0, 1e-2, 0.0])
 @pytest.mark.parametrize("kind", ["mask", "matrix", "own"])
-@pytest.mark.parametrize("prior", laws())
+@over("prior", selected(ScoreModel))
 def test_the_denoiser_of_the_pivot_is_the_exact_conditional_one(prior: Any, kind: str, sigma_y: float) -> None:
     event = tuple(prior.event_shape)
     size = torch.Size(event).numel()
@@ -140,10 +132,6 @@ class Flat(LinearOperator):
     def __init__(self, event: tuple[int, ...]) -> None:
         self.in_shape, self.out_shape, self.noise = event, (torch.Size(event).numel(),), GaussianNoise(0.0)
 
-    @classmethod
-    def examples(cls) -> list[Any]:
-        return []
-
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(1)
 
@@ -152,7 +140,7 @@ class Flat(LinearOperator):
 
 
 def test_white_noise_is_the_plain_denoiser() -> None:
-    for prior in (*Gaussian.examples(), *GaussianMixture.examples()):
+    for prior in (*build(Gaussian), *build(GaussianMixture)):
         event = tuple(cast(Any, prior.event_shape))
         t = prior.schedule.time(torch.tensor(0.7, dtype=torch.float64))
         alpha, sigma = prior.schedule(t)
@@ -164,7 +152,7 @@ def test_white_noise_is_the_plain_denoiser() -> None:
 
 def test_what_a_prior_does_not_know_is_refused() -> None:
     class Plain(ScoreModel):
-        schedule = Gaussian.examples()[0].schedule
+        schedule = build(Gaussian)[0].schedule
 
         def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
             return x_t

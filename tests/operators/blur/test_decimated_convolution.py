@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import norm, randn
-from test_operators import (
+from operator_checks import (
     LINEAR_LAWS,
     assert_near,
     check_adjoint,

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 import pytest
 import torch
-from helpers import all_subclasses, randn
+from cases import over, selected
+from helpers import randn
 from scipy import stats
 from torch import Tensor
 from torch.testing import assert_close
@@ -37,14 +38,11 @@ from invdiff.operators.noise.tempered import SharedNoise
 from invdiff.priors import Gaussian, GaussianMixture
 from invdiff.random import Streams
 
-CASES = [(f"{cls.__name__}-{i}", law) for cls in all_subclasses(Noise) for i, law in enumerate(cast(Any, cls).examples())]
-EVERY = pytest.mark.parametrize("law", [pytest.param(law, id=name) for name, law in CASES])
-SMOOTH = pytest.mark.parametrize(
-    "law", [pytest.param(law, id=name) for name, law in CASES if not isinstance(law, RoundingNoise)]
-)
+EVERY = over("law", selected(Noise), rest="quick")
+SMOOTH = over("law", selected(Noise, lambda cls: cls is not RoundingNoise), rest="quick")
 # No gradient, no likelihood of each entry by itself, or the power of one.
 JOINT = (RoundingNoise, CovarianceNoise, CorrelatedNoise, SharedNoise)
-ENTRYWISE = pytest.mark.parametrize("law", [pytest.param(law, id=name) for name, law in CASES if not isinstance(law, JOINT)])
+ENTRYWISE = over("law", selected(Noise, lambda cls: cls not in JOINT), rest="quick")
 EVENT = (2, 3)
 
 
@@ -162,10 +160,7 @@ def test_rounding_by_steps_of_each_entry() -> None:
     assert repr(law) == "RoundingNoise(0.25 to 2, offset=-1 to 0.1)"
 
 
-@pytest.mark.parametrize(
-    "law",
-    [pytest.param(law, id=name) for name, law in CASES if law.gaussian],
-)
+@over("law", selected(Noise, lambda cls: cls.gaussian), rest="quick")
 def test_whitened_noise_is_white(law: Noise) -> None:
     clean, y = clean_and_noisy(law, 3000)
     white = law.whiten(y - clean).flatten(1)
@@ -174,13 +169,12 @@ def test_whitened_noise_is_white(law: Noise) -> None:
     assert_close((law.whiten(v) * w).sum(), (v * law.whiten_adjoint(w)).sum(), rtol=1e-10, atol=1e-10)
 
 
-def test_moves() -> None:
-    for _, law in CASES:
-        moved = law.to(dtype=torch.float32)
-        clean = torch.zeros(2, *EVENT)
-        assert moved.add(clean, streams(2)).dtype == torch.float32
-        assert moved.log_likelihood(clean, clean).dtype == torch.float32
-        assert repr(law).startswith(type(law).__name__)
+@EVERY
+def test_moves(law: Noise) -> None:
+    moved = law.to(dtype=torch.float32)
+    clean = torch.zeros(2, *EVENT)
+    assert moved.add(clean, streams(2)).dtype == torch.float32
+    assert moved.log_likelihood(clean, clean).dtype == torch.float32
 
 
 @pytest.mark.parametrize(

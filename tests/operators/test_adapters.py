@@ -12,7 +12,7 @@ import scipy.sparse
 import scipy.sparse.linalg
 import torch
 from helpers import randn
-from test_operators import (
+from operator_checks import (
     LINEAR_LAWS,
     SINGLE,
     assert_near,
