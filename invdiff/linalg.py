@@ -84,7 +84,7 @@ def conjugate_gradients(
         m_p = product(p)
         curvature = dot(p, m_p)
         going = going & ~(curvature <= 0) & ~(rz <= 0)
-        # Where an item has stopped its step is zero: it no longer depends on how long its neighbours run.
+        # Where an item has stopped its step is zero: it no longer depends on how long its neighbors run.
         step = over_items(torch.where(going, rz / torch.where(going, curvature, 1), 0), b)
         v, r = v + step * p, r - step * m_p
         z = r if precondition is None else precondition(r)
@@ -107,7 +107,7 @@ def least_squares(
 ) -> Tensor:
     r"""Return :math:`\arg\min_x \|b - A x\|^2 + \rho \|x\|^2` by conjugate gradients, each item by itself.
 
-    Without damping and start that is :math:`A^+ b`, the least-squares solution of least norm. What is minimised falls with
+    Without damping and start that is :math:`A^+ b`, the least-squares solution of least norm. What is minimized falls with
     every iteration: stopping early is safe.
 
     In exact arithmetic these are the iterates of :func:`conjugate_gradients` for the normal equations,
@@ -214,7 +214,7 @@ def gmres(
         used = torch.where(going, k + 1, used)
         going = going & ~(rhs[:, k + 1].abs() <= rtol * length)
         directions.append(w / over_items(torch.where(below > 0, below, 1), w))
-    # Items that stopped early: directions that came later count nothing, however long their neighbours ran.
+    # Items that stopped early: directions that came later count nothing, however long their neighbors ran.
     counts = torch.arange(max_iterations, device=b.device) < used[:, None]
     identity = torch.eye(max_iterations, dtype=b.dtype, device=b.device)
     triangle = torch.where(counts[:, :, None] & counts[:, None, :], triangle, identity)
@@ -279,8 +279,8 @@ class Spectrum:
 def krylov_spectrum(product: Callable[[Tensor], Tensor], v: Tensor, *, iterations: int) -> Spectrum:
     r"""Return the Ritz values and vectors of :math:`M` in :math:`\mathrm{span}(v, M v, \dots, M^{k-1} v)`, each item by itself.
 
-    Lanczos' method with every direction orthogonalised against all earlier ones. The projected matrix is
-    symmetrised and its negative eigenvalues raised to zero, for maps that are only nearly symmetric and positive.
+    Lanczos' method with every direction orthogonalized against all earlier ones. The projected matrix is
+    symmetrized and its negative eigenvalues raised to zero, for maps that are only nearly symmetric and positive.
 
     Args:
         product: :math:`v \mapsto M v` on ``(B, *event)``.

@@ -79,12 +79,12 @@ def noise_of_sum(terms: Sequence[Operator]) -> Noise:
     noisy = [term for term in terms if not is_exact(term)]
     if not noisy:
         return GaussianNoise(0.0)
-    law = "The noise of a sum is known only"
+    known = "The noise of a sum is known only"
     advice = "Add the operators without their noise, and give that of the sum by Identity(out_shape, noise=...) @ (A + B)."
     for term in noisy:
         if not term.complete:
             raise ValueError(
-                f"{law} where the noisy terms measure every entry: {type(term).__name__} measures {term.dof} of "
+                f"{known} where the noisy terms measure every entry: {type(term).__name__} measures {term.dof} of "
                 f"{math.prod(term.out_shape)}. {advice}"
             )
     noises = [term.noise for term in noisy]
@@ -92,5 +92,5 @@ def noise_of_sum(terms: Sequence[Operator]) -> Noise:
         return noises[0]
     independent = [noise for noise in noises if isinstance(noise, GaussianNoise)]
     if len(independent) < len(noises):
-        raise ValueError(f"{law} where it is Gaussian and independent, got {', '.join(map(repr, noises))}. {advice}")
+        raise ValueError(f"{known} where it is Gaussian and independent, got {', '.join(map(repr, noises))}. {advice}")
     return GaussianNoise(reduce(torch.add, (deviations_of(noise) ** 2 for noise in independent)).sqrt())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..blur.convolution import CircularConvolution
-from ..blur.decimated_convolution import FoldedConvolution
+from ..blur.decimated_convolution import DecimatedConvolution
 from ..core.completed import Completed
 from ..core.operator import LinearOperator, Operator, pseudo_divide
 from ..core.svd import SVD, SameBasisSVD
@@ -209,6 +209,6 @@ def _one_convolution(outer: LinearOperator, inner: LinearOperator) -> LinearOper
     if stride == (1, 1):
         whole = CircularConvolution(inner.in_shape, kernel)
     else:
-        whole = FoldedConvolution(inner.in_shape, kernel, stride=stride, offset=(0,) * len(stride))
+        whole = DecimatedConvolution(inner.in_shape, kernel, stride=stride, offset=(0,) * len(stride))
     whole.noise = outer.noise
     return whole

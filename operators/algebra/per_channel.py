@@ -37,10 +37,10 @@ def per_channel(op: Operator, channels: int, *, noise: Noise | None = None) -> O
         raise ValueError(f"per_channel: the operator has noise, {op.noise!r}. Give that of all channels: noise=...")
     if channels < 1:
         raise ValueError(f"per_channel: channels must be positive, got {channels}.")
-    law = GaussianNoise(0.0) if noise is None else noise
+    given = GaussianNoise(0.0) if noise is None else noise
     if isinstance(op, PerItem):
-        return distribute(lambda one: per_channel(one, channels, noise=law), op)
-    return LinearPerChannel(op, channels, law) if isinstance(op, LinearOperator) else NonlinearPerChannel(op, channels, law)
+        return distribute(lambda one: per_channel(one, channels, noise=given), op)
+    return LinearPerChannel(op, channels, given) if isinstance(op, LinearOperator) else NonlinearPerChannel(op, channels, given)
 
 
 class PerChannel(Combination[Part]):

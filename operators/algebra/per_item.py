@@ -52,7 +52,7 @@ def per_item(ops: Sequence[Operator]) -> Operator:
                     f"per_item: all operators must have the same {what}, got {one} for {type(ops[0]).__name__} of item 0 and "
                     f"{other} for {type(op).__name__} of item {b}. Run them apart."
                 )
-        if not _same_law(ops[0].noise, op.noise):
+        if not _same_noise(ops[0].noise, op.noise):
             raise ValueError(
                 f"per_item: all operators must have the same noise, got {ops[0].noise!r} for item 0 and {op.noise!r} for item "
                 f"{b}. Run them apart, or give all of them one and the same noise object."
@@ -232,7 +232,7 @@ def _with_noise(op: Part, noise: Noise) -> Part:
     return noisy
 
 
-def _same_law(one: Noise, other: Noise) -> bool:
+def _same_noise(one: Noise, other: Noise) -> bool:
     """Return whether two noise models are one, or of one kind with equal numbers."""
     if one is other:
         return True

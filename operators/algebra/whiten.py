@@ -12,7 +12,7 @@ from ..core.operator import LinearOperator, Operator
 from ..core.svd import SVD, SameBasisSVD
 from .per_item import LinearPerItem, PerItem, distribute
 
-__all__ = ["Whitened", "WhitenedLinear", "linearise", "whiten"]
+__all__ = ["Whitened", "WhitenedLinear", "linearize", "whiten"]
 
 
 def whiten(op: Operator) -> Operator:
@@ -32,7 +32,7 @@ def whiten(op: Operator) -> Operator:
     return WhitenedLinear(op, op.noise) if isinstance(op, LinearOperator) else Whitened(op, op.noise)
 
 
-def linearise(op: Operator, y: Tensor, x: Tensor, *, noise_at: Tensor | None = None) -> tuple[LinearOperator, Tensor, float]:
+def linearize(op: Operator, y: Tensor, x: Tensor, *, noise_at: Tensor | None = None) -> tuple[LinearOperator, Tensor, float]:
     r"""Return the measurement near ``x`` as a linear one in white noise: the map, :math:`y - A(x)` and :math:`\sigma_y`.
 
     Where the noise is not white and Gaussian, map and residual are divided by the standard deviations of the Gaussian that
@@ -49,13 +49,13 @@ def linearise(op: Operator, y: Tensor, x: Tensor, *, noise_at: Tensor | None = N
         return linear, y - clean, op.sigma_y
     deviations = op.noise.variance(y, clean if noise_at is None else op(noise_at)).sqrt()
     deviations = deviations.expand_as(y) if deviations.ndim == y.ndim else deviations
-    law, each = GaussianNoise(deviations), deviations.ndim == y.ndim
+    gaussian, each = GaussianNoise(deviations), deviations.ndim == y.ndim
 
     def whitened(part: LinearOperator, rows: list[int]) -> LinearOperator:
-        return WhitenedLinear(part, GaussianNoise(deviations[rows]) if each else law)
+        return WhitenedLinear(part, GaussianNoise(deviations[rows]) if each else gaussian)
 
-    white = linear.map(whitened) if isinstance(linear, LinearPerItem) else WhitenedLinear(linear, law)
-    return white, op.keep_measured(law.whiten(y - clean)), 1.0
+    white = linear.map(whitened) if isinstance(linear, LinearPerItem) else WhitenedLinear(linear, gaussian)
+    return white, op.keep_measured(gaussian.whiten(y - clean)), 1.0
 
 
 class Whitened(Operator):
@@ -63,11 +63,11 @@ class Whitened(Operator):
 
     Args:
         op: The measurement.
-        law: The noise that is to be white.
+        original: The noise that is to be white.
     """
 
-    def __init__(self, op: Operator, law: Noise) -> None:
-        self.op, self.law, self.noise = op, law, GaussianNoise(1.0)
+    def __init__(self, op: Operator, original: Noise) -> None:
+        self.op, self.original, self.noise = op, original, GaussianNoise(1.0)
         self.in_shape, self.out_shape, self.device, self.dtype = op.in_shape, op.out_shape, op.device, op.dtype
 
     @property
@@ -75,7 +75,7 @@ class Whitened(Operator):
         return self.op.dof
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.law.whiten(self.op.forward(x))
+        return self.original.whiten(self.op.forward(x))
 
     def keep_measured(self, y: Tensor) -> Tensor:
         return self.op.keep_measured(y)
@@ -90,13 +90,13 @@ class WhitenedLinear(LinearOperator):
 
     Args:
         op: The measurement.
-        law: The noise that is to be white; standard deviations may differ from item to item, ``(B, *out_shape)``.
+        original: The noise that is to be white; standard deviations may differ from item to item, ``(B, *out_shape)``.
     """
 
-    def __init__(self, op: LinearOperator, law: Noise) -> None:
-        self.op, self.law, self.noise = op, law, GaussianNoise(1.0)
+    def __init__(self, op: LinearOperator, original: Noise) -> None:
+        self.op, self.original, self.noise = op, original, GaussianNoise(1.0)
         self.in_shape, self.out_shape, self.device, self.dtype = op.in_shape, op.out_shape, op.device, op.dtype
-        self.deviations = law.deviations if isinstance(law, GaussianNoise) else None
+        self.deviations = original.deviations if isinstance(original, GaussianNoise) else None
 
     @property
     def items(self) -> int | None:
@@ -118,10 +118,10 @@ class WhitenedLinear(LinearOperator):
         return self.op.dof
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.law.whiten(self.op.forward(x))
+        return self.original.whiten(self.op.forward(x))
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return self.op.adjoint(self.law.whiten_adjoint(y))
+        return self.op.adjoint(self.original.whiten_adjoint(y))
 
     def keep_measured(self, y: Tensor) -> Tensor:
         return self.op.keep_measured(y)

@@ -30,7 +30,7 @@ class Blur(LinearOperator):
     .. math:: y_{ij} = \sum_{a, b} k_{ab}\, x_{i - a + \lfloor h / 2 \rfloor,\, j - b + \lfloor w / 2 \rfloor} + n_{ij},
         \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    A true convolution (the kernel is flipped, and is the image of a bright point), centred at ``(h // 2, w // 2)``. The
+    A true convolution (the kernel is flipped, and is the image of a bright point), centered at ``(h // 2, w // 2)``. The
     kernel is used as it is: one that does not sum to one changes the brightness.
 
     ========= ============================================ ============= ===============================================
@@ -38,7 +38,7 @@ class Blur(LinearOperator):
     ========= ============================================ ============= ===============================================
     circular  the image begins again                       wrap          closed form (Fourier)
     reflect   mirrored, the border pixel not repeated      mirror        closed form if separable, else iterative
-    zero      0: mid-grey, as images span [-1, 1]          constant      closed form if separable, else iterative
+    zero      0: mid-gray, as images span [-1, 1]          constant      closed form if separable, else iterative
     symmetric mirrored, the border pixel repeated          reflect       closed form if separable or doubly symmetric (a
                                                                          cosine transform), else iterative
     replicate the border pixel for ever                    nearest       closed form if separable, else iterative

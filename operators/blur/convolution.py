@@ -1,6 +1,6 @@
 r"""The two ways to convolve by Fourier transform, and the matrix of a convolution in one dimension.
 
-Everywhere :math:`y_i = \sum_a k_a\, x_{i - a + c}`: a true convolution, whose kernel of size :math:`n` has its centre at
+Everywhere :math:`y_i = \sum_a k_a\, x_{i - a + c}`: a true convolution, whose kernel of size :math:`n` has its center at
 :math:`c = \lfloor n / 2 \rfloor`, for even sizes too.
 """
 
@@ -38,9 +38,9 @@ class CircularConvolution(LinearOperator):
     def __init__(self, in_shape: Sequence[int], kernel: Tensor, *, sigma_y: float = 0.0, noise: Noise | None = None) -> None:
         channels, height, width = image_shape("CircularConvolution", in_shape)
         rows, columns = kernel.shape
-        centred = kernel.new_zeros(height, width)
-        centred[:rows, :columns] = kernel
-        self.spectrum = torch.fft.rfft2(centred.roll((-(rows // 2), -(columns // 2)), (0, 1)))
+        centered = kernel.new_zeros(height, width)
+        centered[:rows, :columns] = kernel
+        self.spectrum = torch.fft.rfft2(centered.roll((-(rows // 2), -(columns // 2)), (0, 1)))
         self.in_shape = self.out_shape = channels, height, width
         self.noise = noise_of(sigma_y, noise)
 
@@ -105,11 +105,11 @@ class HartleySVD(SVD):
         self.shape, self._values = in_shape, spectrum.abs()
         self.turn = torch.where(self._values > 0, spectrum.conj() / self._values, 1)
 
-    def analyse(self, x: Tensor) -> Tensor:
+    def analyze(self, x: Tensor) -> Tensor:
         return _hartley(torch.fft.fft2(x, norm="ortho"))
 
-    def synthesise(self, x_bar: Tensor) -> Tensor:
-        return self.analyse(x_bar)
+    def synthesize(self, x_bar: Tensor) -> Tensor:
+        return self.analyze(x_bar)
 
     def _rotate(self, y: Tensor) -> Tensor:
         return _hartley(self.turn.to(y.device, y.dtype.to_complex()) * torch.fft.fft2(y, norm="ortho"))

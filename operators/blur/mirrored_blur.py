@@ -63,12 +63,12 @@ class CosineConvolution(LinearOperator):
 
     def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
         gains = self.decomposition.gains.to(v)
-        return self.decomposition.synthesise(pseudo_divide(self.decomposition.analyse(v), gains**2, lam))
+        return self.decomposition.synthesize(pseudo_divide(self.decomposition.analyze(v), gains**2, lam))
 
     def pinv(self, y: Tensor) -> Tensor:
         # Divides by each gain once. The detour over solve squares the condition number.
         gains = self.decomposition.gains.to(y)
-        return self.decomposition.synthesise(pseudo_divide(gains * self.decomposition.analyse(y), gains**2, 0.0))
+        return self.decomposition.synthesize(pseudo_divide(gains * self.decomposition.analyze(y), gains**2, 0.0))
 
     def _decompose(self) -> SVD:
         return self.decomposition
@@ -89,7 +89,7 @@ class CosineSVD(SeparableSVD):
         self.left, self.right = cosine_matrix(in_shape[1]), cosine_matrix(in_shape[2])
 
     def _rotate(self, y: Tensor) -> Tensor:
-        return self.gains.to(y).sign() * self.analyse(y)
+        return self.gains.to(y).sign() * self.analyze(y)
 
 
 def cosine_matrix(side: int) -> Tensor:

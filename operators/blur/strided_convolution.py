@@ -19,7 +19,7 @@ from ..core.operator import LinearOperator
 from ..core.svd import SVD
 from ..core.torus import TorusConvolution
 from ..core.validation import event_shape, real_matrix
-from .decimated_convolution import FoldedConvolution
+from .decimated_convolution import DecimatedConvolution
 from .reflections import BOUNDARIES, extend, fold
 
 __all__ = ["SubsampledConvolution"]
@@ -37,7 +37,7 @@ class SubsampledConvolution(LinearOperator):
     .. math:: y_i = \sum_a k_a\, x_{s i + o - a + \lfloor n / 2 \rfloor} + n_i, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
     for signals ``(C, L)``, and likewise along every axis of images ``(C, H, W)`` and volumes ``(C, D, H, W)``. A true
-    convolution (the kernel is flipped), centred at ``size // 2`` along each axis; the first value kept is at index ``offset``,
+    convolution (the kernel is flipped), centered at ``size // 2`` along each axis; the first value kept is at index ``offset``,
     and ``ceil((side - offset) / stride)`` are kept. The kernel is used as it is: one that does not sum to one changes the
     brightness.
 
@@ -106,7 +106,7 @@ class SubsampledConvolution(LinearOperator):
         self.direct = math.prod(sizes) <= DIRECT * math.prod(self.stride) and math.prod(self.stride) > 1
         # On the torus that the coarse grid tiles: the signal itself, or nearly, where it is not circular.
         fine = self.in_shape[0], *(side * step for side, step in zip(coarse, self.stride, strict=True))
-        self.folded = FoldedConvolution(fine, self.kernel, stride=self.stride, offset=self.offset)
+        self.folded = DecimatedConvolution(fine, self.kernel, stride=self.stride, offset=self.offset)
         # Fourier transforms of signals that were continued need a torus on which nothing wraps around.
         self.torus = tuple(next_fast_len(side + size - 1, real=True) for side, size in zip(sides, sizes, strict=True))
         self.spectrum = None if boundary == "circular" else torch.fft.rfftn(self.kernel, s=self.torus)

@@ -27,7 +27,7 @@ class VaryingBlur(LinearOperator):
     So a bright point at :math:`s` becomes :math:`\sum_k w_k(s)\, h_k`: what a lens makes of points is interpolated between
     places. In the literature this is a product-convolution expansion.
 
-    Kernels are those of :class:`Blur`, centred at ``(h // 2, w // 2)``, and weights are used as they are: brightness is
+    Kernels are those of :class:`Blur`, centered at ``(h // 2, w // 2)``, and weights are used as they are: brightness is
     kept where the kernels sum to one and the weights do so at each pixel. Beyond the border :math:`w_k \odot x` is
     continued. ``solve`` is iterative, preconditioned by the mean kernel.
 

@@ -1,7 +1,7 @@
 r"""The interface of noise models, and Gaussian noise that is independent from entry to entry.
 
-A noise model is the law :math:`p(y | z)` of a measurement given its noiseless value :math:`z = A(x)`. Here is the only place
-where measurement noise is drawn.
+A noise model is the distribution :math:`p(y | z)` of a measurement given its noiseless value :math:`z = A(x)`. Here is the only
+place where measurement noise is drawn.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ SMALLEST_PICTURE = 8  # pixels a side from which a level of noise can be told
 
 
 class Noise(Movable, ABC):
-    r"""The law :math:`p(y | z)` of a measurement ``y`` whose noiseless value is :math:`z = A(x)`.
+    r"""The distribution :math:`p(y | z)` of a measurement ``y`` whose noiseless value is :math:`z = A(x)`.
 
     Attributes:
         sigma: Standard deviation in the units of ``y``: of every entry where it is the same for all, else of the least noisy
-            ones; of heavy tails the scale of what is no outlier. It decides how far the reverse diffusion goes, and 0 means
+            ones; for heavy-tailed noise, its scale parameter. It decides how far the reverse diffusion goes, and 0 means
             exact data.
-        gaussian: Whether the law is :math:`\mathcal{N}(z, \Sigma)` with a :math:`\Sigma` that does not depend on ``z``.
+        gaussian: Whether it is :math:`\mathcal{N}(z, \Sigma)` with a :math:`\Sigma` that does not depend on ``z``.
         white: Whether it is :math:`\mathcal{N}(z, \sigma^2 I)`, what most published methods assume.
         heavy_tailed: Whether :meth:`variance` depends on how far ``y`` lies from ``clean``.
     """
@@ -67,12 +67,12 @@ class Noise(Movable, ABC):
     def variance(self, y: Tensor, clean: Tensor) -> Tensor:
         r"""Return the variance :math:`v` of the Gaussian to stand for :math:`p(y | z)` near ``clean``, broadcastable to ``y``.
 
-        It has the right gradient there, :math:`(y - z) / v = \nabla_z \log p(y | z)`, where the law has one: for photons that
-        is their variance given ``clean``, for laws of heavy tails a larger one where ``y`` lies far out.
+        It has the right gradient there, :math:`(y - z) / v = \nabla_z \log p(y | z)`, where the density has one: for photons
+        that is their variance given ``clean``, for heavy-tailed noise a larger one where ``y`` is an outlier.
         """
 
     def whiten(self, v: Tensor) -> Tensor:
-        r"""Return :math:`W v` with :math:`W \Sigma W^\top = I`, for Gaussian laws that are not white."""
+        r"""Return :math:`W v` with :math:`W \Sigma W^\top = I`, for Gaussian noise that is not white."""
         raise NotImplementedError(f"{type(self).__name__} has no covariance of its own: it depends on the measurement.")
 
     def whiten_adjoint(self, v: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class PoissonGaussianNoise(PhotonNoise):
 
     .. math:: y = o + g\, k + \sigma n, \qquad k \sim \mathrm{Poisson}\big((z - o) / g\big), \quad n \sim \mathcal{N}(0, 1)
 
-    The likelihood is that of Snyder's shifted Poisson law, which has the right mean and variance: the variance
+    The likelihood is that of Snyder's shifted Poisson distribution, which has the right mean and variance: the variance
     :math:`\sigma^2 / g^2` of the electronics, in photons, counts as so many photons of background. Exact for
     :math:`\sigma = 0`. Where less than nothing is expected, :math:`z < o`, nothing is.
 

@@ -15,7 +15,7 @@ __all__ = ["RoundingNoise"]
 
 
 class RoundingNoise(Noise):
-    r"""Quantisation: every entry of ``y`` is the multiple of a step nearest to that of ``z``.
+    r"""Quantization: every entry of ``y`` is the multiple of a step nearest to that of ``z``.
 
     .. math:: y = o + h \Big\lfloor \frac{z - o}{h} + \frac12 \Big\rfloor, \qquad
         p(y | z) = 1 \text{ where } |y - z| \le \tfrac{h}{2}, \text{ else } 0, \qquad v = h^2 / 12

@@ -14,7 +14,7 @@ from ..core.validation import event_shape
 
 __all__ = ["Gamma"]
 
-TOE = 1 / 512  # Half a grey level of 8 bits.
+TOE = 1 / 512  # Half a gray level of 8 bits.
 
 
 class Gamma(Operator):
@@ -24,7 +24,7 @@ class Gamma(Operator):
         n \sim \mathcal{N}(0, \sigma_y^2 I)
 
     Exponents below 1 have no derivative at black. There :math:`g` bends into the origin below :math:`\delta = 1/512`, half a
-    grey level of 8 bits, with one value and one slope at :math:`\delta`:
+    gray level of 8 bits, with one value and one slope at :math:`\delta`:
 
     .. math:: g(u) = \delta^\gamma \left[ (2 - \gamma) \frac{u}{\delta} - (1 - \gamma) \frac{u^2}{\delta^2} \right],
         \qquad 0 \le u < \delta,\ \gamma < 1

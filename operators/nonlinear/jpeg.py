@@ -19,10 +19,10 @@ class JPEG(Operator):
 
     .. math:: y = D_q(E_q(x)) + n, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    The codec is kornia's: colours to luma and chroma, chroma halved in both directions (4:2:0), cosine transform of blocks
+    The codec is kornia's: colors to luma and chroma, chroma halved in both directions (4:2:0), cosine transform of blocks
     of 8 x 8, division by a table, rounding, and back. Images span [-1, 1] outside and [0, 255] inside. Sides that are not
     multiples of 16 are continued to the right and to the bottom by their last pixel, and cropped afterwards. One channel is
-    a grey JPEG.
+    a gray JPEG.
 
     Rounding is softened to :math:`\lfloor c \rceil + (c - \lfloor c \rceil)^3` for every coefficient, off by an eighth at the
     most. The derivative is that of this function: :math:`3 (c - \lfloor c \rceil)^2`, largest halfway between two whole
@@ -62,7 +62,7 @@ class JPEG(Operator):
     ) -> None:
         channels, height, width = image_shape("JPEG", in_shape)
         if channels not in (1, 3):
-            raise ValueError(f"JPEG: in_shape must have 3 channels (RGB) or 1 (grey), got {channels}.")
+            raise ValueError(f"JPEG: in_shape must have 3 channels (RGB) or 1 (gray), got {channels}.")
         if (quality is None) == (tables is None):
             raise ValueError(f"JPEG: give either quality or tables, got quality={quality} and tables={tables}.")
         if quality is not None and not 1 <= quality <= 100:

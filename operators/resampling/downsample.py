@@ -87,10 +87,10 @@ class BlockSVD(SVD):
         self._values = torch.zeros(in_shape[1:], dtype=torch.float64)
         self._values[::factor, ::factor] = 1 / factor
 
-    def analyse(self, x: Tensor) -> Tensor:
+    def analyze(self, x: Tensor) -> Tensor:
         return self._over_blocks(self.cosines.to(x), x)
 
-    def synthesise(self, x_bar: Tensor) -> Tensor:
+    def synthesize(self, x_bar: Tensor) -> Tensor:
         return self._over_blocks(self.cosines.to(x_bar).mT, x_bar)
 
     def _rotate(self, y: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ class Crop(LinearOperator):
         \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
     The rows are orthonormal, :math:`A A^\top = I` and :math:`A^+ = A^\top`: ``adjoint`` and ``pinv`` surround the window with
-    zeros (mid-grey, as images span [-1, 1]), and ``solve`` divides by :math:`1 + \lambda`. Unlike :class:`Mask`, ``y`` is
+    zeros (mid-gray, as images span [-1, 1]), and ``solve`` divides by :math:`1 + \lambda`. Unlike :class:`Mask`, ``y`` is
     as small as what was measured.
 
     Args:
@@ -101,10 +101,10 @@ class CropSVD(SVD):
         inside = torch.ones(in_shape[-2] - top - bottom, in_shape[-1] - left - right, dtype=torch.float64)
         self._values = F.pad(inside, margins)
 
-    def analyse(self, x: Tensor) -> Tensor:
+    def analyze(self, x: Tensor) -> Tensor:
         return x.clone()
 
-    def synthesise(self, x_bar: Tensor) -> Tensor:
+    def synthesize(self, x_bar: Tensor) -> Tensor:
         return x_bar.clone()
 
     def _rotate(self, y: Tensor) -> Tensor:

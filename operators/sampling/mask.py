@@ -29,7 +29,7 @@ class Mask(LinearOperator):
         in_shape: Shape of one ``x``, against which the mask broadcasts: a mask ``(H, W)`` serves every channel of
             ``(C, H, W)``. Default: the shape of the mask itself.
         sigma_y: Noise standard deviation of the measured entries, in the units of ``x``. Zero: no noise.
-        noise: Another law of the noise, in its place.
+        noise: A noise model, instead of ``sigma_y``.
 
     Attributes:
         mask: Boolean, of shape ``in_shape``.

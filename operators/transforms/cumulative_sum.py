@@ -60,9 +60,9 @@ class CumulativeSum(LinearOperator):
 
     def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
         gram = _along(1 / self.cosines.eigenvalues, self.axis).to(v)
-        coefficients = self.cosines.analyse(v.flip(self.axis), self.axis)
+        coefficients = self.cosines.analyze(v.flip(self.axis), self.axis)
         solved = pseudo_divide(coefficients, gram, over_items(lam, v) if isinstance(lam, Tensor) else lam)
-        return self.cosines.synthesise(solved, self.axis).flip(self.axis)
+        return self.cosines.synthesize(solved, self.axis).flip(self.axis)
 
     def pinv(self, y: Tensor) -> Tensor:
         return y.diff(dim=self.axis, prepend=torch.zeros_like(y.narrow(self.axis, 0, 1)))
@@ -88,14 +88,14 @@ class CumulativeSumSVD(SVD):
         self._values = _along(cosines.eigenvalues**-0.5, axis)
         self.signs = _along(1.0 - 2.0 * (torch.arange(in_shape[axis]) % 2).to(self._values), axis)
 
-    def analyse(self, x: Tensor) -> Tensor:
-        return self.cosines.analyse(x, self.axis)
+    def analyze(self, x: Tensor) -> Tensor:
+        return self.cosines.analyze(x, self.axis)
 
-    def synthesise(self, x_bar: Tensor) -> Tensor:
-        return self.cosines.synthesise(x_bar, self.axis)
+    def synthesize(self, x_bar: Tensor) -> Tensor:
+        return self.cosines.synthesize(x_bar, self.axis)
 
     def _rotate(self, y: Tensor) -> Tensor:
-        return self.signs.to(y) * self.cosines.analyse(y.flip(self.axis), self.axis)
+        return self.signs.to(y) * self.cosines.analyze(y.flip(self.axis), self.axis)
 
 
 def _along(values: Tensor, axis: int) -> Tensor:

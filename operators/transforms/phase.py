@@ -19,7 +19,7 @@ from ..core.noise import Noise, noise_of
 from ..core.operator import Operator
 from ..core.seeds import seeded
 from ..core.validation import event_shape, image_shape
-from .fourier import CentredFourier
+from .fourier import CenteredFourier
 
 __all__ = ["CodedDiffraction", "Magnitude", "PhaseRetrieval"]
 
@@ -34,7 +34,7 @@ class PhaseRetrieval(Operator):
     middle of ``y``, at ``(H' // 2, W' // 2)``.
 
     This is the convention of DPS: an ``oversampling`` of 2.0 makes sides one and a half times as long, 4.0 twice as long. What
-    is measured is the image itself, whose mid-grey is 0 as it spans [-1, 1]; DAPS shifts it to [0, 1] first.
+    is measured is the image itself, whose mid-gray is 0 as it spans [-1, 1]; DAPS shifts it to [0, 1] first.
 
     The image and its negative, its half-turn, and all shifts of it among the zeros are measured alike. Magnitudes are measured
     at all frequencies, though those of a real image at :math:`\pm k` are equal: with noises of their own.
@@ -123,7 +123,7 @@ class CodedDiffraction(Operator):
         if not torch.view_as_real(self.masks).isfinite().all() or not self.masks.any():
             raise ValueError("CodedDiffraction: masks must be finite and not 0 everywhere.")
         # What the transform multiplies by behind itself has magnitude 1, and does not show.
-        self.before = CentredFourier(height, width, image_weights=self.masks.unsqueeze(1)).before
+        self.before = CenteredFourier(height, width, image_weights=self.masks.unsqueeze(1)).before
         self.power, self.noise = _checked_power("CodedDiffraction", power), noise_of(sigma_y, noise)
         self.out_shape = len(self.masks), channels, height, width
 

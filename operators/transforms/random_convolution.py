@@ -75,10 +75,10 @@ class RandomConvolutionSVD(SelectionSVD):
         super().__init__((channels, height * width), pixels)
         self.in_shape, self.spectrum = in_shape, spectrum
 
-    def analyse(self, x: Tensor) -> Tensor:
+    def analyze(self, x: Tensor) -> Tensor:
         return self._convolve(x, self._spectrum_like(x)).flatten(2)
 
-    def synthesise(self, x_bar: Tensor) -> Tensor:
+    def synthesize(self, x_bar: Tensor) -> Tensor:
         return self._convolve(x_bar.reshape(-1, *self.in_shape), self._spectrum_like(x_bar).conj())
 
     def _convolve(self, x: Tensor, spectrum: Tensor) -> Tensor:

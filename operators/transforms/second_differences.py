@@ -48,9 +48,9 @@ class CosineTransform(Movable):
         self.synthesis = phases * self.period / torch.where(half_angles == 0, 1, 2)
         self.matrix: Tensor | None = None
         if side <= DENSE[ends]:
-            self.matrix = self.synthesise(torch.eye(side, dtype=torch.float64), -1)  # Its rows are the cosines.
+            self.matrix = self.synthesize(torch.eye(side, dtype=torch.float64), -1)  # Its rows are the cosines.
 
-    def analyse(self, x: Tensor, axis: int) -> Tensor:
+    def analyze(self, x: Tensor, axis: int) -> Tensor:
         """Return the coefficients of ``x`` along ``axis``."""
         if self.matrix is not None:
             return _along(axis, self.matrix.to(x), x)
@@ -63,8 +63,8 @@ class CosineTransform(Movable):
         coefficients: Tensor = (self.analysis.to(spectrum) * spectrum).real
         return coefficients.movedim(-1, axis)
 
-    def synthesise(self, coefficients: Tensor, axis: int) -> Tensor:
-        """Return the signal, the inverse of ``analyse``."""
+    def synthesize(self, coefficients: Tensor, axis: int) -> Tensor:
+        """Return the signal, the inverse of ``analyze``."""
         if self.matrix is not None:
             return _along(axis, self.matrix.to(coefficients).mT, coefficients)
         c = coefficients.movedim(axis, -1)

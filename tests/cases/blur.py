@@ -8,7 +8,7 @@ from torch import Tensor
 from invdiff.operators import Blur, SubsampledConvolution, VaryingBlur
 from invdiff.operators.blur.blur import BOUNDARIES
 from invdiff.operators.blur.convolution import CircularConvolution, PaddedConvolution
-from invdiff.operators.blur.decimated_convolution import FoldedConvolution
+from invdiff.operators.blur.decimated_convolution import DecimatedConvolution
 from invdiff.operators.blur.mirrored_blur import CosineConvolution
 from invdiff.operators.blur.separable import Separable
 
@@ -40,14 +40,14 @@ def _() -> list[PaddedConvolution]:
     return [*small, PaddedConvolution((1, 24, 24), kernel, "zero")]
 
 
-@cases_of(FoldedConvolution, 3)
-def _() -> list[FoldedConvolution]:
+@cases_of(DecimatedConvolution, 3)
+def _() -> list[DecimatedConvolution]:
     kernel = torch.rand(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     box = torch.full((1, 3), 1 / 3, dtype=torch.float64)  # On a width of 6, it wipes out whole frequencies.
     return [
-        FoldedConvolution((2, 6, 8), kernel, stride=(3, 2), offset=(1, 0), sigma_y=0.05),
-        FoldedConvolution((1, 4, 6), box, stride=(2, 1), offset=(0, 0)),
-        FoldedConvolution((1, 9), kernel[0], stride=(3,), offset=(2,)),
+        DecimatedConvolution((2, 6, 8), kernel, stride=(3, 2), offset=(1, 0), sigma_y=0.05),
+        DecimatedConvolution((1, 4, 6), box, stride=(2, 1), offset=(0, 0)),
+        DecimatedConvolution((1, 9), kernel[0], stride=(3,), offset=(2,)),
     ]
 
 

@@ -15,7 +15,7 @@ from invdiff.operators import (
     RoundingNoise,
     StudentNoise,
 )
-from invdiff.operators.noise.tempered import SharedNoise
+from invdiff.operators.noise.tempered import TemperedNoise
 
 from .registry import cases_of
 
@@ -68,6 +68,6 @@ def _() -> list[RoundingNoise]:
     ]
 
 
-@cases_of(SharedNoise, 1)
-def _() -> list[SharedNoise]:
-    return [SharedNoise(PoissonNoise(0.05, offset=-1.5), 3)]
+@cases_of(TemperedNoise, 1)
+def _() -> list[TemperedNoise]:
+    return [TemperedNoise(PoissonNoise(0.05, offset=-1.5), 3)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from invdiff.operators import JPEG, Clip, Gamma, NetworkOperator, Quantise
+from invdiff.operators import JPEG, Clip, Gamma, NetworkOperator, Quantize
 
 from .registry import cases_of
 
@@ -36,6 +36,6 @@ def _() -> list[NetworkOperator]:
     return [NetworkOperator(blur, (2, 4, 4), sigma_y=0.05)]
 
 
-@cases_of(Quantise, 2)
-def _() -> list[Quantise]:
-    return [Quantise((3, 4, 6), 8, low=-1.0, high=1.0, sigma_y=0.05), Quantise((5,), 2, low=0.0, high=1.0)]
+@cases_of(Quantize, 2)
+def _() -> list[Quantize]:
+    return [Quantize((3, 4, 6), 8, low=-1.0, high=1.0, sigma_y=0.05), Quantize((5,), 2, low=0.0, high=1.0)]

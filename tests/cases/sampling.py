@@ -23,7 +23,7 @@ def _() -> list[ChannelMix]:
         ((3, 2, 2, 3), deficient),
         ((3,), spectra[:3]),
     )
-    return [ChannelMix.grey((3, 5, 6), sigma_y=0.05), *(ChannelMix(shape, matrix, sigma_y=0.05) for shape, matrix in shapes)]
+    return [ChannelMix.gray((3, 5, 6), sigma_y=0.05), *(ChannelMix(shape, matrix, sigma_y=0.05) for shape, matrix in shapes)]
 
 
 @cases_of(Crop, 3)

@@ -93,7 +93,7 @@ def _() -> list[JPEGCoefficients]:
 def _() -> list[MRI]:
     mask, maps = torch.rand(6, 5, generator=torch.Generator().manual_seed(0)) < 0.5, birdcage_maps(3, 6, 5)
     dark = maps * (torch.arange(5) > 0)  # No coil sees the first column.
-    large = cartesian_mask(8, 10, acceleration=2, centre_fraction=0.2, seed=0)
+    large = cartesian_mask(8, 10, acceleration=2, center_fraction=0.2, seed=0)
     return [
         MRI((2, 6, 5), mask, sigma_y=0.05),
         MRI((2, 6, 5), torch.ones(5), coil_maps=2 * dark, sigma_y=0.05),

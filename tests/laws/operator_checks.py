@@ -127,7 +127,7 @@ def check_solve_without_noise(op: LinearOperator, at: Precision = DOUBLE) -> Non
 
 
 def check_prox(op: LinearOperator, at: Precision = DOUBLE) -> None:
-    """The gradient of what it minimises vanishes there."""
+    """The gradient of what it minimizes vanishes there."""
     z, y, rho = inputs(op, dtype=at.dtype), outputs(op, dtype=at.dtype), 0.3 * unit(op, at) ** 2
     x = op.prox(z, y, rho).requires_grad_()
     objective = ((y - op(x)) ** 2).sum() + rho * ((x - z) ** 2).sum()
@@ -156,19 +156,19 @@ def check_svd(op: LinearOperator, at: Precision = DOUBLE) -> None:
         return
     assert op.svd is not None
     svd, x, y = op.svd.to("cpu", at.dtype), inputs(op, dtype=at.dtype), outputs(op, dtype=at.dtype)
-    s, x_bar, y_bar = svd.singular, svd.analyse(x), svd.measured(y)
+    s, x_bar, y_bar = svd.singular, svd.analyze(x), svd.measured(y)
     assert s.shape == svd.shape == x_bar.shape[1:] == y_bar.shape[1:]
     assert (s >= 0).all()
-    assert_near(svd.synthesise(x_bar), x, at.exact)
+    assert_near(svd.synthesize(x_bar), x, at.exact)
     assert_near(norm(x_bar).unsqueeze(1), norm(x).unsqueeze(1), at.exact)
     assert_near(svd.measured(op(x)), s * x_bar, at.exact)
-    assert_near(svd.synthesise(s * y_bar), op.adjoint(y), at.exact)
+    assert_near(svd.synthesize(s * y_bar), op.adjoint(y), at.exact)
     assert (y_bar[:, s == 0] == 0).all()
-    pinv = svd.synthesise(torch.where(s > 0, y_bar / torch.where(s > 0, s, 1), 0))
+    pinv = svd.synthesize(torch.where(s > 0, y_bar / torch.where(s > 0, s, 1), 0))
     assert_near(pinv, op.pinv(y), at.solved)
     assert_near(norm(y_bar).unsqueeze(1), norm(op(pinv)).unsqueeze(1), at.solved)
     if at is DOUBLE:  # Against the matrix itself.
-        basis = dense_matrix(svd.analyse, op.in_shape, dtype=torch.float64, device=torch.device("cpu"))
+        basis = dense_matrix(svd.analyze, op.in_shape, dtype=torch.float64, device=torch.device("cpu"))
         assert_near(basis @ basis.T, torch.eye(x[0].numel(), dtype=torch.float64), 1e-12)
         matrix = dense_matrix(op.adjoint, op.out_shape, dtype=torch.float64, device=torch.device("cpu"))
         expected = torch.linalg.svdvals(matrix)
@@ -207,7 +207,7 @@ def check_kind(op: Operator, dtype: torch.dtype, device: str) -> None:
 
 
 def check_items(op: Operator) -> None:
-    """What comes out for an item does not depend on its neighbours."""
+    """What comes out for an item does not depend on its neighbors."""
     x, v = inputs(op), outputs(op)
     v = v * over_items(torch.tensor([1e-4, 1.0, 1e4], dtype=v.dtype), v)  # A norm over the batch would drown the first.
     lam = 0.1 * largest(op) ** 2 if isinstance(op, LinearOperator) else 0.0  # A small one makes residuals large.
@@ -269,11 +269,11 @@ class PlantedSVD(SVD):
     def __init__(self, svd: SVD, factor: float) -> None:
         self.svd, self.factor, self.shape, self._values = svd, factor, svd.shape, factor * svd._values
 
-    def analyse(self, x: Tensor) -> Tensor:
-        return self.svd.analyse(x)
+    def analyze(self, x: Tensor) -> Tensor:
+        return self.svd.analyze(x)
 
-    def synthesise(self, x_bar: Tensor) -> Tensor:
-        return self.svd.synthesise(x_bar)
+    def synthesize(self, x_bar: Tensor) -> Tensor:
+        return self.svd.synthesize(x_bar)
 
     def _rotate(self, y: Tensor) -> Tensor:
         return self.svd._rotate(y)

@@ -179,10 +179,10 @@ class TestSVD:
         moved = svd.to("cpu", torch.float32)
         assert moved.singular.dtype == torch.float32
         assert_near(moved.singular.double().unsqueeze(0), svd.singular.unsqueeze(0), 1e-5)
-        x, y, x_bar = inputs(op), outputs(op), svd.analyse(inputs(op, seed=3))
+        x, y, x_bar = inputs(op), outputs(op), svd.analyze(inputs(op, seed=3))
         for either in (svd, moved):  # Both answer in the dtype they are asked in.
-            assert_near(either.analyse(x.float()), svd.analyse(x).float(), 1e-5)
-            assert_near(either.synthesise(x_bar.float()), svd.synthesise(x_bar).float(), 1e-5)
+            assert_near(either.analyze(x.float()), svd.analyze(x).float(), 1e-5)
+            assert_near(either.synthesize(x_bar.float()), svd.synthesize(x_bar).float(), 1e-5)
             assert_near(either.measured(y.float()), svd.measured(y).float(), 1e-5)
 
     @DECOMPOSED
@@ -192,7 +192,7 @@ class TestSVD:
         for moved in (before, op.to(dtype=torch.float32)):
             svd, x = moved.svd, inputs(op, dtype=torch.float32)
             assert svd is not None
-            assert_near(svd.measured(moved(x)), svd.singular.to(x) * svd.analyse(x), 1e-4)
+            assert_near(svd.measured(moved(x)), svd.singular.to(x) * svd.analyze(x), 1e-4)
 
     @DECOMPOSED
     def test_made_in_inference_mode_it_can_be_differentiated_later(self, op: LinearOperator) -> None:
@@ -201,13 +201,13 @@ class TestSVD:
         with torch.inference_mode():
             svd = fresh.svd
         assert svd is not None
-        (gradient,) = torch.autograd.grad((svd.analyse(x) ** 2).sum(), x)
+        (gradient,) = torch.autograd.grad((svd.analyze(x) ** 2).sum(), x)
         assert_near(gradient, 2 * x.detach(), 1e-12)
 
     def test_leaves_its_arguments_alone(self) -> None:
         op, x = Mask(torch.tensor([1, 0, 1])), randn(2, 3)
         assert op.svd is not None
-        for result in (op.svd.analyse(x), op.svd.synthesise(x), op.svd.measured(x)):
+        for result in (op.svd.analyze(x), op.svd.synthesize(x), op.svd.measured(x)):
             result.add_(1.0)
         assert torch.equal(x, randn(2, 3))
 
@@ -238,7 +238,7 @@ class TestSVD:
     def test_structure_gives_one_at_any_size(self, op: LinearOperator) -> None:
         svd, x = op.svd, randn(2, *op.in_shape)
         assert svd is not None
-        assert_near(svd.measured(op(x)), svd.singular * svd.analyse(x), 1e-12)
+        assert_near(svd.measured(op(x)), svd.singular * svd.analyze(x), 1e-12)
 
     @pytest.mark.parametrize(
         "op",

@@ -19,17 +19,17 @@ class TestCosineTransform:
         cosines, x = CosineTransform(side, ends=False), randn(2, side, 3)
         assert (cosines.matrix is None) == (side > DENSE[False])
         expected = torch.from_numpy(scipy.fft.dct(x.numpy(), axis=1, norm="ortho"))
-        assert_close(cosines.analyse(x, 1), expected, rtol=0, atol=1e-12)
-        assert_close(cosines.synthesise(expected, 1), x, rtol=0, atol=1e-12)
+        assert_close(cosines.analyze(x, 1), expected, rtol=0, atol=1e-12)
+        assert_close(cosines.synthesize(expected, 1), x, rtol=0, atol=1e-12)
 
     @pytest.mark.parametrize("side", [DENSE[True], DENSE[True] + 1])
     def test_of_a_signal_that_ends(self, side: int) -> None:
         cosines, x = CosineTransform(side, ends=True), randn(2, 3, side)
         assert (cosines.matrix is None) == (side > DENSE[True])
         continued = torch.cat([x[..., :1], x, torch.zeros_like(x[..., :1])], -1)
-        expected = -cosines.eigenvalues * cosines.analyse(x, -1)
-        assert_close(cosines.analyse(continued.diff(n=2), -1), expected, rtol=0, atol=1e-11)
-        assert_close(cosines.synthesise(cosines.analyse(x, -1), -1), x, rtol=0, atol=1e-12)
+        expected = -cosines.eigenvalues * cosines.analyze(x, -1)
+        assert_close(cosines.analyze(continued.diff(n=2), -1), expected, rtol=0, atol=1e-11)
+        assert_close(cosines.synthesize(cosines.analyze(x, -1), -1), x, rtol=0, atol=1e-12)
 
     @pytest.mark.parametrize("boundary", ["replicate", "zero"])
     @pytest.mark.parametrize("side", [40, DENSE[True] + 6])
@@ -64,7 +64,7 @@ class TestChannelMix:
 class TestCodedDiffraction:
     @pytest.mark.parametrize("power", [1, 2])
     @pytest.mark.parametrize("sides", [(4, 6), (5, 7), (5, 6)])
-    def test_is_what_the_centred_transform_gives(self, sides: tuple[int, int], power: int) -> None:
+    def test_is_what_the_centered_transform_gives(self, sides: tuple[int, int], power: int) -> None:
         op, x = CodedDiffraction.random((2, *sides), 3, seed=0, power=power), randn(2, 2, *sides)
         axes = (-2, -1)
         images = torch.fft.ifftshift(op.masks.unsqueeze(1) * x.unsqueeze(1), axes)

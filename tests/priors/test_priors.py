@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from invdiff.linalg import dense_matrix
 from invdiff.operators import Identity, LinearOperator, Mask, Matrix
 from invdiff.priors import Gaussian, GaussianMixture, ScoreModel, from_network, load_prior
-from invdiff.priors.network import PARAMETRISATIONS
+from invdiff.priors.network import PARAMETRIZATIONS
 from invdiff.schedules import EDM, VP, Cosine, RectifiedFlow, Schedule
 
 EVERY = over("prior", selected(ScoreModel), rest="quick")
@@ -220,15 +220,15 @@ def moments(prior: Any) -> tuple[Tensor, Tensor]:
     else:
         weights, means, covs = torch.ones(1, dtype=prior.mean.dtype), prior.mean.reshape(1, -1), prior.covariance()[None]
     mean = weights @ means
-    centred = means - mean
-    return mean, torch.einsum("k,knm->nm", weights, covs) + torch.einsum("k,kn,km->nm", weights, centred, centred)
+    centered = means - mean
+    return mean, torch.einsum("k,knm->nm", weights, covs) + torch.einsum("k,kn,km->nm", weights, centered, centered)
 
 
 def check_moments(samples: Tensor, mean: Tensor, cov: Tensor) -> None:
     """Hold mean and covariance against their Monte Carlo errors, 5 standard errors wide."""
-    count, centred = len(samples), samples - mean
+    count, centered = len(samples), samples - mean
     assert (samples.mean(0) - mean).abs().le(5 * (cov.diagonal() / count).sqrt() + 1e-9).all()
-    products = centred[:, :, None] * centred[:, None]
+    products = centered[:, :, None] * centered[:, None]
     assert (products.mean(0) - cov).abs().le(5 * (products.var(0) / count).sqrt() + 1e-9).all()
 
 
@@ -365,9 +365,9 @@ class Known(nn.Module):
 
 class TestFromNetwork:
     @SCHEDULES
-    @pytest.mark.parametrize("predicts", [*PARAMETRISATIONS, "edm"])
+    @pytest.mark.parametrize("predicts", [*PARAMETRIZATIONS, "edm"])
     @pytest.mark.parametrize("per_item", [False, True])
-    def test_every_parametrisation_gives_the_denoiser(self, schedule: Schedule, predicts: str, per_item: bool) -> None:
+    def test_every_parametrization_gives_the_denoiser(self, schedule: Schedule, predicts: str, per_item: bool) -> None:
         exact = with_schedule(build(Gaussian)[0], schedule)
         t = torch.stack([middle(exact, f) for f in (0.2, 0.5, 0.8)]) if per_item else middle(exact)
         if predicts == "edm":
@@ -416,7 +416,7 @@ class TestFromNetwork:
         assert prior.denoise(randn(2, 6), torch.tensor(0.5)).dtype == torch.float64
         assert seen == [torch.float32]
 
-    def test_refuses_unknown_parametrisations(self) -> None:
+    def test_refuses_unknown_parametrizations(self) -> None:
         with pytest.raises(ValueError, match="unknown predicts='noise', expected one of eps"):
             from_network(lambda x, t: x, VP(), predicts="noise")
 

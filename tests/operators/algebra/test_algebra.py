@@ -365,7 +365,7 @@ class TestSumAndMultiple:
         op = -0.5 * blur
         assert op.closed_form
         assert op.svd is not None
-        assert_near(op.svd.measured(op(inputs(op))), op.svd.singular * op.svd.analyse(inputs(op)), 1e-12)
+        assert_near(op.svd.measured(op(inputs(op))), op.svd.singular * op.svd.analyze(inputs(op)), 1e-12)
         twice = 4.0 * (0.5 * blur)
         assert isinstance(twice, LinearScaled)
         assert twice.op is blur

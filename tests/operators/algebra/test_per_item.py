@@ -28,7 +28,7 @@ from invdiff.operators import (
     Matrix,
     Operator,
     compose,
-    linearise,
+    linearize,
     per_item,
     stack,
     whiten,
@@ -266,7 +266,7 @@ class TestAlgebra:
         assert (self.blur.dof, self.blur.complete, self.mask.complete) == (12, True, False)
         assert_close(torch.as_tensor(stack([self.mask, 2 * self.mask]).dof), torch.tensor([18, 12, 12]))
 
-    def test_jacobians_and_what_is_linearised(self) -> None:
+    def test_jacobians_and_what_is_linearized(self) -> None:
         op, x = per_item(saturating()), randn(3, *SHAPE)
         y = op.measure(x, seed=0)
         jacobian = op.jacobian(x)
@@ -275,10 +275,10 @@ class TestAlgebra:
         for rows in ([1], [2, 0], [0, 1, 2]):
             assert_close(jacobian.take(rows)(x[rows]), op.take(rows).jacobian(x[rows])(x[rows]))
         op.noise = LaplaceNoise(0.1)
-        whole, residual, _ = linearise(op, y, x)
+        whole, residual, _ = linearize(op, y, x)
         for b, one in enumerate(saturating()):
             one.noise = LaplaceNoise(0.1)
-            linear, rest, _ = linearise(one, y[[b]], x[[b]])
+            linear, rest, _ = linearize(one, y[[b]], x[[b]])
             assert_close(residual[[b]], rest)
             for found in (whole(x)[[b]], whole.take([b])(x[[b]]), whole.take([b, 0])(x[[b, 0]])[:1]):
                 assert_close(found, linear(x[[b]]))

@@ -80,7 +80,7 @@ class TestBlur:
     def test_adjoint_of_kernels_as_large_as_the_image(self, boundary: str, size: tuple[int, int]) -> None:
         check_adjoint(PaddedConvolution((1, 5, 6), randn(*size), boundary))
 
-    def test_does_not_normalise(self) -> None:
+    def test_does_not_normalize(self) -> None:
         ones = torch.ones(1, 1, 6, 6)
         assert_close(Blur((1, 6, 6), torch.full((2, 2), 0.5))(ones), 2 * ones)
 
@@ -174,7 +174,7 @@ class TestBoundaries:
         check_solve(op)
         svd, x = op.svd, randn(2, 2, 33, 28)
         assert svd is not None
-        assert (norm(svd.measured(op(x)) - svd.singular * svd.analyse(x)) <= 1e-12 * norm(x)).all()
+        assert (norm(svd.measured(op(x)) - svd.singular * svd.analyze(x)) <= 1e-12 * norm(x)).all()
 
     @pytest.mark.parametrize("boundary", ["reflect", "zero", "symmetric", "replicate", "valid"])
     def test_solve_iteratively(self, boundary: str) -> None:

@@ -35,7 +35,7 @@ from invdiff.operators import (
 )
 from invdiff.operators.algebra.compose import LinearComposed
 from invdiff.operators.blur.convolution import CircularConvolution
-from invdiff.operators.blur.decimated_convolution import FoldedConvolution
+from invdiff.operators.blur.decimated_convolution import DecimatedConvolution
 
 SHAPE = (2, 12, 8)
 CASES = [((3, 4), (2, 2), (0, 0)), ((4, 4), (3, 2), (2, 1)), ((5, 1), (4, 8), (0, 5)), ((12, 8), (1, 4), (0, 3))]
@@ -63,7 +63,7 @@ class TestFolding:
         kernel, x = randn(*size), randn(3, *SHAPE)
         expected = blurred_and_decimated(x, kernel, stride, offset)
         for op in (
-            FoldedConvolution(SHAPE, kernel, stride=stride, offset=offset),
+            DecimatedConvolution(SHAPE, kernel, stride=stride, offset=offset),
             SubsampledConvolution(SHAPE, kernel, stride=stride, boundary="circular", offset=offset),
         ):
             assert_near(op(x), expected, 1e-13)
@@ -73,7 +73,7 @@ class TestFolding:
     def test_solves_what_the_matrix_gives(
         self, size: tuple[int, int], stride: tuple[int, int], offset: tuple[int, int]
     ) -> None:
-        op = FoldedConvolution(SHAPE, randn(*size), stride=stride, offset=offset)
+        op = DecimatedConvolution(SHAPE, randn(*size), stride=stride, offset=offset)
         matrix, z, y, lam = matrix_of(op), inputs(op), outputs(op), 0.03
         gram, eye = matrix @ matrix.T, torch.eye(len(matrix), dtype=torch.float64)
         assert_near(op.adjoint(y).flatten(1), y.flatten(1) @ matrix, 1e-13)
@@ -104,7 +104,7 @@ class TestFolding:
     def test_a_phase_that_is_never_seen(self) -> None:
         # Of one pixel of each block the image is seen, of the others nothing: their spectra are rounding, or exactly 0.
         for place in ((0, 0), (1, 2)):
-            op = FoldedConvolution((1, 8, 12), torch.ones(1, 1, dtype=torch.float64), stride=(2, 3), offset=place)
+            op = DecimatedConvolution((1, 8, 12), torch.ones(1, 1, dtype=torch.float64), stride=(2, 3), offset=place)
             for law in LINEAR_LAWS:
                 law(op)
 
@@ -113,10 +113,10 @@ class TestFolding:
         svd, x, y = op.svd, inputs(op), outputs(op)
         assert svd is not None
         assert int((svd.singular > 0).sum()) == y[0].numel()
-        assert_near(svd.synthesise(svd.analyse(x)), x, 1e-13)
-        assert_close(norm(svd.analyse(x)), norm(x))
-        assert_near(svd.measured(op(x)), svd.singular * svd.analyse(x), 1e-12)
-        assert_near(svd.synthesise(svd.singular * svd.measured(y)), op.adjoint(y), 1e-12)
+        assert_near(svd.synthesize(svd.analyze(x)), x, 1e-13)
+        assert_close(norm(svd.analyze(x)), norm(x))
+        assert_near(svd.measured(op(x)), svd.singular * svd.analyze(x), 1e-12)
+        assert_near(svd.synthesize(svd.singular * svd.measured(y)), op.adjoint(y), 1e-12)
 
     @pytest.mark.parametrize(
         ("options", "error", "message"),
@@ -145,13 +145,13 @@ class TestCompose:
             Downsample(SHAPE, 4, kernel=randn(3, 4)),
             Downsample(SHAPE, 2, kernel=gaussian_kernel(0.8, 5)),
             SubsampledConvolution(SHAPE, torch.ones(1, 1), stride=(3, 2), boundary="circular", offset=(1, 1)),
-            FoldedConvolution(SHAPE, randn(2, 2), stride=(2, 1), offset=(1, 0)),
+            DecimatedConvolution(SHAPE, randn(2, 2), stride=(2, 1), offset=(1, 0)),
         ],
         ids=["block means", "blur kernel", "separable blur kernel", "decimation", "folded"],
     )
     def test_is_one_after_the_other(self, outer: LinearOperator) -> None:
         op, x, y = outer @ self.blur, inputs(self.blur), outputs(outer)
-        assert isinstance(op, FoldedConvolution)
+        assert isinstance(op, DecimatedConvolution)
         assert op.closed_form
         assert op.sigma_y == outer.sigma_y
         assert_near(op(x), outer(self.blur(x)), 1e-13)
@@ -162,7 +162,7 @@ class TestCompose:
     def test_more_than_two(self) -> None:
         coarse = Blur((2, 6, 4), randn(3, 3, seed=1), sigma_y=0.2)
         op = Downsample((2, 6, 4), 2) @ Blur((2, 6, 4), coarse.kernel) @ Downsample(SHAPE, 2) @ self.blur
-        assert isinstance(op, FoldedConvolution)
+        assert isinstance(op, DecimatedConvolution)
         assert op.stride == (4, 4)
         x = inputs(op)
         assert_near(op(x), Downsample((2, 6, 4), 2)(coarse(Downsample(SHAPE, 2)(self.blur(x)))), 1e-13)
@@ -173,7 +173,7 @@ class TestCompose:
         first = SubsampledConvolution((1, 12), randn(3), stride=2, boundary="circular", offset=1)
         second = SubsampledConvolution((1, 6), randn(2), stride=3, boundary="circular")
         op, x = second @ first, randn(2, 1, 12)
-        assert isinstance(op, FoldedConvolution)
+        assert isinstance(op, DecimatedConvolution)
         assert_near(op(x), second(first(x)), 1e-13)
 
     def test_what_is_something_else(self) -> None:

@@ -30,18 +30,18 @@ from invdiff.operators import (
     PoissonNoise,
     RoundingNoise,
     StudentNoise,
-    linearise,
+    linearize,
     whiten,
 )
 from invdiff.operators.noise.poisson import PhotonNoise
-from invdiff.operators.noise.tempered import SharedNoise
+from invdiff.operators.noise.tempered import TemperedNoise
 from invdiff.priors import Gaussian, GaussianMixture
 from invdiff.random import Streams
 
 EVERY = over("law", selected(Noise), rest="quick")
 SMOOTH = over("law", selected(Noise, lambda cls: cls is not RoundingNoise), rest="quick")
 # No gradient, no likelihood of each entry by itself, or the power of one.
-JOINT = (RoundingNoise, CovarianceNoise, CorrelatedNoise, SharedNoise)
+JOINT = (RoundingNoise, CovarianceNoise, CorrelatedNoise, TemperedNoise)
 ENTRYWISE = over("law", selected(Noise, lambda cls: cls not in JOINT), rest="quick")
 EVENT = (2, 3)
 
@@ -90,7 +90,7 @@ def test_the_gradient_is_zero_on_average(law: Noise) -> None:
 
 
 @ENTRYWISE
-def test_the_likelihood_is_normalised(law: Noise) -> None:
+def test_the_likelihood_is_normalized(law: Noise) -> None:
     clean = torch.full((1, *EVENT), 0.2, dtype=torch.float64)
     if isinstance(law, PhotonNoise):
         counts = torch.arange(400, dtype=torch.float64) - (law.readout / law.gain) ** 2
@@ -304,7 +304,7 @@ def test_missing_entries_have_no_noise_of_any_law() -> None:
         y = op.measure(x, seed=0)
         assert (y[:, ~mask] == 0).all()
         assert (y[:, mask] != 0).any()
-        _, residual, sigma_y = linearise(op, y, x)
+        _, residual, sigma_y = linearize(op, y, x)
         assert (residual[:, ~mask] == 0).all()
         assert sigma_y == 1
 

@@ -16,7 +16,7 @@ from skimage import data, exposure
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from invdiff.operators import JPEG, Clip, Gamma, NetworkOperator, Quantise
+from invdiff.operators import JPEG, Clip, Gamma, NetworkOperator, Quantize
 
 
 def photograph(height: int, width: int) -> np.ndarray:
@@ -52,7 +52,7 @@ class TestJPEG:
         # The damage itself is far greater than that.
         assert psnr(x, expected) < psnr(y, expected) - 5
 
-    def test_agrees_with_pillow_on_grey(self) -> None:
+    def test_agrees_with_pillow_on_gray(self) -> None:
         photo = photograph(121, 150)[..., 1]
         y = JPEG((1, 121, 150), 20)(as_image(photo))
         assert y.shape == (1, 1, 121, 150)
@@ -92,7 +92,7 @@ class TestJPEG:
     @pytest.mark.parametrize(
         ("in_shape", "options", "message"),
         [
-            ((2, 16, 16), {"quality": 50}, r"3 channels \(RGB\) or 1 \(grey\), got 2"),
+            ((2, 16, 16), {"quality": 50}, r"3 channels \(RGB\) or 1 \(gray\), got 2"),
             ((3, 16, 16), {}, "give either quality or tables, got quality=None and tables=None"),
             ((3, 16, 16), {"quality": 50, "tables": [[16] * 64]}, "give either quality or tables"),
             ((3, 16, 16), {"quality": 0}, "quality must lie between 1 and 100, got 0"),
@@ -137,32 +137,32 @@ class TestClip:
             Clip((7,), low, high, gain=gain)
 
 
-class TestQuantise:
+class TestQuantize:
     def test_by_hand(self) -> None:
-        op = Quantise((6,), 5, low=-1.0, high=1.0)
+        op = Quantize((6,), 5, low=-1.0, high=1.0)
         assert op.step == 0.5
         x = torch.tensor([[-3.0, -0.8, -0.7, 0.2, 0.3, 1.4]])
         assert op(x).tolist() == [[-1.0, -1.0, -0.5, 0.0, 0.5, 1.0]]
 
     def test_one_bit(self) -> None:
-        assert Quantise((3,), 2, low=0.0, high=1.0)(torch.tensor([[-4.0, 0.4, 0.6]])).tolist() == [[0, 0, 1]]
+        assert Quantize((3,), 2, low=0.0, high=1.0)(torch.tensor([[-4.0, 0.4, 0.6]])).tolist() == [[0, 0, 1]]
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     def test_keeps_images_of_8_bits(self, dtype: torch.dtype) -> None:
         x = torch.arange(256, dtype=dtype)[None] / 127.5 - 1
-        assert_close(Quantise((256,), 256, low=-1.0, high=1.0)(x), x, atol=1e-6, rtol=0)
+        assert_close(Quantize((256,), 256, low=-1.0, high=1.0)(x), x, atol=1e-6, rtol=0)
 
     def test_takes_few_values(self) -> None:
-        assert len(Quantise((4000,), 8, low=-1.0, high=1.0)(randn(1, 4000, dtype=torch.float32)).unique()) == 8
+        assert len(Quantize((4000,), 8, low=-1.0, high=1.0)(randn(1, 4000, dtype=torch.float32)).unique()) == 8
 
     def test_gradient_is_straight_through(self) -> None:
-        op, x = Quantise((6,), 5, low=-1.0, high=1.0), 3 * randn(2, 6)
+        op, x = Quantize((6,), 5, low=-1.0, high=1.0), 3 * randn(2, 6)
         assert op.surrogate
         assert torch.equal(op.jacobian(x)(randn(2, 6, seed=1)), randn(2, 6, seed=1))
         assert torch.equal(op.jacobian(x).adjoint(randn(2, 6, seed=1)), randn(2, 6, seed=1))
 
     def test_the_error_is_uniform_over_a_step(self) -> None:
-        op = Quantise((100_000,), 16, low=-1.0, high=1.0)
+        op = Quantize((100_000,), 16, low=-1.0, high=1.0)
         x = 2 * torch.rand(1, 100_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1
         error = op(x) - x
         assert error.abs().max() <= op.step / 2 + 1e-12
@@ -179,7 +179,7 @@ class TestQuantise:
     )
     def test_rejects(self, levels: Any, low: float, high: float, error: type[Exception], message: str) -> None:
         with pytest.raises(error, match=message):
-            Quantise((3,), levels, low=low, high=high)
+            Quantize((3,), levels, low=low, high=high)
 
 
 class TestGamma:

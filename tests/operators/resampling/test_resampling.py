@@ -93,7 +93,7 @@ class TestResize:
         assert_close(Resize((2, 24, 31), (11, 19), kernel=kernel)(x), expected)
 
     def test_bicubic_is_keys_with_a_half(self) -> None:
-        row = resize_matrix(8, 16, "bicubic")[7]  # A quarter of a pixel beyond the centre of pixel 3.
+        row = resize_matrix(8, 16, "bicubic")[7]  # A quarter of a pixel beyond the center of pixel 3.
         expected = torch.tensor([0, 0, -0.0703125, 0.8671875, 0.2265625, -0.0234375, 0, 0], dtype=torch.float64)
         assert_close(row, expected.roll(1) if row.argmax() == 4 else expected)
         assert int(row.argmax()) == 3
@@ -105,10 +105,10 @@ class TestResize:
         matlab = np.zeros((size, side))
         mirror = np.r_[0:side, side - 1 : -1 : -1]
         for i in range(size):  # Its contributions, counted from 0: the kernel widened, pixels mirrored.
-            centre = (i + 0.5) * factor - 0.5
-            first = math.floor(centre - width / 2)
+            center = (i + 0.5) * factor - 0.5
+            first = math.floor(center - width / 2)
             pixels = np.arange(first, first + width + 2)
-            t = np.abs(centre - pixels) / factor
+            t = np.abs(center - pixels) / factor
             near, far = 1.5 * t**3 - 2.5 * t**2 + 1, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
             weights = near * (t <= 1) + far * ((t > 1) & (t <= 2))
             np.add.at(matlab[i], mirror[pixels % len(mirror)], weights / weights.sum())
@@ -134,7 +134,7 @@ class TestResize:
         x, svd = randn(2, 1, 24, 31), op.svd
         assert (norm(op(op.pinv(op(x))) - op(x)) <= 1e-10 * norm(x)).all()
         assert svd is not None
-        assert (norm(svd.measured(op(x)) - svd.singular * svd.analyse(x)) <= 1e-12 * norm(x)).all()
+        assert (norm(svd.measured(op(x)) - svd.singular * svd.analyze(x)) <= 1e-12 * norm(x)).all()
 
     def test_rejects(self) -> None:
         with pytest.raises(ValueError, match="unknown kernel 'nearest', expected one of area, bicubic, bilinear, lanczos"):

@@ -110,20 +110,20 @@ class TestCrop:
 
 
 class TestChannelMix:
-    def test_grey_agrees_with_pillow(self) -> None:
+    def test_gray_agrees_with_pillow(self) -> None:
         photograph = data.astronaut()[::8, ::8]
         x = torch.tensor(photograph).movedim(-1, 0)[None].double()
-        grey = torch.from_numpy(np.array(Image.fromarray(photograph).convert("L"))).double()
+        gray = torch.from_numpy(np.array(Image.fromarray(photograph).convert("L"))).double()
         # Pillow rounds to whole numbers, and its weights to 16 bits.
-        assert (ChannelMix.grey((3, 64, 64))(x)[0, 0] - grey).abs().max() <= 0.5 + 3 * 255 * 2**-16
+        assert (ChannelMix.gray((3, 64, 64))(x)[0, 0] - gray).abs().max() <= 0.5 + 3 * 255 * 2**-16
 
-    def test_grey_agrees_with_kornia(self) -> None:
+    def test_gray_agrees_with_kornia(self) -> None:
         x = randn(2, 3, 5, 6)
-        assert_close(ChannelMix.grey((3, 5, 6))(x), kornia.color.rgb_to_grayscale(x), atol=1e-14, rtol=0)
+        assert_close(ChannelMix.gray((3, 5, 6))(x), kornia.color.rgb_to_grayscale(x), atol=1e-14, rtol=0)
 
-    def test_grey_keeps_the_range_of_images(self) -> None:
+    def test_gray_keeps_the_range_of_images(self) -> None:
         x = torch.tensor([-1.0, 1.0], dtype=torch.float64).reshape(2, 1, 1, 1).expand(2, 3, 2, 2)
-        assert_close(ChannelMix.grey((3, 2, 2))(x), x[:, :1], atol=1e-15, rtol=0)
+        assert_close(ChannelMix.gray((3, 2, 2))(x), x[:, :1], atol=1e-15, rtol=0)
 
     def test_by_hand(self) -> None:
         op = ChannelMix((2, 1, 2), torch.tensor([[1.0, 2.0], [0.0, 1.0], [3.0, -1.0]]))
@@ -192,9 +192,9 @@ class TestChannelMix:
         with pytest.raises(error, match=f"ChannelMix: .*{message}"):
             ChannelMix((3, 4, 5), matrix)
 
-    def test_grey_rejects_what_is_not_colour(self) -> None:
+    def test_gray_rejects_what_is_not_color(self) -> None:
         with pytest.raises(ValueError, match=r"one column per channel, 1 for in_shape \(1, 4, 5\), got shape \(1, 3\)"):
-            ChannelMix.grey((1, 4, 5))
+            ChannelMix.gray((1, 4, 5))
 
 
 class TestMosaic:
@@ -204,7 +204,7 @@ class TestMosaic:
     )
     def test_by_hand(self, pattern: str, rows: list[str]) -> None:
         levels = torch.tensor([1.0, 2.0, 3.0]).reshape(1, 3, 1, 1).expand(1, 3, 3, 3)
-        expected = torch.tensor([[{"R": 1.0, "G": 2.0, "B": 3.0}[colour] for colour in row] for row in [*rows, rows[0]]])
+        expected = torch.tensor([[{"R": 1.0, "G": 2.0, "B": 3.0}[color] for color in row] for row in [*rows, rows[0]]])
         y = Mosaic((3, 3, 3), pattern)(levels)
         assert torch.equal(y[0, 0], expected)
         back = Mosaic((3, 3, 3), pattern).pinv(y)
@@ -235,7 +235,7 @@ class TestMosaic:
         lambda **n: Crop((2, 3), top=0, left=0, height=1, width=1, **n),
         lambda **n: Mosaic((3, 2, 2), "RGGB", **n),
         lambda **n: ChannelMix((2,), torch.ones(1, 2), **n),
-        lambda **n: ChannelMix.grey((3,), **n),
+        lambda **n: ChannelMix.gray((3,), **n),
     ],
 )
 def test_takes_sigma_or_a_noise_model(build: Any) -> None:
@@ -252,7 +252,7 @@ def test_takes_sigma_or_a_noise_model(build: Any) -> None:
     [
         Crop((3, 64, 64), top=8, left=8, height=40, width=48),
         Mosaic((3, 64, 64), "RGGB"),
-        ChannelMix.grey((3, 64, 64)),
+        ChannelMix.gray((3, 64, 64)),
         ChannelMix((4, 40, 40), torch.ones(9, 4)),
     ],
     ids=lambda op: type(op).__name__,
@@ -261,5 +261,5 @@ def test_has_a_decomposition_at_any_size(op: LinearOperator) -> None:
     svd, x, y = op.svd, randn(2, *op.in_shape), randn(2, *op.out_shape, seed=1)
     assert svd is not None
     s = svd.singular
-    assert_close(svd.measured(op(x)), s * svd.analyse(x))
-    assert_close(svd.synthesise(torch.where(s > 0, svd.measured(y) / torch.where(s > 0, s, 1), 0)), op.pinv(y))
+    assert_close(svd.measured(op(x)), s * svd.analyze(x))
+    assert_close(svd.synthesize(torch.where(s > 0, svd.measured(y) / torch.where(s > 0, s, 1), 0)), op.pinv(y))

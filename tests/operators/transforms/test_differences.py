@@ -85,7 +85,7 @@ class TestCosineTransform:
     def test_agrees_with_scipy(self, side: int) -> None:
         x = randn(3, side, 2)
         expected = torch.from_numpy(scipy.fft.dct(x.numpy(), axis=1, norm="ortho"))
-        assert_close(CosineTransform(side, ends=False).analyse(x, 1), expected)
+        assert_close(CosineTransform(side, ends=False).analyze(x, 1), expected)
 
     @pytest.mark.parametrize("side", [1, 2, 7, 8])
     @pytest.mark.parametrize("ends", [False, True])
@@ -93,7 +93,7 @@ class TestCosineTransform:
         differences = torch.eye(side, dtype=torch.float64) - torch.eye(side + 1, dtype=torch.float64)[1:, :side]
         differences = differences if ends else differences[:-1]  # The last row is x_{n-1} - x_n.
         cosines = CosineTransform(side, ends=ends)
-        vectors = cosines.synthesise(torch.eye(side, dtype=torch.float64), -1)
+        vectors = cosines.synthesize(torch.eye(side, dtype=torch.float64), -1)
         found = vectors @ differences.T @ differences @ vectors.T
         assert_close(vectors @ vectors.T, torch.eye(side, dtype=torch.float64))
         assert_close(found, torch.diag(cosines.eigenvalues), rtol=0, atol=1e-13)

@@ -35,7 +35,7 @@ def pinv_densely(op: LinearOperator, y: Tensor) -> Tensor:
     return (y.flatten(1) @ torch.linalg.pinv(matrix_of(op)).T).reshape(-1, *op.in_shape)
 
 
-def centred_fft(x: Tensor | np.ndarray) -> np.ndarray:
+def centered_fft(x: Tensor | np.ndarray) -> np.ndarray:
     axes = (-2, -1)
     return np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(np.asarray(x), axes), norm="ortho"), axes)
 
@@ -52,7 +52,7 @@ class TestFourierMask:
         mask = torch.rand(sides, generator=torch.Generator().manual_seed(0)) < 0.6
         mask[0, 0] = True
         x = randn(2, 3, *sides)
-        assert_close(FourierMask((3, *sides), mask)(x), as_real(centred_fft(x) * mask.numpy()))
+        assert_close(FourierMask((3, *sides), mask)(x), as_real(centered_fft(x) * mask.numpy()))
 
     def test_frequency_zero_is_in_the_middle(self) -> None:
         y = FourierMask((1, 5, 6), torch.ones(6))(torch.ones(1, 1, 5, 6))
@@ -118,8 +118,8 @@ class TestMRI:
         maps, mask = birdcage_maps(3, 5, 6), torch.rand(5, 6, generator=torch.Generator().manual_seed(0)) < 0.5
         x = randn(2, 2, 5, 6)
         image = (x[:, :1] + 1j * x[:, 1:]).numpy()
-        assert_close(MRI((2, 5, 6), mask)(x), as_real(centred_fft(image) * mask.numpy()))
-        expected = as_real(centred_fft(maps.numpy() * image) * mask.numpy())
+        assert_close(MRI((2, 5, 6), mask)(x), as_real(centered_fft(image) * mask.numpy()))
+        expected = as_real(centered_fft(maps.numpy() * image) * mask.numpy())
         assert_close(MRI((2, 5, 6), mask, coil_maps=maps)(x), expected)
         assert_close(MRI((2, 5, 6), mask, coil_maps=maps.numpy())(x), expected)
 
@@ -143,7 +143,7 @@ class TestMRI:
         assert not torch.allclose(MRI((2, 6, 8), torch.arange(8) % 2 == 0).pinv(op(x)[:, :1]), x, atol=0.1)
 
     def test_solves_in_fewer_products_than_without_a_preconditioner(self) -> None:
-        mask = cartesian_mask(16, 16, acceleration=2, centre_fraction=0.1, seed=0)
+        mask = cartesian_mask(16, 16, acceleration=2, center_fraction=0.1, seed=0)
         op, products, lam = MRI((2, 16, 16), mask, coil_maps=birdcage_maps(4, 16, 16)), [0, 0], 1e-2
         v = op.keep_measured(randn(1, *op.out_shape))
 
@@ -187,35 +187,35 @@ class TestMRI:
 class TestCartesianMask:
     @pytest.mark.parametrize(("width", "acceleration", "fraction"), [(64, 4, 0.08), (65, 8, 0.04), (9, 1, 0.5), (10, 2.5, 0.0)])
     def test_measures_whole_columns(self, width: int, acceleration: float, fraction: float) -> None:
-        mask = cartesian_mask(7, width, acceleration=acceleration, centre_fraction=fraction, seed=0)
+        mask = cartesian_mask(7, width, acceleration=acceleration, center_fraction=fraction, seed=0)
         assert (mask.shape, mask.dtype) == ((7, width), torch.bool)
         assert (mask == mask[0]).all()
         assert mask[0].sum() == round(width / acceleration)
-        centre = round(width * fraction)
-        first = (width - centre + 1) // 2
-        assert mask[0, first : first + centre].all()
-        assert centre == 0 or first <= width // 2 < first + centre  # Frequency 0 among them.
+        center = round(width * fraction)
+        first = (width - center + 1) // 2
+        assert mask[0, first : first + center].all()
+        assert center == 0 or first <= width // 2 < first + center  # Frequency 0 among them.
 
     def test_columns_are_drawn_evenly(self) -> None:
-        masks = [cartesian_mask(1, 12, acceleration=3, centre_fraction=1 / 6, seed=seed) for seed in range(400)]
+        masks = [cartesian_mask(1, 12, acceleration=3, center_fraction=1 / 6, seed=seed) for seed in range(400)]
         share = torch.cat(masks).double().mean(0)
         assert share[[5, 6]].eq(1).all()
         assert (share[[0, 1, 2, 3, 4, 7, 8, 9, 10, 11]] - 0.2).abs().max() < 0.1  # Five standard errors.
-        assert torch.equal(masks[3], cartesian_mask(1, 12, acceleration=3, centre_fraction=1 / 6, seed=3))
+        assert torch.equal(masks[3], cartesian_mask(1, 12, acceleration=3, center_fraction=1 / 6, seed=3))
 
     def test_rejects(self) -> None:
         with pytest.raises(ValueError, match=r"acceleration must be at least 1, got 0\.5"):
-            cartesian_mask(8, 8, acceleration=0.5, centre_fraction=0.1, seed=0)
-        with pytest.raises(ValueError, match=r"leaves 2 of 8 columns, and centre_fraction=0\.5 asks for 4"):
-            cartesian_mask(8, 8, acceleration=4, centre_fraction=0.5, seed=0)
+            cartesian_mask(8, 8, acceleration=0.5, center_fraction=0.1, seed=0)
+        with pytest.raises(ValueError, match=r"leaves 2 of 8 columns, and center_fraction=0\.5 asks for 4"):
+            cartesian_mask(8, 8, acceleration=4, center_fraction=0.5, seed=0)
         with pytest.raises(ValueError, match="leaves 0 of 8 columns"):
-            cartesian_mask(8, 8, acceleration=40, centre_fraction=0.0, seed=0)
+            cartesian_mask(8, 8, acceleration=40, center_fraction=0.0, seed=0)
         with pytest.raises(ValueError, match="height and width must be positive, got 0 and 8"):
-            cartesian_mask(0, 8, acceleration=2, centre_fraction=0.1, seed=0)
+            cartesian_mask(0, 8, acceleration=2, center_fraction=0.1, seed=0)
 
 
 class TestBirdcageMaps:
-    def test_is_normalised(self) -> None:
+    def test_is_normalized(self) -> None:
         maps = birdcage_maps(5, 9, 14)
         assert (maps.shape, maps.dtype) == ((5, 9, 14), torch.complex128)
         assert_close((maps.abs() ** 2).sum(0), torch.ones(9, 14, dtype=torch.float64))

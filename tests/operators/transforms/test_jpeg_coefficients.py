@@ -61,7 +61,7 @@ def test_blocks_of_luma_come_row_by_row_and_frequencies_by_rows() -> None:
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
 @pytest.mark.parametrize("size", SIZES)
 def test_rounded_they_are_what_libjpeg_writes(tmp_path, subsampling: str, size: tuple[int, int]) -> None:
-    """Borders included; but for values so near to the middle of a step that 8 bits of colour decide."""
+    """Borders included; but for values so near to the middle of a step that 8 bits of color decide."""
     image = photograph(*size)
     for quality, share in ((10, 0.998), (50, 0.985), (75, 0.97)):
         image.save(tmp_path / "a.jpg", quality=quality, subsampling=subsampling)
@@ -75,7 +75,7 @@ def test_rounded_they_are_what_libjpeg_writes(tmp_path, subsampling: str, size: 
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_grey(tmp_path, size: tuple[int, int]) -> None:
+def test_gray(tmp_path, size: tuple[int, int]) -> None:
     image = photograph(*size, channels=1)
     image.save(tmp_path / "a.jpg", quality=30)
     problem, y = Dejpeg.from_file(tmp_path / "a.jpg")
@@ -111,7 +111,7 @@ def test_laws_at_a_size_that_is_solved_by_iterations() -> None:
     assert not JPEGCoefficients((3, 33, 17), "4:2:0").closed_form
 
 
-def test_a_grey_picture_of_whole_blocks_is_only_turned() -> None:
+def test_a_gray_picture_of_whole_blocks_is_only_turned() -> None:
     op, x = JPEGCoefficients((1, 16, 8), "4:2:0"), randn(2, 1, 16, 8)
     assert op.gram_scale == 1
     assert_close(op.pinv(op(x)), x, rtol=1e-12, atol=1e-12)
@@ -137,7 +137,7 @@ def test_whitened_by_the_steps() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "subsampling", "message"),
-    [((2, 8, 8), "4:4:4", "3 channels .RGB. or 1 .grey., got 2"), ((3, 8, 8), "4:1:1", "unknown subsampling '4:1:1'")],
+    [((2, 8, 8), "4:4:4", "3 channels .RGB. or 1 .gray., got 2"), ((3, 8, 8), "4:1:1", "unknown subsampling '4:1:1'")],
 )
 def test_bad_input(shape: tuple[int, ...], subsampling: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -21,7 +21,7 @@ from invdiff.operators import (
 )
 
 
-def centred_fft(x: Tensor | np.ndarray) -> np.ndarray:
+def centered_fft(x: Tensor | np.ndarray) -> np.ndarray:
     axes = (-2, -1)
     return np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(np.asarray(x), axes), norm="ortho"), axes)
 
@@ -34,7 +34,7 @@ class TestPhaseRetrieval:
         margins = [int(oversampling / 8 * side) for side in sides]
         padded = np.pad(x.numpy(), [(0, 0), (0, 0), *((margin, margin) for margin in margins)])
         op = PhaseRetrieval((3, *sides), oversampling=oversampling, power=power)
-        assert_close(op(x), torch.from_numpy(np.abs(centred_fft(padded)) ** power))
+        assert_close(op(x), torch.from_numpy(np.abs(centered_fft(padded)) ** power))
 
     def test_sides_are_those_of_dps(self) -> None:
         assert PhaseRetrieval((3, 256, 256), oversampling=2.0).out_shape == (3, 384, 384)
@@ -58,7 +58,7 @@ class TestCodedDiffraction:
     @pytest.mark.parametrize("power", [1, 2])
     def test_agrees_with_numpy(self, sides: tuple[int, int], power: int) -> None:
         x, masks = randn(2, 3, *sides), torch.complex(randn(2, *sides, seed=1), randn(2, *sides, seed=2))
-        expected = np.abs(centred_fft(masks.numpy()[:, None] * x.numpy()[:, None])) ** power
+        expected = np.abs(centered_fft(masks.numpy()[:, None] * x.numpy()[:, None])) ** power
         assert_close(CodedDiffraction((3, *sides), masks, power=power)(x), torch.from_numpy(expected))
         assert_close(CodedDiffraction((3, *sides), masks.numpy(), power=power)(x), torch.from_numpy(expected))
 

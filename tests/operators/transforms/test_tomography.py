@@ -35,16 +35,16 @@ def rays_of(op: RayTransform, angles: Any, *, spacing: float, source: float = ma
     return point, direction / np.linalg.norm(direction, axis=0)
 
 
-def distances(point: Any, direction: Any, centre: tuple[float, float]) -> Any:
-    """Return how far every ray passes from ``centre``."""
-    x, y = (point[i] - centre[i] for i in (0, 1))
+def distances(point: Any, direction: Any, center: tuple[float, float]) -> Any:
+    """Return how far every ray passes from ``center``."""
+    x, y = (point[i] - center[i] for i in (0, 1))
     return np.abs(x * direction[1] - y * direction[0])
 
 
-def disc(side: int, centre: tuple[float, float], radius: float) -> Tensor:
-    """Return the share of every pixel that a disc covers, to 1/64, with ``(x, y)`` from the centre of the image, y upwards."""
+def disc(side: int, center: tuple[float, float], radius: float) -> Tensor:
+    """Return the share of every pixel that a disc covers, to 1/64, with ``(x, y)`` from the center of the image, y upwards."""
     places = (np.arange(8 * side) + 0.5) / 8 - side / 2
-    inside = (places[None] - centre[0]) ** 2 + (-places[:, None] - centre[1]) ** 2 <= radius**2
+    inside = (places[None] - center[0]) ** 2 + (-places[:, None] - center[1]) ** 2 <= radius**2
     return torch.from_numpy(inside.reshape(side, 8, side, 8).mean((1, 3)))[None, None]
 
 
@@ -118,8 +118,8 @@ class TestTomography:
 
     @pytest.mark.parametrize("fanned", [False, True])
     def test_the_shadow_of_a_disc(self, fanned: bool) -> None:
-        """A disc off the centre, in a turn of 360 degrees: 2 sqrt(r^2 - d^2) at distance d, but for pixels along its rim."""
-        angles, centre, radius = np.arange(0.0, 360.0, 24.0), (13.0, 21.0), 18.0
+        """A disc off the center, in a turn of 360 degrees: 2 sqrt(r^2 - d^2) at distance d, but for pixels along its rim."""
+        angles, center, radius = np.arange(0.0, 360.0, 24.0), (13.0, 21.0), 18.0
         geometry: dict[str, float] = {"spacing": 1.0}
         if fanned:
             geometry = {"spacing": 2.1, "source": 120.0, "detector": 90.0}
@@ -129,9 +129,9 @@ class TestTomography:
         else:
             op = ParallelBeamCT((1, 96, 96), angles)
         point, direction = rays_of(op, angles, **geometry)
-        expected = 2 * np.sqrt((radius**2 - distances(point, direction, centre) ** 2).clip(0))
-        gap = op(disc(96, centre, radius))[0, 0] - torch.from_numpy(expected)
-        assert gap.square().mean().sqrt() < 0.25  # Of 36 at the centre.
+        expected = 2 * np.sqrt((radius**2 - distances(point, direction, center) ** 2).clip(0))
+        gap = op(disc(96, center, radius))[0, 0] - torch.from_numpy(expected)
+        assert gap.square().mean().sqrt() < 0.25  # Of 36 at the center.
         assert gap.abs().max() < 5  # Where the shadow ends, it falls from there to 0 within a fraction of a pixel.
 
     def test_far_from_its_source_a_fan_is_parallel(self) -> None:

@@ -46,8 +46,8 @@ from invdiff.operators import (
 def test_structure_gives_a_decomposition_at_any_size(op: LinearOperator) -> None:
     svd, x, y = op.svd, randn(2, *op.in_shape), randn(2, *op.out_shape, seed=1)
     assert svd is not None
-    assert_close(svd.measured(op(x)), svd.singular * svd.analyse(x), rtol=0, atol=1e-11)
-    assert_close(svd.synthesise(svd.singular * svd.measured(y)), op.adjoint(y), rtol=0, atol=1e-11)
+    assert_close(svd.measured(op(x)), svd.singular * svd.analyze(x), rtol=0, atol=1e-11)
+    assert_close(svd.synthesize(svd.singular * svd.measured(y)), op.adjoint(y), rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_takes_a_noise_model(build: Callable[..., Operator]) -> None:
         lambda seed: Hadamard.random((4,), 1, seed=seed),
         lambda seed: RandomConvolution((1, 2, 2), 1, seed=seed),
         lambda seed: CodedDiffraction.random((1, 2, 2), 1, seed=seed),
-        lambda seed: cartesian_mask(2, 2, acceleration=1, centre_fraction=0.5, seed=seed),
+        lambda seed: cartesian_mask(2, 2, acceleration=1, center_fraction=0.5, seed=seed),
     ],
 )
 def test_rejects_seed(build: Callable[[Any], object]) -> None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from invdiff.priors.adapt.channels import Grey, PerChannel
-from invdiff.priors.adapt.tiled import Tiled
+from invdiff.priors.adapters.channels import Gray, PerChannel
+from invdiff.priors.adapters.tiled import Tiled
 from invdiff.priors.score_model import ScoreModel
 
-__all__ = ["fit"]
+__all__ = ["adapt"]
 
 
-def fit(score: ScoreModel, shape: Sequence[int]) -> tuple[ScoreModel, tuple[str, ...]]:
+def adapt(score: ScoreModel, shape: Sequence[int]) -> tuple[ScoreModel, tuple[str, ...]]:
     """Return the prior for items of ``shape``, and lines that say what was done to it.
 
-    Images of another size than a prior's are seen through overlapping windows (:class:`~invdiff.priors.Tiled`); grey images
-    under a prior of colours are asked as :class:`~invdiff.priors.Grey`, images of several channels under a grey prior channel
+    Images of another size than a prior's are seen through overlapping windows (:class:`~invdiff.priors.Tiled`); gray images
+    under a prior of colors are asked as :class:`~invdiff.priors.Gray`, images of several channels under a gray prior channel
     by channel (:class:`~invdiff.priors.PerChannel`).
 
     Raises:
@@ -40,13 +40,13 @@ def fit(score: ScoreModel, shape: Sequence[int]) -> tuple[ScoreModel, tuple[str,
     if event[0] not in (None, shape[0]):
         if event[0] == 1:
             score = PerChannel(score)
-            notes.append(f"the prior is for grey images: the {shape[0]} channels are taken as independent")
+            notes.append(f"the prior is for gray images: the {shape[0]} channels are taken as independent")
         elif shape[0] == 1:
-            score = Grey(score)
-            notes.append(f"the prior is for images of {event[0]} channels: it is asked for its grey ones")
+            score = Gray(score)
+            notes.append(f"the prior is for images of {event[0]} channels: it is asked for its gray ones")
         else:
             raise ValueError(
-                f"The prior is for items of shape {wanted}, the operator measures items of shape {tuple(shape)}. One grey "
+                f"The prior is for items of shape {wanted}, the operator measures items of shape {tuple(shape)}. One gray "
                 f"channel, or {event[0]}, would fit."
             )
     return score, tuple(notes)

@@ -24,7 +24,7 @@ class Tiled(ScoreModel):
     .. math:: \hat x_0(x_t) = \sum_i W_i^\top \big( w_i \odot \hat x_0^\text{window}(W_i x_t) \big),
         \qquad \sum_i W_i^\top w_i = 1
 
-    :math:`W_i` cuts out window i and the weights :math:`w_i` blend neighbours: they rise over the middle third of an overlap
+    :math:`W_i` cuts out window i and the weights :math:`w_i` blend neighbors: they rise over the middle third of an overlap
     and vanish over its outer third, where a window sees its own border. The whole is one denoiser, so operators, data and the
     state of the solver stay those of the whole image, and gradients pass through. Windows are spread evenly and cover the
     image exactly; an image smaller than a window is continued by its mirror image.
@@ -35,7 +35,7 @@ class Tiled(ScoreModel):
     Args:
         score: The prior of the windows, for images ``(C, H, W)``.
         tile: Sides of a window, ``(height, width)`` or one number for both. Default: the size the prior is for.
-        overlap: Pixels that neighbouring windows share at least, below their sides. Default: a quarter of the smaller side.
+        overlap: Pixels that neighboring windows share at least, below their sides. Default: a quarter of the smaller side.
         batch: Windows denoised at a time. Default: what fits half a million numbers on a CPU, eight million on a GPU.
 
     Raises:

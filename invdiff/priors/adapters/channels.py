@@ -1,4 +1,4 @@
-"""Grey images from a prior of colours, and images of any channels from a grey one."""
+"""Gray images from a prior of colors, and images of any channels from a gray one."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor
 from invdiff.linalg import over_items
 from invdiff.priors.score_model import ScoreModel
 
-__all__ = ["Grey", "PerChannel"]
+__all__ = ["Gray", "PerChannel"]
 
 
-class Grey(ScoreModel):
-    r"""The grey images of a prior of colours.
+class Gray(ScoreModel):
+    r"""The gray images of a prior of colors.
 
-    A grey image :math:`g_t` with noise of ratio :math:`\varsigma_t`, repeated in C channels, has noise only along
-    :math:`(1, \dots, 1)`, there of ratio :math:`\sqrt C \varsigma_t`, and no noise of colour. The prior is asked at that level,
-    where what it hears of the brightness is right, and finds the colours to be none; the mean over its channels is the
+    A gray image :math:`g_t` with noise of ratio :math:`\varsigma_t`, repeated in C channels, has noise only along
+    :math:`(1, \dots, 1)`, there of ratio :math:`\sqrt C \varsigma_t`, and no noise of color. The prior is asked at that level,
+    where what it hears of the brightness is right, and finds the colors to be none; the mean over its channels is the
     answer. Levels above the largest of the schedule are asked at the largest. Asked at :math:`\varsigma_t` instead, a network
-    takes noise that is the same in all colours for texture.
+    takes noise that is the same in all colors for texture.
 
     Args:
         score: A prior of images ``(C, H, W)``, C > 1.
@@ -33,7 +33,7 @@ class Grey(ScoreModel):
     def __init__(self, score: ScoreModel) -> None:
         event = score.event_shape
         if event is None or len(event) != 3 or event[0] in (None, 1):
-            raise ValueError(f"Grey: needs a prior of images (C, H, W) of two channels or more, got one of shape {event}.")
+            raise ValueError(f"Gray: needs a prior of images (C, H, W) of two channels or more, got one of shape {event}.")
         self.score_model, self.schedule, self.event_shape = score, score.schedule, (1, *event[1:])
         self.channels = int(event[0] or 0)
 
@@ -43,18 +43,18 @@ class Grey(ScoreModel):
         ratio = (math.sqrt(self.channels) * self.schedule.ratio(t)).minimum(largest.to(torch.as_tensor(t).device))
         asked = self.schedule.time(ratio)
         alpha, _ = self.levels(asked, x_t)
-        coloured = (alpha / alpha_t * x_t).expand(-1, self.channels, -1, -1)
-        return self.score_model.denoise(coloured, asked).mean(1, keepdim=True)
+        colored = (alpha / alpha_t * x_t).expand(-1, self.channels, -1, -1)
+        return self.score_model.denoise(colored, asked).mean(1, keepdim=True)
 
-    def to(self, device: torch.device | str | None = None) -> Grey:
-        return Grey(self.score_model.to(device))
+    def to(self, device: torch.device | str | None = None) -> Gray:
+        return Gray(self.score_model.to(device))
 
     def describe(self) -> dict[str, Any]:
-        return self.score_model.describe() | {"grey": True}
+        return self.score_model.describe() | {"gray": True}
 
 
 class PerChannel(ScoreModel):
-    """Images whose channels are independent, each under a prior of grey images.
+    """Images whose channels are independent, each under a prior of gray images.
 
     Args:
         score: A prior of images ``(1, H, W)``.
