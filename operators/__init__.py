@@ -1,4 +1,4 @@
-"""Measurement operators: ``y = A(x) + n``. One operator a file; ``base`` holds what they share."""
+"""Measurement operators: ``y = A(x) + n``. One operator a file; ``core`` holds what they share."""
 
 if __name__ != "invdiff.operators":
     raise ImportError("Import this folder as invdiff.operators: under its own name its classes would exist twice.")
@@ -105,9 +105,9 @@ __all__ = [  # noqa: RUF022 - in plain order
     "per_item",
     "psf_kernel",
     "random_mask",
-    "temper",
     "stack",
     "stripe_mask",
+    "temper",
     "walsh_order",
     "whiten",
 ]

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invdiff.movable import Movable
+
 from ..core.autograd import with_adjoint
-from ..core.device import Movable
 
 __all__ = ["SeparableProduct"]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from invdiff.cosine_transform import cosine_matrix
 
 from ..core.noise import Noise, noise_of
 from ..core.operator import LinearOperator, pseudo_divide
@@ -15,7 +16,7 @@ from ..core.svd import SVD, SeparableSVD
 from ..core.validation import image_shape
 from .convolution import PaddedConvolution
 
-__all__ = ["CosineConvolution", "CosineSVD", "cosine_matrix", "is_doubly_symmetric"]
+__all__ = ["CosineConvolution", "CosineSVD", "is_doubly_symmetric"]
 
 
 class CosineConvolution(LinearOperator):
@@ -90,13 +91,6 @@ class CosineSVD(SeparableSVD):
 
     def _rotate(self, y: Tensor) -> Tensor:
         return self.gains.to(y).sign() * self.analyze(y)
-
-
-def cosine_matrix(side: int) -> Tensor:
-    """Return the orthonormal cosine transform (DCT-II) of ``side`` numbers as a matrix, float64."""
-    from scipy.fft import dct
-
-    return torch.from_numpy(dct(np.eye(side), axis=0, norm="ortho"))
 
 
 def is_doubly_symmetric(kernel: Tensor, given: torch.dtype) -> bool:

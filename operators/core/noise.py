@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invdiff.movable import Movable
 from invdiff.random import Streams
-
-from .device import Movable
 
 __all__ = ["GaussianNoise", "Noise", "noise_of"]
 

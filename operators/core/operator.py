@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from invdiff.linalg import conjugate_gradients, dense_matrix, least_squares, linear_adjoint
+from invdiff.movable import Movable
 from invdiff.noise_covariance import NoiseCovariance
 from invdiff.random import Streams, generator
 
 from .algebra import algebra
 from .autograd import with_adjoint
 from .completed import Completed
-from .device import Movable
 from .noise import GaussianNoise, Noise
 from .pivot import pivot_of
 from .svd import SVD, DenseSVD

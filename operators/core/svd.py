@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .device import Movable
+from invdiff.movable import Movable
 
 __all__ = ["SVD", "CoordinateSVD", "DenseSVD", "SameBasisSVD", "SeparableSVD"]
 

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from invdiff.cosine_transform import CosineTransform
 from invdiff.linalg import over_items
 
 from ..core.noise import Noise, noise_of
 from ..core.operator import LinearOperator, pseudo_divide
 from ..core.svd import SVD
 from ..core.validation import event_shape
-from .second_differences import CosineTransform
 
 __all__ = ["CumulativeSum", "CumulativeSumSVD"]
 

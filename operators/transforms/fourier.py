@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from invdiff.linalg import over_items
+from invdiff.movable import Movable
 
-from ..core.device import Movable
 from ..core.noise import Noise, noise_of
 from ..core.operator import LinearOperator, pseudo_divide
 from ..core.svd import SVD

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from invdiff.linalg import dense_matrix, over_items
+from invdiff.movable import Movable
 from invdiff.operators import (
     Function,
     GaussianNoise,
@@ -21,7 +22,6 @@ from invdiff.operators import (
     LinearOperator,
     Operator,
 )
-from invdiff.operators.core.device import Movable
 from invdiff.operators.core.svd import SVD
 
 

@@ -9,8 +9,8 @@ from helpers import randn
 from torch import Tensor
 from torch.testing import assert_close
 
+from invdiff.cosine_transform import DENSE, CosineTransform
 from invdiff.operators import ChannelMix, CodedDiffraction, FiniteDifferences
-from invdiff.operators.transforms.second_differences import DENSE, CosineTransform
 
 
 class TestCosineTransform:

@@ -129,7 +129,7 @@ class TestNetwork:
         with pytest.raises(ValueError, match="expected a label if and only if it knows classes, got none for classes=5"):
             net(x[..., :8, :], time)
         with pytest.raises(ValueError, match="got one for classes=None"):
-            ADM(**SMALL["gray"]["config"])(torch.zeros(1, 1, 8, 8), time, torch.zeros(1).long())
+            ADM(**SMALL["grey"]["config"])(torch.zeros(1, 1, 8, 8), time, torch.zeros(1).long())
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -185,7 +185,7 @@ class TestInference:
         assert spec.event_shape[0] == config["channels"]
 
     def test_sizes_that_are_not_published_are_assumed(self) -> None:
-        data = shapes(LARGE["gray"]["config"])
+        data = shapes(LARGE["grey"]["config"])
         spec = spec_of(data)
         assert spec.event_shape == (1, 32, 32)
         assert spec.assumed["image_size"] == "32 (usual; no published network has these shapes)"
@@ -243,7 +243,7 @@ class TestPrior:
         assert_close(x0_hat, references["improved.output"][:1, :3], rtol=1e-4, atol=1e-4)
 
     def test_nothing_is_copied(self) -> None:
-        weights = weights_of("gray")
+        weights = weights_of("grey")
         checkpoint = read(contents({"state_dict": {f"unet.{name}": tensor for name, tensor in weights.items()}, "step": 1}), {})
         assert checkpoint is not None
         assert checkpoint.weights.keys() == weights.keys()

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from invdiff import PosteriorSampler
+from invdiff.cosine_transform import cosine_inverse, cosine_transform
 from invdiff.linalg import dense_matrix
 from invdiff.methods.guidance import MMPS
 from invdiff.operators import Blur, Downsample, Function, LinearOperator, Mask, gaussian_kernel, per_item
@@ -36,7 +37,7 @@ from invdiff.priors import (
 )
 from invdiff.priors.errors.covariance import UNEVENNESS, WIDTHS
 from invdiff.priors.errors.files import errors_beside, read_error_model
-from invdiff.priors.errors.frequencies import OCTAVES, cosine_inverse, cosine_transform, frequencies, hats, nodes, octaves
+from invdiff.priors.errors.frequencies import OCTAVES, frequencies, hats, nodes, octaves
 from invdiff.priors.save import BUNDLED
 from invdiff.random import Streams
 from invdiff.schedules import EDM

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff.priors.errors.frequencies import OCTAVES, cosine_inverse, cosine_transform, hats, octaves, smooth
+from invdiff.cosine_transform import cosine_inverse, cosine_transform
+from invdiff.priors.errors.frequencies import OCTAVES, hats, octaves, smooth
 from invdiff.random import Draw
 
 __all__ = ["ErrorCovariance", "ErrorModel", "local_energies", "rotate"]

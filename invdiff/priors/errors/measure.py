@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from invdiff.cosine_transform import cosine_inverse, cosine_transform
 from invdiff.priors.adapters.adapt import adapt
 from invdiff.priors.errors.covariance import ErrorModel, local_energies, rotate
-from invdiff.priors.errors.frequencies import cosine_inverse, cosine_transform, hats, nodes, octaves
+from invdiff.priors.errors.frequencies import hats, nodes, octaves
 from invdiff.priors.score_model import ScoreModel
 from invdiff.random import generator
 

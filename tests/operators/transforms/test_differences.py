@@ -14,13 +14,13 @@ from helpers import randn
 from torch import Tensor
 from torch.testing import assert_close
 
+from invdiff.cosine_transform import CosineTransform
 from invdiff.linalg import dense_matrix
 from invdiff.operators import (
     CumulativeSum,
     FiniteDifferences,
     LinearOperator,
 )
-from invdiff.operators.transforms.second_differences import CosineTransform
 
 
 def matrix_of(op: LinearOperator) -> Tensor:

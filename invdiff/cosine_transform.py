@@ -1,13 +1,16 @@
-"""Orthonormal cosine transforms: eigenvectors of second differences, for the two ways a signal can end."""
+"""Orthonormal cosine transforms: along an axis, for the two ways a signal can end, and of images."""
 
 from __future__ import annotations
 
+import functools
+
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.device import Movable
+from invdiff.movable import Movable
 
-__all__ = ["CosineTransform"]
+__all__ = ["CosineTransform", "cosine_inverse", "cosine_matrix", "cosine_transform"]
 
 # Up to this many entries their matrix was as fast as Fourier transforms or faster, on one core of a CPU: for signals that are
 # mirrored, and for those that end, whose period is twice as long.
@@ -48,7 +51,8 @@ class CosineTransform(Movable):
         self.synthesis = phases * self.period / torch.where(half_angles == 0, 1, 2)
         self.matrix: Tensor | None = None
         if side <= DENSE[ends]:
-            self.matrix = self.synthesize(torch.eye(side, dtype=torch.float64), -1)  # Its rows are the cosines.
+            # Its rows are the cosines.
+            self.matrix = self.synthesize(torch.eye(side, dtype=torch.float64), -1) if ends else cosine_matrix(side)
 
     def analyze(self, x: Tensor, axis: int) -> Tensor:
         """Return the coefficients of ``x`` along ``axis``."""
@@ -73,6 +77,32 @@ class CosineTransform(Movable):
         spectrum[..., self.frequencies] = weights * c
         signal: Tensor = torch.fft.irfft(spectrum, n=self.period)
         return signal[..., : self.side].movedim(-1, axis)
+
+
+def cosine_matrix(side: int) -> Tensor:
+    """Return the orthonormal cosine transform (DCT-II) of ``side`` numbers as a matrix, float64."""
+    from scipy.fft import dct
+
+    return torch.from_numpy(dct(np.eye(side), axis=0, norm="ortho"))
+
+
+def cosine_transform(x: Tensor) -> Tensor:
+    """Return the orthonormal cosine coefficients (DCT-II) of images, over the last two axes."""
+    coefficients: Tensor = _cosines(x.shape[-2], x.dtype, x.device) @ x @ _cosines(x.shape[-1], x.dtype, x.device).mT
+    return coefficients
+
+
+def cosine_inverse(coefficients: Tensor) -> Tensor:
+    """Return the images of cosine coefficients: the inverse, and the adjoint, of :func:`cosine_transform`."""
+    rows, columns = (_cosines(side, coefficients.dtype, coefficients.device) for side in coefficients.shape[-2:])
+    x: Tensor = rows.mT @ coefficients @ columns
+    return x
+
+
+@functools.lru_cache(maxsize=32)
+@torch.inference_mode(False)  # Kept, so fit for differentiation later on.
+def _cosines(side: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return cosine_matrix(side).to(device, dtype)
 
 
 def _along(axis: int, matrix: Tensor, x: Tensor) -> Tensor:
