@@ -54,6 +54,10 @@ class Schedule(ABC):
     def inverse(self, ratio: Tensor) -> Tensor:
         r"""Return the time at which :math:`\sigma_t / \alpha_t` is ``ratio``; ratio 0 gives the noise-free time."""
 
+    def __repr__(self) -> str:
+        ratios = (float(self.ratio(t)) for t in (self.t_min, self.t_max))
+        return f"{type(self).__name__}(noise to signal {' to '.join(f'{ratio:.3g}' for ratio in ratios)})"
+
     def __call__(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
         r"""Return :math:`(\alpha_t, \sigma_t)` in float64, shaped like ``t``."""
         return self.forward(torch.as_tensor(t, dtype=torch.float64))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -97,6 +97,19 @@ class NetworkPrior(ScoreModel):
                 _keep_kernels_in(net, autocast)
             if checkpointing:
                 recompute_blocks(net)
+
+    def _summary(self) -> Sequence[str]:
+        channels, *sides = self.event_shape or (None,)
+        if len(sides) != 2:
+            size = list(super()._summary())
+        else:
+            size = ["any size" if None in sides else f"{sides[1]} x {sides[0]} pixels"]
+            size.append(f"{'any' if channels is None else channels} channel{'s' * (channels != 1)}")
+        name = type(self.net).__name__ if self.file is None else repr(self.file.stem)
+        count = sum(weight.numel() for weight in self.net.parameters()) if isinstance(self.net, nn.Module) else 0
+        read = "" if self.file is None else digest(self.file, self.stamp)
+        weights = [f"{count / 1e6:.1f} M parameters"] if count else []
+        return (name, *size, *weights, *([f"sha256 {read[:8]}"] if read and not read.startswith("unknown") else []))
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         alpha_t, sigma_t = self.levels(t, x_t)

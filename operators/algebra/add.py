@@ -48,6 +48,10 @@ class Sum(Combination[Part]):
     def __init__(self, terms: Sequence[Part]) -> None:
         super().__init__(terms, terms[0].in_shape, terms[0].out_shape, noise_of_sum(terms))
 
+    @property
+    def formula(self) -> str:
+        return self._joined(" + ")
+
     def forward(self, x: Tensor) -> Tensor:
         return reduce(torch.add, (term.forward(x) for term in self.parts))
 

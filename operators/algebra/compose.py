@@ -84,6 +84,10 @@ class Composed(Combination[Part]):
     def dof(self) -> int | Tensor:
         return self.outer.dof
 
+    @property
+    def formula(self) -> str:
+        return self._joined(" @ ")
+
     def keep_measured(self, y: Tensor) -> Tensor:
         return self.outer.keep_measured(y)
 

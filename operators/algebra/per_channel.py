@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..core.noise import GaussianNoise, Noise
 from ..core.operator import LinearOperator, Operator
-from .combination import Combination, Part, is_exact
+from .combination import Combination, Part, is_exact, name_in_formula
 from .per_item import PerItem, distribute
 
 __all__ = ["LinearPerChannel", "NonlinearPerChannel", "PerChannel", "per_channel"]
@@ -74,6 +74,10 @@ class PerChannel(Combination[Part]):
         taken, every = copy.copy(self), [self.channels * row + c for row in rows for c in range(self.channels)]
         taken.parts = (cast(Part, self.op.take(every)),)
         return taken
+
+    @property
+    def formula(self) -> str:
+        return f"{self.channels} channels by {name_in_formula(self.op)}"
 
     def keep_measured(self, y: Tensor) -> Tensor:
         return self._joined(self.op.keep_measured(y.flatten(0, 1)))

@@ -145,6 +145,10 @@ class PerItem(Combination[Part]):
     def forward(self, x: Tensor) -> Tensor:
         return self._each(lambda part, x_b: part.forward(x_b), x)
 
+    @property
+    def formula(self) -> str:
+        return f"{self.items} items by {self._joined(', ')}"
+
     def keep_measured(self, y: Tensor) -> Tensor:
         return y if self.complete else self._each(lambda part, y_b: part.keep_measured(y_b), y)
 

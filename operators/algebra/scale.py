@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..core.operator import LinearOperator, Operator
 from ..core.svd import SVD, SameBasisSVD
-from .combination import Combination, Part, scaled_noise
+from .combination import Combination, Part, name_in_formula, scaled_noise
 from .per_item import PerItem, distribute
 
 __all__ = ["LinearScaled", "NonlinearScaled", "Scaled", "ScaledSVD", "scale"]
@@ -54,6 +54,10 @@ class Scaled(Combination[Part]):
     @property
     def dof(self) -> int | Tensor:
         return self.op.dof
+
+    @property
+    def formula(self) -> str:
+        return f"{self.factor:g} * {name_in_formula(self.op)}"
 
     def keep_measured(self, y: Tensor) -> Tensor:
         return self.op.keep_measured(y)

@@ -73,6 +73,10 @@ class Stack(Combination[Part]):
     def dof(self) -> int | Tensor:
         return sum(part.dof for part in self.parts)
 
+    @property
+    def formula(self) -> str:
+        return f"stack of {self._joined(', ')}"
+
     def keep_measured(self, y: Tensor) -> Tensor:
         if self.complete:
             return y

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from ..core.noise import GaussianNoise
 from ..core.operator import LinearOperator
-from .combination import weight_for
+from .combination import name_in_formula, weight_for
 
 __all__ = ["Adjoint"]
 
@@ -37,6 +39,9 @@ class Adjoint(LinearOperator):
     @property
     def T(self) -> LinearOperator:  # noqa: N802
         return self.op
+
+    def _summary(self) -> Sequence[str]:
+        return (f"of {name_in_formula(self.op)}",)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.op.adjoint(x)

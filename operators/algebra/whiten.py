@@ -10,6 +10,7 @@ from torch import Tensor
 from ..core.noise import GaussianNoise, Noise
 from ..core.operator import LinearOperator, Operator
 from ..core.svd import SVD, SameBasisSVD
+from .combination import name_in_formula
 from .per_item import LinearPerItem, PerItem, distribute
 
 __all__ = ["Whitened", "WhitenedLinear", "linearize", "whiten"]
@@ -74,6 +75,9 @@ class Whitened(Operator):
     def dof(self) -> int | Tensor:
         return self.op.dof
 
+    def _summary(self) -> Sequence[str]:
+        return (f"of {name_in_formula(self.op)}",)
+
     def forward(self, x: Tensor) -> Tensor:
         return self.original.whiten(self.op.forward(x))
 
@@ -116,6 +120,9 @@ class WhitenedLinear(LinearOperator):
     @property
     def dof(self) -> int | Tensor:
         return self.op.dof
+
+    def _summary(self) -> Sequence[str]:
+        return (f"of {name_in_formula(self.op)}",)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.original.whiten(self.op.forward(x))

@@ -100,6 +100,12 @@ class Blur(LinearOperator):
         self.closed_form = self.convolution.closed_form
         self.boundary, self.noise = boundary, noise_of(sigma_y, noise)
 
+    def _summary(self) -> Sequence[str]:
+        return (
+            f"{self.kernel.shape[0]} x {self.kernel.shape[1]} kernel",
+            self.boundary,
+        )
+
     def forward(self, x: Tensor) -> Tensor:
         return self._applied(x).forward(x)
 

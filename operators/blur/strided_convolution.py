@@ -118,6 +118,12 @@ class SubsampledConvolution(LinearOperator):
             ),
         )
 
+    def _summary(self) -> Sequence[str]:
+        return (
+            f"stride {self.stride}",
+            self.boundary,
+        )
+
     def forward(self, x: Tensor) -> Tensor:
         return with_adjoint(x, self._forward, self._adjoint)
 

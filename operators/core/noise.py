@@ -70,6 +70,9 @@ class Noise(Movable, ABC):
         that is their variance given ``clean``, for heavy-tailed noise a larger one where ``y`` is an outlier.
         """
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.sigma:g})"
+
     def whiten(self, v: Tensor) -> Tensor:
         r"""Return :math:`W v` with :math:`W \Sigma W^\top = I`, for Gaussian noise that is not white."""
         raise NotImplementedError(f"{type(self).__name__} has no covariance of its own: it depends on the measurement.")

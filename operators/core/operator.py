@@ -127,6 +127,15 @@ class Operator(Movable, ABC):
             )
         return self.forward(x)
 
+    def __repr__(self) -> str:
+        shapes = f"{tuple(self.in_shape)} -> {vars(self).get('out_shape', '...')}"  # Not worth a trial call.
+        exact = isinstance(self.noise, GaussianNoise) and self.noise.sigma == 0
+        return f"{type(self).__name__}({', '.join([shapes, *self._summary(), *([] if exact else [repr(self.noise)])])})"
+
+    def _summary(self) -> Sequence[str]:
+        """Return what ``repr`` says of the operator besides its shapes and its noise."""
+        return ()
+
     def keep_measured(self, y: Tensor) -> Tensor:
         """Return ``y`` with zeros where it holds no measurement; the same ``y`` where all of it is one."""
         return y
@@ -392,6 +401,9 @@ class Jacobian(LinearOperator):
         self.op, self.x = op, x.detach()
         self.in_shape, self.out_shape, self.noise = op.in_shape, op.out_shape, op.noise
         self.device, self.dtype = op.device, op.dtype
+
+    def _summary(self) -> Sequence[str]:
+        return (f"of {type(self.op).__name__} at {len(self.x)} points",)
 
     @property
     def items(self) -> int:

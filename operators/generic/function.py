@@ -56,6 +56,9 @@ class Function(Operator):
         )
         self.noise = noise_of(sigma_y, noise)
 
+    def _summary(self) -> Sequence[str]:
+        return (getattr(self.function, "__qualname__", type(self.function).__name__).rpartition(".")[2],)
+
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x)
 
@@ -122,6 +125,9 @@ class LinearFunction(LinearOperator):
                     "LinearFunction: adjoint is not the adjoint of the function, <A a, y> differs from <a, A^T y> by "
                     f"{float(gap / size):.2g} of |A a||y|. Leave it out, and automatic differentiation finds it."
                 )
+
+    def _summary(self) -> Sequence[str]:
+        return (getattr(self.function, "__qualname__", type(self.function).__name__).rpartition(".")[2],)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x)

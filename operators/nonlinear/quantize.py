@@ -75,6 +75,9 @@ class Quantize(Operator):
         self.low, self.high, self.step = float(low), float(high), (high - low) / (self.levels - 1)
         self.noise = noise_of(sigma_y, noise)
 
+    def _summary(self) -> Sequence[str]:
+        return (f"{self.levels} levels",)
+
     def forward(self, x: Tensor) -> Tensor:
         place = (x.detach() - self.low) / self.step
         # The second part is exactly zero, and has the derivative of the identity.

@@ -199,6 +199,12 @@ class Downsample(LinearOperator):
             self.reduction = Separable(self.in_shape, *sides, kind="decimation")
         self.gram_scale = self.reduction.gram_scale
 
+    def _summary(self) -> Sequence[str]:
+        return (
+            f"factor {self.factor}",
+            self.kernel if isinstance(self.kernel, str) else "own kernel",
+        )
+
     def forward(self, x: Tensor) -> Tensor:
         return self.reduction.forward(x)
 

@@ -77,6 +77,9 @@ class Mask(LinearOperator):
     def dof(self) -> int:
         return self.measured
 
+    def _summary(self) -> Sequence[str]:
+        return (f"{100 * self.measured / torch.Size(self.in_shape).numel():.3g} % measured",)
+
     def forward(self, x: Tensor) -> Tensor:
         return torch.where(self.mask.to(x.device), x, 0)  # Not a product: that keeps the NaN of a missing entry.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -37,6 +38,9 @@ class Gray(ScoreModel):
         self.score_model, self.schedule, self.event_shape = score, score.schedule, (1, *event[1:])
         self.channels = int(event[0] or 0)
 
+    def _summary(self) -> Sequence[str]:
+        return (repr(self.score_model),)
+
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         alpha_t, _ = self.levels(t, x_t)
         largest = self.schedule.ratio(self.schedule.t_max)
@@ -68,6 +72,9 @@ class PerChannel(ScoreModel):
         if event is None or len(event) != 3 or event[0] != 1:
             raise ValueError(f"PerChannel: needs a prior of images (1, H, W), got one of shape {event}.")
         self.score_model, self.schedule, self.event_shape = score, score.schedule, (None, *event[1:])
+
+    def _summary(self) -> Sequence[str]:
+        return (repr(self.score_model),)
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         times = torch.as_tensor(t)

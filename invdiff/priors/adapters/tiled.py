@@ -71,6 +71,9 @@ class Tiled(ScoreModel):
         self.schedule, self.event_shape = score.schedule, (event[0], None, None)
         self.error_model, self.notes = score.error_model, score.notes  # Of the windows, by frequency: serves any size.
 
+    def _summary(self) -> Sequence[str]:
+        return (f"{self.tile[1]} x {self.tile[0]} pixels", repr(self.score_model))
+
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         (height, width), (rows, columns) = x_t.shape[-2:], self.tile
         padded = _mirrored(_mirrored(x_t, rows, -2), columns, -1)

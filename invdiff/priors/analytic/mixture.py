@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
@@ -68,6 +69,9 @@ class GaussianMixture(ScoreModel):
         spread = (self.weights * self._values.amax(1)).sum(-1).max()
         means = (self.weights.sqrt()[..., None] * self.means).reshape(-1, *self.means.shape[-2:])
         return math.sqrt(float(spread) + float(torch.linalg.matrix_norm(means, 2).max()) ** 2)
+
+    def _summary(self) -> Sequence[str]:
+        return (f"{self.weights.shape[-1]} components", *super()._summary())
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         if self._vectors is None and self.means.ndim == 2 and torch.as_tensor(t).ndim == 0:
