@@ -29,6 +29,8 @@ from invdiff.priors.checkpoints.diffusers_scheduler import WITH_BETAS, read_sche
 from invdiff.priors.networks.unet2d import DiffusersUNet
 from invdiff.priors.spec import SCHEDULES, Checkpoint, NetworkSpec, build_network, build_prior
 
+pytestmark = pytest.mark.slow
+
 diffusers: Any = importlib.import_module("diffusers")  # its names are made as they are asked for
 # The package has it by its own name only beside transformers.
 KarrasVeScheduler: Any = importlib.import_module("diffusers.schedulers.deprecated.scheduling_karras_ve").KarrasVeScheduler

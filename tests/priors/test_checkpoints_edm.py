@@ -116,6 +116,7 @@ def denoised(checkpoint: Checkpoint, noisy: Tensor, sigma: Tensor) -> Tensor:
     return prior.denoise(prior.levels(t, noisy)[0] * noisy, t)
 
 
+@pytest.mark.slow
 class TestParity:
     @pytest.mark.parametrize("name", CASES)
     def test_network(self, name: str) -> None:

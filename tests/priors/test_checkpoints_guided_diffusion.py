@@ -149,6 +149,7 @@ class TestNetwork:
 
 
 class TestInference:
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", LARGE)
     def test_shapes_and_defaults_tell_the_network(self, name: str) -> None:
         config = LARGE[name]["config"]

@@ -83,6 +83,7 @@ def inputs(case: str) -> tuple[Tensor, ...]:
     return x_t, *(TENSORS[f"{case}.{key}"] for key in ("t", "label", "output", "x_0"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 class TestAgainstTheAuthors:
     def test_network(self, case: str) -> None:
@@ -109,6 +110,7 @@ class TestAgainstTheAuthors:
         assert gap(prior.denoise(x_t, t), expected) < EXACT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_configurations(name: str) -> None:
     facts = PUBLISHED[name]

@@ -225,6 +225,7 @@ class TestCovariance:
             anything().at(torch.zeros(shape), ratio)
 
 
+@pytest.mark.slow
 class TestMeasurement:
     @pytest.mark.parametrize("ratio", [0.05, 0.4, 1.5])
     def test_of_a_gaussian_is_its_error(self, ratio: float) -> None:
@@ -330,6 +331,7 @@ def operators() -> list[Any]:
 CONVERGED: dict[str, Any] = {"rtol": 1e-9, "inner_iterations": 500}
 
 
+@pytest.mark.slow
 class TestHybrid:
     @pytest.mark.parametrize("op", operators())
     @pytest.mark.parametrize("ratio", [0.05, 0.7, 12.0])
@@ -497,6 +499,7 @@ class TestFiles:
         assert (error < np.array(model.levels)).all()  # Denoising helps at every level.
 
 
+@pytest.mark.slow
 class TestCommand:
     def test_measures_and_solves(self, invdiff: Any, solve: Any, prior_file: Path, tmp_path: Path) -> None:
         folder = tmp_path / "photos"

@@ -116,6 +116,7 @@ class TestAnalytic:
         x = randn(3, *event(prior), seed=1)
         assert_close(prior.log_prob(x), torch.stack([log_density(prior, row.flatten(), 1.0, 0.0) for row in x]))
 
+    @pytest.mark.slow
     def test_sample_moments(self, prior: Any) -> None:
         count = 4000
         samples = prior.sample(count, seed=0)
@@ -156,6 +157,7 @@ class TestAnalytic:
                 assert_close(post.mean[b].flatten(), post_means[0], **tolerance)
                 assert_close(post.covariance(), post_covs[0], **tolerance)
 
+    @pytest.mark.slow
     def test_posterior_is_a_prior_again(self, prior: Any) -> None:
         op = operator(event(prior), "mask", 0.3)
         y = op.measure(prior.sample(2, seed=1), seed=2)

@@ -57,6 +57,7 @@ class TestTiled:
         for ours, expected in zip(*pulled, strict=True):
             assert_close(ours, expected)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("method", METHODS)
     def test_under_every_method(self, method: str) -> None:
         needs = METHODS[method].needs

@@ -92,6 +92,7 @@ def assert_as_alone(ops: list[Any], method: str, *, chunks: tuple[int, ...] = (2
             assert not torch.allclose(alone[0].samples[:, 1], alone[1].samples[:, 1], rtol=1e-3)
 
 
+@pytest.mark.slow
 class TestSampling:
     @pytest.mark.parametrize("method", METHODS)
     def test_every_item_as_by_its_operator_alone(self, method: str) -> None:
@@ -173,6 +174,7 @@ class TestSampling:
             PosteriorSampler(prior, per_item([circular, reflect]), method="ddrm", steps=2)
 
 
+@pytest.mark.slow
 class TestDiagnostics:
     def test_calibrate(self) -> None:
         ops = masks()

@@ -68,6 +68,7 @@ class TestPivot:
             assert_close(alone_cov.largest[0], cov.largest[b])
 
 
+@pytest.mark.slow
 def test_variances_of_pixels_and_frequencies_are_those_of_the_matrix() -> None:
     ops = [case.build() for case in selected(LinearOperator, lambda cls: not issubclass(cls, PerItem))]
     known = [op for op in ops if op.svd is not None and op.svd.kind != "dense"]

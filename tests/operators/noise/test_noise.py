@@ -75,6 +75,7 @@ def test_what_stands_for_it_has_its_gradient(law: Noise) -> None:
     assert_close(expected.detach()[~near], gradient[~near], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @SMOOTH
 def test_the_gradient_is_zero_on_average(law: Noise) -> None:
     """As of any density: draws and likelihood are of the same law. And its product with the noise is one."""
@@ -160,6 +161,7 @@ def test_rounding_by_steps_of_each_entry() -> None:
     assert repr(law) == "RoundingNoise(0.25 to 2, offset=-1 to 0.1)"
 
 
+@pytest.mark.slow
 @over("law", selected(Noise, lambda cls: cls.gaussian), rest="quick")
 def test_whitened_noise_is_white(law: Noise) -> None:
     clean, y = clean_and_noisy(law, 3000)
@@ -198,6 +200,7 @@ def test_bad_input(build: Callable[[], Noise], message: str) -> None:
         build()
 
 
+@pytest.mark.slow
 class TestPosteriors:
     """Against quadrature over a grid, in two dimensions."""
 

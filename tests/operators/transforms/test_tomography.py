@@ -215,6 +215,7 @@ class TestTomography:
             FanBeamCT((1, 6, 9), [0.0], **{**FAN, "detector_distance": -1.0})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("rho", [1e-5, 1e-2])
 def test_the_prox_of_many_rays_is_near_the_best(rho: float, dtype: torch.dtype) -> None:
