@@ -19,7 +19,7 @@ from torch import Tensor
 
 from invdiff.io.images import read_image
 from invdiff.metrics import psnr
-from invdiff.priors import Grey, PerChannel, ScoreModel, Tiled, load_prior
+from invdiff.priors import Gray, PerChannel, ScoreModel, Tiled, load_prior
 
 LEVELS = (0.05, 0.3, 1.0, 5.0, 20.0, 80.0)
 OVERLAPS = (32, 64, 96, 128, 160, 192)
@@ -61,7 +61,7 @@ def windows(score: ScoreModel, x: Tensor) -> list[list[str]]:
 
 def channels(score: ScoreModel, photographs: list[Tensor]) -> list[list[float]]:
     """Return rows of the second table, means over the photographs."""
-    grey = Grey(score)
+    grey = Gray(score)
     rows = []
     for sigma in NOISE:
         t, found = torch.tensor(sigma), []

@@ -21,11 +21,11 @@ class Basis(Protocol):
 
     kind: str
 
-    def analyse(self, x: Tensor) -> Tensor:
+    def analyze(self, x: Tensor) -> Tensor:
         r"""Return :math:`V^\top x`."""
         ...
 
-    def synthesise(self, x_bar: Tensor) -> Tensor:
+    def synthesize(self, x_bar: Tensor) -> Tensor:
         r"""Return :math:`V \bar x`."""
         ...
 
@@ -55,7 +55,7 @@ class NoiseCovariance:
 
     def apply(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         r"""Return :math:`V \operatorname{diag}(f(s)) V^\top x`, item by item."""
-        return self.basis.synthesise(function(self.levels) * self.basis.analyse(x))
+        return self.basis.synthesize(function(self.levels) * self.basis.analyze(x))
 
     @property
     def largest(self) -> Tensor:
@@ -76,5 +76,5 @@ class NoiseCovariance:
 
     def matrix(self, event: tuple[int, ...]) -> Tensor:
         r"""Return :math:`\Sigma` as dense matrices ``(B, n, n)`` over items of shape ``event`` with ``n`` entries."""
-        analysis = dense_matrix(self.basis.analyse, event, dtype=self.levels.dtype, device=self.levels.device)
+        analysis = dense_matrix(self.basis.analyze, event, dtype=self.levels.dtype, device=self.levels.device)
         return torch.einsum("ki,bk,kj->bij", analysis, self.levels.flatten(1) ** 2, analysis)

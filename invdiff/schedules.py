@@ -53,10 +53,9 @@ class Schedule(ABC):
     def inverse(self, ratio: Tensor) -> Tensor:
         r"""Return the time at which :math:`\sigma_t / \alpha_t` is ``ratio``; ratio 0 gives the noise-free time."""
 
-    @classmethod
-    @abstractmethod
-    def examples(cls) -> Sequence[Self]:
-        """Return instances for the shared tests."""
+    def __repr__(self) -> str:
+        ratios = (float(self.ratio(t)) for t in (self.t_min, self.t_max))
+        return f"{type(self).__name__}(noise to signal {' to '.join(f'{ratio:.3g}' for ratio in ratios)})"
 
     def __call__(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
         r"""Return :math:`(\alpha_t, \sigma_t)` in float64, shaped like ``t``."""
@@ -94,10 +93,6 @@ class VP(Schedule):
             )
         self.beta_min, self.beta_max = beta_min, beta_max
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls()]
-
     def log_alpha(self, t: Tensor) -> Tensor:
         return -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
 
@@ -127,10 +122,6 @@ class SubVP(Schedule):
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0) -> None:
         self.vp = VP(beta_min, beta_max)
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls()]
-
     def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
         log_alpha = self.vp.log_alpha(t)
         return log_alpha.exp(), -torch.expm1(2 * log_alpha)
@@ -158,10 +149,6 @@ class Cosine(Schedule):
             raise ValueError(f"Cosine: offset must not be negative, got {offset}.")
         self.offset = offset
         self.u_0 = math.pi / 2 * offset / (1 + offset)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls()]
 
     def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
         u = math.pi / 2 * (t + self.offset) / (1 + self.offset)
@@ -195,10 +182,6 @@ class VE(Schedule):
         _check_sigmas("VE", sigma_min, sigma_max)
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls()]
-
     def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return torch.ones_like(t), self.sigma_min * (self.sigma_max / self.sigma_min) ** t
 
@@ -222,10 +205,6 @@ class EDM(Schedule):
         _check_sigmas("EDM", sigma_min, sigma_max)
         self.t_min, self.t_max = sigma_min, sigma_max
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls()]
-
     def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return torch.ones_like(t), t
 
@@ -242,10 +221,6 @@ class RectifiedFlow(Schedule):
 
     # alpha vanishes at t = 1, as in Cosine.
     t_min, t_max = 1e-3, 0.999
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls()]
 
     def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return 1 - t, t
@@ -301,10 +276,6 @@ class DiscreteBetas(Schedule):
         """
         alpha_bar = np.cos(np.pi / 2 * (np.linspace(0, 1, steps + 1) + offset) / (1 + offset)) ** 2
         return cls(np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], largest))
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls.linear(100, 1e-3, 0.2), cls.scaled_linear(100, 1e-3, 0.2), cls.cosine(60)]
 
     def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
         table = self.log_ratios.to(t.device)

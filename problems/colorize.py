@@ -25,7 +25,7 @@ class Colorize(Problem):
         return [cls()]
 
     def operator(self, shape: tuple[int, int, int], *, sigma_y: float) -> Operator:
-        return ChannelMix.grey(shape, sigma_y=sigma_y)
+        return ChannelMix.gray(shape, sigma_y=sigma_y)
 
     def image_shape(self, measured: tuple[int, ...]) -> tuple[int, int, int]:
         channels, height, width = measured
@@ -44,5 +44,5 @@ class Colorize(Problem):
     def finish(self, x: Tensor, y: Tensor, op: Operator) -> Tensor:
         if op.sigma_y > 0:
             return x
-        grey = ChannelMix.grey(x.shape[1:])
+        grey = ChannelMix.gray(x.shape[1:])
         return x + grey.pinv(y - grey(x))

@@ -61,12 +61,12 @@ OWNERS = {
     "codes": "phase-retrieval",
     "oversampling": "phase-retrieval",
     "acceleration": "mri",
-    "centre_fraction": "mri",
+    "center_fraction": "mri",
     "coils": "mri",
     "angles": "ct",
 }
 ONE_OF = ("declip", "phase-retrieval")  # one of their options is enough
-SPARE = ("sensing", "centre_fraction", "coils")  # have a default
+SPARE = ("sensing", "center_fraction", "coils")  # have a default
 # Of which a problem is made.
 OPTIONS = (*(name for name in OWNERS if name != "mask"), "boundary", "downsampling", "pattern_seed", "scale")
 
@@ -156,7 +156,7 @@ PROBLEM_OPTIONS = (
         help="One of how many columns of k-space is measured, to simulate (mri).",
     ),
     option(
-        "--centre-fraction",
+        "--center-fraction",
         type=click.FloatRange(0, 1),
         help="Share of the columns that is measured in the middle, to simulate (mri). Default: 0.32 over the acceleration.",
     ),

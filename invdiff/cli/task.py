@@ -15,7 +15,7 @@ from torch import Tensor
 
 from invdiff.cli.noise import NoiseChoice
 from invdiff.io.images import Picture, mask_from_alpha, read_arrays, read_image, read_kernel, read_mask
-from invdiff.operators import GaussianNoise, Noise, Operator, share
+from invdiff.operators import GaussianNoise, Noise, Operator, temper
 from invdiff.operators.blur.kernels import gaussian_kernel, motion_kernel
 from invdiff.posterior import misfit
 from invdiff.problems import (
@@ -105,7 +105,7 @@ def make_task(
 
     ``channels`` are those of the prior, ``options`` what :func:`make_problem` takes. A prior of one channel takes any number.
 
-    A grey picture meets a prior of colours as equal channels, which share one noise: see :func:`invdiff.operators.share`.
+    A grey picture meets a prior of colours as equal channels, which share one noise: see :func:`invdiff.operators.temper`.
     """
     if source is not None and source.is_dir():
         raise IsADirectoryError(
@@ -141,7 +141,7 @@ def make_task(
         op = coloured.operator((channels, height, width), sigma_y=0.0)
     else:
         op = task.operator((channels, height, width), sigma_y=0.0)
-        op.noise = share(observed.noise, channels // own)
+        op.noise = temper(observed.noise, channels // own)
     alpha = given.alpha
     if alpha is not None and own not in (1, 3):
         alpha = None
@@ -319,7 +319,7 @@ def make_problem(
         "mri": lambda: ReconstructMRI.simulated(
             (height, width),
             acceleration=options["acceleration"],
-            centre_fraction=_centre_fraction(options["centre_fraction"], options["acceleration"]),
+            center_fraction=_centre_fraction(options["center_fraction"], options["acceleration"]),
             coils=options["coils"] or 1,
             seed=options["pattern_seed"],
         ),

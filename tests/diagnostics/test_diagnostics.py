@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import build
 from helpers import dot, randn
 from scipy import stats
 from torch import Tensor
@@ -282,7 +283,7 @@ class TestQuantities:
         assert_close(found - found[0], expected - expected[0], rtol=0.02, atol=0.02)
 
     def test_the_estimate_is_a_fixed_function(self) -> None:
-        known = Gaussian.examples()[2]
+        known = build(Gaussian)[2]
         unknown = from_network(known.denoise, known.schedule, predicts="x0", time=lambda t: t)
         x = randn(3, 1, 6, 8, seed=1)
         assert_close(log_prior(unknown, x)[1:2], log_prior(unknown, x[1:2]))

@@ -206,7 +206,9 @@ class TestTrain:
         assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
     def test_blank_images(self, tmp_path: Path) -> None:
-        tiny(tmp_path / "mine.safetensors", images=Images.of([np.zeros((24, 24, 1), np.uint8)] * 5), steps=2)
+        facts = tiny(tmp_path / "mine.safetensors", images=Images.of([np.zeros((24, 24, 1), np.uint8)] * 5), steps=2)
+        assert facts["images_seen"] == 4
+        assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "mine.safetensors").values())
 
     def test_stopped_at_the_step_that_then_is_the_last(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with monkeypatch.context() as patch:
