@@ -47,9 +47,13 @@ def cases_of(cls: type[T], count: int) -> Callable[[Callable[[], Sequence[T]]], 
     return register
 
 
-@functools.cache
 def build(cls: type[T]) -> Sequence[T]:
     """Return the cases of ``cls``, built once."""
+    return _built(cls)
+
+
+@functools.cache
+def _built(cls: type) -> Sequence[Any]:
     builder, count = _BUILDERS[cls]
     built = builder()
     assert len(built) == count, f"@cases_of({cls.__name__}, {count}) built {len(built)} cases: correct the number"
