@@ -20,6 +20,8 @@ from invdiff.io.images import write_image
 from invdiff.metrics import psnr
 from invdiff.priors import Gaussian
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 SHAPE, COUNT, STD = (3, 64, 64), 6, 0.1
 NUMBERS = math.prod(SHAPE)

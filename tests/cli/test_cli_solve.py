@@ -18,6 +18,8 @@ from invdiff.io.images import read_arrays, read_image, write_image
 from invdiff.operators import Downsample
 from invdiff.problems import Dejpeg
 
+pytestmark = pytest.mark.slow
+
 HEIGHT, WIDTH = 16, 24
 HOLE = np.s_[5:9, 8:15]
 EVERY = ["comparison.png", "mean.png", "run.json", "sample-1.png", "sample-2.png", "std.png"]

@@ -16,6 +16,8 @@ from PIL import Image
 from invdiff.cli.problem_options import PROBLEM_NAMES
 from invdiff.io.images import write_image
 
+pytestmark = pytest.mark.slow
+
 INPAINT = ("in.png", "--problem", "inpaint", "--mask", "mask.png")
 SMALL = ("in.png", "--problem", "sr", "--factor", 2)
 

@@ -18,6 +18,8 @@ from invdiff.io.images import read_arrays, read_image, write_image
 from invdiff.priors import load_prior
 from invdiff.problems import PROBLEMS
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("--size", 12, "--samples", 2, "--steps", 2, "--precision", "float32")
 PLAIN = ("--problem", "sr", "--factor", 2, "--noise", 0.05)
 

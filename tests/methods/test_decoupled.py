@@ -22,6 +22,8 @@ from invdiff.priors import Gaussian
 from invdiff.random import Streams
 from invdiff.schedules import EDM, VP, RectifiedFlow, Schedule
 
+pytestmark = pytest.mark.slow
+
 EYE = torch.eye(4, dtype=torch.float64)
 WIDE = Matrix(randn(3, 4, seed=9), sigma_y=0.2)
 

@@ -13,6 +13,8 @@ from invdiff.methods.guidance import ExactScore
 from invdiff.operators import Blur, GaussianNoise, LinearOperator, Mask, Matrix, Operator, gaussian_kernel
 from invdiff.priors import Gaussian, GaussianMixture
 
+pytestmark = pytest.mark.slow
+
 SIDE = 12
 SHAPE = (1, SIDE, SIDE)
 KERNEL = gaussian_kernel(1.0, 5)

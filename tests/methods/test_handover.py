@@ -16,6 +16,8 @@ from invdiff.operators import ChannelMix, Mask
 from invdiff.priors import GaussianMixture
 from invdiff.random import Streams
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (3, 32, 32)
 
 

@@ -22,6 +22,8 @@ from invdiff.priors import Gaussian, GaussianMixture, from_network
 from invdiff.priors.analytic.gaussian import linear_gaussian_posterior
 from invdiff.schedules import EDM, VP, Schedule
 
+pytestmark = pytest.mark.slow
+
 STANDARD_ERRORS = 4.5
 
 
