@@ -16,7 +16,7 @@ from invdiff.priors import ScoreModel
 __all__ = ["Algorithm"]
 
 
-class Algorithm(ABC):
+class Algorithm(ABC):  # noqa: B024 (its kinds have abstract methods)
     r"""An algorithm that samples :math:`p(x_0 | y)`: the base of guidance, samplers and particle methods.
 
     Options are keyword-only arguments of the constructor of a subclass.

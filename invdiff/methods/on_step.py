@@ -17,8 +17,8 @@ class OnStep(Protocol):
         r"""Take the state and the estimate of a step.
 
         Args:
-            x_s: The state after the step, ``(B, *event)``, or what returns it where it would have to be computed. After the last
-                step it is the sample.
+            x_s: The state after the step, ``(B, *event)``, or what returns it where it has to be computed. After the last step
+                it is the sample.
             estimate: The estimate of :math:`x_0` that the step was made with, ``(B, *event)``, if there is one.
         """
         ...

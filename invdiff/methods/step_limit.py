@@ -33,6 +33,6 @@ def limit_step(shift: Tensor, op: Operator, x0_hat: Tensor, residual: Tensor, *,
 
 
 def share_of_step(at: Denoised, s: Tensor) -> float:
-    r"""Return :math:`1 - \varsigma_s^2 / \varsigma_t^2`, the share of a shift of :math:`\hat x_0` that a step to ``s`` takes."""
+    r"""Return :math:`1 - \varsigma_s^2 / \varsigma_t^2`, the share of a shift that a step to ``s`` takes."""
     alpha_s, sigma_s = at.levels(s)
     return 1 - (sigma_s / alpha_s / at.ratio) ** 2

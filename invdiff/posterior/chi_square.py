@@ -12,7 +12,7 @@ __all__ = ["chi_square", "chi_square_of_rows"]
 
 
 def chi_square(op: Operator, x: Tensor, y: Tensor) -> Tensor:
-    r"""Return :math:`\sum_i (y_i - z_i)^2 / v_i`, ``(B,)``, with :math:`z = A(x)` and :math:`v` the variance of the noise there.
+    r"""Return :math:`\sum_i (y_i - z_i)^2 / v_i`, ``(B,)``, with :math:`z = A(x)` and :math:`v` the variance of the noise.
 
     At the truth 1 is expected of every measured number, for any noise. Where the noise is 0, it is the squared misfit itself.
     """

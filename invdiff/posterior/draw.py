@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -96,7 +97,7 @@ class Drawing:
         together = max(1, chunk // self.group)
         return [some[start : start + together] for some in rows for start in range(0, len(some), together)]
 
-    def _draw(self, part: Sequence[tuple[int, int]], bar: tqdm[None]) -> Cloud:
+    def _draw(self, part: Sequence[tuple[int, int]], bar: tqdm[Any]) -> Cloud:
         rows, device = [(first + k, b) for first, b in part for k in range(self.group)], self.y.device
         streams = Streams([generator(self.seed, "sample", b, k, device=device) for k, b in rows])
         resampling = [generator(self.seed, "resample", b, first, device=device) for first, b in part]
@@ -126,7 +127,7 @@ class Drawing:
         one = torch.ones(len(x), dtype=torch.float64, device=x.device)
         return Cloud(x, one, log_evidence=0 * one, ess=one, ancestors=one)  # A chain is a group of one.
 
-    def _on_step(self, rows: Sequence[tuple[int, int]], bar: tqdm[None]) -> OnStep:
+    def _on_step(self, rows: Sequence[tuple[int, int]], bar: tqdm[Any]) -> OnStep:
         """Return what reports the steps of some rows. A group is drawn whole; samples beyond those wanted are not reported."""
         callback, count, times = self.callback, itertools.count(), self.plan.times
         kept = [r for r, (k, _) in enumerate(rows) if k < self.num_samples]

@@ -40,8 +40,8 @@ class PosteriorSampler:
             :func:`invdiff.priors.adapt.adapt`; ``sampler.notes`` says how.
         op: The measurement and its noise.
         method: A name (``invdiff methods`` lists them), one in a file (``"mymethod.py:MyGuidance"``), a
-            :class:`~invdiff.methods.Method` or the class of an algorithm, or ``"auto"``, which is decided by the measurement, the
-            number of samples and what particles show on simulated measurements: see
+            :class:`~invdiff.methods.Method` or the class of an algorithm, or ``"auto"``, which is decided by the measurement,
+            the number of samples and what particles show on simulated measurements: see
             :func:`invdiff.posterior.choice.choose_method`. ``post.options["auto"]`` says why.
         steps: Steps of the reverse diffusion. Default: the method's own.
         rule: Step rule, a name (``ddpm``, ``ddim``, ``heun``, ``matched``) or an object. Default: the method's own.

@@ -20,9 +20,9 @@ class Step:
         t: Time at its start, a float64 scalar.
         s: Time at its end.
         x_s: The state after the step, ``(R, *event)``; after the last step the samples themselves.
-        estimate: The estimate of :math:`x_0` that the step was made with, ``(R, *event)``. It is what the step rule followed for
-            conditional denoisers (a draw, under the rule ``matched``), and the denoised state :math:`E[x_0 | x_t]` elsewhere.
-            ``None`` for methods that have none (``snips``, ``pnp-dm``) or do not ask for it in every step (``langevin``).
+        estimate: The estimate of :math:`x_0` that the step was made with, ``(R, *event)``. For conditional denoisers what the
+            step rule followed: :math:`E[x_0 | x_t, y]`, or a draw under the rule ``matched``. Elsewhere the denoised state
+            :math:`E[x_0 | x_t]`. ``None`` where a method asks for none in the step (``snips``, ``pnp-dm``).
         rows: For each of the ``R`` rows the sample and the item it belongs to: the last row ``x_s[r]`` becomes
             ``post.samples[rows[r]]``.
     """

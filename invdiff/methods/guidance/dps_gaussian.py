@@ -36,7 +36,7 @@ class DPSGaussian(ConditionalDenoiser):
     References:
         Chung et al., Diffusion Posterior Sampling for General Noisy Inverse Problems, 2023, https://arxiv.org/abs/2209.14687.
         Departures: the weight :math:`1 / \sigma_y^2` of its theory instead of the step size of its algorithm; the shift is
-        limited where a step would overshoot (:func:`invdiff.methods.step_limit.limit_step`), ever less as the steps grow in number.
+        limited where a step would overshoot (:func:`invdiff.methods.step_limit.limit_step`), ever less as steps get smaller.
     """
 
     needs = ("noise",)

@@ -86,7 +86,7 @@ class Correction(Guidance):
 
 
 class Transition(Guidance):
-    """A step of its own, from the state to an earlier time. A class that is a conditional denoiser too follows rules as well."""
+    """A step of its own, from the state to an earlier time. One that is a conditional denoiser too can also follow rules."""
 
     own_step: ClassVar[bool] = True
 

@@ -45,7 +45,7 @@ class LGDMC(ConditionalDenoiser):
         Song et al., Loss-Guided Diffusion Models for Plug-and-Play Controllable Generation, 2023,
         https://proceedings.mlr.press/v202/song23k.html. Departures: the loss is the negative log likelihood,
         with no further scale; the shift enters the posterior mean, and with it any step rule; it is limited where a step
-        would overshoot (:func:`invdiff.methods.step_limit.limit_step`), ever less as the steps grow in number.
+        would overshoot (:func:`invdiff.methods.step_limit.limit_step`), ever less as steps get smaller.
     """
 
     needs = ("noise",)

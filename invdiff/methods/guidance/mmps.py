@@ -28,7 +28,7 @@ class MMPS(ConditionalDenoiser):
     Exact for every Gaussian prior and every linear operator. Measurements of up to ``exact_up_to`` numbers are solved by
     the eigenvectors of :math:`A V_t A^\top` with negative eigenvalues raised to zero; larger ones by GMRES, preconditioned
     by the operator as if the covariance were isotropic. Under a learned prior :math:`A V_t A^\top` is ill-conditioned and
-    not quite symmetric: conjugate gradients move away from the truth there after an iteration or two, while minimal residuals come
+    not quite symmetric: conjugate gradients move away from the truth there after an iteration or two, minimal residuals come
     closer with every one (``docs/methods.md`` has the figures).
 
     **A measured covariance.** Where the prior has one (:class:`invdiff.priors.ErrorModel`) and the measurement is larger than

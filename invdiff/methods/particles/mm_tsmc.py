@@ -22,7 +22,7 @@ from invdiff.random import Draw
 __all__ = ["MMTSMC"]
 
 
-class MMTSMC(ParticleMethod):
+class MMTSMC(ParticleMethod[LocalGaussian]):
     r"""Moment-matched twisted sequential Monte Carlo. ``op`` may be nonlinear; it is then linearized at :math:`\hat x_0`.
 
     Particles move by the moment-matched kernel (:class:`~invdiff.methods.steps.Matched`) of the Gaussian

@@ -86,7 +86,7 @@ class TDS(ParticleMethod[Twist]):
         weighted: Whether to hand out the last weights instead of resampling to equal ones.
         widening: :math:`\omega \ge 0`: how much of the noise in ``x`` the twist allows for. 0 trusts the denoiser blindly.
 
-    Cost: one denoiser evaluation and one vector-Jacobian product a step, and both again after a resampling.
+    Cost: one denoiser evaluation and one vector-Jacobian product a step, and another evaluation after a resampling.
 
     References:
         Wu et al., Practical and Asymptotically Exact Conditional Sampling in Diffusion Models, 2023,

@@ -35,8 +35,8 @@ class Langevin(Sampler):
         \qquad \delta = \tau \sigma_t^2 \ \text{ or }\ \tau\, \frac{\dim x}{\lVert s \rVert^2},
 
     and a step of the reverse diffusion (the predictor) leads to the next. Without it :math:`x_t / \alpha_t` is carried over,
-    and the last level ends at the posterior mean. The corrector keeps the distribution of its score, up to :math:`O(\tau)` and with the
-    first :math:`\delta`; how near that is to the posterior is up to the likelihood. At low noise the steps shrink with
+    and the last level ends at the posterior mean. The corrector keeps the distribution of its score, up to :math:`O(\tau)` and
+    with the first :math:`\delta`; how near that is to the posterior is up to the likelihood. At low noise the steps shrink with
     :math:`\sigma_t` while the posterior does not: what earlier levels got wrong stays.
 
     Args:

@@ -52,7 +52,7 @@ class SNIPS(Sampler):
     References:
         Kawar et al., SNIPS: Solving Noisy Inverse Problems Stochastically, 2021, https://arxiv.org/abs/2105.14951, and the
         released code. Departures: the measured coordinates start at the data with their share of noise instead of
-        from a uniform distribution; the end is denoised, and coordinates that are still noisier than their data become the data.
+        from a uniform distribution; the end is denoised, and coordinates still noisier than their data become the data.
     """
 
     needs = ("linear", "svd")

@@ -16,7 +16,7 @@ from invdiff.methods.steps.ddim import DDIM
 from invdiff.methods.steps.rule import StepRule
 from invdiff.random import Draw, Draws, Streams
 
-__all__ = ["advance", "reverse_diffusion"]
+__all__ = ["advance", "back_off", "reverse_diffusion", "unguided_step"]
 
 BACK_OFF = (0.5, 0.25, 0.125)
 
@@ -56,7 +56,7 @@ def reverse_diffusion(
         draw, at = Draws(streams, dtype), guidance.at(x_t, t)
         x_t, estimate = advance(guidance, rule, at, s, draw)
         if lost(x_t, bounds[step]).any():
-            x_t = _backed_off(x_t, _unguided(rule, at, s, draw), bounds[step])
+            x_t = back_off(x_t, unguided_step(rule, at, s, draw), bounds[step])
             check_bounds(x_t, bound=bounds[step], step=step)
         if on_step is not None:
             on_step(x_t, estimate)
@@ -103,14 +103,14 @@ class _Followed:
         return x_0
 
 
-def _unguided(rule: StepRule | None, at: Denoised, s: Tensor, draw: Draws) -> Tensor:
+def unguided_step(rule: StepRule | None, at: Denoised, s: Tensor, draw: Draws) -> Tensor:
     """Return where the step leads without guidance: by the rule, or by DDPM's for a guidance with a step of its own."""
     # New noise would move the streams of rows that are not lost, so there is none if the step took none.
     noise = draw.taken[0].reshape(at.x_t.shape) if draw.taken else torch.zeros_like(at.x_t)
     return (rule or DDIM(eta=1.0))(prior_mean, at, s, noise)
 
 
-def _backed_off(guided: Tensor, unguided: Tensor, bound: float) -> Tensor:
+def back_off(guided: Tensor, unguided: Tensor, bound: float) -> Tensor:
     """Return ``guided`` with lost items moved towards ``unguided``, as little as brings them back."""
     x_s, gone = guided, lost(guided, bound)
     for strength in BACK_OFF:
