@@ -118,7 +118,7 @@ def test_nonlinear_operators_are_linearised(guidance: Any) -> None:
     tangent = Matrix(torch.cat([slopes.diag(), torch.zeros(3, 1, dtype=torch.float64)], 1), sigma_y=0.2)
     same_residual = y - TANH(at) + tangent(at)
     # Score-ALD measures gamma in units of the norm of a linear operator.
-    options = {} if guidance is TMPD else {"gamma": 1 / ScoreALD(prior, tangent, y).gamma}
+    options = {} if guidance is TMPD else {"gamma": 1 / ScoreALD(prior, tangent, y).scale}
     expected = posterior_mean(guidance(prior, tangent, same_residual, **options), x_t, t)
     assert_close(posterior_mean(guidance(prior, TANH, y), x_t, t), expected, rtol=1e-9, atol=1e-9)
 

@@ -70,7 +70,7 @@ class DiffPIR(Transition, ConditionalDenoiser):
                 "DiffPIR: expected lam > 0, 0 <= zeta <= 1, sigma_min > 0 and iterations >= 1, "
                 f"got {lam}, {zeta}, {sigma_min}, {iterations}."
             )
-        self.lam, self.zeta, self.iterations = lam, zeta, iterations
+        self.lam, self.zeta, self.sigma_min, self.iterations = lam, zeta, sigma_min, iterations
         self.sigma_y = max(op.sigma_y, sigma_min)
 
     def posterior_mean(self, at: Denoised) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 from torch import Tensor
@@ -55,7 +56,7 @@ class LGDMC(ConditionalDenoiser):
         super().__init__(score, op, y)
         if draws < 1 or not data_std > 0:
             raise ValueError(f"LGDMC: expected draws >= 1 and data_std > 0, got {draws} and {data_std}.")
-        self.draws, self.variance = draws, data_std**2
+        self.draws, self.data_std = draws, data_std
 
     def posterior_mean(self, at: Denoised) -> Tensor:
         return at.x0_hat
@@ -70,7 +71,7 @@ class LGDMC(ConditionalDenoiser):
 
     def shift(self, at: Denoised, z: Tensor) -> Tensor:
         r"""Return what the draws ``z``, ``(B, n, *event)``, add to :math:`\hat x_0`."""
-        r_t = (at.ratio**2 * self.variance / (at.ratio**2 + self.variance)) ** 0.5
+        r_t = at.ratio * self.data_std / math.hypot(at.ratio, self.data_std)
         x = (at.x0_hat[:, None] + r_t * z).flatten(0, 1)  # Draws as rows, for the operator.
         op = self.op.take([b for b in range(len(z)) for _ in range(z.shape[1])])
         residual = self.y.repeat_interleave(z.shape[1], 0) - op(x)

@@ -47,7 +47,7 @@ class MCG(Correction):
         super().__init__(score, op, y)
         if not zeta >= 0:
             raise ValueError(f"MCG: zeta must not be negative, got {zeta}.")
-        self.gradient_step = DPS(score, op, y, zeta=zeta)
+        self.zeta, self.gradient_step = zeta, DPS(score, op, y, zeta=zeta)
 
     def correct(self, x_s: Tensor, at: Denoised, s: Tensor, draw: Draw) -> Tensor:
         x_s = self.gradient_step.correct(x_s, at, s, draw)

@@ -42,11 +42,11 @@ class ScoreALD(ConditionalDenoiser):
         super().__init__(score, op, y)
         if not gamma > 0:
             raise ValueError(f"ScoreALD: gamma must be positive, got {gamma}.")
-        self.gamma = gamma * operator_norm(op, y) if isinstance(op, LinearOperator) else gamma
+        self.gamma, self.scale = gamma, gamma * operator_norm(op, y) if isinstance(op, LinearOperator) else gamma
 
     def posterior_mean(self, at: Denoised) -> Tensor:
         z_t = at.x_t / at.alpha_t
-        w = (self.y - self.op(z_t)) / (self.op.sigma_y**2 + (self.gamma * at.ratio) ** 2)
+        w = (self.y - self.op(z_t)) / (self.op.sigma_y**2 + (self.scale * at.ratio) ** 2)
         return at.x0_hat + at.ratio**2 * self.op.jacobian(z_t).adjoint(w)
 
 

@@ -84,9 +84,9 @@ class Langevin(Sampler):
                 "Langevin: expected corrections >= 0 (>= 1 without a predictor) and 0 < tau < 1, "
                 f"got corrections={corrections}, tau={tau}."
             )
-        self.guidance = LIKELIHOODS[likelihood](score, op, y, gamma=gamma)
-        self.corrections, self.tau, self.adaptive = corrections, tau, adaptive
-        self.predictor = DDIM(eta) if predictor else None
+        self.likelihood, self.gamma, self.eta = likelihood, gamma, eta
+        self.corrections, self.tau, self.adaptive, self.predictor = corrections, tau, adaptive, predictor
+        self.guidance, self.rule = LIKELIHOODS[likelihood](score, op, y, gamma=gamma), DDIM(eta)
 
     @torch.no_grad()
     def sample(self, times: Tensor, *, streams: Streams, on_step: OnStep) -> Tensor:
@@ -97,8 +97,8 @@ class Langevin(Sampler):
                 x_t = self.correct(x_t, t, streams.normal(event, dtype=dtype))
             at = self.guidance.at(x_t, t)
             alpha_s, sigma_s = at.levels(s)
-            if self.predictor is not None:
-                x_t = self.predictor(self.guidance.posterior_mean, at, s, streams.normal(event, dtype=dtype))
+            if self.predictor:
+                x_t = self.rule(self.guidance.posterior_mean, at, s, streams.normal(event, dtype=dtype))
             else:
                 x_t = alpha_s / at.alpha_t * x_t if sigma_s > 0 else self.guidance.posterior_mean(at)
             check_bounds(x_t, bound=EXPLOSION * (1 + sigma_s), step=step + 1)
