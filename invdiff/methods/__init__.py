@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from invdiff.methods.method import Method, Preset
     from invdiff.methods.particles.loop import ParticleMethod
     from invdiff.methods.samplers.sampler import Sampler
+    from invdiff.methods.steps.rule import StepRule
     from invdiff.methods.steps.rules import RULES
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "ParticleMethod",
     "Preset",
     "Sampler",
+    "StepRule",
     "Transition",
 ]
 
@@ -162,6 +164,7 @@ _PLACES = {
     "ParticleMethod": "invdiff.methods.particles.loop",
     "Preset": "invdiff.methods.method",
     "Sampler": "invdiff.methods.samplers.sampler",
+    "StepRule": "invdiff.methods.steps.rule",
     "Transition": "invdiff.methods.guidance.guidance",
 }
 

@@ -2,6 +2,7 @@ r"""What a network says of a state: the loop evaluates it once a step and hands 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -98,8 +99,16 @@ class Denoised:
         return Denoised(self.score, x, t, differentiable=self._differentiable and self._everywhere)
 
     def take(self, rows: Tensor) -> Denoised:
-        """Return the same for these rows, for which the network is evaluated anew."""
-        return Denoised(self.score, self.x_t[rows], self.t, differentiable=self._differentiable, everywhere=self._everywhere)
+        """Return the same for these rows. Where products are to be taken, the network is evaluated anew."""
+        taken = copy.copy(self)
+        taken.x_t, taken._graph = self.x_t[rows], None
+        taken._x0_hat = None if self._x0_hat is None or self._differentiable else self._x0_hat[rows]
+        return taken
+
+    def release(self) -> Denoised:
+        """Drop the graph, once no more products are taken, and return this. The denoised state is kept."""
+        self._graph, self._differentiable = None, False
+        return self
 
 
 PosteriorMean = Callable[[Denoised], Tensor]

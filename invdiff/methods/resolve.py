@@ -101,7 +101,7 @@ def _step_rule(method: Method, rule: str | StepRule | None) -> tuple[str, StepRu
     if not isinstance(rule, str):
         if not isinstance(rule, StepRule):
             raise TypeError(
-                f"rule must be a name or a step rule, got {type(rule).__name__}. Derive one from invdiff.methods.steps.StepRule."
+                f"rule must be a name or a step rule, got {type(rule).__name__}. Derive yours from invdiff.methods.StepRule."
             )
         name, found = repr(rule), rule
     elif rule in RULES:

@@ -93,6 +93,7 @@ class TestDDRM:
         exact = DDRM(Constant(X0_HAT), Matrix(THREE.matrix), Y)
         assert_close(step(exact, spectral(Z), end), torch.tensor([[0.5, 4.0, 3.0]]).double())
 
+
 class TestDDNMPlus:
     def test_every_case(self) -> None:
         """eta = 0.6; y_bar = (0.5, 4); eps_hat of the missing one is (0.5 - 1.5) / 0.5 = -2."""
@@ -109,6 +110,7 @@ class TestDDNMPlus:
         assert_close(step(plus, spectral(Z), end), step(plain, in_turn(Z), end))
         assert_close(step(plus, spectral(Z))[:, 2], step(plain, in_turn(Z))[:, 2])
         assert_close(step(plus, spectral(Z))[:, :2], 0.8 * torch.tensor([[0.5, 4.0]]).double() + 0.2 * Z[:, :2])
+
 
 class TestDDNM:
     op = Matrix(THREE.matrix)

@@ -693,11 +693,23 @@ class TestErrors:
             (lambda: sampler("mmps", 3), TypeError, "rule must be a name or a step rule, got int"),  # type: ignore[arg-type]
             (lambda: sampler("mmps", spacing="sqrt"), ValueError, "unknown spacing 'sqrt'"),
             (lambda: sampler("mmps", "dppm"), ValueError, "Unknown step rule 'dppm'.*Did you mean 'ddpm'?"),
-            (lambda: sampler("mmps", zeta=1.0), TypeError, r"method 'mmps' has no option 'zeta'\. It takes rtol=0.01, max_iter"),
-            (lambda: sampler("dps", zetta=1.0), TypeError, r"has no option 'zetta'\. Did you mean 'zeta'\? It takes zeta=1.0\."),
+            (
+                lambda: sampler("mmps", zeta=1.0),
+                TypeError,
+                r"method 'mmps' has no option 'zeta'\. It takes rtol=0.01, max_iter",
+            ),
+            (
+                lambda: sampler("dps", zetta=1.0),
+                TypeError,
+                r"has no option 'zetta'\. Did you mean 'zeta'\? It takes zeta=1.0\.",
+            ),
             (lambda: sampler("ilvr", zeta=1.0), TypeError, "has no option 'zeta'. It takes none"),
             (lambda: sampler("dps", zeta="much"), TypeError, "method 'dps': .* It takes the options zeta"),
-            (lambda: sampler("handover", rato=1.0), TypeError, "Did you mean 'ratio'?.* ratio=1.0, rounds=1, rtol=0.01, max_iter"),
+            (
+                lambda: sampler("handover", rato=1.0),
+                TypeError,
+                "Did you mean 'ratio'?.* ratio=1.0, rounds=1, rtol=0.01, max_iter",
+            ),
             (lambda: sampler("handover", products=1.5), TypeError, "products must be a whole number, got 1.5"),
             (lambda: sampler("mmps", rtol=0.0), ValueError, "rtol"),
             (lambda: sampler("mmps", max_iterations=0), ValueError, "max_iterations"),

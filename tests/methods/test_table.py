@@ -82,7 +82,7 @@ class TestAdopt:
             adopt_method("mine", thing)
 
     def test_the_algorithm_comes_first(self) -> None:
-        with pytest.raises(TypeError, match="algorithm must be a class .* got 'mine'. A name is given by name="):
+        with pytest.raises(TypeError, match=r"algorithm must be a class .* got 'mine'\. A name is given by name="):
             Method("mine", DPS)  # type: ignore[arg-type]
         assert Method(DPS).name == "DPS"
 
@@ -118,9 +118,7 @@ class TestOptions:
 
 
 def test_the_three_kinds_of_guidance() -> None:
-    facts = {
-        kind: (kind.follows_rules, kind.own_step, kind.corrects) for kind in (ConditionalDenoiser, Correction, Transition)
-    }
+    facts = {kind: (kind.follows_rules, kind.own_step, kind.corrects) for kind in (ConditionalDenoiser, Correction, Transition)}
     assert facts == {
         ConditionalDenoiser: (True, False, False),
         Correction: (True, False, True),

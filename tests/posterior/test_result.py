@@ -31,9 +31,7 @@ def posterior(*shape: int, **facts: Any) -> Posterior:
 
 
 def test_summary() -> None:
-    expected = (
-        "Posterior(8 samples of 1 x 3 x 16 x 16 by 'handover', 20 steps, 32 evaluations, 12.5 gradients, 15.6 s)"
-    )
+    expected = "Posterior(8 samples of 1 x 3 x 16 x 16 by 'handover', 20 steps, 32 evaluations, 12.5 gradients, 15.6 s)"
     assert repr(posterior(8, 1, 3, 16, 16)) == expected
     assert len(repr(posterior(8, 1, 3, 256, 256))) < 120  # No tensors are printed.
 

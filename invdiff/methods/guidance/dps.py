@@ -24,8 +24,8 @@ class DPS(Correction):
     .. math:: x_s = \mathrm{Step}(\hat x_0) - \zeta\, \nabla_{x_t} \lVert y - A(\hat x_0(x_t)) \rVert_2
 
     The step itself is unconditional; the gradient is applied after it, with the norm of each item by itself. It is not a
-    calibrated sampler: the spread of its samples depends on :math:`\zeta`, which does not transfer between problems and must grow
-    like 1000 / steps. Prefer ``mmps`` unless the published method is what you want. On schedules that do not preserve the
+    calibrated sampler: the spread of its samples depends on :math:`\zeta`, which does not transfer between problems and must
+    grow like 1000 / steps. Prefer ``mmps`` unless the published method is what you want. On schedules that do not preserve the
     variance, the gradient is applied to the state scaled to where it does, so that :math:`\zeta` means the same.
 
     Args:

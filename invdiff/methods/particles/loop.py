@@ -88,7 +88,7 @@ class Cloud:
 
     Attributes:
         x: ``(B, *event)``.
-        weights: Normalised in every group, ``(B,)``.
+        weights: Normalized in every group, ``(B,)``.
         log_evidence: Estimate of :math:`\\log p(y)` by each group, ``(B / particles,)``.
         ess: Effective sample size of each group before the last resampling.
         ancestors: How many of the first particles have descendants in each group.
@@ -131,7 +131,7 @@ def run_particles(
     bounds = (EXPLOSION * (1 + method.score.schedule(times)[1])).tolist()
     here: Any
     here, log_w = method.start(times[0], Draws(streams, dtype))
-    log_w = log_w.reshape(-1, n)
+    x, log_w = here.x_t, log_w.reshape(-1, n)
     log_evidence = log_w.new_zeros(len(log_w))
     origin = torch.arange(n, device=log_w.device).expand(len(log_w), n)
     ess = _ess(log_w)

@@ -35,7 +35,7 @@ class MCGDiff(ParticleMethod[Denoised]):
     .. math:: z_{s,i} \sim \mathcal{N}\big(m_i + K_i (\bar y_i - m_i),\, K_i v_{s,i}\big), \qquad
         \Delta \log w = \sum_i \log \mathcal{N}(\bar y_i;\, m_i,\, c^2 + v_{s,i}) - \log g_t(z_t)
 
-    while coordinates that are not measured move by the kernel. No gradients. It samples the posterior of the *discretised*
+    while coordinates that are not measured move by the kernel. No gradients. It samples the posterior of the *discretized*
     prior as the number of particles grows; how many that takes grows with the number of measured coordinates.
 
     Args:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -23,30 +22,17 @@ __all__ = ["TDS"]
 
 @dataclass(frozen=True, eq=False)
 class Twist:
-    r"""The twist :math:`\tilde p_t(x_t) = \mathcal{N}(y; A(\hat x_0), v I)` of every particle.
+    r"""The twist :math:`\tilde p_t(x_t)` at every particle.
 
     Attributes:
-        at: The states.
-        op: The measurement.
-        y: What was measured.
-        variance: :math:`v`.
+        at: The states, without a graph.
+        gradient: :math:`\nabla \log \tilde p_t`, ``(B, *event)``.
+        log_p: :math:`\log \tilde p_t`, float64, ``(B,)``.
     """
 
     at: Denoised
-    op: Operator
-    y: Tensor
-    variance: float
-
-    @cached_property
-    def gradient(self) -> Tensor:
-        r""":math:`\nabla \log \tilde p_t`, ``(B, *event)``."""
-        residual = self.y - self.op(self.at.x0_hat)
-        return self.at.vjp(self.op.jacobian(self.at.x0_hat).adjoint(residual / self.variance))
-
-    @cached_property
-    def log_p(self) -> Tensor:
-        r""":math:`\log \tilde p_t`, ``(B,)``."""
-        return log_normal(self.op, self.y, self.at.x0_hat, self.variance)
+    gradient: Tensor
+    log_p: Tensor
 
     @property
     def x_t(self) -> Tensor:
@@ -54,13 +40,13 @@ class Twist:
         return self.at.x_t
 
     @property
-    def estimate(self) -> Tensor | None:
+    def estimate(self) -> Tensor:
         """The denoised states."""
-        return self.at.estimate
+        return self.at.x0_hat
 
     def take(self, rows: Tensor) -> Twist:
-        """Return the twist at these rows, evaluated anew. All rows of a group have the same measurement."""
-        return Twist(self.at.take(rows), self.op, self.y, self.variance)
+        """Return the twist at these rows. All rows of a group have the same measurement."""
+        return Twist(self.at.take(rows), self.gradient[rows], self.log_p[rows])
 
 
 class TDS(ParticleMethod[Twist]):
@@ -75,7 +61,7 @@ class TDS(ParticleMethod[Twist]):
 
     .. math:: \Delta \log w = \log p(x_s | x_t) - \log q(x_s) + \log \tilde p_s(x_s) - \log \tilde p_t(x_t)
 
-    The last twist is the likelihood itself. So for whatever twist, it samples the posterior of the *discretised* prior as the
+    The last twist is the likelihood itself. So for whatever twist, it samples the posterior of the *discretized* prior as the
     number of particles grows; the better the twist predicts the measurement, the fewer are needed.
 
     Args:
@@ -86,7 +72,7 @@ class TDS(ParticleMethod[Twist]):
         weighted: Whether to hand out the last weights instead of resampling to equal ones.
         widening: :math:`\omega \ge 0`: how much of the noise in ``x`` the twist allows for. 0 trusts the denoiser blindly.
 
-    Cost: one denoiser evaluation and one vector-Jacobian product a step, and another evaluation after a resampling.
+    Cost: one denoiser evaluation and one vector-Jacobian product a step.
 
     References:
         Wu et al., Practical and Asymptotically Exact Conditional Sampling in Diffusion Models, 2023,
@@ -121,22 +107,23 @@ class TDS(ParticleMethod[Twist]):
         a, b, variance = ddpm_kernel((at.alpha_t, at.sigma_t), at.levels(s))
         mean, c = a * at.x_t + b * at.x0_hat, math.sqrt(variance)
         if c == 0:  # The kernel is a point: there is nothing to propose.
-            return at.elsewhere(mean, s), log_normal(self.op, self.y, mean, self.op.sigma_y**2) - here.log_p
+            return at.elsewhere(mean, s), self.log_normal(self.y - self.op(mean), self.op.sigma_y**2) - here.log_p
         shift, noise = b * at.sigma_t**2 / at.alpha_t * here.gradient, draw(at.x_t.shape[1:])
-        there = self.twist(at.elsewhere(mean + shift + c * noise, s))
+        there = self.twist(self.at(mean + shift + c * noise, s))
         log_p_over_q = -(dot(shift, shift) / (2 * variance) + dot(shift, noise) / c).double()
         return there, log_p_over_q + there.log_p - here.log_p
 
     def twist(self, at: Denoised) -> Twist:
         """Return the twist at a state."""
-        return Twist(at, self.op, self.y, self.op.sigma_y**2 + self.widening * at.ratio**2)
+        variance, residual = self.op.sigma_y**2 + self.widening * at.ratio**2, self.y - self.op(at.x0_hat)
+        gradient = at.vjp(self.op.jacobian(at.x0_hat).adjoint(residual / variance))
+        return Twist(at.release(), gradient, self.log_normal(residual, variance))
 
-
-def log_normal(op: Operator, y: Tensor, x_0: Tensor, variance: float) -> Tensor:
-    r"""Return :math:`\log \mathcal{N}(y; A(x_0), v I)`, float64, ``(B,)``."""
-    misfit = norm(y - op(x_0)).double() ** 2
-    dof = torch.as_tensor(op.dof, device=misfit.device)
-    return -0.5 * (misfit / variance + dof * math.log(2 * math.pi * variance))
+    def log_normal(self, residual: Tensor, variance: float) -> Tensor:
+        r"""Return :math:`\log \mathcal{N}(r; 0, v I)`, float64, ``(B,)``."""
+        misfit = norm(residual).double() ** 2
+        dof = torch.as_tensor(self.op.dof, device=misfit.device)
+        return -0.5 * (misfit / variance + dof * math.log(2 * math.pi * variance))
 
 
 METHOD = Method(

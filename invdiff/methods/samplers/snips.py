@@ -82,7 +82,7 @@ class SNIPS(Sampler):
             check_bounds(x_bar, bound=EXPLOSION * (1 + ratio), step=level + 1)
             if level + 2 < len(times):
                 on_step(partial(self._state, x_bar, t), None)
-        x_0 = data.svd.synthesise(torch.where(ratio > data.noise, data.y_bar, self._denoise(x_bar, t)))
+        x_0 = data.svd.synthesise(torch.where(ratio > data.noise, data.y_bar, self._denoise(x_bar, times[-2])))
         on_step(x_0, None)
         return x_0
 

@@ -100,6 +100,7 @@ class _Followed:
     def __call__(self, at: Denoised) -> Tensor:
         x_0 = self.guidance.posterior_draw(at, self.draw) if self.mean is None else self.mean(at)
         self.first = x_0 if self.first is None else self.first
+        at.release()  # or a rule of second order would hold two graphs at a time
         return x_0
 
 
