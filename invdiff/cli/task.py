@@ -17,7 +17,7 @@ from invdiff.cli.noise import NoiseChoice
 from invdiff.io.images import Picture, mask_from_alpha, read_arrays, read_image, read_kernel, read_mask
 from invdiff.operators import GaussianNoise, Noise, Operator, temper
 from invdiff.operators.blur.kernels import gaussian_kernel, motion_kernel
-from invdiff.posterior import misfit
+from invdiff.posterior import chi_square
 from invdiff.problems import (
     PROBLEMS,
     ArrayProblem,
@@ -86,7 +86,7 @@ class Task:
     def residual(self, results: Tensor) -> list[float]:
         """Return, per picture, the squared misfit over the noise variance; where the noise is 0, the squared misfit itself."""
         measured = self.measurement.expand(len(results), *self.observed.out_shape)
-        return [float(f"{value:.6g}") for value in misfit(self.observed, results, measured)]
+        return [float(f"{value:.6g}") for value in chi_square(self.observed, results, measured)]
 
 
 def make_task(
