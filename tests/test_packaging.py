@@ -33,12 +33,13 @@ FLOORS = {
     "invdiff.diagnostics": 6,
     "invdiff.metrics": 6,
     "invdiff.problems": 7,
-    "invdiff.io": 8,
+    "invdiff.io": 0,
+    "invdiff.restoration": 8,
     "invdiff.training": 8,
-    "invdiff.cli": 8,
-    "invdiff.__main__": 8,
+    "invdiff.cli": 9,
+    "invdiff.__main__": 9,
 }
-# On the last floor, but files and pictures know nothing of the engine.
+# Files and pictures know nothing of the engine.
 WITHOUT_ENGINE = ("invdiff.io",)
 # The command line is public through its options, not through its modules.
 NOT_PUBLIC = ("invdiff.__main__", "invdiff.cli.")
