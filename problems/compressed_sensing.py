@@ -94,7 +94,7 @@ class CompressedSensing(ArrayProblem):
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
-        sensing = options["sensing"] or "hadamard"
+        sensing: Sensing = options["sensing"] or "hadamard"
         return cls.share(options["ratio"], size, sensing=sensing, seed=options["pattern_seed"])
 
     @classmethod

@@ -120,7 +120,7 @@ def known_pixels(options: Mapping[str, Any]) -> NDArray[np.bool_]:
     mask, keep = options["mask"], options["mask_keep"]
     if isinstance(mask, os.PathLike):
         return read_mask(mask, keep=keep)
-    white = Source(mask).picture().pixels.mean(0) >= 0
+    white: NDArray[np.bool_] = Source(mask).picture().pixels.mean(0) >= 0
     return white if keep == "white" else ~white
 
 

@@ -145,7 +145,7 @@ class Problem(ABC):
 
     @classmethod
     def read(cls, source: Source, options: Mapping[str, Any]) -> Given:
-        """Return the problem and the measurement that INPUT holds.
+        """Return the problem and the measurement that INPUT holds, where it :attr:`reads` other than a picture.
 
         Raises:
             ValueError: If it does not hold one.

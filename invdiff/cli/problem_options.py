@@ -95,13 +95,14 @@ def problem_names() -> list[tuple[str, str]]:
 def click_option(option: Option, *, simulated: bool) -> click.Option:
     """Return a declared option as one of the command line; ``simulated`` where every INPUT is clean and degraded first."""
     kinds: dict[Any, Any] = {"FILE": click.Path(path_type=Path), "TEXT": click.STRING}
-    low, high, whole = option.minimum, option.maximum, option.kind == "INTEGER"
+    low: Any = option.minimum
+    high: Any = option.maximum
     bounded = low is not None or high is not None
     if isinstance(option.kind, tuple):
         kind: Any = click.Choice(option.kind, case_sensitive=False)
     elif option.kind in kinds:
         kind = kinds[option.kind]
-    elif whole:
+    elif option.kind == "INTEGER":
         kind = click.IntRange(low, high, min_open=option.above) if bounded else click.INT
     else:
         kind = click.FloatRange(low, high, min_open=option.above) if bounded else click.FLOAT

@@ -134,7 +134,8 @@ def method_options(texts: Sequence[str], method: str) -> dict[str, Any]:
     from invdiff.cli.methods import options_of
     from invdiff.restoration.sampling import find_method
 
-    found, given = find_method(method), {}
+    found = find_method(method)
+    given: dict[str, Any] = {}
     known = options_of(found)
     for text in texts:
         name, _, value = text.partition("=")

@@ -96,23 +96,25 @@ def read(
     kind, said = find_problem(problem), noise_choice(noise)
     values, simulated = complete(kind, options), simulate or source is None
     check_options(kind, values, said, has_input=source is not None, simulated=simulated)
-    if source is None:
-        where, name = "the bundled picture", kind.bundled
-        picture, notes = bundled_picture(name, kind.bundled_size(values)), []
-        notes.append(f"no INPUT given: degrading a bundled picture ({name}, {_size(picture.pixels.shape)})")
+    entry, notes = Source(source), list[str]()
+    if entry.path is not None and entry.path.is_dir():
+        raise IsADirectoryError(f"{entry} is a folder, expected one image: folders come later, run the command for each image.")
+    if simulated or kind.reads == "picture":
+        where = "the bundled picture" if source is None else str(entry)
+        if source is None:
+            picture = bundled_picture(kind.bundled, kind.bundled_size(values))
+            size = _size(picture.pixels.shape)
+            notes.append(f"no INPUT given: degrading a bundled picture ({kind.bundled}, {size})")
+        else:
+            picture = entry.picture()
+        if channels > 1 and len(picture.pixels) not in (1, channels):
+            raise ValueError(
+                f"{where}: has {len(picture.pixels)} channels, and this prior knows images of {channels}, or grey ones."
+            )
         given = kind.of_picture(picture, values, source=where)
     else:
-        entry, notes = Source(source), []
-        where, name = str(entry), entry.name
-        if entry.path is not None and entry.path.is_dir():
-            raise IsADirectoryError(
-                f"{where} is a folder, expected one image: folders come later, run the command for each image."
-            )
-        given = kind.of_picture(entry.picture(), values, source=where) if simulated else kind.read(entry, values)
-    if channels > 1 and len(given.picture.pixels) not in (1, channels):
-        raise ValueError(
-            f"{where}: has {len(given.picture.pixels)} channels, and this prior knows images of {channels}, or grey ones."
-        )
+        where, given = str(entry), kind.read(entry, values)
+    name = kind.bundled if source is None else entry.name
     return _measured(given, said, name=name, where=where, notes=notes, simulated=simulated, seed=seed, channels=channels)
 
 
