@@ -88,7 +88,7 @@ class ArrayProblem(Problem):
         return self.to_arrays(y)[self.measured]
 
     def write_measurement(self, folder: Path, y: Tensor, *, suffix: str, bits: int, icc: bytes | None) -> None:
-        arrays: Mapping[str, Any] = self.to_arrays(y)
+        arrays: dict[str, Any] = self.to_arrays(y)
         np.savez_compressed(folder / "measurement.npz", **arrays)
 
     def image_shape(self, measured: tuple[int, ...]) -> tuple[int, int, int]:

@@ -50,7 +50,7 @@ class OwnOperator(Problem):
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
         given = options["operator"]
-        build = load_object(given) if isinstance(given, str) else given
+        build: Any = load_object(given) if isinstance(given, str) else given
         if not callable(build):
             raise TypeError(f"--operator {given}: expected a class or function to call with the image shape, got {build!r}.")
         return cls(build)

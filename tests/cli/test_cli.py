@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from invdiff.cli import COMMANDS
@@ -30,9 +31,11 @@ def test_help_does_not_import_torch(arguments):
 
 
 def test_what_is_written_out_is_that_of_the_library():
-    parameters = {param.name: param for param in solve.params}
-    assert set(parameters["rule"].type.choices) == set(RULES)
-    assert tuple(parameters["quality"].type.choices) == QUALITIES
+    types = {param.name: param.type for param in solve.params}
+    assert isinstance(types["rule"], click.Choice)
+    assert set(types["rule"].choices) == set(RULES)
+    assert isinstance(types["quality"], click.Choice)
+    assert types["quality"].choices == QUALITIES
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
@@ -54,7 +57,7 @@ class TestOptionsOfAProblem:
         words = [word for option, value in given.items() for word in (option.flag, value)]
         invdiff("solve", "--problem", problem, *words, code=1)
         for option, value in given.items():
-            wanted = Path(value) if option.kind == "FILE" else value
+            wanted = Path(str(value)) if option.kind == "FILE" else value
             assert seen[option.name] == wanted
             assert option.convert(value) == wanted
 
