@@ -50,10 +50,11 @@ class OwnOperator(Problem):
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
         given = options["operator"]
-        build: Any = load_object(given) if isinstance(given, str) else given
+        build = load_object(given) if isinstance(given, str) else given
         if not callable(build):
             raise TypeError(f"--operator {given}: expected a class or function to call with the image shape, got {build!r}.")
-        return cls(build)
+        called: Callable[..., Any] = build
+        return cls(called)
 
     @classmethod
     def files(cls, options: Mapping[str, Any]) -> dict[str, Path]:
