@@ -176,7 +176,6 @@ class TestMethod:
         solve(*how, "-o", "a")
         record = record_of(tmp_path / "a")
         assert record["method"] == "Pull"
-        assert record["options"]["strength"] == 0.5
         assert record["arguments"]["method"] == "pull.py:Pull"
         assert len(record["files"]["method"]["sha256"]) == 64
         solve(*how, "--option", "strength=0.25", "-o", "b")
