@@ -1,9 +1,9 @@
-r"""The linear physics of deepinv, wrapped by ``from_deepinv`` and held to our laws: ``python benchmarks/adapters.py``.
+r"""Check the linear physics of deepinv, wrapped by ``from_deepinv``, with operator tests: ``python benchmarks/adapters.py``.
 
-deepinv must be installed. Every class of ``deepinv.physics.LinearPhysics`` that needs no more than the arguments below is
-built, at the first image shape that it takes. In float32, relative: the adjoint to :math:`|A x| |y|`, the solve at a
-hundredth of the largest eigenvalue of :math:`A A^\top` to :math:`|v|`, the pseudo-inverse by :math:`A A^+ A x` to
-:math:`|A x|`.
+Requires deepinv. Every class of ``deepinv.physics.LinearPhysics`` that can be built from the arguments below is built, at the
+first image shape that it accepts. All comparisons are in float32, with relative tolerances: the adjoint relative to
+:math:`|A x| |y|`, the solve at a hundredth of the largest eigenvalue of :math:`A A^\top` relative to :math:`|v|`, and the
+pseudo-inverse by :math:`A A^+ A x` relative to :math:`|A x|`.
 """
 
 from __future__ import annotations

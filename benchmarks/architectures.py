@@ -1,13 +1,13 @@
-"""Networks for a prior at equal training time: ``python benchmarks/architectures.py FOLDER_OR_TAR ...``.
+"""Compare network architectures at equal training time: ``python benchmarks/architectures.py FOLDER_OR_TAR ...``.
 
-Every candidate is trained on the same images for the same processor time, then measured: denoising PSNR on the images held
-out, seconds of a forward at 256 x 256, and two properties that samplers live on.
+Every candidate is trained on the same images for the same processor time and then evaluated: denoising PSNR on held-out images,
+seconds per forward pass at 256 x 256, and two properties that matter to samplers.
 
-*Receptive field*: side of the smallest centred square that holds 95 % of the mean absolute gradient of a denoised pixel with
-respect to the noisy image. Large holes need it wide at high noise.
+*Receptive field*: side of the smallest centered square that holds 95 % of the mean absolute gradient of a denoised pixel with
+respect to the noisy image. At high noise it must be wide to fill large holes.
 
-*Asymmetry*: ``|J v - J^T v| / |J v|`` of the denoiser's Jacobian for white ``v``. That of an exact denoiser is a covariance up
-to a factor, hence symmetric; MMPS solves with it.
+*Asymmetry*: ``|J v - J^T v| / |J v|`` of the denoiser's Jacobian for white ``v``. The Jacobian of an exact denoiser is
+proportional to a covariance, hence symmetric; MMPS solves linear systems with it.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ PROBED = 4  # images
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sources", type=Path, nargs="+", help="folders and tars of images")
+    parser.add_argument("sources", type=Path, nargs="+", help="folders and tar archives of images")
     parser.add_argument("--minutes", type=float, default=5.0, help="processor time of each training (default: %(default)s)")
     parser.add_argument("--only", action="append", choices=CANDIDATES, help="train only this candidate; repeatable")
     parser.add_argument(
         "--prior",
         action="append",
         default=[],
-        help="also measure a finished prior (not its PSNR: it may know the images); repeatable",
+        help="also measure a trained prior (not its PSNR: it may have seen the images); repeatable",
     )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/architectures.json"), help="(default: %(default)s)")
     options = parser.parse_args()

@@ -1,8 +1,9 @@
-"""Ranks, coverage and misfits on exactly known laws: ``python benchmarks/calibration.py``.
+"""Test ranks, coverage and misfits on exactly known distributions: ``python benchmarks/calibration.py``.
 
-For every law, truths are drawn and measured, each measurement is sampled, and :func:`invdiff.diagnostics.calibrate` ranks the
-truth among the samples by data-dependent quantities (misfit, log-posterior) and others. Laws: a dense Gaussian, stationary
-Gaussian images under a mask, a blur and pooling, and a mixture whose modes the measurement tells apart. The table is printed.
+For every distribution, truths are drawn and measured, each measurement is sampled, and :func:`invdiff.diagnostics.calibrate`
+ranks the truth among the samples by data-dependent quantities (misfit, log posterior) and others. Distributions: a dense
+Gaussian, stationary Gaussian images under a mask, a blur and pooling, and a mixture whose modes the measurement distinguishes.
+The table is printed.
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ def main() -> None:
     parser.add_argument(
         "--methods", nargs="+", choices=["auto", *METHODS], metavar="METHOD", default=["auto", *METHODS], help="(default: all)"
     )
-    parser.add_argument("--cases", type=int, default=400, help="truths of each law (default: %(default)s)")
-    parser.add_argument("--samples", type=int, default=16, help="(default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=50, help="(default: %(default)s)")
+    parser.add_argument("--cases", type=int, default=400, help="truths per distribution (default: %(default)s)")
+    parser.add_argument("--samples", type=int, default=16, help="samples per truth (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=50, help="steps per run (default: %(default)s)")
     options = parser.parse_args()
     known, table, started = laws(), [], time.monotonic()
     with tqdm(total=len(options.methods) * len(known), unit=" runs", disable=None) as bar:

@@ -1,10 +1,10 @@
-"""Colour denoising: ``python benchmarks/denoising.py FOLDER --prior natural``.
+"""Benchmark color denoising: ``python benchmarks/denoising.py FOLDER --prior natural``.
 
-Mean PSNR of one evaluation of a prior's denoiser against BM3D (the authors' package ``bm3d``) and scikit-image's non-local
-means. Every colour photograph of the folder, uncropped, gets Gaussian noise that is not clipped, the same for all denoisers;
-all are told its standard deviation. Non-local means gets the best patch size and strength of a list for each noise level,
-chosen with the truth at hand for the mean of all photographs. The table is printed; finished figures are kept in the JSON
-file and not computed again: a further prior costs its own evaluations only.
+Mean PSNR of one evaluation of a prior's denoiser, compared with BM3D (the authors' package ``bm3d``) and scikit-image's
+non-local means. Every color photograph of the folder, uncropped, gets Gaussian noise that is not clipped, the same for all
+denoisers; all denoisers are given its standard deviation. For each noise level, non-local means uses the patch size and
+strength from a list that give the best mean over all photographs, selected with knowledge of the truth. The table is printed;
+finished results are kept in the JSON file and not computed again, so that a new prior costs only its own evaluations.
 """
 
 from __future__ import annotations
@@ -41,10 +41,12 @@ STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.8, 1.0)  # its "h", in standard deviations of
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="photographs; grey ones are left out")
-    parser.add_argument("--prior", action="append", help="name or file, repeatable (default: natural)")
+    parser.add_argument("folder", type=Path, help="photographs; gray ones are left out")
+    parser.add_argument("--prior", action="append", help="name or file of a prior; repeatable (default: natural)")
     parser.add_argument("--sigma", type=float, nargs="+", default=[15, 25, 50], help="on the 0..255 scale (default: 15 25 50)")
-    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the network (default: %(default)s)")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="auto", help="precision of the network (default: %(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/denoising.json"), help="(default: %(default)s)")
     options = parser.parse_args()
     names = options.prior or ["natural"]

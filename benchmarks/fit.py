@@ -1,11 +1,11 @@
-"""What it costs to use a prior for images it is not made for: other sizes, through windows, and other channels.
+"""Measure the cost of applying a prior to other image sizes, through windows, and to other numbers of channels.
 
     python benchmarks/fit.py FOLDER [--prior natural]
 
-The prior must be one of colours for any size: only then is there a whole to compare windows with. First table: a photograph
-with noise is denoised whole and through windows of 256 pixels; largest difference and root mean square, in units of the
-range of images, and the largest jump between neighbours that the whole has not. Second table: grey photographs, denoised by
-``priors.Grey``, by the prior at the level of their noise, and by ``priors.PerChannel`` of ``Grey`` in colours; PSNR in dB.
+The prior must be a color prior for any image size, so that whole images are available for comparison. First table: a noisy
+photograph is denoised whole and through windows of 256 pixels; largest difference and root mean square, in units of the range
+of images, and the largest jump between neighboring pixels that is absent from the whole. Second table: gray photographs,
+denoised by ``priors.Grey``, by the prior at their noise level, and by ``priors.PerChannel`` of ``Grey`` in color; PSNR in dB.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from invdiff.io.images import read_image
 from invdiff.metrics import psnr
-from invdiff.priors import Grey, PerChannel, ScoreModel, Tiled, load_prior
+from invdiff.priors import Gray, PerChannel, ScoreModel, Tiled, load_prior
 
 LEVELS = (0.05, 0.3, 1.0, 5.0, 20.0, 80.0)
 OVERLAPS = (32, 64, 96, 128, 160, 192)
@@ -61,7 +61,7 @@ def windows(score: ScoreModel, x: Tensor) -> list[list[str]]:
 
 def channels(score: ScoreModel, photographs: list[Tensor]) -> list[list[float]]:
     """Return rows of the second table, means over the photographs."""
-    grey = Grey(score)
+    grey = Gray(score)
     rows = []
     for sigma in NOISE:
         t, found = torch.tensor(sigma), []

@@ -1,16 +1,16 @@
-"""Photographs degraded and restored: ``python benchmarks/images.py FOLDER --kernel KERNEL``.
+"""Degrade photographs and restore them: ``python benchmarks/images.py FOLDER --kernel KERNEL``.
 
-A table for every row of ``images_cases.py`` (text, pixels missing at random, a hole, two blurs, each circular and cut out of a
-larger blurred picture, enlargement, mosaics, JPEG), a line for every method: classical restorers, what ``invdiff solve`` ran
-before (``old-default``) and runs now (``new-default``), and methods by their names, each with its own steps. The figures are
-those of ``images_judge.py``. The classical restorer is the best of a list of parameters, chosen with the truth at hand for the
-mean of all photographs.
+Prints one table for every row of ``images_cases.py`` (text, randomly missing pixels, a hole, two blurs, each circular and
+cropped from a larger blurred image, super-resolution, mosaics, JPEG), with one line per method: classical restorers, the
+previous default of ``invdiff solve`` (``old-default``), its present default (``new-default``), and methods by name, each with
+its own steps. The metrics are those of ``images_judge.py``. For a classical restorer, the best of a list of parameters is used,
+selected with knowledge of the truth for the mean over all photographs.
 
-Photographs that ``--used`` names were looked at when settings were chosen, the other ones never: every mean is given over all
-and over the latter. Finished cells are kept in the JSON file, each under a digest of all its settings, and not computed again.
-``--redo`` computes the named methods once more, as is due when their code changed and their settings did not; ``--tables``
-computes nothing. ``--check`` says which criteria of ``images_tables.py`` the new default meets, and exits with 1 if it fails
-one.
+Photographs named by ``--used`` were used to choose settings, the others never: every mean is given over all photographs and
+over the unused ones. Finished cells are kept in the JSON file under a digest of all their settings and not computed again.
+``--redo`` recomputes the named methods, which is necessary when their code changed but their settings did not; ``--tables``
+computes nothing. ``--check`` reports which criteria of ``images_tables.py`` the new default meets, and exits with 1 if one
+fails.
 """
 
 from __future__ import annotations
@@ -124,17 +124,23 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--mask", type=Path, default=HERE.parent / "examples" / "mask.png", help="text, white = fill (default: the example's)"
     )
-    parser.add_argument("--size", type=int, default=256, help="largest side; the centre is taken (default: %(default)s)")
-    parser.add_argument("--samples", type=int, default=6, help="at least 2 (default: %(default)s)")
+    parser.add_argument(
+        "--size", type=int, default=256, help="largest side; center crop of larger images (default: %(default)s)"
+    )
+    parser.add_argument("--samples", type=int, default=6, help="samples, at least 2 (default: %(default)s)")
     parser.add_argument(
         "--photographs",
         nargs="+",
         metavar="NAME",
         default=list(PHOTOGRAPHS),
-        help=f"beginnings of their names, or how many of these: {' '.join(PHOTOGRAPHS)} (default: all of them)",
+        help=f"name prefixes, or the number to take from this list: {' '.join(PHOTOGRAPHS)} (default: all of them)",
     )
     parser.add_argument(
-        "--used", nargs="*", metavar="NAME", default=list(USED), help=f"for choices (default: {' '.join(USED)})"
+        "--used",
+        nargs="*",
+        metavar="NAME",
+        default=list(USED),
+        help=f"photographs used to choose settings (default: {' '.join(USED)})",
     )
     parser.add_argument("--only", nargs="+", choices=ROWS, metavar="ROW", help=f"rows: {', '.join(ROWS)} (default: all)")
     parser.add_argument(
@@ -143,18 +149,20 @@ def arguments() -> argparse.Namespace:
         choices=COLUMNS,
         metavar="METHOD",
         default=[column for column in COLUMNS if column != "dps"],
-        help=f"{', '.join(COLUMNS)} (default: all but dps, which takes 1,000 gradients a sample)",
+        help=f"{', '.join(COLUMNS)} (default: all but dps, which takes 1,000 gradients per sample)",
     )
     parser.add_argument("--redo", nargs="+", choices=COLUMNS, metavar="METHOD", default=[], help="compute these again")
-    parser.add_argument("--prior", default="natural", help="(default: %(default)s)")
-    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the network (default: %(default)s)")
+    parser.add_argument("--prior", default="natural", help="name or file (default: %(default)s)")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="auto", help="precision of the network (default: %(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=HERE / "images.json", help="(default: benchmarks/images.json)")
-    parser.add_argument("--tables", action="store_true", help="compute nothing, print the tables of what is there")
-    parser.add_argument("--check", action="store_true", help="say which criteria hold")
+    parser.add_argument("--tables", action="store_true", help="compute nothing, print the tables of the saved results")
+    parser.add_argument("--check", action="store_true", help="report which criteria hold")
     parser.add_argument("--panels", type=Path, help="folder for comparison panels")
     options = parser.parse_args()
     if options.samples < 2:
-        parser.error("--samples must be at least 2: one has no spread")
+        parser.error("--samples must be at least 2, to estimate the standard deviation")
     if options.check and not {OLD, NEW} <= set(options.methods):
         parser.error(f"--check holds {NEW} to {OLD}: --methods lacks one of them")
     return options

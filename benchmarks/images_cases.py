@@ -1,4 +1,4 @@
-"""The rows and columns of ``images.py``: what is done to photographs, and the methods that undo it, with their settings."""
+"""The rows and columns of ``images.py``: degradations of photographs, and restoration methods with their settings."""
 
 from __future__ import annotations
 

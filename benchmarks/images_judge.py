@@ -1,18 +1,19 @@
-r"""The figures of posterior samples of one photograph whose truth is known.
+r"""Metrics of posterior samples of one photograph whose truth is known.
 
-If the truth and :math:`N` samples are independent draws of one law, as they are for an exact sampler and truths of its prior:
+If the truth and the :math:`N` samples are independent draws from one distribution, as they are for an exact sampler and truths
+drawn from its prior, then:
 
-- *spread / error*, the standard deviation of the samples over the error of their mean :math:`\bar x`, root mean squares over
-  the image, is :math:`\sqrt{N / (N + 1)}`: of every value of variance :math:`v`, the unbiased variance of the samples is
-  :math:`v` in expectation, and :math:`E (\bar x - x)^2 = v + v / N`;
-- *coverage*, the share of truths from the smallest to the largest sample, is :math:`(N - 1) / (N + 1)`: each of the
-  :math:`N + 1` is as likely as another to be the smallest, or the largest;
-- *misfit*, over what the noise explains, is 1.
+- *spread / error*, the standard deviation of the samples over the error of their mean :math:`\bar x` (both root mean squares
+  over the image), is :math:`\sqrt{N / (N + 1)}`: for a value of variance :math:`v`, the expected unbiased variance of the
+  samples is :math:`v`, and :math:`E (\bar x - x)^2 = v + v / N`;
+- *coverage*, the share of truths between the smallest and the largest sample, is :math:`(N - 1) / (N + 1)`: each of the
+  :math:`N + 1` values is equally likely to be the smallest, or the largest;
+- *misfit*, the squared misfit over its expectation under the noise, is 1.
 
-*Limit* is the PSNR of the mean of infinitely many samples: of the error of :math:`\bar x` the variance of the samples over
-:math:`N` is taken away, which is what the mean of few costs. It compares samplers whose spreads differ.
+*Limit* is the PSNR of the mean of infinitely many samples: the variance of the samples over :math:`N`, the contribution of the
+finite number of samples, is subtracted from the squared error of :math:`\bar x`. It compares samplers with different spreads.
 
-Values that are known exactly have neither spread nor error, and count for neither; coverage is that of the other ones. PSNR
+Values that are known exactly have neither spread nor error and are left out of both; coverage is that of the other values. PSNR
 and SSIM are those of the whole image.
 """
 

@@ -1,4 +1,4 @@
-"""The tables of ``images.py``, and the criteria that the new default of ``invdiff solve`` is held to."""
+"""The tables of ``images.py``, and the criteria for the new default of ``invdiff solve``."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""How long a checkpoint takes to load, and how much memory: ``load_prior`` beside ``torch.load`` itself.
+"""Measure time and memory of loading a checkpoint: ``load_prior`` compared with ``torch.load`` itself.
 
     python benchmarks/loading.py
 
 A network with the shapes of the FFHQ model of DPS (94 million weights, random) is written by ``torch.save`` and converted by
-``invdiff priors convert``. Each way of loading runs in processes of its own, in turn, and reads every weight once: mapped files
-take no time and no memory before. Peak memory is that of the process above what it had after its imports. One thread.
+``invdiff priors convert``. Each way of loading runs in its own processes, in turn, and reads every weight once, because mapped
+files take no time and memory before. Peak memory is that of the process above its memory after the imports. One thread.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ print(seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="repetitions (default: %(default)s)")
     options = parser.parse_args()
     measured: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,7 @@
-"""Pictures to judge a prior by: ``python benchmarks/look.py FOLDER --panels DIR``.
+"""Write images for the visual assessment of a prior: ``python benchmarks/look.py FOLDER --panels DIR``.
 
-Unconditional samples at 128 and 256 pixels, and posterior samples of photographs with a 64 x 64 hole in the middle of their
-centre 128 x 128 pixels: what no measured pixel tells, the prior has to know. Nothing here is a figure; look at them.
+Unconditional samples at 128 and 256 pixels, and posterior samples of photographs with a 64 x 64 hole in the center of their
+central 128 x 128 pixels: the content of the hole must come from the prior. There are no metrics; look at the images.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ STEPS = 50
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="photographs, of which colour ones of at least 128 pixels are taken")
-    parser.add_argument("--panels", type=Path, required=True, help="folder for the pictures")
+    parser.add_argument("folder", type=Path, help="photographs; color ones of at least 128 pixels are used")
+    parser.add_argument("--panels", type=Path, required=True, help="folder for the images")
     parser.add_argument("--prior", default="natural", help="(default: %(default)s)")
     parser.add_argument("--count", type=int, default=6, help="photographs with a hole (default: %(default)s)")
-    parser.add_argument("--samples", type=int, default=4, help="samples of each (default: %(default)s)")
+    parser.add_argument("--samples", type=int, default=4, help="samples per photograph (default: %(default)s)")
     options = parser.parse_args()
     options.panels.mkdir(parents=True, exist_ok=True)
 

@@ -1,10 +1,10 @@
-"""What a gradient through a large network takes: time and memory, by precision and with activation checkpointing.
+"""Measure time and memory of a gradient through a large network, by precision and with activation checkpointing.
 
     python benchmarks/memory.py [--size 256]
 
-The network has the shapes of the FFHQ model of DPS (94 million weights, random). Each row is a process of its own: one call of
-the prior with the gradient of its output by its input, after one at 64 x 64 pixels that no one measures; peak memory of the
-process above what it had with the weights in memory.
+The network has the shapes of the FFHQ model of DPS (94 million weights, random). Each row runs in its own process: one call of
+the prior with the gradient of its output with respect to its input, after an untimed warm-up call at 64 x 64 pixels. Peak
+memory is that of the process above its memory with the weights loaded.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ print(time.perf_counter() - started, (resource.getrusage(resource.RUSAGE_SELF).r
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--size", type=int, default=256, help="pixels of a side (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=256, help="side in pixels (default: %(default)s)")
     options = parser.parse_args()
     rows: list[tuple[str, str, str]] = []
     with tempfile.TemporaryDirectory() as folder:

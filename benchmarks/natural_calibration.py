@@ -1,10 +1,10 @@
-"""The calibration that comes with the bundled prior: ``python benchmarks/natural_calibration.py FOLDER``.
+"""Compute the calibration that comes with the bundled prior: ``python benchmarks/natural_calibration.py FOLDER``.
 
-For every ready-made problem, at one usual setting of it, ``invdiff calibrate --save`` learns from a crop of each photograph of
-FOLDER how wide intervals must be; ``invdiff solve --calibration natural`` applies it. The photographs must be new to the prior,
-9 or more of them, 19 for 95 % intervals. Problems that the file has already, of this prior, are not computed again: a run that
-was stopped goes on. ``--quick`` tries the whole way in seconds, on tiny crops with two steps, and needs another ``--out``: its
-widths are worth nothing. ``--table`` computes nothing and prints the table of what is there.
+For every ready-made problem, at one usual setting, ``invdiff calibrate --save`` learns the necessary width of intervals from
+one crop of each photograph in FOLDER; ``invdiff solve --calibration natural`` applies it. The photographs must be new to the
+prior: at least 9 of them, or 19 for 95 % intervals. Problems that the file already has for this prior are not computed again,
+so an interrupted run can be continued. ``--quick`` runs the whole program in seconds, on tiny crops with two steps, and needs
+another ``--out``, because its widths are useless. ``--table`` computes nothing and prints the table of the saved results.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="photographs that are new to the prior")
     parser.add_argument("--only", nargs="+", choices=CASES, metavar="PROBLEM", default=list(CASES), help="(default: all)")
     parser.add_argument("--size", type=int, default=32, help="side of the crops (default: %(default)s)")
-    parser.add_argument("--samples", type=int, default=4, help="as `solve` draws by default (default: %(default)s)")
+    parser.add_argument("--samples", type=int, default=4, help="samples per crop, as in `solve` (default: %(default)s)")
     parser.add_argument("--prior", default="natural", help="(default: %(default)s)")
     parser.add_argument("--out", type=Path, default=BUNDLED, help="(default: the file that comes with the prior)")
     parser.add_argument("--quick", action="store_true", help="crops of 16 pixels, two samples, two steps")
-    parser.add_argument("--table", action="store_true", help="compute nothing, print the table of what is there")
+    parser.add_argument("--table", action="store_true", help="compute nothing, print the table of the saved results")
     options = parser.parse_args(arguments)
     if options.quick and options.out == BUNDLED:
-        parser.error("--quick needs another --out: its widths are worth nothing")
+        parser.error("--quick needs another --out, because its widths are useless")
     if not options.table:
         learn(options)
     print(table(options))

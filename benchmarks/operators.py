@@ -1,13 +1,14 @@
-"""What an operator costs: ``python benchmarks/operators.py``.
+"""Measure the cost of operators: ``python benchmarks/operators.py``.
 
-Every common operator, forward and gradient (of ``0.5 * |op(x) - y|^2`` by automatic differentiation), against other ways to
-the same: direct convolution, products of matrices, Fourier transforms, indexing, kornia, torchvision, SciPy. Every
-way is checked to give the result and the gradient of the operator; repetitions are interleaved in random order, and the fastest
-counts. The residual, the sum of squares and its derivative are in all figures: the row of Identity is what they cost.
+Every common operator, forward and gradient (of ``0.5 * |op(x) - y|^2`` by automatic differentiation), is compared with other
+implementations of the same function: direct convolution, matrix products, Fourier transforms, indexing, kornia, torchvision,
+SciPy. Every implementation is checked against the result and the gradient of the operator; repetitions are interleaved in
+random order, and the fastest counts. All times include the residual, the sum of squares and its derivative: the row of Identity
+shows their cost.
 
-Beside it stands what that is of one forward of a prior at the same size and batch, in float32. All times are of the processor,
-summed over threads, so that other work counts less. Rows are kept in a JSON file; those measured again replace the old ones,
-and another machine or number of threads begins a new one. The prior is measured once for a file.
+Each time is also given relative to one forward pass of a prior at the same size and batch, in float32. All times are processor
+times, summed over threads, so that other load has less influence. Rows are kept in a JSON file; rows measured again replace the
+old ones, and another machine or number of threads starts the file anew. The prior is measured once per file.
 
 \b
 Examples:
@@ -49,13 +50,13 @@ LARGE_PRIOR = 1024  # pixels from which on the prior is run on one image, and it
 
 
 @click.command(help=__doc__)
-@click.option("--only", multiple=True, metavar="WORD", help="Measure only operators with this in their name; repeatable.")
-@click.option("--px", type=click.IntRange(min=64), multiple=True, default=(256, 1024), show_default=True, help="Sides.")
-@click.option("--batch", type=click.IntRange(min=1), multiple=True, default=(1, 8), show_default=True, help="Images at once.")
-@click.option("--seconds", type=float, default=1.0, show_default=True, help="Of repetitions of a row, one at the least.")
-@click.option("--threads", type=click.IntRange(min=1), help="Of torch.  [default: torch's]")
-@click.option("--prior", default="natural", show_default=True, help="Whose forward is measured for comparison.")
-@click.option("--table", is_flag=True, help="Measure nothing, print the table of what is there.")
+@click.option("--only", multiple=True, metavar="WORD", help="Measure only operators whose name contains WORD; repeatable.")
+@click.option("--px", type=click.IntRange(min=64), multiple=True, default=(256, 1024), show_default=True, help="Image sides.")
+@click.option("--batch", type=click.IntRange(min=1), multiple=True, default=(1, 8), show_default=True, help="Batch sizes.")
+@click.option("--seconds", type=float, default=1.0, show_default=True, help="Time for repetitions of a row, at least one.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch.  [default: torch's]")
+@click.option("--prior", default="natural", show_default=True, help="Prior whose forward pass is measured for comparison.")
+@click.option("--table", is_flag=True, help="Measure nothing, print the table of the saved results.")
 @click.option("--out", type=click.Path(path_type=Path), default="benchmarks/operators.json", show_default=True)
 def main(
     only: tuple[str, ...],

@@ -1,8 +1,8 @@
-"""Operators and the other ways to the same measurement, written plainly after the maths: what ``operators.py`` times.
+"""Operators and other implementations of the same measurements, written from the formulas, timed by ``operators.py``.
 
-A case is made for a side of the image in pixels. Every way takes and returns what the operator does, in float32, with all that
-does not depend on the image prepared beforehand; a string in the place of a way says why it is not run. What is known to need
-more than 8 GB is among those.
+A case is made for a given image side in pixels. Every implementation has the input and output of the operator, in float32, with
+everything that does not depend on the image prepared in advance; a string instead of an implementation gives the reason why it
+is not run. Implementations known to need more than 8 GB are not run.
 """
 
 from __future__ import annotations
@@ -242,7 +242,7 @@ def resize(px: int) -> Case:
 def grey(px: int) -> Case:
     weights = torch.tensor([0.299, 0.587, 0.114])
     return Case(
-        ready(operators.ChannelMix.grey((3, px, px))),
+        ready(operators.ChannelMix.gray((3, px, px))),
         {
             "1 x 1 conv2d": lambda x: F.conv2d(x, weights[None, :, None, None]),
             "weighted channels": lambda x: 0.299 * x[:, :1] + 0.587 * x[:, 1:2] + 0.114 * x[:, 2:],
@@ -358,7 +358,7 @@ def centred_fourier(x: Tensor) -> Tensor:
 
 
 def mri(px: int, *, coils: int) -> Case:
-    seen = operators.cartesian_mask(px, px, acceleration=4, centre_fraction=0.08, seed=0)
+    seen = operators.cartesian_mask(px, px, acceleration=4, center_fraction=0.08, seed=0)
     maps = None if coils == 1 else operators.birdcage_maps(coils, px, px)
     number, sensitivities = seen.float(), torch.ones(()) if maps is None else maps.to(torch.complex64)
     signs = torch.where(torch.arange(px) % 2 == 0, 1.0, -1.0)
@@ -622,7 +622,7 @@ def quantise(px: int) -> Case:
         return x + (((x + 1) / step).round().clamp(0, LEVELS - 1) * step - 1 - x).detach()
 
     return Case(
-        ready(operators.Quantise((3, px, px), LEVELS, low=-1.0, high=1.0)),
+        ready(operators.Quantize((3, px, px), LEVELS, low=-1.0, high=1.0)),
         {"detached": surrogate, "own derivative": lambda x: StraightThrough.apply(x, step)},
         tolerance=1e-3,  # Values halfway between two levels go either way.
         note="a derivative of its own needs rules for forward mode and vmap",
@@ -706,7 +706,7 @@ CASES: Mapping[str, Callable[[int], Case]] = {
     "SubsampledConvolution, 31 x 31, stride 2": partial(subsampled_convolution, size=31, stride=2),
     "JPEG, quality 50": jpeg,
     "Clip": clip,
-    f"Quantise, {LEVELS} levels": quantise,
+    f"Quantize, {LEVELS} levels": quantise,
     "Gamma, 2.2": partial(gamma, exponent=2.2),
     "Gamma, 1 / 2.2": partial(gamma, exponent=1 / 2.2),
     "PhaseRetrieval": phase_retrieval,

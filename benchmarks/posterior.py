@@ -1,14 +1,14 @@
-"""Samplers held to exactly known posteriors: ``python benchmarks/posterior.py``.
+"""Compare samplers with exactly known posteriors: ``python benchmarks/posterior.py``.
 
-Problems (``posterior_cases.py``): Gaussian mixtures measured by random matrices, or told apart late; stationary Gaussian
+Problems (``posterior_cases.py``): Gaussian mixtures measured by random matrices, or distinguished late; stationary Gaussian
 images under four operators; absolute values of a mixture; squares under a funnel (``posterior_funnel.py``); sums of
-heavy-tailed or sparse increments (``posterior_walks.py``). Rows: exact samples (the floor), the exact
-conditional denoiser under two step rules, every method of ``invdiff.methods.METHODS``, and those of azula and deepinv where
-installed (``posterior_peers.py``), all with the exact denoiser, the same measurements and as many steps as asked for.
-Figures: ``posterior_judge.py``.
+heavy-tailed or sparse increments (``posterior_walks.py``). Rows: exact samples (the floor), the exact conditional denoiser with
+two step rules, every method of ``invdiff.methods.METHODS``, and the methods of azula and deepinv if installed
+(``posterior_peers.py``), all with the exact denoiser, the same measurements and the requested number of steps. Metrics:
+``posterior_judge.py``.
 
 Weighted samples are resampled to equal weights. The tables are printed; finished cells are kept in the JSON file and not
-computed again with the same settings. ``--redo`` computes the chosen rows once more, ``--tables`` nothing at all.
+computed again with the same settings. ``--redo`` recomputes the chosen rows, ``--tables`` computes nothing.
 """
 
 from __future__ import annotations
@@ -133,17 +133,15 @@ ROWS: Mapping[str, Row] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", metavar="CASE", help=f"words to look for in: {', '.join(CASES)} (default: all)")
+    parser.add_argument("--cases", nargs="+", metavar="CASE", help=f"words to search for in: {', '.join(CASES)} (default: all)")
     parser.add_argument("--methods", nargs="+", metavar="ROW", help=f"rows among: {', '.join(ROWS)} (default: all)")
-    parser.add_argument(
-        "--draws", type=int, default=10, help="problems of every case; fewer of large cases (default: %(default)s)"
-    )
-    parser.add_argument("--samples", type=int, default=1000, help="a fifth of them for images (default: %(default)s)")
+    parser.add_argument("--draws", type=int, default=10, help="problems per case, fewer for large cases (default: %(default)s)")
+    parser.add_argument("--samples", type=int, default=1000, help="samples, a fifth of them for images (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=100, help="(default: %(default)s)")
-    parser.add_argument("--tables", action="store_true", help="compute nothing, print the tables of what is there")
+    parser.add_argument("--tables", action="store_true", help="compute nothing, print the tables of the saved results")
     parser.add_argument("--redo", action="store_true", help="compute the chosen cells again")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/posterior.json"), help="(default: %(default)s)")
-    parser.add_argument("--also", nargs="+", type=Path, default=[], help="files of runs made side by side, to take cells from")
+    parser.add_argument("--also", nargs="+", type=Path, default=[], help="result files of parallel runs, to take cells from")
     options = parser.parse_args()
     cases = {name: case for name, case in CASES.items() if any(word in name for word in options.cases or [""])}
     rows = list(options.methods or ROWS)

@@ -1,4 +1,4 @@
-"""Problems whose posterior is known exactly: what ``posterior.py`` holds every sampler to."""
+"""Problems with exactly known posteriors, on which ``posterior.py`` compares the samplers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Squares of numbers under a funnel: signs that the measurement does not tell, and a scale that it tells only roughly."""
+"""Squares of values under a funnel: the measurement does not determine the signs, and determines the scale only roughly."""
 
 from __future__ import annotations
 

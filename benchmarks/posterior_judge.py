@@ -1,11 +1,11 @@
-"""How far samples are from exact draws of the posterior. Figures, all against 5,000 exact draws:
+"""Distances of samples from exact draws of the posterior. Metrics, all relative to 5,000 exact draws:
 
 - SW: sliced Wasserstein-1 distance, mean over 100 random unit directions, in the units of ``x``;
 - spread: mean standard deviation of the samples over the exact one, of the coordinates and of the measured values ``A(x)``;
 - mean error: root mean square over the coordinates, in exact standard deviations;
 - 50 % and 90 %: share of the exact draws inside the central intervals of the samples, mean over the coordinates;
 - misfit: mean of ``|y - A(x)|^2`` over that of the exact draws;
-- modes: L1 distance between the weights of a mixture's components among the samples and the exact ones, 0 to 2.
+- modes: L1 distance between the weights of a mixture's components among the samples and the exact weights, 0 to 2.
 """
 
 from __future__ import annotations

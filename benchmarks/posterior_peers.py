@@ -1,8 +1,8 @@
-"""The samplers of azula and deepinv, where they are installed, with the exact denoiser behind their own interfaces.
+"""The samplers of azula and deepinv, if installed, with the exact denoiser behind their own interfaces.
 
-They run as their documentation says, on their own time grids: azula's DDPM on its VP schedule, deepinv's DDPM on the
-prior's own, both with steps equal in time. States are flattened, which azula's solvers need. Where a default assumes data
-that ours are not, such as images in [0, 1], the function says what was done.
+They run as documented, on their own time grids: azula's DDPM on its VP schedule, deepinv's DDPM on the schedule of the prior,
+both with equal time steps. States are flattened, as required by azula's solvers. Where a default assumes other data than ours,
+such as images in [0, 1], the function documents the change.
 """
 
 from __future__ import annotations

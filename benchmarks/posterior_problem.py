@@ -1,4 +1,4 @@
-"""What a problem of ``posterior.py`` consists of."""
+"""The data structures of the problems of ``posterior.py``."""
 
 from __future__ import annotations
 

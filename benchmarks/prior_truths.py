@@ -1,10 +1,10 @@
-"""Truths that the prior itself drew: ``python benchmarks/prior_truths.py --kernel KERNEL``.
+"""Test samplers on truths drawn from the prior itself: ``python benchmarks/prior_truths.py --kernel KERNEL``.
 
-If the truths are draws of the prior and the samples exact, a truth is one sample more: its misfit has a uniform rank among
-theirs, intervals cover their share of it, and the misfit is that of the noise. What fails here is the sampler; with
-photographs it may be the prior as well. The bundled prior at 64 x 64 pixels; truths are its draws by many Heun steps, degraded
-as in ``images_cases.py``: with noise for all tests, and without for the coverage of what is not known. The table is printed;
-finished lines are kept in the JSON file and not computed again with the same settings.
+If the truths are draws of the prior and the samples are exact, the truth is one more sample: the rank of its misfit among those
+of the samples is uniform, intervals have their nominal coverage, and the misfit is that of the noise. A failure here is due to
+the sampler; with photographs it may also be due to the prior. The prior is the bundled one at 64 x 64 pixels; truths are drawn
+with many Heun steps and degraded as in ``images_cases.py``: with noise for all tests, and without noise for the coverage of
+unknown values. The table is printed; finished lines are kept in the JSON file and not computed again with the same settings.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def main() -> None:
     parser.add_argument(
         "--mask", type=Path, default=HERE.parent / "examples" / "mask.png", help="text, white = fill (default: the example's)"
     )
-    parser.add_argument("--count", type=int, default=40, help="truths, at least 10 (default: %(default)s)")
-    parser.add_argument("--samples", type=int, default=6, help="of each (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=100, help="Heun steps of a truth (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=40, help="number of truths, at least 10 (default: %(default)s)")
+    parser.add_argument("--samples", type=int, default=6, help="samples per truth (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=100, help="Heun steps per truth (default: %(default)s)")
     parser.add_argument("--methods", nargs="+", choices=(NEW, OLD), metavar="METHOD", default=[NEW], help=f"{NEW}, {OLD}")
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=f"{', '.join(ROWS)}")
     parser.add_argument("--prior", default="natural", help="(default: %(default)s)")

@@ -1,10 +1,10 @@
-"""Every ready-made task on a picture, as ``invdiff solve`` runs it: ``python benchmarks/problems.py``.
+"""Run every ready-made task on an image, as ``invdiff solve`` does: ``python benchmarks/problems.py``.
 
-PSNR of what was measured, made a picture as the comparison panel shows it, of the posterior mean and of single samples, the
-misfit over what the noise explains, and the time. With ``--methods`` those methods run too, at their own settings but for the
-level to start from; what a method refuses is left empty. The picture is scikit-image's cat, for MRI and CT its phantom, or any
-file. Finished runs are kept in the JSON file and not computed again with the same settings. ``--gallery`` writes a picture of
-all tasks, ``--tables`` computes nothing.
+Reports the PSNR of the measurement (converted to an image as in the comparison panel), of the posterior mean and of single
+samples, the squared misfit relative to its expectation under the noise, and the time. With ``--methods`` those methods run too,
+with their own settings except for the initial noise level; cells that a method refuses are left empty. The image is
+scikit-image's cat, for MRI and CT its phantom, or any file. Finished runs are kept in the JSON file and not computed again with
+the same settings. ``--gallery`` writes an image of all tasks, ``--tables`` computes nothing.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ CASES: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", type=Path, help="picture in the place of the bundled ones")
-    parser.add_argument("--size", type=int, default=128, help="its side; the middle is taken (default: %(default)s)")
+    parser.add_argument("--input", type=Path, help="image to use instead of the bundled ones")
+    parser.add_argument("--size", type=int, default=128, help="side of the image after center cropping (default: %(default)s)")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="default: all")
-    parser.add_argument("--methods", nargs="*", default=[], help="to compare with; see `invdiff methods`")
-    parser.add_argument("--steps", type=int, help="of those methods (default: their own)")
-    parser.add_argument("--samples", type=int, default=4, help="(default: %(default)s)")
-    parser.add_argument("--gallery", type=Path, help=".jpg or .png to write")
+    parser.add_argument("--methods", nargs="*", default=[], help="methods to compare with; see `invdiff methods`")
+    parser.add_argument("--steps", type=int, help="steps of those methods (default: their own)")
+    parser.add_argument("--samples", type=int, default=4, help="samples per run (default: %(default)s)")
+    parser.add_argument("--gallery", type=Path, help=".jpg or .png file to write")
     parser.add_argument("--tables", action="store_true", help="print the tables of the JSON file")
     parser.add_argument("--json", type=Path, default=HERE / "problems.json", help="(default: %(default)s)")
     options = parser.parse_args()

@@ -1,9 +1,9 @@
-"""Reference outputs of EDM networks: ``python benchmarks/references_edm.py FOLDER``.
+"""Write reference outputs of EDM networks: ``python benchmarks/references_edm.py FOLDER``.
 
-FOLDER is a clone of https://github.com/NVlabs/edm, whose code is run here and not part of this project. Networks of several
-configurations are filled with random weights that depend on their names alone, so that none need be kept; inputs, times and
-outputs go to ``tests/data/edm.safetensors``. A small network is also written as its authors pickle theirs, to
-``tests/data/edm_tiny.pkl``: with other text in place of the source code that such files carry.
+FOLDER is a clone of https://github.com/NVlabs/edm, whose code is executed here and is not part of this project. Networks of
+several configurations are filled with random weights that depend only on the names of the weights, so that they need not be
+stored; inputs, times and outputs go to ``tests/data/edm.safetensors``. A small network is also pickled in the format of its
+authors, to ``tests/data/edm_tiny.pkl``, with other text in place of the source code that such files contain.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Reference outputs of the authors' networks: ``python benchmarks/references_guided_diffusion.py GUIDED IMPROVED``.
+"""Write reference outputs of the authors' networks: ``python benchmarks/references_guided_diffusion.py GUIDED IMPROVED``.
 
 ``GUIDED`` and ``IMPROVED`` are clones of https://github.com/openai/guided-diffusion and
-https://github.com/openai/improved-diffusion. What is written to ``tests/data/guided_diffusion.safetensors``: inputs, times,
-labels and outputs of small networks, whose random weights follow from their names (``filled`` of ``tests/helpers.py``); and
-for these and for the networks people have, at their true size, the configuration and the fingerprint of the authors' weights.
+https://github.com/openai/improved-diffusion. The file ``tests/data/guided_diffusion.safetensors`` gets inputs, times, labels
+and outputs of small networks, whose random weights depend on their names (``filled`` of ``tests/helpers.py``); and for these
+and for common published networks, at their true size, the configuration and the fingerprint of the authors' weights.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Reference outputs of score-SDE networks, of the authors' code: ``python benchmarks/references_score_sde.py FOLDER``.
+"""Write reference outputs of score-SDE networks, from the authors' code: ``python benchmarks/references_score_sde.py FOLDER``.
 
-FOLDER is a clone of https://github.com/yang-song/score_sde_pytorch. Writes ``tests/data/score_sde.safetensors``: of small
-networks the inputs, the raw outputs and the posterior means by Tweedie's formula with the authors' score function; of every
+FOLDER is a clone of https://github.com/yang-song/score_sde_pytorch. Writes ``tests/data/score_sde.safetensors``: for small
+networks the inputs, the raw outputs and the posterior means by Tweedie's formula with the authors' score function; for every
 published configuration the names and shapes of its state dict. Weights are those of ``tests/helpers.filled``. The resizing
-filters are those of the authors' own fallback without a compiler.
+filters are the authors' own fallback that needs no compiler.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-r"""What a prior says of its own error: ``python benchmarks/variance.py FOLDER``.
+r"""Compare the error that a prior predicts with its true error: ``python benchmarks/variance.py FOLDER``.
 
-Posterior spread rests on Tweedie's covariance, :math:`V_t = (\sigma_t^2 / \alpha_t)\, \partial \hat x_0 / \partial x_t`. For a
-perfect prior its trace is the expected squared error of the denoiser. Both are measured on photographs at several noise
-levels, the trace by random signs: a ratio below 1 makes samples too narrow, one above 1 too wide.
+The spread of posterior samples relies on Tweedie's covariance, :math:`V_t = (\sigma_t^2 / \alpha_t)\, \partial \hat x_0 /
+\partial x_t`. For a perfect prior its trace is the expected squared error of the denoiser. Both are measured on photographs at
+several noise levels, the trace with random signs: a ratio below 1 makes samples too narrow, a ratio above 1 too wide.
 """
 
 from __future__ import annotations
@@ -22,10 +22,14 @@ from invdiff.priors import ScoreModel, load_prior
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="colour photographs the prior has not seen")
-    parser.add_argument("--size", type=int, default=256, help="largest side; the centre is taken (default: %(default)s)")
-    parser.add_argument("--ratios", type=float, nargs="+", default=[0.05, 0.1, 0.2, 0.5, 1, 2, 5], help="noise over signal")
-    parser.add_argument("--draws", type=int, default=3, help="of noise and signs (default: %(default)s)")
+    parser.add_argument("folder", type=Path, help="color photographs new to the prior")
+    parser.add_argument(
+        "--size", type=int, default=256, help="largest side; center crop of larger images (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--ratios", type=float, nargs="+", default=[0.05, 0.1, 0.2, 0.5, 1, 2, 5], help="noise-to-signal ratios"
+    )
+    parser.add_argument("--draws", type=int, default=3, help="draws of noise and signs (default: %(default)s)")
     parser.add_argument("--prior", default="natural", help="(default: %(default)s)")
     options = parser.parse_args()
 

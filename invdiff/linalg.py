@@ -1,7 +1,7 @@
 r"""Linear algebra per item: inner products, Krylov solvers, small systems, adjoints.
 
-Data are ``(B, *event)`` and nothing here mixes the items of a batch: every reduction runs over ``flatten(1)``, every
-solve stops item by item.
+Data are ``(B, *event)`` and nothing here mixes the items of a batch: every reduction runs over ``flatten(1)``, and every solver
+stops item by item.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
-    """Return the inner product of each item of ``a`` with that of ``b``, shape ``(B,)``."""
+    """Return the inner product of each item of ``a`` with the same item of ``b``, shape ``(B,)``."""
     return (a * b).flatten(1).sum(1)
 
 
@@ -55,20 +55,20 @@ def conjugate_gradients(
     rtol: float = 1e-6,
     max_iterations: int = 1000,
 ) -> Tensor:
-    r"""Solve :math:`M v = b` for a symmetric positive semi-definite :math:`M`, each item by itself.
+    r"""Solve :math:`M v = b` for a symmetric positive semi-definite :math:`M`, independently for each item.
 
     An item stops at :math:`\|b - M v\| \le \text{rtol}\, \|b\|`, or when a direction has no positive curvature (a learned
-    Jacobian need not be positive). From then on it is left as it is, while the others go on. Started at zero,
-    so for a singular but consistent system the result is the solution of least norm (without a preconditioner). An item that
-    is not finite stays so: NaN is never answered with zero.
+    Jacobian need not be positive). It is then left unchanged while the others continue. The iteration starts at zero, so for a
+    singular but consistent system the result is the solution of least norm (without a preconditioner). An item that is not
+    finite stays so: NaN never becomes zero.
 
     Args:
         product: :math:`v \mapsto M v` on ``(B, *event)``.
         b: Right-hand sides, ``(B, *event)``.
-        precondition: :math:`r \mapsto P r`, symmetric and positive, near :math:`M^{-1}`: the nearer, the fewer products. One
-            that is not positive stops the item it fails on. Default: the identity.
-        rtol: Residual to reach, relative to that of each item.
-        max_iterations: Products at most.
+        precondition: :math:`r \mapsto P r`, symmetric and positive, an approximation of :math:`M^{-1}`: the closer, the fewer
+            products are needed. An item on which it is not positive stops. Default: the identity.
+        rtol: Norm of the residual to reach, relative to the norm of each item of ``b``.
+        max_iterations: Maximum number of products.
 
     References:
         Saad, Iterative Methods for Sparse Linear Systems, 2003, algorithm 9.1, https://doi.org/10.1137/1.9780898718003
@@ -84,7 +84,7 @@ def conjugate_gradients(
         m_p = product(p)
         curvature = dot(p, m_p)
         going = going & ~(curvature <= 0) & ~(rz <= 0)
-        # Where an item has stopped its step is zero: it no longer depends on how long its neighbours run.
+        # Where an item has stopped, its step is zero: it does not depend on how long its neighbors run.
         step = over_items(torch.where(going, rz / torch.where(going, curvature, 1), 0), b)
         v, r = v + step * p, r - step * m_p
         z = r if precondition is None else precondition(r)
@@ -105,28 +105,27 @@ def least_squares(
     rtol: float = 1e-6,
     max_iterations: int = 1000,
 ) -> Tensor:
-    r"""Return :math:`\arg\min_x \|b - A x\|^2 + \rho \|x\|^2` by conjugate gradients, each item by itself.
+    r"""Return :math:`\arg\min_x \|b - A x\|^2 + \rho \|x\|^2` by conjugate gradients, independently for each item.
 
-    Without damping and start that is :math:`A^+ b`, the least-squares solution of least norm. What is minimised falls with
-    every iteration: stopping early is safe.
+    Without damping and start this is :math:`A^+ b`, the least-squares solution of least norm. The objective decreases with
+    every iteration, so stopping early is safe.
 
     In exact arithmetic these are the iterates of :func:`conjugate_gradients` for the normal equations,
-    :math:`(A^\top A + \rho I) x = A^\top b`. Here the residual :math:`b - A x` is what is carried along: what rounding leaves
-    in the null space of :math:`A` is new in every iteration, where there it is kept, and grows without bound once nothing else
-    is left.
+    :math:`(A^\top A + \rho I) x = A^\top b`. Here the residual :math:`b - A x` is updated, and :math:`A^\top` is applied to it
+    in every iteration. Rounding errors in the null space of :math:`A` are therefore new in every iteration; in
+    :func:`conjugate_gradients` they are kept, and grow without bound once nothing else is left.
 
-    An item stops at :math:`\|A^\top (b - A x) - \rho x\| \le \text{rtol}\, \|A^\top b\|`, or where that is the rounding of the
-    product.
-    One that is not finite stays so.
+    An item stops at :math:`\|A^\top (b - A x) - \rho x\| \le \text{rtol}\, \|A^\top b\|`, or when the left-hand side reaches
+    the rounding error of the product. An item that is not finite stays so.
 
     Args:
         forward: :math:`x \mapsto A x`.
         adjoint: :math:`y \mapsto A^\top y`.
         b: Right-hand sides, ``(B, *event)``.
-        damping: :math:`\rho \ge 0`, a number, or one number per item, ``(B,)``.
-        start: Where to start from, if that is better than 0. Default: 0.
-        rtol: Residual to reach, relative to that of each item.
-        max_iterations: Products with :math:`A` at most, and with :math:`A^\top`.
+        damping: :math:`\rho \ge 0`, a scalar, or one value per item, ``(B,)``.
+        start: Starting point, used for the items for which its objective is smaller than that of 0. Default: 0.
+        rtol: Norm of :math:`A^\top (b - A x) - \rho x` to reach, relative to that of :math:`A^\top b`.
+        max_iterations: Maximum number of products with :math:`A`, and with :math:`A^\top`.
 
     References:
         Bjorck, Elfving & Strakos, Stability of Conjugate Gradient and Lanczos Methods for Linear Least Squares Problems, 1998,
@@ -151,7 +150,7 @@ def least_squares(
         pp = dot(p, p)
         curvature = dot(a_p, a_p) + rho * pp
         going = going & ~(curvature <= 0)
-        gain = torch.maximum(gain, curvature / torch.where(pp > 0, pp, 1))  # Of A^T A, from below.
+        gain = torch.maximum(gain, curvature / torch.where(pp > 0, pp, 1))  # Lower bound of the norm of A^T A.
         step = torch.where(going, ss / torch.where(going, curvature, 1), 0)
         x, r = x + over_items(step, x) * p, r - over_items(step, r) * a_p
         s = adjoint(r) - over_items(rho, x) * x
@@ -165,20 +164,21 @@ def least_squares(
 def gmres(
     product: Callable[[Tensor], tuple[Tensor, Tensor]], b: Tensor, *, rtol: float, max_iterations: int
 ) -> tuple[Tensor, Tensor]:
-    r"""Solve :math:`M v = b` for any square :math:`M` by minimal residuals over Krylov spaces, each item by itself.
+    r"""Solve :math:`M v = b` for any square :math:`M` by minimal residuals over Krylov spaces, independently for each item.
 
     After :math:`k` products, :math:`v` is the element of :math:`\mathrm{span}(b, M b, \dots, M^{k-1} b)` with the smallest
-    :math:`\|b - M v\|`. It cannot grow: stopping early is safe where :math:`M` is ill-conditioned, not quite symmetric or not
-    quite positive. An item stops at ``rtol``, or where its space is exhausted; one that is not finite stays so.
+    :math:`\|b - M v\|`. The residual cannot grow: stopping early is safe if :math:`M` is ill-conditioned, not quite symmetric
+    or not quite positive. An item stops at ``rtol``, or when its Krylov space is exhausted; an item that is not finite stays
+    so.
 
     Args:
         product: Maps ``q`` of shape ``(B, *event)`` to :math:`M q` and a by-product :math:`L q`, linear in ``q``.
         b: Right-hand sides, ``(B, *event)``.
-        rtol: Residual to reach, relative to that of each item.
-        max_iterations: Products at most; as many vectors are kept, and as many by-products.
+        rtol: Norm of the residual to reach, relative to the norm of each item of ``b``.
+        max_iterations: Maximum number of products; as many vectors and by-products are kept.
 
     Returns:
-        :math:`v` and :math:`L v`, the latter added up from the by-products without another product.
+        :math:`v` and :math:`L v`, the latter summed from the by-products without another product.
 
     References:
         Saad & Schultz, GMRES, 1986, https://doi.org/10.1137/0907058
@@ -204,7 +204,7 @@ def gmres(
         for i, (cos, sin) in enumerate(rotations):
             column[i], column[i + 1] = cos * column[i] + sin * column[i + 1], cos * column[i + 1] - sin * column[i]
         radius = torch.hypot(column[k], below)
-        # A direction that the product sends into what is spanned already, up to rounding, adds nothing.
+        # If the product lies in the span of the directions, up to rounding, the Krylov space is exhausted.
         going = going & ~(radius <= 10 * torch.finfo(b.dtype).eps * scale)
         safe = torch.where(radius > 0, radius, 1)
         cos, sin = column[k] / safe, below / safe
@@ -214,7 +214,7 @@ def gmres(
         used = torch.where(going, k + 1, used)
         going = going & ~(rhs[:, k + 1].abs() <= rtol * length)
         directions.append(w / over_items(torch.where(below > 0, below, 1), w))
-    # Items that stopped early: directions that came later count nothing, however long their neighbours ran.
+    # For items that stopped early, later directions do not count, however long their neighbors ran.
     counts = torch.arange(max_iterations, device=b.device) < used[:, None]
     identity = torch.eye(max_iterations, dtype=b.dtype, device=b.device)
     triangle = torch.where(counts[:, :, None] & counts[:, None, :], triangle, identity)
@@ -227,17 +227,17 @@ def gmres(
 
 
 def positive_solve(matrix: Tensor, b: Tensor, *, floor: Tensor | float) -> Tensor:
-    r"""Solve small systems :math:`M v = b` after lifting the eigenvalues of :math:`M` to at least ``floor`` :math:`> 0`.
+    r"""Solve small systems :math:`M v = b` after raising the eigenvalues of :math:`M` to at least ``floor`` :math:`> 0`.
 
     Args:
-        matrix: ``(B, d, d)``; its symmetric part is used. Where it is not finite, neither is the solution.
-        b: ``(B, d)``.
-        floor: Smallest eigenvalue allowed, to a thousandth; one for all, or one per item ``(B,)``.
+        matrix: Matrices ``(B, d, d)``; the symmetric part is used. Where a matrix is not finite, neither is the solution.
+        b: Right-hand sides, ``(B, d)``.
+        floor: Smallest allowed eigenvalue, to one part in a thousand; a scalar, or one value per item, ``(B,)``.
     """
     matrix = (matrix + matrix.mT) / 2
     floor = torch.as_tensor(floor, dtype=b.dtype, device=b.device).expand(len(b))
     identity = torch.eye(b.shape[1], dtype=b.dtype, device=b.device)
-    # Eigenvectors cost ten times a triangular factor, and most matrices have nothing to lift: their shifted factor exists.
+    # Eigenvectors cost ten times a Cholesky factor, and most matrices need no change: the shifted matrix has a factor.
     _, failed = torch.linalg.cholesky_ex(matrix - 0.999 * floor[:, None, None] * identity)
     finite = matrix.isfinite().flatten(1).all(1)
     high, low = finite & (failed == 0), finite & (failed != 0)
@@ -251,12 +251,12 @@ def positive_solve(matrix: Tensor, b: Tensor, *, floor: Tensor | float) -> Tenso
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    r"""A vector in an eigenbasis of a symmetric positive map :math:`M`, item by item.
+    r"""Expansion of a vector in an eigenbasis of a symmetric positive map :math:`M`, item by item.
 
     Attributes:
         basis: Orthonormal rows, ``(B, k, n)``.
-        values: Eigenvalues, not negative, ``(B, k)``.
-        coefficients: Of the vector in the basis, ``(B, k)``.
+        values: Non-negative eigenvalues, ``(B, k)``.
+        coefficients: Coefficients of the vector in the basis, ``(B, k)``.
         shape: Shape of the vector, ``(B, *event)``.
     """
 
@@ -271,21 +271,21 @@ class Spectrum:
         return torch.einsum("bk,bkn->bn", weights, self.basis).reshape(self.shape)
 
     def take(self, rows: Tensor) -> Spectrum:
-        """Return those of some items, which may repeat."""
+        """Return the expansions of the items ``rows``, which may repeat."""
         shape = torch.Size([len(rows), *self.shape[1:]])
         return Spectrum(self.basis[rows], self.values[rows], self.coefficients[rows], shape)
 
 
 def krylov_spectrum(product: Callable[[Tensor], Tensor], v: Tensor, *, iterations: int) -> Spectrum:
-    r"""Return the Ritz values and vectors of :math:`M` in :math:`\mathrm{span}(v, M v, \dots, M^{k-1} v)`, each item by itself.
+    r"""Return the Ritz values and vectors of :math:`M` in :math:`\mathrm{span}(v, M v, \dots, M^{k-1} v)`, for each item.
 
-    Lanczos' method with every direction orthogonalised against all earlier ones. The projected matrix is
-    symmetrised and its negative eigenvalues raised to zero, for maps that are only nearly symmetric and positive.
+    The Lanczos method with every direction orthogonalized against all earlier ones. The projected matrix is symmetrized and its
+    negative eigenvalues are raised to zero, for maps that are only nearly symmetric and positive.
 
     Args:
         product: :math:`v \mapsto M v` on ``(B, *event)``.
-        v: Start, ``(B, *event)``.
-        iterations: Products at most, :math:`k`.
+        v: Starting vectors, ``(B, *event)``.
+        iterations: Maximum number of products, :math:`k`.
 
     References:
         Saad, Iterative Methods for Sparse Linear Systems, 2003, chapter 6, https://doi.org/10.1137/1.9780898718003
@@ -297,14 +297,14 @@ def krylov_spectrum(product: Callable[[Tensor], Tensor], v: Tensor, *, iteration
     for k in range(iterations):
         w = product(directions[k])
         scale = norm(w)
-        for _ in range(2):  # Twice is enough to be orthogonal to rounding.
+        for _ in range(2):  # Twice is enough for orthogonality up to rounding.
             for i, q in enumerate(directions):
                 overlap = dot(q, w)
                 projected[:, i, k] += overlap
                 w = w - over_items(overlap, w) * q
         if k + 1 < iterations:
             below = norm(w)
-            # Nothing new: the space is exhausted, and a direction of zeros leaves it as it is.
+            # If the space is exhausted, a zero direction leaves it unchanged.
             below = torch.where(below > 100 * torch.finfo(v.dtype).eps * scale, below, 0)
             projected[:, k + 1, k] = below
             directions.append(torch.where(over_items(below > 0, w), w / over_items(torch.where(below > 0, below, 1), w), 0))
@@ -324,11 +324,11 @@ def positive_eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def dense_matrix_per_item(product: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
-    """Return the matrices ``(B, n, n)`` of a linear map that differs from item to item, by one product for each unit vector.
+    """Return the matrices ``(B, n, n)`` of a linear map that differs from item to item, with one product per unit vector.
 
     Args:
         product: Maps ``(B, *event)`` to ``(B, *event)``.
-        like: A tensor ``(B, *event)``.
+        like: A tensor ``(B, *event)`` with the shape, dtype and device of the data.
     """
     basis = torch.eye(like[0].numel(), dtype=like.dtype, device=like.device)
     columns = [product(e.reshape(like.shape[1:]).expand(like.shape)).flatten(1) for e in basis]
@@ -351,7 +351,7 @@ def dense_matrix(
 
 def linear_adjoint(function: Callable[[Tensor], Tensor], y: Tensor, in_shape: tuple[int, ...]) -> Tensor:
     """Apply the adjoint of a linear ``function`` to ``y`` of shape ``(B, *out)`` by automatic differentiation."""
-    with torch.inference_mode(False), torch.enable_grad():  # Also inside somebody's inference mode.
+    with torch.inference_mode(False), torch.enable_grad():  # Also inside a caller's inference mode.
         x = torch.zeros(y.shape[0], *in_shape, dtype=y.dtype, device=y.device, requires_grad=True)
         (gradient,) = torch.autograd.grad(function(x), x, y)
     return gradient
@@ -366,7 +366,7 @@ def largest_singular_value(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> float:
-    """Return the norm of a linear map by power iteration from a fixed start: a lower bound."""
+    """Return a lower bound of the norm of a linear map, by power iteration from a fixed start."""
     found = largest_singular_values(forward, adjoint, in_shape, items=1, iterations=iterations, device=device, dtype=dtype)
     return float(found)
 
@@ -381,7 +381,7 @@ def largest_singular_values(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Return the norms of a linear map that differs from item to item, ``(items,)`` in float64: lower bounds likewise."""
+    """Return lower bounds of the norms of a linear map that differs from item to item, ``(items,)`` in float64."""
     start = torch.randn(1, *in_shape, generator=torch.Generator().manual_seed(0), dtype=dtype).to(device)
     x = start.expand(items, *in_shape)
     values = norm(x)

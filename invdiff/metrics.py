@@ -1,7 +1,7 @@
-"""How close a restored image is to its reference: one number per item of the batch.
+"""Image quality relative to a reference: one value per item of the batch.
 
-Images span [-1, 1]. Values beyond are clipped first, as they are when an image is written to a file: what is measured is
-the picture that one sees.
+Images span [-1, 1]. Values outside this range are clipped first, as when an image is written to a file: the metrics describe
+the image as displayed.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from torch import Tensor, nn
 __all__ = ["WeightsMissingError", "find_lpips_weights", "lpips", "psnr", "ssim"]
 
 SSIM_WINDOW = 11
-LPIPS_MIN_SIZE = 31  # Below, the second pooling of AlexNet has nothing left to pool.
+LPIPS_MIN_SIZE = 31  # In smaller images the second pooling of AlexNet has nothing left to pool.
 
 
 class WeightsMissingError(RuntimeError):
-    """Weights that a metric needs are not on this machine; the message says which file goes where."""
+    """Weights that a metric needs are not on this machine; the message names the file and where to put it."""
 
 
 def psnr(x: Tensor, reference: Tensor) -> Tensor:
     r"""Return the peak signal-to-noise ratio :math:`10 \log_{10} (2^2 / \mathrm{MSE})` in dB, ``(B,)``.
 
-    The mean runs over channels and pixels; the peak is 2, the span of [-1, 1]. Identical images give infinity.
+    The mean is taken over channels and pixels; the peak is 2, the span of [-1, 1]. Identical images give infinity.
 
     Args:
-        x: ``(B, C, H, W)``.
-        reference: Likewise.
+        x: Images, ``(B, C, H, W)``.
+        reference: Reference images, ``(B, C, H, W)``.
     """
     x, reference = _prepared("psnr", x, reference)
     return 10 * (4 / (x - reference).square().flatten(1).mean(1)).log10()
@@ -40,15 +40,15 @@ def psnr(x: Tensor, reference: Tensor) -> Tensor:
 def ssim(x: Tensor, reference: Tensor) -> Tensor:
     r"""Return the structural similarity, ``(B,)``; identical images give 1.
 
-    With the constants of the paper: Gaussian window of 11 x 11 pixels with standard deviation 1.5, :math:`K_1 = 0.01`,
+    The constants are those of the paper: Gaussian window of 11 x 11 pixels with standard deviation 1.5, :math:`K_1 = 0.01`,
     :math:`K_2 = 0.03`, on the 0..1 scale of image files (the means of the formula are not invariant to a shift), at the
-    resolution of the image (no down-sampling), averaged over channels and over the places where the window lies inside the
+    resolution of the image (no down-sampling), averaged over channels and over the positions where the window lies inside the
     image. Equal to ``skimage.metrics.structural_similarity`` of the images on the 0..1 scale with ``data_range=1``,
     ``gaussian_weights=True``, ``sigma=1.5`` and ``use_sample_covariance=False``.
 
     Args:
-        x: ``(B, C, H, W)``, at least 11 pixels high and wide.
-        reference: Likewise.
+        x: Images, ``(B, C, H, W)``, at least 11 pixels high and wide.
+        reference: Reference images, ``(B, C, H, W)``.
 
     References:
         Wang et al., Image Quality Assessment: From Error Visibility to Structural Similarity, 2004,
@@ -75,15 +75,15 @@ def ssim(x: Tensor, reference: Tensor) -> Tensor:
 def lpips(x: Tensor, reference: Tensor) -> Tensor:
     """Return the learned perceptual distance LPIPS (version 0.1, AlexNet), ``(B,)``; identical images give 0.
 
-    Grey images are repeated to three channels. Nothing is downloaded: the weights of AlexNet are read from the checkpoint
+    Gray images are repeated to three channels. Nothing is downloaded: the weights of AlexNet are read from the checkpoint
     folder of ``torch.hub``; the linear weights come with the package ``lpips``.
 
     Args:
-        x: ``(B, C, H, W)`` with one or three channels, at least 31 pixels high and wide.
-        reference: Likewise.
+        x: Images, ``(B, C, H, W)`` with one or three channels, at least 31 pixels high and wide.
+        reference: Reference images, ``(B, C, H, W)``.
 
     Raises:
-        WeightsMissingError: If the weights of AlexNet are not there.
+        WeightsMissingError: If the weights of AlexNet are missing.
 
     References:
         Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, 2018,
@@ -118,7 +118,7 @@ def find_lpips_weights() -> Path:
     """Return the file of the AlexNet weights that :func:`lpips` needs, or raise ``WeightsMissingError``."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from lpips.pretrained_networks import tv  # torchvision's models: what lpips itself would load
+        from lpips.pretrained_networks import tv  # torchvision's models, which lpips itself would load
 
     url: str = tv.AlexNet_Weights.IMAGENET1K_V1.url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
@@ -133,9 +133,9 @@ def _lpips_network(weights: Path, device: torch.device) -> nn.Module:
 
     try:
         state: dict[str, Any] = torch.load(weights, map_location="cpu", weights_only=True)
-    except Exception as error:  # zipfile, pickle and torch each raise their own
+    except Exception as error:  # zipfile, pickle and torch raise exceptions of their own
         raise ValueError(f"lpips: {weights} is damaged or holds no weights; download it again.") from error
-    # Without `pretrained`, lpips would have torchvision fetch the backbone. Its random initialisation, overwritten at
+    # Without `pretrained`, lpips would have torchvision fetch the backbone. Its random initialization, overwritten at
     # once, must not advance the global generator.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")

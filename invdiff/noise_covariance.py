@@ -1,4 +1,4 @@
-r"""Gaussian noise that is not the same in all directions, known by its standard deviations in a fast orthonormal basis."""
+"""Covariances of Gaussian noise that are diagonal in a fast orthonormal basis."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from invdiff.linalg import dense_matrix
 
 __all__ = ["NOISE_KINDS", "Basis", "NoiseCovariance"]
 
-# What is diagonal where: entries of x, frequencies, the singular basis of a decimation, and any other basis.
+# The basis of the covariance: entries of x, frequencies, the singular basis of a decimation, or any other basis.
 NOISE_KINDS = ("pixel", "frequency", "decimation", "dense")
 
 
 class Basis(Protocol):
-    """An orthonormal basis :math:`V` of the space of ``x``, applied without being written out."""
+    """An orthonormal basis :math:`V` of the space of ``x``, applied without forming the matrix."""
 
     kind: str
 
-    def analyse(self, x: Tensor) -> Tensor:
+    def analyze(self, x: Tensor) -> Tensor:
         r"""Return :math:`V^\top x`."""
         ...
 
-    def synthesise(self, x_bar: Tensor) -> Tensor:
+    def synthesize(self, x_bar: Tensor) -> Tensor:
         r"""Return :math:`V \bar x`."""
         ...
 
@@ -43,8 +43,8 @@ class NoiseCovariance:
 
     Args:
         basis: :math:`V`.
-        levels: Standard deviations :math:`s \ge 0` in the basis, ``(B, *coordinates)``; or ``(1, *coordinates)``, the same for
-            all items. Zero: known exactly.
+        levels: Standard deviations :math:`s \ge 0` in the basis, ``(B, *coordinates)``; or ``(1, *coordinates)`` if they are
+            the same for all items. Zero means known exactly.
 
     Attributes:
         kind: One of :data:`NOISE_KINDS`.
@@ -55,7 +55,7 @@ class NoiseCovariance:
 
     def apply(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         r"""Return :math:`V \operatorname{diag}(f(s)) V^\top x`, item by item."""
-        return self.basis.synthesise(function(self.levels) * self.basis.analyse(x))
+        return self.basis.synthesize(function(self.levels) * self.basis.analyze(x))
 
     @property
     def largest(self) -> Tensor:
@@ -71,10 +71,10 @@ class NoiseCovariance:
         return self.basis.power(self.levels**2).clamp(min=0).sqrt()
 
     def clamp(self, lowest: float, highest: float) -> NoiseCovariance:
-        """Return the covariance with all levels raised or lowered into a range."""
+        """Return the covariance with all levels clamped to [``lowest``, ``highest``]."""
         return NoiseCovariance(self.basis, self.levels.clamp(lowest, highest))
 
     def matrix(self, event: tuple[int, ...]) -> Tensor:
-        r"""Return :math:`\Sigma` as dense matrices ``(B, n, n)`` over items of shape ``event``, ``n`` numbers each."""
-        analysis = dense_matrix(self.basis.analyse, event, dtype=self.levels.dtype, device=self.levels.device)
+        r"""Return :math:`\Sigma` as dense matrices ``(B, n, n)`` over items of shape ``event`` with ``n`` entries."""
+        analysis = dense_matrix(self.basis.analyze, event, dtype=self.levels.dtype, device=self.levels.device)
         return torch.einsum("ki,bk,kj->bij", analysis, self.levels.flatten(1) ** 2, analysis)

@@ -1,7 +1,7 @@
-"""Random numbers that belong to an item, not to the batch it happens to run in.
+"""Random numbers that depend on the item and the sample, not on the batch.
 
-Every posterior sample has a generator of its own, seeded by ``(seed, purpose, item, sample)``. What it draws does not
-depend on batch mates, on the chunk size, on the order of work, or on a resumed run.
+Every posterior sample has its own generator, seeded by ``(seed, purpose, item, sample)``. Its random numbers do not depend on
+the other items of the batch, the chunk size, the order of computation, or on whether a run was resumed.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from torch import Tensor
 __all__ = ["Draw", "Draws", "Streams", "generator"]
 
 PURPOSES = ("sample", "measure", "prior", "resample", "diagnose")
-Draw = Callable[[Sequence[int]], Tensor]  # event -> standard normal noise (rows, *event), the next of every row
-BLOCK = 4096  # Numbers drawn at once; small events share a call, large ones have calls of their own. Fixes the samples.
+Draw = Callable[[Sequence[int]], Tensor]  # event -> the next standard normal noise of every row, (rows, *event)
+BLOCK = 4096  # Values drawn at once: small events share a call, large ones have their own. Determines the samples.
 
 
 def generator(seed: int, purpose: str, item: int, sample: int, *, device: torch.device | str = "cpu") -> torch.Generator:
     """Return the generator of one sample of one item.
 
     Args:
-        seed: Any non-negative integer; 0 is a seed like any other.
-        purpose: One of ``PURPOSES``, so that the noise of a measurement and that of a sampler run with the same seed differ.
+        seed: Random seed, any non-negative integer, including 0.
+        purpose: One of ``PURPOSES``, so that a measurement and a sampler with the same seed get different noise.
         item: Index of the measurement in the batch.
         sample: Index of the sample of that measurement.
-        device: Where the numbers are drawn.
+        device: Device on which the numbers are drawn.
     """
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ValueError(f"seed must be a non-negative integer, got {seed!r}.")
     if purpose not in PURPOSES:
         raise ValueError(f"generator: unknown purpose {purpose!r}, expected one of {', '.join(PURPOSES)}.")
     key = np.random.SeedSequence(int(seed), spawn_key=(PURPOSES.index(purpose), item))
-    # On a CPU only the low 32 bits of a seed count: drawn at random they would collide once in 2^32 pairs, and a sample
-    # would come twice. Steps by an odd number never do.
+    # On a CPU only the low 32 bits of a seed count. Drawn at random, they would collide once in 2^32 pairs and repeat a
+    # sample; steps by an odd number never collide.
     state = int(key.generate_state(1, np.uint64)[0]) + sample * 0x9E3779B97F4A7C15
     return torch.Generator(device).manual_seed(state % 2**63)
 
@@ -43,7 +43,7 @@ def generator(seed: int, purpose: str, item: int, sample: int, *, device: torch.
 class Streams:
     """One generator for each row of a batch: ``streams.normal(shape)`` draws the next noise of every row.
 
-    What a row draws depends on its generator and on the order of the calls alone; shapes and dtypes may alternate.
+    The noise of a row depends only on its generator and on the order of the calls; shapes and dtypes may alternate.
 
     Args:
         generators: One per row.
@@ -66,11 +66,11 @@ class Streams:
 
 
 class Draws:
-    """The noise of one step, which can be had again: a step that is repeated sees the same noise.
+    """The noise of one step, which can be replayed: a repeated step gets the same noise.
 
     Args:
-        streams: Where new noise comes from.
-        dtype: Its dtype.
+        streams: Source of new noise.
+        dtype: Dtype of the noise.
     """
 
     def __init__(self, streams: Streams, dtype: torch.dtype) -> None:
@@ -86,6 +86,6 @@ class Draws:
         return self.taken[self.position - 1]
 
     def again(self) -> Draw:
-        """Return to the beginning of the step."""
+        """Rewind to the beginning of the step and return the object itself."""
         self.position = 0
         return self

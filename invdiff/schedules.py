@@ -1,10 +1,9 @@
-r"""Noise schedules: how much of the image is left, and how much noise is in it, at each time.
+r"""Noise schedules: signal and noise levels as functions of time.
 
-Every schedule is a path :math:`x_t = \alpha_t x_0 + \sigma_t \varepsilon`, described by two functions: the
-pair :math:`(\alpha_t, \sigma_t)` at a time, and the time at which the noise-to-signal ratio
-:math:`\varsigma = \sigma_t / \alpha_t` reaches a given value. Dividing :math:`x_t` by :math:`\alpha_t` turns any
-schedule into the variance-exploding form with noise level :math:`\varsigma_t`, which is why grids are laid out over
-:math:`\varsigma` and only then expressed as times.
+Every schedule is a path :math:`x_t = \alpha_t x_0 + \sigma_t \varepsilon`, described by two functions: the pair
+:math:`(\alpha_t, \sigma_t)` at a time, and the time at which the noise-to-signal ratio :math:`\varsigma = \sigma_t / \alpha_t`
+reaches a given value. Dividing :math:`x_t` by :math:`\alpha_t` turns any schedule into the variance-exploding form with noise
+level :math:`\varsigma_t`, so grids are laid out over :math:`\varsigma` and then converted to times.
 """
 
 from __future__ import annotations
@@ -38,9 +37,9 @@ class Schedule(ABC):
     r"""A path from data (:math:`\varsigma = 0`) to noise, increasing in :math:`t`.
 
     Attributes:
-        t_max: Latest time. Grids start there unless told to start at a smaller noise-to-signal ratio.
-        t_min: Earliest time at which a network of this schedule should be asked; its ratio is where
-            a grid stops before its last step goes to exactly zero noise.
+        t_max: Latest time. Grids start there unless ``ratio_max`` is given.
+        t_min: Earliest time at which a network with this schedule should be evaluated. A grid ends at its ratio by default,
+            before the last step to exactly zero noise.
     """
 
     t_min: float
@@ -54,10 +53,9 @@ class Schedule(ABC):
     def inverse(self, ratio: Tensor) -> Tensor:
         r"""Return the time at which :math:`\sigma_t / \alpha_t` is ``ratio``; ratio 0 gives the noise-free time."""
 
-    @classmethod
-    @abstractmethod
-    def examples(cls) -> Sequence[Self]:
-        """Return instances for the shared tests."""
+    def __repr__(self) -> str:
+        ratios = (float(self.ratio(t)) for t in (self.t_min, self.t_max))
+        return f"{type(self).__name__}(noise to signal {' to '.join(f'{ratio:.3g}' for ratio in ratios)})"
 
     def __call__(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
         r"""Return :math:`(\alpha_t, \sigma_t)` in float64, shaped like ``t``."""
@@ -95,15 +93,11 @@ class VP(Schedule):
             )
         self.beta_min, self.beta_max = beta_min, beta_max
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls()]
-
     def log_alpha(self, t: Tensor) -> Tensor:
         return -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
 
     def time_of_log_alpha(self, log_alpha: Tensor) -> Tensor:
-        # The positive root of the quadratic in log_alpha, in the form that loses no digits near t = 0.
+        # The positive root of the quadratic in log_alpha, in the form without cancellation near t = 0.
         slope = self.beta_max - self.beta_min
         return -4 * log_alpha / (self.beta_min + (self.beta_min**2 - 4 * slope * log_alpha).sqrt())
 
@@ -122,15 +116,11 @@ class SubVP(Schedule):
         Song et al., Score-Based Generative Modeling through SDEs, 2021, https://arxiv.org/abs/2011.13456, eq. 13
     """
 
-    # sigma_t falls like t here, not like its root: the same smallest ratio needs a larger t.
+    # sigma_t falls like t here, not like sqrt(t): the same smallest ratio needs a larger t.
     t_min, t_max = 1e-3, 1.0
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0) -> None:
         self.vp = VP(beta_min, beta_max)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls()]
 
     def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
         log_alpha = self.vp.log_alpha(t)
@@ -160,10 +150,6 @@ class Cosine(Schedule):
         self.offset = offset
         self.u_0 = math.pi / 2 * offset / (1 + offset)
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls()]
-
     def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
         u = math.pi / 2 * (t + self.offset) / (1 + self.offset)
         # 1 - cos^2(u) / cos^2(u_0) = sin(u - u_0) sin(u + u_0) / cos^2(u_0): no cancellation at small t.
@@ -171,10 +157,10 @@ class Cosine(Schedule):
         return torch.cos(u) / math.cos(self.u_0), variance.clamp(min=0).sqrt()
 
     def inverse(self, ratio: Tensor) -> Tensor:
-        # sin^2(u) = 1 - cos^2(u_0) / (1 + ratio^2), written so that small ratios keep their digits.
+        # sin^2(u) = 1 - cos^2(u_0) / (1 + ratio^2), written so that small ratios keep their precision.
         sin_u = ((ratio**2 + math.sin(self.u_0) ** 2) / (1 + ratio**2)).sqrt()
         t = torch.asin(sin_u) * 2 / math.pi * (1 + self.offset) - self.offset
-        return torch.where(ratio > 0, t, 0)  # without the rounding of the sine and its inverse
+        return torch.where(ratio > 0, t, 0)  # exactly 0, without the rounding of the sine and its inverse
 
 
 class VE(Schedule):
@@ -196,10 +182,6 @@ class VE(Schedule):
         _check_sigmas("VE", sigma_min, sigma_max)
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls()]
-
     def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return torch.ones_like(t), self.sigma_min * (self.sigma_max / self.sigma_min) ** t
 
@@ -212,7 +194,7 @@ class EDM(Schedule):
 
     Args:
         sigma_min: Smallest noise level the network was trained for, in data units.
-        sigma_max: Largest, likewise.
+        sigma_max: Largest noise level, likewise.
 
     References:
         Karras et al., Elucidating the Design Space of Diffusion-Based Generative Models, 2022,
@@ -222,10 +204,6 @@ class EDM(Schedule):
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
         _check_sigmas("EDM", sigma_min, sigma_max)
         self.t_min, self.t_max = sigma_min, sigma_max
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls()]
 
     def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return torch.ones_like(t), t
@@ -244,10 +222,6 @@ class RectifiedFlow(Schedule):
     # alpha vanishes at t = 1, as in Cosine.
     t_min, t_max = 1e-3, 0.999
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls()]
-
     def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return 1 - t, t
 
@@ -256,7 +230,7 @@ class RectifiedFlow(Schedule):
 
 
 class DiscreteBetas(Schedule):
-    r"""The table of a discrete-time DDPM, made continuous: time is the index of the step.
+    r"""The table of a discrete-time DDPM, extended to continuous time: time is the index of the step.
 
     At index :math:`i` the ratio is :math:`\varsigma_i = \sqrt{(1 - \bar\alpha_i) / \bar\alpha_i}` with
     :math:`\bar\alpha_i = \prod_{j \le i} (1 - \beta_j)`, and :math:`\alpha^2 + \sigma^2 = 1`. Between indices, and beyond
@@ -290,22 +264,18 @@ class DiscreteBetas(Schedule):
 
     @classmethod
     def scaled_linear(cls, steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012) -> Self:
-        r"""Return the table whose :math:`\sqrt{\beta_i}` are linear, of latent diffusion."""
+        r"""Return the table of latent diffusion, with linear :math:`\sqrt{\beta_i}`."""
         return cls(np.linspace(beta_start**0.5, beta_end**0.5, steps) ** 2)
 
     @classmethod
     def cosine(cls, steps: int = 1000, offset: float = 0.008, largest: float = 0.999) -> Self:
-        r"""Return the table of Nichol & Dhariwal, :math:`\beta_i` not above ``largest``: :class:`Cosine` in discrete time.
+        r"""Return the table of Nichol & Dhariwal, :class:`Cosine` in discrete time with :math:`\beta_i` at most ``largest``.
 
         References:
             Nichol & Dhariwal, Improved Denoising Diffusion Probabilistic Models, 2021, https://arxiv.org/abs/2102.09672
         """
         alpha_bar = np.cos(np.pi / 2 * (np.linspace(0, 1, steps + 1) + offset) / (1 + offset)) ** 2
         return cls(np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], largest))
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls.linear(100, 1e-3, 0.2), cls.scaled_linear(100, 1e-3, 0.2), cls.cosine(60)]
 
     def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
         table = self.log_ratios.to(t.device)
@@ -346,13 +316,13 @@ def time_grid(
     ======== ==================================================================================
 
     Args:
-        schedule: The schedule whose times are wanted.
+        schedule: Schedule of the returned times.
         steps: Number of network evaluations of a first-order sampler, at least 1.
         spacing: One of ``SPACINGS``.
-        ratio_min: Noise-to-signal ratio of the last evaluation. A grid that stops far above the noise of the measurement
-            leaves the samples too wide along measured directions: tie it to :math:`\sigma_y`.
-            Default: the schedule's own smallest.
-        ratio_max: Ratio of the first evaluation. Default: the schedule's own largest.
+        ratio_min: Noise-to-signal ratio of the last evaluation. A grid that stops far above the noise of the measurement leaves
+            the samples too wide along measured directions: choose it according to :math:`\sigma_y`. Default: the ratio at
+            ``schedule.t_min``.
+        ratio_max: Noise-to-signal ratio of the first evaluation. Default: the ratio at ``schedule.t_max``.
         rho: Exponent of ``karras``.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Measurement operators: ``y = A(x) + n``. One operator a file; ``base`` holds what they share."""
+"""Measurement operators: ``y = A(x) + n``. One operator a file; ``core`` holds what they share."""
 
 if __name__ != "invdiff.operators":
     raise ImportError("Import this folder as invdiff.operators: under its own name its classes would exist twice.")
@@ -8,7 +8,7 @@ from .algebra.compose import compose
 from .algebra.per_channel import per_channel
 from .algebra.per_item import per_item
 from .algebra.stack import stack
-from .algebra.whiten import linearise, whiten
+from .algebra.whiten import linearize, whiten
 from .blur.blur import Blur
 from .blur.kernels import defocus_kernel, gaussian_kernel, motion_kernel
 from .blur.psf import psf_kernel
@@ -24,12 +24,12 @@ from .noise.correlated import CorrelatedNoise, CovarianceNoise
 from .noise.heavy_tailed import LaplaceNoise, StudentNoise
 from .noise.poisson import PoissonGaussianNoise, PoissonNoise
 from .noise.rounding import RoundingNoise
-from .noise.tempered import share
+from .noise.tempered import temper
 from .nonlinear.clip import Clip
 from .nonlinear.gamma import Gamma
 from .nonlinear.jpeg import JPEG
 from .nonlinear.network_operator import NetworkOperator
-from .nonlinear.quantize import Quantise
+from .nonlinear.quantize import Quantize
 from .resampling.downsample import Downsample
 from .resampling.resize import Resize
 from .sampling.channel_mix import ChannelMix
@@ -84,7 +84,7 @@ __all__ = [  # noqa: RUF022 - in plain order
     "PhaseRetrieval",
     "PoissonGaussianNoise",
     "PoissonNoise",
-    "Quantise",
+    "Quantize",
     "RandomConvolution",
     "Resize",
     "RoundingNoise",
@@ -99,15 +99,15 @@ __all__ = [  # noqa: RUF022 - in plain order
     "from_deepinv",
     "from_linear_operator",
     "gaussian_kernel",
-    "linearise",
+    "linearize",
     "motion_kernel",
     "per_channel",
     "per_item",
     "psf_kernel",
     "random_mask",
-    "share",
     "stack",
     "stripe_mask",
+    "temper",
     "walsh_order",
     "whiten",
 ]

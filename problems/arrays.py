@@ -115,7 +115,7 @@ def grey(x: Tensor) -> Tensor:
     """
     if x.shape[1] not in (1, 3):
         raise ValueError(f"expected a grey picture, or one of red, green and blue, got {x.shape[1]} channels.")
-    return ChannelMix.grey(x.shape[1:])(x) if x.shape[1] == 3 else x
+    return ChannelMix.gray(x.shape[1:])(x) if x.shape[1] == 3 else x
 
 
 def real_numbers(arrays: Arrays, name: str) -> Tensor:

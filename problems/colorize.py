@@ -26,7 +26,7 @@ class Colorize(Problem):
         return [cls()]
 
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
-        return ChannelMix.grey(shape, noise=noise)
+        return ChannelMix.gray(shape, noise=noise)
 
     def image_shape(self, measured: tuple[int, ...]) -> tuple[int, int, int]:
         channels, height, width = measured
@@ -45,5 +45,5 @@ class Colorize(Problem):
     def finish(self, x: Tensor, y: Tensor, op: Operator) -> Tensor:
         if op.sigma_y > 0:
             return x
-        grey = ChannelMix.grey(x.shape[1:])
+        grey = ChannelMix.gray(x.shape[1:])
         return x + grey.pinv(y - grey(x))

@@ -6,7 +6,7 @@ from typing import Self
 
 from torch import Tensor
 
-from invdiff.operators import Identity, Noise, Operator, RoundingNoise, share
+from invdiff.operators import Identity, Noise, Operator, RoundingNoise, temper
 
 from .options import Option
 from .problem import Problem, photographs
@@ -61,7 +61,7 @@ class Dequantize(Problem):
 
     def in_channels(self, op: Operator, y: Tensor, channels: int) -> tuple[Operator, Tensor]:
         own, height, width = op.in_shape
-        return Identity((channels, height, width), noise=share(op.noise, channels // own)), y
+        return Identity((channels, height, width), noise=temper(op.noise, channels // own)), y
 
     def finish(self, x: Tensor, y: Tensor, op: Operator) -> Tensor:
         return x.clamp(y - self.step / 2, y + self.step / 2)

@@ -53,7 +53,7 @@ class ReconstructMRI(ArrayProblem):
             help="Acceleration factor R: one in R k-space columns is sampled, to simulate.",
         ),
         Option(
-            name="centre_fraction",
+            name="center_fraction",
             kind="NUMBER",
             minimum=0,
             maximum=1,
@@ -83,33 +83,33 @@ class ReconstructMRI(ArrayProblem):
         MRI((2, *mask.shape), mask, coil_maps=coil_maps)  # Fails here rather than at the first image.
 
     @classmethod
-    def simulated(cls, size: tuple[int, int], *, acceleration: float, centre_fraction: float, coils: int, seed: int) -> Self:
+    def simulated(cls, size: tuple[int, int], *, acceleration: float, center_fraction: float, coils: int, seed: int) -> Self:
         """Return it with random columns of k-space and a bird cage of coils.
 
         Args:
             size: Of the image, ``(H, W)``.
             acceleration: One of how many columns is measured.
-            centre_fraction: Share of the columns that are measured in the middle.
+            center_fraction: Share of the columns that are measured in the middle.
             coils: How many; 1 sees everything alike.
             seed: Of the columns.
         """
-        mask = cartesian_mask(*size, acceleration=acceleration, centre_fraction=centre_fraction, seed=seed)
+        mask = cartesian_mask(*size, acceleration=acceleration, center_fraction=center_fraction, seed=seed)
         return cls(mask, birdcage_maps(coils, *size) if coils > 1 else None)
 
     @classmethod
     def examples(cls) -> list[Self]:
         single, several = (
-            cls.simulated((16, 24), acceleration=2, centre_fraction=0.2, coils=coils, seed=0) for coils in (1, 3)
+            cls.simulated((16, 24), acceleration=2, center_fraction=0.2, coils=coils, seed=0) for coils in (1, 3)
         )
         return [single, several]
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
-        acceleration, given = options["acceleration"], options["centre_fraction"]
+        acceleration, given = options["acceleration"], options["center_fraction"]
         return cls.simulated(
             size,
             acceleration=acceleration,
-            centre_fraction=0.32 / acceleration if given is None else given,  # fastMRI's: 0.08 at 4, 0.04 at 8
+            center_fraction=0.32 / acceleration if given is None else given,  # fastMRI's: 0.08 at 4, 0.04 at 8
             coils=options["coils"] or 1,
             seed=options["pattern_seed"],
         )

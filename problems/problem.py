@@ -16,7 +16,7 @@ from torch import Tensor
 from invdiff.io.images import Picture, write_image
 from invdiff.io.source import Source
 from invdiff.methods.guidance.exact_score import fits
-from invdiff.operators import Noise, Operator, share
+from invdiff.operators import Noise, Operator, temper
 from invdiff.priors import ScoreModel
 
 from .options import Option
@@ -171,10 +171,10 @@ class Problem(ABC):
         """Return operator and measurement for a prior of more channels than the grey picture that came in.
 
         Its values are those of equal channels, each of which carries a share of the noise: see
-        :func:`invdiff.operators.share`.
+        :func:`invdiff.operators.temper`.
         """
         own, height, width = op.in_shape
-        return self.operator((channels, height, width), noise=share(op.noise, channels // own)), y
+        return self.operator((channels, height, width), noise=temper(op.noise, channels // own)), y
 
     # What solves it.
 

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of ``invdiff solve``: a tiny prior, and the command run in this process."""
+"""How cases reach the laws; and fixtures of the tests of the command: a tiny prior, and the command run in this process."""
 
 from __future__ import annotations
 
@@ -10,10 +10,40 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
+from cases import Case, select
 from click.testing import CliRunner
 
 from invdiff.cli import main
 from invdiff.priors import UNet, save_prior
+
+
+def pytest_addoption(parser):
+    parser.addoption("--only", metavar="CLASS", help="run only the laws over cases of this class, such as Mask")
+
+
+def pytest_configure(config):
+    select(config.getoption("--only"))  # Before the tests are listed, and long before cases are built.
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out whatever is not about cases of the class that ``--only`` names."""
+    if config.getoption("--only") is None:
+        return
+    chosen = [item for item in items if any(isinstance(value, Case) for value in cases_of_item(item))]
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = chosen
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Build the cases that a test takes, just before it runs."""
+    for name, value in pyfuncitem.funcargs.items():
+        if isinstance(value, Case):
+            pyfuncitem.funcargs[name] = value.build()
+
+
+def cases_of_item(item):
+    return item.callspec.params.values() if hasattr(item, "callspec") else ()
 
 
 @pytest.fixture(scope="session")

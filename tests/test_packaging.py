@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
+import graphlib
 import importlib
 import re
 import subprocess
@@ -20,7 +22,9 @@ FOLDERS = {"invdiff": ROOT / "invdiff", "invdiff.operators": ROOT / "operators",
 
 # The longest prefix of a module's name decides. Each may import from its own floor and from lower numbers.
 FLOORS = {
+    "invdiff.cosine_transform": 0,
     "invdiff.linalg": 0,
+    "invdiff.movable": 0,
     "invdiff.noise_covariance": 0,
     "invdiff.random": 0,
     "invdiff.registry": 0,
@@ -39,12 +43,61 @@ FLOORS = {
     "invdiff.cli": 9,
     "invdiff.__main__": 9,
 }
+# The rooms of a package have floors too: each may import from itself and from rooms with lower numbers. The longest prefix of a
+# module's name within the package decides; "" is the package's own __init__, and whatever else has no number.
+ROOMS: dict[str, dict[str, int]] = {
+    "invdiff.operators": {
+        "core": 0,
+        "generic": 1,
+        "noise": 1,
+        "sampling": 1,
+        "blur": 2,
+        "nonlinear": 2,
+        "transforms": 2,
+        "resampling": 3,
+        "algebra": 4,
+        "adapters": 5,
+        "": 6,
+    },
+    "invdiff.priors": {
+        "digest": 0,
+        "noise_maps": 0,
+        "score_model": 0,
+        "adapters": 1,
+        "analytic": 1,
+        "networks": 1,
+        "network": 2,
+        "spec": 3,
+        "checkpoints": 4,
+        "save": 5,
+        "errors": 6,
+        "load": 7,
+        "": 8,
+    },
+    "invdiff.methods": {"": 0},
+}
 # Files and pictures know nothing of the engine.
 WITHOUT_ENGINE = ("invdiff.io",)
 # The command line is public through its options, not through its modules.
 NOT_PUBLIC = ("invdiff.__main__", "invdiff.cli.")
+# What users import from. Names in other modules may change without notice.
+PUBLIC = (
+    "invdiff",
+    "invdiff.diagnostics",
+    "invdiff.io.images",
+    "invdiff.methods",
+    "invdiff.metrics",
+    "invdiff.operators",
+    "invdiff.posterior",
+    "invdiff.priors",
+    "invdiff.problems",
+    "invdiff.restoration",
+    "invdiff.schedules",
+    "invdiff.training",
+)
 
 
+@functools.cache
 def modules() -> dict[str, Path]:
     """Return every module of the package by name, through the real folders and not the links."""
     found = {}
@@ -57,10 +110,15 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imports(name: str, path: Path) -> Iterator[str]:
-    """Return what a module imports from invdiff, wherever in it, as far as the names tell."""
+def imports(name: str, path: Path, *, typing: bool = True) -> Iterator[str]:
+    """Return what a module imports from invdiff, wherever in it; with or without what it does for type checkers alone."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    guarded = [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test).endswith("TYPE_CHECKING")]
+    left_out = set() if typing else {inner for node in guarded for inner in ast.walk(node)}
+    for node in ast.walk(tree):
+        if node in left_out:
+            continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "invdiff")
         elif isinstance(node, ast.ImportFrom):
@@ -68,13 +126,21 @@ def imports(name: str, path: Path) -> Iterator[str]:
             source = ".".join(filter(None, (base, node.module)))
             if source.split(".")[0] == "invdiff":
                 # ``from invdiff import priors`` imports invdiff.priors.
-                yield from (f"{source}.{alias.name}" if source == "invdiff" else source for alias in node.names)
+                inner = (f"{source}.{alias.name}" for alias in node.names)
+                yield from (module if module in modules() or source == "invdiff" else source for module in inner)
 
 
 def floor(module: str) -> int | None:
     """Return the floor of a module; None for names of the package itself, such as its version."""
     prefixes = (module.rsplit(".", cut)[0] for cut in range(module.count(".")))
     return next((FLOORS[prefix] for prefix in prefixes if prefix in FLOORS), None)
+
+
+def room(package: str, module: str) -> str:
+    """Return the room of a module of ``package``: a key of its floors."""
+    parts = module.removeprefix(package).strip(".").split(".")
+    prefixes = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return next((prefix for prefix in prefixes if prefix in ROOMS[package]), "")
 
 
 def test_packages_are_listed() -> None:
@@ -104,6 +170,26 @@ def test_imports_come_from_the_floors_below(name: str) -> None:
         assert (floor(target) or 0) <= own, f"{name} (floor {own}) imports {target} (floor {floor(target)})"
         if name in WITHOUT_ENGINE:
             assert target.startswith(WITHOUT_ENGINE), f"{name} imports {target}"
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_rooms_import_from_the_rooms_below(package: str) -> None:
+    floors = ROOMS[package]
+    inside = {name: path for name, path in modules().items() if name == package or name.startswith(f"{package}.")}
+    assert set(floors) == {room(package, name) for name in inside}, "a room without modules, or without a floor"
+    for name, path in inside.items():
+        own = room(package, name)
+        for target in set(imports(name, path, typing=False)) & set(inside):
+            other = room(package, target)
+            assert own == other or floors[other] < floors[own], f"{name} ({own}) imports {target} ({other})"
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    arrows = {name: set(imports(name, path, typing=False)) & set(modules()) for name, path in modules().items()}
+    try:
+        graphlib.TopologicalSorter(arrows).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
 
 
 def test_the_walk_sees_imports() -> None:
@@ -152,8 +238,7 @@ def test_every_module_lists_its_public_names(name: str) -> None:
 
 
 def public_names() -> list[str]:
-    names = sorted(name for name in modules() if not name.startswith(NOT_PUBLIC))
-    return [f"{name}: {', '.join(sorted(importlib.import_module(name).__all__))}".rstrip() for name in names]
+    return [f"{name}: {', '.join(sorted(importlib.import_module(name).__all__))}" for name in PUBLIC]
 
 
 def test_the_public_names_are_those_on_record() -> None:

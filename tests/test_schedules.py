@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import all_subclasses
+from cases import over, selected
 from scipy.integrate import quad
 from torch import Tensor
 from torch.testing import assert_close
@@ -26,8 +26,7 @@ from invdiff.schedules import (
     time_grid,
 )
 
-CASES = [(f"{cls.__name__}-{i}", s) for cls in all_subclasses(Schedule) for i, s in enumerate(cast(Any, cls).examples())]
-EVERY = pytest.mark.parametrize("schedule", [pytest.param(s, id=name) for name, s in CASES])
+EVERY = over("schedule", selected(Schedule), rest="quick")
 
 
 def inner_times(schedule: Schedule, count: int = 400) -> Tensor:

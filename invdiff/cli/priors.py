@@ -107,12 +107,12 @@ def convert(source: str, out: Path, prior_option: Sequence[str], dtype: str | No
     path = locate(source)
     checkpoint = read_checkpoint(path, given_options(prior_option))
     build_network(checkpoint)  # What does not fit together is not written.
-    recipe = checkpoint.recipe
-    converted = {"converted_from": path.name, "converted_sha256": digest(path)} | dict(recipe.facts)
-    checkpoint = dataclasses.replace(checkpoint, recipe=dataclasses.replace(recipe, facts=converted))
+    spec = checkpoint.spec
+    converted = {"converted_from": path.name, "converted_sha256": digest(path)} | dict(spec.facts)
+    checkpoint = dataclasses.replace(checkpoint, spec=dataclasses.replace(spec, facts=converted))
     out.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(checkpoint, out, dtype=None if dtype is None else getattr(torch, dtype))
-    for name, value in recipe.assumed.items():
+    for name, value in spec.assumed.items():
         click.echo(f"assumed {name}: {value}", err=True)
     click.echo(f"{out}: {out.stat().st_size / 2**20:,.1f} MiB, sha256 {digest(out)}")
 
@@ -167,11 +167,11 @@ def measure(
         clean = _crops(images, channels=event[0] if event else None, crops=crops, size=size, seed=seed, progress=bar)
     else:
         from invdiff.methods.steps import sample_prior
-        from invdiff.priors import fit
+        from invdiff.priors import adapt
 
         click.echo(f"drawing {crops} samples of the prior", err=True)
         shape = (event[0] or 1 if event else 3, size, size)
-        clean = sample_prior(fit(prior, shape)[0], shape, crops, seed=seed, device=where)
+        clean = sample_prior(adapt(prior, shape)[0], shape, crops, seed=seed, device=where)
     facts = {"images": [image.name for image in images] or "samples of the prior"}
     model = measure_error(prior, clean.to(where), seed=seed, facts=facts, progress=bar)
     out = out or errors_beside(path)
@@ -213,9 +213,9 @@ def _describe(source: str, given: Mapping[str, str]) -> dict[str, Any]:
         build_network(checkpoint)  # or the description would be of what does not exist
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    recipe, weights = checkpoint.recipe, checkpoint.weights
+    spec, weights = checkpoint.spec, checkpoint.weights
     # The course of the training is for the card.
-    facts = {name: value for name, value in recipe.facts.items() if name not in ("history", "settings")}
+    facts = {name: value for name, value in spec.facts.items() if name not in ("history", "settings")}
     card = path.with_suffix(".md")
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     lines = [line.strip(" #*-") for line in text.splitlines()]
@@ -224,13 +224,13 @@ def _describe(source: str, given: Mapping[str, str]) -> dict[str, Any]:
         "name": source if source in BUNDLED else path.name,
         "what": facts.pop("summary", None) or next(filter(None, lines), None),
         "family": facts.pop("family", "invdiff"),
-        "architecture": recipe.architecture,
-        "config": dict(recipe.config),
-        "channels": recipe.event_shape[0],
-        "size": None if None in recipe.event_shape else list(recipe.event_shape[1:]),
-        "predicts": recipe.predicts,
-        "schedule": {k: v for k, v in recipe.schedule.items() if k != "betas"},
-        "label": needed or recipe.label,
+        "architecture": spec.architecture,
+        "config": dict(spec.config),
+        "channels": spec.event_shape[0],
+        "size": None if None in spec.event_shape else list(spec.event_shape[1:]),
+        "predicts": spec.predicts,
+        "schedule": {k: v for k, v in spec.schedule.items() if k != "betas"},
+        "label": needed or spec.label,
         "parameters": sum(weight.numel() for weight in weights.values()),
         "dtypes": sorted({str(weight.dtype).removeprefix("torch.") for weight in weights.values()}),
         "licence": facts.pop("licence", None) or licence.partition(":")[2].strip(" *"),
@@ -239,7 +239,7 @@ def _describe(source: str, given: Mapping[str, str]) -> dict[str, Any]:
         "sha256": digest(path),
     }
     facts = {name: value for name, value in facts.items() if name not in described}
-    return described | facts | {"assumed": dict(recipe.assumed)}
+    return described | facts | {"assumed": dict(spec.assumed)}
 
 
 def _show(found: Sequence[dict[str, Any]], as_json: bool, *, many: bool) -> None:

@@ -113,12 +113,12 @@ def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any)
     shape: dict[str, Any] = {name: options[name] or default for name, default in NETWORK.items()}
     shape["maps"] = MAPS if options["noise_maps"] else 0
     if options["init"] is not None:
-        first_net, recipe = load_network(options["init"])
+        first_net, spec = load_network(options["init"])
         if not isinstance(first_net, UNet):
             raise ValueError(
-                f"--init {options['init']}: its network is {recipe.architecture}, expected a prior of `invdiff train`."
+                f"--init {options['init']}: its network is {spec.architecture}, expected a prior of `invdiff train`."
             )
-        net, sigma_data = first_net, recipe.sigma_data
+        net, sigma_data = first_net, spec.sigma_data
         shape = {name: options[name] or tuple(net.config[name]) for name in NETWORK}
         wanted = net.config["maps"] > 0 if options["noise_maps"] is None else options["noise_maps"]
         shape["maps"] = (net.config["maps"] or MAPS) if wanted else 0

@@ -1,14 +1,14 @@
-r"""Diagnostics: whether samples follow the posterior.
+r"""Diagnostics that test whether samples follow the posterior.
 
-====================== =================================== ====================================================
-what is at hand        what it tells                       name
-====================== =================================== ====================================================
-samples of one y       whether they follow the density     :func:`kernel_stein` with :func:`posterior_score`
-misfits of many y      whether the noise is understood     :func:`residual_test`
-items with known truth spread, bias, use of the data       :func:`calibrate`; :func:`ranks`, :func:`coverage`
-those, and new items   intervals with a guarantee          :func:`deviations`, :func:`marginal_width`
-weights, chains        how many samples they are worth     :func:`ess`, :func:`chain_ess`
-====================== =================================== ====================================================
+======================== =================================== ====================================================
+available data           what is tested or computed          functions
+======================== =================================== ====================================================
+samples for one y        whether they follow the density     :func:`kernel_stein` with :func:`posterior_score`
+misfits for many y       whether they match the noise        :func:`residual_test`
+items with known truth   spread, bias, use of the data       :func:`calibrate`; :func:`ranks`, :func:`coverage`
+the same, plus new items intervals with a guarantee          :func:`deviations`, :func:`marginal_width`
+weights, chains          effective sample sizes              :func:`ess`, :func:`chain_ess`
+======================== =================================== ====================================================
 """
 
 from invdiff.diagnostics.calibration import Calibration, calibrate

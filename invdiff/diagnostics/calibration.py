@@ -1,4 +1,4 @@
-"""Calibration: simulate measurements of known items, sample, and see whether the truth is one sample among the others."""
+"""Simulation-based calibration: measure known items, sample their posteriors, and rank the truth among the samples."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 TESTED_LEVELS = (0.5, 0.9)
 PROJECTIONS = 3
 DISTANCE = "distance from a random point"
-FAR = 100.0  # from what images span
-NUMBERS = 2**19  # of x handed to the prior at a time
-POWER = 0.84  # standard errors beyond the threshold at which four runs of five find a deviation
+FAR = 100.0  # far outside the range of images
+NUMBERS = 2**19  # entries of x passed to the prior at a time
+POWER = 0.84  # standard errors beyond the threshold at which a deviation is found with a power of 80 %
 
 
 class SupportsRun(Protocol):
-    """What is calibrated: a :class:`~invdiff.PosteriorSampler`, or anything that answers like one."""
+    """A sampler that can be calibrated: :class:`~invdiff.PosteriorSampler`, or anything with this interface."""
 
     @property
     def score(self) -> ScoreModel: ...
@@ -44,22 +44,22 @@ class SupportsRun(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What the known items say about a sampler and its prior.
+    """Result of calibrating a sampler and its prior on items with known truth.
 
     Attributes:
-        ranks: For each test quantity the ranks of the truths, ``(n,)`` in [0, 1]: uniform for exact samples.
-        rank_tests: Their tests.
-        coverage: Of central intervals at ten levels, over every value of the items that is not known exactly.
-        residual: Misfit of one sample of each case against the noise. Nothing where the noise is not white and Gaussian.
-        deviations: Of every case, how many standard deviations of its samples the truth lies from their mean, for every value
-            that is not known exactly: what :func:`~invdiff.diagnostics.marginal_width` learns from. Empty for one sample.
-        ignored: Mean squared misfit of the samples over that of the samples of another case: near 1 for samples that do not
-            look at the data.
+        ranks: The ranks of the truths by test quantity, ``(n,)`` in [0, 1]: uniform for exact samples.
+        rank_tests: Tests of the ranks for uniformity, by test quantity.
+        coverage: Coverage of central intervals at ten levels, over every value of the items that is not known exactly.
+        residual: Test of the misfit of one sample per case against the noise. ``None`` unless the noise is white and Gaussian.
+        deviations: For every case, how many standard deviations of its samples the truth lies from their mean, for every value
+            that is not known exactly: the input of :func:`~invdiff.diagnostics.marginal_width`. Empty if ``num_samples`` is 1.
+        ignored: Mean squared misfit of the samples over their mean squared misfit to the measurement of another case: near 1
+            for samples that ignore the data.
         cases: Number of items.
-        num_samples: Samples drawn for each.
-        significance: Chance that exact samples fail any of the tests; Bonferroni's share of it goes to each.
-        method: Of the sampler.
-        seed: Of measurements, samples and tosses.
+        num_samples: Number of samples per item.
+        significance: Probability that exact samples fail any of the tests; each test gets its Bonferroni share.
+        method: Name of the sampling method.
+        seed: Random seed of the measurements, the samples and the randomized ranks.
     """
 
     ranks: Mapping[str, Tensor]
@@ -76,14 +76,14 @@ class Calibration:
 
     @cached_property
     def p_values(self) -> dict[str, float]:
-        """The p-value of every test that counts, not corrected."""
+        """The uncorrected p-value of every test that enters the verdict."""
         tests = {f"rank of the {name}": test.p_value for name, test in self.rank_tests.items()}
         tests |= {f"{c.level:.0%} intervals": c.p_value for c in self.coverage if c.level in TESTED_LEVELS}
         return tests if self.residual is None else tests | {"misfit against the noise": self.residual.p_value}
 
     @cached_property
     def expected_coverage(self) -> tuple[Coverage, ...]:
-        """TARP: how often the truth lies closer to the random point than ``level`` of the samples, at ten levels."""
+        """TARP: how often the truth lies in the ball around the random point that holds ``level`` of the samples."""
         ranks = self.ranks[DISTANCE].cpu()
         found = []
         for level in LEVELS:
@@ -94,7 +94,7 @@ class Calibration:
 
     @property
     def threshold(self) -> float:
-        """A p-value below it rejects: ``significance`` over the number of tests."""
+        """Smallest p-value that does not reject: ``significance`` over the number of tests (Bonferroni)."""
         return self.significance / len(self.p_values)
 
     @property
@@ -109,7 +109,7 @@ class Calibration:
 
     @cached_property
     def verdict(self) -> tuple[str, ...]:
-        """What was found, in sentences: what is wrong, the gravest first, or what can be said where nothing is."""
+        """The findings in sentences: what is wrong, most serious first; if nothing is, which deviations can be excluded."""
         if self.passed:
             return self._nothing_found()
         found = (*self._data_findings(), *self._spread_findings(), *self._other_findings())
@@ -125,10 +125,10 @@ class Calibration:
             return ["the data are being ignored: the samples fit their own measurement little better than another one"]
         if self.residual is not None and self._rejected("misfit against the noise"):
             how = "the data are not fitted" if self.residual.ratio > 1 else "the noise is being fitted"
-            return [f"{how}: the squared misfit is {self.residual.ratio:.2f} of what the noise explains (1 is right)"]
+            return [f"{how}: the squared misfit is {self.residual.ratio:.2f} times its expected value (1 is right)"]
         shift = self.rank_tests["misfit"].shift
         how = "further from" if shift < 0 else "closer to"
-        return [f"the samples are {how} the data than the truth: its misfit ranks at {(1 + shift) / 2:.2f} (0.5 is right)"]
+        return [f"the samples are {how} the data than the truth: its misfit has mean rank {(1 + shift) / 2:.2f} (0.5 is right)"]
 
     def _spread_findings(self) -> list[str]:
         wrong = [c for c in self.coverage if c.level in TESTED_LEVELS and c.p_value < self.threshold]
@@ -150,24 +150,24 @@ class Calibration:
                     how = "closer to" if test.shift > 0 else "further from"
                     why = "too narrow" if test.shift > 0 else "too wide, biased, or ignoring the data"
                     means = f"the samples lie {how} random points near the data than the truth (TARP: {why})"
-                found.append(f"{means}: that of the truth ranks at {(1 + test.shift) / 2:.2f} on average (0.5 is right)")
+                found.append(f"{means}: the mean rank of the truth is {(1 + test.shift) / 2:.2f} (0.5 is right)")
             else:
                 how = "little" if test.spread > 1 else "much"
                 means = f"the {name} of the samples varies too {how}"
-                found.append(f"{means}: the ranks of the truth have {test.spread:.2f} times the variance they should")
+                found.append(f"{means}: the ranks of the truth have {test.spread:.2f} times the right variance")
         return found
 
     def _nothing_found(self) -> tuple[str, ...]:
-        # What would have been seen four times of five: the threshold of the test plus the power, in standard errors.
+        # Deviations found with a power of 80 %, in standard errors: the threshold of the test plus the quantile of the power.
         errors = float(stats.norm.isf(self.threshold / 2)) + POWER
         wide = next(c for c in self.coverage if c.level == TESTED_LEVELS[-1])
         rank = errors / (12 * self.cases) ** 0.5
         misfits = f", and misfits that are off by {errors * self.residual.error:.1%}" if self.residual else ""
         return (
             f"consistent with a calibrated sampler: the smallest of {len(self.p_values)} p-values is "
-            f"{min(self.p_values.values()):.2g}, and {self.threshold:.1g} would reject",
-            f"{self.cases} cases reveal {wide.level:.0%} intervals that are off by {errors * wide.error:.0%} of coverage, mean "
-            f"ranks that are off by {min(rank, 0.5):.2f}{misfits}; smaller deviations would not be seen",
+            f"{min(self.p_values.values()):.2g}, and none is below {self.threshold:.1g}",
+            f"{self.cases} cases reveal {wide.level:.0%} intervals whose coverage is off by {errors * wide.error:.0%}, mean "
+            f"ranks that are off by {min(rank, 0.5):.2f}{misfits}; smaller deviations would go unnoticed",
         )
 
 
@@ -185,39 +185,41 @@ def calibrate(
     r"""Measure every clean item with ``sampler.op``, sample its posterior, and rank the truth among the samples.
 
     If the clean items are draws of the prior and the samples exact, the truth is exchangeable with them: its rank is uniform
-    for every quantity, also for those that depend on the data. The quantities are the misfit, the log posterior density (an
-    estimate where the prior's is not known, see :func:`~invdiff.diagnostics.log_prior`), the distance from a random point
-    that depends on the data (TARP, :func:`~invdiff.diagnostics.reference_points`), the mean over the item, and three random
-    projections. The last four are blind to a sampler that ignores ``y``; the first three are not.
+    for every quantity, even if the quantity depends on the data. The quantities are the misfit, the log posterior density (an
+    estimate if the prior density is unknown, see :func:`~invdiff.diagnostics.log_prior`), the distance from a random point that
+    depends on the data (TARP, :func:`~invdiff.diagnostics.reference_points`), the mean over the item, and three random
+    projections. The last four cannot detect a sampler that ignores ``y``; the first three can.
 
-    Where the data are exact, the misfit of the truth is 0 and the posterior has no density: the misfit is left out, and the
-    density is that of the prior.
+    If the data are noise-free, the misfit of the truth is 0 and the posterior has no density: the misfit is left out, and the
+    prior density is used.
 
-    For clean items that are *not* draws of the prior, such as photographs under a learned one, a rejection says that prior and
-    sampler together do not describe them, and cannot tell which of the two is at fault.
+    For clean items that are *not* draws of the prior, such as photographs with a learned prior, a rejection means that prior
+    and sampler together do not describe them. It does not show which of the two is at fault.
 
     Args:
-        sampler: With its prior and its operator, whose noise must not be 0.
-        clean: Independent items, ``(n, *op.in_shape)``, 10 or more. Values differ little for fewer than 50.
-        num_samples: Samples for each.
-        seed: A non-negative integer.
-        significance: Chance that exact samples are rejected.
-        finish: What is done to samples ``(n, *event)`` of measurements ``(n, *op.out_shape)``, row by row, before anything is
-            told from them, such as to put in what is known exactly: :meth:`invdiff.problems.Problem.finish` with its operator.
-            Values that it makes the same of whatever was sampled are known, and no interval is asked to cover them.
-        progress: Whether to show a bar.
+        sampler: The sampler, with its prior and its operator. If the noise of the operator is 0, ``finish`` is required.
+        clean: Independent items, ``(n, *op.in_shape)``: at least 2, and at least 10 for valid p-values. Fewer than 50 give
+            little power.
+        num_samples: Number of samples per item, at least 1.
+        seed: Random seed, a non-negative integer.
+        significance: Probability that exact samples are rejected, in (0, 1).
+        finish: Function ``finish(samples, y)`` applied to samples ``(n, *event)`` of measurements ``(n, *op.out_shape)``, row
+            by row, before the samples are evaluated; for example :meth:`invdiff.problems.Problem.finish` with its operator,
+            which inserts what is known exactly. Values that it sets regardless of the samples are known, and are left out of
+            the coverage.
+        progress: Whether to show a progress bar.
 
     Raises:
-        ValueError: If the data are exact and nothing is said of what is known by them: intervals of measured values could
-            cover nothing.
+        ValueError: If the noise of the operator is 0 and ``finish`` is not given: the coverage of exactly known values is
+            meaningless. Also if ``clean``, ``num_samples`` or ``significance`` is invalid.
 
     Cost: ``n`` times ``num_samples`` posterior samples, all in memory.
     """
     op = sampler.op
     if op.sigma_y == 0 and finish is None:
         raise ValueError(
-            "calibrate: the noise of the operator is 0; coverage of what is known exactly means nothing: give it one, or say "
-            "by finish= what is known."
+            "calibrate: the noise of the operator is 0, and the coverage of exactly known values is meaningless. Use an "
+            "operator with noise, or pass finish= to mark the known values."
         )
     if clean.ndim != len(op.in_shape) + 1 or tuple(clean.shape[1:]) != tuple(op.in_shape) or len(clean) < 2 or num_samples < 1:
         raise ValueError(
@@ -233,7 +235,7 @@ def calibrate(
     if finish is not None:
         samples = torch.stack([finish(x, y) for x in samples])
         known = _known(finish, y, clean, seed)
-        clean = torch.where(known, samples[0], clean)  # Rounded alike.
+        clean = torch.where(known, samples[0], clean)  # With the same rounding as the samples.
     weights = merge_repeats(samples, post.weights.to(clean))
 
     start, scale = clean.roll(1, 0), scales(clean)
@@ -263,15 +265,15 @@ def calibrate(
 
 
 def _known(finish: Callable[[Tensor, Tensor], Tensor], y: Tensor, like: Tensor, seed: int) -> Tensor:
-    """Return which values are the same whatever is finished, shaped like ``like``."""
+    """Return a mask, shaped like ``like``, of the values that ``finish`` sets regardless of the samples."""
     g = generator(seed, "diagnose", 0, 6)
-    texture = torch.randn(like.shape, generator=g, dtype=torch.float64).to(like)  # Even ones are all grey.
+    texture = torch.randn(like.shape, generator=g, dtype=torch.float64).to(like)  # Constant ones are gray.
     ends = [finish(FAR * x, y) for x in (torch.ones_like(like), -torch.ones_like(like), texture)]
     return (ends[0] == ends[1]) & (ends[0] == ends[2])
 
 
 def _quantities(score: ScoreModel, op: Operator, x: Tensor, y: Tensor, seed: int) -> dict[str, Tensor]:
-    """Return every test quantity of ``x``, one item a row: ``(n,)`` each."""
+    """Return every test quantity of the items of ``x``, ``(n,)`` each."""
     noisy = op.sigma_y > 0
     density = f"log {'posterior' if noisy else 'prior'}{'' if isinstance(score, HasLogProb) else ' (estimated)'}"
 
@@ -290,13 +292,13 @@ def _quantities(score: ScoreModel, op: Operator, x: Tensor, y: Tensor, seed: int
 
 
 def _chunks(x: Tensor) -> list[list[int]]:
-    """Return the rows of ``x``, as many at a time as the prior is handed."""
+    """Return the row indices of ``x`` in the chunks that are passed to the prior."""
     rows = max(1, NUMBERS // x[0].numel())
     return [list(range(start, min(start + rows, len(x)))) for start in range(0, len(x), rows)]
 
 
 def _one_of_each(values: Tensor, weights: Tensor, seed: int) -> Tensor:
-    """Return the value of one sample of each case, ``(M, n)`` to ``(n,)``, drawn by the weights."""
+    """Return the value of one sample per case, ``(M, n)`` to ``(n,)``, drawn with the weights as probabilities."""
     chosen = [
         torch.multinomial(w.double().cpu(), 1, generator=generator(seed, "diagnose", b, 4)) for b, w in enumerate(weights.mT)
     ]

@@ -1,8 +1,9 @@
-r"""Conformal widths: how many standard deviations of the samples intervals must reach, learned from images of known truth.
+r"""Conformal widths: half-widths of intervals, in standard deviations of the samples, learned from images with known truth.
 
 For an image :math:`x`, the mean :math:`m` and the standard deviation :math:`s` of its samples, every value has a deviation
-:math:`r = |x - m| / s`, and the interval :math:`m \pm w\, s` holds the values with :math:`r \le w`. Values of one image are
-correlated, so the guarantees are over exchangeable *images*: independent ones of one kind, measured and sampled alike.
+:math:`r = |x - m| / s`, and the interval :math:`m \pm w\, s` covers the values with :math:`r \le w`. Values of one image are
+correlated, so the guarantees hold over exchangeable *images*: independent images of the same kind, measured and sampled in the
+same way.
 """
 
 from __future__ import annotations
@@ -16,20 +17,20 @@ from torch import Tensor
 
 __all__ = ["ONE_STD", "deviations", "exact_width", "images_needed", "marginal_width", "width_per_image"]
 
-ONE_STD = 0.6827  # what the mean plus and minus one standard deviation of a Gaussian holds
-ROUNDING = 1e-9  # of sums of shares that decide between one width and the next
+ONE_STD = 0.6827  # probability of a Gaussian within one standard deviation of the mean
+ROUNDING = 1e-9  # tolerance for sums of shares that decide between one width and the next
 
 
 def deviations(truth: Tensor, samples: Tensor, *, known: Tensor | None = None) -> list[Tensor]:
     r"""Return :math:`|x - m| / s` of the values of every item, a float64 vector for each.
 
-    ``s`` is unbiased, over the samples with equal weights. Where it is 0, the deviation is 0 of a value that is met and
-    infinite of any other.
+    :math:`s` is computed with equal weights and Bessel's correction. Where it is 0, the deviation is 0 if the truth equals the
+    mean and infinite otherwise.
 
     Args:
-        truth: ``(n, *event)``.
-        samples: ``(M, n, *event)``, :math:`M \ge 2`.
-        known: Boolean ``(n, *event)``: what is known exactly and left out. Default: nothing.
+        truth: True values, ``(n, *event)``.
+        samples: Samples, ``(M, n, *event)``, :math:`M \ge 2`.
+        known: Boolean ``(n, *event)``, true for exactly known values, which are left out. Default: none.
     """
     if len(samples) < 2 or samples.shape[1:] != truth.shape:
         raise ValueError(
@@ -48,28 +49,30 @@ def deviations(truth: Tensor, samples: Tensor, *, known: Tensor | None = None) -
 
 
 def images_needed(level: float) -> int:
-    r"""Return how many images a width of ``level`` takes at least: :math:`\lceil 1 / (1 - \text{level}) - 1 \rceil`."""
+    r"""Return the smallest number of images for a width at ``level``: :math:`\lceil 1 / (1 - \text{level}) - 1 \rceil`."""
     if not 0 < level < 1:
         raise ValueError(f"conformal width: level must lie in (0, 1), got {level}.")
     return math.ceil(1 / (1 - level) - 1 - ROUNDING)
 
 
 def marginal_width(scores: Sequence[Tensor], *, level: float) -> float:
-    r"""Return the least width whose intervals hold ``level`` of the values of a new image in expectation.
+    r"""Return the smallest width whose intervals cover a share ``level`` of the values of a new image in expectation.
 
-    With :math:`L_i(w)` the share of the values of image :math:`i` beyond :math:`w`, conformal risk control takes
+    With :math:`L_i(w)` the share of the values of image :math:`i` with a deviation above :math:`w`, conformal risk control
+    takes
 
     .. math:: \hat w = \inf \Big\{w : \frac{1}{n + 1} \Big(\sum_{i=1}^n L_i(w) + 1\Big) \le 1 - \text{level}\Big\},
 
-    and :math:`E[L_{n+1}(\hat w)] \le 1 - \text{level}` for every finite :math:`n` and every law: the expectation is over the
-    :math:`n` images and a new one exchangeable with them.
+    and :math:`E[L_{n+1}(\hat w)] \le 1 - \text{level}` for every finite :math:`n` and every distribution; the expectation is
+    over the :math:`n` images and a new one exchangeable with them.
 
     Args:
-        scores: Deviations, one vector for each of :math:`n` images. An image of many crops has those of all of them in one.
-        level: Share to hold, in (0, 1).
+        scores: Deviations, one vector for each of :math:`n` images. The vector of an image that was cut into crops holds the
+            deviations of all crops.
+        level: Share of the values to cover, in (0, 1).
 
     Returns:
-        The width; infinity where too many values have no finite deviation, and no multiple of the spread serves.
+        The width. Infinite if so many values have an infinite deviation that no multiple of the standard deviation suffices.
 
     Raises:
         ValueError: If there are fewer images than :func:`images_needed`.
@@ -78,24 +81,24 @@ def marginal_width(scores: Sequence[Tensor], *, level: float) -> float:
         Angelopoulos et al., Conformal Risk Control, 2022, https://arxiv.org/abs/2208.02814, eq. 4 with loss at most 1
     """
     _check(scores, level, images_needed(level))
-    allowed = ((len(scores) + 1) * (1 - level) - 1) / len(scores)  # mean share beyond
+    allowed = ((len(scores) + 1) * (1 - level) - 1) / len(scores)  # largest mean share of values beyond the width
     values, order = torch.cat(list(scores)).sort()
     shares = torch.cat([torch.full_like(part, 1 / (len(part) * len(scores))) for part in scores])[order]
-    beyond = shares.flip(0).cumsum(0).flip(0) - shares  # of values further on; too large before the last of equal ones alone
+    beyond = shares.flip(0).cumsum(0).flip(0) - shares  # share after each value; too large only before the last of equal values
     return float(values[int((beyond > allowed + ROUNDING).sum())])
 
 
 def width_per_image(scores: Sequence[Tensor], *, level: float, confidence: float) -> float:
-    r"""Return the width whose intervals hold ``level`` of the values of a new image, in ``confidence`` of the images.
+    r"""Return the width whose intervals cover a share ``level`` of the values of a new image with probability ``confidence``.
 
-    Split conformal prediction with one score an image: the least :math:`w_i` that holds ``level`` of its values. The width is
-    the :math:`\lceil (n + 1)\, \text{confidence} \rceil`-th smallest of them, and
-    :math:`P(w_{n+1} \le \hat w) \ge \text{confidence}` for every finite :math:`n` and every law.
+    Split conformal prediction with one score per image: the smallest :math:`w_i` that covers a share ``level`` of its values.
+    The width is the :math:`\lceil (n + 1)\, \text{confidence} \rceil`-th smallest of them, and
+    :math:`P(w_{n+1} \le \hat w) \ge \text{confidence}` for every finite :math:`n` and every distribution.
 
     Args:
         scores: Deviations, one vector for each of :math:`n` images.
-        level: Share of the values, in (0, 1).
-        confidence: Share of the images, in (0, 1).
+        level: Share of the values to cover, in (0, 1).
+        confidence: Probability that a new image is covered, in (0, 1).
 
     Raises:
         ValueError: If there are fewer images than ``images_needed(confidence)``.
@@ -110,10 +113,11 @@ def width_per_image(scores: Sequence[Tensor], *, level: float, confidence: float
 
 
 def exact_width(level: float, num_samples: int) -> float:
-    r"""Return the width that ``num_samples`` exact samples of a Gaussian posterior need: what right samples are compared with.
+    r"""Return the width that ``num_samples`` exact samples of a Gaussian posterior need, as a reference.
 
-    Mean and spread are estimated from :math:`M` samples, so it is the Student quantile
-    :math:`\sqrt{1 + 1 / M}\; t_{M-1}\big(\tfrac{1 + \text{level}}{2}\big)`: 2.63 at 90 % for 4 samples, 1.64 for very many.
+    Mean and standard deviation are estimated from :math:`M` samples, so it is the Student t quantile
+    :math:`\sqrt{1 + 1 / M}\; t_{M-1}\big(\tfrac{1 + \text{level}}{2}\big)`: 2.63 at 90 % for 4 samples, 1.64 for infinitely
+    many.
     """
     if not 0 < level < 1 or num_samples < 2:
         raise ValueError(f"exact_width: expected a level in (0, 1) and two samples or more, got {level} and {num_samples}.")
@@ -126,4 +130,4 @@ def _check(scores: Sequence[Tensor], level: float, needed: int) -> None:
     if len(scores) < needed:
         raise ValueError(f"conformal width: {len(scores)} images are too few for this level, at least {needed} are needed.")
     if not all(part.ndim == 1 and len(part) for part in scores):
-        raise ValueError("conformal width: expected a vector of deviations of each image, none of them empty.")
+        raise ValueError("conformal width: expected a vector of deviations for each image, none of them empty.")

@@ -1,4 +1,4 @@
-"""Effective sample sizes: of weights, and of chains."""
+"""Effective sample sizes of weighted samples and of Markov chains."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["chain_ess", "ess"]
 def ess(weights: Tensor) -> Tensor:
     r"""Return :math:`(\sum w)^2 / \sum w^2` of weights ``(M, *batch)``, shape ``(*batch)``; they need not sum to 1.
 
-    Between 1 (one sample has all the weight) and :math:`M` (all are equal).
+    The value lies between 1 (one sample has all the weight) and :math:`M` (equal weights).
     """
     total = weights.sum(0)
     if not ((weights >= 0).all() and (total > 0).all() and total.isfinite().all()):
         raise ValueError("ess: weights must be finite, not negative, and not all zero.")
-    share = weights / total  # Before squaring: the squares of tiny weights would vanish.
+    share = weights / total  # Normalized before squaring: the squares of tiny weights would underflow.
     return 1 / (share**2).sum(0)
 
 
@@ -27,15 +27,15 @@ def chain_ess(chain: Tensor) -> Tensor:
 
     .. math:: N / \tau, \qquad \tau = -1 + 2 \sum_{k \ge 0} \Gamma_k, \qquad \Gamma_k = \rho_{2 k} + \rho_{2 k + 1}
 
-    with the autocorrelations :math:`\rho`, the sum ending before the first :math:`\Gamma_k \le 0` and every
-    :math:`\Gamma_k` lowered to the least before it. Chains that alternate reach more than :math:`N`, here at most
+    with the autocorrelations :math:`\rho`. The sum ends before the first :math:`\Gamma_k \le 0`, and every :math:`\Gamma_k` is
+    replaced by the smallest value up to it. Antithetic chains can exceed :math:`N`; the result is limited to
     :math:`N \log_{10} N`. A chain that never moves counts as one sample.
 
     Args:
-        chain: ``(N, *batch)``: states in order of time, burn-in removed, at least 4; every entry of the batch is a chain.
+        chain: States in order of time without burn-in, ``(N, *batch)``, :math:`N \ge 4`; every entry of the batch is a chain.
 
     Returns:
-        ``(*batch)``.
+        Effective sample sizes, ``(*batch)``.
 
     References:
         Geyer, Practical Markov Chain Monte Carlo, 1992, https://doi.org/10.1214/ss/1177011137, section 3.3 (the initial
@@ -45,7 +45,7 @@ def chain_ess(chain: Tensor) -> Tensor:
     if count < 4 or not chain.isfinite().all():
         raise ValueError(f"chain_ess: expected at least 4 finite states, got a chain of shape {tuple(chain.shape)}.")
     centred = (chain - chain.mean(0)).double().flatten(1) if chain.ndim > 1 else (chain - chain.mean()).double()[:, None]
-    power = torch.fft.rfft(centred, n=2 * count, dim=0).abs() ** 2  # Padded: the ends of the chain must not meet.
+    power = torch.fft.rfft(centred, n=2 * count, dim=0).abs() ** 2  # Zero-padded: the correlation must not be circular.
     covariance = torch.fft.irfft(power, n=2 * count, dim=0)[:count] / count
     moves = covariance[0] > 1e-24 * (chain.double().abs().amax(0) ** 2).flatten()
     rho = covariance / torch.where(moves, covariance[0], 1)

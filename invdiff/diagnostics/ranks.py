@@ -1,4 +1,4 @@
-"""Ranks of the truth among posterior samples, and the coverage of intervals: what exact samples make uniform."""
+"""Ranks of the truth among posterior samples, uniform if the samples are exact, and the coverage of intervals."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["Coverage", "RankTest", "coverage", "merge_repeats", "rank_bounds", "
 
 @dataclass(frozen=True)
 class RankTest:
-    r"""What the ranks of independent cases say about the sampler.
+    r"""Test of the ranks of independent cases for uniformity.
 
     Attributes:
-        p_value: Of uniform ranks: twice the smaller of the two below, at most 1.
-        p_shape: Exact Kolmogorov-Smirnov test: sees any departure, large ones of the spread among them.
-        p_moments: Neyman's smooth test of order two: sees shift and spread with far fewer cases.
-        shift: :math:`2 \bar u - 1` in [-1, 1]: the truth lies below (negative) or above the samples.
-        spread: Variance of the ranks about one half over that of exact samples: above 1 the samples are too narrow (or
-            shifted), below 1 too wide; 3 at most.
+        p_value: Combined p-value: twice the smaller of the next two, at most 1.
+        p_shape: p-value of the exact Kolmogorov-Smirnov test, which detects any departure, such as large errors of the spread.
+        p_moments: p-value of Neyman's smooth test of order two, which detects shift and spread with far fewer cases.
+        shift: :math:`2 \bar u - 1` in [-1, 1]: negative if the truth tends to lie below the samples, positive if above.
+        spread: Variance of the ranks about one half over its value for exact samples: above 1 if the samples are too narrow (or
+            shifted), below 1 if they are too wide; at most 3.
         cases: Number of cases.
     """
 
@@ -37,13 +37,13 @@ class RankTest:
 
 @dataclass(frozen=True)
 class Coverage:
-    """How often intervals held the truth.
+    """Coverage: how often intervals contain the truth.
 
     Attributes:
-        level: Share that exact samples reach in expectation, for any number of samples.
-        observed: Share seen.
+        level: Nominal coverage, the expectation for exact samples with any number of samples.
+        observed: Observed coverage.
         error: Standard error of ``observed`` over independent cases.
-        p_value: Two-sided, of ``level``.
+        p_value: Two-sided p-value for coverage ``level``.
         cases: Number of cases.
     """
 
@@ -55,20 +55,20 @@ class Coverage:
 
 
 def rank_bounds(truth: Tensor, samples: Tensor, *, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    r"""Return the interval in [0, 1] in which the rank of the truth lies, before the toss that decides.
+    r"""Return the interval in [0, 1] from which the rank of the truth is drawn at random.
 
-    With :math:`W_<` and :math:`W_=` the weights of the samples below the truth and level with it, and :math:`E` the effective
-    sample size (the number of samples, for equal weights), the truth counting as one sample more:
+    With :math:`W_<` and :math:`W_=` the total weights of the samples below the truth and equal to it, and :math:`E` the
+    effective sample size (the number of samples, for equal weights), and the truth counted as one more sample, the interval is
 
     .. math:: \Big[\frac{E\, W_<}{E + 1},\; \frac{E\, (W_< + W_=) + 1}{E + 1}\Big]
 
-    A uniform draw from it is uniform on [0, 1] whenever truth and samples are exchangeable: exactly so for equal
-    weights, ties included; for unequal ones as the samples grow many.
+    A uniform draw from it is uniform on [0, 1] if truth and samples are exchangeable: exactly for equal weights, even with
+    ties, and in the limit of many samples for unequal weights.
 
     Args:
-        truth: ``(n, *event)``.
-        samples: ``(M, n, *event)``.
-        weights: ``(M, n)``, summing to 1 over the samples. Default: equal.
+        truth: True values, ``(n, *event)``.
+        samples: Samples, ``(M, n, *event)``.
+        weights: Weights ``(M, n)``, summing to 1 over the samples. Default: equal weights.
     """
     if not len(truth) or not len(samples) or samples.shape[1:] != truth.shape:
         raise ValueError(
@@ -90,24 +90,24 @@ def rank_bounds(truth: Tensor, samples: Tensor, *, weights: Tensor | None = None
 
 
 def ranks(truth: Tensor, samples: Tensor, *, seed: int, weights: Tensor | None = None) -> Tensor:
-    r"""Return the rank of each truth among its samples as a share, in [0, 1], shaped like ``truth``, float64.
+    r"""Return the normalized rank of each truth among its samples, float64 in [0, 1], shaped like ``truth``.
 
-    For equal weights without ties it is :math:`(r + U) / (M + 1)` with :math:`r \in 0 \dots M` the number of samples below
-    and :math:`U` uniform; ties are broken at random. Uniform if the samples are exact posterior draws and the truth is a draw
-    of the prior, whatever the statistic: it may depend on the data. Ranks of statistics that do not (pixels, projections) are
-    uniform for samples of the prior too, and cannot see a sampler that ignores ``y``.
+    For equal weights without ties it is :math:`(r + U) / (M + 1)` with :math:`r \in 0 \dots M` the number of samples below and
+    :math:`U` uniform; ties are broken at random. Ranks are uniform if the samples are exact posterior draws and the truth is a
+    draw of the prior, for any statistic, including statistics that depend on the data. Ranks of statistics that do not (pixels,
+    projections) are uniform for samples of the prior too, and cannot detect a sampler that ignores ``y``.
 
     Args:
         truth: The statistic of the truth, ``(n, *event)``.
         samples: The statistic of the samples, ``(M, n, *event)``.
-        seed: Of the tosses; those of case ``b`` depend on ``(seed, b)`` alone.
-        weights: ``(M, n)``, summing to 1 over the samples. Default: equal.
+        seed: Random seed of :math:`U`; the values for case ``b`` depend only on ``(seed, b)``.
+        weights: Weights ``(M, n)``, summing to 1 over the samples. Default: equal weights.
 
     References:
         Talts et al., Validating Bayesian Inference Algorithms with Simulation-Based Calibration, 2018,
         https://arxiv.org/abs/1804.06788; Modrák et al., Simulation-Based Calibration Checking for Bayesian Computation: The
-        Choice of Test Quantities Shapes Sensitivity, 2023, https://arxiv.org/abs/2211.02383. Departure: a share instead of a
-        whole number, so that weighted samples fit in.
+        Choice of Test Quantities Shapes Sensitivity, 2023, https://arxiv.org/abs/2211.02383. Departure: ranks are shares
+        instead of integers, to admit weighted samples.
     """
     low, high = rank_bounds(truth, samples, weights=weights)
     tosses = [
@@ -119,11 +119,11 @@ def ranks(truth: Tensor, samples: Tensor, *, seed: int, weights: Tensor | None =
 def rank_test(values: Tensor) -> RankTest:
     r"""Test that ranks of independent cases are uniform on [0, 1].
 
-    The smooth test of order two holds :math:`n (h_1^2 + h_2^2)` against :math:`\chi^2_2`, with :math:`h_1, h_2` the means of
-    the normalised Legendre polynomials :math:`\sqrt 3\, v` and :math:`\tfrac{\sqrt 5}{2} (3 v^2 - 1)`, :math:`v = 2 u - 1`.
+    The smooth test of order two compares :math:`n (h_1^2 + h_2^2)` with :math:`\chi^2_2`, with :math:`h_1, h_2` the means of
+    the normalized Legendre polynomials :math:`\sqrt 3\, v` and :math:`\tfrac{\sqrt 5}{2} (3 v^2 - 1)`, :math:`v = 2 u - 1`.
 
     Args:
-        values: ``(n,)``, what :func:`ranks` returns for one scalar statistic. From 10 cases on the p-values hold.
+        values: Ranks ``(n,)`` of one scalar statistic, from :func:`ranks`. The p-values are valid from 10 cases on.
 
     References:
         Neyman, "Smooth" test for goodness of fit, 1937, https://doi.org/10.1080/03461238.1937.10404821
@@ -147,24 +147,25 @@ def rank_test(values: Tensor) -> RankTest:
 def coverage(
     truth: Tensor, samples: Tensor, *, level: float = 0.9, weights: Tensor | None = None, known: Tensor | None = None
 ) -> Coverage:
-    r"""Return how often the central interval of the samples holds the truth, over all values of all cases.
+    r"""Return how often the central interval of the samples contains the truth, over all values of all cases.
 
-    An interval between order statistics cannot hold exactly ``level`` in expectation: that from the 5 % to the 95 % quantile
-    of :math:`M` samples, as ``Posterior.quantile`` gives them, holds :math:`0.9\, (M - 1) / (M + 1)` up to the curvature
-    of the density (88.2 % for 100 samples, 67.5 % for 7). So the ends are tossed between neighbouring samples such that
-    the expectation is ``level`` for every :math:`M` and every law, and averaged over the tosses: a truth whose rank lies
-    uniformly in an interval (:func:`rank_bounds`) counts by the share of it within :math:`\tfrac12 \pm \tfrac12` ``level``.
+    The coverage of an interval between order statistics is not exactly ``level`` in expectation: the interval from the 5 % to
+    the 95 % quantile of :math:`M` samples, as computed by ``Posterior.quantile``, covers :math:`0.9\, (M - 1) / (M + 1)` up to
+    the curvature of the density (88.2 % for 100 samples, 67.5 % for 7). Therefore the ends are randomized between neighboring
+    samples such that the expectation is ``level`` for every :math:`M` and every distribution, and the coverage is averaged over
+    this randomization: a truth whose rank is uniform in an interval (:func:`rank_bounds`) counts by the share of that interval
+    within :math:`\tfrac12 \pm \tfrac12` ``level``.
 
-    Values within a case are correlated, so the error is that of the mean over cases, but not below the one which
-    independent values would have.
+    Values within a case are correlated, so ``error`` is the standard error of the mean over cases, but at least that of
+    independent values.
 
     Args:
-        truth: ``(n, *event)``, one independent case a row.
-        samples: ``(M, n, *event)``.
-        level: Share of the samples in the interval, in (0, 1).
-        weights: ``(M, n)``, summing to 1 over the samples. Default: equal.
-        known: Boolean, shaped like ``truth``: what is known exactly and left out, and so are cases of nothing else. Default:
-            nothing.
+        truth: True values ``(n, *event)``, one independent case per row.
+        samples: Samples, ``(M, n, *event)``.
+        level: Nominal coverage, in (0, 1).
+        weights: Weights ``(M, n)``, summing to 1 over the samples. Default: equal weights.
+        known: Boolean, shaped like ``truth``: true for exactly known values, which are left out, as are cases without any other
+            values. Default: none.
     """
     if not 0 < level < 1:
         raise ValueError(f"coverage: level must lie in (0, 1), got {level}.")
@@ -177,7 +178,7 @@ def coverage(
         raise ValueError("coverage: all values are known exactly, there is nothing to cover.")
     cases = ((inside.reshape(len(inside), -1) * unknown).sum(1) / counts)[counts > 0]
     least = level * (1 - level) / float(counts.max())
-    spread = float(cases.var()) if len(cases) > 1 else level * (1 - level)  # A single case: as if its values were one.
+    spread = float(cases.var()) if len(cases) > 1 else level * (1 - level)  # A single case: as if it had a single value.
     error = (max(spread, least) / len(cases)) ** 0.5
     observed = float(cases.mean())
     p_value = 2 * float(stats.t.sf(abs(observed - level) / error, max(len(cases) - 1, 1)))
@@ -185,14 +186,14 @@ def coverage(
 
 
 def merge_repeats(samples: Tensor, weights: Tensor) -> Tensor:
-    """Return the weights with those of repeated samples moved to the first of them, ``(M, n)``.
+    """Return the weights ``(M, n)`` with the weight of repeated samples moved to their first occurrence.
 
-    Particle methods return the same sample several times. Equal copies are no independent draws: counted as such they would
-    make any spread look trustworthy. As one sample of greater weight they lower the effective sample size instead.
+    Particle methods may return the same sample several times. Copies are not independent draws: counted as such, they would
+    make any spread look reliable. Merged into one sample of larger weight, they lower the effective sample size instead.
 
     Args:
-        samples: ``(M, n, *event)``.
-        weights: ``(M, n)``.
+        samples: Samples, ``(M, n, *event)``.
+        weights: Weights, ``(M, n)``.
     """
     count = len(samples)
     merged = torch.zeros_like(weights)

@@ -1,4 +1,4 @@
-"""The misfit of samples against what the noise explains."""
+"""Test of the squared misfit of samples against the noise level."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["ResidualTest", "residual_test"]
 
 @dataclass(frozen=True)
 class ResidualTest:
-    r"""How the misfits of independent cases compare with :math:`\chi^2`.
+    r"""Test of the squared misfits of independent cases against :math:`\chi^2`.
 
     Attributes:
-        p_value: Of the law :math:`\chi^2_\text{dof}`: twice the smaller of the two below, at most 1.
-        p_shape: Exact Kolmogorov-Smirnov test: sees any departure.
-        p_mean: Two-sided, exact: the sum over ``n`` cases follows :math:`\chi^2_{n\, \text{dof}}`.
-        ratio: Mean misfit over ``dof``. Far below 1 the noise is being fitted, far above the data are being ignored.
-        error: Standard error of ``ratio`` under that law, :math:`\sqrt{2 / (n\, \text{dof})}`.
+        p_value: Combined p-value for :math:`\chi^2_\text{dof}`: twice the smaller of the next two, at most 1.
+        p_shape: p-value of the exact Kolmogorov-Smirnov test, which detects any departure.
+        p_mean: Exact two-sided p-value of the sum over ``n`` cases, which follows :math:`\chi^2_{n\, \text{dof}}`.
+        ratio: Mean squared misfit over ``dof``. Far below 1 the samples fit the noise, far above 1 they ignore the data.
+        error: Standard error of ``ratio`` under this distribution, :math:`\sqrt{2 / (n\, \text{dof})}`.
         cases: Number of cases.
     """
 
@@ -33,15 +33,16 @@ class ResidualTest:
 
 
 def residual_test(residual: Tensor, dof: int | Tensor) -> ResidualTest:
-    r"""Test misfits :math:`\|y - A(x)\|^2 / \sigma_y^2`, one posterior sample for each of ``n`` independent cases.
+    r"""Test squared misfits :math:`\|y - A(x)\|^2 / \sigma_y^2`, one posterior sample for each of ``n`` independent cases.
 
     If :math:`x_0` is a draw of the prior, :math:`y` its measurement and :math:`x` an exact posterior draw, then :math:`(x, y)`
-    has the law of :math:`(x_0, y)`, and the misfit is :math:`\chi^2` with as many degrees of freedom as values were measured,
-    for nonlinear operators too. It says nothing about several samples of one ``y``, which share its noise: take one of each.
+    has the distribution of :math:`(x_0, y)`, and the squared misfit follows :math:`\chi^2` with as many degrees of freedom as
+    there are measured values, for nonlinear operators too. The test does not apply to several samples of one ``y``, which share
+    its noise: use one sample per case.
 
     Args:
-        residual: ``(n,)``, such as ``Posterior.residual[0]`` where the samples have equal weights.
-        dof: Measured values per item, ``Posterior.dof``: one number, or one for each case, ``(n,)``.
+        residual: Squared misfits ``(n,)``, such as ``Posterior.residual[0]`` if the samples have equal weights.
+        dof: Number of measured values per item, ``Posterior.dof``: one integer, or one per case, ``(n,)``.
     """
     if residual.ndim != 1 or not len(residual) or not (residual.isfinite() & (residual >= 0)).all():
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Kernel Stein discrepancy: do samples follow a density of which only the score is known? No truth is needed."""
+"""Kernel Stein discrepancy: test whether samples follow a density given only by its score. No truth is needed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from invdiff.random import generator
 __all__ = ["KernelStein", "kernel_stein", "posterior_score"]
 
 Score = Callable[[Tensor], Tensor]
-EXPONENT = -0.5  # of the inverse multiquadric; any in (-1, 0) detects samples that drift away
+EXPONENT = -0.5  # of the inverse multiquadric; any in (-1, 0) detects samples that drift to infinity
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +26,8 @@ class KernelStein:
     Attributes:
         u: U-statistic, ``(B,)``: unbiased, about 0 for exact samples.
         v: V-statistic, ``(B,)``: the squared discrepancy of the samples themselves, never negative.
-        p_value: Of exact samples, ``(B,)``, by the multiplier bootstrap of ``u``.
-        bandwidth: Of the kernel, ``(B,)``.
+        p_value: p-value for exact samples, ``(B,)``, from the multiplier bootstrap of ``u``.
+        bandwidth: Bandwidth of the kernel, ``(B,)``.
     """
 
     u: Tensor
@@ -39,22 +39,22 @@ class KernelStein:
 def posterior_score(score: ScoreModel, op: Operator, y: Tensor, *, ratio: float) -> Score:
     r"""Return the score of a posterior, :math:`x \mapsto \nabla \log p_\varsigma(x) + A'(x)^\top (y - A(x)) / \sigma_y^2`.
 
-    :math:`p_\varsigma` is the prior with noise of standard deviation :math:`\varsigma` added, whose score the denoiser gives:
-    :math:`(E[x_0 | x] - x) / \varsigma^2`. Exact samples of the posterior itself differ from that by about
-    :math:`\varsigma^2` over the variance of the posterior along its narrowest direction: keep ``ratio`` well below. Networks
-    err most at small ratios, where their error is divided by :math:`\varsigma^2`.
+    :math:`p_\varsigma` is the prior with Gaussian noise of standard deviation :math:`\varsigma` added. The denoiser gives its
+    score, :math:`(E[x_0 | x] - x) / \varsigma^2`. Exact samples of the posterior itself differ from this smoothed one by about
+    :math:`\varsigma^2` over the variance of the posterior along its narrowest direction: keep ``ratio`` well below the standard
+    deviation there. Networks are least accurate at small ratios, where their error is divided by :math:`\varsigma^2`.
 
     Args:
         score: The prior.
-        op: The measurement, linear or not, with a noise above 0.
-        y: ``(B, *op.out_shape)``.
-        ratio: :math:`\varsigma > 0`, the noise-to-signal ratio at which the prior is asked.
+        op: The measurement operator, linear or nonlinear, with noise above 0.
+        y: Measurements, ``(B, *op.out_shape)``.
+        ratio: :math:`\varsigma > 0`, the noise-to-signal ratio at which the prior is evaluated.
 
     Returns:
-        A function of ``(B, *event)``, row ``b`` of which belongs to item ``b``.
+        A function that maps ``(B, *event)`` to scores of the same shape; row ``b`` belongs to item ``b``.
     """
     if not ratio > 0 or op.sigma_y == 0:
-        raise ValueError(f"posterior_score: expected ratio > 0 and a noise above 0, got ratio {ratio} and noise {op.sigma_y}.")
+        raise ValueError(f"posterior_score: expected ratio > 0 and noise above 0, got ratio {ratio} and noise {op.sigma_y}.")
     t = score.schedule.time(ratio)
 
     def of(x: Tensor) -> Tensor:
@@ -81,23 +81,26 @@ def kernel_stein(
     .. math:: \mathrm{KSD}^2 = \mathbb{E}\, h(x, x'), \qquad h = s^\top s' k + s^\top \nabla_{x'} k + s'^\top \nabla_x k
         + \mathrm{tr}\, \nabla_x \nabla_{x'} k, \qquad k = (c^2 + \|x - x'\|^2)^{-1/2}
 
-    The variables are whitened first by the covariance of the samples, or divided by their standard deviations where there are
-    fewer than two samples per dimension: without it the narrowest directions drown the others, and a spread off by a half goes
-    unseen. The scores follow by the chain rule. Under :math:`p` every :math:`h(x, \cdot)` has mean 0, and the p-value compares
-    with :math:`\sum_{i \ne j} w_i \epsilon_i w_j \epsilon_j h_{ij}` for random signs :math:`\epsilon`.
+    The variables are whitened first by the covariance of the samples, or divided by their standard deviations if there are
+    fewer than two samples per dimension. Without this step the narrowest directions dominate, and a standard deviation that is
+    off by a half is not detected. The scores are transformed by the chain rule. Under :math:`p` every :math:`h(x, \cdot)` has
+    mean 0, and the p-value compares the statistic with :math:`\sum_{i \ne j} w_i \epsilon_i w_j \epsilon_j h_{ij}` for random
+    signs :math:`\epsilon`.
 
-    It sees a wrong mean, spread or shape of a mode; of spreads, the narrow sooner than the wide: 12 numbers of 0.7 times their
-    standard deviation take 150 samples, of 1.5 times 300. It cannot see modes that are missing or have a wrong weight, as the
-    score knows neither, and in high dimension (hundreds, for hundreds of samples) it sees little.
+    The test detects a wrong mean, standard deviation or shape of a mode, and too small standard deviations sooner than too
+    large ones: in dimension 12, a factor of 0.7 takes 150 samples and a factor of 1.5 takes 300. It cannot detect modes that
+    are missing or have a wrong weight, because the score does not depend on them, and it has little power in high dimension
+    (hundreds, for hundreds of samples).
 
     Args:
-        samples: ``(M, B, *event)``, at least 2 for every item. For particles repeated samples are counted as one.
-        score: :math:`s`: ``(B, *event)`` to the same shape, such as :func:`posterior_score`. Called once for every sample.
-        seed: Of the signs.
-        weights: ``(M, B)``, summing to 1 over the samples. Default: equal.
-        bandwidth: :math:`c`, in standard deviations. Default: the median distance between samples, for each item.
-        bootstraps: Resamplings; the smallest p-value is ``1 / (bootstraps + 1)``.
-        flip: Probability that a sign differs from the one before. 0.5: independent samples. Smaller for chains, about the
+        samples: Samples ``(M, B, *event)``, at least 2 per item. Repeated samples of particle methods are counted as one.
+        score: Score function :math:`s` from ``(B, *event)`` to the same shape, such as :func:`posterior_score`. Called once for
+            each of the :math:`M` samples.
+        seed: Random seed of the signs.
+        weights: Weights ``(M, B)``, summing to 1 over the samples. Default: equal weights.
+        bandwidth: :math:`c`, in units of standard deviations. Default: the median distance between samples, per item.
+        bootstraps: Number of bootstrap resamplings; the smallest p-value is ``1 / (bootstraps + 1)``.
+        flip: Probability that a sign differs from the previous one: 0.5 for independent samples, smaller for chains, about the
             inverse of their correlation time.
 
     Cost: one score per sample, and :math:`M^2` inner products.
@@ -119,7 +122,7 @@ def kernel_stein(
         weights = samples.new_full((count, items), 1 / count)
     weights = merge_repeats(samples, weights).double()
     if not ((weights**2).sum(0) < 1 - 1e-9).all():
-        raise ValueError("kernel_stein: all samples of an item are the same, or all weight lies on one: expected two or more.")
+        raise ValueError("kernel_stein: all samples of an item are the same, or one has all the weight; expected two or more.")
     scores = torch.stack([score(x) for x in samples])
     results = []
     for b in range(items):
@@ -140,7 +143,7 @@ def kernel_stein(
 
 
 def _whiten(x: Tensor, s: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the samples ``(M, d)`` centred and divided by a root of their covariance, and the scores multiplied by it."""
+    """Return the samples ``(M, d)``, centered and whitened by a root of their covariance, and the scores multiplied by it."""
     mean = w @ x
     centred = x - mean
     variance = w @ centred**2
@@ -160,9 +163,9 @@ def stein_kernel(x: Tensor, s: Tensor, distance: Tensor, c: Tensor) -> Tensor:
     = -\nabla_{x'} k`, and the trace is :math:`-2 \beta d u^{\beta - 1} - 4 \beta (\beta - 1) u^{\beta - 2} \|r\|^2`.
 
     Args:
-        x: ``(M, d)``.
-        s: The scores there, ``(M, d)``.
-        distance: :math:`\|x_i - x_j\|`, ``(M, M)``.
+        x: Samples, ``(M, d)``.
+        s: Scores at the samples, ``(M, d)``.
+        distance: Distances :math:`\|x_i - x_j\|`, ``(M, M)``.
         c: Bandwidth.
     """
     beta, u = EXPONENT, c**2 + distance**2
@@ -174,6 +177,6 @@ def stein_kernel(x: Tensor, s: Tensor, distance: Tensor, c: Tensor) -> Tensor:
 
 
 def sticky_signs(rows: int, count: int, flip: float, g: torch.Generator) -> Tensor:
-    """Return rows of signs each of which differs from the one before with probability ``flip``, ``(rows, count)``."""
+    """Return signs ``(rows, count)``; along a row, a sign differs from the previous one with probability ``flip``."""
     flips = (torch.rand(rows, count, generator=g, dtype=torch.float64) < flip).double()
     return (1 - 2 * flips).cumprod(1)

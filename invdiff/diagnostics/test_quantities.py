@@ -1,4 +1,4 @@
-"""Test quantities: numbers of a sample and its data that truth and exact samples share the law of."""
+"""Test quantities: scalar functions of (x, y) with the same distribution for the truth and for exact posterior samples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RATIOS = (0.05, 0.15, 0.5)  # noise-to-signal ratios of the estimated prior dens
 
 @runtime_checkable
 class HasLogProb(Protocol):
-    """A prior whose density is known."""
+    """A prior with a known density."""
 
     def log_prob(self, x: Tensor, /) -> Tensor: ...
 
@@ -36,34 +36,36 @@ def log_posterior(
 ) -> Tensor:
     r"""Return :math:`\log p(x) - \|y - A(x)\|^2 / 2 \sigma_y^2` of every item up to a constant, shape ``(B,)``.
 
-    The one quantity whose ranks see most: too many details, too few, and data that are not fitted. The prior's part is
-    :func:`log_prior`, exact where the density is known.
+    Its ranks detect more than those of any other quantity: too much detail, too little detail, and data that are not fitted.
+    The prior term is :func:`log_prior`, which is exact if the density is known.
 
     Raises:
-        ValueError: If the data are exact: the posterior has no density then.
+        ValueError: If the noise of the operator is 0: the posterior then has no density.
     """
     if op.sigma_y == 0:
-        raise ValueError("log_posterior: the noise of the operator is 0 and the posterior has no density; give it a noise.")
+        raise ValueError(
+            "log_posterior: the noise of the operator is 0 and the posterior has no density. Use an operator with noise."
+        )
     return log_prior(score, x, ratios=ratios, seed=seed) - misfit(op, x, y) / (2 * op.sigma_y**2)
 
 
 def log_prior(score: ScoreModel, x: Tensor, *, ratios: Sequence[float] = RATIOS, seed: int = 0) -> Tensor:
-    r"""Return :math:`\log p(x)` of every item, shape ``(B,)``: the prior's own where it has a ``log_prob``, else an estimate.
+    r"""Return :math:`\log p(x)` of every item, shape ``(B,)``: from ``log_prob`` if the prior has it, else an estimate.
 
-    The estimate is how badly the prior denoises :math:`x` at a few noise-to-signal ratios :math:`\varsigma`,
+    The estimate is based on the denoising error of the prior at a few noise-to-signal ratios :math:`\varsigma`,
 
     .. math:: \log p(x) = \text{const} - \int \frac{\mathbb{E}_\varepsilon
         \|x - E[x_0 | x + \varsigma \varepsilon]\|^2}{\varsigma^2}\, d \log \varsigma,
 
-    by the trapezoidal rule over ``ratios`` and with one pair :math:`\pm \varepsilon` a ratio, the same for every item. So it
-    is a fixed function of :math:`x`: its ranks are uniform for exact samples however coarse the estimate is. What is left out,
-    such as details finer than the smallest ratio, it cannot see.
+    computed with the trapezoidal rule over ``ratios`` and one pair :math:`\pm \varepsilon` per ratio, the same for every item.
+    The estimate is therefore a fixed function of :math:`x`: its ranks are uniform for exact samples, however coarse it is. It
+    is insensitive to what it leaves out, such as details finer than the smallest ratio.
 
     Args:
         score: The prior.
-        x: ``(B, *event)``.
-        ratios: Increasing, at least two.
-        seed: Of :math:`\varepsilon`.
+        x: Items, ``(B, *event)``.
+        ratios: Noise-to-signal ratios, positive and increasing, at least two.
+        seed: Random seed of :math:`\varepsilon`.
 
     Cost: two denoiser evaluations per ratio.
 
@@ -89,7 +91,8 @@ def log_prior(score: ScoreModel, x: Tensor, *, ratios: Sequence[float] = RATIOS,
 def projections(x: Tensor, *, count: int, seed: int) -> Tensor:
     r"""Return the inner products of every item with ``count`` fixed random vectors, ``(B, count)``.
 
-    They do not depend on the data: samples of the prior pass them. They see a wrong spread and a wrong mean.
+    They do not depend on the data, so samples of the prior pass the test. They detect a wrong mean and a wrong standard
+    deviation.
     """
     draws = [torch.randn(x.shape[1:], generator=generator(seed, "diagnose", k, 2), dtype=torch.float64) for k in range(count)]
     return torch.stack([dot(x, v.to(x).expand_as(x)) for v in draws], -1)

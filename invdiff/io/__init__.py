@@ -1,3 +1,3 @@
-"""Files of images and arrays, and figures."""
+"""Image files, array files and figures."""
 
 __all__: list[str] = []

@@ -1,7 +1,7 @@
-"""Image files to integers and back: which library reads which format without losing bits.
+"""Read and write the integers in image files, with the library that keeps all bits of a format.
 
-Pillow does all that has 8 bits per channel, and cuts colours that have more; those go through tifffile and kornia_rs. So do
-TIFF files of other channels than grey or RGB, whatever their bits.
+Pillow handles files with 8 bits per channel, but truncates color images with more bits; those go through tifffile and
+kornia_rs. So do TIFF files with channels other than gray or RGB, whatever their bit depth.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ READABLE = "a PNG, JPEG, TIFF, WebP or BMP image or a .npy array"
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE = range(4)  # TIFF's photometric interpretations
-UNSPECIFIED, PREMULTIPLIED_ALPHA, ALPHA = range(3)  # what TIFF says of samples beyond those
+UNSPECIFIED, PREMULTIPLIED_ALPHA, ALPHA = range(3)  # TIFF's types of extra samples
 
 
 class Decoded(NamedTuple):
-    """What a file holds.
+    """Content of an image file.
 
     Attributes:
-        values: ``(H, W, C)`` in the depth of the file, upright; where there is alpha, it is the last channel.
-        alpha: Whether there is alpha: two channels may be grey and alpha, or two kinds of light.
-        icc: The colour profile.
+        values: Pixels ``(H, W, C)`` in the bit depth of the file, upright; alpha, if any, is the last channel.
+        alpha: Whether the last channel is alpha: two channels may be gray and alpha, or two image channels.
+        icc: The embedded color profile.
     """
 
     values: NDArray[Any]
@@ -40,23 +40,23 @@ class Decoded(NamedTuple):
 
 
 def decode(path: Path) -> Decoded:
-    """Return what an image file holds: a TIFF file any number of channels, others grey or RGB.
+    """Decode an image file: TIFF with any number of channels, other formats with gray or RGB.
 
     Raises:
-        ValueError: If the file is damaged, no image, or an image of a kind that is not supported.
+        ValueError: If the file is damaged, not an image, or of an unsupported kind.
     """
     try:
-        # An open file rather than its name: Pillow maps a named file into memory, and then scrambles uncompressed TIFF
+        # An open file instead of its name: Pillow maps a named file into memory, and then scrambles uncompressed TIFF
         # images whose orientation swaps rows and columns.
         with path.open("rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Large images are welcome, and odd metadata is no matter.
+            warnings.simplefilter("ignore")  # Large images and unusual metadata are accepted.
             header = file.read(32)
             decoded = _decode_tiff(path) if header.startswith(TIFF_MAGIC) else None
             if decoded is not None:
                 return decoded
             with Image.open(file, formats=FORMATS) as image:
                 frames = getattr(image, "n_frames", 1)
-                if frames > 1 and image.format != "MPO":  # A JPEG whose further images are a camera's previews.
+                if frames > 1 and image.format != "MPO":  # MPO: a JPEG whose further frames are camera previews.
                     raise ValueError(f"it holds {frames} frames or pages, expected one")
                 if image.format == "PNG" and header[24] == 16:
                     return _decode_deep_png(path, image, colour_type=header[25])
@@ -64,13 +64,13 @@ def decode(path: Path) -> Decoded:
     except PermissionError:
         raise
     except UnidentifiedImageError as error:
-        raise ValueError(f"{path}: is damaged or no image; expected {READABLE}.") from error
-    except Exception as error:  # every decoder has its own exceptions for damaged files
+        raise ValueError(f"{path}: is damaged or not an image; expected {READABLE}.") from error
+    except Exception as error:  # every decoder raises its own exceptions for damaged files
         raise ValueError(f"{path}: cannot be read as an image: {first_line(error)}.") from error
 
 
 def encode(path: Path, decoded: Decoded) -> None:
-    """Write 8- or 16-bit values in the format that the name of ``path`` ends in; beside TIFF, of grey or RGB only."""
+    """Write 8- or 16-bit values in the format given by the suffix of ``path``; all but TIFF hold gray or RGB only."""
     values, _, icc = decoded
     suffix, channels = path.suffix.lower(), values.shape[-1]
     if suffix in (".tif", ".tiff"):
@@ -93,7 +93,7 @@ def encode(path: Path, decoded: Decoded) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """Return what an exception of another library says, as part of one line."""
+    """Return the first line of an exception's message, for use inside another message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
@@ -103,7 +103,7 @@ def _decode_with_pillow(image: Image.Image) -> Decoded:
     if image.mode.startswith("I;16"):
         return Decoded(np.asarray(image)[..., None], alpha=False, icc=image.info.get("icc_profile"))
     grey = image.mode in ("1", "L", "LA", "La")
-    # The profile of a CMYK or Lab image says nothing about the RGB values made from it.
+    # The profile of a CMYK or Lab image does not describe the RGB values converted from it.
     icc = image.info.get("icc_profile") if grey or image.mode in ("RGB", "RGBA", "P", "PA") else None
     alpha = image.has_transparency_data
     values = np.asarray(image.convert(("L" if grey else "RGB") + ("A" if alpha else "")))
@@ -115,7 +115,7 @@ def _decode_deep_png(path: Path, image: Image.Image, *, colour_type: int) -> Dec
 
     modes = {0: "mono", 2: "rgb", 6: "rgba"}
     if colour_type not in modes:
-        raise ValueError("16-bit grey with alpha is not supported, save it as 16-bit RGBA")
+        raise ValueError("16-bit gray with alpha is not supported; save it as 16-bit RGBA")
     values = io.read_image_png_u16(str(path), modes[colour_type])
     orientation = image.getexif().get(0x0112, 1)
     upright = _upright(values.reshape(*values.shape[:2], -1), orientation)
@@ -123,24 +123,24 @@ def _decode_deep_png(path: Path, image: Image.Image, *, colour_type: int) -> Dec
 
 
 def _decode_tiff(path: Path) -> Decoded | None:
-    """Decode what Pillow cannot; ``None``: the file is better left to Pillow, which knows more codecs."""
+    """Decode TIFF files that Pillow cannot; return ``None`` to leave a file to Pillow, which supports more codecs."""
     import tifffile
 
-    # OME files may name others that hold some of their channels: those are not opened, nor zeros put in their place.
+    # OME files may refer to other files for some channels: those are not opened, and zeros are not put in their place.
     with tifffile.TiffFile(path, _multifile=False) as file:
         page: Any = file.pages.first
         image = _one_image(file)
         kind, bits, orientation, icc = page.photometric, page.bitspersample, page.tags.valueof(274, 1), page.tags.valueof(34675)
         samples, extra = page.samplesperpixel, page.extrasamples
-        # Only what is declared as alpha is alpha: the fourth band of a satellite is infrared.
+        # Only samples declared as alpha are alpha: the fourth band of a satellite image is infrared.
         alphas = [k for k, meaning in enumerate(extra, samples - len(extra)) if meaning in (PREMULTIPLIED_ALPHA, ALPHA)]
         grey_or_rgb = kind in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB)
         plain = image is page and (not grey_or_rgb or samples - len(alphas) == (3 if kind == RGB else 1))
         if plain and bits <= 8:
             return None
-        # Channels that are pages may each have a colour table, for display: their values are intensities all the same.
+        # Channels stored as pages may each have a color table for display; their values are intensities nevertheless.
         if not grey_or_rgb and (plain or kind != PALETTE):
-            raise ValueError(f"it holds {bits}-bit {kind.name} data, expected grey or RGB")
+            raise ValueError(f"it holds {bits}-bit {kind.name} data, expected gray or RGB")
         if len(alphas) > 1:
             raise ValueError(f"it holds {len(alphas)} alpha channels, expected one at most")
         if not plain and (page.dtype is None or 8 * page.dtype.itemsize != bits):
@@ -151,12 +151,12 @@ def _decode_tiff(path: Path) -> Decoded | None:
         except (ImportError, KeyError, ValueError) as error:
             if not isinstance(error, ImportError) and "imagecodecs" not in str(error):
                 raise
-            # Codecs such as LZW are an extra of tifffile; Pillow keeps 16 bits of grey, kornia_rs of RGB.
+            # tifffile needs an extra for codecs such as LZW; Pillow keeps all 16 bits of gray, kornia_rs of RGB.
             by_others = plain and page.dtype == np.uint16
             if by_others and samples == 1:
                 return None
             if not by_others or samples != 3:
-                raise ValueError(f"{page.compression.name} compression is not supported here, save it without") from error
+                raise ValueError(f"{page.compression.name} compression is not supported here; save it uncompressed") from error
             from kornia_rs import io
 
             values, axes = io.read_image_tiff_u16(str(path), "rgb"), "YXS"
@@ -169,7 +169,7 @@ def _decode_tiff(path: Path) -> Decoded | None:
 
 
 def _one_image(file: Any) -> Any:
-    """Return the page that is the image, or the series of pages that are its channels; refuse what is neither."""
+    """Return the page that is the image, or the series of pages that are its channels; raise if it is neither."""
     pages, series = len(file.pages), file.series
     if pages == 1 and not series:
         return file.pages.first
@@ -204,7 +204,7 @@ def _encode_tiff(path: Path, decoded: Decoded) -> None:
     colours = samples - alpha
     if colours in (1, 3):
         extra = [ALPHA] * alpha
-    else:  # in planes: ImageJ refuses interleaved samples in such numbers
+    else:  # in planes: ImageJ refuses interleaved samples unless gray or RGB
         values, extra = np.moveaxis(values, -1, 0), [UNSPECIFIED] * (colours - 1) + [ALPHA] * alpha
     tifffile.imwrite(
         path,
@@ -219,7 +219,7 @@ def _encode_tiff(path: Path, decoded: Decoded) -> None:
 
 
 def _embed_profile(path: Path, icc: bytes) -> None:
-    # kornia_rs writes no profile: the iCCP chunk goes right behind the header, which ends at byte 33 in every PNG file.
+    # kornia_rs writes no profile: the iCCP chunk goes right after the header, which ends at byte 33 in every PNG file.
     content = path.read_bytes()
     chunk = b"iCCP" + b"icc\0\0" + zlib.compress(icc)
     framed = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))

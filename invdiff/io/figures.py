@@ -1,4 +1,4 @@
-"""Pictures of a result: tiles side by side, the spread of the samples as a heat map, and how well they are calibrated."""
+"""Figures of results: image tiles side by side, heat maps of the standard deviation, and calibration plots."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ COLOURS = "magma"
 DPI = 100
 MIN_TILE = 192  # Small images are enlarged until their longer side has about this many pixels.
 MAX_WIDTH = 1800  # Tiles that would make the panel wider go to the next row.
-MARGIN, GAP, LINE = 16, 14, 17  # pixels; LINE is the height of a line of a title
-BIN_CASES = 5  # ranks that a bar of a histogram holds in expectation
-BAR, BAR_LABELS = 12, 44  # width of the colour bar, and of the numbers beside it
+MARGIN, GAP, LINE = 16, 14, 17  # pixels; LINE is the line height of a title
+BIN_CASES = 5  # expected number of ranks per bar of a histogram
+BAR, BAR_LABELS = 12, 44  # width in pixels of the color bar and of its labels
 
 
 def comparison_panel(
@@ -34,18 +34,18 @@ def comparison_panel(
     std: ArrayLike | None = None,
     std_title: str = "standard deviation (0..1 scale)",
 ) -> None:
-    """Write one PNG with titled tiles side by side, in rows where they are many.
+    """Write one PNG with titled tiles side by side, in several rows if necessary.
 
-    Every image is shown pixel by pixel: at its own resolution, or enlarged by a whole number where it is small or smaller
-    than its neighbours, as the measurement of super-resolution is.
+    Every image is shown pixel by pixel: at its own resolution, or enlarged by an integer factor if it is small or smaller than
+    its neighbors, like the measurement in super-resolution.
 
     Args:
         path: The PNG file; its folder must exist.
-        tiles: Title to pixels ``(C, H, W)`` in [-1, 1]. Of one or two channels the first is shown, in grey; of more the first
-            three, as red, green and blue.
-        std: Standard deviation of the samples, ``(C, H, W)`` or ``(H, W)``, in the units of the pixels: shown last, as a heat
-            map of its mean over channels with a colour bar, on the 0..1 scale of image files.
-        std_title: Its title.
+        tiles: Pixels ``(C, H, W)`` in [-1, 1] by title. With one or two channels the first is shown in gray; with more channels
+            the first three are shown as red, green and blue.
+        std: Standard deviation of the samples, ``(C, H, W)`` or ``(H, W)``, in the units of the pixels. It is shown last, as a
+            heat map of its mean over channels with a color bar, on the 0..1 scale of image files.
+        std_title: Title of the heat map.
     """
     if not tiles and std is None:
         raise ValueError("comparison_panel: nothing to show; give at least one tile or std.")
@@ -54,7 +54,7 @@ def comparison_panel(
     pictures = [(title, _colours(title, pixels)) for title, pixels in tiles.items()]
     heat = None if std is None else _unit_std("comparison_panel", std)
     shapes = [image.shape[:2] for _, image in pictures] + ([] if heat is None else [heat.shape])
-    # The cell fits the largest image, enlarged if even that one is small; every image fills it as far as it can.
+    # The cell fits the largest image, enlarged if even that one is small; every image fills it as far as possible.
     height, width = max(h for h, _ in shapes), max(w for _, w in shapes)
     enlarged = max(1, round(MIN_TILE / max(height, width)))
     height, width = height * enlarged, width * enlarged
@@ -93,16 +93,16 @@ def comparison_panel(
 
 
 def std_map(path: str | os.PathLike[str], std: ArrayLike, *, limit: float | None = None) -> float:
-    """Write the standard deviation per pixel, averaged over channels, as a coloured PNG of the resolution of the image.
+    """Write the standard deviation per pixel, averaged over channels, as a color-mapped PNG at the resolution of the image.
 
     Args:
         path: The PNG file; its folder must exist.
         std: ``(C, H, W)`` or ``(H, W)``, in the units of the pixels (images span [-1, 1]).
-        limit: Standard deviation on the 0..1 scale that gets the brightest colour; the same limit makes maps comparable.
+        limit: Standard deviation on the 0..1 scale that gets the brightest color; maps with the same limit are comparable.
             Default: the 99.8th percentile of the map.
 
     Returns:
-        The limit used: what is needed to read numbers off the colours.
+        The limit used, which is needed to convert colors to values.
     """
     if limit is not None and not limit > 0:
         raise ValueError(f"std_map: limit must be positive, got {limit}.")
@@ -148,16 +148,16 @@ def calibration_plot(
     titles: Mapping[str, str],
     expected: ArrayLike | None = None,
 ) -> None:
-    """Write one PNG with a histogram of the ranks of every quantity, and the coverage seen against the nominal one.
+    """Write one PNG with a histogram of the ranks of every quantity, and the observed against the nominal coverage.
 
-    Where the samples are exact, the bars stay in the grey bands, each with probability 99 %, and the curve on the diagonal.
+    If the samples are exact, each bar stays in its gray band with probability 99 %, and the curve follows the diagonal.
 
     Args:
         path: The PNG file; its folder must exist.
-        ranks: Quantity to the ranks of its truths, ``(n,)`` in [0, 1].
-        coverage: Rows of nominal level, observed share and its standard error, ``(L, 3)``.
-        titles: Quantity to a line under its name.
-        expected: The same of regions about random points (TARP), ``(L, 3)``, drawn beside the coverage of intervals.
+        ranks: Ranks of the truths, ``(n,)`` in [0, 1], by test quantity.
+        coverage: Rows of nominal level, observed coverage and its standard error, ``(L, 3)``.
+        titles: Second line of the title, by test quantity.
+        expected: The same for regions around random points (TARP), ``(L, 3)``, drawn beside the coverage of intervals.
     """
     from matplotlib.figure import Figure
     from scipy import stats
@@ -210,12 +210,12 @@ def _unit_std(name: str, std: ArrayLike) -> NDArray[np.float64]:
 
 
 def _top(heat: NDArray[np.float64]) -> float:
-    # A few wild pixels must not leave all others in the dark; a map of zeros still needs a scale.
+    # A few outliers must not make all other pixels dark; a map of zeros still needs a scale.
     return float(np.quantile(heat, 0.998)) or float(heat.max()) or 1.0
 
 
 def _rectangle(total: tuple[int, int], box: tuple[int, int, int, int]) -> tuple[float, float, float, float]:
-    """Return a box ``(left, top, width, height)`` in pixels from the top left as matplotlib's fractions of the figure."""
+    """Convert a box ``(left, top, width, height)``, in pixels from the top left, to matplotlib's fractions of the figure."""
     (total_width, total_height), (left, top, width, height) = total, box
     return left / total_width, 1 - (top + height) / total_height, width / total_width, height / total_height
 

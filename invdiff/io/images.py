@@ -1,7 +1,7 @@
-"""Pictures, masks and kernels in files: read without losing bits, written back in the mode they came in.
+"""Image, mask and kernel files: read without losing bits, and written in the mode of the input.
 
 Pixels span [-1, 1], as everywhere below the command line: an 8-bit value ``v`` is ``v / 127.5 - 1``, a 16-bit value
-``v / 32767.5 - 1``. Transparency is kept apart from the colours and handed back on writing.
+``v / 32767.5 - 1``. Transparency is kept separate from the colors and restored on writing.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ SOFT_MASK_SHARE = 0.01
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture read from a file, with what is needed to write a result back in the same mode.
+    """An image read from a file, with the metadata needed to write a result in the same mode.
 
     Attributes:
-        pixels: ``(C, H, W)``, float64, spanning [-1, 1]. ``C`` is 1 (grey) or 3 (RGB), from a TIFF file or an array any number.
-        alpha: Opacity ``(H, W)`` in 0..1; ``None`` where the file holds none.
-        bits: Bits per channel, 8 or 16: of the file, and 16 for arrays of floats.
-        icc: The colour profile embedded in the file.
+        pixels: ``(C, H, W)``, float64, spanning [-1, 1]. ``C`` is 1 (gray) or 3 (RGB), or any number for TIFF files and arrays.
+        alpha: Opacity ``(H, W)`` in [0, 1]; ``None`` if the file has none.
+        bits: Bits per channel of the file, 8 or 16; 16 for arrays of floats.
+        icc: The color profile embedded in the file.
     """
 
     pixels: Array
@@ -58,7 +58,7 @@ class Picture:
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """Return the files of ``folder`` whose name ends like an image's, sorted by name; hidden files are left out."""
+    """Return the files in ``folder`` with an image suffix, sorted by name; hidden files are left out."""
     files = (path for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     return sorted(path for path in files if not path.name.startswith("."))
 
@@ -66,17 +66,17 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
 def read_image(path: str | os.PathLike[str]) -> Picture:
     """Read a PNG, JPEG, TIFF, WebP or BMP file, or a ``.npy`` array.
 
-    The EXIF orientation is applied; palettes, 1-bit and CMYK images become grey or RGB. A ``.npy`` array, ``(H, W)`` or
-    ``(C, H, W)`` with any number of channels, holds floats (or booleans) on the 0..1 scale, which noise may leave, or
-    8- or 16-bit unsigned integers; so does a TIFF file of floats.
+    The EXIF orientation is applied; palette, 1-bit and CMYK images are converted to gray or RGB. A ``.npy`` array, ``(H, W)``
+    or ``(C, H, W)`` with any number of channels, holds floats (or booleans) on the 0..1 scale, which noise may exceed, or 8- or
+    16-bit unsigned integers. TIFF files of floats use the same scale.
 
-    A TIFF file may hold any number of channels: samples of one page, interleaved or in planes, or pages that the file itself
-    calls channels (the axes ``CYX`` of ImageJ, OME and tifffile). Stacks of other pages are refused. Alpha is what the file
-    declares as such: the second or fourth channel of a microscope or satellite is a channel.
+    A TIFF file may hold any number of channels: samples of one page, interleaved or in planes, or pages that the file declares
+    as channels (the axes ``CYX`` of ImageJ, OME and tifffile). Other stacks of pages are refused. Only a sample declared as
+    alpha is alpha: the second or fourth channel of a microscope or satellite image is an image channel.
 
     Raises:
-        ValueError: If the file is empty, damaged, animated or a stack of pages, holds nan or inf, or is no image.
-        OSError: If there is no such file, or it cannot be opened.
+        ValueError: If the file is empty, damaged, animated, a stack of pages, or not an image, or contains NaN or infinity.
+        OSError: If the file does not exist or cannot be opened.
     """
     path = _existing(path)
     if path.suffix.lower() == ".npy":
@@ -105,24 +105,24 @@ def write_image(
     alpha: ArrayLike | None = None,
     icc: bytes | None = None,
 ) -> None:
-    """Write a picture atomically; the name's ending chooses the format. What was read and not changed comes back bit-exact.
+    """Write an image atomically, in the format given by the file suffix. Unmodified images are reproduced bit for bit.
 
     ======================= ======= ===================================================
-    ending                  bits    channels
+    suffix                  bits    channels
     ======================= ======= ===================================================
-    ``.png .tif .tiff``     8, 16   grey, RGB, each with or without alpha
+    ``.png .tif .tiff``     8, 16   gray, RGB, each with or without alpha
     ``.tif .tiff``          8, 16   any other number, without alpha: planes of one page
-    ``.webp``               8       RGB (grey becomes RGB), alpha; lossless
-    ``.jpg .jpeg .bmp``     8       grey, RGB; JPEG at quality 95 without subsampling
+    ``.webp``               8       RGB (gray becomes RGB), alpha; lossless
+    ``.jpg .jpeg .bmp``     8       gray, RGB; JPEG at quality 95 without subsampling
     ``.npy``                float32 any number, on the 0..1 scale, not clipped
     ======================= ======= ===================================================
 
     Args:
         path: The file; its folder must exist.
-        pixels: ``(C, H, W)``; values beyond [-1, 1] are clipped, as no image file can hold them.
-        bits: 8 or 16 bits per channel. A 16-bit grey PNG with alpha is written as RGBA.
-        alpha: Opacity ``(H, W)`` in 0..1, see ``Picture.alpha``.
-        icc: Colour profile to embed, see ``Picture.icc``; BMP and .npy files hold none.
+        pixels: ``(C, H, W)``; values outside [-1, 1] are clipped, except in ``.npy`` files.
+        bits: 8 or 16 bits per channel. A 16-bit gray PNG with alpha is written as RGBA.
+        alpha: Opacity ``(H, W)`` in [0, 1], see ``Picture.alpha``.
+        icc: Color profile to embed, see ``Picture.icc``; BMP and ``.npy`` files hold none.
 
     Raises:
         ValueError: If the pixels are not finite, or the format cannot hold them.
@@ -164,11 +164,11 @@ def write_image(
 def read_mask(path: str | os.PathLike[str], *, keep: Literal["black", "white"] = "black") -> NDArray[np.bool_]:
     """Read a mask as booleans ``(H, W)``: True where the pixel is measured, False where it is to be filled.
 
-    In the file white means fill and black means keep, unless ``keep="white"`` turns it round. Grey levels are cut at
-    one half: the blurred edges of a hand-drawn mask do no harm. ``.npy`` masks follow the same rule, True being white.
+    In the file white means fill and black means keep, unless ``keep="white"`` reverses this. Gray levels are thresholded at one
+    half: the blurred edges of a hand-drawn mask do no harm. ``.npy`` masks follow the same rule, with True for white.
 
     Raises:
-        ValueError: If more than 1 % of the pixels lie between 0.1 and 0.9: the mask is soft, and a cut would be a guess.
+        ValueError: If more than 1 % of the pixels lie between 0.1 and 0.9: the mask is soft, and a threshold would be a guess.
     """
     if keep not in ("black", "white"):
         raise ValueError(f"read_mask: keep must be 'black' or 'white', got {keep!r}.")
@@ -176,7 +176,7 @@ def read_mask(path: str | os.PathLike[str], *, keep: Literal["black", "white"] =
     soft = float(((grey > 0.1) & (grey < 0.9)).mean())
     if soft > SOFT_MASK_SHARE:
         raise ValueError(
-            f"{path}: expected a mask of black and white pixels, but {soft:.1%} are grey or coloured (at most "
+            f"{path}: expected a mask of black and white pixels, but {soft:.1%} are gray or colored (at most "
             f"{SOFT_MASK_SHARE:.0%} may be, at edges): make every pixel black (keep) or white (fill)."
         )
     return grey >= 0.5 if keep == "white" else grey < 0.5
@@ -190,15 +190,15 @@ def mask_from_alpha(picture: Picture) -> NDArray[np.bool_]:
 
 
 def read_arrays(path: str | os.PathLike[str], name: str) -> dict[str, NDArray[Any]]:
-    """Read all arrays of an ``.npz`` file by their names, or that of an ``.npy`` file as ``name``.
+    """Read all arrays of an ``.npz`` file by name, or the array of an ``.npy`` file under the name ``name``.
 
     Raises:
-        ValueError: If the file is neither, damaged, or has no array of this name.
-        OSError: If there is no such file, or it cannot be opened.
+        ValueError: If the file is neither ``.npy`` nor ``.npz``, is damaged, or has no array of this name.
+        OSError: If the file does not exist or cannot be opened.
     """
     path = _existing(path)
     if path.suffix.lower() not in (".npy", ".npz"):
-        raise ValueError(f"{path}: expected an .npy or .npz file with the array {name!r}, as --simulate writes one.")
+        raise ValueError(f"{path}: expected an .npy or .npz file with the array {name!r}, as written by --simulate.")
     arrays = _arrays(path)
     if list(arrays) == [""]:
         return {name: arrays[""]}
@@ -208,14 +208,14 @@ def read_arrays(path: str | os.PathLike[str], name: str) -> dict[str, NDArray[An
 
 
 def read_kernel(path: str | os.PathLike[str]) -> Array:
-    """Read a blur kernel ``(h, w)`` and normalise it to sum 1.
+    """Read a blur kernel ``(h, w)`` and normalize it to sum 1.
 
     Args:
-        path: An image (colours are averaged to grey), a two-dimensional ``.npy`` array, or an ``.npz`` file. Of an ``.npz``
-            file with several arrays one is named after a colon: ``kernels.npz:levin1``.
+        path: An image (colors are averaged to gray), a two-dimensional ``.npy`` array, or an ``.npz`` file. If an ``.npz`` file
+            has several arrays, the name of one follows after a colon: ``kernels.npz:levin1``.
 
     Raises:
-        ValueError: If it is no kernel: not two-dimensional, not finite, with negative values, or zero everywhere.
+        ValueError: If the array is not a kernel: not two-dimensional, not finite, with negative values, or zero everywhere.
     """
     name = os.fspath(path)
     stem, colon, key = name.rpartition(":")
@@ -232,15 +232,15 @@ def read_kernel(path: str | os.PathLike[str]) -> Array:
         raise ValueError(f"{path}: a blur kernel has two dimensions (h, w), got shape {kernel.shape}.")
     if not np.isfinite(kernel).all() or (kernel < 0).any() or not kernel.any():
         raise ValueError(f"{path}: a blur kernel holds finite values that are not negative and not all zero.")
-    kernel = kernel / kernel.max()  # First: the sum of huge values would overflow, and that of tiny ones lose its digits.
+    kernel = kernel / kernel.max()  # First: the sum of huge values would overflow, the sum of tiny values lose precision.
     return np.asarray(kernel / kernel.sum(), dtype=np.float64)
 
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``, with the same ending, and move it there once the block has written it.
+    """Yield a temporary path beside ``path``, with the same suffix, and move it to ``path`` after the block has written it.
 
-    Whatever happens, ``path`` holds either what it held before or all of the new content.
+    Whatever happens, ``path`` has either its previous content or the complete new content.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -273,7 +273,7 @@ def _load_numpy(path: Path, key: str = "") -> NDArray[Any]:
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a numpy file by name, that of an ``.npy`` file by no name."""
+    """Return the arrays of a NumPy file by name; the name of the array of an ``.npy`` file is empty."""
     try:
         with warnings.catch_warnings(), path.open("rb") as file:
             warnings.simplefilter("ignore")  # numpy warns before it fails on a damaged header.
@@ -282,24 +282,24 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
                 return {"": loaded}
             with loaded:
                 return {name: loaded[name] for name in loaded}
-    except Exception as error:  # zipfile, zlib, tokenize and numpy each raise their own
+    except Exception as error:  # zipfile, zlib, tokenize and numpy raise exceptions of their own
         if "pickle" in str(error):
             raise ValueError(f"{path}: holds pickled objects, which can run code when read; expected numbers.") from error
         raise ValueError(f"{path}: is damaged or holds no numpy array of numbers ({first_line(error)}).") from error
 
 
 def _unit(values: NDArray[Any], path: Path | str) -> Array:
-    """Return values of any kind an image may have as float64 on the 0..1 scale."""
+    """Convert image values of any supported type to float64 on the 0..1 scale."""
     if values.dtype in (np.uint8, np.uint16):
         return values / float(np.iinfo(values.dtype).max)
     if values.dtype.kind not in "bf":
         raise ValueError(
-            f"{path}: holds {values.dtype} numbers; expected 8 or 16 bits without sign, or floats on the 0..1 scale."
+            f"{path}: holds {values.dtype} values; expected unsigned 8- or 16-bit integers, or floats on the 0..1 scale."
         )
     unit = values.astype(np.float64)
     if not np.isfinite(unit).all():
         raise ValueError(f"{path}: holds nan or inf; expected finite values on the 0..1 scale.")
-    if np.abs(unit).max() > 16:  # Noise leaves the 0..1 scale, but never by this much.
+    if np.abs(unit).max() > 16:  # Noise may exceed the 0..1 scale, but never by this much.
         raise ValueError(f"{path}: values reach {np.abs(unit).max():g}; expected the 0..1 scale: divide by the largest value.")
     return unit
 
@@ -307,7 +307,7 @@ def _unit(values: NDArray[Any], path: Path | str) -> Array:
 def _grey(path: str | os.PathLike[str], what: str) -> Array:
     picture = read_image(path)
     if picture.alpha is not None and (picture.alpha < 1).any():
-        raise ValueError(f"{path}: {what} must not be transparent: its meaning would be a guess. Flatten the image first.")
+        raise ValueError(f"{path}: {what} must not be transparent, because its meaning would be a guess. Flatten the image.")
     return np.asarray((picture.pixels.mean(0) + 1) / 2, dtype=np.float64)
 
 

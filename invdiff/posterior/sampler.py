@@ -28,7 +28,7 @@ from invdiff.noise_covariance import NoiseCovariance
 from invdiff.operators import Operator, whiten
 from invdiff.posterior.choice import BUDGET, Choice, Pilot, choose_method, fly, single_chain
 from invdiff.posterior.memory import halve_when_full, out_of_memory
-from invdiff.priors import ScoreModel, fit
+from invdiff.priors import ScoreModel, adapt
 from invdiff.random import Streams, generator
 
 __all__ = ["Particles", "Posterior", "PosteriorSampler", "misfit"]
@@ -127,7 +127,7 @@ class PosteriorSampler:
 
     Args:
         score: The prior. One of another size or other channels than the images is made to fit by
-            :func:`invdiff.priors.adapt.adapt`; ``sampler.notes`` says how.
+            :func:`invdiff.priors.adapters.adapt`; ``sampler.notes`` says how.
         op: The measurement and its noise.
         method: A name (``invdiff methods`` lists them), ``"auto"``, or a :class:`~invdiff.methods.Method`. ``"auto"`` is
             decided by the measurement, the number of samples and what particles show on simulated measurements: see
@@ -166,7 +166,7 @@ class PosteriorSampler:
                 "The prior has another law for every item, as exact posteriors do: it cannot serve as a prior here."
             )
         self.op, self.preset, self.options = op, preset, options
-        self.score, self.notes = fit(score, op.in_shape)
+        self.score, self.notes = adapt(score, op.in_shape)
         given: dict[str, Any] = {
             "steps": steps,
             "rule": rule,

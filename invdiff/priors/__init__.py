@@ -1,8 +1,8 @@
 """Priors p(x): denoisers along a noise schedule, analytic or learned."""
 
-from invdiff.priors.adapt.adapt import fit
-from invdiff.priors.adapt.channels import Grey, PerChannel
-from invdiff.priors.adapt.tiled import Tiled
+from invdiff.priors.adapters.adapt import adapt
+from invdiff.priors.adapters.channels import Gray, PerChannel
+from invdiff.priors.adapters.tiled import Tiled
 from invdiff.priors.analytic.gaussian import Gaussian
 from invdiff.priors.analytic.mixture import GaussianMixture
 from invdiff.priors.errors.covariance import ErrorCovariance, ErrorModel
@@ -19,13 +19,13 @@ __all__ = [
     "ErrorModel",
     "Gaussian",
     "GaussianMixture",
-    "Grey",
+    "Gray",
     "NetworkPrior",
     "PerChannel",
     "ScoreModel",
     "Tiled",
     "UNet",
-    "fit",
+    "adapt",
     "from_network",
     "load_prior",
     "measure_error",

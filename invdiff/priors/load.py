@@ -16,7 +16,7 @@ from invdiff.priors.checkpoints.container import Contents, open_contents, state_
 from invdiff.priors.errors.files import errors_beside, read_error_model
 from invdiff.priors.network import NetworkPrior
 from invdiff.priors.save import BUNDLED
-from invdiff.priors.spec import Checkpoint, Recipe, build_network, build_prior
+from invdiff.priors.spec import Checkpoint, NetworkSpec, build_network, build_prior
 
 __all__ = ["PRECISIONS", "has_bfloat16_units", "load_network", "load_prior", "locate", "pick_autocast", "read_checkpoint"]
 
@@ -70,9 +70,9 @@ def load_prior(
     autocast = pick_autocast(precision, torch.device(device))
     path = locate(source)
     checkpoint = read_checkpoint(path, given)
-    recipe = checkpoint.recipe
-    said = {"label": recipe.label, "given": dict(given) or None, "assumed": dict(recipe.assumed) or None}
-    facts = {"name": str(source), **{name: value for name, value in said.items() if value is not None}, **recipe.facts}
+    spec = checkpoint.spec
+    said = {"label": spec.label, "given": dict(given) or None, "assumed": dict(spec.assumed) or None}
+    facts = {"name": str(source), **{name: value for name, value in said.items() if value is not None}, **spec.facts}
     try:
         prior = build_prior(checkpoint, autocast=autocast, checkpointing=checkpointing, file=path, facts=facts)
     except ValueError as error:
@@ -101,10 +101,10 @@ def locate(source: str | Path) -> Path:
     )
 
 
-def load_network(source: str | Path) -> tuple[nn.Module, Recipe]:
-    """Return the network of a checkpoint in float32, and its recipe."""
+def load_network(source: str | Path) -> tuple[nn.Module, NetworkSpec]:
+    """Return the network of a checkpoint in float32, and its spec."""
     checkpoint = read_checkpoint(locate(source), {})
-    return build_network(checkpoint), checkpoint.recipe
+    return build_network(checkpoint), checkpoint.spec
 
 
 def read_checkpoint(path: Path, given: Mapping[str, Any]) -> Checkpoint:

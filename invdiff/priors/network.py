@@ -1,11 +1,11 @@
-"""Priors made of networks: one wrapper turns every parametrisation into a denoiser."""
+"""Priors made of networks: one wrapper turns every parametrization into a denoiser."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -20,10 +20,10 @@ from invdiff.priors.noise_maps import NoiseMaps, edm_denoise_pivot
 from invdiff.priors.score_model import ScoreModel
 from invdiff.schedules import Schedule
 
-__all__ = ["PARAMETRISATIONS", "NetworkPrior", "edm_denoise", "from_network", "frozen_view"]
+__all__ = ["PARAMETRIZATIONS", "NetworkPrior", "edm_denoise", "from_network", "frozen_view"]
 
 # Each maps (x_t, output, alpha_t, sigma_t) to x0_hat for a path x_t = alpha_t x_0 + sigma_t eps.
-PARAMETRISATIONS: Mapping[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
+PARAMETRIZATIONS: Mapping[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "eps": lambda x_t, eps, alpha_t, sigma_t: (x_t - sigma_t * eps) / alpha_t,
     "-eps": lambda x_t, minus_eps, alpha_t, sigma_t: (x_t + sigma_t * minus_eps) / alpha_t,
     "x0": lambda x_t, x0, alpha_t, sigma_t: x0,
@@ -51,7 +51,7 @@ def edm_denoise(
         sigma: Standard deviation of that noise, a scalar or ``(B,)``.
         sigma_data: Standard deviation of the clean data.
         trained: Smallest and largest noise level the network knows. Beyond them it is told the nearest: a network without
-            normalisation answers levels it has never seen with anything.
+            normalization answers levels it has never seen with anything.
 
     References:
         Karras et al., 2022, https://arxiv.org/abs/2206.00364, table 1
@@ -98,12 +98,25 @@ class NetworkPrior(ScoreModel):
             if checkpointing:
                 recompute_blocks(net)
 
+    def _summary(self) -> Sequence[str]:
+        channels, *sides = self.event_shape or (None,)
+        if len(sides) != 2:
+            size = list(super()._summary())
+        else:
+            size = ["any size" if None in sides else f"{sides[1]} x {sides[0]} pixels"]
+            size.append(f"{'any' if channels is None else channels} channel{'s' * (channels != 1)}")
+        name = type(self.net).__name__ if self.file is None else repr(self.file.stem)
+        count = sum(weight.numel() for weight in self.net.parameters()) if isinstance(self.net, nn.Module) else 0
+        read = "" if self.file is None else digest(self.file, self.stamp)
+        weights = [f"{count / 1e6:.1f} M parameters"] if count else []
+        return (name, *size, *weights, *([f"sha256 {read[:8]}"] if read and not read.startswith("unknown") else []))
+
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         alpha_t, sigma_t = self.levels(t, x_t)
         if self.predicts == "edm":
             return edm_denoise(self._call, x_t / alpha_t, sigma_t / alpha_t, sigma_data=self.sigma_data, trained=self._trained)
         time = self.time(torch.as_tensor(t).to(x_t)).expand(x_t.shape[0])
-        return PARAMETRISATIONS[self.predicts](x_t, self._call(x_t, time), alpha_t, sigma_t)
+        return PARAMETRIZATIONS[self.predicts](x_t, self._call(x_t, time), alpha_t, sigma_t)
 
     def denoise_pivot(self, mu: Tensor, cov: NoiseCovariance) -> Tensor:
         if cov.kind not in self.noise_kinds:
@@ -234,8 +247,8 @@ def from_network(
         file: Where the weights are from, for reports.
         facts: What reports should say about the network.
     """
-    if predicts not in {*PARAMETRISATIONS, "edm"}:
-        raise ValueError(f"from_network: unknown predicts={predicts!r}, expected one of {', '.join(PARAMETRISATIONS)}, edm.")
+    if predicts not in {*PARAMETRIZATIONS, "edm"}:
+        raise ValueError(f"from_network: unknown predicts={predicts!r}, expected one of {', '.join(PARAMETRIZATIONS)}, edm.")
     return NetworkPrior(
         frozen_view(net) if isinstance(net, nn.Module) else net,
         schedule,

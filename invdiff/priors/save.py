@@ -1,4 +1,4 @@
-"""Our own files of priors: safetensors whose metadata hold the recipe, so that reading one builds tensors and nothing else."""
+"""Our own files of priors: safetensors whose metadata hold the spec, so that reading one builds tensors and nothing else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from invdiff.priors.checkpoints.container import Contents
 from invdiff.priors.networks.unet import UNet
 from invdiff.priors.noise_maps import MAP_KINDS
-from invdiff.priors.spec import Checkpoint, Recipe
+from invdiff.priors.spec import Checkpoint, NetworkSpec
 
 __all__ = ["BUNDLED", "read", "save_checkpoint", "save_prior", "write_safetensors"]
 
@@ -27,8 +27,8 @@ OPTIONS: Mapping[str, str] = {}
 
 def save_prior(net: UNet, path: Path, *, sigma_data: float, facts: Mapping[str, Any]) -> None:
     """Write the weights of ``net`` in half precision, with what ``load_prior`` needs to rebuild it, atomically."""
-    recipe = _recipe_of_unet(net.config, sigma_data, facts)
-    save_checkpoint(Checkpoint(recipe, net.state_dict()), path, dtype=torch.float16)
+    spec = _spec_of_unet(net.config, sigma_data, facts)
+    save_checkpoint(Checkpoint(spec, net.state_dict()), path, dtype=torch.float16)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path, *, dtype: torch.dtype | None = None) -> None:
@@ -41,7 +41,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path, *, dtype: torch.dtype | 
         raise ValueError(
             f"{path}: some weights are not finite in {dtype}: nothing was written. Keep them as they are, or bfloat16."
         )
-    write_safetensors(weights, path, {KEY: json.dumps(checkpoint.recipe.to_json())})
+    write_safetensors(weights, path, {KEY: json.dumps(checkpoint.spec.to_json())})
 
 
 def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
@@ -64,22 +64,22 @@ def read(contents: Contents, given: Mapping[str, Any]) -> Checkpoint | None:
     """Return the checkpoint of a file of ours, ``None`` for any other."""
     if KEY not in contents.metadata:
         return None
-    return Checkpoint(_recipe(contents.path, contents.metadata), contents.data)
+    return Checkpoint(_spec(contents.path, contents.metadata), contents.data)
 
 
-def _recipe(path: Path, metadata: Mapping[str, str]) -> Recipe:
+def _spec(path: Path, metadata: Mapping[str, str]) -> NetworkSpec:
     try:
         description = json.loads(metadata[KEY])
         if isinstance(description, dict) and description.keys() == {"architecture", "config", "sigma_data", "facts"}:
             # Files of version 0.1 knew one kind of network.
-            return _recipe_of_unet(description["config"], description["sigma_data"], description["facts"])
-        return Recipe.from_json(description)
+            return _spec_of_unet(description["config"], description["sigma_data"], description["facts"])
+        return NetworkSpec.from_json(description)
     except (TypeError, KeyError, ValueError) as error:
         raise ValueError(f"{path}: a safetensors file of invdiff, but damaged, or of a later version: {error}.") from error
 
 
-def _recipe_of_unet(config: Mapping[str, Any], sigma_data: float, facts: Mapping[str, Any]) -> Recipe:
-    return Recipe(
+def _spec_of_unet(config: Mapping[str, Any], sigma_data: float, facts: Mapping[str, Any]) -> NetworkSpec:
+    return NetworkSpec(
         architecture="UNet",
         config=dict(config),
         event_shape=(config["channels"], None, None),

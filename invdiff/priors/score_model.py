@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, final
 
 import torch
@@ -41,6 +42,16 @@ class ScoreModel(ABC):
     error_model: ErrorModel | None = None
     notes: tuple[str, ...] = ()
     scale: float | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self._summary())})"
+
+    def _summary(self) -> Sequence[str]:
+        """Return what ``repr`` says of the prior."""
+        if self.event_shape is None:
+            return ("any shape",)
+        sides = ", ".join("any" if side is None else str(side) for side in self.event_shape)
+        return (f"({sides},)" if len(self.event_shape) == 1 else f"({sides})",)
 
     @abstractmethod
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from invdiff.noise_covariance import NOISE_KINDS
-from invdiff.priors.network import PARAMETRISATIONS, NetworkPrior
+from invdiff.priors.network import PARAMETRIZATIONS, NetworkPrior
 from invdiff.priors.noise_maps import NoiseMaps
 from invdiff.schedules import EDM, VP, Cosine, DiscreteBetas, RectifiedFlow, Schedule, SubVP
 
-__all__ = ["ARCHITECTURES", "SCHEDULES", "Asked", "Checkpoint", "Recipe", "build_network", "build_prior"]
+__all__ = ["ARCHITECTURES", "SCHEDULES", "Checkpoint", "ConditionedNetwork", "NetworkSpec", "build_network", "build_prior"]
 
 # Where each architecture lives; only the one that a file names is imported.
 ARCHITECTURES: Mapping[str, tuple[str, str]] = {
@@ -45,7 +45,7 @@ MOST_STEPS = 100_000  # of a table of betas
 
 
 @dataclass(frozen=True)
-class Recipe:
+class NetworkSpec:
     r"""What a network is and how it is asked.
 
     Attributes:
@@ -79,12 +79,12 @@ class Recipe:
     assumed: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the recipe as plain data."""
+        """Return the spec as plain data."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: object) -> Recipe:
-        """Return the recipe that :meth:`to_json` wrote.
+    def from_json(cls, data: object) -> NetworkSpec:
+        """Return the spec that :meth:`to_json` wrote.
 
         Raises:
             ValueError: If it is none, or names what is not known here.
@@ -99,13 +99,13 @@ class Recipe:
             raise ValueError(f"its {wrong} is {data[wrong]!r:.80}")
         if data["architecture"] not in ARCHITECTURES:
             raise ValueError(f"its architecture is {data['architecture']!r:.80}, expected one of {', '.join(ARCHITECTURES)}")
-        if data["predicts"] not in {*PARAMETRISATIONS, "edm"}:
-            raise ValueError(f"its predicts is {data['predicts']!r:.80}, expected one of {', '.join(PARAMETRISATIONS)}, edm")
+        if data["predicts"] not in {*PARAMETRIZATIONS, "edm"}:
+            raise ValueError(f"its predicts is {data['predicts']!r:.80}, expected one of {', '.join(PARAMETRIZATIONS)}, edm")
         if not set(data.get("noise_kinds", ())) <= set(NOISE_KINDS):
             raise ValueError(f"its noise_kinds are {data['noise_kinds']!r:.80}, expected some of {', '.join(NOISE_KINDS)}")
-        recipe = cls(**{**data, "event_shape": tuple(data["event_shape"]), "noise_kinds": tuple(data.get("noise_kinds", ()))})
-        recipe.make_schedule()
-        return recipe
+        spec = cls(**{**data, "event_shape": tuple(data["event_shape"]), "noise_kinds": tuple(data.get("noise_kinds", ()))})
+        spec.make_schedule()
+        return spec
 
     def make_schedule(self) -> Schedule:
         """Return the schedule.
@@ -149,15 +149,15 @@ class Checkpoint:
     """What a file holds.
 
     Attributes:
-        recipe: What the network is, and how it is asked.
+        spec: What the network is, and how it is asked.
         weights: Of the network, by the names of its state dict, in the precision of the file.
     """
 
-    recipe: Recipe
+    spec: NetworkSpec
     weights: Mapping[str, Tensor]
 
 
-class Asked(nn.Module):
+class ConditionedNetwork(nn.Module):
     """A network as a prior asks it: ``net(x, time)``, with its label, range and number of outputs taken care of.
 
     Outputs beyond the channels of ``x`` are those of a learned variance, and left out.
@@ -180,11 +180,11 @@ def build_network(checkpoint: Checkpoint) -> nn.Module:
     Raises:
         ValueError: If the weights do not fit the architecture.
     """
-    recipe, weights = checkpoint.recipe, checkpoint.weights
-    module, name = ARCHITECTURES[recipe.architecture]
+    spec, weights = checkpoint.spec, checkpoint.weights
+    module, name = ARCHITECTURES[spec.architecture]
     try:
         with torch.device("meta"):  # no memory and no time for weights that are replaced at once
-            net: nn.Module = getattr(importlib.import_module(module), name)(**recipe.config)
+            net: nn.Module = getattr(importlib.import_module(module), name)(**spec.config)
         expected = {key: value.shape for key, value in net.state_dict().items()}
         gaps = {
             "{} of {} tensors are lacking (the file may be cut off)": expected.keys() - weights.keys(),
@@ -197,8 +197,8 @@ def build_network(checkpoint: Checkpoint) -> nn.Module:
         net.load_state_dict({key: value.float() for key, value in weights.items()}, assign=True)
     except (RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"the weights do not fit the architecture {recipe.architecture}: {reason}.") from error
-    if recipe.architecture == "UNet":  # which computes in this order; that of others is not copied
+        raise ValueError(f"the weights do not fit the architecture {spec.architecture}: {reason}.") from error
+    if spec.architecture == "UNet":  # which computes in this order; that of others is not copied
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,unused-ignore]
     return net.eval().requires_grad_(False)
 
@@ -212,22 +212,22 @@ def build_prior(
     facts: Mapping[str, Any] | None = None,
 ) -> NetworkPrior:
     """Return the prior of a checkpoint; see :func:`~invdiff.priors.from_network` for the arguments."""
-    recipe = checkpoint.recipe
+    spec = checkpoint.spec
 
     def time(t: Tensor) -> Tensor:
-        return (recipe.time_scale * t).log() if recipe.time_log else recipe.time_scale * t
+        return (spec.time_scale * t).log() if spec.time_log else spec.time_scale * t
 
     return NetworkPrior(
-        Asked(build_network(checkpoint), label=recipe.label, unit_range=recipe.unit_range).eval(),
-        recipe.make_schedule(),
-        predicts=recipe.predicts,
+        ConditionedNetwork(build_network(checkpoint), label=spec.label, unit_range=spec.unit_range).eval(),
+        spec.make_schedule(),
+        predicts=spec.predicts,
         time=time,
-        event_shape=recipe.event_shape,
-        sigma_data=recipe.sigma_data,
+        event_shape=spec.event_shape,
+        sigma_data=spec.sigma_data,
         stride=1,
         autocast=autocast,
         checkpointing=checkpointing,
         file=file,
-        facts=recipe.facts if facts is None else facts,
-        noise_kinds=recipe.noise_kinds,
+        facts=spec.facts if facts is None else facts,
+        noise_kinds=spec.noise_kinds,
     )

@@ -42,7 +42,7 @@ LEVELS = (0.5, ONE_STD, 0.8, 0.9, 0.95)
 INTERVAL = 0.9  # of interval maps unless told otherwise: images must be enough for it
 CLOSE = 0.05  # difference of the share of missing pixels that is not worth a word
 # Of a prior's description: what depends on the file's place, the machine or the size of the image, and not on the law.
-APART = ("file", "autocast", "checkpointing", "tile", "overlap", "grey", "per_channel")
+APART = ("file", "autocast", "checkpointing", "tile", "overlap", "gray", "per_channel")
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def read(
     >>> measured = read("photo.png", "inpaint", mask="m.png")  # doctest: +SKIP
     >>> PosteriorSampler(score, measured.op).run(measured.y)  # doctest: +SKIP
 
-    A grey picture meets a prior of colors as equal channels, which share one noise: see :func:`invdiff.operators.share`.
+    A grey picture meets a prior of colors as equal channels, which share one noise: see :func:`invdiff.operators.temper`.
 
     Args:
         source: INPUT: a path, a Pillow image, an array or tensor on the 0..1 scale, or, for problems that read arrays, several

@@ -1,4 +1,4 @@
-"""Training a prior on one's own images: ``invdiff train`` and what it is made of."""
+"""Training a prior on your own images, as ``invdiff train`` does."""
 
 from invdiff.training.data import Images, load_images
 from invdiff.training.loop import Report, train

@@ -1,4 +1,4 @@
-"""The model card: what a prior was made of, written beside its weights."""
+"""The model card: a Markdown file beside the weights that documents data, network and training."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from invdiff.training.settings import Settings
 __all__ = ["write_card"]
 
 KINDS = (
-    "pixel to pixel (masks, mosaics)",
-    "frequency to frequency (circular blur)",
-    "one direction of a decimation to another",
+    "pixels (masks, mosaics)",
+    "frequencies (circular blur)",
+    "singular vectors of a decimation",
 )
 
 
@@ -35,12 +35,12 @@ def write_card(
 
     Args:
         path: The ``.md`` file.
-        facts: What :func:`invdiff.training.train` returns.
-        images: The images, with those held out.
-        sources: Where they came from.
-        skipped: Files that could not be used.
-        licences: What is known of the rights in them.
-        command: How the training was started.
+        facts: Facts about the training, as returned by :func:`invdiff.training.train`.
+        images: All images, including the held-out ones.
+        sources: Folders and archives that the images come from.
+        skipped: Number of files that could not be used.
+        licences: Known licenses of the images.
+        command: Command line that started the training.
     """
     settings, history = facts["settings"], facts["history"]
     mean, std = images.moments()
@@ -62,17 +62,17 @@ def write_card(
         ["Weights", f"{facts['parameters']:,}, half precision"],
         ["Channels", images.channels],
         ["Domain", "images spanning [-1, 1], of any height and width"],
-        ["Noise levels", f"0.002 to 80 by the preconditioning of EDM, data standard deviation {settings['sigma_data']:g}"],
+        ["Noise levels", f"0.002 to 80, EDM preconditioning with data standard deviation {settings['sigma_data']:g}"],
     ]
     if settings["maps"]:
-        kinds = f"white, and different from {', from '.join(KINDS)}"
-        architecture.append(["Kinds of noise", f"{kinds}: {settings['maps']} features of maps"])
+        kinds = f"white, or varying between {', between '.join(KINDS)}"
+        architecture.append(["Kinds of noise", f"{kinds}: {settings['maps']} noise-map features"])
     data: list[list[Any]] = [
         ["Images", f"{facts['photographs']:,}, and {len(images) - facts['photographs']:,} held out; {skipped:,} files skipped"],
         ["Sources", ", ".join(sources)],
         ["Sizes", f"{sides} pixels"],
         ["Pixels", f"mean {mean:.3f}, standard deviation {std:.3f} on the [-1, 1] scale"],
-        ["Licence of the images", "; ".join(licences) or "not given"],
+        ["License of the images", "; ".join(licences) or "not given"],
     ]
     training: list[list[Any]] = [
         ["Steps", f"{facts['steps']:,} of {settings['batch']} crops of {settings['crop']} pixels{_late(settings)}"],
@@ -92,8 +92,8 @@ def write_card(
             "## Training",
             f"```sh\n{command}\n```",
             _table(training),
-            "Denoising PSNR in dB on the centres of the held-out images, noise on the 0..255 scale"
-            f"{'; then that of E[x0 | y] by one call' if settings['maps'] else ''}:",
+            "Denoising PSNR in dB on the centers of the held-out images, by noise level on the 0..255 scale"
+            f"{'; then the PSNR of E[x0 | y] from one network call' if settings['maps'] else ''}:",
             tabulate(rows, ["step", "loss", *columns], tablefmt="github", floatfmt=".2f"),
         ]
     )
@@ -102,11 +102,11 @@ def write_card(
 
 
 def _late(settings: Mapping[str, Any]) -> str:
-    """Return what is said of larger crops at the end."""
+    """Return the note about the larger crops of the last third of the steps, or an empty string."""
     if settings["late_crop"] is None:
         return ""
     _, late = Settings(**settings).stages
-    return f"; in the last third {late.batch} of {late.crop}"
+    return f"; in the last third {late.batch} crops of {late.crop} pixels"
 
 
 def _list(numbers: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""Training images: decoded once, and cut into random crops."""
+"""Training images, decoded once and cut into random crops."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from invdiff.io.images import IMAGE_SUFFIXES, read_image
 
 __all__ = ["FLIPS", "Images", "load_images"]
 
-Pixels = NDArray[np.uint8] | NDArray[np.float32]  # (H, W, C): 8-bit values, or any other on [-1, 1]
+Pixels = NDArray[np.uint8] | NDArray[np.float32]  # (H, W, C): uint8 for 8-bit files, otherwise float32 in [-1, 1]
 
 BLOCK = 512  # bytes, the unit of tar archives
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 FLIPS = ("none", "horizontal", "all")
-LUMA = np.array([0.299, 0.587, 0.114])  # Rec. 601, as Pillow makes grey of colours
+LUMA = np.array([0.299, 0.587, 0.114])  # Rec. 601 luma, which Pillow uses to convert color to gray
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Images of any sizes in one flat tensor, from which a batch of crops is a single gather.
+    """Images of any sizes in one flat tensor, so that cutting a batch of crops is a single gather.
 
     Attributes:
-        pixels: All values one after the other, every image as ``(H, W, C)``: uint8, or float32 in [-1, 1].
-        offsets: Where each image begins, int64 ``(N,)``, as are the next two.
-        heights: Rows of each image.
-        widths: Columns of each image.
-        channels: Channels of all of them.
+        pixels: The values of all images, concatenated, each image in ``(H, W, C)`` order: uint8, or float32 in [-1, 1].
+        offsets: Index in ``pixels`` at which each image begins, int64 ``(N,)``.
+        heights: Rows of each image, int64 ``(N,)``.
+        widths: Columns of each image, int64 ``(N,)``.
+        channels: Number of channels, the same for all images.
     """
 
     pixels: Tensor
@@ -61,27 +61,27 @@ class Images:
         return len(self.offsets)
 
     def split(self, held_out: int) -> tuple[Images, Images]:
-        """Return the images to train on and ``held_out`` others, at equal distances; both share the pixels of all."""
+        """Return training images and ``held_out`` validation images, taken at equal intervals; both share ``pixels``."""
         chosen = torch.arange(1, held_out + 1) * len(self) // (held_out + 1)
         rest = torch.ones(len(self), dtype=torch.bool)
         rest[chosen] = False
         return self._select(rest.nonzero().flatten()), self._select(chosen)
 
     def to(self, device: torch.device | str) -> Images:
-        """Return them with their pixels on ``device``."""
+        """Return the images with their pixels on ``device``."""
         return replace(self, pixels=self.pixels.to(device))
 
     def crops(
         self, count: int, size: int, generator: torch.Generator, *, flips: str = "horizontal", part: slice = slice(None)
     ) -> Tensor:
-        """Return crops ``(count, C, size, size)`` in [-1, 1], each at random from an image at random.
+        """Return crops ``(count, C, size, size)`` in [-1, 1], each at a random position of a random image.
 
         Args:
-            count: Crops to draw.
-            size: Their side in pixels.
-            generator: On the CPU, wherever the pixels are.
-            flips: ``horizontal``: half of the crops are mirrored; ``all``: one of the eight symmetries of the square.
-            part: Which of the crops to cut; the others are drawn and left.
+            count: Number of crops to draw.
+            size: Side of the crops in pixels.
+            generator: Random generator on the CPU, wherever the pixels are.
+            flips: ``none``; ``horizontal``: half of the crops are mirrored; ``all``: one of the eight symmetries of the square.
+            part: Which of the crops to return; the random numbers of all ``count`` crops are drawn in any case.
         """
         index = torch.randint(len(self), (count,), generator=generator)
         place, turns = torch.rand(2, count, generator=generator), torch.rand(3, count, generator=generator) < 0.5
@@ -94,21 +94,21 @@ class Images:
         return self._cut(index[part], tops[part], lefts[part], size, turns[:, part])
 
     def centres(self, size: int) -> Tensor:
-        """Return the centre of every image, ``(N, C, size, size)`` in [-1, 1]."""
+        """Return the center of every image, ``(N, C, size, size)`` in [-1, 1]."""
         index = torch.arange(len(self))
         tops, lefts = (self.heights - size) // 2, (self.widths - size) // 2
         return self._cut(index, tops, lefts, size, torch.zeros(3, len(self), dtype=torch.bool))
 
     def digest(self) -> str:
-        """Return a hash of sizes and pixels: other images, decoded, have another one."""
+        """Return the SHA-256 hash of the image sizes and decoded pixels."""
         digest = hashlib.sha256(torch.stack([self.heights, self.widths]).numpy().tobytes())
         digest.update(self.pixels.cpu().numpy().data)
         return digest.hexdigest()
 
     def moments(self) -> tuple[float, float]:
-        """Return mean and standard deviation of all values on the [-1, 1] scale."""
+        """Return the mean and standard deviation of all values on the [-1, 1] scale."""
         total = squares = 0.0
-        for part in torch.split(self.pixels, 2**24):  # never all of them as float64
+        for part in torch.split(self.pixels, 2**24):  # in parts, since all values as float64 may not fit in memory
             values = part.double() / 127.5 - 1 if part.dtype == torch.uint8 else part.double()
             total, squares = total + float(values.sum()), squares + float(values.square().sum())
         mean = total / len(self.pixels)
@@ -134,21 +134,22 @@ class Images:
 def load_images(
     sources: Sequence[Path], *, smallest: int, channels: int | None = None, side: int | None = None, progress: bool = False
 ) -> tuple[Images, list[str]]:
-    """Decode every image of folders and tars.
+    """Decode all images in folders and tar archives.
 
     Args:
-        sources: Folders, searched through all their subfolders for images and tars, and tars.
-        smallest: Images with a shorter side are skipped.
-        channels: 1 or 3: colours become grey, grey becomes colours; images with any other number are skipped. Default: as
-            they are, which must be the same for all. Transparency is dropped.
+        sources: Tar archives, and folders, which are searched recursively for images and tar archives.
+        smallest: Smallest allowed side in pixels. Smaller images are skipped.
+        channels: 1 or 3: color images are converted to gray, or gray images to color; images with any other number of
+            channels are skipped. Default: unchanged, and all images must have the same number. Transparency is dropped.
         side: Scale larger images down to this shorter side, in pixels. Default: no scaling.
-        progress: Whether to show a bar.
+        progress: Whether to show a progress bar.
 
     Returns:
-        The images, and one line for every file that was skipped, saying why.
+        The images, and one line per skipped file with the reason.
 
     Raises:
-        ValueError: If a source is neither a folder nor a tar, images differ in their channels, or none is left.
+        ValueError: If a source is neither a folder nor a tar archive, the images differ in their number of channels, or no
+            image is left.
     """
     decoded: list[Pixels] = []
     names: list[str] = []
@@ -167,7 +168,7 @@ def load_images(
             names.append(name)
     where = ", ".join(map(str, sources))
     if not decoded:
-        reasons = f" Of {len(skipped)} files none could be used, such as {skipped[-1].rstrip('.')}." if skipped else ""
+        reasons = f" None of {len(skipped)} files could be used, for example {skipped[-1].rstrip('.')}." if skipped else ""
         raise ValueError(f"No image of at least {smallest} x {smallest} pixels in {where}.{reasons}")
     counts = Counter(image.shape[2] for image in decoded)
     if len(counts) > 1:
@@ -175,7 +176,7 @@ def load_images(
         found = ", ".join(f"{count} with {c} (such as {first[c]})" for c, count in counts.most_common())
         raise ValueError(
             f"The images of {where} differ in their number of channels: {found}. "
-            "Choose one with --channels 3 (grey becomes colours) or --channels 1 (colours become grey)."
+            "Convert them with --channels 3 (gray to color) or --channels 1 (color to gray)."
         )
     if len({image.dtype for image in decoded}) > 1:
         decoded = [(image / 127.5 - 1).astype(np.float32) if image.dtype == np.uint8 else image for image in decoded]
@@ -183,7 +184,7 @@ def load_images(
 
 
 def _decode(path: Path, channels: int | None, side: int | None) -> Pixels:
-    """Return ``(H, W, C)``: uint8 of an 8-bit file, else float32 in [-1, 1]."""
+    """Return pixels ``(H, W, C)``: uint8 for 8-bit files, otherwise float32 in [-1, 1]."""
     picture = read_image(path)
     pixels, found = picture.pixels, len(picture.pixels)
     if channels == 1 and found == 3:
@@ -202,7 +203,7 @@ def _decode(path: Path, channels: int | None, side: int | None) -> Pixels:
 
 
 def _files(sources: Sequence[Path], scratch: Path, skipped: list[str]) -> Iterator[tuple[str, Path]]:
-    """Yield the name and the place of every file that looks like an image, in a fixed order."""
+    """Yield the name and the path of every file with an image suffix, in a fixed order."""
     for source in sources:
         if source.is_dir():
             paths = sorted(path for path in source.rglob("*") if path.is_file() and not path.name.startswith("."))
@@ -211,23 +212,23 @@ def _files(sources: Sequence[Path], scratch: Path, skipped: list[str]) -> Iterat
         elif source.name.lower().endswith(TAR_SUFFIXES) and source.is_file():
             tars = [source]
         else:
-            raise ValueError(f"{source}: expected a folder of images or a .tar of images.")
+            raise ValueError(f"{source}: expected a folder or a tar archive of images.")
         for tar in tars:
             yield from _members(tar, scratch, skipped)
 
 
 def _members(tar: Path, scratch: Path, skipped: list[str]) -> Iterator[tuple[str, Path]]:
     for name, content in _contents(tar, skipped):
-        # Under a name of our own: those in an archive may point anywhere.
+        # A fixed file name: member names may contain paths that point outside the folder.
         place = scratch / f"member{PurePosixPath(name).suffix.lower()}"
         place.write_bytes(content)
         yield f"{tar}:{name}", place
 
 
 def _contents(tar: Path, skipped: list[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield the images of an archive; what is damaged in it is noted, and what lies behind the damage still found."""
+    """Yield the images of an archive. Damaged parts are listed in ``skipped``; the members after them are still read."""
     try:
-        # By default tarfile takes the first damaged header for the end.
+        # Without ignore_zeros, tarfile treats the first damaged header as the end of the archive.
         with tarfile.open(tar, ignore_zeros=True) as archive:
             end = 0
             for member in archive:
@@ -240,9 +241,9 @@ def _contents(tar: Path, skipped: list[str]) -> Iterator[tuple[str, bytes]]:
             if archive.fileobj is not None:
                 archive.fileobj.seek(end)
                 if not end or len(archive.fileobj.read(BLOCK)) < BLOCK:
-                    skipped.append(f"{tar}: {'it is cut short, images may be missing' if end else 'no tar archive'}")
+                    skipped.append(f"{tar}: {'it is cut short, images may be missing' if end else 'not a tar archive'}")
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        skipped.append(f"{tar}: the rest of it, {error}")
+        skipped.append(f"{tar}: the rest could not be read, {error}")
 
 
 def _is_image(name: str) -> bool:

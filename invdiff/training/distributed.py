@@ -1,4 +1,4 @@
-"""Training on several devices: what ``torchrun`` started, seen as ranks that share every batch."""
+"""Data-parallel training: the ranks started by ``torchrun`` share every batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Ranks"]
 
 
 class Ranks:
-    """The processes of one training: a single one, unless ``torchrun`` says otherwise.
+    """The processes of one training run: a single one, or those started by ``torchrun``.
 
     Args:
         device: The device of this process.
@@ -28,7 +28,7 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is rank 0, the process that writes files and prints."""
         return self.rank == 0
 
     def __enter__(self) -> Self:
@@ -39,15 +39,15 @@ class Ranks:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        # After an error the others may wait in a collective for ever: torchrun ends them once this process has gone.
+        # After an error the other ranks may wait in a collective forever; torchrun ends them once this process exits.
         if self.count > 1 and kind is None:
             dist.destroy_process_group()
 
     def share(self, batch: int) -> slice:
-        """Return which crops of a batch are this process's.
+        """Return the slice of a batch that this process computes.
 
         Raises:
-            ValueError: If the batch cannot be shared equally, without which the mean gradient would be another one.
+            ValueError: If the processes cannot get equal shares; the average over ranks would then not be the mean gradient.
         """
         if batch % self.count:
             raise ValueError(f"train: a batch of {batch} cannot be shared equally by {self.count} processes.")
@@ -61,7 +61,7 @@ class Ranks:
         return DistributedDataParallel(net, device_ids=[self.device] if self.device.type == "cuda" else None)
 
     def require_same(self, **values: object) -> None:
-        """Raise ``ValueError`` in every process if they do not all have these values."""
+        """Raise ``ValueError`` in every process if the values differ between processes."""
         if self.count == 1:
             return
         everyone: list[dict[str, object] | None] = [None] * self.count
@@ -73,7 +73,7 @@ class Ranks:
             )
 
     def mean(self, value: Tensor) -> float:
-        """Return the mean of a number over the processes."""
+        """Return the mean of a scalar over the processes."""
         if self.count > 1:
             value = value.clone()
             dist.all_reduce(value)
@@ -81,12 +81,12 @@ class Ranks:
         return float(value)
 
     def any(self, flag: bool) -> bool:
-        """Return whether any process says so."""
+        """Return whether ``flag`` is set in any process."""
         return self.mean(torch.tensor(float(flag), device=self.device)) > 0 if self.count > 1 else flag
 
 
 def local_device(device: str) -> str:
-    """Return the device of this process: under ``torchrun`` every process has its own GPU."""
+    """Return the device of this process; under ``torchrun`` every process uses its own GPU."""
     if "LOCAL_RANK" in os.environ and (device == "cuda" or (device == "auto" and torch.cuda.is_available())):
         return f"cuda:{os.environ['LOCAL_RANK']}"
     return device

@@ -1,4 +1,4 @@
-"""A larger network that starts as the same function as a smaller one."""
+"""Grow a network into a larger one that initially computes the same function."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ __all__ = ["grow"]
 
 
 def grow(net: UNet, *, widths: Sequence[int], blocks: Sequence[int], seed: int, maps: int | None = None) -> UNet:
-    """Return a network with more blocks, or more resolutions below the coarsest, that computes what ``net`` computes.
+    """Return a network with more blocks, or more and coarser resolutions, that computes the same function as ``net``.
 
-    New blocks are identities at first. Where resolutions are added, the blocks of the coarsest one are laid out along its
-    way down and its new way up, and what comes up from below begins as zero. So do maps of noise in a network that has none.
+    New blocks are initialized as identities. If coarser resolutions are added, the blocks of the formerly coarsest resolution
+    are distributed over its downsampling path and its new upsampling path, and the contribution from the coarser resolutions is
+    initialized to zero. Noise maps added to a network without them are initialized to zero as well.
 
     Args:
-        net: The network to start from; it is not changed.
-        widths: Features per resolution, beginning with those of ``net``.
-        blocks: Blocks per resolution, none fewer than ``net`` has; half as many are enough where the way up is new.
-        seed: Of the weights of what is new.
-        maps: Features of the maps of noise. 0: those of ``net`` are left out, and in white noise the function stays what it is.
-            Default: as ``net`` has them.
+        net: The network to grow; it is not changed.
+        widths: Features per resolution. The first ones must be those of ``net``.
+        blocks: Blocks per resolution, not fewer than in ``net``. At the formerly coarsest resolution half as many suffice, if
+            coarser ones are added.
+        seed: Random seed of the new weights.
+        maps: Features of the noise maps. 0: the noise maps of ``net`` are dropped; the function is unchanged for white noise.
+            Default: as in ``net``.
 
     Raises:
-        ValueError: If the larger network has no room for the smaller one, or another number of maps than it has.
+        ValueError: If ``net`` does not fit into the larger network, or has a different, nonzero number of noise-map features.
     """
     old_widths, old_blocks = net.config["widths"], net.config["blocks"]
     last = len(old_widths) - 1
@@ -35,13 +37,13 @@ def grow(net: UNet, *, widths: Sequence[int], blocks: Sequence[int], seed: int, 
     room = [count * (2 if deeper and level == last else 1) for level, count in enumerate(blocks)]
     if list(widths[: last + 1]) != old_widths or len(blocks) != len(widths) or any(map(int.__lt__, room, old_blocks)):
         raise ValueError(
-            f"grow: widths {list(widths)} and blocks {list(blocks)} have no room for a network of widths {old_widths} and "
-            f"blocks {old_blocks}: widths must begin with the same numbers, and no resolution have fewer blocks."
+            f"grow: widths {list(widths)} and blocks {list(blocks)} are too small for a network of widths {old_widths} and "
+            f"blocks {old_blocks}: widths must begin with the same values, and no resolution may have fewer blocks."
         )
     maps = net.config["maps"] if maps is None else maps
     if maps and net.config["maps"] not in (0, maps):
-        raise ValueError(f"grow: the network has {net.config['maps']} features of maps of noise, expected 0 or {maps}.")
-    with torch.random.fork_rng(devices=[]):  # Initial weights come from the global generator, which is given back.
+        raise ValueError(f"grow: the network has {net.config['maps']} noise-map features, expected 0 or {maps}.")
+    with torch.random.fork_rng(devices=[]):  # Weights are initialized from the global generator, whose state is restored.
         torch.manual_seed(seed)
         shape = {"widths": widths, "blocks": blocks, "embedding": net.config["embedding"], "maps": maps}
         grown = UNet(channels=net.config["channels"], **shape)
@@ -67,9 +69,9 @@ def grow(net: UNet, *, widths: Sequence[int], blocks: Sequence[int], seed: int, 
 
 
 def _copy(old: nn.Module, start: int, new: nn.Module) -> None:
-    """Copy the blocks of ``old`` from ``start`` on, as many as ``new`` has; the rest of ``new`` stays the identity."""
+    """Copy the blocks of ``old`` from ``start`` on, as many as ``new`` has; other blocks of ``new`` stay identities."""
     chain = list(old.get_submodule("blocks").children())[start:]
     for block, target in zip(chain, new.get_submodule("blocks").children(), strict=False):
         weights = target.state_dict()
-        # What both have: one of them may be without maps.
+        # Only weights that both blocks have: one of them may lack noise maps.
         target.load_state_dict(weights | {name: weight for name, weight in block.state_dict().items() if name in weights})

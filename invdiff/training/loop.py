@@ -1,9 +1,9 @@
-r"""The training of a prior: one network, from images to weights, resumable at any step.
+r"""The training loop of a prior, resumable at any step.
 
 The network learns the denoiser :math:`D(x + \sigma \varepsilon, \sigma) \approx E[x \mid x + \sigma \varepsilon]` with the
-preconditioning, loss weight and log-normal noise levels of Karras et al., 2022 (https://arxiv.org/abs/2206.00364,
-table 1). Step ``n`` draws its crops and its noise from generators seeded by ``(seed, n)``: a run that was killed and
-resumed sees what an uninterrupted one sees.
+preconditioning, loss weight and log-normal noise levels of Karras et al., 2022 (https://arxiv.org/abs/2206.00364, table 1).
+Step ``n`` draws its crops and its noise from generators seeded by ``(seed, n)``, so an interrupted and resumed run uses the
+same random numbers as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -46,24 +46,24 @@ from invdiff.training.validation import conditional_psnr, denoising_psnr, write_
 __all__ = ["Report", "train"]
 
 WARM_UP = 200  # steps, but not more than a tenth of all
-DECAY = 0.7  # share of the steps over which the learning rate falls to nothing
-AVERAGE = 0.9995  # decay of the moving average of the weights, once it has been running for long
+DECAY = 0.7  # share of the steps over which the learning rate falls to zero
+AVERAGE = 0.9995  # decay of the moving average of the weights, after its warm-up
 LARGEST_VALIDATION = 128  # pixels
-BAR_EVERY = 50  # steps between losses on the bar: reading one waits for the GPU
-ASK_EVERY = 10  # steps between the moments at which several processes agree on whether to stop
+BAR_EVERY = 50  # steps between losses on the progress bar: reading one synchronizes with the GPU
+ASK_EVERY = 10  # steps between the points at which several processes agree on whether to stop
 
 
 @dataclass(frozen=True)
 class Report:
-    """How far a training is.
+    """Progress of a training run.
 
     Attributes:
-        step: Steps done.
-        loss: Mean loss since the report before.
+        step: Completed steps.
+        loss: Mean loss since the previous report.
         psnr: Denoising PSNR in dB of the averaged weights on the held-out images, by noise level on the 0..255 scale.
-        crops_per_second: Speed since the report before.
-        conditional: PSNR in dB of the posterior mean by one call of a network with maps, by what was measured; see
-            :func:`~invdiff.training.validation.conditional_psnr`.
+        crops_per_second: Speed since the previous report.
+        conditional: PSNR in dB of the posterior mean from one call of a network with noise maps, by name of the operator; see
+            :func:`~invdiff.training.validation.conditional_psnr`. Empty for other networks.
     """
 
     step: int
@@ -90,35 +90,36 @@ def train(
 ) -> dict[str, Any]:
     """Train a prior, continuing from the checkpoint beside ``out`` if there is one.
 
-    At every report the averaged weights so far are written to ``out``, and eight samples of them to the folder
-    ``<out's stem>-samples``. The checkpoint is ``out`` with the suffix ``.ckpt``. On Ctrl-C and on SIGTERM the step under way
-    is finished and saved.
+    At every report the averaged weights are written to ``out``, and eight of their samples to the folder
+    ``<stem of out>-samples``. The checkpoint is ``out`` with the suffix ``.ckpt``. On Ctrl-C or SIGTERM the current step is
+    finished and saved.
 
-    Under ``torchrun`` every process computes its share of each batch, and the first one writes.
+    Under ``torchrun`` every process computes its share of each batch, and rank 0 writes the files.
 
     Args:
-        images: What to train on; some are held out.
+        images: Training images; some are held out for validation.
         out: The ``.safetensors`` file to write.
-        settings: What decides the weights. A checkpoint made with others, or on other images, is refused; only ``steps`` may
-            change, and the learning rate follows the new plan.
-        init: Network to start from, if there is no checkpoint. Its architecture wins over that of the settings.
-        device: Where to train.
-        compile_network: Whether to compile the network: a minute or two of preparation for faster steps on a GPU.
-        resume: Whether to continue from a checkpoint. If not, it is replaced at the first save.
+        settings: Training settings. A checkpoint made with other settings or other images is refused; only ``steps`` may
+            change, and the learning-rate schedule follows the new value.
+        init: Network to start from, if there is no checkpoint. Its architecture takes precedence over the settings, except for
+            the noise maps, which must agree.
+        device: Device to train on.
+        compile_network: Whether to compile the network, which takes a minute or two and makes steps on a GPU faster.
+        resume: Whether to continue from an existing checkpoint. Otherwise it is replaced at the first save.
         report_every: Steps between reports.
         save_seconds: Seconds between checkpoints.
-        on_report: Called with every report.
+        on_report: Function called with every report.
         samples: Whether to write sample grids.
-        progress: Whether to show a bar.
+        progress: Whether to show a progress bar.
 
     Returns:
-        The facts a model card needs: steps, images seen, hours, hardware, PSNR and its history.
+        The facts for a model card, such as steps, images seen, hours, hardware, PSNR and its history. Empty unless rank 0.
 
     Raises:
-        ValueError: If a number makes no sense, an image is smaller than the crop, too few are left after the held-out ones,
-            the checkpoint is of another run, or training diverged.
-        OSError: If a file cannot be written. The last good checkpoint stays.
-        KeyboardInterrupt: After a stop by signal, once the state is saved.
+        ValueError: If a setting is invalid, an image is smaller than the crop, no images are left for training, the checkpoint
+            belongs to another run, ``init`` does not match the settings or the images, or training diverged.
+        OSError: If a file cannot be written. The last good checkpoint is kept.
+        KeyboardInterrupt: After a stop by a signal, once the state has been saved.
     """
     largest = settings.largest_crop
     smallest = int(torch.minimum(images.heights, images.widths).min()) if len(images) else largest
@@ -163,7 +164,7 @@ def train(
             entry = {"step": step, "loss": round(loss, 5) if math.isfinite(loss) else None, "psnr": psnr}
             known = conditional_psnr(run.average, clean, sigma_data=settings.sigma_data) if settings.maps else {}
             run.history.append(entry | ({"conditional": known} if known else {}))
-            run.save(checkpoint, settings, digest)  # first: weights without a checkpoint look like those of another run
+            run.save(checkpoint, settings, digest)  # first: weights without a checkpoint look like another run
             save_prior(run.average, out, sigma_data=settings.sigma_data, facts=facts(step))
             if samples:
                 picture = out.with_name(f"{out.stem}-samples") / f"step-{step:07d}.png"
@@ -172,7 +173,7 @@ def train(
             if on_report is not None:
                 on_report(Report(step, loss, psnr, speed, known))
 
-        if run.step == settings.steps and ranks.first:  # finished before, or stopped right here
+        if run.step == settings.steps and ranks.first:  # finished before, or stopped after the last step
             if not run.history or run.history[-1]["step"] != run.step:
                 report(run.step, math.nan, math.nan)
             save_prior(run.average, out, sigma_data=settings.sigma_data, facts=facts(run.step))
@@ -208,7 +209,7 @@ def train(
 
 
 class _Run:
-    """What changes from step to step, and goes into the checkpoint."""
+    """State of a training run: everything that changes from step to step and is saved in the checkpoint."""
 
     def __init__(self, net: UNet, rate: float) -> None:
         self.net, self.average = net, copy.deepcopy(net).requires_grad_(False).eval()
@@ -223,22 +224,24 @@ class _Run:
 
     @classmethod
     def start(cls, settings: Settings, channels: int, device: str, init: UNet | None) -> _Run:
-        with torch.random.fork_rng(devices=[]):  # Initial weights come from the global generator, which is given back.
+        with torch.random.fork_rng(devices=[]):  # Weights are initialized from the global generator, whose state is restored.
             torch.manual_seed(settings.seed)
             shape: dict[str, Any] = {"widths": settings.widths, "blocks": settings.blocks, "maps": settings.maps}
             net = UNet(channels=channels, **shape) if init is None else init
         if net.config["maps"] != settings.maps:
             raise ValueError(
-                f"train: the prior to start from has {net.config['maps']} features of maps of noise, the settings say "
-                f"{settings.maps}: `grow(net, ..., maps={settings.maps})` first."
+                f"train: the prior to start from has {net.config['maps']} noise-map features, but the settings ask for "
+                f"{settings.maps}; call `grow(net, ..., maps={settings.maps})` first."
             )
         if net.config["channels"] != channels:
-            raise ValueError(f"train: the prior to start from has {net.config['channels']} channels, the images {channels}.")
+            raise ValueError(
+                f"train: the prior to start from has {net.config['channels']} channels, the images have {channels}."
+            )
         net = copy.deepcopy(net).train().requires_grad_()
         return cls(net.to(device, memory_format=torch.channels_last), settings.rate)  # type: ignore[call-overload,unused-ignore]
 
     def check(self) -> None:
-        """Raise if the weights are not finite, so that they never replace good ones."""
+        """Raise ``ValueError`` if the weights are not finite, so that they never replace good ones."""
         if not all(bool(p.isfinite().all()) for p in self.net.parameters()):
             raise ValueError(f"train: weights are not finite at step {self.step:,}: training diverged. Try a smaller rate.")
 
@@ -261,13 +264,13 @@ class _Run:
             with part.open("wb") as file:
                 torch.save(state, file)
                 file.flush()
-                os.fsync(file.fileno())  # or a power cut could leave the new name with nothing behind it
+                os.fsync(file.fileno())  # otherwise a power failure could leave an empty file under the new name
             os.replace(part, path)
         except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError when a disk is full
             part.unlink(missing_ok=True)
             raise OSError(
-                f"{path}: the checkpoint of step {self.step} could not be written ({first_line(error)}); the one before is "
-                "kept. Make room and run the same command again to continue from it."
+                f"{path}: the checkpoint of step {self.step} could not be written ({first_line(error)}); the previous one "
+                "is kept. Free some disk space and run the same command again to continue from it."
             ) from error
 
     def load(self, path: Path, settings: Settings, digest: str) -> None:
@@ -276,21 +279,21 @@ class _Run:
             theirs, images = state["settings"], state["images"]
             step, seen, seconds, history, hardware = (state[n] for n in ("step", "seen", "seconds", "history", "hardware"))
         except (RuntimeError, LookupError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            # torch's own words advise to run the code in such a file.
+            # The message of torch advises loading such a file unsafely, which would run the code in it.
             pickled = isinstance(error, pickle.UnpicklingError)
-            reason = "it holds something other than tensors and numbers, which was not run" if pickled else first_line(error)
+            reason = "it contains more than tensors and numbers, and was not loaded" if pickled else first_line(error)
             raise ValueError(
-                f"{path}: is damaged or no checkpoint of `invdiff train` ({reason}). Move it away to start anew."
+                f"{path}: is damaged or not a checkpoint of `invdiff train` ({reason}). Move it away to start from scratch."
             ) from error
         changed = settings.differences(theirs)
-        changed += ["the images are others"] if images != digest else []
+        changed += ["the images differ"] if images != digest else []
         if changed:
             raise ValueError(
-                f"{path} is of another run: {'; '.join(changed)}. Repeat its settings to continue it, move it away to start "
-                "anew, or start from its weights with --init and another --out."
+                f"{path} belongs to another run: {'; '.join(changed)}. Use its settings to continue it, move it away to start "
+                "from scratch, or start from its weights with --init and another --out."
             )
         if step > settings.steps:
-            raise ValueError(f"{path} is at step {step:,} already, expected more steps than {settings.steps:,}.")
+            raise ValueError(f"{path} is already at step {step:,}, expected at least as many steps, got {settings.steps:,}.")
         self.net.load_state_dict(state["net"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -310,7 +313,7 @@ def _step(
     share: slice,
     device: torch.device,
 ) -> Tensor:
-    """Take one optimiser step and return its loss; ``law`` is that of noise for a network with maps."""
+    """Take one optimizer step and return its loss; ``law`` draws the noise covariances for a network with noise maps."""
     batch, crop, late = settings.stage(step)
     crop_generator, noise_generator = _generators(settings.seed, step, device)
     x = images.crops(batch, crop, crop_generator, flips=settings.flips, part=share).to(device)
@@ -336,12 +339,12 @@ def _step(
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Warm up over 200 steps or a tenth of all, stay, and fall linearly to nothing over the last 70 %."""
+    """Return the learning rate: warm-up over min(200, steps / 10) steps, constant, linear decay to 0 over the last 70 %."""
     return peak * min(1.0, (step + 1) / min(WARM_UP, max(1, steps / 10)), (steps - step) / (steps * DECAY))
 
 
 def _generators(seed: int, step: int, device: torch.device) -> tuple[torch.Generator, torch.Generator]:
-    """Return the generator of a step's crops and levels, on the CPU, and that of its noise, where the images are."""
+    """Return the CPU generator of a step's crops and noise levels, and the generator of its noise on ``device``."""
     states = np.random.SeedSequence(seed, spawn_key=(step,)).generate_state(2, np.uint32)
     crops, noise = torch.Generator(), torch.Generator(device)
     return crops.manual_seed(int(states[0])), noise.manual_seed(int(states[1]))
@@ -349,7 +352,7 @@ def _generators(seed: int, step: int, device: torch.device) -> tuple[torch.Gener
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
-    """Yield an event that is set by Ctrl-C and SIGTERM, so that a step is never torn."""
+    """Yield an event that is set by Ctrl-C and SIGTERM, so that a step is always completed."""
     stop, before = threading.Event(), dict[int, Any]()
 
     def restore() -> None:
@@ -358,9 +361,9 @@ def _stop_signals() -> Iterator[threading.Event]:
 
     def handle(*_: object) -> None:
         stop.set()
-        restore()  # a second one does not wait
+        restore()  # a second signal does not wait for the end of the step
 
-    if threading.current_thread() is not threading.main_thread():  # Only the main thread may ask for signals.
+    if threading.current_thread() is not threading.main_thread():  # Only the main thread can install signal handlers.
         yield stop
         return
     before |= {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -371,7 +374,7 @@ def _stop_signals() -> Iterator[threading.Event]:
 
 
 def _placed(images: Images, device: str) -> Images:
-    """Return the images with their pixels on the device, if they take less than half of what is free there."""
+    """Return the images with their pixels on the device, if they take less than half of its free memory."""
     if not device.startswith("cuda"):
         return images
     free, _ = torch.cuda.mem_get_info(device)
@@ -379,7 +382,7 @@ def _placed(images: Images, device: str) -> Images:
 
 
 def _compiled(net: UNet, settings: Settings, device: str) -> nn.Module:
-    """Return the network compiled, or as it is, with a warning, where that fails: no C compiler, or no backend."""
+    """Return the compiled network, or with a warning the network itself if compiling fails (no C compiler or backend)."""
     compiled: nn.Module = torch.compile(net)  # type: ignore[assignment]
     x = torch.zeros(1, net.config["channels"], settings.crop, settings.crop, device=device)
     white = NoiseCovariance(CoordinateSVD(torch.ones(()), x.shape[1:]), torch.ones_like(x))
@@ -387,8 +390,8 @@ def _compiled(net: UNet, settings: Settings, device: str) -> nn.Module:
     try:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=settings.bf16):
             compiled(*(asked if settings.maps else asked[:2])).sum().backward()
-    except Exception as error:  # every backend has its own
-        warnings.warn(f"torch.compile does not work here ({first_line(error)}); training without it.", stacklevel=2)
+    except Exception as error:  # every backend raises its own exceptions
+        warnings.warn(f"torch.compile failed ({first_line(error)}); training without it.", stacklevel=2)
         return net
     finally:
         net.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""What is minimised: the error of the denoiser, weighted so that every noise level counts alike."""
+"""Training losses: the squared error of the denoiser, weighted so that all noise levels contribute equally."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ["pivot_loss", "white_loss"]
 
 
 def white_loss(network: nn.Module, x: Tensor, noise: Tensor, sigma: Tensor, *, sigma_data: float, bf16: bool) -> Tensor:
-    """Return the mean weighted error of images in white noise.
+    """Return the mean weighted squared error for images with white noise.
 
     Args:
         network: A raw EDM network.
         x: Clean images, ``(B, C, H, W)``.
-        noise: Of standard deviation 1, likewise.
-        sigma: Its level, ``(B,)``.
-        sigma_data: Of the preconditioning.
-        bf16: Compute the network in bfloat16.
+        noise: Standard normal noise, shaped like ``x``.
+        sigma: Noise level of each image, ``(B,)``.
+        sigma_data: Data standard deviation of the preconditioning.
+        bf16: Whether to compute the network in bfloat16.
     """
     with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
         x0_hat = edm_denoise(network, x + over_items(sigma, x) * noise, sigma, sigma_data=sigma_data)
@@ -35,20 +35,21 @@ def white_loss(network: nn.Module, x: Tensor, noise: Tensor, sigma: Tensor, *, s
 def pivot_loss(
     network: nn.Module, x: Tensor, noise: Tensor, drawn: Sequence[Drawn], *, sigma_data: float, bf16: bool
 ) -> Tensor:
-    r"""Return the mean weighted error of images in noise of any covariance, in one call of the network.
+    r"""Return the mean weighted squared error for images with Gaussian noise of any covariance, in one network call.
 
     .. math:: \operatorname{mean} w \odot \big(F - c_\text{out}(S)^{-1} (x - c_\text{skip}(S)\, \mu)\big)^2, \qquad
         \mu = x + S \varepsilon
 
-    In white noise this is :func:`white_loss`.
+    :math:`F` is the output of the network, :math:`S` the square root of the noise covariance and :math:`w` the weight. For
+    white noise this is :func:`white_loss`.
 
     Args:
-        network: A raw EDM network that takes maps.
+        network: A raw EDM network that takes noise maps.
         x: Clean images, ``(B, C, H, W)``.
-        noise: Of standard deviation 1, likewise.
-        drawn: Covariances and weights of all of them, one after the other.
-        sigma_data: Of the preconditioning.
-        bf16: Compute the network in bfloat16.
+        noise: Standard normal noise, shaped like ``x``.
+        drawn: Covariances and weights of all images, in order.
+        sigma_data: Data standard deviation of the preconditioning.
+        bf16: Whether to compute the network in bfloat16.
     """
     sizes = [len(part) for part in drawn]
     inputs, targets = [], []

@@ -1,8 +1,8 @@
-r"""Noise that differs from place to place, or from frequency to frequency, for training: that of pivots.
+r"""Random noise covariances for training: levels that vary between pixels, frequencies or other basis vectors.
 
-The exact posterior score (:class:`~invdiff.methods.guidance.ExactScore`) asks the denoiser about images in Gaussian noise of
-covariance :math:`(I / \varsigma^2 + A^\top A / \sigma_y^2)^{-1}`. Such covariances are drawn here at random, in the same
-bases: of masks, circular blurs and decimations.
+The exact posterior score (:class:`~invdiff.methods.guidance.ExactScore`) evaluates the denoiser on images with Gaussian noise
+of covariance :math:`(I / \varsigma^2 + A^\top A / \sigma_y^2)^{-1}`. This module draws such covariances at random, diagonal in
+the singular bases of masks, circular blurs and decimations.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ from invdiff.training.settings import Settings
 
 __all__ = ["SHARES", "Drawn", "NoiseLaw", "kernel_side", "share_of"]
 
-# Of the crops: three eighths in white noise, and of the others two of three under a mask.
+# Share of the crops with each kind of noise: three eighths are white, and of the others two thirds come from masks.
 SHARES = {"white": 3 / 8, "mask": 5 / 12, "blur": 5 / 48, "decimation": 5 / 48}
-MASKS, KERNELS = 1000, 600  # drawn once for every size of crops
+MASKS, KERNELS = 1000, 600  # drawn once per crop size
 LARGEST_KERNEL = 31  # pixels
-FACTORS = (2, 2, 3, 4, 4)  # of decimations; each is as likely as it is often here, and so below
+FACTORS = (2, 2, 3, 4, 4)  # of decimations, drawn uniformly from this list, as are the filters: repeats count
 FILTERS = ("bicubic", "bicubic", "area")
-# Levels of the noise of measurements, and the share of them that have none.
+# Range of the measurement noise levels, and share of the measurements without noise.
 MASK_NOISE, EXACT_MASKS = (LEVELS[0], 0.3), 0.3
 BLUR_NOISE, EXACT_BLURS = (0.004, 0.25), 0.0
 DECIMATION_NOISE, EXACT_DECIMATIONS = (LEVELS[0], 0.2), 0.6
-SMOOTH = 0.1  # share of the masks whose levels vary smoothly instead
-PRECISE = 0.03  # level below which pixels weigh less: they are known, and the preconditioning makes much of little
+SMOOTH = 0.1  # share of the masks that are replaced by smoothly varying levels
+PRECISE = 0.03  # level below which pixels get less weight: they are almost known, and preconditioning amplifies their errors
 
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """Noise for some of the crops of a batch.
+    """Noise covariances of some crops of a batch.
 
     Attributes:
-        cov: Its covariance, ``(B, ...)``.
-        weight: Of the squared errors of the network's output, ``(B, 1, 1, 1)`` or ``(B, C, H, W)``.
+        cov: The covariances, ``(B, ...)``.
+        weight: Weights of the squared errors of the network output, ``(B, 1, 1, 1)`` or ``(B, C, H, W)``.
     """
 
     cov: NoiseCovariance
@@ -60,20 +60,20 @@ class Drawn:
         return len(self.cov.levels)
 
     def part(self, rows: slice, device: torch.device) -> Drawn:
-        """Return the noise of some of the crops, on a device."""
+        """Return the covariances and weights of some crops, on ``device``."""
         cov = NoiseCovariance(self.cov.basis, self.cov.levels[rows].to(device))
         return Drawn(cov, self.weight[rows].to(device))
 
 
 class NoiseLaw:
-    """Random covariances of noise for batches of crops.
+    """Distribution of random noise covariances for batches of crops.
 
-    Masks and blurs are chosen, and masks turned and mirrored, from banks that depend on the seed and the size alone; all
-    that differs from step to step comes from the generator of the step.
+    Masks and blur kernels are chosen at random from banks that depend only on the seed and the size, and masks are flipped and
+    transposed at random. Everything that changes from step to step is drawn with the generator of the step.
 
     Args:
-        settings: Seed, and law of white noise.
-        channels: Of the images.
+        settings: Training settings: the seed and the distribution of white-noise levels.
+        channels: Channels of the images.
     """
 
     def __init__(self, settings: Settings, channels: int) -> None:
@@ -82,9 +82,9 @@ class NoiseLaw:
         self.decimation = functools.cache(self._decimation)
 
     def draw(self, count: int, side: int, generator: torch.Generator, *, late: bool = False) -> list[Drawn]:
-        """Return noise for ``count`` crops one after the other: white, of masks, blurs and decimations, in :data:`SHARES`.
+        """Return covariances for ``count`` crops in the order white, masks, blurs, decimations.
 
-        Of each kind there are as many as its share says, rounded up or down at random.
+        The number of each kind is ``count`` times its share in :data:`SHARES`, rounded up or down at random.
         """
         places = (torch.arange(count) + torch.rand((), generator=generator)) / count
         edges = torch.tensor(list(SHARES.values())).cumsum(0)[:-1]
@@ -128,14 +128,14 @@ class NoiseLaw:
     def _state_and_noise(
         self, count: int, generator: torch.Generator, late: bool, noise: tuple[float, float], exact: float
     ) -> tuple[Tensor, Tensor]:
-        """Draw levels of the noisy state and of the measurement, 0 for a share ``exact`` of them, ``(count, 1, 1, 1)``."""
+        """Draw noise levels of state and measurement, ``(count, 1, 1, 1)``; a share ``exact`` of the latter is 0."""
         state = state_levels(count, generator, late=late)
         sigma_y = log_uniform(count, *noise, generator)
         sigma_y = torch.where(torch.rand(count, generator=generator) < exact, 0, sigma_y)
         return state.reshape(-1, 1, 1, 1), sigma_y.reshape(-1, 1, 1, 1)
 
     def _smooth(self, count: int, side: int, generator: torch.Generator) -> Tensor:
-        """Draw smooth fields from 0 to 1, three in ten of them different in every channel, ``(count, C, side, side)``."""
+        """Draw smooth fields from 0 to 1, ``(count, C, side, side)``; 30 % of them differ between channels."""
         knots = int(torch.randint(2, 9, (), generator=generator))
         coarse = torch.randn(count, self.channels, knots, knots, generator=generator)
         alike = torch.rand(count, 1, 1, 1, generator=generator) < 0.7
@@ -165,7 +165,7 @@ class NoiseLaw:
 
 
 def share_of(drawn: Sequence[Drawn], share: slice, device: torch.device) -> list[Drawn]:
-    """Return the noise of the crops ``share`` of a batch, on a device."""
+    """Return the covariances and weights of the crops ``share`` of a batch, on ``device``."""
     starts = itertools.accumulate((len(part) for part in drawn), initial=0)
     rows = (slice(max(share.start - start, 0), max(share.stop - start, 0)) for start in starts)
     parts = (part.part(own, device) for part, own in zip(drawn, rows, strict=False))
@@ -173,7 +173,7 @@ def share_of(drawn: Sequence[Drawn], share: slice, device: torch.device) -> list
 
 
 def kernel_side(side: int) -> int:
-    """Return the side of the kernels that blur crops of a size: odd, and not larger than they are."""
+    """Return the side of the blur kernels for crops of side ``side``: odd, at most 31 and at most ``side``."""
     return min(LARGEST_KERNEL, side - 1 + side % 2)
 
 

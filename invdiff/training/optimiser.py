@@ -1,4 +1,4 @@
-"""The optimiser of the training: Muon for the kernels of convolutions, AdamW for all other weights."""
+"""The training optimizer: Muon for convolution kernels, AdamW for all other weights."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ __all__ = ["Float32Muon", "MuonAdamW", "orthogonalise"]
 
 
 class MuonAdamW:
-    r"""Muon on every inner convolution kernel, seen as a matrix of outputs by inputs; AdamW on everything else.
+    r"""Muon for every inner convolution kernel, reshaped to a matrix of outputs by inputs; AdamW for everything else.
 
-    Muon replaces the momentum of a matrix by the nearest orthogonal matrix, so that all directions learn at one pace. With
-    updates scaled to the size that AdamW's have, one learning rate serves both.
+    Muon replaces the momentum of a matrix by the nearest orthogonal matrix, so that all directions are learned at the same
+    rate. The updates are scaled to the size of AdamW updates, so that one learning rate serves both.
 
     Args:
-        net: The network, its kernels in channels-last memory. AdamW's are the first and the last convolution, which touch the
-            pixels, and those of the maps of noise, which begin as zero and see few features.
+        net: The network, with its kernels in channels-last memory format. AdamW also updates the first and the last
+            convolution, which act on pixels, and the convolutions of the noise maps, which are initialized to zero and have few
+            input features.
         rate: Learning rate.
 
     References:
@@ -43,7 +44,7 @@ class MuonAdamW:
         ]
 
     def step(self, rate: float) -> None:
-        """Move the weights along their gradients at learning rate ``rate``."""
+        """Update the weights from their gradients, with learning rate ``rate``."""
         for matrix, kernel in zip(self.matrices, self.kernels, strict=True):
             matrix.grad = None if kernel.grad is None else _matrix(kernel.grad)
         for part in self.parts:
@@ -60,14 +61,14 @@ class MuonAdamW:
 
 
 class Float32Muon(torch.optim.Muon):
-    """``torch.optim.Muon`` in float32: torch's own computes in bfloat16, for which most processors have no units.
+    """``torch.optim.Muon`` in float32. The original computes in bfloat16, for which most CPUs have no hardware units.
 
-    Settings and state are those of torch's, with ``nesterov=True`` and ``adjust_lr_fn="match_rms_adamw"``.
+    Settings and state are those of ``torch.optim.Muon`` with ``nesterov=True`` and ``adjust_lr_fn="match_rms_adamw"``.
     """
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Move every matrix along its orthogonalised momentum."""
+        """Update every matrix along its orthogonalized momentum."""
         for group in self.param_groups:
             for matrix in group["params"]:
                 if matrix.grad is None:
@@ -86,13 +87,14 @@ def orthogonalise(matrix: Tensor, coefficients: tuple[float, float, float], step
 
     .. math:: X \leftarrow p(X X^\top)\, X, \qquad p(G) = a I + b\, G + c\, G^2
 
-    :math:`G = X X^\top` becomes :math:`p(G)\, G\, p(G)`, so that the iteration runs on the small square matrix and the
-    polynomials, which commute, are multiplied: a product with the wide matrix once at the beginning and once at the end.
+    Each step maps :math:`G = X X^\top` to :math:`p(G)\, G\, p(G)`. The iteration therefore runs on this small square matrix and
+    accumulates the product of the polynomials, which commute; the wide matrix is multiplied only at the beginning and at the
+    end.
 
     Args:
-        matrix: Of any shape, float32.
+        matrix: A float32 matrix of any shape.
         coefficients: :math:`(a, b, c)`.
-        steps: Iterations.
+        steps: Number of iterations.
 
     References:
         Jordan et al., 2024, https://kellerjordan.github.io/posts/muon

@@ -1,4 +1,4 @@
-"""Random blurs for training: Gaussians, lenses out of focus, and shaking cameras."""
+"""Random blur kernels for training: Gaussian, defocus and camera shake."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from invdiff.operators import defocus_kernel, gaussian_kernel
 
 __all__ = ["random_kernels", "shaken"]
 
-POINTS = 400  # of the path of a camera
+POINTS = 400  # points on a camera path
 
 
 def random_kernels(count: int, side: int, generator: np.random.Generator) -> Tensor:
-    """Return kernels of sum 1, float32, ``(count, side, side)``: 35 % Gaussian, 20 % discs, 45 % paths.
+    """Return float32 kernels of sum 1, ``(count, side, side)``: 35 % Gaussian, 20 % defocus, 45 % camera shake.
 
     Args:
-        count: How many.
-        side: Their side in pixels, odd and at least 3. All of them fit in, the widest just so.
-        generator: Of all that is random.
+        count: Number of kernels.
+        side: Side of the kernels in pixels, odd and at least 3. The widest kernels just fit.
+        generator: Random generator.
     """
     kernels = np.empty((count, side, side), np.float32)
     for kernel in kernels:
@@ -33,21 +33,21 @@ def random_kernels(count: int, side: int, generator: np.random.Generator) -> Ten
 
 
 def gaussian(generator: np.random.Generator, side: int) -> NDArray[np.float64]:
-    """Return a Gaussian, round as often as oblong, whose longer standard deviation is 0.5 pixels to an eighth of ``side``."""
+    """Return a Gaussian, isotropic half of the time, with larger standard deviation from 0.5 pixels to ``side / 8``."""
     longer = np.exp(generator.uniform(np.log(0.5), np.log(max(0.6, side / 8))))
     shorter = longer * (1.0 if generator.random() < 0.5 else np.exp(generator.uniform(-1.2, 0)))
     return gaussian_kernel((longer, shorter), side, angle=generator.uniform(0, 180)).numpy()
 
 
 def disc(generator: np.random.Generator, side: int) -> NDArray[np.float64]:
-    """Return a disc with a radius from half a pixel to a quarter of ``side``."""
+    """Return a defocus disc with a radius from 0.5 pixels to ``side / 4``."""
     kernel = defocus_kernel(generator.uniform(0.5, max(0.6, side / 4))).numpy()
     margin = (side - len(kernel)) // 2
     return np.pad(kernel, margin)
 
 
 def shaken(generator: np.random.Generator, side: int) -> NDArray[np.float64]:
-    """Return the path of a camera that shakes: drift, inertia and tremor in random proportions, a little out of focus."""
+    """Return a camera-shake kernel: a path with random drift, inertia and tremor, slightly blurred."""
     inertia, drift = generator.uniform(0, 1), generator.normal(0, 10, 2)
     tremor = generator.normal(0, 30, (POINTS, 2))
     path = np.cumsum(np.cumsum(generator.normal(size=(POINTS, 2)), 0) * inertia + drift + tremor, 0)

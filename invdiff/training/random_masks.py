@@ -1,4 +1,4 @@
-"""Random masks of all the kinds that inpainting and demosaicing know, for training: true where something is measured."""
+"""Random masks for training, of the kinds used in inpainting and demosaicing; True where a value is measured."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["SHARES", "letters", "random_masks"]
 
 Plane = NDArray[np.bool_]  # (H, W), or (C, H, W) where channels differ
 LETTERS = list("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,!?&%")
-INVERTED = 0.06  # share of the masks of which what was missing is measured; those of Bayer stay as they are
+INVERTED = 0.06  # share of the masks that are inverted; Bayer masks never are
 
 
 def random_masks(count: int, channels: int, side: int, generator: np.random.Generator) -> Tensor:
-    """Return masks of which none measures everything and none nothing, boolean, ``(count, channels, side, side)``.
+    """Return boolean masks ``(count, channels, side, side)``, none of them all True or all False.
 
-    Each is of one of the kinds in :data:`SHARES`. Without three channels there are no Bayer patterns, and with one there is
-    none that is measured alone: the other kinds then keep their shares of the rest.
+    Each mask is of one of the kinds in :data:`SHARES`. Bayer masks need three channels, and masks that differ between channels
+    at least two; without them the shares of the other kinds are renormalized.
     """
     impossible = [draw for draw, there in ((bayer, channels == 3), (by_channel, channels > 1)) if not there]
     possible = {draw: share for draw, share in SHARES.items() if draw not in impossible}
@@ -38,7 +38,7 @@ def random_masks(count: int, channels: int, side: int, generator: np.random.Gene
 
 
 def scattered(generator: np.random.Generator, channels: int, side: int) -> Plane:
-    """Return pixels, or small blocks of them, measured at random."""
+    """Return a mask with pixels or small blocks missing at random."""
     missing, block = generator.uniform(0.1, 0.95), 1
     if generator.random() < 0.15:
         missing, block = generator.uniform(0.1, 0.8), int(generator.integers(2, 6))
@@ -47,7 +47,7 @@ def scattered(generator: np.random.Generator, channels: int, side: int) -> Plane
 
 
 def letters(generator: np.random.Generator, channels: int, side: int) -> Plane:
-    """Return lines of letters written over the image, somewhat turned."""
+    """Return a mask with lines of text missing, slightly rotated."""
     canvas = Image.new("L", (2 * side, 2 * side), 255)
     pen = ImageDraw.Draw(canvas)
     size = int(generator.integers(9, max(10, min(40, side // 2))))
@@ -64,7 +64,7 @@ def letters(generator: np.random.Generator, channels: int, side: int) -> Plane:
 
 
 def strokes(generator: np.random.Generator, channels: int, side: int) -> Plane:
-    """Return scratches and scribbles drawn over the image."""
+    """Return a mask with scratches and scribbles missing."""
     canvas = Image.new("L", (side, side), 255)
     pen = ImageDraw.Draw(canvas)
     for _ in range(generator.integers(1, 3 + side // 10)):
@@ -80,7 +80,7 @@ def strokes(generator: np.random.Generator, channels: int, side: int) -> Plane:
 
 
 def boxes(generator: np.random.Generator, channels: int, side: int) -> Plane:
-    """Return one to three rectangles missing, with sides up to half of the image."""
+    """Return a mask with one to three rectangles missing, with sides of up to half of the image."""
     mask = np.ones((side, side), bool)
     for _ in range(generator.choice([1, 1, 1, 2, 3])):
         height, width = generator.integers(1 + side // 16, 1 + side // 2, 2)
@@ -90,14 +90,14 @@ def boxes(generator: np.random.Generator, channels: int, side: int) -> Plane:
 
 
 def half_plane(generator: np.random.Generator, channels: int, side: int) -> Plane:
-    """Return one side of a line measured, upright or level as often as not."""
+    """Return a mask with one side of a line measured; the line is vertical or horizontal in 60 % of the masks."""
     angle = generator.uniform(0, 2 * np.pi) if generator.random() < 0.4 else generator.integers(4) * np.pi / 2
     mask: Plane = _along(angle, side) < generator.uniform(-0.3, 0.4) * side
     return mask
 
 
 def window(generator: np.random.Generator, channels: int, side: int) -> Plane:
-    """Return the middle measured and what lies around it missing: outpainting."""
+    """Return a mask with a central rectangle measured and its surroundings missing (outpainting)."""
     rows, columns = np.abs(np.mgrid[:side, :side] - (side - 1) / 2)
     height, width = generator.uniform(0.15, 0.45, 2) * side
     mask: Plane = (rows < height) & (columns < width)
@@ -105,13 +105,13 @@ def window(generator: np.random.Generator, channels: int, side: int) -> Plane:
 
 
 def stripes(generator: np.random.Generator, channels: int, side: int) -> Plane:
-    """Return parallel stripes measured: rows, columns, or at any angle."""
+    """Return a mask with parallel stripes measured: rows, columns, or at a random angle."""
     period, angle = generator.integers(2, 20), generator.choice([0, np.pi / 2, generator.uniform(0, np.pi)])
     return np.round(_along(angle, side), 6) % period < max(1, generator.uniform(0.1, 0.9) * period)
 
 
 def lattice(generator: np.random.Generator, channels: int, side: int) -> Plane:
-    """Return every second to fourth row and column measured where they cross, or missing there."""
+    """Return a mask with the points of a regular grid measured, or missing; spacing 2 to 4 pixels."""
     down, across = generator.integers(2, 5, 2)
     mask = np.zeros((side, side), bool)
     mask[::down, ::across] = True
@@ -119,27 +119,27 @@ def lattice(generator: np.random.Generator, channels: int, side: int) -> Plane:
 
 
 def bayer(generator: np.random.Generator, channels: int, side: int) -> Plane:
-    """Return one of three colours measured at every pixel, as behind the filters of a camera."""
+    """Return a mask with one of three colors measured at every pixel, as by the color filter array of a camera."""
     mosaic = Mosaic((channels, side, side), BAYER_PATTERNS[generator.integers(len(BAYER_PATTERNS))])
     mask: Plane = mosaic.mask.bool().numpy()
     return mask
 
 
 def by_channel(generator: np.random.Generator, channels: int, side: int) -> Plane:
-    """Return whole channels missing, or pixels scattered in every channel by itself."""
+    """Return a mask with whole channels missing, or with pixels missing at random, independently in every channel."""
     if generator.random() < 0.5:
         return np.broadcast_to(generator.random((channels, 1, 1)) < 0.5, (channels, side, side))
     return generator.random((channels, side, side)) >= generator.uniform(0.1, 0.9)
 
 
 def _along(angle: float, side: int) -> NDArray[np.float64]:
-    """Return how far every pixel lies from the middle of the image in a direction."""
+    """Return the coordinate of every pixel along a direction, relative to the center of the image."""
     rows, columns = np.mgrid[:side, :side] - side / 2
     distance: NDArray[np.float64] = np.cos(angle) * columns + np.sin(angle) * rows
     return distance
 
 
-# Bayer patterns and scattered pixels are hardest to learn, and want the most.
+# Bayer patterns and scattered pixels are hardest to learn and get the largest shares.
 SHARES: Mapping[Callable[[np.random.Generator, int, int], Plane], float] = {
     bayer: 0.24,
     scattered: 0.22,

@@ -1,4 +1,4 @@
-"""What decides the weights of a training, besides the images."""
+"""Training settings: everything besides the images that determines the weights."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["Settings", "Stage"]
 
 
 class Stage(NamedTuple):
-    """What the crops of a step are.
+    """The batch of crops of a step.
 
     Attributes:
-        batch: How many, over all devices together.
-        crop: Their side in pixels.
-        late: Whether they are the larger ones of the last third, which see more high noise.
+        batch: Number of crops, over all devices together.
+        crop: Side of the crops in pixels.
+        late: Whether they are the larger crops of the last third, which get high noise levels more often.
     """
 
     batch: int
@@ -28,30 +28,30 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the weights, besides the images.
+    """Training settings: everything besides the images that determines the weights.
 
     Attributes:
-        steps: Optimiser steps in all.
+        steps: Total number of optimizer steps.
         batch: Crops per step, over all devices together.
         crop: Side of the crops in pixels.
-        rate: Largest learning rate.
+        rate: Peak learning rate.
         widths: Features of the network per resolution, see :class:`~invdiff.priors.UNet`.
-        blocks: Its blocks per resolution.
-        maps: Its features of maps of noise. Above 0, most of the crops are seen through masks, blurs and decimations; see
-            :mod:`invdiff.training.noise_law`.
-        flips: One of ``none``, ``horizontal``, ``all``, see :meth:`Images.crops`.
-        validation: Images held out. Default: a tenth, from 1 to 16.
-        seed: Of weights, crops and noise.
-        bf16: Compute the network in bfloat16; weights, loss and optimiser stay float32.
-        sigma_data: Standard deviation of the data on [-1, 1], for the preconditioning.
-        log_sigma_mean: Mean of the normal law of the logarithm of the noise level in training.
-        log_sigma_std: Its standard deviation.
-        uniform: Share of the crops whose level is drawn evenly over the logarithms from 0.002 to 80 instead: without them the
-            network answers the ends of the range, which samplers visit, with anything.
-        late_crop: Side of the crops in the last third of the steps, as many as have about the pixels of ``batch`` of the
-            others. What a large hole holds is decided at high noise, by what lies far away: so a fifth of their levels is drawn
-            from 1 to 80. Default: ``crop`` to the end.
-        init: Name of the prior to start from; for the record.
+        blocks: Blocks of the network per resolution.
+        maps: Noise-map features of the network, 0 for none. If above 0, most of the crops get noise with the covariances of
+            masks, blurs and decimations; see :mod:`invdiff.training.noise_law`.
+        flips: One of ``none``, ``horizontal``, ``all``, see :meth:`invdiff.training.Images.crops`.
+        validation: Number of images held out. Default: a tenth of the images, at least 1 and at most 16.
+        seed: Random seed of weights, crops and noise.
+        bf16: Whether to compute the network in bfloat16; weights, loss and optimizer stay float32.
+        sigma_data: Standard deviation of the data on the [-1, 1] scale, for the preconditioning.
+        log_sigma_mean: Mean of the logarithm of the noise level in training, which is normally distributed.
+        log_sigma_std: Standard deviation of the logarithm of the noise level.
+        uniform: Share of the crops whose noise level is drawn log-uniformly from 0.002 to 80 instead. Without them the network
+            output is arbitrary at the ends of this range, which samplers visit.
+        late_crop: Side in pixels of the crops in the last third of the steps; their number keeps the pixels per batch about the
+            same. The content of large holes is determined at high noise, by distant pixels: therefore a fifth of the noise
+            levels of these crops is drawn from 1 to 80. Default: ``crop`` for all steps.
+        init: Name of the prior to start from; only recorded.
     """
 
     steps: int
@@ -79,7 +79,7 @@ class Settings:
             if isinstance(number, bool) or not isinstance(number, int) or number < 1:
                 raise ValueError(f"train: {name} must be a whole number of at least 1, got {number!r}.")
         if isinstance(self.maps, bool) or not isinstance(self.maps, int) or self.maps < 0:
-            raise ValueError(f"train: maps must be a number of features, 0 for none, got {self.maps!r}.")
+            raise ValueError(f"train: maps must be a non-negative integer (0 for none), got {self.maps!r}.")
         positive = {name: getattr(self, name) for name in ("rate", "sigma_data", "log_sigma_std")}
         for name, value in positive.items():
             if not (math.isfinite(value) and value > 0):
@@ -95,29 +95,29 @@ class Settings:
 
     @property
     def stages(self) -> tuple[Stage, Stage]:
-        """The crops of the first two thirds of the steps, and those of the last."""
+        """The crops of the first two thirds of the steps, and of the last third."""
         first = Stage(self.batch, self.crop, False)
         if self.late_crop is None:
             return first, first
         return first, Stage(max(1, round(self.batch * (self.crop / self.late_crop) ** 2)), self.late_crop, True)
 
     def stage(self, step: int) -> Stage:
-        """Return what the crops of a step are."""
+        """Return the batch of crops of a step."""
         return self.stages[3 * step >= 2 * self.steps]
 
     @property
     def largest_crop(self) -> int:
-        """Side that every image must have at least, in pixels."""
+        """Smallest side that an image may have, in pixels."""
         return max(stage.crop for stage in self.stages)
 
     def plain(self) -> dict[str, Any]:
-        """Return the settings as plain data."""
+        """Return the settings as a dictionary of plain Python data."""
         return {name: list(value) if isinstance(value, (list, tuple)) else value for name, value in asdict(self).items()}
 
     def differences(self, theirs: Mapping[str, Any]) -> list[str]:
-        """Return in words what is not as in the plain settings of another run; the number of steps may differ.
+        """Describe the settings that differ from the plain settings of another run, except ``steps``.
 
-        What a run of an earlier version did not know of, it did not do.
+        Settings missing from a run of an earlier version are taken to have their defaults.
         """
         known = {field.name: field.default for field in fields(self)} | dict(theirs)
         return [f"{n} was {known[n]}, is {value}" for n, value in self.plain().items() if n != "steps" and known[n] != value]

@@ -1,4 +1,4 @@
-"""What a prior in training can do: PSNR on held-out images, of denoising and of posterior means, and a grid of samples."""
+"""Validation of a prior during training: PSNR of denoising and of posterior means, and a grid of samples."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from invdiff.training.random_masks import letters
 __all__ = ["VALIDATION_SIGMAS", "conditional_psnr", "denoising_psnr", "validation_operators", "write_samples"]
 
 VALIDATION_SIGMAS = (5, 15, 25, 50, 100)  # on the 0..255 scale
-RATIO = 10.0  # level of the state: it says next to nothing, so that all comes from the measurement
-MOST, LARGEST = 8, 96  # images, and pixels of their sides, whose posterior means are computed
+RATIO = 10.0  # noise level of the state, so high that nearly all information comes from the measurement
+MOST, LARGEST = 8, 96  # largest number of images for posterior means, and their largest side in pixels
 
 
 @torch.no_grad()
 def denoising_psnr(net: nn.Module, clean: Tensor, *, sigma_data: float) -> dict[int, float]:
-    """Return the PSNR in dB of the denoised images at each of ``VALIDATION_SIGMAS``; the noise is the same at every call.
+    """Return the PSNR in dB of the denoised images at each of ``VALIDATION_SIGMAS``, with the same noise at every call.
 
     Args:
         net: A raw EDM network.
         clean: Images ``(N, C, H, W)`` in [-1, 1].
-        sigma_data: Of the preconditioning.
+        sigma_data: Data standard deviation of the preconditioning.
     """
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)).to(clean)
     psnr = {}
@@ -51,14 +51,14 @@ def denoising_psnr(net: nn.Module, clean: Tensor, *, sigma_data: float) -> dict[
 
 @torch.no_grad()
 def conditional_psnr(net: nn.Module, clean: Tensor, *, sigma_data: float) -> dict[str, float]:
-    """Return the PSNR in dB of :math:`E[x_0 | y]` by one call of the network, by the names of :func:`validation_operators`.
+    """Return the PSNR in dB of :math:`E[x_0 | y]` from one network call, for each of :func:`validation_operators`.
 
-    The loss does not tell one task from another; this does. Noise is the same at every call.
+    Unlike the loss, it distinguishes the tasks. The noise is the same at every call.
 
     Args:
-        net: A raw EDM network with maps.
-        clean: Images ``(N, C, H, W)`` in [-1, 1], of which the middles of the first eight are used.
-        sigma_data: Of the preconditioning.
+        net: A raw EDM network with noise maps.
+        clean: Images ``(N, C, H, W)`` in [-1, 1]; centers of up to 96 x 96 pixels of the first eight are used.
+        sigma_data: Data standard deviation of the preconditioning.
     """
     height, width = (min(LARGEST, side) for side in clean.shape[-2:])
     top, left = (clean.shape[-2] - height) // 2, (clean.shape[-1] - width) // 2
@@ -77,11 +77,13 @@ def conditional_psnr(net: nn.Module, clean: Tensor, *, sigma_data: float) -> dic
 
 
 def validation_operators(shape: tuple[int, ...]) -> dict[str, LinearOperator]:
-    """Return what posterior means are reported of: letters, 70 % of the pixels and the middle missing, a Bayer mosaic where
-    there are three channels, a shaken camera with noise of 0.04, and images two and four times smaller; exact but for the blur.
+    """Return the operators of the posterior-mean validation by name.
+
+    They are masks with letters, 70 % of the pixels, or the center missing; a Bayer mosaic for three channels; camera shake with
+    noise 0.04; and downsampling by 2 and by 4. All but the blur are noise-free.
 
     Args:
-        shape: Of an image, ``(C, H, W)``, with sides of at least 8 pixels.
+        shape: Image shape ``(C, H, W)``, with sides of at least 8 pixels.
     """
     _, height, width = shape
     side = min(height, width)
@@ -105,14 +107,14 @@ def write_samples(path: Path, net: UNet, *, size: int, sigma_data: float, seed: 
     """Write a PNG of eight unconditional samples, always from the same noise.
 
     Args:
-        path: The file.
+        path: The PNG file.
         net: A raw EDM network.
         size: Side of the samples in pixels.
-        sigma_data: Of the preconditioning.
-        seed: Of the noise.
+        sigma_data: Data standard deviation of the preconditioning.
+        seed: Random seed of the noise.
     """
     prior = from_network(net, EDM(), predicts="edm", sigma_data=sigma_data)
     device = next(net.parameters()).device
     samples = sample_prior(prior, (net.config["channels"], size, size), 8, seed=seed, steps=18, device=device)
-    # A network at its beginning may send samples anywhere; they are shown grey.
+    # Samples of an untrained network may be NaN or infinite; such values are shown gray.
     tile_grid(path, np.asarray(samples.nan_to_num(0, 0, 0).cpu()), columns=4)

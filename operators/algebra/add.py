@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -49,19 +48,16 @@ class Sum(Combination[Part]):
     def __init__(self, terms: Sequence[Part]) -> None:
         super().__init__(terms, terms[0].in_shape, terms[0].out_shape, noise_of_sum(terms))
 
+    @property
+    def formula(self) -> str:
+        return self._joined(" + ")
+
     def forward(self, x: Tensor) -> Tensor:
         return reduce(torch.add, (term.forward(x) for term in self.parts))
 
 
 class NonlinearSum(Sum[Operator]):
     """:class:`Sum`, not all of it linear."""
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        from ..generic.function import Function
-        from ..generic.identity import Identity
-
-        return [cls([Function(torch.square, (3, 4), sigma_y=0.05), Identity((3, 4))])]
 
     def jacobian(self, x: Tensor) -> LinearOperator:
         return LinearSum([term.jacobian(x) for term in self.parts])
@@ -73,20 +69,6 @@ class LinearSum(LinearOperator, Sum[LinearOperator]):
     Args:
         terms: The operators, of the same shapes.
     """
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        from ..blur.blur import Blur
-        from ..sampling.mask import Mask
-
-        kernel = torch.tensor([[0.1, 0.7, 0.2], [0.0, 0.0, 0.1]], dtype=torch.float64)
-        mask = torch.rand(24, 24, generator=torch.Generator().manual_seed(0)) < 0.5
-        shape = (1, 24, 24)
-        return [
-            cls([Blur((3, 8, 12), kernel, sigma_y=0.03), Blur((3, 8, 12), kernel.flip(1), sigma_y=0.04)]),
-            # Too many measurements for eigenvectors.
-            cls([Mask(mask, shape), Blur(shape, kernel), Mask(~mask, shape)]),
-        ]
 
     def adjoint(self, y: Tensor) -> Tensor:
         return reduce(torch.add, (term.adjoint(y) for term in self.parts))

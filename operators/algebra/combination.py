@@ -13,9 +13,12 @@ from torch import Tensor
 from ..core.noise import GaussianNoise, Noise
 from ..core.operator import LinearOperator, Operator
 
-__all__ = ["Combination", "Part", "deviations_of", "is_exact", "noise_of_sum", "scaled_noise", "weight_for"]
+__all__ = ["Combination", "Part", "deviations_of", "is_exact", "name_in_formula", "noise_of_sum", "scaled_noise", "weight_for"]
 
 Part = TypeVar("Part", bound=Operator)
+
+MOST_NAMES = 4  # parts named in a formula
+LONGEST_NESTED = 50  # characters of a formula within a formula
 
 
 class Combination(Operator, Generic[Part]):
@@ -35,10 +38,28 @@ class Combination(Operator, Generic[Part]):
         self.dtype = next((part.dtype for part in parts if part.dtype is not None), None)
         self.surrogate = any(part.surrogate for part in parts)
 
+    @property
+    def formula(self) -> str:
+        """How it is made of its parts, for ``repr``."""
+        return self._joined(", ")
+
+    def _joined(self, symbol: str) -> str:
+        names = [name_in_formula(part) for part in self.parts[:MOST_NAMES]]
+        return symbol.join([*names, *(["..."] if len(self.parts) > MOST_NAMES else [])])
+
+    def _summary(self) -> Sequence[str]:
+        return (self.formula,)
+
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         moved = super().to(device, dtype)
         moved.parts = tuple(part.to(device, dtype) for part in self.parts)
         return moved
+
+
+def name_in_formula(op: Operator) -> str:
+    """Return what stands for ``op`` in the formula of an operator that is made of it."""
+    nested = f"({op.formula})" if isinstance(op, Combination) else ""
+    return nested if 0 < len(nested) <= LONGEST_NESTED else type(op).__name__
 
 
 def weight_for(op: LinearOperator, lam: Tensor | float) -> Tensor | float:
@@ -79,12 +100,12 @@ def noise_of_sum(terms: Sequence[Operator]) -> Noise:
     noisy = [term for term in terms if not is_exact(term)]
     if not noisy:
         return GaussianNoise(0.0)
-    law = "The noise of a sum is known only"
+    known = "The noise of a sum is known only"
     advice = "Add the operators without their noise, and give that of the sum by Identity(out_shape, noise=...) @ (A + B)."
     for term in noisy:
         if not term.complete:
             raise ValueError(
-                f"{law} where the noisy terms measure every entry: {type(term).__name__} measures {term.dof} of "
+                f"{known} where the noisy terms measure every entry: {type(term).__name__} measures {term.dof} of "
                 f"{math.prod(term.out_shape)}. {advice}"
             )
     noises = [term.noise for term in noisy]
@@ -92,5 +113,5 @@ def noise_of_sum(terms: Sequence[Operator]) -> Noise:
         return noises[0]
     independent = [noise for noise in noises if isinstance(noise, GaussianNoise)]
     if len(independent) < len(noises):
-        raise ValueError(f"{law} where it is Gaussian and independent, got {', '.join(map(repr, noises))}. {advice}")
+        raise ValueError(f"{known} where it is Gaussian and independent, got {', '.join(map(repr, noises))}. {advice}")
     return GaussianNoise(reduce(torch.add, (deviations_of(noise) ** 2 for noise in independent)).sqrt())

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import copy
-from typing import Self
 
 import torch
 from torch import Tensor
 
-from ..blur.blur import Blur
 from ..blur.convolution import CircularConvolution
-from ..blur.decimated_convolution import FoldedConvolution
-from ..blur.strided_convolution import SubsampledConvolution
+from ..blur.decimated_convolution import DecimatedConvolution
 from ..core.completed import Completed
 from ..core.operator import LinearOperator, Operator, pseudo_divide
 from ..core.svd import SVD, SameBasisSVD
 from ..generic.identity import Identity
-from ..resampling.downsample import BlockMean, Downsample
 from ..sampling.crop import Crop
 from ..sampling.mask import Mask
 from .combination import Combination, Part, is_exact, weight_for
@@ -88,6 +84,10 @@ class Composed(Combination[Part]):
     def dof(self) -> int | Tensor:
         return self.outer.dof
 
+    @property
+    def formula(self) -> str:
+        return self._joined(" @ ")
+
     def keep_measured(self, y: Tensor) -> Tensor:
         return self.outer.keep_measured(y)
 
@@ -97,16 +97,6 @@ class Composed(Combination[Part]):
 
 class NonlinearComposed(Composed[Operator]):
     r""":class:`Composed`, one of the two not linear."""
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        from ..generic.function import Function
-        from ..generic.matrix import Matrix
-        from ..sampling.mask import Mask
-
-        saturation, matrix = Function(torch.tanh, (4,)), torch.arange(12.0).reshape(4, 3) / 6
-        mask = Mask(torch.tensor([1, 0, 1, 1]), sigma_y=0.05)
-        return [cls(mask, saturation), cls(Function(torch.sin, (4,), sigma_y=0.05), cls(saturation, Matrix(matrix)))]
 
     def jacobian(self, x: Tensor) -> LinearOperator:
         return LinearComposed(self.outer.jacobian(self.inner.forward(x)), self.inner.jacobian(x))
@@ -140,28 +130,6 @@ class LinearComposed(LinearOperator, Composed[LinearOperator]):
         self.closed_form = (self.turn is not None and inner.closed_form) or (self.frame is not None and outer.closed_form)
         if self.frame is not None and outer.gram_scale is not None:
             self.gram_scale = outer.gram_scale * self.frame
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        from ..generic.matrix import Matrix
-        from ..sampling.mask import Mask
-
-        g = torch.Generator().manual_seed(0)
-        kernel = torch.tensor([[0.1, 0.7, 0.2], [0.0, 0.0, 0.1]], dtype=torch.float64)
-        mask, few = (torch.rand(3, 8, 12, generator=g) < 0.6), torch.randn(8, 12, generator=g, dtype=torch.float64)
-        rotated = Identity((3, 8, 12), sigma_y=0.05) * 2.0
-        hole = torch.ones(24, 24)
-        hole[5:15, 8:20] = 0
-        blur, blocks = Blur((3, 8, 12), kernel), Downsample((3, 8, 12), 2)
-        assert isinstance(rotated, LinearOperator)
-        return [
-            cls(Mask(mask, sigma_y=0.05), blur),
-            cls(rotated, blur),
-            cls(Blur((3, 4, 6), kernel, sigma_y=0.05), blocks),
-            # Too many measurements for eigenvectors: preconditioned by the blur.
-            cls(Mask(hole, (1, 24, 24)), Blur((1, 24, 24), kernel)),
-            cls(Matrix(few), Matrix(few.mT)),
-        ]
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self.inner.adjoint(self.outer.adjoint(y))
@@ -231,34 +199,20 @@ def _is_square(op: Operator) -> bool:
 
 def _one_convolution(outer: LinearOperator, inner: LinearOperator) -> LinearOperator | None:
     """Return two convolutions on tori, each perhaps decimated, as one; None if they are not that."""
-    first, second = (op.convolution if isinstance(op, Blur) else op for op in (inner, outer))
-    strides = [_stride_on_torus(op) for op in (first, second)]
+    first, second = inner.as_torus_convolution(), outer.as_torus_convolution()
     # After block means, whose rows are orthogonal, whatever has a closed form has one still.
-    if strides[0] is None or strides[1] is None or first.gram_scale is not None:
+    if first is None or second is None or inner.gram_scale is not None:
         return None
     # The row of A for the first place of y: mirrored, it is the kernel.
-    placed = next((op.spectrum for op in (first, second) if isinstance(op, CircularConvolution | FoldedConvolution)), None)
-    device = torch.device("cpu") if placed is None else placed.device
-    impulse = torch.zeros(1, *outer.out_shape, dtype=torch.float64, device=device)
+    impulse = torch.zeros(1, *outer.out_shape, dtype=torch.float64, device=first.device or second.device)
     impulse.view(-1)[0] = 1
     row = inner.adjoint(outer.adjoint(impulse))[0, 0]
     kernel = row.flip(tuple(range(row.ndim))).roll([side // 2 + 1 for side in row.shape], list(range(row.ndim)))
-    stride = tuple(a * b for a, b in zip(strides[0], strides[1], strict=True))
+    stride = tuple(a * b for a, b in zip(first.stride, second.stride, strict=True))
     whole: LinearOperator
-    if isinstance(first, CircularConvolution) and isinstance(second, CircularConvolution):
+    if stride == (1, 1):
         whole = CircularConvolution(inner.in_shape, kernel)
     else:
-        whole = FoldedConvolution(inner.in_shape, kernel, stride=stride, offset=(0,) * len(stride))
+        whole = DecimatedConvolution(inner.in_shape, kernel, stride=stride, offset=(0,) * len(stride))
     whole.noise = outer.noise
     return whole
-
-
-def _stride_on_torus(op: LinearOperator) -> tuple[int, ...] | None:
-    """Return the stride of a convolution on a torus of every channel with the same kernel, or None if ``op`` is none."""
-    if isinstance(op, CircularConvolution):
-        return 1, 1
-    if isinstance(op, FoldedConvolution) or (isinstance(op, SubsampledConvolution) and op.boundary == "circular"):
-        return op.stride
-    if isinstance(op, BlockMean) or (isinstance(op, Downsample) and (isinstance(op.kernel, Tensor) or op.kernel == "area")):
-        return op.factor, op.factor
-    return None

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Self, cast, overload
+from typing import Any, cast, overload
 
-import torch
 from torch import Tensor
 
 from ..core.noise import GaussianNoise, Noise
 from ..core.operator import LinearOperator, Operator
-from .combination import Combination, Part, is_exact
+from .combination import Combination, Part, is_exact, name_in_formula
 from .per_item import PerItem, distribute
 
 __all__ = ["LinearPerChannel", "NonlinearPerChannel", "PerChannel", "per_channel"]
@@ -38,10 +37,10 @@ def per_channel(op: Operator, channels: int, *, noise: Noise | None = None) -> O
         raise ValueError(f"per_channel: the operator has noise, {op.noise!r}. Give that of all channels: noise=...")
     if channels < 1:
         raise ValueError(f"per_channel: channels must be positive, got {channels}.")
-    law = GaussianNoise(0.0) if noise is None else noise
+    given = GaussianNoise(0.0) if noise is None else noise
     if isinstance(op, PerItem):
-        return distribute(lambda one: per_channel(one, channels, noise=law), op)
-    return LinearPerChannel(op, channels, law) if isinstance(op, LinearOperator) else NonlinearPerChannel(op, channels, law)
+        return distribute(lambda one: per_channel(one, channels, noise=given), op)
+    return LinearPerChannel(op, channels, given) if isinstance(op, LinearOperator) else NonlinearPerChannel(op, channels, given)
 
 
 class PerChannel(Combination[Part]):
@@ -76,6 +75,10 @@ class PerChannel(Combination[Part]):
         taken.parts = (cast(Part, self.op.take(every)),)
         return taken
 
+    @property
+    def formula(self) -> str:
+        return f"{self.channels} channels by {name_in_formula(self.op)}"
+
     def keep_measured(self, y: Tensor) -> Tensor:
         return self._joined(self.op.keep_measured(y.flatten(0, 1)))
 
@@ -91,13 +94,6 @@ class PerChannel(Combination[Part]):
 
 class NonlinearPerChannel(PerChannel[Operator]):
     r""":class:`PerChannel`, not linear."""
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        from ..transforms.phase import CodedDiffraction
-
-        codes = CodedDiffraction.random((1, 3, 4), 2, seed=0)
-        return [cls(codes, 2, GaussianNoise(0.05))]
 
     def jacobian(self, x: Tensor) -> LinearOperator:
         return LinearPerChannel(self.op.jacobian(self._split(x)), self.channels, self.noise)
@@ -115,22 +111,6 @@ class LinearPerChannel(LinearOperator, PerChannel[LinearOperator]):
     def __init__(self, op: LinearOperator, channels: int, noise: Noise) -> None:
         super().__init__(op, channels, noise)
         self.closed_form, self.gram_scale = op.closed_form, op.gram_scale
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        from ..blur.blur import Blur
-        from ..generic.matrix import Matrix
-        from ..sampling.channel_mix import ChannelMix
-        from ..transforms.mri import MRI, birdcage_maps
-
-        real = ChannelMix((1, 4, 6), torch.tensor([[1.0], [0.0]]))
-        coils = MRI((2, 4, 6), torch.tensor([1, 0, 1, 1, 1, 0]), coil_maps=birdcage_maps(2, 4, 6)) @ real
-        kernel, matrix = torch.tensor([[0.1, 0.7, 0.2]]), torch.arange(4.0).reshape(4, 1) / 4
-        return [
-            cls(coils, 2, GaussianNoise(0.05)),
-            cls(Blur((1, 4, 6), kernel), 3, GaussianNoise(0.0)),
-            cls(Matrix(matrix), 3, GaussianNoise(0.0)),
-        ]
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self.op.adjoint(y.flatten(0, 1)).reshape(-1, *self.in_shape)

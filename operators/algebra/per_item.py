@@ -52,7 +52,7 @@ def per_item(ops: Sequence[Operator]) -> Operator:
                     f"per_item: all operators must have the same {what}, got {one} for {type(ops[0]).__name__} of item 0 and "
                     f"{other} for {type(op).__name__} of item {b}. Run them apart."
                 )
-        if not _same_law(ops[0].noise, op.noise):
+        if not _same_noise(ops[0].noise, op.noise):
             raise ValueError(
                 f"per_item: all operators must have the same noise, got {ops[0].noise!r} for item 0 and {op.noise!r} for item "
                 f"{b}. Run them apart, or give all of them one and the same noise object."
@@ -145,6 +145,10 @@ class PerItem(Combination[Part]):
     def forward(self, x: Tensor) -> Tensor:
         return self._each(lambda part, x_b: part.forward(x_b), x)
 
+    @property
+    def formula(self) -> str:
+        return f"{self.items} items by {self._joined(', ')}"
+
     def keep_measured(self, y: Tensor) -> Tensor:
         return y if self.complete else self._each(lambda part, y_b: part.keep_measured(y_b), y)
 
@@ -173,16 +177,6 @@ class PerItem(Combination[Part]):
 class NonlinearPerItem(PerItem[Operator]):
     r""":class:`PerItem`, not linear."""
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        from ..generic.function import Function
-        from ..sampling.mask import Mask
-        from .compose import compose
-
-        steep, wave = (Function(f, (3, 4), sigma_y=0.05) for f in (torch.tanh, torch.sin))
-        mask = Mask(torch.tensor([[1], [0], [1]]).expand(3, 4), sigma_y=0.05)
-        return [cls([steep, wave], [[0, 2], [1]]), cls([compose(mask, Function(torch.sin, (3, 4))), wave], [[1], [0, 2]])]
-
     def jacobian(self, x: Tensor) -> LinearOperator:
         self._check(x)
         pairs = zip(self.parts, self.members, strict=True)
@@ -201,24 +195,6 @@ class LinearPerItem(LinearOperator, PerItem[LinearOperator]):
         super().__init__(parts, members)
         self.closed_form = all(part.closed_form for part in parts)
         self.gram_scale = parts[0].gram_scale if len({part.gram_scale for part in parts}) == 1 else None
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        from ..blur.blur import Blur
-        from ..generic.matrix import Matrix
-        from ..sampling.mask import Mask
-
-        g = torch.Generator().manual_seed(0)
-        masks = [Mask(torch.rand(3, 4, 6, generator=g) < share, sigma_y=0.05) for share in (0.3, 0.6, 0.9)]
-        kernel = torch.tensor([[0.0, 0.1, 0.0], [0.05, 0.7, 0.2], [0.1, 0.0, 0.0]], dtype=torch.float64)
-        circular, mirrored = Blur((1, 8, 8), kernel.flip(1)), Blur((1, 8, 8), kernel, boundary="reflect")
-        matrices = torch.randn(2, 4, 6, generator=g, dtype=torch.float64)
-        return [
-            cls(masks, [[0], [1], [2]]),
-            cls([circular, mirrored], [[1], [0, 2]]),
-            cls([Matrix(matrix, sigma_y=0.05) for matrix in matrices], [[0, 1], [2]]),
-            cls([Matrix(matrices[0])], [[0, 1, 2]]),
-        ]
 
     @property
     def T(self) -> LinearOperator:  # noqa: N802
@@ -260,7 +236,7 @@ def _with_noise(op: Part, noise: Noise) -> Part:
     return noisy
 
 
-def _same_law(one: Noise, other: Noise) -> bool:
+def _same_noise(one: Noise, other: Noise) -> bool:
     """Return whether two noise models are one, or of one kind with equal numbers."""
     if one is other:
         return True

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Self
 
-import torch
 from torch import Tensor
 
 from ..core.operator import LinearOperator, Operator
 from ..core.svd import SVD, SameBasisSVD
-from .combination import Combination, Part, scaled_noise
+from .combination import Combination, Part, name_in_formula, scaled_noise
 from .per_item import PerItem, distribute
 
 __all__ = ["LinearScaled", "NonlinearScaled", "Scaled", "ScaledSVD", "scale"]
@@ -57,6 +55,10 @@ class Scaled(Combination[Part]):
     def dof(self) -> int | Tensor:
         return self.op.dof
 
+    @property
+    def formula(self) -> str:
+        return f"{self.factor:g} * {name_in_formula(self.op)}"
+
     def keep_measured(self, y: Tensor) -> Tensor:
         return self.op.keep_measured(y)
 
@@ -66,12 +68,6 @@ class Scaled(Combination[Part]):
 
 class NonlinearScaled(Scaled[Operator]):
     r""":class:`Scaled`, not linear."""
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        from ..generic.function import Function
-
-        return [cls(Function(torch.tanh, (3, 4), sigma_y=0.05), -2.0)]
 
     def jacobian(self, x: Tensor) -> LinearOperator:
         return LinearScaled(self.op.jacobian(x), self.factor)
@@ -91,18 +87,6 @@ class LinearScaled(LinearOperator, Scaled[LinearOperator]):
         super().__init__(op, factor)
         self.closed_form = op.closed_form
         self.gram_scale = None if op.gram_scale is None else factor**2 * op.gram_scale
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        from ..blur.blur import Blur
-        from ..generic.matrix import Matrix
-        from ..sampling.mask import Mask
-
-        kernel = torch.tensor([[0.1, 0.7, 0.2], [0.0, 0.0, 0.1]], dtype=torch.float64)
-        matrix = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        singular = Blur((3, 8, 12), torch.full((1, 4), 0.25), sigma_y=0.05)
-        ops = (Mask(torch.tensor([1, 0, 1, 1, 0]), sigma_y=0.05), singular, Blur((1, 24, 24), kernel, boundary="zero"))
-        return [cls(op, factor) for op, factor in zip((*ops, Matrix(matrix)), (2.0, -0.5, 3.0, -1.0), strict=True)]
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self.factor * self.op.adjoint(y)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -74,6 +73,10 @@ class Stack(Combination[Part]):
     def dof(self) -> int | Tensor:
         return sum(part.dof for part in self.parts)
 
+    @property
+    def formula(self) -> str:
+        return f"stack of {self._joined(', ')}"
+
     def keep_measured(self, y: Tensor) -> Tensor:
         if self.complete:
             return y
@@ -116,14 +119,6 @@ class Stack(Combination[Part]):
 class NonlinearStack(Stack[Operator]):
     """:class:`Stack`, not all of it linear."""
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        from ..generic.function import Function
-        from ..sampling.mask import Mask
-
-        mask = Mask(torch.tensor([[1, 0, 1, 0], [1, 1, 1, 0]]), sigma_y=0.05)
-        return [cls([Function(torch.tanh, (2, 4), sigma_y=0.05), mask], axis=-2)]
-
     def jacobian(self, x: Tensor) -> LinearOperator:
         return LinearStack([part.jacobian(x) for part in self.parts], axis=self.axis)
 
@@ -135,19 +130,6 @@ class LinearStack(LinearOperator, Stack[LinearOperator]):
         ops: The operators.
         axis: Axis of ``out_shape`` along which ``y`` is joined.
     """
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        from ..blur.blur import Blur
-        from ..resampling.downsample import Downsample
-        from ..sampling.mask import Mask
-
-        g = torch.Generator().manual_seed(0)
-        mask = Mask(torch.rand(8, 12, generator=g) < 0.4, (1, 8, 12), sigma_y=0.05)
-        kernel = torch.tensor([[0.1, 0.7, 0.2], [0.0, 0.0, 0.1]], dtype=torch.float64)
-        coarse, blur = Downsample((1, 8, 12), 2, sigma_y=0.05), Blur((1, 8, 12), kernel, sigma_y=0.02)
-        large = [Mask(torch.rand(20, 20, generator=g) < 0.5), Mask(torch.rand(20, 20, generator=g) < 0.5)]
-        return [cls([mask, coarse, mask]), cls([blur, mask, blur], axis=0), cls(large, axis=-1)]
 
     def adjoint(self, y: Tensor) -> Tensor:
         pieces = zip(self.parts, self._split(y), strict=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ..core.noise import GaussianNoise
 from ..core.operator import LinearOperator
-from .combination import weight_for
+from .combination import name_in_formula, weight_for
 
 __all__ = ["Adjoint"]
 
@@ -36,22 +36,12 @@ class Adjoint(LinearOperator):
         square = op.complete and torch.Size(op.out_shape).numel() == torch.Size(op.in_shape).numel()
         self.gram_scale = op.gram_scale if square else None
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        from ..blur.blur import Blur
-        from ..generic.identity import Identity
-        from ..generic.matrix import Matrix
-        from ..resampling.downsample import Downsample
-
-        matrix = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        # Closed forms, too large for eigenvectors and singular, and small.
-        blur = Blur((1, 24, 24), torch.tensor([[0.2, 0.7, 0.1]], dtype=torch.float64))
-        wide = Matrix(torch.cat([matrix] * 100, 1))
-        return [cls(op) for op in (Downsample((3, 8, 12), 2), blur, wide, Matrix(matrix), Identity((5,)))]
-
     @property
     def T(self) -> LinearOperator:  # noqa: N802
         return self.op
+
+    def _summary(self) -> Sequence[str]:
+        return (f"of {name_in_formula(self.op)}",)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.op.adjoint(x)

@@ -3,7 +3,6 @@ r"""A measurement seen through the square root of its noise's covariance: there 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -11,10 +10,10 @@ from torch import Tensor
 from ..core.noise import GaussianNoise, Noise
 from ..core.operator import LinearOperator, Operator
 from ..core.svd import SVD, SameBasisSVD
-from ..generic.matrix import Matrix
+from .combination import name_in_formula
 from .per_item import LinearPerItem, PerItem, distribute
 
-__all__ = ["Whitened", "WhitenedLinear", "linearise", "whiten"]
+__all__ = ["Whitened", "WhitenedLinear", "linearize", "whiten"]
 
 
 def whiten(op: Operator) -> Operator:
@@ -34,7 +33,7 @@ def whiten(op: Operator) -> Operator:
     return WhitenedLinear(op, op.noise) if isinstance(op, LinearOperator) else Whitened(op, op.noise)
 
 
-def linearise(op: Operator, y: Tensor, x: Tensor, *, noise_at: Tensor | None = None) -> tuple[LinearOperator, Tensor, float]:
+def linearize(op: Operator, y: Tensor, x: Tensor, *, noise_at: Tensor | None = None) -> tuple[LinearOperator, Tensor, float]:
     r"""Return the measurement near ``x`` as a linear one in white noise: the map, :math:`y - A(x)` and :math:`\sigma_y`.
 
     Where the noise is not white and Gaussian, map and residual are divided by the standard deviations of the Gaussian that
@@ -51,13 +50,13 @@ def linearise(op: Operator, y: Tensor, x: Tensor, *, noise_at: Tensor | None = N
         return linear, y - clean, op.sigma_y
     deviations = op.noise.variance(y, clean if noise_at is None else op(noise_at)).sqrt()
     deviations = deviations.expand_as(y) if deviations.ndim == y.ndim else deviations
-    law, each = GaussianNoise(deviations), deviations.ndim == y.ndim
+    gaussian, each = GaussianNoise(deviations), deviations.ndim == y.ndim
 
     def whitened(part: LinearOperator, rows: list[int]) -> LinearOperator:
-        return WhitenedLinear(part, GaussianNoise(deviations[rows]) if each else law)
+        return WhitenedLinear(part, GaussianNoise(deviations[rows]) if each else gaussian)
 
-    white = linear.map(whitened) if isinstance(linear, LinearPerItem) else WhitenedLinear(linear, law)
-    return white, op.keep_measured(law.whiten(y - clean)), 1.0
+    white = linear.map(whitened) if isinstance(linear, LinearPerItem) else WhitenedLinear(linear, gaussian)
+    return white, op.keep_measured(gaussian.whiten(y - clean)), 1.0
 
 
 class Whitened(Operator):
@@ -65,26 +64,22 @@ class Whitened(Operator):
 
     Args:
         op: The measurement.
-        law: The noise that is to be white.
+        original: The noise that is to be white.
     """
 
-    def __init__(self, op: Operator, law: Noise) -> None:
-        self.op, self.law, self.noise = op, law, GaussianNoise(1.0)
+    def __init__(self, op: Operator, original: Noise) -> None:
+        self.op, self.original, self.noise = op, original, GaussianNoise(1.0)
         self.in_shape, self.out_shape, self.device, self.dtype = op.in_shape, op.out_shape, op.device, op.dtype
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        from ..generic.function import Function
-
-        sigma = torch.linspace(0.1, 0.5, 12, dtype=torch.float64).reshape(3, 4)
-        return [cls(Function(lambda x: torch.tanh(2 * x), (3, 4)), GaussianNoise(sigma))]
 
     @property
     def dof(self) -> int | Tensor:
         return self.op.dof
 
+    def _summary(self) -> Sequence[str]:
+        return (f"of {name_in_formula(self.op)}",)
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.law.whiten(self.op.forward(x))
+        return self.original.whiten(self.op.forward(x))
 
     def keep_measured(self, y: Tensor) -> Tensor:
         return self.op.keep_measured(y)
@@ -99,30 +94,13 @@ class WhitenedLinear(LinearOperator):
 
     Args:
         op: The measurement.
-        law: The noise that is to be white; standard deviations may differ from item to item, ``(B, *out_shape)``.
+        original: The noise that is to be white; standard deviations may differ from item to item, ``(B, *out_shape)``.
     """
 
-    def __init__(self, op: LinearOperator, law: Noise) -> None:
-        self.op, self.law, self.noise = op, law, GaussianNoise(1.0)
+    def __init__(self, op: LinearOperator, original: Noise) -> None:
+        self.op, self.original, self.noise = op, original, GaussianNoise(1.0)
         self.in_shape, self.out_shape, self.device, self.dtype = op.in_shape, op.out_shape, op.device, op.dtype
-        self.deviations = law.deviations if isinstance(law, GaussianNoise) else None
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        from ..blur.blur import Blur
-        from ..noise.correlated import CovarianceNoise
-        from ..sampling.mask import Mask
-
-        generator = torch.Generator().manual_seed(0)
-        matrix = torch.randn(5, 7, generator=generator, dtype=torch.float64)
-        covariance = matrix @ matrix.mT + 0.1 * torch.eye(5, dtype=torch.float64)
-        sigma = 0.5 + torch.rand(1, 24, 24, generator=generator, dtype=torch.float64)
-        kernel = torch.tensor([[0.1, 0.2, 0.0], [0.0, 0.5, 0.1], [0.1, 0.0, 0.0]], dtype=torch.float64)
-        return [
-            cls(Matrix(matrix), CovarianceNoise(covariance)),
-            cls(Mask(sigma > 0.8), GaussianNoise(sigma)),
-            cls(Blur((1, 24, 24), kernel), GaussianNoise(sigma)),
-        ]
+        self.deviations = original.deviations if isinstance(original, GaussianNoise) else None
 
     @property
     def items(self) -> int | None:
@@ -143,11 +121,14 @@ class WhitenedLinear(LinearOperator):
     def dof(self) -> int | Tensor:
         return self.op.dof
 
+    def _summary(self) -> Sequence[str]:
+        return (f"of {name_in_formula(self.op)}",)
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.law.whiten(self.op.forward(x))
+        return self.original.whiten(self.op.forward(x))
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return self.op.adjoint(self.law.whiten_adjoint(y))
+        return self.op.adjoint(self.original.whiten_adjoint(y))
 
     def keep_measured(self, y: Tensor) -> Tensor:
         return self.op.keep_measured(y)

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invdiff.movable import Movable
+
 from ..core.autograd import with_adjoint
-from ..core.device import Movable
 
 __all__ = ["SeparableProduct"]
 
@@ -19,7 +20,7 @@ Tiles = list[tuple[slice, list[slice]]]  # Rows, and the runs of columns outside
 
 
 class SeparableProduct(Movable):
-    r"""The map :math:`x \mapsto L x R^\top`, faster where rows of the matrices are zero but for a few neighbouring columns.
+    r"""The map :math:`x \mapsto L x R^\top`, faster where rows of the matrices are zero but for a few neighboring columns.
 
     On a GPU, or where tiles would not spare half of the work, the matrices are multiplied whole.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from ..core.completed import Completed
 from ..core.noise import Noise, noise_of
 from ..core.operator import LinearOperator
 from ..core.svd import SVD
+from ..core.torus import TorusConvolution
 from ..core.validation import image_shape, real_matrix
 from ..sampling.crop import Crop
 from .banded_product import SeparableProduct
@@ -30,7 +30,7 @@ class Blur(LinearOperator):
     .. math:: y_{ij} = \sum_{a, b} k_{ab}\, x_{i - a + \lfloor h / 2 \rfloor,\, j - b + \lfloor w / 2 \rfloor} + n_{ij},
         \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    A true convolution (the kernel is flipped, and is the image of a bright point), centred at ``(h // 2, w // 2)``. The
+    A true convolution (the kernel is flipped, and is the image of a bright point), centered at ``(h // 2, w // 2)``. The
     kernel is used as it is: one that does not sum to one changes the brightness.
 
     ========= ============================================ ============= ===============================================
@@ -38,7 +38,7 @@ class Blur(LinearOperator):
     ========= ============================================ ============= ===============================================
     circular  the image begins again                       wrap          closed form (Fourier)
     reflect   mirrored, the border pixel not repeated      mirror        closed form if separable, else iterative
-    zero      0: mid-grey, as images span [-1, 1]          constant      closed form if separable, else iterative
+    zero      0: mid-gray, as images span [-1, 1]          constant      closed form if separable, else iterative
     symmetric mirrored, the border pixel repeated          reflect       closed form if separable or doubly symmetric (a
                                                                          cosine transform), else iterative
     replicate the border pixel for ever                    nearest       closed form if separable, else iterative
@@ -100,16 +100,11 @@ class Blur(LinearOperator):
         self.closed_form = self.convolution.closed_form
         self.boundary, self.noise = boundary, noise_of(sigma_y, noise)
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        separable = torch.tensor([0.25, 0.7, 0.1]).outer(torch.tensor([0.1, 0.2, 0.8, 0.15]))
-        diagonal = torch.eye(3, dtype=torch.float64) / 6 + torch.tensor([[0, 0, 0], [0, 0.5, 0], [0, 0, 0]])
-        shape = (3, 8, 11)
-        box = torch.full((1, 4), 0.25)  # Circular on a width of 12, it wipes out whole frequencies.
-        singular = cls((3, 8, 12), box, sigma_y=0.05)
-        paths = [cls(shape, kernel, boundary=b, sigma_y=0.05) for b in BOUNDARIES for kernel in (separable, diagonal)]
-        cross = torch.tensor([[0.0, 0.1, 0.0], [0.2, 0.4, 0.2], [0.0, 0.1, 0.0]])
-        return [singular, *paths, cls(shape, cross, boundary="symmetric")]
+    def _summary(self) -> Sequence[str]:
+        return (
+            f"{self.kernel.shape[0]} x {self.kernel.shape[1]} kernel",
+            self.boundary,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self._applied(x).forward(x)
@@ -138,6 +133,9 @@ class Blur(LinearOperator):
         top, left = ((side - 1) // 2 for side in self.kernel.shape)
         _, height, width = self.out_shape
         return Completed(whole, Crop(self.in_shape, top=top, left=left, height=height, width=width))
+
+    def as_torus_convolution(self) -> TorusConvolution | None:
+        return self.convolution.as_torus_convolution()
 
     def _decompose(self) -> SVD | None:
         return self.convolution.svd

@@ -30,7 +30,7 @@ class Border:
     .. math:: A = C\, T\, P
 
     with :math:`P` (``extend``) from the image to the torus, :math:`T` any convolution with kernels of the given size whose
-    centre is :math:`(\lfloor h / 2 \rfloor, \lfloor w / 2 \rfloor)`, and :math:`C` (``crop``) from there to the measurement.
+    center is :math:`(\lfloor h / 2 \rfloor, \lfloor w / 2 \rfloor)`, and :math:`C` (``crop``) from there to the measurement.
     What wraps around is cropped. Sides of the torus are rounded up to where Fourier transforms are fast, unless the image
     itself is periodic.
 

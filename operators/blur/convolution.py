@@ -1,13 +1,12 @@
 r"""The two ways to convolve by Fourier transform, and the matrix of a convolution in one dimension.
 
-Everywhere :math:`y_i = \sum_a k_a\, x_{i - a + c}`: a true convolution, whose kernel of size :math:`n` has its centre at
+Everywhere :math:`y_i = \sum_a k_a\, x_{i - a + c}`: a true convolution, whose kernel of size :math:`n` has its center at
 :math:`c = \lfloor n / 2 \rfloor`, for even sizes too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from ..core.autograd import with_adjoint
 from ..core.noise import Noise, noise_of
 from ..core.operator import LinearOperator, pseudo_divide
 from ..core.svd import SVD
+from ..core.torus import TorusConvolution
 from ..core.validation import image_shape
 from .boundaries import SCIPY_MODES, Border
 
@@ -38,15 +38,11 @@ class CircularConvolution(LinearOperator):
     def __init__(self, in_shape: Sequence[int], kernel: Tensor, *, sigma_y: float = 0.0, noise: Noise | None = None) -> None:
         channels, height, width = image_shape("CircularConvolution", in_shape)
         rows, columns = kernel.shape
-        centred = kernel.new_zeros(height, width)
-        centred[:rows, :columns] = kernel
-        self.spectrum = torch.fft.rfft2(centred.roll((-(rows // 2), -(columns // 2)), (0, 1)))
+        centered = kernel.new_zeros(height, width)
+        centered[:rows, :columns] = kernel
+        self.spectrum = torch.fft.rfft2(centered.roll((-(rows // 2), -(columns // 2)), (0, 1)))
         self.in_shape = self.out_shape = channels, height, width
         self.noise = noise_of(sigma_y, noise)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls((3, 8, 11), _asymmetric_kernel(3, 4))]
 
     def forward(self, x: Tensor) -> Tensor:
         return with_adjoint(x, self._convolve, self._correlate)
@@ -67,6 +63,9 @@ class CircularConvolution(LinearOperator):
         # Divides by each frequency once. The detour over solve squares the condition number.
         spectrum = self._spectrum_like(y)
         return self._to_image(pseudo_divide(spectrum.conj() * torch.fft.rfft2(y), spectrum.abs() ** 2, 0.0))
+
+    def as_torus_convolution(self) -> TorusConvolution:
+        return TorusConvolution((1, 1), self.spectrum.device)
 
     def _spectrum_like(self, x: Tensor) -> Tensor:
         spectrum: Tensor = self.spectrum.to(x.device, x.dtype.to_complex())
@@ -106,11 +105,11 @@ class HartleySVD(SVD):
         self.shape, self._values = in_shape, spectrum.abs()
         self.turn = torch.where(self._values > 0, spectrum.conj() / self._values, 1)
 
-    def analyse(self, x: Tensor) -> Tensor:
+    def analyze(self, x: Tensor) -> Tensor:
         return _hartley(torch.fft.fft2(x, norm="ortho"))
 
-    def synthesise(self, x_bar: Tensor) -> Tensor:
-        return self.analyse(x_bar)
+    def synthesize(self, x_bar: Tensor) -> Tensor:
+        return self.analyze(x_bar)
 
     def _rotate(self, y: Tensor) -> Tensor:
         return _hartley(self.turn.to(y.device, y.dtype.to_complex()) * torch.fft.fft2(y, norm="ortho"))
@@ -148,13 +147,6 @@ class PaddedConvolution(LinearOperator):
         self.circular = CircularConvolution((channels, *self.border.torus), kernel)
         self.in_shape, self.out_shape = (channels, height, width), (channels, *self.border.out)
         self.noise = noise_of(sigma_y, noise)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        # The last has too many measurements for eigenvectors: solved by conjugate gradients.
-        kernel = _asymmetric_kernel(3, 4)
-        small = [cls((3, 8, 11), kernel, boundary) for boundary in ("reflect", "symmetric", "replicate", "valid")]
-        return [*small, cls((1, 24, 24), kernel, "zero")]
 
     def forward(self, x: Tensor) -> Tensor:
         return with_adjoint(x, self._convolve, self._correlate)
@@ -211,10 +203,3 @@ def separate(kernel: Tensor, given: torch.dtype) -> tuple[Tensor, Tensor] | None
 def _hartley(spectrum: Tensor) -> Tensor:
     """Return the Hartley transform of the real image whose Fourier transform is ``spectrum``."""
     return spectrum.real - spectrum.imag
-
-
-def _asymmetric_kernel(rows: int, columns: int) -> Tensor:
-    """Return a kernel without any symmetry, not separable, and heavy enough at its centre to be well conditioned."""
-    kernel = torch.rand(rows, columns, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    kernel[rows // 2, columns // 2] += rows * columns
-    return kernel / kernel.sum()

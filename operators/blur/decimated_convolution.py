@@ -3,7 +3,6 @@ r"""Convolution on a torus of which every s-th value is kept: decimation folds t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -14,11 +13,12 @@ from ..core.autograd import with_adjoint
 from ..core.noise import Noise, noise_of
 from ..core.operator import LinearOperator, pseudo_divide
 from ..core.svd import SVD
+from ..core.torus import TorusConvolution
 
-__all__ = ["FoldedConvolution", "FoldedSVD"]
+__all__ = ["DecimatedConvolution", "DecimatedSVD"]
 
 
-class FoldedConvolution(LinearOperator):
+class DecimatedConvolution(LinearOperator):
     r"""Circular convolution of every channel, of whose values every :math:`s`-th is kept, in any number of dimensions.
 
     .. math:: y_i = \sum_a k_a\, x_{s i + o - a + \lfloor n / 2 \rfloor} + n_i, \qquad
@@ -59,21 +59,11 @@ class FoldedConvolution(LinearOperator):
         self.coarse = tuple(side // step for side, step in zip(in_shape[1:], stride, strict=True))
         self.out_shape = in_shape[0], *self.coarse
         self.axes = tuple(range(2, 2 + len(stride)))
-        centred = _on_torus(kernel, in_shape[1:], offset)
-        self.spectrum, self.gram = torch.fft.rfftn(centred), torch.fft.fftn(centred).abs() ** 2
+        centered = _on_torus(kernel, in_shape[1:], offset)
+        self.spectrum, self.gram = torch.fft.rfftn(centered), torch.fft.fftn(centered).abs() ** 2
         for axis, (side, step) in enumerate(zip(self.coarse, stride, strict=True)):
             self.gram = self.gram.unflatten(axis, (step, side)).mean(axis)
         self.noise = noise_of(sigma_y, noise)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        kernel = torch.rand(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        box = torch.full((1, 3), 1 / 3, dtype=torch.float64)  # On a width of 6, it wipes out whole frequencies.
-        return [
-            cls((2, 6, 8), kernel, stride=(3, 2), offset=(1, 0), sigma_y=0.05),
-            cls((1, 4, 6), box, stride=(2, 1), offset=(0, 0)),
-            cls((1, 9), kernel[0], stride=(3,), offset=(2,)),
-        ]
 
     def forward(self, x: Tensor) -> Tensor:
         return with_adjoint(x, self._forward, self._adjoint)
@@ -91,6 +81,9 @@ class FoldedConvolution(LinearOperator):
         folded = pseudo_divide(torch.fft.fftn(y, dim=self.axes), self.gram.to(y), 0.0)
         tiled = folded.repeat(1, 1, *self.stride)[..., : self.spectrum.shape[-1]]
         return self._back(_like(self.spectrum, y).conj() * tiled, self.in_shape[1:])
+
+    def as_torus_convolution(self) -> TorusConvolution:
+        return TorusConvolution(self.stride, self.spectrum.device)
 
     def _forward(self, x: Tensor) -> Tensor:
         folded = _like(self.spectrum, x) * torch.fft.rfftn(x, dim=self.axes)
@@ -112,10 +105,10 @@ class FoldedConvolution(LinearOperator):
         impulse = torch.zeros(1, 1, *self.coarse, dtype=torch.float64)
         impulse.view(-1)[0] = 1
         row = self.to("cpu", torch.float64)._adjoint(impulse)
-        return FoldedSVD(self.in_shape, row[0, 0], self.stride).to(self.spectrum.device, self.spectrum.real.dtype)
+        return DecimatedSVD(self.in_shape, row[0, 0], self.stride).to(self.spectrum.device, self.spectrum.real.dtype)
 
 
-class FoldedSVD(SVD):
+class DecimatedSVD(SVD):
     r"""Of a circular convolution, decimated: one singular vector for each frequency of the coarse grid, and the null space.
 
     The image is split into its :math:`s^d` phases, the places which are alike on the coarse grid. There the row of :math:`A`
@@ -155,10 +148,10 @@ class FoldedSVD(SVD):
         half = self.coarse[-1] // 2 + 1
         self.mirror, self.turn = (unit / (1 + size).sqrt())[..., :half], -sign[..., :half]
 
-    def analyse(self, x: Tensor) -> Tensor:
+    def analyze(self, x: Tensor) -> Tensor:
         return self._first_by_frequency(self._reflect(self._split(x)))
 
-    def synthesise(self, x_bar: Tensor) -> Tensor:
+    def synthesize(self, x_bar: Tensor) -> Tensor:
         # Hartley transform and reflection are their own inverses.
         return self._join(self._reflect(self._first_by_frequency(x_bar)))
 
@@ -212,7 +205,7 @@ class FoldedSVD(SVD):
 
 
 def _on_torus(kernel: Tensor, sides: Sequence[int], offset: Sequence[int]) -> Tensor:
-    """Return ``kernel`` on a torus of ``sides``, its centre ``offset`` before the origin; what is too long goes around."""
+    """Return ``kernel`` on a torus of ``sides``, its center ``offset`` before the origin; what is too long goes around."""
     for axis, (side, first) in enumerate(zip(sides, offset, strict=True)):
         size = kernel.shape[axis]
         places = (torch.arange(size, device=kernel.device) - size // 2 - first) % side

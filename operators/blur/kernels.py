@@ -20,7 +20,7 @@ def gaussian_kernel(sigma: float | Sequence[float], size: int | None = None, *, 
     .. math:: k_{ab} \propto \exp\left( -\frac{u^2}{2 \sigma_u^2} - \frac{v^2}{2 \sigma_v^2} \right), \qquad
         u = b \cos\theta - a \sin\theta, \quad v = b \sin\theta + a \cos\theta
 
-    with :math:`a` the rows below the centre and :math:`b` the columns right of it.
+    with :math:`a` the rows below the center and :math:`b` the columns right of it.
 
     Args:
         sigma: Standard deviation in pixels, positive; or two of them: along ``angle`` and across it.
@@ -71,7 +71,7 @@ def defocus_kernel(radius: float) -> Tensor:
 
 
 def disc(radius: float, size: int, pitch: float) -> Tensor:
-    """Return the exact area of a disc within each pixel of a square grid centred on it, float64, shape ``(size, size)``.
+    """Return the exact area of a disc within each pixel of a square grid centered on it, float64, shape ``(size, size)``.
 
     Args:
         radius: Of the disc.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Self
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from invdiff.cosine_transform import cosine_matrix
 
 from ..core.noise import Noise, noise_of
 from ..core.operator import LinearOperator, pseudo_divide
@@ -16,7 +16,7 @@ from ..core.svd import SVD, SeparableSVD
 from ..core.validation import image_shape
 from .convolution import PaddedConvolution
 
-__all__ = ["CosineConvolution", "CosineSVD", "cosine_matrix", "is_doubly_symmetric"]
+__all__ = ["CosineConvolution", "CosineSVD", "is_doubly_symmetric"]
 
 
 class CosineConvolution(LinearOperator):
@@ -56,12 +56,6 @@ class CosineConvolution(LinearOperator):
         self.decomposition = CosineSVD(self.in_shape, gains[0] @ kernel @ gains[1].mT)
         self.noise = noise_of(sigma_y, noise)
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        cross = torch.tensor([[0.0, 0.1, 0.0], [0.2, 0.4, 0.2], [0.0, 0.1, 0.0]], dtype=torch.float64)
-        # The mean over a ring has gains of either sign.
-        return [cls((3, 8, 11), cross), cls((1, 7, 10), torch.ones(5, 3).double() - torch.tensor([[0], [0], [1], [0], [0]]))]
-
     def forward(self, x: Tensor) -> Tensor:
         return self.padded.forward(x)
 
@@ -70,12 +64,12 @@ class CosineConvolution(LinearOperator):
 
     def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
         gains = self.decomposition.gains.to(v)
-        return self.decomposition.synthesise(pseudo_divide(self.decomposition.analyse(v), gains**2, lam))
+        return self.decomposition.synthesize(pseudo_divide(self.decomposition.analyze(v), gains**2, lam))
 
     def pinv(self, y: Tensor) -> Tensor:
         # Divides by each gain once. The detour over solve squares the condition number.
         gains = self.decomposition.gains.to(y)
-        return self.decomposition.synthesise(pseudo_divide(gains * self.decomposition.analyse(y), gains**2, 0.0))
+        return self.decomposition.synthesize(pseudo_divide(gains * self.decomposition.analyze(y), gains**2, 0.0))
 
     def _decompose(self) -> SVD:
         return self.decomposition
@@ -96,14 +90,7 @@ class CosineSVD(SeparableSVD):
         self.left, self.right = cosine_matrix(in_shape[1]), cosine_matrix(in_shape[2])
 
     def _rotate(self, y: Tensor) -> Tensor:
-        return self.gains.to(y).sign() * self.analyse(y)
-
-
-def cosine_matrix(side: int) -> Tensor:
-    """Return the orthonormal cosine transform (DCT-II) of ``side`` numbers as a matrix, float64."""
-    from scipy.fft import dct
-
-    return torch.from_numpy(dct(np.eye(side), axis=0, norm="ortho"))
+        return self.gains.to(y).sign() * self.analyze(y)
 
 
 def is_doubly_symmetric(kernel: Tensor, given: torch.dtype) -> bool:

@@ -35,7 +35,7 @@ def psf_kernel(
     for incoherent light, in scalar and paraxial diffraction: good for NA up to about 0.6. The pupil is sampled, its rim by
     shares of area, and transformed at the very positions of the pixels, by matrices: no rounding of the pixel size.
 
-    Without aberrations this is the Airy pattern, dark at :math:`0.61\, \lambda / \mathrm{NA}` from its centre. With small ones
+    Without aberrations this is the Airy pattern, dark at :math:`0.61\, \lambda / \mathrm{NA}` from its center. With small ones
     its peak is lower by about :math:`\exp(-(2 \pi \sigma)^2)` (Strehl, Maréchal), :math:`\sigma^2 = \sum_{j \ge 4} a_j^2`:
     tilts move it.
 
@@ -48,7 +48,7 @@ def psf_kernel(
         numerical_aperture: NA on the side of the image: that of the objective divided by the magnification under a
             microscope, :math:`1 / (2 N)` for a camera of f-number :math:`N`. Or both NA and pixel on the side of the object.
         pixel_size: Side of a pixel. Below :math:`\lambda / (4\, \mathrm{NA})` the image is sampled without aliasing.
-        samples: Points along each side of a pixel over which the intensity is averaged: 1 takes its centre, more approach
+        samples: Points along each side of a pixel over which the intensity is averaged: 1 takes its center, more approach
             the mean over its area, which a camera measures.
 
     Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -67,13 +66,6 @@ class Separable(LinearOperator):
         self.u_left, s_left, self.vt_left = torch.linalg.svd(left, full_matrices=False)
         self.u_right, s_right, self.vt_right = torch.linalg.svd(right, full_matrices=False)
         self.singular = s_left.unsqueeze(-1) * s_right
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        g = torch.Generator().manual_seed(0)
-        left, right = (torch.randn(*shape, generator=g, dtype=torch.float64) for shape in ((5, 8), (12, 12)))
-        right[-1] = right[0]  # Singular: y repeats a column.
-        return [cls((3, 8, 12), left, right, sigma_y=0.05)]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.product.forward(x)

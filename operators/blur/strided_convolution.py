@@ -6,7 +6,6 @@ import math
 import operator
 from collections.abc import Sequence
 from types import EllipsisType
-from typing import Self
 
 import numpy as np
 import torch
@@ -18,8 +17,9 @@ from ..core.autograd import with_adjoint
 from ..core.noise import Noise, noise_of
 from ..core.operator import LinearOperator
 from ..core.svd import SVD
+from ..core.torus import TorusConvolution
 from ..core.validation import event_shape, real_matrix
-from .decimated_convolution import FoldedConvolution
+from .decimated_convolution import DecimatedConvolution
 from .reflections import BOUNDARIES, extend, fold
 
 __all__ = ["SubsampledConvolution"]
@@ -37,7 +37,7 @@ class SubsampledConvolution(LinearOperator):
     .. math:: y_i = \sum_a k_a\, x_{s i + o - a + \lfloor n / 2 \rfloor} + n_i, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
     for signals ``(C, L)``, and likewise along every axis of images ``(C, H, W)`` and volumes ``(C, D, H, W)``. A true
-    convolution (the kernel is flipped), centred at ``size // 2`` along each axis; the first value kept is at index ``offset``,
+    convolution (the kernel is flipped), centered at ``size // 2`` along each axis; the first value kept is at index ``offset``,
     and ``ceil((side - offset) / stride)`` are kept. The kernel is used as it is: one that does not sum to one changes the
     brightness.
 
@@ -106,7 +106,7 @@ class SubsampledConvolution(LinearOperator):
         self.direct = math.prod(sizes) <= DIRECT * math.prod(self.stride) and math.prod(self.stride) > 1
         # On the torus that the coarse grid tiles: the signal itself, or nearly, where it is not circular.
         fine = self.in_shape[0], *(side * step for side, step in zip(coarse, self.stride, strict=True))
-        self.folded = FoldedConvolution(fine, self.kernel, stride=self.stride, offset=self.offset)
+        self.folded = DecimatedConvolution(fine, self.kernel, stride=self.stride, offset=self.offset)
         # Fourier transforms of signals that were continued need a torus on which nothing wraps around.
         self.torus = tuple(next_fast_len(side + size - 1, real=True) for side, size in zip(sides, sizes, strict=True))
         self.spectrum = None if boundary == "circular" else torch.fft.rfftn(self.kernel, s=self.torus)
@@ -118,26 +118,11 @@ class SubsampledConvolution(LinearOperator):
             ),
         )
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        g = torch.Generator().manual_seed(0)
-        line, image, volume = (torch.rand(*size, generator=g, dtype=torch.float64) for size in ((3,), (3, 4), (2, 1, 3)))
-        large = torch.rand(9, 10, generator=g, dtype=torch.float64)
-        large[4, 5] += 30
-        firm = image + 9 * (torch.arange(12) == 6).reshape(3, 4)
-        return [
-            cls((2, 12), line, stride=2, boundary="circular", sigma_y=0.05),
-            cls((2, 11), line, stride=3, boundary="reflect", offset=1, sigma_y=0.05),
-            cls((2, 6, 8), image, stride=(3, 2), boundary="circular"),
-            cls((1, 7, 9), image, stride=2, boundary="reflect"),
-            cls((2, 6, 7), image, stride=(1, 4), boundary="zero", offset=(0, 3)),
-            cls((1, 4, 3, 6), volume, stride=(2, 1, 3), boundary="circular"),
-            cls((1, 3, 3, 4), volume, stride=2, boundary="zero"),
-            cls((1, 9, 12), large, stride=3, boundary="circular", offset=(2, 1)),
-            cls((1, 10, 11), large, stride=(1, 2), boundary="reflect"),
-            cls((1, 10, 12), large, stride=1, boundary="zero"),
-            cls((1, 23, 26), firm, stride=1, boundary="reflect"),  # Too many measurements for eigenvectors.
-        ]
+    def _summary(self) -> Sequence[str]:
+        return (
+            f"stride {self.stride}",
+            self.boundary,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return with_adjoint(x, self._forward, self._adjoint)
@@ -154,6 +139,9 @@ class SubsampledConvolution(LinearOperator):
     def precondition(self, v: Tensor, lam: Tensor | float) -> Tensor:
         # As if the signal lived on the torus: wrong along the border only.
         return super().precondition(v, lam) if self._small and not self.closed_form else self.folded.solve(v, lam)
+
+    def as_torus_convolution(self) -> TorusConvolution | None:
+        return self.folded.as_torus_convolution() if self.boundary == "circular" else None
 
     def _soften(self, lam: Tensor) -> Tensor:
         # At lam itself, where the border is wrong it is wrong by a factor of up to |k|^2 / lam: as for PaddedConvolution.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from ..core.noise import Noise, noise_of
 from ..core.operator import LinearOperator
 from ..core.validation import image_shape
 from .blur import fitting_kernel
-from .boundaries import BOUNDARIES, Border
+from .boundaries import Border
 from .convolution import CircularConvolution, soften
 
 __all__ = ["VaryingBlur"]
@@ -28,7 +27,7 @@ class VaryingBlur(LinearOperator):
     So a bright point at :math:`s` becomes :math:`\sum_k w_k(s)\, h_k`: what a lens makes of points is interpolated between
     places. In the literature this is a product-convolution expansion.
 
-    Kernels are those of :class:`Blur`, centred at ``(h // 2, w // 2)``, and weights are used as they are: brightness is
+    Kernels are those of :class:`Blur`, centered at ``(h // 2, w // 2)``, and weights are used as they are: brightness is
     kept where the kernels sum to one and the weights do so at each pixel. Beyond the border :math:`w_k \odot x` is
     continued. ``solve`` is iterative, preconditioned by the mean kernel.
 
@@ -87,15 +86,6 @@ class VaryingBlur(LinearOperator):
         self.mean = CircularConvolution(torus, torch.einsum("k,kij->ij", shares.mean((1, 2)), checked))
         self.in_shape, self.out_shape = shape, (channels, *self.border.out)
         self.boundary, self.noise = boundary, noise_of(sigma_y, noise)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        kernels = torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        kernels[:, 1, 2] += 6
-        ramp = torch.linspace(0.2, 0.8, 11, dtype=torch.float64).expand(8, 11)
-        small = [cls((2, 8, 11), kernels, torch.stack([ramp, 1 - ramp]), boundary=b, sigma_y=0.05) for b in BOUNDARIES]
-        large = torch.linspace(0, 1, 24, dtype=torch.float64).expand(24, 24)
-        return [*small, cls((1, 24, 24), kernels, torch.stack([large, 1 - large]), boundary="reflect")]
 
     def forward(self, x: Tensor) -> Tensor:
         return with_adjoint(x, self._forward, self._adjoint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .device import Movable
+from invdiff.movable import Movable
 
 if TYPE_CHECKING:
     from .operator import LinearOperator

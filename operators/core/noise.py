@@ -1,23 +1,21 @@
 r"""The interface of noise models, and Gaussian noise that is independent from entry to entry.
 
-A noise model is the law :math:`p(y | z)` of a measurement given its noiseless value :math:`z = A(x)`. Here is the only place
-where measurement noise is drawn.
+A noise model is the distribution :math:`p(y | z)` of a measurement given its noiseless value :math:`z = A(x)`. Here is the only
+place where measurement noise is drawn.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from invdiff.movable import Movable
 from invdiff.random import Streams
-
-from .device import Movable
 
 __all__ = ["GaussianNoise", "Noise", "noise_of"]
 
@@ -25,13 +23,13 @@ SMALLEST_PICTURE = 8  # pixels a side from which a level of noise can be told
 
 
 class Noise(Movable, ABC):
-    r"""The law :math:`p(y | z)` of a measurement ``y`` whose noiseless value is :math:`z = A(x)`.
+    r"""The distribution :math:`p(y | z)` of a measurement ``y`` whose noiseless value is :math:`z = A(x)`.
 
     Attributes:
         sigma: Standard deviation in the units of ``y``: of every entry where it is the same for all, else of the least noisy
-            ones; of heavy tails the scale of what is no outlier. It decides how far the reverse diffusion goes, and 0 means
+            ones; for heavy-tailed noise, its scale parameter. It decides how far the reverse diffusion goes, and 0 means
             exact data.
-        gaussian: Whether the law is :math:`\mathcal{N}(z, \Sigma)` with a :math:`\Sigma` that does not depend on ``z``.
+        gaussian: Whether it is :math:`\mathcal{N}(z, \Sigma)` with a :math:`\Sigma` that does not depend on ``z``.
         white: Whether it is :math:`\mathcal{N}(z, \sigma^2 I)`, what most published methods assume.
         heavy_tailed: Whether :meth:`variance` depends on how far ``y`` lies from ``clean``.
     """
@@ -40,11 +38,6 @@ class Noise(Movable, ABC):
     gaussian: bool = False
     white: bool = False
     heavy_tailed: bool = False
-
-    @classmethod
-    @abstractmethod
-    def examples(cls) -> Sequence[Self]:
-        """Return instances for measurements of shape ``(2, 3)`` around 0: what the shared tests run over."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -73,12 +66,15 @@ class Noise(Movable, ABC):
     def variance(self, y: Tensor, clean: Tensor) -> Tensor:
         r"""Return the variance :math:`v` of the Gaussian to stand for :math:`p(y | z)` near ``clean``, broadcastable to ``y``.
 
-        It has the right gradient there, :math:`(y - z) / v = \nabla_z \log p(y | z)`, where the law has one: for photons that
-        is their variance given ``clean``, for laws of heavy tails a larger one where ``y`` lies far out.
+        It has the right gradient there, :math:`(y - z) / v = \nabla_z \log p(y | z)`, where the density has one: for photons
+        that is their variance given ``clean``, for heavy-tailed noise a larger one where ``y`` is an outlier.
         """
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.sigma:g})"
+
     def whiten(self, v: Tensor) -> Tensor:
-        r"""Return :math:`W v` with :math:`W \Sigma W^\top = I`, for Gaussian laws that are not white."""
+        r"""Return :math:`W v` with :math:`W \Sigma W^\top = I`, for Gaussian noise that is not white."""
         raise NotImplementedError(f"{type(self).__name__} has no covariance of its own: it depends on the measurement.")
 
     def whiten_adjoint(self, v: Tensor) -> Tensor:
@@ -114,10 +110,6 @@ class GaussianNoise(Noise):
         if not (math.isfinite(sigma) and sigma >= 0):
             raise ValueError(f"GaussianNoise: sigma must be a finite number that is not negative, got {sigma}.")
         self.sigma, self.white = float(sigma), True
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls(0.3), cls(torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], dtype=torch.float64))]
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -8,23 +8,28 @@ draws all derive from that one primitive.
 from __future__ import annotations
 
 import copy
+import functools
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Self, SupportsFloat, cast, overload
+from typing import SupportsFloat, cast, overload
 
 import torch
 from torch import Tensor
 
-from invdiff.linalg import conjugate_gradients, dense_matrix, least_squares
+from invdiff.linalg import conjugate_gradients, dense_matrix, least_squares, linear_adjoint
+from invdiff.movable import Movable
 from invdiff.noise_covariance import NoiseCovariance
 from invdiff.random import Streams, generator
 
+from .algebra import algebra
+from .autograd import with_adjoint
 from .completed import Completed
-from .device import Movable
-from .noise import Noise
+from .noise import GaussianNoise, Noise
 from .pivot import pivot_of
 from .svd import SVD, DenseSVD
+from .torus import TorusConvolution
+from .trial import checked_call
 
 __all__ = ["Jacobian", "LinearOperator", "Operator", "pseudo_divide"]
 
@@ -36,18 +41,19 @@ DENSE_SVD = 4096  # Both x and y up to this size: a matrix is decomposed where n
 class Operator(Movable, ABC):
     r"""A differentiable measurement :math:`y = A(x) + n`, linear or not.
 
+    A subclass sets ``in_shape`` and writes ``forward``; everything else has a default.
+
     Attributes:
         in_shape: Shape of one ``x``, without the batch axis.
-        out_shape: Shape of one ``y``.
-        noise: The law of :math:`n`.
+        out_shape: Shape of one ``y``. Default: found by a trial call of ``forward`` on zeros.
+        noise: The distribution of :math:`n`. Default: none, the data are exact.
         device: Where the operator can be tried before there is a measurement. ``None``: anywhere.
         dtype: Dtype it can be tried in, likewise.
         surrogate: Whether what automatic differentiation returns is not the derivative but stands in for one that is of no use.
     """
 
     in_shape: tuple[int, ...]
-    out_shape: tuple[int, ...]
-    noise: Noise
+    noise: Noise = GaussianNoise(0.0)
     device: torch.device | str | None = None
     dtype: torch.dtype | None = None
     surrogate: bool = False
@@ -57,10 +63,13 @@ class Operator(Movable, ABC):
     def forward(self, x: Tensor) -> Tensor:
         """Return the noiseless measurement of ``x`` of shape ``(B, *in_shape)``, in its dtype and on its device."""
 
-    @classmethod
-    @abstractmethod
-    def examples(cls) -> Sequence[Self]:
-        """Return small instances, one per distinct code path: what the shared tests run over."""
+    @functools.cached_property
+    def out_shape(self) -> tuple[int, ...]:
+        """Shape of one ``y``, without the batch axis."""
+        # In the dtype and on the device of the tensors it holds.
+        held = next((v for v in vars(self).values() if isinstance(v, Tensor) and v.is_floating_point()), torch.empty(0))
+        zeros = torch.zeros(1, *self.in_shape, dtype=self.dtype or held.dtype, device=self.device or held.device)
+        return tuple(checked_call(type(self).__name__, self.forward, zeros).shape[1:])
 
     @property
     def sigma_y(self) -> float:
@@ -118,6 +127,15 @@ class Operator(Movable, ABC):
             )
         return self.forward(x)
 
+    def __repr__(self) -> str:
+        shapes = f"{tuple(self.in_shape)} -> {vars(self).get('out_shape', '...')}"  # Not worth a trial call.
+        exact = isinstance(self.noise, GaussianNoise) and self.noise.sigma == 0
+        return f"{type(self).__name__}({', '.join([shapes, *self._summary(), *([] if exact else [repr(self.noise)])])})"
+
+    def _summary(self) -> Sequence[str]:
+        """Return what ``repr`` says of the operator besides its shapes and its noise."""
+        return ()
+
     def keep_measured(self, y: Tensor) -> Tensor:
         """Return ``y`` with zeros where it holds no measurement; the same ``y`` where all of it is one."""
         return y
@@ -133,19 +151,13 @@ class Operator(Movable, ABC):
         r"""Return :math:`\partial A / \partial x` at ``x`` of shape ``(B, *in_shape)``: one linear map per item."""
         return Jacobian(self, x)
 
-    # The algebra of measurements stands in files of its own, which build on this one: hence the imports inside.
-
     def __matmul__(self, other: Operator) -> Operator:
         """Return the composition ``x -> self(other(x))``, in the noise of ``self``."""
-        from ..algebra.compose import compose
-
-        return compose(self, other) if isinstance(other, Operator) else NotImplemented
+        return algebra().compose(self, other) if isinstance(other, Operator) else NotImplemented
 
     def __add__(self, other: Operator) -> Operator:
         """Return the sum ``x -> self(x) + other(x)``; noises add up too."""
-        from ..algebra.add import add
-
-        return add(self, other) if isinstance(other, Operator) else NotImplemented
+        return algebra().add(self, other) if isinstance(other, Operator) else NotImplemented
 
     def __sub__(self, other: Operator) -> Operator:
         """Return the difference ``x -> self(x) - other(x)``; noises add up all the same."""
@@ -153,9 +165,7 @@ class Operator(Movable, ABC):
 
     def __mul__(self, factor: SupportsFloat) -> Operator:
         """Return ``x -> factor * self(x)``; the noise is scaled too."""
-        from ..algebra.scale import scale
-
-        return scale(self, float(factor)) if isinstance(factor, SupportsFloat) else NotImplemented
+        return algebra().scale(self, float(factor)) if isinstance(factor, SupportsFloat) else NotImplemented
 
     def __rmul__(self, factor: SupportsFloat) -> Operator:
         return self * factor
@@ -167,7 +177,8 @@ class Operator(Movable, ABC):
 class LinearOperator(Operator):
     r"""A measurement that is linear: :math:`y = A x + n`.
 
-    ``adjoint`` must be the exact adjoint of ``forward``; ``solve`` is worth overriding wherever it has a closed form.
+    ``adjoint``, where it is given, must be the exact adjoint of ``forward``; ``solve`` is worth overriding wherever it has a
+    closed form.
 
     Attributes:
         closed_form: Whether ``solve`` costs about as much as ``forward``.
@@ -219,9 +230,10 @@ class LinearOperator(Operator):
         """Whether every item of the batch has a matrix of its own."""
         return self.items is not None
 
-    @abstractmethod
     def adjoint(self, y: Tensor) -> Tensor:
-        r"""Return :math:`A^\top y` for ``y`` of shape ``(B, *out_shape)``."""
+        r"""Return :math:`A^\top y` for ``y`` of shape ``(B, *out_shape)``. Default: by automatic differentiation."""
+        # What automatic differentiation returned has no derivative of its own: that is the operator.
+        return with_adjoint(y, lambda v: linear_adjoint(self.forward, v, self.in_shape), self.forward)
 
     def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
         r"""Return :math:`(A A^\top + \lambda I)^{-1} v`; for :math:`\lambda = 0` the pseudo-inverse :math:`(A A^\top)^+ v`.
@@ -269,9 +281,7 @@ class LinearOperator(Operator):
     @property
     def T(self) -> LinearOperator:  # noqa: N802
         r"""The transpose :math:`A^\top`, from measurements to images, without noise."""
-        from ..algebra.transpose import Adjoint
-
-        return Adjoint(self)
+        return algebra().transpose(self)
 
     @property
     def svd(self) -> SVD | None:
@@ -313,6 +323,10 @@ class LinearOperator(Operator):
     @property
     def completed(self) -> Completed | None:
         """The measurement with what was not recorded of it, where that has a fast basis and this one has none."""
+        return None
+
+    def as_torus_convolution(self) -> TorusConvolution | None:
+        """Return what convolution on a torus it is, for compositions to make one of two; ``None`` if it is none."""
         return None
 
     def jacobian(self, x: Tensor) -> LinearOperator:
@@ -388,9 +402,8 @@ class Jacobian(LinearOperator):
         self.in_shape, self.out_shape, self.noise = op.in_shape, op.out_shape, op.noise
         self.device, self.dtype = op.device, op.dtype
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return []  # Tested through the nonlinear operators it derives from.
+    def _summary(self) -> Sequence[str]:
+        return (f"of {type(self.op).__name__} at {len(self.x)} points",)
 
     @property
     def items(self) -> int:

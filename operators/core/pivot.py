@@ -21,7 +21,7 @@ def pivot_of(op: LinearOperator, x: Tensor, ratio: Tensor | float, y: Tensor) ->
     if op.svd is None or not op.noise.white:
         return None
     svd = op.svd.to(x.device, x.dtype)
-    s, seen, measured = svd.singular, svd.analyse(x), svd.measured(y)
+    s, seen, measured = svd.singular, svd.analyze(x), svd.measured(y)
     ratio = torch.as_tensor(ratio, dtype=x.dtype, device=x.device)
     level = over_items(ratio, seen) if ratio.ndim else ratio
     levels = pivot_levels(s, level, x.new_tensor(op.sigma_y))
@@ -30,7 +30,7 @@ def pivot_of(op: LinearOperator, x: Tensor, ratio: Tensor | float, y: Tensor) ->
         mean = torch.where(known, measured / torch.where(known, s, 1), seen)
     else:
         mean = levels**2 * (seen / level**2 + s / op.sigma_y * measured / op.sigma_y)
-    return svd.synthesise(mean), NoiseCovariance(svd, levels.expand(-1 if ratio.ndim else 1, *svd.shape))
+    return svd.synthesize(mean), NoiseCovariance(svd, levels.expand(-1 if ratio.ndim else 1, *svd.shape))
 
 
 def pivot_levels(singular: Tensor, ratio: Tensor, sigma_y: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .device import Movable
+from invdiff.movable import Movable
 
 __all__ = ["SVD", "CoordinateSVD", "DenseSVD", "SameBasisSVD", "SeparableSVD"]
 
@@ -47,12 +47,12 @@ class SVD(Movable, ABC):
         return torch.where(self._values > cut, self._values, 0).expand(self.shape)
 
     @abstractmethod
-    def analyse(self, x: Tensor) -> Tensor:
+    def analyze(self, x: Tensor) -> Tensor:
         r"""Return :math:`V^\top x`: ``(B, *in_shape)`` to ``(B, *shape)``."""
 
     @abstractmethod
-    def synthesise(self, x_bar: Tensor) -> Tensor:
-        r"""Return :math:`V \bar x`, the inverse of ``analyse``: ``(B, *shape)`` to ``(B, *in_shape)``."""
+    def synthesize(self, x_bar: Tensor) -> Tensor:
+        r"""Return :math:`V \bar x`, the inverse of ``analyze``: ``(B, *shape)`` to ``(B, *in_shape)``."""
 
     def measured(self, y: Tensor) -> Tensor:
         r"""Return :math:`U^\top y` laid out like ``singular``, 0 where that is 0: ``(B, *out_shape)`` to ``(B, *shape)``.
@@ -95,10 +95,10 @@ class CoordinateSVD(SVD):
     def __init__(self, values: Tensor, shape: Sequence[int]) -> None:
         self._values, self.shape = values, tuple(shape)
 
-    def analyse(self, x: Tensor) -> Tensor:
+    def analyze(self, x: Tensor) -> Tensor:
         return x.clone()
 
-    def synthesise(self, x_bar: Tensor) -> Tensor:
+    def synthesize(self, x_bar: Tensor) -> Tensor:
         return x_bar.clone()
 
     def _rotate(self, y: Tensor) -> Tensor:
@@ -119,11 +119,11 @@ class SameBasisSVD(SVD):
     def __init__(self, svd: SVD, values: Tensor) -> None:
         self.svd, self.shape, self.kind, self._values = svd, svd.shape, svd.kind, values
 
-    def analyse(self, x: Tensor) -> Tensor:
-        return self.svd.analyse(x)
+    def analyze(self, x: Tensor) -> Tensor:
+        return self.svd.analyze(x)
 
-    def synthesise(self, x_bar: Tensor) -> Tensor:
-        return self.svd.synthesise(x_bar)
+    def synthesize(self, x_bar: Tensor) -> Tensor:
+        return self.svd.synthesize(x_bar)
 
     def diagonal(self, values: Tensor) -> Tensor:
         return self.svd.diagonal(values)
@@ -143,11 +143,11 @@ class SeparableSVD(SVD):
     left: Tensor
     right: Tensor
 
-    def analyse(self, x: Tensor) -> Tensor:
+    def analyze(self, x: Tensor) -> Tensor:
         coordinates: Tensor = self.left.to(x) @ x @ self.right.to(x).mT
         return coordinates
 
-    def synthesise(self, x_bar: Tensor) -> Tensor:
+    def synthesize(self, x_bar: Tensor) -> Tensor:
         x: Tensor = self.left.to(x_bar).mT @ x_bar @ self.right.to(x_bar)
         return x
 
@@ -179,11 +179,11 @@ class DenseSVD(SVD):
         self._values = torch.nn.functional.pad(values, (0, n - len(values)))
         self.in_shape, self.shape = tuple(in_shape), (n,)
 
-    def analyse(self, x: Tensor) -> Tensor:
+    def analyze(self, x: Tensor) -> Tensor:
         coefficients: Tensor = x.flatten(1) @ self.v.to(x)
         return coefficients
 
-    def synthesise(self, x_bar: Tensor) -> Tensor:
+    def synthesize(self, x_bar: Tensor) -> Tensor:
         x: Tensor = x_bar @ self.v.to(x_bar).mT
         return x.reshape(-1, *self.in_shape)
 

@@ -36,11 +36,11 @@ def whole_number(owner: str, name: str, value: SupportsIndex, *, least: int = 1)
 
 
 def odd_size(owner: str, size: SupportsIndex, *, least: int = 1) -> int:
-    """Return the side of a kernel that has a centre pixel."""
+    """Return the side of a kernel that has a center pixel."""
     side = operator.index(size) if isinstance(size, SupportsIndex) else 0
     if side < least or side % 2 == 0:
         what = "a positive odd integer" if least == 1 else f"an odd integer of at least {least}"
-        raise ValueError(f"{owner}: size must be {what}, so that it has a centre pixel, got {size!r}.")
+        raise ValueError(f"{owner}: size must be {what}, so that it has a center pixel, got {size!r}.")
     return side
 
 

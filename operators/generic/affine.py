@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Self
 
 from torch import Tensor
 
@@ -43,10 +42,6 @@ class Affine(Operator):
             raise ValueError(f"Affine: expected a finite factor other than 0 and a finite offset, got {factor} and {offset}.")
         self.in_shape = self.out_shape = event_shape("Affine", in_shape)
         self.factor, self.offset, self.noise = float(factor), float(offset), noise_of(sigma_y, noise)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls((2, 3, 4), 0.5, 0.5, sigma_y=0.05), cls((5,), -3.0, 1.0)]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.factor * x + self.offset

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Self
 
 import torch
 from torch import Tensor
 
-from invdiff.linalg import dot, linear_adjoint, norm
+from invdiff.linalg import dot, norm
 
-from ..core.autograd import with_adjoint
 from ..core.noise import Noise, noise_of
 from ..core.operator import LinearOperator, Operator
+from ..core.trial import checked_call
 from ..core.validation import event_shape
 
 __all__ = ["Function", "LinearFunction", "NotLinearError"]
@@ -53,15 +52,12 @@ class Function(Operator):
         self.function, self.in_shape = function, event_shape("Function", in_shape)
         self.device, self.dtype = device, dtype
         self.out_shape = tuple(
-            _call("Function", function, torch.zeros(1, *self.in_shape, device=device, dtype=dtype)).shape[1:]
+            checked_call("Function", function, torch.zeros(1, *self.in_shape, device=device, dtype=dtype)).shape[1:]
         )
         self.noise = noise_of(sigma_y, noise)
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        saturating = cls(lambda x: torch.tanh(2 * x), (3, 4, 5), sigma_y=0.05)
-        phaseless = cls(lambda x: torch.fft.rfft2(x, norm="ortho").abs(), (1, 4, 6), sigma_y=0.05)
-        return [saturating, phaseless]
+    def _summary(self) -> Sequence[str]:
+        return (getattr(self.function, "__qualname__", type(self.function).__name__).rpartition(".")[2],)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x)
@@ -109,7 +105,7 @@ class LinearFunction(LinearOperator):
         self.noise, self.device, self.dtype = noise_of(sigma_y, noise), device, dtype
         g = torch.Generator().manual_seed(0)
         a, b = torch.randn(2, 1, *self.in_shape, generator=g, dtype=dtype).to(device)
-        y_a, y_b, y_sum = _call("LinearFunction", function, torch.cat([a, b, a + b])).chunk(3)
+        y_a, y_b, y_sum = checked_call("LinearFunction", function, torch.cat([a, b, a + b])).chunk(3)
         self.out_shape = tuple(y_a.shape[1:])
         # Wide enough for rounding in any callable, narrow enough for any nonlinearity that matters.
         tolerance = torch.finfo(a.dtype).eps ** 0.5
@@ -120,7 +116,7 @@ class LinearFunction(LinearOperator):
                 f"{float(gap / size):.2g} of its size. Use Function, or leave out the constant part."
             )
         if adjoint is not None:
-            x = _call("LinearFunction: adjoint", adjoint, y_sum)
+            x = checked_call("LinearFunction: adjoint", adjoint, y_sum)
             if tuple(x.shape[1:]) != self.in_shape:
                 raise ValueError(f"LinearFunction: adjoint must return shape {tuple(a.shape)} here, got {tuple(x.shape)}.")
             gap, size = (dot(y_a, y_sum) - dot(a, x)).abs(), norm(y_a) * norm(y_sum)
@@ -130,39 +126,11 @@ class LinearFunction(LinearOperator):
                     f"{float(gap / size):.2g} of |A a||y|. Leave it out, and automatic differentiation finds it."
                 )
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        def differences(x: Tensor) -> Tensor:
-            return torch.stack([x - x.roll(1, -1), x - x.roll(1, -2)], 1)
-
-        def differences_adjoint(y: Tensor) -> Tensor:
-            along, across = y.unbind(1)
-            return along - along.roll(-1, -1) + across - across.roll(-1, -2)
-
-        sums = cls(lambda x: x.cumsum(-1)[..., 1::2], (3, 8, 12), sigma_y=0.05)
-        # More measurements than unknowns and than eigenvectors serve, and singular: the mean is lost.
-        return [sums, cls(differences, (20, 20), adjoint=differences_adjoint), cls(differences, (20, 20))]
+    def _summary(self) -> Sequence[str]:
+        return (getattr(self.function, "__qualname__", type(self.function).__name__).rpartition(".")[2],)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        if self.transpose is not None:
-            return self.transpose(y)
-        # What automatic differentiation returned has no derivative of its own: that is the function.
-        return with_adjoint(y, lambda v: linear_adjoint(self.function, v, self.in_shape), self.function)
-
-
-def _call(owner: str, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Return ``function(x)`` after checking that it is a real tensor over the same batch."""
-    with torch.no_grad():
-        y = function(x)
-    if not isinstance(y, Tensor) or not y.is_floating_point():
-        got = y.dtype if isinstance(y, Tensor) else type(y).__name__
-        raise TypeError(f"{owner}: the function must return a real floating-point tensor, got {got}. See torch.view_as_real.")
-    if y.ndim == 0 or len(y) != len(x):
-        raise ValueError(
-            f"{owner}: the first axis of what the function returns must be the batch, got shape {tuple(y.shape)} "
-            f"for {tuple(x.shape)}."
-        )
-    return y
+        return super().adjoint(y) if self.transpose is None else self.transpose(y)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -37,10 +36,6 @@ class Identity(LinearOperator):
     def __init__(self, in_shape: Sequence[int], *, sigma_y: float = 0.0, noise: Noise | None = None) -> None:
         self.in_shape = self.out_shape = event_shape("Identity", in_shape)
         self.noise = noise_of(sigma_y, noise)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls((3, 8, 12), sigma_y=0.05), cls((5,))]
 
     def forward(self, x: Tensor) -> Tensor:
         return x.clone()  # A measurement that is edited must not change the image.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -35,13 +33,6 @@ class Matrix(LinearOperator):
         self.matrix = real_matrix("Matrix", "matrix", matrix)
         self.in_shape, self.out_shape = (self.matrix.shape[1],), (self.matrix.shape[0],)
         self.noise = noise_of(sigma_y, noise)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        full = torch.randn(6, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        tall = torch.randn(600, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-        # Wide; tall; of rank 2; and too many measurements for eigenvectors.
-        return [cls(full, sigma_y=0.05), cls(full.T, sigma_y=0.05), cls(full[:, :2] @ full[:2, :]), cls(tall)]
 
     def forward(self, x: Tensor) -> Tensor:
         return x @ self.matrix.to(x).mT

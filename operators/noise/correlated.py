@@ -3,7 +3,6 @@ r"""Gaussian noise whose entries know of each other."""
 from __future__ import annotations
 
 import math
-from typing import Self
 
 import numpy as np
 import torch
@@ -14,7 +13,6 @@ from invdiff.random import Streams
 from ..core.noise import Noise
 from ..core.operator import LinearOperator
 from ..core.validation import real_matrix
-from ..generic.function import LinearFunction
 
 __all__ = ["CorrelatedNoise", "CovarianceNoise"]
 
@@ -57,11 +55,6 @@ class CovarianceNoise(Noise):
                 f"{owner}: the covariance is of {len(self.root)} numbers, the measurement of shape {out_shape} has "
                 f"{math.prod(out_shape)}."
             )
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        factor = torch.randn(6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        return [cls(0.05 * factor @ factor.mT + 0.02 * torch.eye(6))]
 
     def add(self, clean: Tensor, streams: Streams) -> Tensor:
         return clean + _times(self.root, streams.normal(clean.shape[1:], dtype=clean.dtype))
@@ -114,10 +107,6 @@ class CorrelatedNoise(Noise):
     def check(self, owner: str, out_shape: tuple[int, ...]) -> None:
         if self.root.out_shape != out_shape:
             raise ValueError(f"{owner}: the root of the noise makes {self.root.out_shape}, the measurement is {out_shape}.")
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls(LinearFunction(lambda x: x + 0.4 * x.roll(1, -1), (2, 3), adjoint=lambda y: y + 0.4 * y.roll(-1, -1)))]
 
     def add(self, clean: Tensor, streams: Streams) -> Tensor:
         return clean + self.root(streams.normal(clean.shape[1:], dtype=clean.dtype))

@@ -3,7 +3,6 @@ r"""Noise of heavy tails: outliers that a Gaussian would chase."""
 from __future__ import annotations
 
 import math
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -35,10 +34,6 @@ class StudentNoise(Noise):
         if not (math.isfinite(scale) and scale > 0 and math.isfinite(dof) and dof > 0):
             raise ValueError(f"StudentNoise: expected scale > 0 and dof > 0, both finite, got {scale} and {dof}.")
         self.scale, self.dof, self.sigma = float(scale), float(dof), float(scale)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls(0.3, dof=3.0)]
 
     def add(self, clean: Tensor, streams: Streams) -> Tensor:
         # n sqrt(nu / chi^2_nu); the chi-square by inverting its distribution at a uniform number.
@@ -77,10 +72,6 @@ class LaplaceNoise(Noise):
         if not (math.isfinite(scale) and scale > 0):
             raise ValueError(f"LaplaceNoise: expected a finite scale > 0, got {scale}.")
         self.scale, self.sigma = float(scale), float(scale)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls(0.3)]
 
     def add(self, clean: Tensor, streams: Streams) -> Tensor:
         # The difference of two exponential numbers, each half the square of two normal ones.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC
-from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -62,7 +60,7 @@ class PoissonGaussianNoise(PhotonNoise):
 
     .. math:: y = o + g\, k + \sigma n, \qquad k \sim \mathrm{Poisson}\big((z - o) / g\big), \quad n \sim \mathcal{N}(0, 1)
 
-    The likelihood is that of Snyder's shifted Poisson law, which has the right mean and variance: the variance
+    The likelihood is that of Snyder's shifted Poisson distribution, which has the right mean and variance: the variance
     :math:`\sigma^2 / g^2` of the electronics, in photons, counts as so many photons of background. Exact for
     :math:`\sigma = 0`. Where less than nothing is expected, :math:`z < o`, nothing is.
 
@@ -82,10 +80,6 @@ class PoissonGaussianNoise(PhotonNoise):
     def __init__(self, gain: float, *, offset: float, sigma: float) -> None:
         super().__init__(gain, offset, sigma)
 
-    @classmethod
-    def examples(cls) -> Sequence[Self]:
-        return [cls(0.05, offset=-1.5, sigma=0.1)]
-
 
 class PoissonNoise(PhotonNoise):
     r"""Photon counting: :math:`y = o + g\, k`, :math:`k \sim \mathrm{Poisson}((z - o) / g)`.
@@ -101,7 +95,3 @@ class PoissonNoise(PhotonNoise):
 
     def __init__(self, gain: float, *, offset: float) -> None:
         super().__init__(gain, offset, 0.0)
-
-    @classmethod
-    def examples(cls) -> Sequence[Self]:
-        return [cls(0.05, offset=-1.5)]

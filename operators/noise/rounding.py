@@ -3,7 +3,6 @@ r"""What rounding leaves open: every value of an interval is as likely as the ot
 from __future__ import annotations
 
 import math
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ __all__ = ["RoundingNoise"]
 
 
 class RoundingNoise(Noise):
-    r"""Quantisation: every entry of ``y`` is the multiple of a step nearest to that of ``z``.
+    r"""Quantization: every entry of ``y`` is the multiple of a step nearest to that of ``z``.
 
     .. math:: y = o + h \Big\lfloor \frac{z - o}{h} + \frac12 \Big\rfloor, \qquad
         p(y | z) = 1 \text{ where } |y - z| \le \tfrac{h}{2}, \text{ else } 0, \qquad v = h^2 / 12
@@ -45,11 +44,6 @@ class RoundingNoise(Noise):
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple((torch.as_tensor(self.step) + torch.as_tensor(self.offset)).shape)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        steps = torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], dtype=torch.float64)
-        return [cls(0.25, offset=-1.0), cls(steps, offset=0.0), cls(steps[:1], offset=steps[:, :1] - 1)]
 
     def add(self, clean: Tensor, streams: Streams) -> Tensor:
         step, offset = self._like(clean)

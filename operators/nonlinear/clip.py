@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Self
 
 from torch import Tensor
 
@@ -61,10 +60,6 @@ class Clip(Operator):
         self.in_shape = self.out_shape = event_shape("Clip", in_shape)
         self.low, self.high, self.gain = float(low), float(high), float(gain)
         self.noise = noise_of(sigma_y, noise)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls((3, 4, 6), -1.0, 1.0, gain=2.0, sigma_y=0.05), cls((7,), -0.5, float("inf"))]
 
     def forward(self, x: Tensor) -> Tensor:
         return (self.gain * x).clamp(self.low, self.high)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from ..core.validation import event_shape
 
 __all__ = ["Gamma"]
 
-TOE = 1 / 512  # Half a grey level of 8 bits.
+TOE = 1 / 512  # Half a gray level of 8 bits.
 
 
 class Gamma(Operator):
@@ -25,7 +24,7 @@ class Gamma(Operator):
         n \sim \mathcal{N}(0, \sigma_y^2 I)
 
     Exponents below 1 have no derivative at black. There :math:`g` bends into the origin below :math:`\delta = 1/512`, half a
-    grey level of 8 bits, with one value and one slope at :math:`\delta`:
+    gray level of 8 bits, with one value and one slope at :math:`\delta`:
 
     .. math:: g(u) = \delta^\gamma \left[ (2 - \gamma) \frac{u}{\delta} - (1 - \gamma) \frac{u^2}{\delta^2} \right],
         \qquad 0 \le u < \delta,\ \gamma < 1
@@ -50,10 +49,6 @@ class Gamma(Operator):
             raise ValueError(f"Gamma: exponent must be positive and finite, got {exponent:g}.")
         self.in_shape = self.out_shape = event_shape("Gamma", in_shape)
         self.exponent, self.noise = float(exponent), noise_of(sigma_y, noise)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls((2, 3), 2.2, sigma_y=0.05), cls((7,), 1 / 2.2)]
 
     def forward(self, x: Tensor) -> Tensor:
         u = (x + 1) / 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -20,10 +19,10 @@ class JPEG(Operator):
 
     .. math:: y = D_q(E_q(x)) + n, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    The codec is kornia's: colours to luma and chroma, chroma halved in both directions (4:2:0), cosine transform of blocks
+    The codec is kornia's: colors to luma and chroma, chroma halved in both directions (4:2:0), cosine transform of blocks
     of 8 x 8, division by a table, rounding, and back. Images span [-1, 1] outside and [0, 255] inside. Sides that are not
     multiples of 16 are continued to the right and to the bottom by their last pixel, and cropped afterwards. One channel is
-    a grey JPEG.
+    a gray JPEG.
 
     Rounding is softened to :math:`\lfloor c \rceil + (c - \lfloor c \rceil)^3` for every coefficient, off by an eighth at the
     most. The derivative is that of this function: :math:`3 (c - \lfloor c \rceil)^2`, largest halfway between two whole
@@ -63,18 +62,13 @@ class JPEG(Operator):
     ) -> None:
         channels, height, width = image_shape("JPEG", in_shape)
         if channels not in (1, 3):
-            raise ValueError(f"JPEG: in_shape must have 3 channels (RGB) or 1 (grey), got {channels}.")
+            raise ValueError(f"JPEG: in_shape must have 3 channels (RGB) or 1 (gray), got {channels}.")
         if (quality is None) == (tables is None):
             raise ValueError(f"JPEG: give either quality or tables, got quality={quality} and tables={tables}.")
         if quality is not None and not 1 <= quality <= 100:
             raise ValueError(f"JPEG: quality must lie between 1 and 100, got {quality:g}.")
         self.in_shape = self.out_shape = channels, height, width
         self.quality, self.tables, self.noise = quality, _tables(tables), noise_of(sigma_y, noise)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        # Corners of a block: a forward derivative of kornia's codec takes tens of milliseconds whatever the size.
-        return [cls((3, 1, 2), 10, sigma_y=0.05), cls((1, 2, 2), tables=[range(64, 128)])]
 
     def forward(self, x: Tensor) -> Tensor:
         from kornia.enhance import jpeg_codec_differentiable

@@ -54,15 +54,6 @@ class NetworkOperator(Operator):
         weight = next((w for w in self.network.parameters() if w.is_floating_point()), torch.zeros(()))
         self.out_shape = Function(self.forward, self.in_shape, device=weight.device, dtype=weight.dtype).out_shape
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        blur = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Tanh(), nn.Conv2d(4, 2, 3, 2, padding=1))
-        generator = torch.Generator().manual_seed(0)
-        with torch.no_grad():
-            for weight in blur.parameters():
-                weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
-        return [cls(blur, (2, 4, 4), sigma_y=0.05)]
-
     def forward(self, x: Tensor) -> Tensor:
         weights = {**dict(self.network.named_parameters()), **dict(self.network.named_buffers())}
         state = {n: w.to(x) if w.is_floating_point() else w.to(x.device) for n, w in weights.items()}

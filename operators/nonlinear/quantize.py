@@ -1,11 +1,10 @@
-"""Rounding to a few levels: the measurement of dequantisation and of bit depth enhancement."""
+"""Rounding to a few levels: the measurement of dequantization and of bit depth enhancement."""
 
 from __future__ import annotations
 
 import math
 import operator
 from collections.abc import Sequence
-from typing import Self
 
 from torch import Tensor
 
@@ -13,10 +12,10 @@ from ..core.noise import Noise, noise_of
 from ..core.operator import Operator
 from ..core.validation import event_shape
 
-__all__ = ["Quantise"]
+__all__ = ["Quantize"]
 
 
-class Quantise(Operator):
+class Quantize(Operator):
     r"""The nearest of equally spaced levels.
 
     .. math:: y = l + h \min\!\Big(\max\!\Big(\operatorname{round} \frac{x - l}{h}, 0\Big), L - 1\Big) + n, \qquad
@@ -28,7 +27,7 @@ class Quantise(Operator):
     (straight-through), and ``surrogate`` says so: a gradient of the likelihood built on it pulls towards ``y``, but belongs to
     no likelihood, and is zero as soon as an estimate falls into the right cells.
 
-    That is one model of a quantised image. The other is linear: ``Identity(in_shape, noise=RoundingNoise(step, offset=low))``
+    That is one model of a quantized image. The other is linear: ``Identity(in_shape, noise=RoundingNoise(step, offset=low))``
     says that ``y`` is ``x`` with an error uniform over one step, of standard deviation :math:`h / \sqrt{12}`. It holds where
     the steps are fine against the image, and methods for linear measurements can use it.
 
@@ -67,18 +66,17 @@ class Quantise(Operator):
         try:
             self.levels = operator.index(levels)
         except TypeError:
-            raise TypeError(f"Quantise: levels must be an integer, got {levels!r}.") from None
+            raise TypeError(f"Quantize: levels must be an integer, got {levels!r}.") from None
         if self.levels < 2:
-            raise ValueError(f"Quantise: levels must be at least 2, got {levels}. For b bits that is 2**b.")
+            raise ValueError(f"Quantize: levels must be at least 2, got {levels}. For b bits that is 2**b.")
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise ValueError(f"Quantise: low must be below high and both finite, got low={low:g} and high={high:g}.")
-        self.in_shape = self.out_shape = event_shape("Quantise", in_shape)
+            raise ValueError(f"Quantize: low must be below high and both finite, got low={low:g} and high={high:g}.")
+        self.in_shape = self.out_shape = event_shape("Quantize", in_shape)
         self.low, self.high, self.step = float(low), float(high), (high - low) / (self.levels - 1)
         self.noise = noise_of(sigma_y, noise)
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls((3, 4, 6), 8, low=-1.0, high=1.0, sigma_y=0.05), cls((5,), 2, low=0.0, high=1.0)]
+    def _summary(self) -> Sequence[str]:
+        return (f"{self.levels} levels",)
 
     def forward(self, x: Tensor) -> Tensor:
         place = (x.detach() - self.low) / self.step

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from ..blur.strided_convolution import SubsampledConvolution
 from ..core.noise import Noise, noise_of
 from ..core.operator import LinearOperator, pseudo_divide
 from ..core.svd import SVD
+from ..core.torus import TorusConvolution
 from ..core.validation import image_shape
 from .resize import resize_matrix
 
@@ -48,10 +48,6 @@ class BlockMean(LinearOperator):
         self.factor, self.noise = factor, noise_of(sigma_y, noise)
         self.gram_scale = 1 / factor**2
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls((3, 8, 12), 2)]
-
     def forward(self, x: Tensor) -> Tensor:
         return F.avg_pool2d(x, self.factor)
 
@@ -63,6 +59,9 @@ class BlockMean(LinearOperator):
 
     def pinv(self, y: Tensor) -> Tensor:
         return y.repeat_interleave(self.factor, -1).repeat_interleave(self.factor, -2)
+
+    def as_torus_convolution(self) -> TorusConvolution:
+        return TorusConvolution((self.factor, self.factor), None)
 
     def _decompose(self) -> SVD:
         return BlockSVD(self.in_shape, self.factor)
@@ -88,10 +87,10 @@ class BlockSVD(SVD):
         self._values = torch.zeros(in_shape[1:], dtype=torch.float64)
         self._values[::factor, ::factor] = 1 / factor
 
-    def analyse(self, x: Tensor) -> Tensor:
+    def analyze(self, x: Tensor) -> Tensor:
         return self._over_blocks(self.cosines.to(x), x)
 
-    def synthesise(self, x_bar: Tensor) -> Tensor:
+    def synthesize(self, x_bar: Tensor) -> Tensor:
         return self._over_blocks(self.cosines.to(x_bar).mT, x_bar)
 
     def _rotate(self, y: Tensor) -> Tensor:
@@ -200,12 +199,11 @@ class Downsample(LinearOperator):
             self.reduction = Separable(self.in_shape, *sides, kind="decimation")
         self.gram_scale = self.reduction.gram_scale
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        paths = [cls((3, 8, 12), 2, kernel=kernel, sigma_y=0.05) for kernel in DOWNSAMPLE_KERNELS]
-        blur = torch.rand(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        blurs = [cls((3, 8, 12), 2, kernel=kernel) for kernel in (blur, blur[:1])]
-        return [*paths, cls((1, 8, 12), 4, kernel="bicubic"), cls((3, 5, 7), 1), *blurs]
+    def _summary(self) -> Sequence[str]:
+        return (
+            f"factor {self.factor}",
+            self.kernel if isinstance(self.kernel, str) else "own kernel",
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.reduction.forward(x)
@@ -218,6 +216,11 @@ class Downsample(LinearOperator):
 
     def pinv(self, y: Tensor) -> Tensor:
         return self.reduction.pinv(y)
+
+    def as_torus_convolution(self) -> TorusConvolution | None:
+        if isinstance(self.kernel, Tensor):
+            return TorusConvolution((self.factor, self.factor), self.kernel.device)
+        return self.reduction.as_torus_convolution()
 
     def _decompose(self) -> SVD | None:
         return self.reduction.svd

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -87,11 +86,6 @@ class Resize(LinearOperator):
             for matrix, side in zip((left, right), sides, strict=True)
         ]
         self.widened = Separable((channels, *sides), *wide)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        smaller = [cls((3, 8, 11), (5, 7), kernel=kernel, sigma_y=0.05) for kernel in RESIZE_KERNELS]
-        return [*smaller, cls((2, 5, 7), (9, 8), kernel="bicubic"), cls((2, 6, 7), (9, 5), kernel="lanczos")]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.product.forward(x)

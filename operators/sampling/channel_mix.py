@@ -1,4 +1,4 @@
-"""Weighted sums of the channels of every pixel: grey from colour, spectral response, unmixing."""
+"""Weighted sums of the channels of every pixel: gray from color, spectral response, unmixing."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ..core.operator import LinearOperator, pseudo_divide
 from ..core.svd import SVD
 from ..core.validation import event_shape, real_matrix
 
-__all__ = ["GREY_WEIGHTS", "ChannelMix", "ChannelSVD"]
+__all__ = ["GRAY_WEIGHTS", "ChannelMix", "ChannelSVD"]
 
-GREY_WEIGHTS = (0.299, 0.587, 0.114)  # Of red, green and blue in the luma of ITU-R BT.601.
+GRAY_WEIGHTS = (0.299, 0.587, 0.114)  # Of red, green and blue in the luma of ITU-R BT.601.
 
 
 class ChannelMix(LinearOperator):
@@ -32,7 +32,7 @@ class ChannelMix(LinearOperator):
 
     and :math:`A^+ = V S^+ U^\top`. The last term is left out for :math:`\lambda = 0`. Any rank will do.
 
-    For grey from colour see ``ChannelMix.grey``. With ``matrix`` the spectral response ``(bands of the sensor, bands of the
+    For gray from color see ``ChannelMix.gray``. With ``matrix`` the spectral response ``(bands of the sensor, bands of the
     scene)`` this is a camera; with the spectra of the materials as its columns, ``(bands, materials)``, it is linear mixing,
     whose inverse is unmixing. The matrix is used as it is: rows that do not sum to one change the brightness.
 
@@ -81,12 +81,12 @@ class ChannelMix(LinearOperator):
             self.gram_scale = largest**2
 
     @classmethod
-    def grey(cls, in_shape: Sequence[int], *, sigma_y: float = 0.0, noise: Noise | None = None) -> Self:
-        r"""Return the grey image of a colour image, :math:`y = 0.299\, R + 0.587\, G + 0.114\, B`: colourisation.
+    def gray(cls, in_shape: Sequence[int], *, sigma_y: float = 0.0, noise: Noise | None = None) -> Self:
+        r"""Return the gray image of a color image, :math:`y = 0.299\, R + 0.587\, G + 0.114\, B`: colorisation.
 
         This is the luma of ITU-R BT.601, of the values as they are stored (gamma-encoded, not linear light), as
         ``convert("L")`` of Pillow and ``rgb_to_grayscale`` of kornia give it. The weights sum to one, so an image that spans
-        [-1, 1] gives a grey one that does. For the plain mean of DDRM and DDNM give ``ChannelMix`` a row of thirds.
+        [-1, 1] gives a gray one that does. For the plain mean of DDRM and DDNM give ``ChannelMix`` a row of thirds.
 
         Args:
             in_shape: ``(3, H, W)``: red, green and blue.
@@ -96,21 +96,7 @@ class ChannelMix(LinearOperator):
         References:
             ITU-R Recommendation BT.601, https://www.itu.int/rec/R-REC-BT.601
         """
-        return cls(in_shape, torch.tensor([GREY_WEIGHTS], dtype=torch.float64), sigma_y=sigma_y, noise=noise)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        spectra = torch.rand(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        deficient = spectra[:, :1] @ spectra[:1] + spectra[:, 1:2] @ spectra[1:2]
-        # Wide, tall, and both of them short of rank; without pixels, and with three axes of them.
-        shapes: tuple[tuple[tuple[int, ...], Tensor], ...] = (
-            ((5, 4, 6), spectra.mT),
-            ((3, 4, 6), spectra),
-            ((5, 7), deficient.mT),
-            ((3, 2, 2, 3), deficient),
-            ((3,), spectra[:3]),
-        )
-        return [cls.grey((3, 5, 6), sigma_y=0.05), *(cls(shape, matrix, sigma_y=0.05) for shape, matrix in shapes)]
+        return cls(in_shape, torch.tensor([GRAY_WEIGHTS], dtype=torch.float64), sigma_y=sigma_y, noise=noise)
 
     def forward(self, x: Tensor) -> Tensor:
         return _mix(self.matrix, x)
@@ -156,10 +142,10 @@ class ChannelSVD(SVD):
         values = torch.nn.functional.pad(singular, (0, unmeasured))
         self._values, self.shape = values.reshape(-1, *(1,) * (len(in_shape) - 1)), in_shape
 
-    def analyse(self, x: Tensor) -> Tensor:
+    def analyze(self, x: Tensor) -> Tensor:
         return _mix(self.vt, x)
 
-    def synthesise(self, x_bar: Tensor) -> Tensor:
+    def synthesize(self, x_bar: Tensor) -> Tensor:
         return _mix(self.vt.mT, x_bar)
 
     def _rotate(self, y: Tensor) -> Tensor:

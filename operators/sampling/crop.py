@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +24,7 @@ class Crop(LinearOperator):
         \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
     The rows are orthonormal, :math:`A A^\top = I` and :math:`A^+ = A^\top`: ``adjoint`` and ``pinv`` surround the window with
-    zeros (mid-grey, as images span [-1, 1]), and ``solve`` divides by :math:`1 + \lambda`. Unlike :class:`Mask`, ``y`` is
+    zeros (mid-gray, as images span [-1, 1]), and ``solve`` divides by :math:`1 + \lambda`. Unlike :class:`Mask`, ``y`` is
     as small as what was measured.
 
     Args:
@@ -69,12 +68,6 @@ class Crop(LinearOperator):
         self.margins = columns.start, sides[1] - columns.stop, rows.start, sides[0] - rows.stop  # In the order F.pad takes.
         self.noise = noise_of(sigma_y, noise)
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        inner = cls((3, 7, 9), top=2, left=1, height=4, width=6, sigma_y=0.05)
-        corner = cls((5, 6), top=0, left=4, height=5, width=2)
-        return [inner, corner, cls((2, 2, 3, 4), top=0, left=0, height=3, width=4)]
-
     def forward(self, x: Tensor) -> Tensor:
         # Padding by less than nothing: one step for differentiation where two slices are three with the copy.
         return F.pad(x, [-margin for margin in self.margins])
@@ -108,10 +101,10 @@ class CropSVD(SVD):
         inside = torch.ones(in_shape[-2] - top - bottom, in_shape[-1] - left - right, dtype=torch.float64)
         self._values = F.pad(inside, margins)
 
-    def analyse(self, x: Tensor) -> Tensor:
+    def analyze(self, x: Tensor) -> Tensor:
         return x.clone()
 
-    def synthesise(self, x_bar: Tensor) -> Tensor:
+    def synthesize(self, x_bar: Tensor) -> Tensor:
         return x_bar.clone()
 
     def _rotate(self, y: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 import torch
@@ -30,7 +29,7 @@ class Mask(LinearOperator):
         in_shape: Shape of one ``x``, against which the mask broadcasts: a mask ``(H, W)`` serves every channel of
             ``(C, H, W)``. Default: the shape of the mask itself.
         sigma_y: Noise standard deviation of the measured entries, in the units of ``x``. Zero: no noise.
-        noise: Another law of the noise, in its place.
+        noise: A noise model, instead of ``sigma_y``.
 
     Attributes:
         mask: Boolean, of shape ``in_shape``.
@@ -74,14 +73,12 @@ class Mask(LinearOperator):
         self.in_shape = self.out_shape = shape
         self.noise = noise_of(sigma_y, noise)
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        mask = torch.rand(3, 8, 12, generator=torch.Generator().manual_seed(0)) < 0.4
-        return [cls(mask, sigma_y=0.05), cls(mask[0].float(), (3, 8, 12)), cls(torch.tensor([1, 0, 0, 1, 1]))]
-
     @property
     def dof(self) -> int:
         return self.measured
+
+    def _summary(self) -> Sequence[str]:
+        return (f"{100 * self.measured / torch.Size(self.in_shape).numel():.3g} % measured",)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.where(self.mask.to(x.device), x, 0)  # Not a product: that keeps the NaN of a missing entry.

@@ -1,9 +1,8 @@
-"""One colour per pixel, as behind the colour filters of a camera: demosaicing."""
+"""One color per pixel, as behind the color filters of a camera: demosaicing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -19,23 +18,23 @@ BAYER_PATTERNS = ("RGGB", "BGGR", "GRBG", "GBRG")
 
 
 class Mosaic(LinearOperator):
-    r"""A Bayer colour filter array: every pixel measures red, green or blue.
+    r"""A Bayer color filter array: every pixel measures red, green or blue.
 
     .. math:: y_{ij} = x_{c(i, j),\, i,\, j} + n_{ij}, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
     with :math:`c` repeating every two rows and columns. The rows are orthonormal, :math:`A A^\top = I` and
     :math:`A^+ = A^\top`: ``adjoint`` and ``pinv`` put every value back into its channel and leave the two others 0
-    (mid-grey, as images span [-1, 1]), and ``solve`` divides by :math:`1 + \lambda`.
+    (mid-gray, as images span [-1, 1]), and ``solve`` divides by :math:`1 + \lambda`.
 
     Args:
         in_shape: ``(3, H, W)``: red, green and blue. Odd sizes end in half a tile.
-        pattern: One of ``BAYER_PATTERNS``: the colours of the top left 2 x 2 pixels, row by row, as raw converters name them.
+        pattern: One of ``BAYER_PATTERNS``: the colors of the top left 2 x 2 pixels, row by row, as raw converters name them.
             OpenCV and kornia name the same four by the pixels from (1, 1) on: their ``BG`` is ``RGGB``.
         sigma_y: Noise standard deviation, in the units of ``x``. Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.
 
     Attributes:
-        mask: 1 where a colour is measured, else 0; shape ``in_shape``.
+        mask: 1 where a color is measured, else 0; shape ``in_shape``.
 
     Raises:
         TypeError: If ``in_shape`` is not a sequence of integers.
@@ -61,20 +60,12 @@ class Mosaic(LinearOperator):
             raise ValueError(f"Mosaic: in_shape must be (3, H, W), red, green and blue, got {(channels, height, width)}.")
         if pattern not in BAYER_PATTERNS:
             raise ValueError(f"Mosaic: unknown pattern {pattern!r}, expected one of {', '.join(BAYER_PATTERNS)}.")
-        tile = torch.tensor(["RGB".index(colour) for colour in pattern]).reshape(2, 2)
-        colours = tile.repeat((height + 1) // 2, (width + 1) // 2)[:height, :width]
+        tile = torch.tensor(["RGB".index(color) for color in pattern]).reshape(2, 2)
+        colors = tile.repeat((height + 1) // 2, (width + 1) // 2)[:height, :width]
         # Numbers, in the dtype images mostly have: a product with them is faster than a choice by booleans.
-        self.mask = (colours == torch.arange(3).reshape(3, 1, 1)).float()
+        self.mask = (colors == torch.arange(3).reshape(3, 1, 1)).float()
         self.in_shape, self.out_shape = (3, height, width), (1, height, width)
         self.pattern, self.noise = pattern, noise_of(sigma_y, noise)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [
-            *(cls((3, 4, 6), pattern, sigma_y=0.05) for pattern in BAYER_PATTERNS),
-            cls((3, 5, 7), "GRBG"),
-            cls((3, 1, 1), "BGGR"),
-        ]
 
     def forward(self, x: Tensor) -> Tensor:
         return (self.mask.to(x) * x).sum(1, keepdim=True)

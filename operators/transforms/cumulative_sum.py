@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor
 
+from invdiff.cosine_transform import CosineTransform
 from invdiff.linalg import over_items
 
 from ..core.noise import Noise, noise_of
 from ..core.operator import LinearOperator, pseudo_divide
 from ..core.svd import SVD
 from ..core.validation import event_shape
-from .second_differences import CosineTransform
 
 __all__ = ["CumulativeSum", "CumulativeSumSVD"]
 
@@ -53,10 +52,6 @@ class CumulativeSum(LinearOperator):
         self.cosines = CosineTransform(self.in_shape[self.axis], ends=True)
         self.noise = noise_of(sigma_y, noise)
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls((3, 8, 5), -1, sigma_y=0.05), cls((2, 6, 4), 1), cls((7,), 0), cls((1, 3), -1)]
-
     def forward(self, x: Tensor) -> Tensor:
         return x.cumsum(self.axis)
 
@@ -65,9 +60,9 @@ class CumulativeSum(LinearOperator):
 
     def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
         gram = _along(1 / self.cosines.eigenvalues, self.axis).to(v)
-        coefficients = self.cosines.analyse(v.flip(self.axis), self.axis)
+        coefficients = self.cosines.analyze(v.flip(self.axis), self.axis)
         solved = pseudo_divide(coefficients, gram, over_items(lam, v) if isinstance(lam, Tensor) else lam)
-        return self.cosines.synthesise(solved, self.axis).flip(self.axis)
+        return self.cosines.synthesize(solved, self.axis).flip(self.axis)
 
     def pinv(self, y: Tensor) -> Tensor:
         return y.diff(dim=self.axis, prepend=torch.zeros_like(y.narrow(self.axis, 0, 1)))
@@ -93,14 +88,14 @@ class CumulativeSumSVD(SVD):
         self._values = _along(cosines.eigenvalues**-0.5, axis)
         self.signs = _along(1.0 - 2.0 * (torch.arange(in_shape[axis]) % 2).to(self._values), axis)
 
-    def analyse(self, x: Tensor) -> Tensor:
-        return self.cosines.analyse(x, self.axis)
+    def analyze(self, x: Tensor) -> Tensor:
+        return self.cosines.analyze(x, self.axis)
 
-    def synthesise(self, x_bar: Tensor) -> Tensor:
-        return self.cosines.synthesise(x_bar, self.axis)
+    def synthesize(self, x_bar: Tensor) -> Tensor:
+        return self.cosines.synthesize(x_bar, self.axis)
 
     def _rotate(self, y: Tensor) -> Tensor:
-        return self.signs.to(y) * self.cosines.analyse(y.flip(self.axis), self.axis)
+        return self.signs.to(y) * self.cosines.analyze(y.flip(self.axis), self.axis)
 
 
 def _along(values: Tensor, axis: int) -> Tensor:

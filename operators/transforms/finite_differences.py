@@ -1,14 +1,14 @@
-"""Differences of neighbours: gradients of images, rates from levels."""
+"""Differences of neighbors: gradients of images, rates from levels."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor
 
+from invdiff.cosine_transform import CosineTransform
 from invdiff.linalg import over_items
 
 from ..core.autograd import with_adjoint
@@ -16,7 +16,6 @@ from ..core.noise import Noise, noise_of
 from ..core.operator import LinearOperator, pseudo_divide
 from ..core.svd import SVD
 from ..core.validation import event_shape
-from .second_differences import CosineTransform
 
 __all__ = ["DIFFERENCE_BOUNDARIES", "DifferencesSVD", "FiniteDifferences"]
 
@@ -85,12 +84,6 @@ class FiniteDifferences(LinearOperator):
         self.out_shape, self.noise = (len(given), *shape), noise_of(sigma_y, noise)
         self.basis = DifferencesSVD(shape, self.axes, boundary)
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        plane = [cls((2, 4, 5), boundary=boundary, sigma_y=0.05) for boundary in DIFFERENCE_BOUNDARIES]
-        line = [cls((2, 5), axes=[1], boundary=boundary) for boundary in DIFFERENCE_BOUNDARIES]
-        return [*plane, *line, cls((2, 3, 2, 4), axes=(1, 0, -1), boundary="replicate"), cls((3, 4, 2), axes=(0, 2))]
-
     @property
     def dof(self) -> int:
         return int(self.keep_measured(torch.ones(1, *self.out_shape)).sum())
@@ -137,7 +130,7 @@ class FiniteDifferences(LinearOperator):
         r"""Return :math:`(A^\top A + \lambda I)^{-1} x`, or the pseudo-inverse, for an ``x`` in the range of :math:`A^\top`."""
         lam = over_items(lam, x) if isinstance(lam, Tensor) else lam
         if self.boundary != "circular":
-            return self.basis.synthesise(_divide_seen(self.basis.analyse(x), self.basis.gram.to(x), lam))
+            return self.basis.synthesize(_divide_seen(self.basis.analyze(x), self.basis.gram.to(x), lam))
         # In half of the spectrum, where that will do.
         sides = [self.in_shape[axis] for axis in self.axes]
         half = self.basis.gram.narrow(self.axes[-1], 0, sides[-1] // 2 + 1).to(x)
@@ -176,24 +169,24 @@ class DifferencesSVD(SVD):
         self.gram = self.gram.reshape(*(1,) * (len(in_shape) - self.gram.ndim), *self.gram.shape)
         self._values = self.gram.sqrt()
 
-    def analyse(self, x: Tensor) -> Tensor:
+    def analyze(self, x: Tensor) -> Tensor:
         if self.boundary == "circular":
             spectrum: Tensor = torch.fft.fftn(x, dim=self.axes, norm="ortho")
             return spectrum.real - spectrum.imag
         for axis, cosines in zip(self.axes, self.cosines, strict=True):
-            x = cosines.analyse(x, axis)
+            x = cosines.analyze(x, axis)
         return x
 
-    def synthesise(self, x_bar: Tensor) -> Tensor:
+    def synthesize(self, x_bar: Tensor) -> Tensor:
         if self.boundary == "circular":
-            return self.analyse(x_bar)
+            return self.analyze(x_bar)
         for axis, cosines in zip(self.axes, self.cosines, strict=True):
-            x_bar = cosines.synthesise(x_bar, axis)
+            x_bar = cosines.synthesize(x_bar, axis)
         return x_bar
 
     def _rotate(self, y: Tensor) -> Tensor:
         gram = self.gram.to(y)
-        return pseudo_divide(gram.sqrt() * self.analyse(_differences_adjoint(y, self.axes, self.boundary)), gram, 0.0)
+        return pseudo_divide(gram.sqrt() * self.analyze(_differences_adjoint(y, self.axes, self.boundary)), gram, 0.0)
 
 
 def _differences_adjoint(y: Tensor, axes: tuple[int, ...], boundary: str) -> Tensor:

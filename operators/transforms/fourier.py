@@ -1,4 +1,4 @@
-r"""Chosen frequencies of real images, and the centred Fourier transform that all operators of frequencies share.
+r"""Chosen frequencies of real images, and the centered Fourier transform that all operators of frequencies share.
 
 .. math:: (F x)_k = \frac{1}{\sqrt{HW}} \sum_n x_n
     \exp\Big(-2 \pi i \Big[ \frac{(k_1 - c_1)(n_1 - c_1)}{H} + \frac{(k_2 - c_2)(n_2 - c_2)}{W} \Big]\Big),
@@ -11,26 +11,25 @@ Unitary, with frequency 0 and the origin of the image both at index :math:`c`, i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from invdiff.linalg import over_items
+from invdiff.movable import Movable
 
-from ..core.device import Movable
 from ..core.noise import Noise, noise_of
 from ..core.operator import LinearOperator, pseudo_divide
 from ..core.svd import SVD
 from ..core.validation import image_shape
 from ..sampling.mask import Mask
 
-__all__ = ["CentredFourier", "FourierMask", "FourierMaskSVD", "as_complex"]
+__all__ = ["CenteredFourier", "FourierMask", "FourierMaskSVD", "as_complex"]
 
 
-class CentredFourier(Movable):
-    r"""The centred unitary Fourier transform between weights: :math:`\operatorname{diag}(w) F \operatorname{diag}(m)`.
+class CenteredFourier(Movable):
+    r"""The centered unitary Fourier transform between weights: :math:`\operatorname{diag}(w) F \operatorname{diag}(m)`.
 
     Both shifts are phases, :math:`\pm 1` where the side is even: together with the weights they cost nothing, where moving the
     data about would cost as much as the transform.
@@ -47,7 +46,7 @@ class CentredFourier(Movable):
     ) -> None:
         rows, columns = _phases(height), _phases(width)
         before = rows.unsqueeze(1) * columns
-        # F has the same phases on either side but for a constant, the phase that the centre itself gets.
+        # F has the same phases on either side but for a constant, the phase that the center itself gets.
         after = before * (rows[height // 2] * columns[width // 2]).conj()
         self.before = before if image_weights is None else before * image_weights
         self.after = after if frequency_weights is None else after * frequency_weights
@@ -65,7 +64,7 @@ class CentredFourier(Movable):
 
 
 class FourierMask(LinearOperator):
-    r"""Chosen frequencies of every channel of a real image, in the centred unitary Fourier transform.
+    r"""Chosen frequencies of every channel of a real image, in the centered unitary Fourier transform.
 
     .. math:: y_c = M\, F x_c + n, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
@@ -119,21 +118,9 @@ class FourierMask(LinearOperator):
         mirrored = _mirror(self.mask)
         self.paired = self.mask & mirrored
         self.gram = self.mask * (0.5 + 0.5 * mirrored.double())
-        self.fourier = CentredFourier(height, width, frequency_weights=self.mask.double())
+        self.fourier = CenteredFourier(height, width, frequency_weights=self.mask.double())
         self.in_shape, self.out_shape = (channels, height, width), (channels, height, width, 2)
         self.noise = noise_of(sigma_y, noise)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        random = torch.rand(6, 8, generator=torch.Generator().manual_seed(0)) < 0.5
-        odd = torch.rand(5, 7, generator=torch.Generator().manual_seed(1)) < 0.5
-        # Pairs, halves of pairs and frequencies that mirror themselves; phases that are signs, and others; all frequencies.
-        return [
-            cls((2, 6, 8), random, sigma_y=0.05),
-            cls((1, 5, 7), odd, sigma_y=0.05),
-            cls((1, 5, 6), torch.ones(6)),
-            cls((1, 4, 4), torch.arange(16).reshape(4, 4) == 10),
-        ]
 
     @property
     def dof(self) -> int:
@@ -181,7 +168,7 @@ class FourierMask(LinearOperator):
 class FourierMaskSVD(SVD):
     r"""Of chosen frequencies of a real image, in real coordinates: :math:`V^\top = \operatorname{Re} F - \operatorname{Im} F`.
 
-    :math:`V` is real, symmetric and orthogonal, the (centred) Hartley transform. A pair of frequencies is a plane in it, and
+    :math:`V` is real, symmetric and orthogonal, the (centered) Hartley transform. A pair of frequencies is a plane in it, and
     all of the plane is measured as often as one of the pair is: :math:`s_k^2 = (m_k + m_{-k}) / 2`.
 
     Args:
@@ -195,14 +182,14 @@ class FourierMaskSVD(SVD):
     def __init__(self, channels: int, mask: Tensor) -> None:
         self.shape, self.mask = (channels, *mask.shape), mask
         self._values = (0.5 * (mask.double() + _mirror(mask).double())).sqrt()
-        self.fourier = CentredFourier(*mask.shape)
+        self.fourier = CenteredFourier(*mask.shape)
 
-    def analyse(self, x: Tensor) -> Tensor:
+    def analyze(self, x: Tensor) -> Tensor:
         spectrum = self.fourier.forward(x)
         return spectrum.real - spectrum.imag
 
-    def synthesise(self, x_bar: Tensor) -> Tensor:
-        return self.analyse(x_bar)
+    def synthesize(self, x_bar: Tensor) -> Tensor:
+        return self.analyze(x_bar)
 
     def _rotate(self, y: Tensor) -> Tensor:
         spectrum = torch.where(self.mask.to(y.device), as_complex(y), 0)

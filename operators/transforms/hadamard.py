@@ -120,19 +120,6 @@ class Hadamard(OrthonormalRows):
         signs = int(torch.randint(2**31, (), generator=generator))
         return cls(in_shape, rows, per_channel=per_channel, sign_seed=signs, sigma_y=sigma_y, noise=noise)
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        together = cls((2, 4, 16), [5, 0, 127, 64], per_channel=False, sign_seed=0)
-        # The fourth has too many binary digits for one matrix. The last keeps all rows.
-        return [
-            cls((3, 4, 8), [0, 31, 7, 8], sigma_y=0.05),
-            cls.random((3, 4, 8), 9, seed=1),
-            together,
-            cls.random((256,), 40, seed=2),
-            cls((2, 1), [0]),
-            cls((8,), range(8)),
-        ]
-
 
 class HadamardSVD(SelectionSVD):
     r"""Of rows of a Walsh-Hadamard transform: :math:`V^\top = H D`, all of it.
@@ -155,11 +142,11 @@ class HadamardSVD(SelectionSVD):
         for _ in range(min(bits, RADIX_BITS)):
             self.butterfly = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64), self.butterfly)
 
-    def analyse(self, x: Tensor) -> Tensor:
+    def analyze(self, x: Tensor) -> Tensor:
         x = x.reshape(len(x), *self.shape)
         return self._transform(x if self.signs is None else x * self.signs.to(x))
 
-    def synthesise(self, x_bar: Tensor) -> Tensor:
+    def synthesize(self, x_bar: Tensor) -> Tensor:
         x = self._transform(x_bar)
         return (x if self.signs is None else x * self.signs.to(x)).reshape(len(x), *self.in_shape)
 
@@ -188,10 +175,10 @@ def walsh_order(size: int) -> Tensor:
     if size < 1 or size & (size - 1):
         raise ValueError(f"walsh_order: size must be a power of two, got {size}.")
     changes = torch.arange(size)
-    grey = changes ^ (changes >> 1)
-    rows = torch.zeros_like(grey)
+    gray = changes ^ (changes >> 1)
+    rows = torch.zeros_like(gray)
     for _ in range(size.bit_length() - 1):  # The Gray code of the number of changes, its binary digits reversed.
-        rows, grey = rows << 1 | grey & 1, grey >> 1
+        rows, gray = rows << 1 | gray & 1, gray >> 1
     return rows
 
 

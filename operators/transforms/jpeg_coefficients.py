@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +15,7 @@ from ..core.autograd import with_adjoint
 from ..core.noise import Noise, noise_of
 from ..core.operator import LinearOperator, pseudo_divide
 from ..core.validation import image_shape
-from ..sampling.channel_mix import GREY_WEIGHTS
+from ..sampling.channel_mix import GRAY_WEIGHTS
 
 __all__ = ["SUBSAMPLINGS", "JPEGCoefficients"]
 
@@ -32,11 +31,11 @@ class JPEGCoefficients(LinearOperator):
 
     :math:`M` makes luma and the two chroma of every pixel, :math:`S` takes the mean of the chroma over ``subsampling``, and
     :math:`D` is the orthonormal cosine transform of blocks of 8 x 8 of every plane. Rounding is the noise: see
-    :class:`~invdiff.problems.Dejpeg`, and ``RoundingNoise``. One channel is the luma alone, a grey JPEG.
+    :class:`~invdiff.problems.Dejpeg`, and ``RoundingNoise``. One channel is the luma alone, a gray JPEG.
 
     **Shape of y**: ``(K, R, S)``, one minimum coded unit of the file a place. For 4:2:0 that is a square of 16 x 16 pixels and
     ``K = 64 * 6``: the four blocks of luma, row by row, then :math:`C_b`, then :math:`C_r`, each of 64 coefficients, row by row
-    (not in zigzag). ``K`` is 64 * 3 for 4:4:4, 64 * 4 for 4:2:2 and 4:4:0, and 64 for a grey image.
+    (not in zigzag). ``K`` is 64 * 3 for 4:4:4, 64 * 4 for 4:2:2 and 4:4:0, and 64 for a gray image.
 
     **Units of y**: coefficients of planes that span [-1, 1]. A sample ``s`` of libjpeg is :math:`s - 128 = 127.5\, x - 0.5` for
     luma and :math:`127.5\, x` for chroma, so its coefficients are :math:`127.5\, y`, less 4 for the first (DC) of luma.
@@ -54,7 +53,7 @@ class JPEGCoefficients(LinearOperator):
     Else ``solve`` is iterative, preconditioned by the same.
 
     Args:
-        in_shape: Image shape ``(C, H, W)``, without the batch axis; ``C`` is 3 (RGB) or 1 (grey).
+        in_shape: Image shape ``(C, H, W)``, without the batch axis; ``C`` is 3 (RGB) or 1 (gray).
         subsampling: ``4:4:4``, ``4:2:2`` (every other column of chroma), ``4:4:0`` (every other row) or ``4:2:0`` (both). Of no
             consequence for one channel.
         sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
@@ -82,7 +81,7 @@ class JPEGCoefficients(LinearOperator):
     ) -> None:
         channels, height, width = image_shape("JPEGCoefficients", in_shape)
         if channels not in (1, 3):
-            raise ValueError(f"JPEGCoefficients: in_shape must have 3 channels (RGB) or 1 (grey), got {channels}.")
+            raise ValueError(f"JPEGCoefficients: in_shape must have 3 channels (RGB) or 1 (gray), got {channels}.")
         if subsampling not in SUBSAMPLINGS:
             raise ValueError(
                 f"JPEGCoefficients: unknown subsampling {subsampling!r}, expected one of {', '.join(SUBSAMPLINGS)}."
@@ -107,13 +106,6 @@ class JPEGCoefficients(LinearOperator):
         self.gram, self.vectors = torch.linalg.eigh(scaled @ scaled.mT)
         self.luma_gram = self.mix[0].square().sum()
         self.measured = self._measured()
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        whole = [cls((3, 8 * v, 8 * h), name, sigma_y=0.05) for name, (v, h) in SUBSAMPLINGS.items()]
-        # Parts of blocks, one block of luma missing to the right, to the bottom; and too much for eigenvectors.
-        parts = [cls((3, 5, 7), "4:4:4"), cls((3, 9, 8), "4:2:0"), cls((1, 10, 7), "4:2:0"), cls((3, 17, 21), "4:2:0")]
-        return [*whole, cls((1, 8, 16), "4:2:0", sigma_y=0.05), *parts]
 
     @property
     def dof(self) -> int:
@@ -213,7 +205,7 @@ class JPEGCoefficients(LinearOperator):
 
 def _luma_and_chroma() -> Tensor:
     """Return M: chroma are the differences of blue and red from luma, scaled to span what luma does."""
-    luma = torch.tensor(GREY_WEIGHTS, dtype=torch.float64)
+    luma = torch.tensor(GRAY_WEIGHTS, dtype=torch.float64)
     red, _, blue = torch.eye(3, dtype=torch.float64)
     return torch.stack([luma, (blue - luma) / (2 * (1 - luma[2])), (red - luma) / (2 * (1 - luma[0]))])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from ..core.seeds import seeded
 from ..core.svd import SVD
 from ..core.validation import image_shape
 from ..sampling.mask import Mask
-from .fourier import CentredFourier, as_complex
+from .fourier import CenteredFourier, as_complex
 
 __all__ = ["MRI", "CoilSVD", "FourierSVD", "birdcage_maps", "cartesian_mask"]
 
@@ -29,7 +28,7 @@ class MRI(LinearOperator):
 
     .. math:: y_c = M\, F (s_c \odot x) + n_c, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    with :math:`F` the centred unitary Fourier transform, ``fftshift(fft2(ifftshift(x), norm="ortho"))``, as fastMRI has it:
+    with :math:`F` the centered unitary Fourier transform, ``fftshift(fft2(ifftshift(x), norm="ortho"))``, as fastMRI has it:
     frequency 0 at ``(H // 2, W // 2)``, in ``y`` and in the mask.
 
     ``x`` is ``(B, 2, H, W)``, the channels its real and imaginary part. ``y`` is ``(B, coils, H, W, 2)``, one coil if there are
@@ -81,25 +80,13 @@ class MRI(LinearOperator):
             raise ValueError(f"MRI: in_shape must be (2, H, W), real and imaginary part, got {(channels, height, width)}.")
         self.mask = Mask(mask, (height, width)).mask
         self.coil_maps = None if coil_maps is None else _checked_maps(coil_maps, height, width)
-        self.fourier = CentredFourier(height, width, image_weights=self.coil_maps, frequency_weights=self.mask.double())
+        self.fourier = CenteredFourier(height, width, image_weights=self.coil_maps, frequency_weights=self.mask.double())
         self.coils = None if self.coil_maps is None else CoilSVD(self.coil_maps)
         self.closed_form = self.coils is None or bool(self.mask.all())
         self.gram_scale = 1.0 if self.coil_maps is None else None
         self.in_shape = channels, height, width
         self.out_shape = 1 if self.coil_maps is None else len(self.coil_maps), height, width, 2
         self.noise = noise_of(sigma_y, noise)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        mask, maps = torch.rand(6, 5, generator=torch.Generator().manual_seed(0)) < 0.5, birdcage_maps(3, 6, 5)
-        dark = maps * (torch.arange(5) > 0)  # No coil sees the first column.
-        large = cartesian_mask(8, 10, acceleration=2, centre_fraction=0.2, seed=0)
-        return [
-            cls((2, 6, 5), mask, sigma_y=0.05),
-            cls((2, 6, 5), torch.ones(5), coil_maps=2 * dark, sigma_y=0.05),
-            cls((2, 6, 5), mask, coil_maps=dark, sigma_y=0.05),
-            cls((2, 8, 10), large, coil_maps=birdcage_maps(4, 8, 10)),  # Too many numbers for eigenvectors.
-        ]
 
     @property
     def dof(self) -> int:
@@ -162,12 +149,12 @@ class FourierSVD(SVD):
     """
 
     def __init__(self, mask: Tensor) -> None:
-        self.shape, self._values, self.fourier = (2, *mask.shape), mask.double(), CentredFourier(*mask.shape)
+        self.shape, self._values, self.fourier = (2, *mask.shape), mask.double(), CenteredFourier(*mask.shape)
 
-    def analyse(self, x: Tensor) -> Tensor:
+    def analyze(self, x: Tensor) -> Tensor:
         return _as_channels(self.fourier.forward(torch.complex(x[:, 0], x[:, 1])))
 
-    def synthesise(self, x_bar: Tensor) -> Tensor:
+    def synthesize(self, x_bar: Tensor) -> Tensor:
         return _as_channels(self.fourier.adjoint(torch.complex(x_bar[:, 0], x_bar[:, 1])))
 
     def _rotate(self, y: Tensor) -> Tensor:
@@ -188,7 +175,7 @@ class CoilSVD(SVD):
         self.maps, self._values = maps, torch.linalg.vector_norm(maps, dim=0)
         self.gram = self._values**2
         self.inverse = torch.where(self._values > 0, 1 / self._values, 0)
-        self.shape, self.fourier = (2, *self._values.shape), CentredFourier(*self._values.shape)
+        self.shape, self.fourier = (2, *self._values.shape), CenteredFourier(*self._values.shape)
 
     def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
         r"""Return :math:`(A A^\top + \lambda I)^{-1} v` for ``v`` of shape ``(B, coils, H, W, 2)``."""
@@ -196,30 +183,30 @@ class CoilSVD(SVD):
         # Every pixel has one direction among the coils that is seen; in the others is noise alone.
         images = self.fourier.adjoint(as_complex(v))
         seen = self.combine(images)
-        inside = self.spread(pseudo_divide(seen, self.gram.to(v), lam))
-        outside = images - self.spread(seen)
-        outside = outside - self.spread(self.combine(outside))  # Rounding: over a small lam it would be large.
+        inside = self.scatter(pseudo_divide(seen, self.gram.to(v), lam))
+        outside = images - self.scatter(seen)
+        outside = outside - self.scatter(self.combine(outside))  # Rounding: over a small lam it would be large.
         return torch.view_as_real(self.fourier.forward(inside + pseudo_divide(outside, v.new_zeros(()), lam)))
 
     def combine(self, images: Tensor) -> Tensor:
         """Return the part of complex coil images ``(B, coils, H, W)`` that the coils see together, ``(B, 1, H, W)``."""
         return self.inverse.to(images) * (self.maps.to(images).conj() * images).sum(1, keepdim=True)
 
-    def spread(self, image: Tensor) -> Tensor:
+    def scatter(self, image: Tensor) -> Tensor:
         """Return it as the coils see it, the adjoint of ``combine``."""
         return self.maps.to(image) * (self.inverse.to(image) * image)
 
-    def analyse(self, x: Tensor) -> Tensor:
+    def analyze(self, x: Tensor) -> Tensor:
         return x.clone()
 
-    def synthesise(self, x_bar: Tensor) -> Tensor:
+    def synthesize(self, x_bar: Tensor) -> Tensor:
         return x_bar.clone()
 
     def _rotate(self, y: Tensor) -> Tensor:
         return _as_channels(self.combine(self.fourier.adjoint(as_complex(y)))[:, 0])
 
 
-def cartesian_mask(height: int, width: int, *, acceleration: float, centre_fraction: float, seed: int) -> Tensor:
+def cartesian_mask(height: int, width: int, *, acceleration: float, center_fraction: float, seed: int) -> Tensor:
     """Return a mask of whole columns: those of the low frequencies in the middle, and others chosen at random.
 
     Args:
@@ -227,7 +214,7 @@ def cartesian_mask(height: int, width: int, *, acceleration: float, centre_fract
         width: Of the image, in pixels. Columns are the lines of k-space that are measured or skipped.
         acceleration: Columns there are for each that is measured, at least 1. Held exactly, up to the rounding to whole
             columns; fastMRI decides on each column by itself, and holds it on average.
-        centre_fraction: Share of the columns that are measured in the middle, from 0 to ``1 / acceleration``. fastMRI takes
+        center_fraction: Share of the columns that are measured in the middle, from 0 to ``1 / acceleration``. fastMRI takes
             0.08 for an acceleration of 4 and 0.04 for 8.
         seed: Any non-negative integer below 2^63; the same one gives the same mask.
 
@@ -245,18 +232,18 @@ def cartesian_mask(height: int, width: int, *, acceleration: float, centre_fract
         raise ValueError(f"cartesian_mask: height and width must be positive, got {height} and {width}.")
     if not (math.isfinite(acceleration) and acceleration >= 1):
         raise ValueError(f"cartesian_mask: acceleration must be at least 1, got {acceleration}.")
-    measured, centre = round(width / acceleration), round(width * centre_fraction)
-    if not 0 <= centre <= measured or not measured:
+    measured, center = round(width / acceleration), round(width * center_fraction)
+    if not 0 <= center <= measured or not measured:
         raise ValueError(
-            f"cartesian_mask: an acceleration of {acceleration:g} leaves {measured} of {width} columns, and centre_fraction="
-            f"{centre_fraction:g} asks for {centre} of them in the middle. Lower one of the two."
+            f"cartesian_mask: an acceleration of {acceleration:g} leaves {measured} of {width} columns, and center_fraction="
+            f"{center_fraction:g} asks for {center} of them in the middle. Lower one of the two."
         )
-    first = (width - centre + 1) // 2
+    first = (width - center + 1) // 2
     columns = torch.zeros(width, dtype=torch.bool)
-    columns[first : first + centre] = True
-    others = torch.cat([torch.arange(first), torch.arange(first + centre, width)])
+    columns[first : first + center] = True
+    others = torch.cat([torch.arange(first), torch.arange(first + center, width)])
     order = torch.randperm(len(others), generator=seeded("cartesian_mask", seed))
-    columns[others[order[: measured - centre]]] = True
+    columns[others[order[: measured - center]]] = True
     return columns.expand(height, width).contiguous()
 
 
@@ -265,9 +252,9 @@ def birdcage_maps(coils: int, height: int, width: int, *, radius: float = 1.5) -
 
     .. math:: s_c(z) \propto \frac{z_c}{z_c - z}, \qquad z_c = r\, e^{2 \pi i c / C}, \qquad \sum_c |s_c(z)|^2 = 1
 
-    with :math:`z` the place of a pixel in the complex plane, the centre of the image at 0, in units of half the longer side.
+    with :math:`z` the place of a pixel in the complex plane, the center of the image at 0, in units of half the longer side.
     This is the field of straight wires perpendicular to the image, each falling off with the distance and turning its phase
-    around the wire, in phase at the centre. A model, not a measured coil.
+    around the wire, in phase at the center. A model, not a measured coil.
 
     Args:
         coils: :math:`C`, at least 1.
@@ -292,13 +279,13 @@ def birdcage_maps(coils: int, height: int, width: int, *, radius: float = 1.5) -
     if not radius > float(z.abs().max()):
         raise ValueError(
             f"birdcage_maps: the circle must lie outside the image, whose corners are at {float(z.abs().max()):.3g} half sides "
-            f"from the centre, got radius {radius:g}."
+            f"from the center, got radius {radius:g}."
         )
     angles = 2 * torch.pi / coils * torch.arange(coils, dtype=torch.float64)
     wires = torch.polar(torch.full_like(angles, radius), angles).reshape(-1, 1, 1)
     maps = wires / (wires - z)
-    normalised: Tensor = maps / torch.linalg.vector_norm(maps, dim=0)
-    return normalised
+    normalized: Tensor = maps / torch.linalg.vector_norm(maps, dim=0)
+    return normalized
 
 
 def _checked_maps(coil_maps: Tensor | np.ndarray, height: int, width: int) -> Tensor:

@@ -36,13 +36,13 @@ class SelectionSVD(SVD):
         # Many times as fast on a CPU as index_select along the last axis of more than two.
         return x_bar.gather(-1, self._indices(x_bar))
 
-    def spread(self, y: Tensor) -> Tensor:
+    def scatter(self, y: Tensor) -> Tensor:
         """Return ``y`` in its place among zeros, the adjoint of ``select``."""
         entries = y.reshape(len(y), self.shape[0], len(self.kept))
         return y.new_zeros(len(y), *self.shape).scatter(-1, self._indices(y), entries)
 
     def _rotate(self, y: Tensor) -> Tensor:
-        return self.spread(y)
+        return self.scatter(y)
 
     def _indices(self, like: Tensor) -> Tensor:
         return self.kept.to(like.device).expand(len(like), self.shape[0], -1)
@@ -72,10 +72,10 @@ class OrthonormalRows(LinearOperator):
         return self.adjoint(y)
 
     def _forward(self, x: Tensor) -> Tensor:
-        return self.basis.select(self.basis.analyse(x)).reshape(len(x), *self.out_shape)
+        return self.basis.select(self.basis.analyze(x)).reshape(len(x), *self.out_shape)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return self.basis.synthesise(self.basis.spread(y))
+        return self.basis.synthesize(self.basis.scatter(y))
 
     def _decompose(self) -> SVD:
         return self.basis

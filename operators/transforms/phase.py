@@ -19,7 +19,7 @@ from ..core.noise import Noise, noise_of
 from ..core.operator import Operator
 from ..core.seeds import seeded
 from ..core.validation import event_shape, image_shape
-from .fourier import CentredFourier
+from .fourier import CenteredFourier
 
 __all__ = ["CodedDiffraction", "Magnitude", "PhaseRetrieval"]
 
@@ -34,7 +34,7 @@ class PhaseRetrieval(Operator):
     middle of ``y``, at ``(H' // 2, W' // 2)``.
 
     This is the convention of DPS: an ``oversampling`` of 2.0 makes sides one and a half times as long, 4.0 twice as long. What
-    is measured is the image itself, whose mid-grey is 0 as it spans [-1, 1]; DAPS shifts it to [0, 1] first.
+    is measured is the image itself, whose mid-gray is 0 as it spans [-1, 1]; DAPS shifts it to [0, 1] first.
 
     The image and its negative, its half-turn, and all shifts of it among the zeros are measured alike. Magnitudes are measured
     at all frequencies, though those of a real image at :math:`\pm k` are equal: with noises of their own.
@@ -69,11 +69,6 @@ class PhaseRetrieval(Operator):
         self.oversampling, self.power = oversampling, _checked_power("PhaseRetrieval", power)
         self.padded = tuple(side + 2 * int(oversampling / 8 * side) for side in (height, width))
         self.out_shape, self.noise = (channels, *self.padded), noise_of(sigma_y, noise)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        plain = cls((2, 4, 6), oversampling=2.0, sigma_y=0.05)
-        return [plain, cls((1, 5, 4), oversampling=4.0, power=2), cls((1, 3, 5), oversampling=0.0)]
 
     def forward(self, x: Tensor) -> Tensor:
         # Where among the zeros the image lies does not show in magnitudes.
@@ -128,7 +123,7 @@ class CodedDiffraction(Operator):
         if not torch.view_as_real(self.masks).isfinite().all() or not self.masks.any():
             raise ValueError("CodedDiffraction: masks must be finite and not 0 everywhere.")
         # What the transform multiplies by behind itself has magnitude 1, and does not show.
-        self.before = CentredFourier(height, width, image_weights=self.masks.unsqueeze(1)).before
+        self.before = CenteredFourier(height, width, image_weights=self.masks.unsqueeze(1)).before
         self.power, self.noise = _checked_power("CodedDiffraction", power), noise_of(sigma_y, noise)
         self.out_shape = len(self.masks), channels, height, width
 
@@ -165,11 +160,6 @@ class CodedDiffraction(Operator):
         masks = torch.polar(torch.ones_like(turns), 2 * torch.pi * turns)
         return cls(in_shape, masks, power=power, sigma_y=sigma_y, noise=noise)
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        signs = torch.tensor([1.0, -1.0])[torch.randint(2, (2, 4, 6), generator=torch.Generator().manual_seed(0))]
-        return [cls.random((2, 4, 5), 3, seed=0, sigma_y=0.05), cls((1, 4, 6), signs, power=2)]
-
     def forward(self, x: Tensor) -> Tensor:
         images = self.before.to(x.device, x.dtype.to_complex()) * x.unsqueeze(1)
         return _modulus(torch.fft.fft2(images, norm="ortho"), self.power)
@@ -195,10 +185,6 @@ class Magnitude(Operator):
     def __init__(self, in_shape: Sequence[int], *, power: int = 1, sigma_y: float = 0.0, noise: Noise | None = None) -> None:
         self.in_shape = self.out_shape = event_shape("Magnitude", in_shape)
         self.power, self.noise = _checked_power("Magnitude", power), noise_of(sigma_y, noise)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls((2, 4, 5), sigma_y=0.05), cls((7,), power=2)]
 
     def forward(self, x: Tensor) -> Tensor:
         return x.abs() if self.power == 1 else x**2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -61,10 +60,6 @@ class RandomConvolution(OrthonormalRows):
         self.basis = RandomConvolutionSVD(self.in_shape, spectrum / spectrum.abs(), self.pixels)
         self.noise = noise_of(sigma_y, noise)
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls((2, 6, 7), 15, seed=0, sigma_y=0.05), cls((1, 5, 8), 40, seed=1), cls((1, 1, 4), 2, seed=2)]
-
 
 class RandomConvolutionSVD(SelectionSVD):
     r"""Of some pixels of a convolution with a filter of magnitude one: :math:`V^\top` is the convolution itself.
@@ -80,10 +75,10 @@ class RandomConvolutionSVD(SelectionSVD):
         super().__init__((channels, height * width), pixels)
         self.in_shape, self.spectrum = in_shape, spectrum
 
-    def analyse(self, x: Tensor) -> Tensor:
+    def analyze(self, x: Tensor) -> Tensor:
         return self._convolve(x, self._spectrum_like(x)).flatten(2)
 
-    def synthesise(self, x_bar: Tensor) -> Tensor:
+    def synthesize(self, x_bar: Tensor) -> Tensor:
         return self._convolve(x_bar.reshape(-1, *self.in_shape), self._spectrum_like(x_bar).conj())
 
     def _convolve(self, x: Tensor, spectrum: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
-from ..core.device import Movable
+from invdiff.movable import Movable
 
 __all__ = ["SparseRows", "sparse_product"]
 

@@ -10,7 +10,6 @@ import math
 import operator
 from abc import ABC
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 import scipy.sparse
@@ -45,7 +44,7 @@ class RayTransform(LinearOperator, ABC):
     """
 
     def _trace(self, in_shape: tuple[int, int, int], points: np.ndarray, directions: np.ndarray, pixel_size: float) -> None:
-        """Set the matrix and the shapes, for rays ``(angles, detectors, 2)`` as ``(x, y)`` from the centre, y upwards."""
+        """Set the matrix and the shapes, for rays ``(angles, detectors, 2)`` as ``(x, y)`` from the center, y upwards."""
         channels, height, width = self.in_shape = in_shape
         self.out_shape = channels, *points.shape[:2]
         # In pixels from the upper left corner, down the rows first.
@@ -68,9 +67,9 @@ class ParallelBeamCT(RayTransform):
 
     .. math:: y_{c, \theta, s} = \int x_c(s \cos\theta + t \sin\theta,\; s \sin\theta - t \cos\theta)\, dt + n
 
-    with the origin at the centre of the image, :math:`x` to the right and :math:`y` upwards: at 0 degrees the detectors lie
+    with the origin at the center of the image, :math:`x` to the right and :math:`y` upwards: at 0 degrees the detectors lie
     along the columns and the rays run down; larger angles turn that counter-clockwise, as ``skimage.transform.radon`` does.
-    That one turns about pixel ``N // 2``, which for even sides is half a pixel off the centre, and has the detectors as rows.
+    That one turns about pixel ``N // 2``, which for even sides is half a pixel off the center, and has the detectors as rows.
     The detectors are points, at :math:`s = (d - (D - 1) / 2) \cdot` ``detector_spacing`` for :math:`d = 0, \dots, D - 1`.
     More in :class:`RayTransform`.
 
@@ -114,28 +113,22 @@ class ParallelBeamCT(RayTransform):
         points = along[:, None] * offsets
         self._trace(shape, points, np.broadcast_to(across[:, None], points.shape), pixel_size)
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        wide = cls((2, 6, 8), [0.0, 90.0, 30.0, 160.0], sigma_y=0.05)
-        # More measurements than eigenvectors serve, and than unknowns.
-        return [wide, cls((1, 7, 7), np.linspace(0, 180, 40, endpoint=False), detectors=15, detector_spacing=0.7)]
-
 
 class FanBeamCT(RayTransform):
     r"""Tomography with rays from one point onto a flat detector, both turning round the image.
 
-    At 0 degrees the source stands ``source_distance`` above the centre of the image and shines down onto a horizontal detector
-    ``detector_distance`` below the centre; larger angles turn both counter-clockwise. Detector :math:`d` is a point at
+    At 0 degrees the source stands ``source_distance`` above the center of the image and shines down onto a horizontal detector
+    ``detector_distance`` below the center; larger angles turn both counter-clockwise. Detector :math:`d` is a point at
     :math:`(d - (D - 1) / 2) \cdot` ``detector_spacing`` along the detector, which at 0 degrees runs to the right: far away
     from its source this is :class:`ParallelBeamCT`. More in :class:`RayTransform`.
 
     Args:
         in_shape: Image shape ``(C, H, W)``, without the batch axis. Measurements are ``(B, C, angles, detectors)``.
         angles: In degrees, in any order. Only a full turn measures every line through the image.
-        source_distance: From the centre of the image to the source, in the unit of ``pixel_size``. More than half the
+        source_distance: From the center of the image to the source, in the unit of ``pixel_size``. More than half the
             diagonal of the image.
-        detector_distance: From the centre to the detector, likewise. A detector closer than half the diagonal is virtual:
-            rays are followed through the whole image; at 0, detectors are as far apart as they are seen at the centre.
+        detector_distance: From the center to the detector, likewise. A detector closer than half the diagonal is virtual:
+            rays are followed through the whole image; at 0, detectors are as far apart as they are seen at the center.
         detectors: Number :math:`D` of detectors.
         detector_spacing: Distance between detectors, likewise.
         pixel_size: Side of a pixel: the unit of length. With 1, integrals are in image units times pixels.
@@ -181,22 +174,6 @@ class FanBeamCT(RayTransform):
         directions = along[:, None] * offsets + across[:, None] * (source_distance + detector_distance)
         sources = np.broadcast_to(-source_distance * across[:, None], directions.shape)
         self._trace(shape, sources, directions, pixel_size)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        few = cls(
-            (2, 6, 8),
-            [0.0, 75.0, 200.0],
-            source_distance=12.0,
-            detector_distance=6.0,
-            detectors=9,
-            detector_spacing=1.5,
-            sigma_y=0.05,
-        )
-        # More measurements than eigenvectors serve, and than unknowns.
-        turn = np.linspace(0, 360, 40, endpoint=False)
-        fine = cls((1, 7, 7), turn, source_distance=10.0, detector_distance=0.0, detectors=15, detector_spacing=0.7)
-        return [few, fine]
 
 
 def _length(owner: str, name: str, value: float) -> float:

@@ -133,7 +133,7 @@ class TestCommand:
             ("--problem", "outpaint", "--margin", 2, "--noise", 0.1),
             ("--problem", "colorize", "--noise", 0.1),
             ("--problem", "declip", "--clip-high", 0.7, "--noise", 0.1),
-            ("--problem", "mri", "--acceleration", 2, "--centre-fraction", 0.25, "--noise", 0.1),
+            ("--problem", "mri", "--acceleration", 2, "--center-fraction", 0.25, "--noise", 0.1),
             ("--problem", "ct", "--angles", 5, "--noise", 0.1),
         ],
     )

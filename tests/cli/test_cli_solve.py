@@ -396,7 +396,7 @@ class TestArrays:
     @pytest.mark.parametrize(
         ("problem", "how"),
         [
-            ("mri", ("--acceleration", 2, "--centre-fraction", 0.3, "--coils", 2)),
+            ("mri", ("--acceleration", 2, "--center-fraction", 0.3, "--coils", 2)),
             ("mri", ("--acceleration", 2)),
             ("ct", ("--angles", 5)),
             ("compressed-sensing", ("--ratio", 0.5)),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import build
 from helpers import dot, randn
 from scipy import stats
 from torch import Tensor
@@ -282,7 +283,7 @@ class TestQuantities:
         assert_close(found - found[0], expected - expected[0], rtol=0.02, atol=0.02)
 
     def test_the_estimate_is_a_fixed_function(self) -> None:
-        known = Gaussian.examples()[2]
+        known = build(Gaussian)[2]
         unknown = from_network(known.denoise, known.schedule, predicts="x0", time=lambda t: t)
         x = randn(3, 1, 6, 8, seed=1)
         assert_close(log_prior(unknown, x)[1:2], log_prior(unknown, x[1:2]))
@@ -448,7 +449,7 @@ class TestCalibrate:
         found = report(exact)
         assert found.p_value > 0.01, found.p_values
         assert found.verdict[0].startswith("consistent with a calibrated sampler")
-        assert "150 cases reveal 90% intervals that are off by" in found.verdict[1]
+        assert "150 cases reveal 90% intervals whose coverage is off by" in found.verdict[1]
         assert len(found.p_values) == 10
         assert found.threshold == pytest.approx(0.01 / 10)
 
@@ -530,7 +531,7 @@ class TestCalibrate:
         found = report(biased)
         assert found.rank_tests["misfit"].p_value > 0.01  # The bias lies where nothing is measured.
         assert found.rank_tests["mean"].p_value < 1e-6
-        assert any(line.startswith("the mean is biased: that of the truth ranks at 0.") for line in found.verdict)
+        assert any(line.startswith("the mean is biased: the mean rank of the truth is 0.") for line in found.verdict)
 
     def test_overfitting(self) -> None:
         _, op = setting()

@@ -526,7 +526,7 @@ class TestBadFiles:
             (np.array([[0.0, 255.0]]), "0..1 scale"),
             (np.zeros((4, 4), dtype=np.int32), "int32"),
             (np.zeros((4, 4), dtype=complex), "complex"),
-            (np.array([["a", "b"]]), "numbers"),
+            (np.array([["a", "b"]]), "unsigned"),
             (np.array([[object()]]), "numbers"),
         ],
     )

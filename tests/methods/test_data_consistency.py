@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import build
 from helpers import norm, randn
 from torch import Tensor
 from torch.testing import assert_close
@@ -57,7 +58,7 @@ def spectral(*noises: Tensor) -> Draw:
     """Return the noise which in the coordinates of ``x`` is ``noises``, one after the other."""
     svd = THREE.svd
     assert svd is not None
-    return in_turn(*(svd.analyse(z) for z in noises))
+    return in_turn(*(svd.analyze(z) for z in noises))
 
 
 def stream(seed: int, rows: int = 1) -> Streams:
@@ -327,7 +328,7 @@ class TestSNIPS:
         c, score, draws = 0.1, Constant(X0_HAT), stream(0)
         svd = THREE.svd
         assert svd is not None
-        z0, z1 = (svd.synthesise(draws.normal((3,), dtype=torch.float64)) for _ in range(2))
+        z0, z1 = (svd.synthesize(draws.normal((3,), dtype=torch.float64)) for _ in range(2))
         times = torch.stack([t, torch.zeros_like(t)])
         end = SNIPS(score, THREE, Y, corrections=1, step=c).run(times, streams=stream(0), on_step=lambda: None)
 
@@ -367,7 +368,7 @@ class TestSNIPS:
 
 @pytest.mark.parametrize("method", ["ddnm", "ddnm+", "ddrm", "ilvr", "snips", "repaint"])
 def test_exact_data_are_met(method: str) -> None:
-    stationary = Gaussian.examples()[2]
+    stationary = build(Gaussian)[2]
     ops: Sequence[Operator] = [Mask(torch.arange(48).reshape(1, 6, 8) % 3 == 0)]
     if method != "repaint":
         ops = [*ops, Downsample((1, 6, 8), 2, kernel="bicubic")]
@@ -379,7 +380,7 @@ def test_exact_data_are_met(method: str) -> None:
 
 def test_spectral_data() -> None:
     data = SpectralData(THREE, Y)
-    assert_close(data.svd.synthesise(data.y_bar), torch.tensor([[0.5, 4.0, 0.0]]).double())
+    assert_close(data.svd.synthesize(data.y_bar), torch.tensor([[0.5, 4.0, 0.0]]).double())
     assert_close(data.noise, torch.tensor([0.1, 0.4, math.inf]).double())
     assert data.measured.tolist() == [True, True, False]
     with pytest.raises(ValueError, match="decomposition of Function is not known"):

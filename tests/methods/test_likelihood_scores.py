@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import build
 from helpers import norm, randn
 from torch import Tensor
 from torch.testing import assert_close
@@ -91,7 +92,7 @@ def test_posterior_means_are_the_formulas(name: str, schedule: Schedule, ratio: 
 @pytest.mark.parametrize("name", ["sda", "dps-gaussian", "lgd-mc"])
 @pytest.mark.parametrize("op", [WIDE, TANH], ids=["linear", "nonlinear"])
 def test_shifts_are_gradients_of_the_log_likelihood(name: str, op: Any) -> None:
-    prior, t = GaussianMixture.examples()[0], VP().time(0.7)
+    prior, t = build(GaussianMixture)[0], VP().time(0.7)
     (alpha, sigma), y, z = VP()(t), randn(3, 3, seed=1), randn(3, 5, 4, seed=7)
     x_t = randn(3, 4, seed=2).requires_grad_()
     x0_hat = prior.denoise(x_t, t)
@@ -128,7 +129,7 @@ def test_nonlinear_operators_are_linearised(guidance: Any) -> None:
 @pytest.mark.parametrize("sigma_y", [0.3, 0.0])
 @pytest.mark.parametrize("ratio", [0.05, 0.7, 12.0])
 def test_tmpd_is_exact_for_diagonal_covariances(sigma_y: float, ratio: float) -> None:
-    prior = Gaussian.examples()[1]
+    prior = build(Gaussian)[1]
     op, t = Mask(torch.tensor([[1, 0, 1], [0, 1, 1]]), sigma_y=sigma_y), prior.schedule.time(ratio)
     y, x_t = op.measure(prior.sample(3, seed=1), seed=2), randn(3, 2, 3, seed=3)
     matrix = eye(6)[op.mask.flatten()]

@@ -146,7 +146,7 @@ def test_fps_filters_its_sequence_exactly(op: LinearOperator, schedule: Schedule
     method = Recorded(prior, op, y, particles=40000, weighted=True)
     cloud = groups_of(method, times)
     kept = method.data.measured
-    basis = method.data.svd.synthesise(torch.eye(2, dtype=torch.float64))[kept]
+    basis = method.data.svd.synthesize(torch.eye(2, dtype=torch.float64))[kept]
     seen = [
         (Affine(basis @ z.offset, basis @ z.root), u[kept], method.data.noise[kept] ** 2)
         for z, u in zip(states, method.sequence, strict=False)
@@ -228,7 +228,7 @@ def test_one_step_of_mcg_diff_by_hand(sigma_y: float) -> None:
     method = MCGdiff(prior, Matrix(zeros(1, 1) + 2, sigma_y=sigma_y), y, particles=2, kappa=0.01)
     e, x_t = torch.tensor([[0.3], [-1.1]], dtype=torch.float64), torch.tensor([[0.9], [-0.2]], dtype=torch.float64)
     # The sign of a singular vector is free.
-    sign = float(method.data.svd.synthesise(torch.ones(1, 1, dtype=torch.float64)))
+    sign = float(method.data.svd.synthesize(torch.ones(1, 1, dtype=torch.float64)))
     x_s, increment = method.step(x_t, torch.tensor(1.0), torch.tensor(0.5), Draws(Scripted([sign * e]), torch.float64))
     kappa = 0.09 if sigma_y else 0.01
     v_t, v_s = 1 + kappa, 0.25 + kappa

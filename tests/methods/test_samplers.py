@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cases import build
 from helpers import norm, randn
 from torch import Tensor
 from torch.testing import assert_close
@@ -28,7 +29,7 @@ from invdiff.priors import Gaussian, GaussianMixture, ScoreModel, from_network
 from invdiff.random import Draw, Draws, Streams, generator
 from invdiff.schedules import EDM, VP, RectifiedFlow, Schedule, time_grid
 
-MIXTURE = GaussianMixture.examples()[0]
+MIXTURE = build(GaussianMixture)[0]
 WIDE = Matrix(randn(3, 4, seed=9), sigma_y=0.2)
 TANH = Function(lambda x: torch.tanh(x[:, :3]), (4,), sigma_y=0.2)
 EXACT = Matrix(randn(3, 4, seed=9))
@@ -253,7 +254,7 @@ class TestCounts:
 
     def test_particles(self) -> None:
         """A state that is not resampled is evaluated once: V by 4 unit vectors, fewer than 6 for each of 3 + 1 functions."""
-        prior = Gaussian.examples()[0]
+        prior = build(Gaussian)[0]
         op = Matrix(randn(3, 6), sigma_y=0.2)
         post = PosteriorSampler(prior, op, method="mm-tsmc", steps=7).run(op.measure(prior.sample(1, seed=1), seed=2))
         assert (post.nfe, post.nvjp) == (16 * 7, 16 * 7 * 6)  # The sixteen particles behind one sample.
@@ -276,7 +277,7 @@ def exact_mean(prior: Gaussian, op: LinearOperator, y: Tensor, x_t: Tensor, t: T
 
 
 def exact_cases() -> list[Any]:
-    dense, diagonal, stationary = Gaussian.examples()
+    dense, diagonal, stationary = build(Gaussian)
     ops: list[tuple[Gaussian, LinearOperator]] = [
         (dense, Matrix(randn(4, 6, seed=3), sigma_y=0.3)),
         (diagonal, Mask(torch.tensor([[1, 0, 1], [0, 1, 1]]), sigma_y=0.3)),
@@ -434,7 +435,7 @@ class TestStepRules:
         assert float(found) == pytest.approx(2 - 0.5 * (1 + 1.5) / 2)
 
     def test_heun_on_another_path_is_the_same_step(self) -> None:
-        exact, flow = Gaussian.examples()[0], RectifiedFlow()
+        exact, flow = build(Gaussian)[0], RectifiedFlow()
         x = randn(2, 6)
         t, s = (flow.time(r) for r in (1.0, 0.5))
         straight = Gaussian(exact.mean, exact.covariance(), schedule=flow)
@@ -784,7 +785,7 @@ class TestGrid:
         assert (post.options["ratio_min"], post.options["ratio_max"]) == pytest.approx((0.01, 3.0))
 
     def test_one_step_is_the_posterior_mean_from_noise(self) -> None:
-        prior = Gaussian.examples()[0]
+        prior = build(Gaussian)[0]
         op = Matrix(randn(3, 6), sigma_y=0.2)
         y = op.measure(prior.sample(1, seed=1), seed=2)
         post = PosteriorSampler(prior, op, steps=1, method="mmps", rule="ddpm").run(y)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from cases import build
 from torch.testing import assert_close
 
 from invdiff.methods.steps import DDIM, sample_prior
@@ -33,7 +34,7 @@ def test_shares_of_a_mixture() -> None:
 
 
 def test_a_sample_does_not_know_its_neighbours() -> None:
-    prior = Gaussian.examples()[0]
+    prior = build(Gaussian)[0]
     shape = tuple(prior.mean.shape)
     many, few = (sample_prior(prior, shape, count, seed=3, steps=5) for count in (7, 2))
     assert_close(many[:2], few)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import build
 from helpers import randn
 from torch import Tensor
 from torch.testing import assert_close
@@ -161,7 +162,7 @@ class Ending(VP):
 class TestStart:
     @pytest.mark.parametrize("cls", [Gaussian, GaussianMixture])
     def test_scale_bounds_the_root_mean_square_along_every_direction(self, cls: type[Gaussian | GaussianMixture]) -> None:
-        for prior in cls.examples():
+        for prior in build(cls):
             if isinstance(prior, Gaussian):
                 mean = prior.mean.flatten()
                 moments = prior.covariance() + mean[:, None] * mean

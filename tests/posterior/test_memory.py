@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import build
 from helpers import randn
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -22,7 +23,7 @@ FULL = (
     "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."
 )
 ERRORS = [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError(FULL), MemoryError()]
-PRIOR = Gaussian.examples()[0]
+PRIOR = build(Gaussian)[0]
 OP = Matrix(randn(3, 6, seed=9), sigma_y=0.2)
 
 

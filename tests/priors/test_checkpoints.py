@@ -21,7 +21,7 @@ from torch.testing import assert_close
 from invdiff.priors import UNet, from_network, load_prior, save_prior
 from invdiff.priors.checkpoints.container import state_dicts
 from invdiff.priors.load import BUNDLED, read_checkpoint
-from invdiff.priors.spec import Recipe
+from invdiff.priors.spec import NetworkSpec
 from invdiff.schedules import EDM
 
 SMALL = {"channels": 2, "widths": (8, 16), "blocks": (1, 2), "embedding": 16}
@@ -48,7 +48,7 @@ class TestOwnFiles:
         net = saved(path)
         prior = load_prior(path, precision="float32")
         assert prior.event_shape == (2, None, None)
-        assert prior.facts["steps"] == read_checkpoint(path, {}).recipe.facts["steps"] == 7
+        assert prior.facts["steps"] == read_checkpoint(path, {}).spec.facts["steps"] == 7
         for parameter in net.parameters():
             parameter.data = parameter.data.half().float()
         expected = from_network(net, EDM(), predicts="edm", sigma_data=0.4)
@@ -114,8 +114,8 @@ class TestOwnFiles:
     def test_metadata_of_another_kind(self, tmp_path: Path, changed: dict[str, Any]) -> None:
         saved(tmp_path / "mine.safetensors")
         weights = safetensors.torch.load_file(tmp_path / "mine.safetensors")
-        recipe = read_checkpoint(tmp_path / "mine.safetensors", {}).recipe.to_json() | changed
-        safetensors.torch.save_file(weights, tmp_path / "odd.safetensors", metadata={"invdiff": json.dumps(recipe)})
+        spec = read_checkpoint(tmp_path / "mine.safetensors", {}).spec.to_json() | changed
+        safetensors.torch.save_file(weights, tmp_path / "odd.safetensors", metadata={"invdiff": json.dumps(spec)})
         refused(tmp_path / "odd.safetensors", "odd.safetensors: .*damaged")
 
     def test_a_file_that_changed_has_no_digest(self, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ class TestOwnFiles:
         assert gradient.isfinite().all()
 
     @pytest.mark.parametrize(
-        "config", [SMALL | {"widths": (8, 24)}, SMALL | {"widths": (8,)}, SMALL | {"colour": 3}, SMALL | {"widths": "wide"}]
+        "config", [SMALL | {"widths": (8, 24)}, SMALL | {"widths": (8,)}, SMALL | {"color": 3}, SMALL | {"widths": "wide"}]
     )
     def test_weights_that_do_not_fit(self, tmp_path: Path, config: dict[str, Any]) -> None:
         saved(tmp_path / "mine.safetensors")
@@ -147,9 +147,9 @@ class TestOwnFiles:
         safetensors.torch.save_file(weights, tmp_path / "other.safetensors", metadata=metadata)
         refused(tmp_path / "other.safetensors", "do not fit the architecture")
 
-    def test_a_recipe_is_plain_data(self) -> None:
-        recipe = read_checkpoint(BUNDLED["natural"], {}).recipe
-        assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+    def test_a_spec_is_plain_data(self) -> None:
+        spec = read_checkpoint(BUNDLED["natural"], {}).spec
+        assert NetworkSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
 
     def test_options_are_refused_where_the_file_says_everything(self, tmp_path: Path) -> None:
         saved(tmp_path / "mine.safetensors")

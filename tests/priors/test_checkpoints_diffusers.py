@@ -27,7 +27,9 @@ from invdiff.priors import NetworkPrior
 from invdiff.priors.checkpoints.diffusers_folder import OPTIONS, download, read_folder
 from invdiff.priors.checkpoints.diffusers_scheduler import WITH_BETAS, read_scheduler
 from invdiff.priors.networks.unet2d import DiffusersUNet
-from invdiff.priors.spec import SCHEDULES, Checkpoint, Recipe, build_network, build_prior
+from invdiff.priors.spec import SCHEDULES, Checkpoint, NetworkSpec, build_network, build_prior
+
+pytestmark = pytest.mark.slow
 
 diffusers: Any = importlib.import_module("diffusers")  # its names are made as they are asked for
 # The package has it by its own name only beside transformers.
@@ -77,8 +79,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "down_block_types": ("ResnetDownsampleBlock2D", "AttnDownBlock2D"),
         "up_block_types": ("AttnUpBlock2D", "ResnetUpsampleBlock2D"),
     },
-    "grey": SMALL | {"in_channels": 1, "out_channels": 1, "sample_size": (16, 8), "mid_block_type": None},
-    "centred": SMALL | {"center_input_sample": True, "add_attention": False},
+    "gray": SMALL | {"in_channels": 1, "out_channels": 1, "sample_size": (16, 8), "mid_block_type": None},
+    "centered": SMALL | {"center_input_sample": True, "add_attention": False},
     "learned times": SMALL | {"time_embedding_type": "learned", "num_train_timesteps": 1000},
     "old names": SMALL
     | {
@@ -125,12 +127,12 @@ def pipeline(original: Path, tmp_path: Path) -> Path:
 
 
 def read(folder: Path, **given: Any) -> Checkpoint:
-    """Return the checkpoint of a folder, its recipe having been to JSON and back."""
+    """Return the checkpoint of a folder, its spec having been to JSON and back."""
     checkpoint = read_folder(folder, given)
     assert checkpoint is not None
-    recipe = Recipe.from_json(json.loads(json.dumps(checkpoint.recipe.to_json())))
-    assert recipe == checkpoint.recipe
-    return Checkpoint(recipe, checkpoint.weights)
+    spec = NetworkSpec.from_json(json.loads(json.dumps(checkpoint.spec.to_json())))
+    assert spec == checkpoint.spec
+    return Checkpoint(spec, checkpoint.weights)
 
 
 def prior_of(folder: Path, *, autocast: torch.dtype | None = None, **given: Any) -> NetworkPrior:
@@ -180,9 +182,9 @@ class TestParity:
         net = diffusers.UNet2DModel.from_pretrained(tmp_path).eval()
         check_steps(tmp_path, net, scheduler)
         checkpoint = read(tmp_path)
-        assert not checkpoint.recipe.assumed
+        assert not checkpoint.spec.assumed
         size = NETWORKS[name]["sample_size"]
-        assert checkpoint.recipe.event_shape[1:] == (size if isinstance(size, tuple) else (size, size))
+        assert checkpoint.spec.event_shape[1:] == (size if isinstance(size, tuple) else (size, size))
         built = build_network(checkpoint).state_dict()
         assert {k: v.shape for k, v in built.items()} == {k: v.shape for k, v in net.state_dict().items()}
 
@@ -237,7 +239,7 @@ class TestParity:
         scheduler = diffusers.DDPMScheduler(variance_type="learned_range", clip_sample=False)
         net = written(tmp_path, SMALL | {"out_channels": 6}, scheduler)
         check_steps(tmp_path, net, scheduler)
-        assert read(tmp_path).recipe.facts["learned_variance"]
+        assert read(tmp_path).spec.facts["learned_variance"]
 
     @pytest.mark.parametrize("how", [{"num_class_embeds": 5}, {"class_embed_type": "timestep"}])
     def test_classes(self, tmp_path: Path, how: dict[str, Any]) -> None:
@@ -456,13 +458,13 @@ class TestOptions:
     def test_what_is_assumed_without_a_scheduler(self, folder: Path) -> None:
         (folder / "scheduler_config.json").unlink()
         edit(folder / "config.json", sample_size=None)
-        recipe = read(folder).recipe
-        assert recipe.event_shape == (3, None, None)
-        assert recipe.schedule == {"name": "linear-betas", "steps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
-        assert recipe.predicts == "eps"
-        assert recipe.assumed.keys() == {"schedule", "steps", "beta_start", "beta_end", "predicts", "image_size"}
-        assert recipe.assumed.keys() <= OPTIONS.keys()
-        assert recipe.assumed["steps"] == "1000 (there is no scheduler_config.json)"
+        spec = read(folder).spec
+        assert spec.event_shape == (3, None, None)
+        assert spec.schedule == {"name": "linear-betas", "steps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
+        assert spec.predicts == "eps"
+        assert spec.assumed.keys() == {"schedule", "steps", "beta_start", "beta_end", "predicts", "image_size"}
+        assert spec.assumed.keys() <= OPTIONS.keys()
+        assert spec.assumed["steps"] == "1000 (there is no scheduler_config.json)"
 
     def test_given_wins(self, folder: Path, tmp_path: Path) -> None:
         scheduler = diffusers.DDPMScheduler(beta_end=0.01, trained_betas=[0.1, 0.2], rescale_betas_zero_snr=True)
@@ -470,14 +472,14 @@ class TestOptions:
         without = shutil.copytree(folder, tmp_path / "without")
         (without / "scheduler_config.json").unlink()
         for place in (folder, without):
-            recipe = read(place, schedule="cosine", steps="250", predicts="v", image_size="32").recipe
-            assert recipe.schedule == {"name": "cosine-betas", "steps": 250}
-            assert (recipe.predicts, recipe.event_shape, recipe.assumed) == ("v", (3, 32, 32), {})
-            recipe = read(place, schedule="scaled-linear", beta_start="0.001", beta_end=0.1, steps=10, predicts="x0").recipe
-            assert recipe.schedule == {"name": "scaled-linear-betas", "steps": 10, "beta_start": 0.001, "beta_end": 0.1}
-            recipe = read(place, predicts="velocity", steps=100).recipe
-            assert (recipe.schedule, recipe.time_scale, recipe.assumed) == ({"name": "rectified-flow"}, 100, {})
-        assert read(folder, schedule="linear").recipe.schedule["beta_end"] == 0.01
+            spec = read(place, schedule="cosine", steps="250", predicts="v", image_size="32").spec
+            assert spec.schedule == {"name": "cosine-betas", "steps": 250}
+            assert (spec.predicts, spec.event_shape, spec.assumed) == ("v", (3, 32, 32), {})
+            spec = read(place, schedule="scaled-linear", beta_start="0.001", beta_end=0.1, steps=10, predicts="x0").spec
+            assert spec.schedule == {"name": "scaled-linear-betas", "steps": 10, "beta_start": 0.001, "beta_end": 0.1}
+            spec = read(place, predicts="velocity", steps=100).spec
+            assert (spec.schedule, spec.time_scale, spec.assumed) == ({"name": "rectified-flow"}, 100, {})
+        assert read(folder, schedule="linear").spec.schedule["beta_end"] == 0.01
 
     @pytest.mark.parametrize(
         ("given", "message"),
@@ -528,8 +530,8 @@ class TestFolders:
         getattr(diffusers, pipeline)(unet=net, scheduler=schedulers[pipeline]()).save_pretrained(tmp_path / "all")
         for folder in (tmp_path / "all", tmp_path / "all" / "unet"):
             checkpoint = read(folder)
-            assert checkpoint.recipe.facts["scheduler"] == schedulers[pipeline].__name__
-            assert not checkpoint.recipe.assumed
+            assert checkpoint.spec.facts["scheduler"] == schedulers[pipeline].__name__
+            assert not checkpoint.spec.assumed
             build_network(checkpoint)
 
     def test_pipeline_in_one_folder(self, tmp_path: Path) -> None:
@@ -539,10 +541,10 @@ class TestFolders:
         index = {"_class_name": "DDPMPipeline", "_diffusers_version": "0.1.1", **parts}
         (tmp_path / "model_index.json").write_text(json.dumps(index))
         same_output(tmp_path, net)
-        recipe = read(tmp_path).recipe
-        assert not recipe.assumed
-        assert recipe.facts["family"] == "diffusers"
-        assert recipe.facts["clip_sample"] is True
+        spec = read(tmp_path).spec
+        assert not spec.assumed
+        assert spec.facts["family"] == "diffusers"
+        assert spec.facts["clip_sample"] is True
         x_t = 10 * images(SMALL)  # recorded, not applied
         assert prior_of(tmp_path).denoise(x_t, torch.tensor(900)).abs().max() > 1
 
@@ -557,7 +559,7 @@ class TestFolders:
     def test_weights(self, tmp_path: Path, how: dict[str, Any], file: str) -> None:
         net = written(tmp_path, SMALL, diffusers.DDPMScheduler(), **how)
         assert (tmp_path / file).is_file()
-        assert read(tmp_path).recipe.facts["weights"] == file
+        assert read(tmp_path).spec.facts["weights"] == file
         same_output(tmp_path, net)
 
     def test_headers_that_begin_like_a_pickle(self, folder: Path) -> None:
@@ -596,13 +598,13 @@ class TestFolders:
         """What an old file leaves out has the package's default, and what is unknown today is ignored, as by the package."""
         complete = {key: value for key, value in SMALL.items() if key != "attention_head_dim"}
         written(tmp_path, complete, diffusers.DDPMScheduler())
-        expected = read(tmp_path).recipe
+        expected = read(tmp_path).spec
         saved = json.loads((tmp_path / "config.json").read_text())
         old = {key: saved[key] for key in (*complete, "_class_name")} | {"_diffusers_version": "0.0.4", "num_head_channels": 3}
         (tmp_path / "config.json").write_text(json.dumps(old))
-        recipe = read(tmp_path).recipe
-        assert recipe.config == expected.config
-        assert recipe.facts["ignored"] == ["num_head_channels"]
+        spec = read(tmp_path).spec
+        assert spec.config == expected.config
+        assert spec.facts["ignored"] == ["num_head_channels"]
         same_output(tmp_path, diffusers.UNet2DModel.from_pretrained(tmp_path).eval())
 
     @pytest.mark.parametrize("content", [None, {}, {"architectures": ["BertModel"]}])

@@ -18,7 +18,7 @@ from invdiff.priors.checkpoints.edm import OPTIONS, read
 from invdiff.priors.checkpoints.pickles import Record
 from invdiff.priors.networks.dhariwal import DhariwalUNet
 from invdiff.priors.networks.song import SongUNet
-from invdiff.priors.spec import Checkpoint, Recipe, build_network, build_prior
+from invdiff.priors.spec import Checkpoint, NetworkSpec, build_network, build_prior
 
 DATA = Path(__file__).parents[1] / "data"
 TINY = DATA / "edm_tiny.pkl"
@@ -110,17 +110,18 @@ def close(ours: Tensor, theirs: Tensor) -> bool:
 
 def denoised(checkpoint: Checkpoint, noisy: Tensor, sigma: Tensor) -> Tensor:
     """Return what the prior makes of clean images plus noise, each at its level."""
-    assert Recipe.from_json(json.loads(json.dumps(checkpoint.recipe.to_json()))) == checkpoint.recipe
+    assert NetworkSpec.from_json(json.loads(json.dumps(checkpoint.spec.to_json()))) == checkpoint.spec
     prior = build_prior(checkpoint, facts={})
     t = prior.schedule.time(sigma)
     return prior.denoise(prior.levels(t, noisy)[0] * noisy, t)
 
 
+@pytest.mark.slow
 class TestParity:
     @pytest.mark.parametrize("name", CASES)
     def test_network(self, name: str) -> None:
         told, weights, architecture, config = case(name)
-        checkpoint = Checkpoint(Recipe(architecture, config, (3, 16, 16), "eps", {"name": "vp"}), weights)
+        checkpoint = Checkpoint(NetworkSpec(architecture, config, (3, 16, 16), "eps", {"name": "vp"}), weights)
         net = build_network(checkpoint)
         label = () if told["label"] is None else (torch.full((2,), told["label"]),)
         x, time = TENSORS[f"{name}.noisy"], TENSORS[f"{name}.time"]
@@ -136,9 +137,9 @@ class TestParity:
         given = {} if told["label"] is None else {"label": str(told["label"])}
         checkpoint = read(pickled(told["preconditioning"], weights, architecture, settings), given)
         assert checkpoint is not None
-        recipe = checkpoint.recipe
-        assert (recipe.architecture, recipe.config, recipe.event_shape) == (architecture, config, (3, 16, 16))
-        assert recipe.assumed == {}
+        spec = checkpoint.spec
+        assert (spec.architecture, spec.config, spec.event_shape) == (architecture, config, (3, 16, 16))
+        assert spec.assumed == {}
         assert close(denoised(checkpoint, TENSORS[f"{name}.noisy"], TENSORS[f"{name}.sigma"]), TENSORS[f"{name}.denoised"])
 
     @pytest.mark.parametrize("name", ["ddpmpp", "ddpmpp-vp", "ncsnpp-ve", "adm-iddpm"])
@@ -149,7 +150,7 @@ class TestParity:
         label = {} if told["label"] is None else {"label": told["label"]}
         checkpoint = read(weights_file(weights, prefix), {"preconditioning": kind} | label)
         assert checkpoint is not None
-        assert "preconditioning" not in checkpoint.recipe.assumed
+        assert "preconditioning" not in checkpoint.spec.assumed
         assert close(denoised(checkpoint, TENSORS[f"{name}.noisy"], TENSORS[f"{name}.sigma"]), TENSORS[f"{name}.denoised"])
 
     def test_prior_of_a_genuine_pickle(self) -> None:
@@ -157,17 +158,17 @@ class TestParity:
         checkpoint = read(contents, {})
         assert checkpoint is not None
         assert contents.kind == "pickle"
-        assert checkpoint.recipe.assumed == {}
-        assert checkpoint.recipe.facts == {"family": "EDM", "network": "SongUNet", "preconditioning": "edm"}
+        assert checkpoint.spec.assumed == {}
+        assert checkpoint.spec.facts == {"family": "EDM", "network": "SongUNet", "preconditioning": "edm"}
         assert close(denoised(checkpoint, TENSORS["tiny.noisy"], TENSORS["tiny.sigma"]), TENSORS["tiny.denoised"])
         # The configuration read from shapes is the one that the pickle says.
         model = contents.data["ema"].state["_modules"]["model"]
-        assert (checkpoint.recipe.architecture, checkpoint.recipe.config) == translated(
+        assert (checkpoint.spec.architecture, checkpoint.spec.config) == translated(
             {"img_resolution": 8} | model.state["_init_kwargs"]
         )
         record = read(Contents(TINY, "pickle", contents.data["ema"]), {})
         assert record is not None
-        assert record.recipe == checkpoint.recipe
+        assert record.spec == checkpoint.spec
 
     def test_the_discrete_levels_are_theirs(self) -> None:
         _, weights, architecture, _ = case("adm-iddpm")
@@ -184,7 +185,7 @@ class TestNetworks:
     @pytest.mark.parametrize("name", ["ncsnpp-ve-labels", "adm"])
     def test_precisions_gradients_and_sizes(self, name: str) -> None:
         _, weights, architecture, config = case(name)
-        net = build_network(Checkpoint(Recipe(architecture, config, (3, None, None), "eps", {"name": "vp"}), weights))
+        net = build_network(Checkpoint(NetworkSpec(architecture, config, (3, None, None), "eps", {"name": "vp"}), weights))
         x, time = randn(2, 3, 24, 8, dtype=torch.float32), torch.tensor([0.3, 1.7])
         with torch.autocast("cpu", torch.bfloat16):
             coarse = net(x, time)
@@ -200,7 +201,7 @@ class TestNetworks:
 
     def test_images_do_not_mix(self) -> None:
         _, weights, architecture, config = case("adm")
-        net = build_network(Checkpoint(Recipe(architecture, config, (3, 16, 16), "eps", {"name": "vp"}), weights))
+        net = build_network(Checkpoint(NetworkSpec(architecture, config, (3, 16, 16), "eps", {"name": "vp"}), weights))
         x, time, label = randn(2, 3, 16, 16, dtype=torch.float32), torch.tensor([0.3, 1.7]), torch.tensor([1, 4])
         alone = torch.cat([net(x[i : i + 1], time[i : i + 1], label[i : i + 1]) for i in range(2)])
         assert close(net(x, time, label), alone)
@@ -225,33 +226,33 @@ class TestRead:
         weights = empty_weights(architecture, config)
         checkpoint = read(weights_file(weights), {"label": "7"} if config["classes"] else {})
         assert checkpoint is not None
-        recipe = checkpoint.recipe
-        assert (recipe.architecture, recipe.config) == (architecture, config)
-        assert (recipe.predicts, recipe.sigma_data) == ("edm", 0.5)
-        assert recipe.schedule == {"name": "edm", "sigma_min": 0.002, "sigma_max": 80.0}
-        assert set(recipe.assumed) == {"preconditioning", "sigma_data"} <= set(OPTIONS)
-        assert recipe.label == (7 if config["classes"] else None)
+        spec = checkpoint.spec
+        assert (spec.architecture, spec.config) == (architecture, config)
+        assert (spec.predicts, spec.sigma_data) == ("edm", 0.5)
+        assert spec.schedule == {"name": "edm", "sigma_min": 0.002, "sigma_max": 80.0}
+        assert set(spec.assumed) == {"preconditioning", "sigma_data"} <= set(OPTIONS)
+        assert spec.label == (7 if config["classes"] else None)
         assert all(checkpoint.weights[key] is value for key, value in weights.items())  # never copied
 
     def test_given_options_win(self) -> None:
         _, weights, _, _ = case("ddpmpp")
         checkpoint = read(weights_file(weights), {"preconditioning": "EDM", "sigma_data": "0.7", "other": 1})
         assert checkpoint is not None
-        assert (checkpoint.recipe.sigma_data, checkpoint.recipe.assumed) == (0.7, {})
+        assert (checkpoint.spec.sigma_data, checkpoint.spec.assumed) == (0.7, {})
         checkpoint = read(open_contents(TINY), {"preconditioning": "vp"})
         assert checkpoint is not None
-        assert checkpoint.recipe.schedule == {"name": "vp", "beta_min": 0.1, "beta_max": 20.0}
+        assert checkpoint.spec.schedule == {"name": "vp", "beta_min": 0.1, "beta_max": 20.0}
 
     def test_discrete_preconditioning_shows(self) -> None:
         _, weights, _, _ = case("adm-iddpm")
         checkpoint = read(weights_file(weights), {"label": 0})
         assert checkpoint is not None
-        assert "twice as many outputs" in checkpoint.recipe.assumed["preconditioning"]
+        assert "twice as many outputs" in checkpoint.spec.assumed["preconditioning"]
         whole = {f"model.{key}": value for key, value in weights.items()} | {"u": torch.zeros(1001)}
         known = read(Contents(Path("a.pt"), "torch", whole), {"label": 0})
         assert known is not None
-        assert known.recipe.assumed == {}
-        assert known.recipe.schedule["name"] == "cosine-betas"
+        assert known.spec.assumed == {}
+        assert known.spec.schedule["name"] == "cosine-betas"
 
     def test_labels(self) -> None:
         _, weights, architecture, _ = case("ddpmpp-labels")
@@ -264,10 +265,10 @@ class TestRead:
             with pytest.raises(ValueError, match="expected a whole number from 0 to 4"):
                 read(contents, {"label": wrong})
         chosen = [read(contents, {"label": label}) for label in ("3", 3, "none")]
-        assert [each.recipe.label for each in chosen if each] == [3, 3, None]
+        assert [each.spec.label for each in chosen if each] == [3, 3, None]
         dropped = read(pickled("EDMPrecond", weights, architecture, {}, label_dropout=0.1), {})
         assert dropped is not None
-        assert dropped.recipe.label is None
+        assert dropped.spec.label is None
         with pytest.raises(ValueError, match="knows no classes"):
             read(open_contents(TINY), {"label": 0})
 

@@ -18,7 +18,7 @@ from torch.testing import assert_close
 from invdiff.priors.checkpoints.container import Contents, open_contents
 from invdiff.priors.checkpoints.guided_diffusion import OPTIONS, PUBLISHED, read
 from invdiff.priors.networks.adm import ADM
-from invdiff.priors.spec import Checkpoint, Recipe, build_network, build_prior
+from invdiff.priors.spec import Checkpoint, NetworkSpec, build_network, build_prior
 from invdiff.schedules import DiscreteBetas
 
 REFERENCES = Path(__file__).parents[1] / "data" / "guided_diffusion.safetensors"
@@ -63,11 +63,11 @@ def contents(data: Any) -> Contents:
     return Contents(Path("some.pt"), "torch", data)
 
 
-def recipe_of(data: Any, **given: Any) -> Recipe:
+def spec_of(data: Any, **given: Any) -> NetworkSpec:
     checkpoint = read(contents(data), given)
     assert checkpoint is not None
-    assert Recipe.from_json(json.loads(json.dumps(checkpoint.recipe.to_json()))) == checkpoint.recipe
-    return checkpoint.recipe
+    assert NetworkSpec.from_json(json.loads(json.dumps(checkpoint.spec.to_json()))) == checkpoint.spec
+    return checkpoint.spec
 
 
 def said(config: dict[str, Any]) -> dict[str, str]:
@@ -149,29 +149,30 @@ class TestNetwork:
 
 
 class TestInference:
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", LARGE)
     def test_shapes_and_defaults_tell_the_network(self, name: str) -> None:
         config = LARGE[name]["config"]
         data = shapes(config)
         assert fingerprint(sizes(data)) == LARGE[name]["fingerprint"]
-        recipe = recipe_of(data, **({"label": 1} if config["classes"] else {}))
-        assert recipe.config == config
-        assert recipe.label == (1 if config["classes"] else None)
-        assert {"attention_order", "schedule", "steps", "predicts"} <= recipe.assumed.keys() <= OPTIONS.keys()
+        spec = spec_of(data, **({"label": 1} if config["classes"] else {}))
+        assert spec.config == config
+        assert spec.label == (1 if config["classes"] else None)
+        assert {"attention_order", "schedule", "steps", "predicts"} <= spec.assumed.keys() <= OPTIONS.keys()
         size, schedule, steps, time_scale, like = EXPECTED.get(name, (None, "linear", 1000, 1.0, None))
-        assert (recipe.schedule["name"], recipe.schedule["steps"], recipe.time_scale) == (
+        assert (spec.schedule["name"], spec.schedule["steps"], spec.time_scale) == (
             f"{schedule}-betas",
             steps,
             time_scale,
         )
         entry = next((entry for entry in PUBLISHED if entry.name == like), None)
         if entry is not None:
-            assert recipe.event_shape == (3, size, size)
-            assert "image_size" not in recipe.assumed
+            assert spec.event_shape == (3, size, size)
+            assert "image_size" not in spec.assumed
             for option, value in entry.flags.items():
-                assert recipe.assumed[option] == f"{value} (as {entry.name}, see {entry.source})"
+                assert spec.assumed[option] == f"{value} (as {entry.name}, see {entry.source})"
         else:
-            assert recipe.assumed["steps"] == "1000 (usual; no published network has these shapes)"
+            assert spec.assumed["steps"] == "1000 (usual; no published network has these shapes)"
 
     def test_every_published_network_is_among_them(self) -> None:
         assert {expected[-1] for expected in EXPECTED.values()} == {entry.name for entry in PUBLISHED}
@@ -179,37 +180,37 @@ class TestInference:
     @EVERY_SMALL
     def test_shapes_and_options_tell_the_network(self, name: str) -> None:
         config = SMALL[name]["config"]
-        recipe = recipe_of(shapes(config), **said(config))
-        assert recipe.config == config
-        assert recipe.assumed.keys().isdisjoint(said(config))
-        assert recipe.event_shape[0] == config["channels"]
+        spec = spec_of(shapes(config), **said(config))
+        assert spec.config == config
+        assert spec.assumed.keys().isdisjoint(said(config))
+        assert spec.event_shape[0] == config["channels"]
 
     def test_sizes_that_are_not_published_are_assumed(self) -> None:
         data = shapes(LARGE["grey"]["config"])
-        recipe = recipe_of(data)
-        assert recipe.event_shape == (1, 32, 32)
-        assert recipe.assumed["image_size"] == "32 (usual; no published network has these shapes)"
-        recipe = recipe_of(data, image_size="48")
-        assert recipe.event_shape == (1, 48, 48)
-        assert "image_size" not in recipe.assumed
+        spec = spec_of(data)
+        assert spec.event_shape == (1, 32, 32)
+        assert spec.assumed["image_size"] == "32 (usual; no published network has these shapes)"
+        spec = spec_of(data, image_size="48")
+        assert spec.event_shape == (1, 48, 48)
+        assert "image_size" not in spec.assumed
 
     def test_what_is_given_wins(self) -> None:
         data = shapes(LARGE["improved-cifar-10"]["config"])
         given = {"heads": "2", "attention_order": "new", "schedule": "linear", "steps": "2000", "rescale": "no"}
-        recipe = recipe_of(data, **given, predicts="x0", image_size=40)
-        assert recipe.assumed == {}
-        assert (recipe.config["heads"], recipe.config["attention_order"]) == (2, "new")
-        assert recipe.schedule == {"name": "linear-betas", "steps": 2000, "beta_start": 5e-5, "beta_end": 0.01}
-        assert (recipe.time_scale, recipe.predicts, recipe.event_shape) == (1.0, "x0", (3, 40, 40))
-        recipe = recipe_of(data, head_channels=32, steps=1000)
-        assert (recipe.config["heads"], recipe.config["head_channels"]) == (None, 32)
-        assert recipe.assumed.keys() == {"attention_order", "schedule", "predicts"}
+        spec = spec_of(data, **given, predicts="x0", image_size=40)
+        assert spec.assumed == {}
+        assert (spec.config["heads"], spec.config["attention_order"]) == (2, "new")
+        assert spec.schedule == {"name": "linear-betas", "steps": 2000, "beta_start": 5e-5, "beta_end": 0.01}
+        assert (spec.time_scale, spec.predicts, spec.event_shape) == (1.0, "x0", (3, 40, 40))
+        spec = spec_of(data, head_channels=32, steps=1000)
+        assert (spec.config["heads"], spec.config["head_channels"]) == (None, 32)
+        assert spec.assumed.keys() == {"attention_order", "schedule", "predicts"}
 
     def test_steps_are_rescaled_by_default_where_the_repository_does(self) -> None:
-        assert recipe_of(shapes(LARGE["defaults-64"]["config"]), steps=500).time_scale == 2.0
-        recipe = recipe_of(shapes(LARGE["no-attention"]["config"]), steps=500)
-        assert recipe.time_scale == 1.0
-        assert recipe.assumed["rescale"].startswith("no (")
+        assert spec_of(shapes(LARGE["defaults-64"]["config"]), steps=500).time_scale == 2.0
+        spec = spec_of(shapes(LARGE["no-attention"]["config"]), steps=500)
+        assert spec.time_scale == 1.0
+        assert spec.assumed["rescale"].startswith("no (")
 
 
 class TestPrior:
@@ -227,7 +228,7 @@ class TestPrior:
         torch.save(wrapped, tmp_path / "some.pt")
         checkpoint = read(open_contents(tmp_path / "some.pt"), {"label": 4, "head_channels": "16"})
         assert checkpoint is not None
-        assert checkpoint.recipe.facts.get("weights", "") == {"ema": "ema", "prefixed": "net", "both": "net_ema"}.get(wrap, "")
+        assert checkpoint.spec.facts.get("weights", "") == {"ema": "ema", "prefixed": "net", "both": "net_ema"}.get(wrap, "")
         prior = build_prior(checkpoint, facts={})
         x, time = references["like-imagenet.x"][1:], references["like-imagenet.time"][1:]
         alpha_t, sigma_t = DiscreteBetas.linear(1000)(time.double())

@@ -347,6 +347,7 @@ class TestRecord:
 
 
 class TestDamage:
+    @pytest.mark.slow
     def test_every_place_where_a_file_may_end(self) -> None:
         data = pickle.dumps({"a": [1, 2.5, "b", (b"c", None)], "d": torch.ones(2, 3), "e": np.ones(3)})
         assert read(data)["d"].shape == (2, 3)
@@ -356,6 +357,7 @@ class TestDamage:
         for end in range(7, len(genuine), len(genuine) // 40):
             assert "is damaged or cut off" in refusal(genuine[:end])
 
+    @pytest.mark.slow
     def test_bytes_that_changed(self) -> None:
         """Whatever stands in the file, reading ends in data or in one line, and runs nothing."""
         plain = {"a": [1, 2.5, "b", (b"c", None)], "d": torch.ones(2, 3), "e": {1, 2}, "f": np.ones(3)}

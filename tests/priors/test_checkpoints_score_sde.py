@@ -16,7 +16,7 @@ from torch import Tensor
 from invdiff.priors.checkpoints.container import Contents, open_contents
 from invdiff.priors.checkpoints.score_sde import OPTIONS, read
 from invdiff.priors.networks.ncsnpp import NCSNpp
-from invdiff.priors.spec import Checkpoint, Recipe, build_prior
+from invdiff.priors.spec import Checkpoint, NetworkSpec, build_prior
 
 REFERENCES = Path(__file__).parents[1] / "data" / "score_sde.safetensors"
 with safe_open(REFERENCES, framework="pt") as _file:
@@ -63,9 +63,9 @@ def contents(model: dict[str, Tensor], ema: object = None) -> Contents:
 def checkpoint(model: dict[str, Tensor], ema: object = None, /, **given: Any) -> Checkpoint:
     found = read(contents(model, ema), given)
     assert found is not None
-    recipe = found.recipe
-    assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
-    assert recipe.assumed.keys() <= OPTIONS.keys() - given.keys()
+    spec = found.spec
+    assert NetworkSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+    assert spec.assumed.keys() <= OPTIONS.keys() - given.keys()
     return found
 
 
@@ -83,6 +83,7 @@ def inputs(case: str) -> tuple[Tensor, ...]:
     return x_t, *(TENSORS[f"{case}.{key}"] for key in ("t", "label", "output", "x_0"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 class TestAgainstTheAuthors:
     def test_network(self, case: str) -> None:
@@ -102,13 +103,14 @@ class TestAgainstTheAuthors:
         config, given = CASES[case]["config"], CASES[case]["given"]
         model = weights(case)
         found = checkpoint(model, **given)
-        assert found.recipe.config == config
+        assert found.spec.config == config
         assert all(found.weights[name] is value for name, value in model.items())
         x_t, t, _, _, expected = inputs(case)
         prior = build_prior(found, facts={})
         assert gap(prior.denoise(x_t, t), expected) < EXACT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_configurations(name: str) -> None:
     facts = PUBLISHED[name]
@@ -121,10 +123,10 @@ def test_published_configurations(name: str) -> None:
     if facts["sde"] == "vp" and facts["continuous"] == ddpm:  # the other of the two is assumed
         given["continuous"] = facts["continuous"]
     found = checkpoint(model, average(model, facts["decay"]), **given)
-    recipe = found.recipe
-    assert recipe.config == facts["config"]
-    assert recipe.event_shape == (3, facts["image_size"], facts["image_size"])
-    assert recipe.facts["process"] == facts["sde"]
+    spec = found.spec
+    assert spec.config == facts["config"]
+    assert spec.event_shape == (3, facts["image_size"], facts["image_size"])
+    assert spec.facts["process"] == facts["sde"]
     assert all(value.device.type == "meta" for key, value in found.weights.items() if key != "sigmas")
     if facts["sde"] == "ve":
         schedule: dict[str, Any] = {"name": "edm", "sigma_min": 2 * low, "sigma_max": 2 * high}
@@ -135,8 +137,8 @@ def test_published_configurations(name: str) -> None:
     else:
         schedule = {"name": "linear-betas", "steps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
         asked = ("eps", 1.0, False)
-    assert recipe.schedule == pytest.approx(schedule)
-    assert (recipe.predicts, recipe.time_scale, recipe.unit_range) == asked
+    assert spec.schedule == pytest.approx(schedule)
+    assert (spec.predicts, spec.time_scale, spec.unit_range) == asked
 
 
 class TestNetwork:
@@ -194,8 +196,8 @@ class TestWeights:
         for name, value in model.items():
             kept = name in {"sigmas", "all_modules.0.W"}
             assert torch.equal(found.weights[name], value if kept else value + 1)
-        assert found.recipe.facts["weights"] == "averaged with decay 0.999"
-        assert found.recipe.facts["family"] == "score-SDE"
+        assert found.spec.facts["weights"] == "averaged with decay 0.999"
+        assert found.spec.facts["family"] == "score-SDE"
 
     def test_a_state_dict_will_do(self) -> None:
         model = state_dict()
@@ -203,7 +205,7 @@ class TestWeights:
             found = read(Contents(Path("checkpoint.pth"), "torch", data), {})
             assert found is not None
             assert all(found.weights[name] is value for name, value in model.items())
-            assert "no list of averages" in found.recipe.facts["weights"]
+            assert "no list of averages" in found.spec.facts["weights"]
 
     def test_an_average_of_another_network_is_refused(self) -> None:
         model = state_dict(**NCSN)
@@ -218,7 +220,7 @@ class TestWeights:
 class TestOptions:
     def test_what_is_given_wins_and_is_not_assumed(self) -> None:
         model = state_dict()
-        plain = checkpoint(model).recipe
+        plain = checkpoint(model).spec
         assert plain.assumed.keys() == OPTIONS.keys() - {"model", "centered"}
         assert plain.assumed["sde"].startswith("vp (")
         assert plain.assumed["fir"].startswith("no (")
@@ -230,7 +232,7 @@ class TestOptions:
             "beta_max": "10",
             "scale_by_sigma": "1",
         }
-        asked = checkpoint(model, **given).recipe
+        asked = checkpoint(model, **given).spec
         assert asked.assumed.keys() == {"beta_min"}
         assert asked.schedule == {"name": "sub-vp", "beta_min": 0.1, "beta_max": 10.0}
         assert asked.config == {**plain.config, "fir": True, "skip_rescale": False, "scale_by_sigma": True}
@@ -241,13 +243,13 @@ class TestOptions:
     def test_the_decay_of_the_average_tells_the_process(self, decay: float | None, sde: str, kind: str) -> None:
         ddpm = kind == "ddpm"
         model = state_dict(**({"resblock_type": "ddpm", "nf": 32} if ddpm else {"progressive_input": "residual", "fir": True}))
-        recipe = checkpoint(model, None if decay is None else average(model, decay)).recipe
-        assert recipe.facts["process"] == ("vp" if ddpm and decay is None else sde)
-        assert "sde" in recipe.assumed
+        spec = checkpoint(model, None if decay is None else average(model, decay)).spec
+        assert spec.facts["process"] == ("vp" if ddpm and decay is None else sde)
+        assert "sde" in spec.assumed
 
     def test_ddpm_and_its_blocks_in_ncsnpp(self) -> None:
         model = state_dict(resblock_type="ddpm")
-        ddpm, other = checkpoint(model).recipe, checkpoint(model, model="ncsnpp").recipe
+        ddpm, other = checkpoint(model).spec, checkpoint(model, model="ncsnpp").spec
         assert (ddpm.config["skip_rescale"], ddpm.config["smallest_group"], ddpm.facts["network"]) == (False, 1, "DDPM")
         assert (other.config["skip_rescale"], other.config["smallest_group"], other.facts["network"]) == (True, 4, "DDPM++")
         assert ddpm.schedule["name"] == "linear-betas"
@@ -280,7 +282,7 @@ class TestOptions:
     def test_without_attention_the_size_is_asked_for(self) -> None:
         model = state_dict(attention=[])
         refused(model, message="nothing in it tells the size .* Give image_size, a multiple of 2")
-        assert checkpoint(model, image_size=320).recipe.event_shape == (3, 320, 320)
+        assert checkpoint(model, image_size=320).spec.event_shape == (3, 320, 320)
 
 
 class TestOthers:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from invdiff import PosteriorSampler
+from invdiff.cosine_transform import cosine_inverse, cosine_transform
 from invdiff.linalg import dense_matrix
 from invdiff.methods.guidance import MMPS
 from invdiff.operators import Blur, Downsample, Function, LinearOperator, Mask, gaussian_kernel, per_item
@@ -26,7 +27,7 @@ from invdiff.priors import (
     ErrorCovariance,
     ErrorModel,
     Gaussian,
-    Grey,
+    Gray,
     ScoreModel,
     Tiled,
     from_network,
@@ -36,7 +37,7 @@ from invdiff.priors import (
 )
 from invdiff.priors.errors.covariance import UNEVENNESS, WIDTHS
 from invdiff.priors.errors.files import errors_beside, read_error_model
-from invdiff.priors.errors.frequencies import OCTAVES, cosine_inverse, cosine_transform, frequencies, hats, nodes, octaves
+from invdiff.priors.errors.frequencies import OCTAVES, frequencies, hats, nodes, octaves
 from invdiff.priors.save import BUNDLED
 from invdiff.random import Streams
 from invdiff.schedules import EDM
@@ -65,17 +66,17 @@ def estimates(prior: Gaussian, count: int, ratio: float) -> Tensor:
 
 @cache
 def measured() -> ErrorModel:
-    """What is measured of a texture whose two colours are independent."""
+    """What is measured of a texture whose two colors are independent."""
     return measure_error(texture(SIDE, SIDE), texture(SIDE, SIDE).sample(200, seed=1), batch=200)
 
 
 def anything(seed: int = 0) -> ErrorModel:
-    """A model of random numbers, which depends on image, level, place, colour and frequency."""
+    """A model of random numbers, which depends on image, level, place, color and frequency."""
     features = 1 + 2 * len(WIDTHS)
     return ErrorModel(
         levels=torch.tensor([0.1, 0.5, 4.0], dtype=torch.float64),
         frequencies=nodes(20),
-        colours=torch.linalg.qr(randn(3, 3, seed=seed))[0],
+        colors=torch.linalg.qr(randn(3, 3, seed=seed))[0],
         log_signal=randn(3, 3, len(nodes(20)), len(nodes(20)), seed=seed + 1),
         weights=0.2 * randn(3, features, 3 * OCTAVES, seed=seed + 2),
         floors=torch.tensor([0.01, 0.02, 0.03], dtype=torch.float64),
@@ -209,7 +210,7 @@ class TestCovariance:
         [
             ({"levels": torch.tensor([0.5, 0.1, 4.0])}, "levels must be positive and increasing"),
             ({"floors": torch.zeros(3)}, "floors must be positive"),
-            ({"colours": torch.ones(3, 3)}, "orthonormal"),
+            ({"colors": torch.ones(3, 3)}, "orthonormal"),
             ({"weights": torch.zeros(3, 7, 11)}, r"weights must have shape \(3, 7, 12\)"),
             ({"log_signal": torch.full((3, 3, len(nodes(20)), len(nodes(20))), torch.nan)}, "log_signal must be finite"),
         ],
@@ -224,6 +225,7 @@ class TestCovariance:
             anything().at(torch.zeros(shape), ratio)
 
 
+@pytest.mark.slow
 class TestMeasurement:
     @pytest.mark.parametrize("ratio", [0.05, 0.4, 1.5])
     def test_of_a_gaussian_is_its_error(self, ratio: float) -> None:
@@ -287,7 +289,7 @@ class TestMeasurement:
         prior = from_network(lambda x, t: x, EDM(), predicts="x0", event_shape=(3, 16, 16))
         prior.error_model = anything()
         assert Tiled(prior).error_model is prior.error_model
-        assert Grey(prior).error_model is None
+        assert Gray(prior).error_model is None
 
 
 # MMPS with it.
@@ -308,7 +310,7 @@ def cosine_prior(*, level: float = 1.0) -> tuple[Gaussian, Gaussian]:
     known.error_model = ErrorModel(
         levels=torch.ones(1, dtype=torch.float64),
         frequencies=frequencies(8),
-        colours=torch.eye(3, dtype=torch.float64),
+        colors=torch.eye(3, dtype=torch.float64),
         log_signal=signal.log()[None],
         weights=weights,
         floors=torch.ones(1, dtype=torch.float64),
@@ -329,6 +331,7 @@ def operators() -> list[Any]:
 CONVERGED: dict[str, Any] = {"rtol": 1e-9, "inner_iterations": 500}
 
 
+@pytest.mark.slow
 class TestHybrid:
     @pytest.mark.parametrize("op", operators())
     @pytest.mark.parametrize("ratio", [0.05, 0.7, 12.0])
@@ -380,7 +383,7 @@ class TestHybrid:
 
     @pytest.mark.parametrize("sigma_y", [0.1, 0.0])
     def test_items_are_independent(self, sigma_y: float) -> None:
-        """Of each other, of their operators, and of how long a neighbour's solves take."""
+        """Of each other, of their operators, and of how long a neighbor's solves take."""
         known, _ = cosine_prior()
         masks = [torch.rand(SHAPE, generator=torch.Generator().manual_seed(k)) < 0.2 + 0.3 * k for k in range(3)]
         op = per_item([Mask(mask, sigma_y=sigma_y) for mask in masks])
@@ -496,6 +499,7 @@ class TestFiles:
         assert (error < np.array(model.levels)).all()  # Denoising helps at every level.
 
 
+@pytest.mark.slow
 class TestCommand:
     def test_measures_and_solves(self, invdiff: Any, solve: Any, prior_file: Path, tmp_path: Path) -> None:
         folder = tmp_path / "photos"

@@ -142,9 +142,9 @@ def test_a_prior_without_maps_refuses(tiny_prior: Path) -> None:
 
 def test_a_kind_that_was_not_learned_is_refused() -> None:
     natural = load_prior("natural")
-    grey = ChannelMix((3, 24, 24), torch.tensor([[0.3, 0.6, 0.1]]), sigma_y=0.1)
+    gray = ChannelMix((3, 24, 24), torch.tensor([[0.3, 0.6, 0.1]]), sigma_y=0.1)
     with pytest.raises(ValueError, match="exact-score: ChannelMix leaves dense noise, and the prior knows decimation, freq"):
-        PosteriorSampler(natural, grey, method="exact-score")
+        PosteriorSampler(natural, gray, method="exact-score")
 
 
 @pytest.mark.parametrize(("name", "gain"), [("mask", 3.0), ("mosaic", 6.0), ("blur", 3.0), ("decimation", 0.25)])

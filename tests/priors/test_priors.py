@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import pytest
 import torch
-from helpers import all_subclasses, norm, randn
+from cases import build, over, selected
+from helpers import norm, randn
 from skimage import data
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -15,18 +16,12 @@ from torch.testing import assert_close
 from invdiff.linalg import dense_matrix
 from invdiff.operators import Identity, LinearOperator, Mask, Matrix
 from invdiff.priors import Gaussian, GaussianMixture, ScoreModel, from_network, load_prior
-from invdiff.priors.network import PARAMETRISATIONS
+from invdiff.priors.network import PARAMETRIZATIONS
 from invdiff.schedules import EDM, VP, Cosine, RectifiedFlow, Schedule
 
-ANALYTIC = [cls for cls in all_subclasses(ScoreModel) if hasattr(cls, "examples")]
-CASES = [(f"{cls.__name__}-{i}", p) for cls in ANALYTIC for i, p in enumerate(cast(Any, cls).examples())]
-EVERY = pytest.mark.parametrize("prior", [pytest.param(p, id=name) for name, p in CASES])
-GAUSSIAN = pytest.mark.parametrize("prior", [pytest.param(p, id=n) for n, p in CASES if isinstance(p, Gaussian)])
-SCHEDULES = [
-    pytest.param(s, id=f"{cls.__name__}-{i}")
-    for cls in all_subclasses(Schedule)
-    for i, s in enumerate(cast(Any, cls).examples())
-]
+EVERY = over("prior", selected(ScoreModel), rest="quick")
+GAUSSIAN = over("prior", selected(Gaussian), rest="quick")
+SCHEDULES = over("schedule", selected(Schedule), rest="quick")
 
 
 def event(prior: Any) -> tuple[int, ...]:
@@ -73,7 +68,7 @@ def middle(prior: Any, fraction: float = 0.5) -> Tensor:
 
 @EVERY
 class TestAnalytic:
-    @pytest.mark.parametrize("schedule", SCHEDULES)
+    @SCHEDULES
     def test_score_is_the_gradient_of_the_log_density(self, prior: Any, schedule: Schedule) -> None:
         prior = with_schedule(prior, schedule)
         for fraction in (0.2, 0.5, 0.9):
@@ -121,6 +116,7 @@ class TestAnalytic:
         x = randn(3, *event(prior), seed=1)
         assert_close(prior.log_prob(x), torch.stack([log_density(prior, row.flatten(), 1.0, 0.0) for row in x]))
 
+    @pytest.mark.slow
     def test_sample_moments(self, prior: Any) -> None:
         count = 4000
         samples = prior.sample(count, seed=0)
@@ -161,6 +157,7 @@ class TestAnalytic:
                 assert_close(post.mean[b].flatten(), post_means[0], **tolerance)
                 assert_close(post.covariance(), post_covs[0], **tolerance)
 
+    @pytest.mark.slow
     def test_posterior_is_a_prior_again(self, prior: Any) -> None:
         op = operator(event(prior), "mask", 0.3)
         y = op.measure(prior.sample(2, seed=1), seed=2)
@@ -211,10 +208,6 @@ class OnFlat(LinearOperator):
         self.inner = Matrix(matrix, sigma_y=sigma_y)
         self.in_shape, self.out_shape, self.noise = shape, self.inner.out_shape, self.inner.noise
 
-    @classmethod
-    def examples(cls) -> list[Any]:
-        return []
-
     def forward(self, x: Tensor) -> Tensor:
         return self.inner.forward(x.flatten(1))
 
@@ -229,15 +222,15 @@ def moments(prior: Any) -> tuple[Tensor, Tensor]:
     else:
         weights, means, covs = torch.ones(1, dtype=prior.mean.dtype), prior.mean.reshape(1, -1), prior.covariance()[None]
     mean = weights @ means
-    centred = means - mean
-    return mean, torch.einsum("k,knm->nm", weights, covs) + torch.einsum("k,kn,km->nm", weights, centred, centred)
+    centered = means - mean
+    return mean, torch.einsum("k,knm->nm", weights, covs) + torch.einsum("k,kn,km->nm", weights, centered, centered)
 
 
 def check_moments(samples: Tensor, mean: Tensor, cov: Tensor) -> None:
     """Hold mean and covariance against their Monte Carlo errors, 5 standard errors wide."""
-    count, centred = len(samples), samples - mean
+    count, centered = len(samples), samples - mean
     assert (samples.mean(0) - mean).abs().le(5 * (cov.diagonal() / count).sqrt() + 1e-9).all()
-    products = centred[:, :, None] * centred[:, None]
+    products = centered[:, :, None] * centered[:, None]
     assert (products.mean(0) - cov).abs().le(5 * (products.var(0) / count).sqrt() + 1e-9).all()
 
 
@@ -254,7 +247,7 @@ def test_tweedie_of_second_order_is_the_covariance(prior: Any) -> None:
 
 class TestGaussian:
     def test_stationary_covariance_is_circulant(self) -> None:
-        prior = Gaussian.examples()[2]
+        prior = build(Gaussian)[2]
         cov = prior.covariance().reshape(6, 8, 6, 8)
         assert_close(cov.roll((2, 3), (0, 1)).roll((2, 3), (2, 3)), cov)
         assert_close(cov, cov.permute(2, 3, 0, 1))
@@ -271,7 +264,7 @@ class TestGaussian:
         odd = Gaussian.stationary(torch.zeros(2, 5, 7).double(), (1 / (0.05 + rows[:, None] ** 2 + columns**2)).expand(2, 5, 4))
         x = randn(2, 2, 5, 7, seed=1)
         assert_close(odd.log_prob(x), torch.stack([log_density(odd, row.flatten(), 1.0, 0.0) for row in x]))
-        prior = Gaussian.examples()[0]
+        prior = build(Gaussian)[0]
         y = prior.sample(2, seed=2)
         each = torch.cat([prior.posterior(Identity((6,), sigma_y=0.5), y[b : b + 1]).log_prob(y[b : b + 1]) for b in (0, 1)])
         assert_close(prior.posterior(Identity((6,), sigma_y=0.5), y).log_prob(y), each)
@@ -339,7 +332,7 @@ def test_mixture_refuses(weights: Tensor, means: Tensor, covs: Tensor, message: 
 
 
 def test_a_diagonal_mixture_is_its_dense_form() -> None:
-    diagonal = next(p for p in GaussianMixture.examples() if p.covs.ndim == 2)
+    diagonal = next(p for p in build(GaussianMixture) if p.covs.ndim == 2)
     full = GaussianMixture(diagonal.weights, diagonal.means, diagonal.covs.diag_embed())
     x_t, t = randn(5, 4, seed=1), middle(diagonal)
     assert_close(diagonal.denoise(x_t, t), full.denoise(x_t, t), rtol=1e-12, atol=1e-12)
@@ -373,11 +366,11 @@ class Known(nn.Module):
 
 
 class TestFromNetwork:
-    @pytest.mark.parametrize("schedule", SCHEDULES)
-    @pytest.mark.parametrize("predicts", [*PARAMETRISATIONS, "edm"])
+    @SCHEDULES
+    @pytest.mark.parametrize("predicts", [*PARAMETRIZATIONS, "edm"])
     @pytest.mark.parametrize("per_item", [False, True])
-    def test_every_parametrisation_gives_the_denoiser(self, schedule: Schedule, predicts: str, per_item: bool) -> None:
-        exact = with_schedule(Gaussian.examples()[0], schedule)
+    def test_every_parametrization_gives_the_denoiser(self, schedule: Schedule, predicts: str, per_item: bool) -> None:
+        exact = with_schedule(build(Gaussian)[0], schedule)
         t = torch.stack([middle(exact, f) for f in (0.2, 0.5, 0.8)]) if per_item else middle(exact)
         if predicts == "edm":
             level, plain = 0.7, with_schedule(exact, EDM())
@@ -395,7 +388,7 @@ class TestFromNetwork:
         assert_close(learned.denoise(x_t, t), exact.denoise(x_t, t), rtol=1e-9, atol=1e-9)
 
     def test_the_module_is_left_alone(self) -> None:
-        exact = Gaussian.examples()[0]
+        exact = build(Gaussian)[0]
         net = Known(exact, "eps")
         before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
         prior = from_network(net, VP(), predicts="eps", time=lambda t: 1000 * t + 3)
@@ -425,7 +418,7 @@ class TestFromNetwork:
         assert prior.denoise(randn(2, 6), torch.tensor(0.5)).dtype == torch.float64
         assert seen == [torch.float32]
 
-    def test_refuses_unknown_parametrisations(self) -> None:
+    def test_refuses_unknown_parametrizations(self) -> None:
         with pytest.raises(ValueError, match="unknown predicts='noise', expected one of eps"):
             from_network(lambda x, t: x, VP(), predicts="noise")
 

@@ -1,4 +1,4 @@
-"""Any size and any channels from the prior one has: windows, grey images, independent channels, and who decides."""
+"""Any size and any channels from the prior one has: windows, gray images, independent channels, and who decides."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from invdiff import PosteriorSampler
 from invdiff.methods import METHODS
 from invdiff.operators import Mask
-from invdiff.priors import Gaussian, Grey, NetworkPrior, PerChannel, ScoreModel, Tiled, fit, from_network, load_prior
+from invdiff.priors import Gaussian, Gray, NetworkPrior, PerChannel, ScoreModel, Tiled, adapt, from_network, load_prior
 from invdiff.schedules import EDM, VP, DiscreteBetas
 
 IMAGE = (1, 7, 9)
@@ -57,6 +57,7 @@ class TestTiled:
         for ours, expected in zip(*pulled, strict=True):
             assert_close(ours, expected)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("method", METHODS)
     def test_under_every_method(self, method: str) -> None:
         needs = METHODS[method].needs
@@ -150,35 +151,35 @@ class TestTiled:
 class TestChannels:
     @pytest.mark.parametrize("t", [SIGMA, torch.tensor([0.2, 3.0], dtype=torch.float64)], ids=["one", "each"])
     @pytest.mark.parametrize("schedule", [EDM(), VP(), DiscreteBetas.linear()], ids=lambda s: type(s).__name__)
-    def test_grey_images_of_a_gaussian_of_colours(self, t: Tensor, schedule: Any) -> None:
-        """Where brightness and colour are independent, the answer is exact: the law of the brightness, denoised."""
-        covariance = torch.eye(3, dtype=torch.float64) * 0.1 + 0.3  # per pixel: the brightness has variance 1, colours 0.1
-        colours = Gaussian(torch.full((3, 1, 1), 0.2, dtype=torch.float64), covariance, schedule=schedule)
+    def test_gray_images_of_a_gaussian_of_colors(self, t: Tensor, schedule: Any) -> None:
+        """Where brightness and color are independent, the answer is exact: the law of the brightness, denoised."""
+        covariance = torch.eye(3, dtype=torch.float64) * 0.1 + 0.3  # per pixel: the brightness has variance 1, colors 0.1
+        colors = Gaussian(torch.full((3, 1, 1), 0.2, dtype=torch.float64), covariance, schedule=schedule)
         # Of a pixel's mean over the channels: variance (0.1 + 3 * 0.3) / 3.
-        grey = Gaussian(
+        gray = Gaussian(
             torch.full((1, 1, 1), 0.2, dtype=torch.float64),
             torch.full((1, 1, 1), 1 / 3, dtype=torch.float64),
             schedule=schedule,
         )
         t = schedule.time(t)
         x_t = randn(2, 1, 1, 1)
-        assert_close(Grey(colours).denoise(x_t, t), grey.denoise(x_t, t))
+        assert_close(Gray(colors).denoise(x_t, t), gray.denoise(x_t, t))
 
-    def test_grey_beyond_the_largest_level(self) -> None:
-        colours = Gaussian(torch.zeros(3, 1, 1), torch.ones(3, 1, 1), schedule=EDM(0.01, 10.0))
-        assert Grey(colours).denoise(torch.ones(1, 1, 1, 1), torch.tensor(10.0)).isfinite().all()
+    def test_gray_beyond_the_largest_level(self) -> None:
+        colors = Gaussian(torch.zeros(3, 1, 1), torch.ones(3, 1, 1), schedule=EDM(0.01, 10.0))
+        assert Gray(colors).denoise(torch.ones(1, 1, 1, 1), torch.tensor(10.0)).isfinite().all()
 
     @pytest.mark.parametrize("t", [SIGMA, torch.tensor([0.2, 3.0], dtype=torch.float64)], ids=["one", "each"])
     def test_each_channel_by_itself(self, t: Tensor) -> None:
-        grey, x_t = independent(1, 4, 5), randn(2, 3, 4, 5)
-        together = PerChannel(grey).denoise(x_t, t)
+        gray, x_t = independent(1, 4, 5), randn(2, 3, 4, 5)
+        together = PerChannel(gray).denoise(x_t, t)
         for channel, item in itertools.product(range(3), range(2)):
-            alone = grey.denoise(x_t[item : item + 1, channel : channel + 1], t if t.ndim == 0 else t[item])
+            alone = gray.denoise(x_t[item : item + 1, channel : channel + 1], t if t.ndim == 0 else t[item])
             assert_close(together[item : item + 1, channel : channel + 1], alone)
 
     def test_refuse(self) -> None:
         with pytest.raises(ValueError, match="needs a prior of images"):
-            Grey(identity(1, 8, 8))
+            Gray(identity(1, 8, 8))
         with pytest.raises(ValueError, match="needs a prior of images"):
             PerChannel(identity(3, 8, 8))
 
@@ -198,14 +199,14 @@ class TestFit:
             ),
             ((3, 8, 8), (3, 5, 14), [Tiled], "14 x 5, continued by its mirror image, is denoised through 2 windows"),
             ((3, 8, 8), (3, 5, 8), [Tiled], "through 1 window$"),
-            ((3, None, None), (1, 5, 7), [Grey], "asked for its grey ones"),
+            ((3, None, None), (1, 5, 7), [Gray], "asked for its gray ones"),
             ((1, None, None), (4, 5, 7), [PerChannel], "the 4 channels are taken as independent"),
-            ((3, 8, 8), (1, 9, 9), [Grey, Tiled], "grey"),
+            ((3, 8, 8), (1, 9, 9), [Gray, Tiled], "gray"),
         ],
     )
     def test_decides(self, event: Any, shape: tuple[int, ...], kinds: list[type], note: str | None) -> None:
         prior = identity(*event) if event is not None else from_network(lambda x, t: x, EDM(), predicts="x0")
-        fitted, notes = fit(prior, shape)
+        fitted, notes = adapt(prior, shape)
         found, inner = [], fitted
         while not isinstance(inner, NetworkPrior):
             found.append(type(inner))
@@ -223,7 +224,7 @@ class TestFit:
     )
     def test_refuses(self, event: Any, shape: tuple[int, ...]) -> None:
         with pytest.raises(ValueError, match="The prior is for"):
-            fit(identity(*event), shape)
+            adapt(identity(*event), shape)
 
     def test_the_sampler_says_so(self) -> None:
         op = Mask(torch.ones(9, 6, dtype=torch.bool), in_shape=(1, 9, 6), sigma_y=0.1)

@@ -90,7 +90,7 @@ class TestProblem:
 
     def test_fit_gives_what_can_be_measured(self, problem, channels):
         x = randn(2, *shape_of(problem, channels))
-        grey = ChannelMix.grey(x.shape[1:])(x) if channels == 3 and isinstance(problem, GREY) else x
+        grey = ChannelMix.gray(x.shape[1:])(x) if channels == 3 and isinstance(problem, GREY) else x
         assert_close(problem.fit(x), grey, rtol=0, atol=0)
         if not isinstance(problem, Inpaint | ArrayProblem):  # whose mask or measurement has a size
             fitted = problem.fit(randn(2, channels, HEIGHT + 3, WIDTH + 1))

@@ -90,7 +90,7 @@ class TestMRI:
         rows, columns = np.meshgrid(*(np.linspace(-1, 1, side) for side in size), indexing="ij")
         phase = np.exp(1j * (0.8 * rows + 0.5 * columns**2))
         image, maps = picture(size) ** 0.2, birdcage_maps(coils, *size).numpy() * phase
-        known = ReconstructMRI.simulated(size, acceleration=2, centre_fraction=0.4, coils=1, seed=0)
+        known = ReconstructMRI.simulated(size, acceleration=2, center_fraction=0.4, coils=1, seed=0)
         full = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(maps * image, axes=(-2, -1)), norm="ortho"), axes=(-2, -1))
         kspace = full * known.mask.numpy()
         problem, y = ReconstructMRI.from_arrays({"kspace": kspace}, scale=None)

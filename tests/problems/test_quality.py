@@ -7,6 +7,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from cases import build
 from PIL import Image
 
 from invdiff import PosteriorSampler, load_prior
@@ -20,7 +21,7 @@ class Told(ScoreModel):
     """A prior that denoises every kind of noise, and whose error was measured."""
 
     def __init__(self) -> None:
-        self.schedule, self.noise_kinds = Gaussian.examples()[0].schedule, frozenset(("pixel", "frequency", "decimation"))
+        self.schedule, self.noise_kinds = build(Gaussian)[0].schedule, frozenset(("pixel", "frequency", "decimation"))
         self.error_model = cast(ErrorModel, object())
 
     def denoise(self, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:

@@ -153,8 +153,8 @@ class TestTrain:
             ({"widths": (8, 24)}, r"widths was \[8, 16\], is \[8, 24\]"),
             ({"maps": 4}, "maps was 0, is 4"),
             ({"late_crop": 20}, "late_crop was None, is 20"),
-            ({"steps": 3}, "at step 4 already"),
-            ({"images": Images.of(pictures(6)[1:])}, "the images are others"),
+            ({"steps": 3}, "already at step 4"),
+            ({"images": Images.of(pictures(6)[1:])}, "the images differ"),
         ],
     )
     def test_refuses_the_checkpoint_of_another_run(self, tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -176,7 +176,7 @@ class TestTrain:
     @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 cut", b"cposix\nsystem\n(S'exit 1'\ntR."])
     def test_refuses_a_damaged_checkpoint(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "mine.ckpt").write_bytes(content)
-        with pytest.raises(ValueError, match="is damaged or no checkpoint") as error:
+        with pytest.raises(ValueError, match="is damaged or not a checkpoint") as error:
             tiny(tmp_path / "mine.safetensors")
         assert "weights_only" not in str(error.value)
 
@@ -190,7 +190,7 @@ class TestTrain:
         after = weights(tmp_path / "second.safetensors")
         assert all(torch.equal(after[name], tensor.half()) for name, tensor in before.items())
         assert all(torch.equal(net.state_dict()[name], tensor) for name, tensor in before.items())
-        with pytest.raises(ValueError, match="has 3 channels, the images 1"):
+        with pytest.raises(ValueError, match="has 3 channels, the images have 1"):
             tiny(tmp_path / "grey.safetensors", init=net, images=Images.of(pictures(5, channels=1)))
 
     @pytest.mark.parametrize("options", [{}, {"save_seconds": -1.0}, {"report_every": 1}], ids=str)
@@ -206,7 +206,9 @@ class TestTrain:
         assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
     def test_blank_images(self, tmp_path: Path) -> None:
-        tiny(tmp_path / "mine.safetensors", images=Images.of([np.zeros((24, 24, 1), np.uint8)] * 5), steps=2)
+        facts = tiny(tmp_path / "mine.safetensors", images=Images.of([np.zeros((24, 24, 1), np.uint8)] * 5), steps=2)
+        assert facts["images_seen"] == 4
+        assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "mine.safetensors").values())
 
     def test_stopped_at_the_step_that_then_is_the_last(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with monkeypatch.context() as patch:
@@ -251,7 +253,7 @@ class TestTrain:
             ({"flips": "vertical"}, "unknown flips 'vertical'"),
             ({"validation": 0}, "validation >= 1"),
             ({"seed": -1}, "seed >= 0"),
-            ({"maps": -1}, "maps must be a number of features"),
+            ({"maps": -1}, "maps must be a non-negative integer"),
             ({"late_crop": 15}, "late_crop must be at least the crop of 16 pixels, got 15"),
             ({"late_crop": 25}, "a side of 24 pixels, less than the crop of 25"),
             ({"validation": 5}, "leave none to train on"),
@@ -334,8 +336,8 @@ class TestCommand:
         ("arguments", "code", "message"),
         [
             (("empty", "--out", "a.safetensors"), 1, "No image of at least 16 x 16 pixels in empty."),
-            (("missing", "--out", "a.safetensors"), 1, "missing: expected a folder of images or a .tar of images"),
-            (("broken", "--out", "a.safetensors"), 1, "Of 2 files none could be used, such as broken/a.png:"),
+            (("missing", "--out", "a.safetensors"), 1, "missing: expected a folder or a tar archive of images"),
+            (("broken", "--out", "a.safetensors"), 1, "None of 2 files could be used, for example broken/a.png:"),
             (("small", "--out", "a.safetensors"), 1, "10 x 9 pixels, smaller than the crop of 16"),
             (("mixed", "--out", "a.safetensors"), 1, "differ in their number of channels: 2 with 1 (such as mixed/grey"),
             (("one", "--out", "a.safetensors"), 1, "1 images leave none to train on"),
@@ -347,9 +349,9 @@ class TestCommand:
             (
                 ("good", "--out", "a.safetensors", "--channels", "1", "--init", "three.safetensors"),
                 1,
-                "has 3 channels, the images 1",
+                "has 3 channels, the images have 1",
             ),
-            (("good", "--out", "a.safetensors", "--init", "natural"), 1, "have no room for a network of widths"),
+            (("good", "--out", "a.safetensors", "--init", "natural"), 1, "are too small for a network of widths"),
             (("good",), 2, "Missing option '--out'"),
             ((), 2, "Missing argument"),
         ],
@@ -627,7 +629,7 @@ class TestGrow:
         ids=str,
     )
     def test_refuses_less_room(self, widths: Sequence[int], blocks: Sequence[int]) -> None:
-        with pytest.raises(ValueError, match="have no room for a network of widths"):
+        with pytest.raises(ValueError, match="are too small for a network of widths"):
             grow(UNet(channels=2, widths=(8, 16), blocks=(1, 3)), widths=widths, blocks=blocks, seed=0)
 
 

@@ -227,7 +227,7 @@ class TestGrow:
         assert torch.equal(plain(self.x, self.c_noise), net(self.x, self.c_noise))
 
     def test_refuses_another_number(self) -> None:
-        with pytest.raises(ValueError, match="has 4 features of maps of noise, expected 0 or 8"):
+        with pytest.raises(ValueError, match="has 4 noise-map features, expected 0 or 8"):
             grow(random_net(), widths=(8, 16), blocks=(1, 1), maps=8, seed=0)
 
 
@@ -289,10 +289,10 @@ class TestCommand:
         assert [len(line) for line in lines] == [heading.index("   (")] * 2
         card = " ".join((tmp_path / "told.md").read_text().split())
         for text in (
-            "frequency to frequency",
-            "in the last third 3 of 20",
+            "frequencies (circular blur)",
+            "in the last third 3 crops of 20 pixels",
             "| Bayer |",
-            "then that of E[x0 | y]",
+            "then the PSNR of E[x0 | y]",
             "| 11 crops |",
         ):
             assert text in card, text

@@ -125,8 +125,8 @@ class DDNMPlus(Guidance):
         (alpha_t, sigma_t), (alpha_s, sigma_s) = (map(float, self.score.schedule(time)) for time in (t, s))
         data, kept = self.data, math.sqrt(1 - self.eta**2)
         x0_hat = self.score.denoise(x_t, t)
-        x0_bar = data.svd.analyse(x0_hat)
-        eps_bar = data.svd.analyse((x_t - alpha_t * x0_hat) / sigma_t)
+        x0_bar = data.svd.analyze(x0_hat)
+        eps_bar = data.svd.analyze((x_t - alpha_t * x0_hat) / sigma_t)
         noise = draw(data.svd.shape)
 
         noisier = sigma_s >= alpha_s * data.noise
@@ -135,4 +135,4 @@ class DDNMPlus(Guidance):
         unconditional = alpha_s * x0_bar + sigma_s * (kept * eps_bar + self.eta * noise)
         conditional = alpha_s * (x0_bar + shift) + fresh * noise
         x_bar = torch.where(data.measured, torch.lerp(unconditional, conditional, strength), unconditional)
-        return data.svd.synthesise(x_bar)
+        return data.svd.synthesize(x_bar)

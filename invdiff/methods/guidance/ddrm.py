@@ -65,15 +65,15 @@ class DDRM(Guidance):
         ratio_t = float(self.score.schedule.ratio(t))
         noise = ratio_t * draw(data.svd.shape)
         rest = (ratio_t**2 - data.noise**2).clamp(min=0).sqrt() / ratio_t
-        return alpha_t * data.svd.synthesise(torch.where(ratio_t > data.noise, data.y_bar + rest * noise, noise))
+        return alpha_t * data.svd.synthesize(torch.where(ratio_t > data.noise, data.y_bar + rest * noise, noise))
 
     def advance(self, rule: StepRule | None, x_t: Tensor, t: Tensor, s: Tensor, draw: Draw, *, strength: float = 1.0) -> Tensor:
         alpha_t, alpha_s = (float(self.score.schedule(time)[0]) for time in (t, s))
         ratio_t, ratio_s = (float(self.score.schedule.ratio(time)) for time in (t, s))
         data, kept = self.data, math.sqrt(1 - self.eta**2)
         x0_hat = self.score.denoise(x_t, t)
-        x0_bar = data.svd.analyse(x0_hat)
-        eps_bar = data.svd.analyse((x_t / alpha_t - x0_hat) / ratio_t)
+        x0_bar = data.svd.analyze(x0_hat)
+        eps_bar = data.svd.analyze((x_t / alpha_t - x0_hat) / ratio_t)
         noise = draw(data.svd.shape)
 
         missing = x0_bar + ratio_s * (kept * eps_bar + self.eta * noise)
@@ -82,4 +82,4 @@ class DDRM(Guidance):
         rest = (ratio_s**2 - (self.eta_b * data.noise) ** 2).clamp(min=0).sqrt()
         known = x0_bar + pull * (data.y_bar - x0_bar) + torch.where(noisier, rest, self.eta * ratio_s) * noise
         x_bar = torch.where(data.measured, torch.lerp(missing, known, strength), missing)
-        return alpha_s * data.svd.synthesise(x_bar)
+        return alpha_s * data.svd.synthesize(x_bar)

@@ -12,7 +12,7 @@ from invdiff.methods.guidance.base import Guidance, denoise_and_pull_back
 from invdiff.methods.hybrid import NEARLY_EXACT, hybrid_gain, preconditioned_gmres
 from invdiff.methods.moments import TweedieGaussian
 from invdiff.methods.operator_norm import gain
-from invdiff.operators import LinearOperator, Operator, linearise
+from invdiff.operators import LinearOperator, Operator, linearize
 from invdiff.priors import ErrorCovariance, ScoreModel
 from invdiff.random import Draw
 
@@ -40,7 +40,7 @@ class MMPS(Guidance):
     the time on photographs, and the spread is nearer to the truth. It is exact only as far as the measured covariance is.
 
     Any noise: where it is not Gaussian, a Gaussian of the right gradient stands for it, of the variance at
-    :math:`\hat x_0` (:func:`invdiff.operators.linearise`).
+    :math:`\hat x_0` (:func:`invdiff.operators.linearize`).
 
     Args:
         score: The prior.
@@ -111,7 +111,7 @@ class MMPS(Guidance):
         x0_hat, pull_back = denoise_and_pull_back(self.score, x_t, t)
         measured, guided = self._measured(x0_hat, t), x0_hat
         for _ in range(self.passes):
-            linear, residual, sigma_y = linearise(self.op, self.y, x0_hat, noise_at=guided)
+            linear, residual, sigma_y = linearize(self.op, self.y, x0_hat, noise_at=guided)
             guided = x0_hat + self._gain(
                 lambda v: sigma_t**2 / alpha_t * pull_back(v), measured, linear, residual, sigma_y, x_t, t
             )
@@ -129,7 +129,7 @@ class MMPS(Guidance):
         n = self.op.keep_measured(draw(self.op.out_shape))
         guided = moments.mean
         for _ in range(self.passes):
-            linear, residual, sigma_y = linearise(self.op, self.y, moments.mean, noise_at=guided)
+            linear, residual, sigma_y = linearize(self.op, self.y, moments.mean, noise_at=guided)
             residual = residual - linear(zeta) - sigma_y * n
             gained = self._gain(moments.product, measured, linear, residual, sigma_y, x_t, t)
             guided = moments.mean + zeta + strength * gained

@@ -66,22 +66,22 @@ class FPS(ParticleMethod):
         variance = float(self.score.schedule.ratio(t)) ** 2
         self.u_t, log_q = self._diffuse(self.data.y_bar, variance, draw)
         z_t, log_w = self._move(torch.zeros_like(self.data.y_bar), variance, draw)
-        return alpha_t * self.data.svd.synthesise(z_t), log_w - log_q - self.log_volume
+        return alpha_t * self.data.svd.synthesize(z_t), log_w - log_q - self.log_volume
 
     def step(self, x_t: Tensor, t: Tensor, s: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         alpha_t, alpha_s = (float(self.score.schedule(time)[0]) for time in (t, s))
         ratio_t, ratio_s = (float(self.score.schedule.ratio(time)) for time in (t, s))
-        z_t, z_hat = self.data.svd.analyse(x_t / alpha_t), self.data.svd.analyse(self.score.denoise(x_t, t))
+        z_t, z_hat = self.data.svd.analyze(x_t / alpha_t), self.data.svd.analyze(self.score.denoise(x_t, t))
         kept = (ratio_s / ratio_t) ** 2
         m, variance = kept * z_t + (1 - kept) * z_hat, ratio_s**2 * (1 - kept)
         if ratio_s == 0 and self.op.sigma_y > 0:
-            return alpha_s * self.data.svd.synthesise(m), m.new_zeros(len(m), dtype=torch.float64)
+            return alpha_s * self.data.svd.synthesize(m), m.new_zeros(len(m), dtype=torch.float64)
         if ratio_s == 0:  # DDPM's kernel is a point here, but x_0 is still as uncertain as the noise of x_t.
             log_w = self._log_normal(self.data.y_bar, m, torch.full_like(self.data.noise, ratio_t**2))
-            return alpha_s * self.data.svd.synthesise(torch.where(self.data.measured, self.data.y_bar, m)), log_w
+            return alpha_s * self.data.svd.synthesize(torch.where(self.data.measured, self.data.y_bar, m)), log_w
         self.u_t, log_q = self._diffuse((1 - kept) * self.data.y_bar + kept * self.u_t, variance, draw)
         z_s, log_w = self._move(m, variance, draw)
-        return alpha_s * self.data.svd.synthesise(z_s), log_w - log_q
+        return alpha_s * self.data.svd.synthesize(z_s), log_w - log_q
 
     def _diffuse(self, mean: Tensor, variance: float, draw: Draw) -> tuple[Tensor, Tensor]:
         """Return the measurement at the next level, the same for all particles of a group, and its log density."""

@@ -84,19 +84,19 @@ class MCGdiff(ParticleMethod):
         alpha_t = float(self.score.schedule(t)[0])
         variance = float(self.score.schedule.ratio(t)) ** 2
         z_t, log_w = self._move(torch.zeros_like(self.data.y_bar), variance, variance + self.kappa, draw)
-        return alpha_t * self.data.svd.synthesise(z_t), log_w + self.log_outside
+        return alpha_t * self.data.svd.synthesize(z_t), log_w + self.log_outside
 
     def step(self, x_t: Tensor, t: Tensor, s: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         alpha_t, alpha_s = (float(self.score.schedule(time)[0]) for time in (t, s))
         ratio_t, ratio_s = (float(self.score.schedule.ratio(time)) for time in (t, s))
-        z_t, z_hat = self.data.svd.analyse(x_t / alpha_t), self.data.svd.analyse(self.score.denoise(x_t, t))
+        z_t, z_hat = self.data.svd.analyze(x_t / alpha_t), self.data.svd.analyze(self.score.denoise(x_t, t))
         kept = (ratio_s / ratio_t) ** 2
         m, variance = kept * z_t + (1 - kept) * z_hat, ratio_s**2 * (1 - kept)
         z_s, log_w = self._move(m, variance, ratio_s**2 + self.kappa, draw)
         log_w = log_w - self._log_normal(z_t, ratio_t**2 + self.kappa)
         if ratio_s == 0 and self.op.sigma_y == 0:
             z_s = torch.where(self.data.measured, self.data.y_bar, z_s)
-        return alpha_s * self.data.svd.synthesise(z_s), log_w
+        return alpha_s * self.data.svd.synthesize(z_s), log_w
 
     def _move(self, m: Tensor, variance: float, v: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         r"""Draw from :math:`\mathcal{N}(m, c^2 I)\, g` and return the log of its mass, ``(B,)``."""

@@ -79,7 +79,7 @@ class SNIPS(Sampler):
                 x_bar = x_bar + self.step * (target - x_bar) + kick * draw(data.svd.shape)
             check_bounds(x_bar, bound=EXPLOSION * (1 + ratio), step=level + 1)
             on_step()
-        return data.svd.synthesise(torch.where(ratio > data.noise, data.y_bar, self._denoise(x_bar, times[-2])))
+        return data.svd.synthesize(torch.where(ratio > data.noise, data.y_bar, self._denoise(x_bar, times[-2])))
 
     def _spread(self, ratio: float) -> Tensor:
         r"""Return the preconditioner :math:`a_i`, which is also the variance of the state around its target."""
@@ -89,4 +89,4 @@ class SNIPS(Sampler):
     def _denoise(self, x_bar: Tensor, t: Tensor) -> Tensor:
         r"""Return :math:`V^\top \hat x_0`. It is what is left of :math:`x_0` given the data too, where they are noisier."""
         alpha_t = float(self.score.schedule(t)[0])
-        return self.data.svd.analyse(self.score.denoise(alpha_t * self.data.svd.synthesise(x_bar), t))
+        return self.data.svd.analyze(self.score.denoise(alpha_t * self.data.svd.synthesize(x_bar), t))

@@ -32,7 +32,7 @@ class LinearMeasurement(Protocol):
 
 
 class Gaussian(ScoreModel):
-    r"""The normal law :math:`\mathcal{N}(m, S)` along any schedule.
+    r"""The normal distribution :math:`\mathcal{N}(m, S)` along any schedule.
 
     .. math:: E[x_0 | x_t] = m + \alpha_t S (\alpha_t^2 S + \sigma_t^2 I)^{-1} (x_t - \alpha_t m)
 
@@ -98,16 +98,6 @@ class Gaussian(ScoreModel):
         prior.batched = False
         return prior
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        g = torch.Generator().manual_seed(0)
-        root = torch.randn(6, 6, generator=g, dtype=torch.float64) / 3
-        rows, columns = torch.fft.fftfreq(6, dtype=torch.float64), torch.fft.rfftfreq(8, dtype=torch.float64)
-        spectrum = 0.3 / (0.05 + rows[:, None] ** 2 + columns**2)
-        dense = cls(torch.randn(6, generator=g, dtype=torch.float64), root @ root.mT)
-        diagonal = cls(torch.randn(2, 3, generator=g, dtype=torch.float64), torch.rand(2, 3, generator=g, dtype=torch.float64))
-        return [dense, diagonal, cls.stationary(torch.zeros(1, 6, 8, dtype=torch.float64), spectrum.expand(1, 6, 5))]
-
     @property
     def scale(self) -> float:  # type: ignore[override]
         r"""Bound of the root mean square along any direction: :math:`\sqrt{\lVert S \rVert + \lVert m \rVert^2}`."""
@@ -128,9 +118,9 @@ class Gaussian(ScoreModel):
         event, dtype = tuple(mu.shape[1:]), self.mean.dtype
         _check_dense(event)
         prior, mean = self.covariance().to(mu.device), self.mean.to(mu.device)
-        centred = (mu.to(dtype) - mean).flatten(1)
+        centered = (mu.to(dtype) - mean).flatten(1)
         inverse, _, vectors = kept_inverse(prior + cov.matrix(event).to(dtype))
-        coefficients = torch.einsum("bij,bi->bj", vectors.expand(len(mu), -1, -1), centred) * inverse
+        coefficients = torch.einsum("bij,bi->bj", vectors.expand(len(mu), -1, -1), centered) * inverse
         shift = torch.einsum("bij,bj->bi", vectors.expand(len(mu), -1, -1), coefficients) @ prior
         return (mean + shift.reshape(mu.shape)).to(mu)
 
@@ -156,13 +146,13 @@ class Gaussian(ScoreModel):
             ValueError: If the covariance is singular: there is no density then.
         """
         check_density("Gaussian", self._values)
-        centred = x - self.mean.to(x)
-        distance = dot(centred, self._apply(torch.reciprocal, centred))
+        centered = x - self.mean.to(x)
+        distance = dot(centered, self._apply(torch.reciprocal, centered))
         log_values = self._values.log()
         if self._basis == "stationary":  # Columns inside the half-plane stand for their mirror images too.
-            width = centred.shape[-1]
+            width = centered.shape[-1]
             log_values = torch.cat([log_values, log_values[..., 1 : (width + 1) // 2]], -1)
-        return -0.5 * (distance + log_values.sum().to(x) + centred[0].numel() * math.log(2 * math.pi))
+        return -0.5 * (distance + log_values.sum().to(x) + centered[0].numel() * math.log(2 * math.pi))
 
     def covariance(self) -> Tensor:
         """Return :math:`S` as a dense matrix ``(n, n)``; events of up to 4,096 numbers."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ class GaussianMixture(ScoreModel):
         \qquad r_k \propto w_k\, \mathcal{N}(x_t; \alpha_t m_k, \alpha_t^2 S_k + \sigma_t^2 I)
 
     Args:
-        weights: :math:`w_k \ge 0`, ``(K,)``, or ``(B, K)`` when every item has a mixture of its own. Normalised.
+        weights: :math:`w_k \ge 0`, ``(K,)``, or ``(B, K)`` when every item has a mixture of its own. Normalized.
         means: ``(K, n)``, or ``(B, K, n)``.
         covs: :math:`S_k`: ``(K, n, n)`` (dense), or ``(K, n)`` (diagonal: variances).
         schedule: The noise schedule.
@@ -60,14 +60,6 @@ class GaussianMixture(ScoreModel):
         self._values = values.clamp(min=0)
         self.event_shape, self.schedule, self.batched = (size,), schedule or VP(), weights.ndim > 1
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        g = torch.Generator().manual_seed(0)
-        roots = torch.randn(3, 4, 4, generator=g, dtype=torch.float64) / 3
-        means = 2 * torch.randn(3, 4, generator=g, dtype=torch.float64)
-        weights, covs = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64), roots @ roots.mT
-        return [cls(weights, means, covs), cls(weights, means, covs.diagonal(dim1=1, dim2=2))]
-
     @cached_property
     def scale(self) -> float:  # type: ignore[override]
         r"""Bound of the root mean square along any direction.
@@ -78,18 +70,21 @@ class GaussianMixture(ScoreModel):
         means = (self.weights.sqrt()[..., None] * self.means).reshape(-1, *self.means.shape[-2:])
         return math.sqrt(float(spread) + float(torch.linalg.matrix_norm(means, 2).max()) ** 2)
 
+    def _summary(self) -> Sequence[str]:
+        return (f"{self.weights.shape[-1]} components", *super()._summary())
+
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         if self._vectors is None and self.means.ndim == 2 and torch.as_tensor(t).ndim == 0:
             return self._denoise_by_products(x_t, t)
         alpha_t, sigma_t = self.levels(t, x_t[:, None])
         means, values = self.means.to(x_t), self._values.to(x_t)
         vectors = None if self._vectors is None else self._vectors.to(x_t)
-        centred = x_t[:, None] - alpha_t * means
+        centered = x_t[:, None] - alpha_t * means
         if vectors is not None:
-            centred = torch.einsum("bkn,knm->bkm", centred, vectors)
+            centered = torch.einsum("bkn,knm->bkm", centered, vectors)
         variance = alpha_t**2 * values + sigma_t**2
-        log_r = self.weights.to(x_t).log() - 0.5 * (centred**2 / variance + variance.log()).sum(-1)
-        shift = alpha_t * values / variance * centred
+        log_r = self.weights.to(x_t).log() - 0.5 * (centered**2 / variance + variance.log()).sum(-1)
+        shift = alpha_t * values / variance * centered
         if vectors is not None:
             shift = torch.einsum("bkm,knm->bkn", shift, vectors)
         return torch.einsum("bk,bkn->bn", log_r.softmax(-1), means + shift)
@@ -115,9 +110,9 @@ class GaussianMixture(ScoreModel):
         weights, means, covs = (part.to(mu.device) for part in (self.weights, self.means, self.covs))
         covs = covs.diag_embed() if covs.ndim == 2 else covs
         inverse, log_values, vectors = kept_inverse(covs + cov.matrix(tuple(mu.shape[1:])).to(dtype)[:, None])
-        centred = mu.to(dtype)[:, None] - means
+        centered = mu.to(dtype)[:, None] - means
         vectors = vectors.expand(len(mu), -1, -1, -1)
-        coefficients = torch.einsum("bkij,bki->bkj", vectors, centred)
+        coefficients = torch.einsum("bkij,bki->bkj", vectors, centered)
         log_r = weights.log() - 0.5 * (coefficients**2 * inverse + log_values).sum(-1)
         solved = torch.einsum("bkij,bkj->bki", vectors, coefficients * inverse)
         each = means + torch.einsum("kij,bkj->bki", covs, solved)
@@ -131,10 +126,10 @@ class GaussianMixture(ScoreModel):
         """
         check_density("GaussianMixture", self._values)
         means, values = self.means.to(x), self._values.to(x)
-        centred = x[:, None] - means
+        centered = x[:, None] - means
         if self._vectors is not None:
-            centred = torch.einsum("bkn,knm->bkm", centred, self._vectors.to(x))
-        each = -0.5 * (centred**2 / values + (2 * math.pi * values).log()).sum(-1)
+            centered = torch.einsum("bkn,knm->bkm", centered, self._vectors.to(x))
+        each = -0.5 * (centered**2 / values + (2 * math.pi * values).log()).sum(-1)
         return (self.weights.to(x).log() + each).logsumexp(-1)
 
     def sample(self, num_samples: int, *, seed: int) -> Tensor:

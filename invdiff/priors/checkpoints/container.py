@@ -25,7 +25,7 @@ OTHERS = {  # what people download by mistake, or for another library
     b"\x89HDF\r\n\x1a\n": "HDF5 (Keras or MATLAB)",
     b"\x1f\x8b": "compressed by gzip: unpack it first",
     b"7z\xbc\xaf": "compressed by 7-Zip: unpack it first",
-    b"GGUF": "GGUF, of quantised language models",
+    b"GGUF": "GGUF, of quantized language models",
     b"\x93NUMPY": "a NumPy array",
     b"\x89PNG": "a picture",
     b"\xff\xd8\xff": "a picture",

@@ -19,7 +19,7 @@ from invdiff.priors.checkpoints.assumptions import Choices, whole
 from invdiff.priors.checkpoints.diffusers_scheduler import Training, read_scheduler
 from invdiff.priors.checkpoints.diffusers_weights import KINDS, WEIGHTS, read_json, read_weights
 from invdiff.priors.networks.unet2d import DiffusersUNet, unet2d_model
-from invdiff.priors.spec import Checkpoint, Recipe
+from invdiff.priors.spec import Checkpoint, NetworkSpec
 
 __all__ = ["OPTIONS", "download", "read_folder"]
 
@@ -65,8 +65,8 @@ def read_folder(folder: Path, given: Mapping[str, Any]) -> Checkpoint | None:
     stored = read_json(path) or {}
     scheduler = next((p for p in (folder / "scheduler", place, folder) if (p / "scheduler_config.json").is_file()), None)
     where = f"{scheduler / 'scheduler_config.json' if scheduler else folder}"
-    law = read_json(scheduler / "scheduler_config.json") if scheduler else None
-    training = read_scheduler(law, given, where=where)
+    noise_config = read_json(scheduler / "scheduler_config.json") if scheduler else None
+    training = read_scheduler(noise_config, given, where=where)
     choices = Choices(given)
     try:
         config, ignored = _complete(stored)
@@ -79,13 +79,13 @@ def read_folder(folder: Path, given: Mapping[str, Any]) -> Checkpoint | None:
     _check_weights(config, weights, place)
     facts: dict[str, Any] = {
         "family": "diffusers",
-        "scheduler": law.get("_class_name") if law else None,
+        "scheduler": noise_config.get("_class_name") if noise_config else None,
         "weights": files,
-        **{key: law[key] for key in ("clip_sample", "thresholding") if law and key in law},
+        **{key: noise_config[key] for key in ("clip_sample", "thresholding") if noise_config and key in noise_config},
         "learned_variance": config["out_channels"] == 2 * config["in_channels"],
         "ignored": ignored,
     }
-    recipe = Recipe(
+    spec = NetworkSpec(
         architecture="UNet2DModel",
         config=config,
         event_shape=shape,
@@ -98,7 +98,7 @@ def read_folder(folder: Path, given: Mapping[str, Any]) -> Checkpoint | None:
         facts=facts,
         assumed={**training.assumed, **choices.assumed},
     )
-    return Checkpoint(recipe, weights)
+    return Checkpoint(spec, weights)
 
 
 def download(hub_id: str) -> Path:

@@ -71,7 +71,7 @@ EXPLODING = {"KarrasVeScheduler": (1.0, 0.02, 100.0), "ScoreSdeVeScheduler": (2.
 
 @dataclass(frozen=True)
 class Training:
-    """How a network was trained, in the terms of :class:`~invdiff.priors.spec.Recipe`; ``negated`` as in the network."""
+    """How a network was trained, in the terms of :class:`~invdiff.priors.spec.NetworkSpec`; ``negated`` as in the network."""
 
     predicts: str
     schedule: Mapping[str, Any]

@@ -12,7 +12,7 @@ from torch import Tensor
 from invdiff.priors.checkpoints.assumptions import Choices, one_of, positive
 from invdiff.priors.checkpoints.container import Contents, state_dicts
 from invdiff.priors.checkpoints.pickles import Record, state_dict
-from invdiff.priors.spec import Checkpoint, Recipe
+from invdiff.priors.spec import Checkpoint, NetworkSpec
 
 __all__ = ["OPTIONS", "read"]
 
@@ -80,7 +80,7 @@ def _read(data: Any, choices: Choices) -> Checkpoint | None:
     kind = choices.choose("preconditioning", one_of(PRECONDITIONINGS.values()), usual, reason)
     settings = settings if kind == usual else {}  # those of another preconditioning
     without_label = label_free and choices.given.get("label") is None
-    recipe = Recipe(
+    spec = NetworkSpec(
         architecture=architecture,
         config=config,
         event_shape=(config["channels"], config["size"], config["size"]),
@@ -89,7 +89,7 @@ def _read(data: Any, choices: Choices) -> Checkpoint | None:
         assumed=choices.assumed,
         **_asking(kind, settings, choices),
     )
-    return Checkpoint(recipe, weights)
+    return Checkpoint(spec, weights)
 
 
 def _network_record(data: Any) -> Record | None:
@@ -170,7 +170,7 @@ def _infer(weights: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
 
 
 def _asking(kind: str, settings: Mapping[Any, Any], choices: Choices) -> dict[str, Any]:
-    r"""Return the part of the recipe that stands for a preconditioning, of Karras et al., 2022, table 1.
+    r"""Return the part of the spec that stands for a preconditioning, of Karras et al., 2022, table 1.
 
     With :math:`D(x; \sigma) = c_\text{skip} x + c_\text{out} F(c_\text{in} x; c_\text{noise})`, where not ``edm``
     :math:`c_\text{skip}` is 1 and :math:`|c_\text{out}|` is :math:`\sigma`: the network returns the noise.

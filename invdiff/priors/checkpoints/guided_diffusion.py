@@ -13,7 +13,7 @@ from torch import Tensor
 from invdiff.priors.checkpoints.assumptions import Choices, one_of, whole, yes_no
 from invdiff.priors.checkpoints.container import Contents, state_dicts
 from invdiff.priors.networks.adm import ATTENTION_ORDERS
-from invdiff.priors.spec import Checkpoint, Recipe
+from invdiff.priors.spec import Checkpoint, NetworkSpec
 
 __all__ = ["OPTIONS", "PUBLISHED", "Published", "read"]
 
@@ -127,7 +127,7 @@ def read(contents: Contents, given: Mapping[str, Any]) -> Checkpoint | None:
             weights = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
             try:
                 _refuse_others(weights, prefix, tensors)
-                return Checkpoint(_recipe(weights, f"{where}.{prefix}".strip("."), Choices(given)), weights)
+                return Checkpoint(_spec(weights, f"{where}.{prefix}".strip("."), Choices(given)), weights)
             except ValueError as error:
                 raise ValueError(f"{contents.path}: {error}") from error
     return None
@@ -160,7 +160,7 @@ def _refuse_others(weights: Mapping[str, Tensor], prefix: str, everything: Mappi
         raise ValueError(f"takes {came} channels and returns {outputs}. Expected as many, or twice as many (learned variance).")
 
 
-def _recipe(weights: Mapping[str, Tensor], where: str, choices: Choices) -> Recipe:
+def _spec(weights: Mapping[str, Tensor], where: str, choices: Choices) -> NetworkSpec:
     inferred = _infer(weights)
     published = next((entry for entry in PUBLISHED if entry.shapes.items() <= inferred.items()), None)
     reason = f"as {published.name}, see {published.source}" if published else USUAL
@@ -186,7 +186,7 @@ def _recipe(weights: Mapping[str, Tensor], where: str, choices: Choices) -> Reci
     stride = 2 ** (len(inferred["multipliers"]) - 1)
     known = SIZES.get(tuple(inferred["multipliers"]))
     side = choices.choose("image_size", whole(1, 2**16, multiple=stride), known or 8 * stride, None if known else reason)
-    return Recipe(
+    return NetworkSpec(
         "ADM",
         config,
         (config["channels"], side, side),

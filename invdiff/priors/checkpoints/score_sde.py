@@ -16,7 +16,7 @@ from torch import Tensor
 from invdiff.priors.checkpoints.assumptions import Choices, one_of, positive, whole, yes_no
 from invdiff.priors.checkpoints.container import Contents, state_dicts
 from invdiff.priors.checkpoints.score_sde_layout import layout
-from invdiff.priors.spec import Checkpoint, Recipe
+from invdiff.priors.spec import Checkpoint, NetworkSpec
 
 __all__ = ["OPTIONS", "read"]
 
@@ -68,7 +68,7 @@ def _read(tensors: Mapping[str, Tensor], ema: object, choices: Choices) -> Check
     average = f"averaged with decay {decay}" if averaged else "those of the state dict: no list of averages beside it"
     side = _image_size(config, choices)
     return Checkpoint(
-        Recipe(
+        NetworkSpec(
             architecture="NCSNpp",
             config=config,
             event_shape=(config["channels"], side, side),
@@ -123,7 +123,7 @@ def _choose_process(config: dict[str, Any], model: str, decay: float | None, cho
 
 
 def _told(config: Mapping[str, Any], model: str, sde: str, sigmas: Tensor, choices: Choices) -> dict[str, Any]:
-    """Return what a recipe says of time, schedule and output."""
+    """Return what a spec says of time, schedule and output."""
     fourier = config["embedding"] == "fourier"
     if sde == "ve":
         reason = "ve is continuous with Fourier features, and with positional ones it is not"

@@ -72,7 +72,7 @@ def layout(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _letter(module: Shapes) -> str:
-    """Return ``f`` for Fourier features, ``l`` linear, ``v`` convolution, ``n`` normalisation, ``a`` attention, ``b`` residual
+    """Return ``f`` for Fourier features, ``l`` linear, ``v`` convolution, ``n`` normalization, ``a`` attention, ``b`` residual
     block, ``r`` one that resizes, ``s`` any other that resizes, with parameters or without, ``c`` combination, ``?`` else."""
     if "Conv_1.weight" in module and "Conv_0.weight" in module:
         shortcut = module.get("Conv_2.weight", (0, 1))

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff.priors.errors.frequencies import OCTAVES, cosine_inverse, cosine_transform, hats, octaves, smooth
+from invdiff.cosine_transform import cosine_inverse, cosine_transform
+from invdiff.priors.errors.frequencies import OCTAVES, hats, octaves, smooth
 from invdiff.random import Draw
 
 __all__ = ["ErrorCovariance", "ErrorModel", "local_energies", "rotate"]
@@ -30,22 +31,22 @@ class ErrorCovariance:
     .. math:: V_u = C^\top \Big( \sum_k U_k^{1/2} D^\top \operatorname{diag}(b_k^2\, v)\, D\, U_k^{1/2} \Big) C
 
     Args:
-        colours: :math:`C`, orthonormal rows, ``(C, C)``.
-        variances: :math:`v \ge 0`, of every cosine coefficient of every colour, ``(B, C, H, W)``.
+        colors: :math:`C`, orthonormal rows, ``(C, C)``.
+        variances: :math:`v \ge 0`, of every cosine coefficient of every color, ``(B, C, H, W)``.
         places: :math:`u_k \ge 0`, the diagonal of :math:`U_k`, near 1 on average, ``(B, OCTAVES, C, H, W)``. Default: 1, and
             :math:`V_u = V`.
     """
 
-    def __init__(self, colours: Tensor, variances: Tensor, places: Tensor | None = None) -> None:
-        self.colours, self.variances, self.places = colours, variances, places
+    def __init__(self, colors: Tensor, variances: Tensor, places: Tensor | None = None) -> None:
+        self.colors, self.variances, self.places = colors, variances, places
 
     def product(self, v: Tensor) -> Tensor:
         """Return :math:`V v`, ``(B, C, H, W)``."""
-        return self._image(self.variances * cosine_transform(rotate(self.colours, v)))
+        return self._image(self.variances * cosine_transform(rotate(self.colors, v)))
 
     def solve(self, v: Tensor, noise: Tensor) -> Tensor:
         r"""Return :math:`(V + s I)^{-1} v`, ``(B, C, H, W)``, for ``noise`` :math:`s > 0`."""
-        return self._image(cosine_transform(rotate(self.colours, v)) / (self.variances + noise))
+        return self._image(cosine_transform(rotate(self.colors, v)) / (self.variances + noise))
 
     def draw(self, draw: Draw) -> Tensor:
         r"""Return a draw of :math:`\mathcal{N}(0, V_u)` for every item, from the standard normal numbers of ``draw``."""
@@ -54,7 +55,7 @@ class ErrorCovariance:
             return self._image(scale * draw(event))
         windows = octaves(event[-2], event[-1], scale)[:, None]
         parts = cosine_inverse(windows * scale[:, None] * draw((OCTAVES, *event)))
-        return rotate(self.colours.mT, (self.places.sqrt() * parts).sum(1))
+        return rotate(self.colors.mT, (self.places.sqrt() * parts).sum(1))
 
     @property
     def level(self) -> Tensor:
@@ -62,7 +63,7 @@ class ErrorCovariance:
         return self.variances.flatten(1).mean(1)
 
     def _image(self, coefficients: Tensor) -> Tensor:
-        return rotate(self.colours.mT, cosine_inverse(coefficients))
+        return rotate(self.colors.mT, cosine_inverse(coefficients))
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +75,7 @@ class ErrorModel:
     .. math:: V = C^\top D^\top \operatorname{diag}\Big( v_c(f) \sum_k b_k(f)^2\, m_{kc} \Big) D\, C, \qquad
         v_c(f) = \frac{S_c(f)\, \varsigma^2}{S_c(f) + \varsigma^2}
 
-    :math:`D` is the cosine transform, which sees an image continued by its mirror image, :math:`C` the principal colours of the
+    :math:`D` is the cosine transform, which sees an image continued by its mirror image, :math:`C` the principal colors of the
     error, and :math:`v` the mean square of its coefficients. It is kept as the spectrum :math:`S` of the Gaussian whose
     denoiser errs as much, level by level: for a stationary Gaussian prior that is one and the same at all levels, and
     beyond the measured ones the nearest is used, which makes :math:`v` fall like :math:`\varsigma^2` below them and stay below
@@ -91,7 +92,7 @@ class ErrorModel:
     Attributes:
         levels: Ratios :math:`\varsigma` that were measured, increasing, ``(L,)`` float64.
         frequencies: Of the table, in cycles per pixel, increasing, ``(G,)`` float64.
-        colours: :math:`C`, ``(C, C)``, the first direction that of the largest error.
+        colors: :math:`C`, ``(C, C)``, the first direction that of the largest error.
         log_signal: :math:`\log S`, ``(L, C, G, G)``, vertical frequencies first.
         weights: :math:`w`, ``(L, features, OCTAVES * C)``.
         floors: :math:`\epsilon`, ``(L,)``.
@@ -100,19 +101,19 @@ class ErrorModel:
 
     levels: Tensor
     frequencies: Tensor
-    colours: Tensor
+    colors: Tensor
     log_signal: Tensor
     weights: Tensor
     floors: Tensor
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        count, channels, size = len(self.levels), len(self.colours), len(self.frequencies)
+        count, channels, size = len(self.levels), len(self.colors), len(self.frequencies)
         features = 1 + len(WIDTHS) * min(channels, 2)
         expected = {
             "levels": (count,),
             "frequencies": (size,),
-            "colours": (channels, channels),
+            "colors": (channels, channels),
             "log_signal": (count, channels, size, size),
             "weights": (count, features, OCTAVES * channels),
             "floors": (count,),
@@ -129,8 +130,8 @@ class ErrorModel:
                 raise ValueError(f"ErrorModel: {name} must be positive and increasing.")
         if not (self.floors > 0).all():
             raise ValueError("ErrorModel: floors must be positive.")
-        if not torch.allclose(self.colours @ self.colours.mT, torch.eye(channels).to(self.colours), atol=1e-4):
-            raise ValueError("ErrorModel: colours must be orthonormal.")
+        if not torch.allclose(self.colors @ self.colors.mT, torch.eye(channels).to(self.colors), atol=1e-4):
+            raise ValueError("ErrorModel: colors must be orthonormal.")
 
     @torch.no_grad()
     def at(self, x0_hat: Tensor, ratio: float, weight: Tensor | None = None) -> ErrorCovariance:
@@ -142,9 +143,9 @@ class ErrorModel:
             weight: How much each place counts in :math:`m`, not negative, ``(B, 1 or C, H, W)``. By default, and where it is 0
                 all over an item, all places count the same.
         """
-        if x0_hat.ndim != 4 or x0_hat.shape[1] != len(self.colours):
+        if x0_hat.ndim != 4 or x0_hat.shape[1] != len(self.colors):
             raise ValueError(
-                f"ErrorModel: measured on images of {len(self.colours)} channels, expected (B, {len(self.colours)}, H, W), got "
+                f"ErrorModel: measured on images of {len(self.colors)} channels, expected (B, {len(self.colors)}, H, W), got "
                 f"{tuple(x0_hat.shape)}."
             )
         if not 0 < ratio < float("inf"):
@@ -157,7 +158,7 @@ class ErrorModel:
         relative = torch.einsum("khw,bkc->bchw", bands, _mean(local, counts)[..., 0, 0])
         places = local**UNEVENNESS
         variances = relative * (signal * ratio**2 / (signal + ratio**2))
-        return ErrorCovariance(self.colours.to(x0_hat), variances, places / _mean(places, counts))
+        return ErrorCovariance(self.colors.to(x0_hat), variances, places / _mean(places, counts))
 
     def hardness(self, x0_hat: Tensor, ratio: float, weight: Tensor | None = None) -> Tensor:
         r"""Return :math:`m`, ``(B, OCTAVES, C)``; see :meth:`at` for the arguments."""
@@ -165,9 +166,9 @@ class ErrorModel:
 
     def _local(self, x0_hat: Tensor, ratio: float) -> Tensor:
         """Return :math:`h`, ``(B, OCTAVES, C, H, W)``."""
-        colours, weights = self.colours.to(x0_hat), self._between(self.weights, ratio, x0_hat)
+        colors, weights = self.colors.to(x0_hat), self._between(self.weights, ratio, x0_hat)
         floor = self._between(self.floors.log(), ratio, x0_hat).exp()
-        logs = (local_energies(x0_hat, colours) + floor).log()
+        logs = (local_energies(x0_hat, colors) + floor).log()
         exponents = weights[0, :, None, None] + torch.einsum("bfhw,fo->bohw", logs, weights[1:])
         return exponents.clamp(*EXPONENTS).exp().reshape(len(x0_hat), OCTAVES, -1, *x0_hat.shape[-2:])
 
@@ -198,19 +199,19 @@ def _mean(local: Tensor, counts: Tensor | None) -> Tensor:
     return (counts * local).sum((-2, -1), keepdim=True) / counts.sum((-2, -1), keepdim=True)
 
 
-def rotate(colours: Tensor, x: Tensor) -> Tensor:
-    """Return the components of images ``(B, C, H, W)`` along the rows of ``colours``."""
-    return torch.einsum("cd,bdhw->bchw", colours, x)
+def rotate(colors: Tensor, x: Tensor) -> Tensor:
+    """Return the components of images ``(B, C, H, W)`` along the rows of ``colors``."""
+    return torch.einsum("cd,bdhw->bchw", colors, x)
 
 
-def local_energies(x: Tensor, colours: Tensor) -> Tensor:
+def local_energies(x: Tensor, colors: Tensor) -> Tensor:
     """Return the energy of images ``(B, C, H, W)`` around each place, by octave but the last: ``(B, features, H, W)``.
 
-    Of the first colour by itself and of all others together.
+    Of the first color by itself and of all others together.
     """
-    coefficients, bands = cosine_transform(rotate(colours, x)), octaves(x.shape[-2], x.shape[-1], x)
+    coefficients, bands = cosine_transform(rotate(colors, x)), octaves(x.shape[-2], x.shape[-1], x)
     found = []
     for band, width in zip(bands, WIDTHS, strict=False):
         energy = smooth(cosine_inverse(band * coefficients).square(), width)
-        found += [energy[:, :1], *([energy[:, 1:].sum(1, keepdim=True)] if len(colours) > 1 else [])]
+        found += [energy[:, :1], *([energy[:, 1:].sum(1, keepdim=True)] if len(colors) > 1 else [])]
     return torch.cat(found, 1)

@@ -18,13 +18,13 @@ from invdiff.priors.save import write_safetensors
 __all__ = ["errors_beside", "read_error_model", "save_error_model"]
 
 KEY = "invdiff-errors"  # of the metadata
-TENSORS = {  # name: dtype in the file
-    "levels": torch.float64,
-    "frequencies": torch.float64,
-    "colours": torch.float32,
-    "log_signal": torch.float16,
-    "weights": torch.float32,
-    "floors": torch.float32,
+TENSORS = {  # attribute: name and dtype in the file
+    "levels": ("levels", torch.float64),
+    "frequencies": ("frequencies", torch.float64),
+    "colors": ("colours", torch.float32),
+    "log_signal": ("log_signal", torch.float16),
+    "weights": ("weights", torch.float32),
+    "floors": ("floors", torch.float32),
 }
 
 
@@ -42,7 +42,7 @@ def save_error_model(model: ErrorModel, path: Path, *, prior: Path, given: Mappi
         prior: The file or folder of the prior, whose digest is kept.
         given: What the prior was told on loading, such as its class: with anything else it is another prior.
     """
-    tensors = {name: getattr(model, name).cpu().to(dtype).contiguous() for name, dtype in TENSORS.items()}
+    tensors = {key: getattr(model, name).cpu().to(dtype).contiguous() for name, (key, dtype) in TENSORS.items()}
     about = {"prior": _identity(prior, given), "facts": dict(model.facts)}
     write_safetensors(tensors, path, {KEY: json.dumps(about)})
 
@@ -57,8 +57,8 @@ def read_error_model(path: Path, *, prior: Path, given: Mapping[str, Any] | None
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})[KEY])
-            for name, dtype in TENSORS.items():
-                tensors[name] = file.get_tensor(name)
+            for name, (key, dtype) in TENSORS.items():
+                tensors[name] = file.get_tensor(key)
                 if tensors[name].dtype != dtype:
                     raise ValueError(f"{name} has the dtype {tensors[name].dtype}, expected {dtype}")
         belongs, facts = about["prior"], dict(about["facts"])

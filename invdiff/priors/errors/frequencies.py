@@ -1,4 +1,4 @@
-r"""Images by frequency: cosine transforms, octaves, and tables over cycles per pixel that serve every size."""
+r"""Images by frequency: octaves, and tables over cycles per pixel that serve every size."""
 
 from __future__ import annotations
 
@@ -10,24 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["OCTAVES", "cosine_inverse", "cosine_transform", "frequencies", "hats", "nodes", "octaves", "smooth"]
+__all__ = ["OCTAVES", "frequencies", "hats", "nodes", "octaves", "smooth"]
 
 OCTAVES = 4  # The last one is all that is coarser.
-
-
-def cosine_transform(x: Tensor) -> Tensor:
-    """Return the orthonormal cosine coefficients (DCT-II) of images, over the last two axes."""
-    coefficients: Tensor = _cosines(x.shape[-2], x.dtype, x.device) @ x @ _cosines(x.shape[-1], x.dtype, x.device).mT
-    return coefficients
-
-
-def cosine_inverse(coefficients: Tensor) -> Tensor:
-    """Return the images of cosine coefficients: the inverse, and the adjoint, of :func:`cosine_transform`."""
-    dtype, device = coefficients.dtype, coefficients.device
-    x: Tensor = (
-        _cosines(coefficients.shape[-2], dtype, device).mT @ coefficients @ _cosines(coefficients.shape[-1], dtype, device)
-    )
-    return x
 
 
 def frequencies(side: int) -> Tensor:
@@ -75,16 +60,8 @@ def smooth(x: Tensor, width: float) -> Tensor:
     return F.conv2d(F.conv2d(padded, kernel[None, None, :, None]), kernel[None, None, None]).reshape(x.shape)
 
 
-@functools.lru_cache(maxsize=32)
-@torch.inference_mode(False)  # Kept, so fit for differentiation later on.
-def _cosines(side: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    from invdiff.operators.blur.mirrored_blur import cosine_matrix  # All operators come with it.
-
-    return cosine_matrix(side).to(device, dtype)
-
-
 @functools.lru_cache(maxsize=16)
-@torch.inference_mode(False)
+@torch.inference_mode(False)  # Kept, so fit for differentiation later on.
 def _octaves(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     rows, columns = (torch.arange(side, dtype=torch.float64) / side for side in (height, width))
     below = -torch.hypot(rows[:, None], columns).clamp(min=1e-9).log2()  # Octaves below the finest stripes.

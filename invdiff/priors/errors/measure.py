@@ -11,16 +11,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from invdiff.priors.adapt.adapt import fit
+from invdiff.cosine_transform import cosine_inverse, cosine_transform
+from invdiff.priors.adapters.adapt import adapt
 from invdiff.priors.errors.covariance import ErrorModel, local_energies, rotate
-from invdiff.priors.errors.frequencies import cosine_inverse, cosine_transform, hats, nodes, octaves
+from invdiff.priors.errors.frequencies import hats, nodes, octaves
 from invdiff.priors.score_model import ScoreModel
 from invdiff.random import generator
 
 __all__ = ["measure_error"]
 
 LEVELS = (0.002, 10.0, 20)  # From, to, how many; as far as the schedule goes.
-COLOURS_EVERY = 4  # levels: from so many fewer the principal colours are found.
+COLORS_EVERY = 4  # levels: from so many fewer the principal colors are found.
 LARGEST_SHARE = 0.99  # of the noise that the error may be: S is not told from infinity above.
 STRIDE = 3  # pixels between the places that the regression sees.
 FLOOR = 0.02  # of the error's mean square, below which local energies say nothing.
@@ -68,13 +69,13 @@ def measure_error(
         )
     if not crops.isfinite().all():
         raise ValueError("measure_error: the images must be finite.")
-    score, _ = fit(prior, crops.shape[1:])
+    score, _ = adapt(prior, crops.shape[1:])
     schedule = score.schedule
     smallest, largest = (float(schedule.ratio(t)) for t in (schedule.t_min, schedule.t_max))
     ends = max(LEVELS[0], smallest), min(LEVELS[1], largest)
     levels = torch.linspace(math.log(ends[0]), math.log(ends[1]), LEVELS[2], dtype=torch.float64).exp()
 
-    passes = len(levels[::COLOURS_EVERY]) + len(levels)
+    passes = len(levels[::COLORS_EVERY]) + len(levels)
     with tqdm(total=passes * len(crops), desc="measure", unit=" images", disable=not progress) as bar:
 
         def estimate(index: int) -> Tensor:
@@ -88,18 +89,18 @@ def measure_error(
                 bar.update(len(x))
             return torch.cat(found)
 
-        colours = _principal_colours(torch.stack([crops - estimate(index) for index in range(0, len(levels), COLOURS_EVERY)]))
+        colors = _principal_colors(torch.stack([crops - estimate(index) for index in range(0, len(levels), COLORS_EVERY)]))
         models, figures = [], []
         for index, level in enumerate(levels):
             x0_hat = estimate(index)
-            models.append(_at_level(crops - x0_hat, x0_hat, level, colours))
+            models.append(_at_level(crops - x0_hat, x0_hat, level, colors))
             claimed = float(models[-1].at(x0_hat, float(level)).level.mean().sqrt())
             figures.append((float((crops - x0_hat).square().mean().sqrt()), claimed))
     tables = {name: torch.cat([getattr(model, name) for model in models]).cpu() for name in ("log_signal", "weights", "floors")}
     return ErrorModel(
         levels=levels,
         frequencies=models[0].frequencies.cpu(),
-        colours=colours.cpu(),
+        colors=colors.cpu(),
         **tables,
         facts={
             **(facts or {}),
@@ -112,20 +113,20 @@ def measure_error(
     )
 
 
-def _principal_colours(errors: Tensor) -> Tensor:
+def _principal_colors(errors: Tensor) -> Tensor:
     """Return the principal directions of errors ``(L, N, C, n, n)`` over the channels, every level counting the same."""
     unit = errors / errors.square().mean((1, 2, 3, 4), keepdim=True).sqrt().clamp(min=torch.finfo(errors.dtype).tiny)
     covariance = torch.einsum("lnchw,lndhw->cd", unit, unit)
-    colours: Tensor = torch.linalg.eigh(covariance).eigenvectors.mT.flip(0)
-    return colours.contiguous()
+    colors: Tensor = torch.linalg.eigh(covariance).eigenvectors.mT.flip(0)
+    return colors.contiguous()
 
 
-def _at_level(error: Tensor, x0_hat: Tensor, level: Tensor, colours: Tensor) -> ErrorModel:
+def _at_level(error: Tensor, x0_hat: Tensor, level: Tensor, colors: Tensor) -> ErrorModel:
     """Return what the errors at one level tell, for that level alone."""
     side, ratio2 = error.shape[-1], float(level) ** 2
     at = nodes(side)
     cell = hats(side, at).to(error)
-    coefficients = cosine_transform(rotate(colours, error))
+    coefficients = cosine_transform(rotate(colors, error))
     power = (cell.mT @ coefficients.square().mean(0) @ cell) / torch.outer(cell.sum(0), cell.sum(0))
     share = (power / ratio2).clamp(1e-9, LARGEST_SHARE)
     log_signal = (ratio2 * share / (1 - share)).log().half().to(error)  # As it is kept in a file.
@@ -134,10 +135,10 @@ def _at_level(error: Tensor, x0_hat: Tensor, level: Tensor, colours: Tensor) -> 
     signal = (cell @ log_signal @ cell.mT).exp()
     white = coefficients * (1 / signal + 1 / ratio2).sqrt()
     local = cosine_inverse(bands[:, None] * white[:, None]) / bands.square().mean((-2, -1)).sqrt()[:, None, None, None]
-    squares, logs = local.square().flatten(1, 2), (local_energies(x0_hat, colours) + floor).log()
+    squares, logs = local.square().flatten(1, 2), (local_energies(x0_hat, colors) + floor).log()
     targets, logs = (part[..., 1::STRIDE, 1::STRIDE].transpose(0, 1).flatten(1).mT for part in (squares, logs))
     weights = _gamma_regression(torch.cat([torch.ones_like(logs[:, :1]), logs], 1), targets)
-    model = ErrorModel(level[None], at, colours, log_signal[None], weights[None], floor[None])
+    model = ErrorModel(level[None], at, colors, log_signal[None], weights[None], floor[None])
     # What V has is a mean of exponentials: that over the images shall be what was measured.
     claimed = model.hardness(x0_hat, float(level)).mean(0).flatten()
     weights[0] += (squares.mean((0, 2, 3)).clamp(min=1e-6) / claimed).log()

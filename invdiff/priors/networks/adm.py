@@ -13,7 +13,7 @@ from torch import Tensor, nn
 __all__ = ["ADM", "ATTENTION_ORDERS"]
 
 ATTENTION_ORDERS = ("legacy", "new")
-GROUPS = 32  # of every normalisation
+GROUPS = 32  # of every normalization
 
 
 class ADM(nn.Module):
@@ -33,7 +33,7 @@ class ADM(nn.Module):
         head_channels: ... or features of each head; exactly one of the two.
         heads_up: Heads on the way up, where they differ.
         attention_order: How queries, keys and values lie in their weights: ``legacy`` head by head, ``new`` all queries first.
-        scale_shift: The time scales and shifts what the second normalisation of a block returns; else it is added before it.
+        scale_shift: The time scales and shifts what the second normalization of a block returns; else it is added before it.
         updown: The resolution changes inside residual blocks ...
         conv_resample: ... or else in a convolution of its own; or without weights, where this is false too.
         learned_variance: There are twice as many outputs as channels; the second half speaks of the variance.
@@ -193,7 +193,7 @@ class Stage(nn.ModuleList):
 
 
 class GroupNorm(nn.GroupNorm):
-    """Normalisation of groups of features, computed with at least the digits of float32."""
+    """Normalization of groups of features, computed with at least the digits of float32."""
 
     def __init__(self, features: int) -> None:
         super().__init__(GROUPS, features)

@@ -52,7 +52,7 @@ def one_hot(label: Tensor | None, classes: int, like: Tensor) -> Tensor:
 
 
 def group_norm(channels: int, eps: float) -> nn.GroupNorm:
-    """Return a normalisation over 32 groups, fewer where a group would have less than 4 channels."""
+    """Return a normalization over 32 groups, fewer where a group would have less than 4 channels."""
     return nn.GroupNorm(max(1, min(GROUPS, channels // SMALLEST_GROUP)), channels, eps=eps)
 
 
@@ -110,8 +110,8 @@ class Block(nn.Module):
     .. math:: h = \gamma\, (s(x) + f_1(\mathrm{silu}(m(f_0(\mathrm{silu}(x)))))), \qquad
         \text{out} = \gamma\, (h + \mathrm{attention}(h))
 
-    with :math:`f_0, f_1` convolutions of normalised inputs, :math:`s` the identity or a projection, and :math:`m` a
-    normalisation after a shift by the noise level, or before a scale and a shift by it.
+    with :math:`f_0, f_1` convolutions of normalized inputs, :math:`s` the identity or a projection, and :math:`m` a
+    normalization after a shift by the noise level, or before a scale and a shift by it.
 
     Args:
         inputs: Channels in.
@@ -123,7 +123,7 @@ class Block(nn.Module):
         scaled: Whether the noise level also scales.
         project: Whether a resampled skip connection is also projected where it need not be.
         gain: :math:`\gamma`.
-        eps: Of the normalisations.
+        eps: Of the normalizations.
     """
 
     def __init__(

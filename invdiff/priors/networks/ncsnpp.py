@@ -40,7 +40,7 @@ class NCSNpp(nn.Module):
         resamp_with_conv: With a convolution, of ``ddpm``.
         fir: Resize by the filter [1, 3, 3, 1] instead of copies and means of pixels.
         skip_rescale: Divide sums with a shortcut by the root of two.
-        smallest_group: Channels of a group of a normalisation, at least: 4 in NCSN++ and DDPM++, 1 in DDPM.
+        smallest_group: Channels of a group of a normalization, at least: 4 in NCSN++ and DDPM++, 1 in DDPM.
         progressive: How the output is built up: ``none``, ``output_skip`` (the sum of an image per resolution) or
             ``residual`` (features per resolution).
         progressive_input: How smaller copies of the input enter: ``none``, ``input_skip`` or ``residual``, likewise.

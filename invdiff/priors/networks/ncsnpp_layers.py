@@ -24,7 +24,7 @@ FIR = (1.0, 3.0, 3.0, 1.0)  # one axis of the separable filter, as in every publ
 
 
 def group_norm(channels: int, *, smallest_group: int) -> nn.GroupNorm:
-    """Return a normalisation over 32 groups, fewer where one would hold less than ``smallest_group`` channels."""
+    """Return a normalization over 32 groups, fewer where one would hold less than ``smallest_group`` channels."""
     return nn.GroupNorm(min(channels // smallest_group, 32), channels, eps=1e-6)
 
 
@@ -84,7 +84,7 @@ class ResidualBlock(nn.Module):
         direction: ``up`` or ``down`` to resize on the way, of ``biggan``.
         fir: Resize by a filter.
         skip_rescale: Divide the sum by the root of two.
-        smallest_group: Channels of a group of the normalisation, at least.
+        smallest_group: Channels of a group of the normalization, at least.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ __all__ = ["UNet"]
 
 
 class UNet(nn.Module):
-    r"""Residual U-Net conditioned on the noise level, without normalisation and without attention.
+    r"""Residual U-Net conditioned on the noise level, without normalization and without attention.
 
     Nothing in it looks at the whole image (no group statistics, no attention), so what it was trained on as small
     crops it does on images of any size, and far-away pixels do not influence each other. Images whose sides are no
@@ -122,7 +122,7 @@ class Stage(nn.Module):
 
 
 class Block(nn.Module):
-    """Two convolutions around a scale and shift by the noise level, and by its maps; the identity at initialisation."""
+    """Two convolutions around a scale and shift by the noise level, and by its maps; the identity at initialization."""
 
     def __init__(self, width: int, embedding: int, maps: int) -> None:
         super().__init__()

@@ -1,0 +1,52 @@
+"""A prior for the images at hand: what fits its size and channels is decided in one place, and said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from invdiff.priors.adapters.channels import Gray, PerChannel
+from invdiff.priors.adapters.tiled import Tiled
+from invdiff.priors.score_model import ScoreModel
+
+__all__ = ["adapt"]
+
+
+def adapt(score: ScoreModel, shape: Sequence[int]) -> tuple[ScoreModel, tuple[str, ...]]:
+    """Return the prior for items of ``shape``, and lines that say what was done to it.
+
+    Images of another size than a prior's are seen through overlapping windows (:class:`~invdiff.priors.Tiled`); gray images
+    under a prior of colors are asked as :class:`~invdiff.priors.Gray`, images of several channels under a gray prior channel
+    by channel (:class:`~invdiff.priors.PerChannel`).
+
+    Raises:
+        ValueError: If the prior is of other items altogether.
+    """
+    event, notes = score.event_shape, list(score.notes)
+    if event is None:
+        return score, score.notes
+    wanted = tuple("any" if e is None else e for e in event)
+    if len(event) != len(shape) or (len(shape) != 3 and any(e not in (None, n) for e, n in zip(event, shape, strict=True))):
+        raise ValueError(f"The prior is for items of shape {wanted}, the operator measures items of shape {tuple(shape)}.")
+    if len(shape) == 3 and any(e not in (None, n) for e, n in zip(event[1:], shape[1:], strict=True)):
+        if None in event[1:]:
+            raise ValueError(f"The prior is for images of shape {wanted}, the operator measures {tuple(shape)}.")
+        score = tiled = Tiled(score)
+        count, (height, width) = tiled.windows(shape[1], shape[2]), tiled.tile
+        mirrored = ", continued by its mirror image," if shape[1] < height or shape[2] < width else ""
+        notes.append(
+            f"the prior is for images of {width} x {height} pixels: {shape[2]} x {shape[1]}{mirrored} is denoised through "
+            f"{count} window{'s' * (count > 1)}{f' that overlap by {tiled.overlap} pixels or more' if count > 1 else ''}"
+        )
+    if event[0] not in (None, shape[0]):
+        if event[0] == 1:
+            score = PerChannel(score)
+            notes.append(f"the prior is for gray images: the {shape[0]} channels are taken as independent")
+        elif shape[0] == 1:
+            score = Gray(score)
+            notes.append(f"the prior is for images of {event[0]} channels: it is asked for its gray ones")
+        else:
+            raise ValueError(
+                f"The prior is for items of shape {wanted}, the operator measures items of shape {tuple(shape)}. One gray "
+                f"channel, or {event[0]}, would fit."
+            )
+    return score, tuple(notes)

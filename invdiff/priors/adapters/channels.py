@@ -1,0 +1,89 @@
+"""Gray images from a prior of colors, and images of any channels from a gray one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invdiff.linalg import over_items
+from invdiff.priors.score_model import ScoreModel
+
+__all__ = ["Gray", "PerChannel"]
+
+
+class Gray(ScoreModel):
+    r"""The gray images of a prior of colors.
+
+    A gray image :math:`g_t` with noise of ratio :math:`\varsigma_t`, repeated in C channels, has noise only along
+    :math:`(1, \dots, 1)`, there of ratio :math:`\sqrt C \varsigma_t`, and no noise of color. The prior is asked at that level,
+    where what it hears of the brightness is right, and finds the colors to be none; the mean over its channels is the
+    answer. Levels above the largest of the schedule are asked at the largest. Asked at :math:`\varsigma_t` instead, a network
+    takes noise that is the same in all colors for texture.
+
+    Args:
+        score: A prior of images ``(C, H, W)``, C > 1.
+
+    Raises:
+        ValueError: If the prior is of other items.
+    """
+
+    def __init__(self, score: ScoreModel) -> None:
+        event = score.event_shape
+        if event is None or len(event) != 3 or event[0] in (None, 1):
+            raise ValueError(f"Gray: needs a prior of images (C, H, W) of two channels or more, got one of shape {event}.")
+        self.score_model, self.schedule, self.event_shape = score, score.schedule, (1, *event[1:])
+        self.channels = int(event[0] or 0)
+
+    def _summary(self) -> Sequence[str]:
+        return (repr(self.score_model),)
+
+    def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
+        alpha_t, _ = self.levels(t, x_t)
+        largest = self.schedule.ratio(self.schedule.t_max)
+        ratio = (math.sqrt(self.channels) * self.schedule.ratio(t)).minimum(largest.to(torch.as_tensor(t).device))
+        asked = self.schedule.time(ratio)
+        alpha, _ = self.levels(asked, x_t)
+        colored = (alpha / alpha_t * x_t).expand(-1, self.channels, -1, -1)
+        return self.score_model.denoise(colored, asked).mean(1, keepdim=True)
+
+    def to(self, device: torch.device | str | None = None) -> Gray:
+        return Gray(self.score_model.to(device))
+
+    def describe(self) -> dict[str, Any]:
+        return self.score_model.describe() | {"gray": True}
+
+
+class PerChannel(ScoreModel):
+    """Images whose channels are independent, each under a prior of gray images.
+
+    Args:
+        score: A prior of images ``(1, H, W)``.
+
+    Raises:
+        ValueError: If the prior is of other items.
+    """
+
+    def __init__(self, score: ScoreModel) -> None:
+        event = score.event_shape
+        if event is None or len(event) != 3 or event[0] != 1:
+            raise ValueError(f"PerChannel: needs a prior of images (1, H, W), got one of shape {event}.")
+        self.score_model, self.schedule, self.event_shape = score, score.schedule, (None, *event[1:])
+
+    def _summary(self) -> Sequence[str]:
+        return (repr(self.score_model),)
+
+    def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
+        times = torch.as_tensor(t)
+        if times.ndim:
+            times = over_items(times, x_t).expand(*x_t.shape[:2], 1, 1).flatten()
+        return self.score_model.denoise(x_t.flatten(0, 1).unsqueeze(1), times).reshape(x_t.shape)
+
+    def to(self, device: torch.device | str | None = None) -> PerChannel:
+        return PerChannel(self.score_model.to(device))
+
+    def describe(self) -> dict[str, Any]:
+        return self.score_model.describe() | {"per_channel": True}

@@ -1,0 +1,24 @@
+"""Small instances of every class that the laws run over, one file for each room: what to build, not what to test."""
+
+from . import algebra, blur, generic, noises, nonlinear, priors, resampling, sampling, schedules, transforms
+from .registry import Case, build, cases_of, has_cases, over, select, selected
+
+__all__ = [
+    "Case",
+    "algebra",
+    "blur",
+    "build",
+    "cases_of",
+    "generic",
+    "has_cases",
+    "noises",
+    "nonlinear",
+    "over",
+    "priors",
+    "resampling",
+    "sampling",
+    "schedules",
+    "select",
+    "selected",
+    "transforms",
+]

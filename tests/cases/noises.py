@@ -1,0 +1,73 @@
+"""Noise models, for measurements of shape ``(2, 3)`` around 0."""
+
+from __future__ import annotations
+
+import torch
+
+from invdiff.operators import (
+    CorrelatedNoise,
+    CovarianceNoise,
+    GaussianNoise,
+    LaplaceNoise,
+    LinearFunction,
+    PoissonGaussianNoise,
+    PoissonNoise,
+    RoundingNoise,
+    StudentNoise,
+)
+from invdiff.operators.noise.tempered import TemperedNoise
+
+from .registry import cases_of
+
+
+@cases_of(GaussianNoise, 2)
+def _() -> list[GaussianNoise]:
+    return [GaussianNoise(0.3), GaussianNoise(torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], dtype=torch.float64))]
+
+
+@cases_of(CovarianceNoise, 1)
+def _() -> list[CovarianceNoise]:
+    factor = torch.randn(6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return [CovarianceNoise(0.05 * factor @ factor.mT + 0.02 * torch.eye(6))]
+
+
+@cases_of(CorrelatedNoise, 1)
+def _() -> list[CorrelatedNoise]:
+    return [
+        CorrelatedNoise(LinearFunction(lambda x: x + 0.4 * x.roll(1, -1), (2, 3), adjoint=lambda y: y + 0.4 * y.roll(-1, -1)))
+    ]
+
+
+@cases_of(StudentNoise, 1)
+def _() -> list[StudentNoise]:
+    return [StudentNoise(0.3, dof=3.0)]
+
+
+@cases_of(LaplaceNoise, 1)
+def _() -> list[LaplaceNoise]:
+    return [LaplaceNoise(0.3)]
+
+
+@cases_of(PoissonGaussianNoise, 1)
+def _() -> list[PoissonGaussianNoise]:
+    return [PoissonGaussianNoise(0.05, offset=-1.5, sigma=0.1)]
+
+
+@cases_of(PoissonNoise, 1)
+def _() -> list[PoissonNoise]:
+    return [PoissonNoise(0.05, offset=-1.5)]
+
+
+@cases_of(RoundingNoise, 3)
+def _() -> list[RoundingNoise]:
+    steps = torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], dtype=torch.float64)
+    return [
+        RoundingNoise(0.25, offset=-1.0),
+        RoundingNoise(steps, offset=0.0),
+        RoundingNoise(steps[:1], offset=steps[:, :1] - 1),
+    ]
+
+
+@cases_of(TemperedNoise, 1)
+def _() -> list[TemperedNoise]:
+    return [TemperedNoise(PoissonNoise(0.05, offset=-1.5), 3)]

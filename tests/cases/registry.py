@@ -1,0 +1,84 @@
+"""Where the cases of each class are kept: built on first use, once, by the tests that need them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import pytest
+from helpers import all_subclasses
+
+__all__ = ["Case", "build", "cases_of", "has_cases", "over", "select", "selected"]
+
+T = TypeVar("T")
+
+_BUILDERS: dict[type, tuple[Callable[[], Sequence[Any]], int]] = {}
+_only: str | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One instance of a class, not yet built."""
+
+    cls: type
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.cls.__name__}-{self.index}"
+
+    def build(self) -> Any:
+        """Return the instance, the same one on every call."""
+        return build(self.cls)[self.index]
+
+
+def cases_of(cls: type[T], count: int) -> Callable[[Callable[[], Sequence[T]]], Callable[[], Sequence[T]]]:
+    """Register what builds the ``count`` cases of ``cls``, one for each path through its code.
+
+    The number is given beforehand, so that tests can be listed before anything is built.
+    """
+
+    def register(builder: Callable[[], Sequence[T]]) -> Callable[[], Sequence[T]]:
+        assert cls not in _BUILDERS, f"{cls.__name__} has cases in two places"
+        _BUILDERS[cls] = builder, count
+        return builder
+
+    return register
+
+
+@functools.cache
+def build(cls: type[T]) -> Sequence[T]:
+    """Return the cases of ``cls``, built once."""
+    builder, count = _BUILDERS[cls]
+    built = builder()
+    assert len(built) == count, f"@cases_of({cls.__name__}, {count}) built {len(built)} cases: correct the number"
+    assert all(type(each) is cls for each in built), f"the cases of {cls.__name__} must be of that class"
+    return built
+
+
+def has_cases(cls: type) -> bool:
+    """Return whether cases of ``cls`` are registered."""
+    return cls in _BUILDERS
+
+
+def select(name: str | None) -> None:
+    """Leave only the cases of classes of this name; all of them for ``None``."""
+    global _only
+    _only = name
+
+
+def selected(base: type, where: Callable[[type], bool] = lambda cls: True) -> list[Case]:
+    """Return the cases of the classes below ``base`` for which ``where`` holds, none of them built."""
+    classes = [
+        cls for cls in [base, *all_subclasses(base)] if cls in _BUILDERS and where(cls) and _only in (None, cls.__name__)
+    ]
+    return [Case(cls, k) for cls in classes for k in range(_BUILDERS[cls][1])]
+
+
+def over(argument: str, cases: Sequence[Case], *, rest: Literal["slow", "quick"] = "slow") -> pytest.MarkDecorator:
+    """Run a test over cases, each built just before its test. All but the first of a class are ``slow`` by default."""
+    marks = [[pytest.mark.slow] if case.index and rest == "slow" else [] for case in cases]
+    return pytest.mark.parametrize(
+        argument, [pytest.param(case, id=str(case), marks=mark) for case, mark in zip(cases, marks, strict=True)]
+    )
