@@ -208,6 +208,7 @@ class TestErrors:
             ("Did you mean 'samples'?", {"mask": "mask.png", "sample": 2}),
             ("unknown option 'factor'", {"mask": "mask.png", "factor": 2}),
             ("Unknown problem 'inpain', .* Did you mean 'inpaint'?", {"problem": "inpain"}),
+            ("expected a name, a place such as mine.py:MyProblem, or a class", {"problem": Denoise()}),
             ("--problem sr needs --factor", {"problem": "sr"}),
             ("expected a whole number", {"problem": "sr", "factor": 1.5}),
             ("expected a number from 2", {"problem": "sr", "factor": 1}),

@@ -26,6 +26,8 @@ def find_problem(problem: str | type[Problem], taken: Collection[str] = ()) -> t
         kind = PROBLEMS.find(problem) if isinstance(problem, str) else problem
     except (ValueError, TypeError) as error:
         raise OptionError(str(error)) from error
+    if not (isinstance(kind, type) and issubclass(kind, Problem)):
+        raise OptionError(f"problem: expected a name, a place such as mine.py:MyProblem, or a class of Problem, got {kind!r}.")
     clash = [option.flag for option in kind.options if option.name in taken]
     if clash:
         raise OptionError(f"--problem {kind.name}: its option {clash[0]} means something else already: give it another name.")

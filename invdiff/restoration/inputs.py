@@ -141,7 +141,7 @@ def _measured(
     if picture.icc is not None and op.out_shape[0] != op.in_shape[0]:
         picture = replace(picture, icc=None)
         notes.append("the color profile of INPUT is left out of the results: it does not fit both grey and colors")
-    notes += _doubts(said, problem)
+    notes += _doubts(said, problem, observed)
     y = y.expand(-1, *op.out_shape)
     return Measured(problem, op, y, observed, measurement, clean, picture, f"{name}-{problem.name}", tuple(notes))
 
@@ -168,9 +168,9 @@ def _written_as(
     return replace(picture, alpha=alpha)
 
 
-def _doubts(said: NoiseChoice, problem: Problem) -> list[str]:
+def _doubts(said: NoiseChoice, problem: Problem, op: Operator) -> list[str]:
     """Return what there is to ask about the noise."""
-    if said.none and not problem.exact_is_usual and problem.accepts_noise != "rounding":
+    if op.sigma_y == 0 and not problem.exact_is_usual:
         return ["noise 0: INPUT is taken as exact; an 8-bit file has rounding noise of 0.001, a photograph more (--noise 0.01)"]
     if said.level is not None and said.level > 1 and problem.reads != "arrays":
         level = said.level

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from helpers import all_subclasses, randn
 from torch.testing import assert_close
 
+import invdiff
 from invdiff.cli.methods import options_of
 from invdiff.methods import METHODS
 from invdiff.operators import ChannelMix, GaussianNoise, LinearOperator, Operator, RoundingNoise
@@ -50,6 +53,27 @@ CASES = [
 def test_every_problem_is_in_the_table():
     assert set(PROBLEMS.values()) == set(all_subclasses(Problem))
     assert all(name == cls.name for name, cls in PROBLEMS.items())
+
+
+def test_nothing_outside_depends_on_which_problem_it_is():
+    """What differs from problem to problem is asked of the problem: no class of one is named, nor any name compared."""
+    classes = {place.rpartition(":")[2] for place, _ in PROBLEMS.lines.values()}
+    folder = Path(invdiff.__file__).parent
+    paths = [path for path in folder.rglob("*.py") if path.relative_to(folder).parts[0] not in ("operators", "problems")]
+    assert len(paths) > 50
+    for path in paths:
+        tree = ast.parse(path.read_text())
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+        assert not names & classes, path
+        compared = {
+            constant.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Compare)
+            for constant in ast.walk(node)
+            if isinstance(constant, ast.Constant)
+        }
+        assert not compared & set(PROBLEMS), path
 
 
 @pytest.mark.parametrize("cls", PROBLEMS.values(), ids=lambda cls: cls.name)
