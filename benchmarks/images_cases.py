@@ -17,12 +17,12 @@ from PIL import Image
 from skimage import restoration
 from torch import Tensor
 
-from invdiff.cli.solve import sampler_arguments
 from invdiff.methods import METHODS
 from invdiff.methods.guidance import MMPS
-from invdiff.operators import Mosaic, Operator, gaussian_kernel
+from invdiff.operators import GaussianNoise, Mosaic, Operator, gaussian_kernel
 from invdiff.priors import ScoreModel
 from invdiff.problems import Deblur, Dejpeg, Demosaic, Inpaint, Problem, SuperResolution
+from invdiff.restoration.sampling import sampler_arguments
 
 __all__ = ["CLASSICAL", "COLUMNS", "NEW", "OLD", "ROWS", "Case", "cases", "centre", "in_full", "settings_of"]
 
@@ -77,7 +77,7 @@ class Case:
 
     def measurement(self, clean: Tensor) -> Operator:
         """Return the measurement of clean pictures ``(B, C, H, W)`` that fit the problem."""
-        return self.problem.operator((clean.shape[1], clean.shape[2], clean.shape[3]), sigma_y=2 * self.noise)
+        return self.problem.operator((clean.shape[1], clean.shape[2], clean.shape[3]), noise=GaussianNoise(2 * self.noise))
 
     def judged(self, x: Tensor) -> Tensor:
         """Return the part of pictures ``(..., H, W)`` that is judged: where ``y`` was recorded."""
@@ -133,8 +133,8 @@ def settings_of(column: str, case: Case, score: ScoreModel, op: Operator) -> dic
     method = "auto" if column == NEW else column
     if method not in ("auto", *METHODS):
         return None
-    nothing = {"steps": None, "rule": None, "preset": None, "option": ()}
-    return sampler_arguments(case.problem, score, op, {"method": method, **nothing})
+    nothing = {"steps": None, "rule": None, "preset": None}
+    return sampler_arguments(case.problem, score, op, {"method": method, **nothing}, {})
 
 
 def in_full(settings: Mapping[str, Any]) -> dict[str, Any]:

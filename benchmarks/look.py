@@ -50,7 +50,7 @@ def main() -> None:
             continue
         top, left = (pixels.shape[1] - CROP) // 2, (pixels.shape[2] - CROP) // 2
         clean = pixels[None, :, top : top + CROP, left : left + CROP]
-        op = problem.operator((3, CROP, CROP), sigma_y=0.0)
+        op = problem.operator((3, CROP, CROP))
         y = op.measure(clean, seed=0)
         settings = {**problem.recommended, "steps": STEPS, "ratio_max": None}  # a hole needs all noise levels
         post = invdiff.PosteriorSampler(score, op, **settings).run(y, num_samples=options.samples, seed=0)

@@ -28,6 +28,7 @@ import invdiff
 from invdiff.diagnostics import coverage, misfit, rank_test, ranks, residual_test
 from invdiff.io.images import atomic_write, read_kernel, read_mask
 from invdiff.methods.steps import sample_prior
+from invdiff.operators import GaussianNoise
 from invdiff.priors import ScoreModel, load_prior
 
 HERE = Path(__file__).parent
@@ -71,7 +72,7 @@ def main() -> None:
     truths, lines = None, []
     for row, noise, method in tqdm(jobs, unit=" lines", disable=None):
         case = available[row]
-        sampler = settings_of(method, case, score, case.problem.operator((3, SIZE, SIZE), sigma_y=2 * noise))
+        sampler = settings_of(method, case, score, case.problem.operator((3, SIZE, SIZE), noise=GaussianNoise(2 * noise)))
         assert sampler is not None
         record = {**drawn, **prior, "measurement": {**case.about, "noise": noise}, "sampler": in_full(sampler)}
         digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:12]
@@ -107,7 +108,7 @@ def figures(
 ) -> dict[str, Any]:
     """Degrade, sample, and test; ranks and misfits where there is noise."""
     started, (count, *shape) = time.perf_counter(), truths.shape
-    op = case.problem.operator((shape[0], shape[1], shape[2]), sigma_y=2 * noise)
+    op = case.problem.operator((shape[0], shape[1], shape[2]), noise=GaussianNoise(2 * noise))
     y = op.measure(truths, seed=0)
     post = invdiff.PosteriorSampler(score, op, **sampler).run(y, num_samples=samples, seed=0, progress=sys.stderr.isatty())
     found: dict[str, Any] = {"forwards": post.nfe, "VJPs": post.nvjp}

@@ -27,14 +27,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from invdiff import PosteriorSampler
-from invdiff.cli.noise import NOISE
-from invdiff.cli.problem_options import OPTIONS
-from invdiff.cli.solve import sampler_arguments
-from invdiff.cli.task import SPECIMENS, Task, make_task
 from invdiff.io.images import atomic_write
 from invdiff.methods.samplers import DivergenceError
 from invdiff.metrics import psnr
 from invdiff.priors import load_prior
+from invdiff.problems import PROBLEMS
+from invdiff.restoration import Measured, read
+from invdiff.restoration.sampling import sampler_arguments
 
 HERE = Path(__file__).parent
 MASK = HERE.parent / "examples" / "mask.png"
@@ -60,7 +59,6 @@ CASES: dict[str, dict[str, Any]] = {
     "mri": {"acceleration": 4.0, "coils": 4, "noise": "0.02"},
     "ct": {"angles": 40, "noise": "0.5"},
 }
-DEFAULTS = {"boundary": "reflect", "downsampling": "bicubic", "pattern_seed": 0}
 
 
 def main() -> None:
@@ -100,7 +98,7 @@ def picture(path: Path | None, problem: str, size: int) -> Image.Image:
     if path is not None:
         image = Image.open(path).convert("RGB")
         return ImageOps.fit(image, (min(size, *image.size),) * 2, Image.Resampling.LANCZOS)
-    values = getattr(data, SPECIMENS.get(problem, "chelsea"))()
+    values = getattr(data, PROBLEMS[problem].bundled)()
     if values.dtype != np.uint8:
         values = np.rint(255 * values.clip(0, 1)).astype(np.uint8)
     elif size < 256:
@@ -115,22 +113,12 @@ def run(
     problem, score = case.partition(",")[0], load_prior("natural")
     image.save(folder / "in.png")
     ImageOps.fit(Image.open(MASK).convert("L"), image.size, Image.Resampling.NEAREST).save(folder / "mask.png")
-    given = dict.fromkeys(OPTIONS) | DEFAULTS | CASES[case]
-    task = make_task(
-        source=folder / "in.png",
-        problem=problem,
-        channels=3,
-        simulate=True,
-        mask=folder / "mask.png" if problem == "inpaint" else None,
-        mask_keep="black",
-        noise=NOISE.convert(given.get("noise", "0"), None, None),
-        seed=0,
-        options=given,
-    )
-    settings = {"method": method, "steps": steps, "rule": None, "preset": None, "option": ()}
+    given = CASES[case] | ({"mask": folder / "mask.png"} if problem == "inpaint" else {})
+    task = read(folder / "in.png", problem, simulate=True, **given)
+    settings = {"method": method, "steps": steps, "rule": None, "preset": None}
     started = time.monotonic()
     try:
-        sampler = PosteriorSampler(score, task.op, **sampler_arguments(task.problem, score, task.op, settings))
+        sampler = PosteriorSampler(score, task.op, **sampler_arguments(task.problem, score, task.op, settings, {}))
         post = sampler.run(task.y, num_samples=samples, seed=0, progress=sys.stderr.isatty())
     except (ValueError, DivergenceError) as error:
         return {"refused": str(error)}, []
@@ -152,7 +140,7 @@ def run(
     return figures, [np.asarray(tile[0]) for tile in (task.clean, measured, mean, results[:1])]
 
 
-def decibels(image: Tensor, task: Task) -> float:
+def decibels(image: Tensor, task: Measured) -> float:
     assert task.clean is not None
     if image.shape != task.clean.shape:
         return float("nan")

@@ -11,28 +11,45 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from invdiff import diagnostics, methods, metrics, operators, posterior, presets, priors, problems, schedules, training
+    from invdiff import (
+        diagnostics,
+        methods,
+        metrics,
+        operators,
+        posterior,
+        presets,
+        priors,
+        problems,
+        restoration,
+        schedules,
+        training,
+    )
     from invdiff.methods.samplers import DivergenceError
     from invdiff.posterior import Posterior, PosteriorSampler
     from invdiff.priors import load_prior
+    from invdiff.restoration import Restoration, restore
 
 __version__ = "0.1.0"
 
 # Names are loaded on first use: the command line answers --help without importing torch.
 _MODULES = {
-    *("diagnostics", "methods", "metrics", "operators", "posterior", "presets", "priors", "problems", "schedules", "training"),
+    *("diagnostics", "methods", "metrics", "operators", "posterior", "presets", "priors", "problems", "restoration"),
+    *("schedules", "training"),
 }
 _NAMES = {
     "DivergenceError": "invdiff.methods.samplers",
     "Posterior": "invdiff.posterior",
     "PosteriorSampler": "invdiff.posterior",
+    "Restoration": "invdiff.restoration",
     "load_prior": "invdiff.priors",
+    "restore": "invdiff.restoration",
 }
 
 __all__ = [
     "DivergenceError",
     "Posterior",
     "PosteriorSampler",
+    "Restoration",
     "diagnostics",
     "load_prior",
     "methods",
@@ -42,6 +59,8 @@ __all__ = [
     "presets",
     "priors",
     "problems",
+    "restoration",
+    "restore",
     "schedules",
     "training",
 ]

@@ -75,9 +75,8 @@ class Registry(Mapping[str, T], Generic[T]):
         if text in self.places:
             return self[text]
         if ":" in text:
-            if text not in self._loaded:
-                self._loaded[text] = self.adopt(text.rpartition(":")[2], load_object(text))
-            return self._loaded[text]
+            # Not kept: what a relative path leads to depends on the folder one is in.
+            return self.adopt(text.rpartition(":")[2], load_object(text))
         near = difflib.get_close_matches(text, self.places, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(

@@ -1,55 +1,89 @@
-"""Ready-made tasks on images. One task a file."""
+"""Ready-made problems on images: one a file, and one line here, which needs no torch. Classes are loaded on first use."""
 
 if __name__ != "invdiff.problems":
     raise ImportError("Import this folder as invdiff.problems: under its own name its classes would exist twice.")
 
-from .arrays import ArrayProblem
-from .colorize import Colorize
-from .compressed_sensing import CompressedSensing
-from .ct import ReconstructCT
-from .deblur import Deblur
-from .declip import Declip
-from .defocus import Defocus
-from .dejpeg import Dejpeg
-from .demosaic import Demosaic
-from .denoise import Denoise
-from .dequantize import Dequantize
-from .inpaint import Inpaint
-from .motion_deblur import MotionDeblur
-from .mri import ReconstructMRI
-from .outpaint import Outpaint
-from .phase_retrieval import RetrievePhase
-from .problem import QUALITIES, Problem
-from .super_resolution import SuperResolution
+import importlib
+import inspect
+from typing import TYPE_CHECKING, Any
 
-PROBLEMS: dict[str, type[Problem]] = {
-    problem.name: problem
-    for problem in (
-        *(Inpaint, Outpaint, Denoise, Deblur, Defocus, MotionDeblur, SuperResolution),
-        *(Colorize, Demosaic, Declip, Dequantize, Dejpeg),
-        *(CompressedSensing, RetrievePhase, ReconstructMRI, ReconstructCT),
-    )
-}
+from invdiff.registry import Registry
 
-__all__ = [
-    "PROBLEMS",
-    "QUALITIES",
-    "ArrayProblem",
-    "Colorize",
-    "CompressedSensing",
-    "Deblur",
-    "Declip",
-    "Defocus",
-    "Dejpeg",
-    "Demosaic",
-    "Denoise",
-    "Dequantize",
-    "Inpaint",
-    "MotionDeblur",
-    "Outpaint",
-    "Problem",
-    "ReconstructCT",
-    "ReconstructMRI",
-    "RetrievePhase",
-    "SuperResolution",
-]
+from .options import Option as Option
+from .options import OptionError as OptionError
+
+if TYPE_CHECKING:
+    from .arrays import ArrayProblem as ArrayProblem
+    from .colorize import Colorize as Colorize
+    from .compressed_sensing import CompressedSensing as CompressedSensing
+    from .ct import ReconstructCT as ReconstructCT
+    from .deblur import Deblur as Deblur
+    from .declip import Declip as Declip
+    from .defocus import Defocus as Defocus
+    from .dejpeg import Dejpeg as Dejpeg
+    from .demosaic import Demosaic as Demosaic
+    from .denoise import Denoise as Denoise
+    from .dequantize import Dequantize as Dequantize
+    from .inpaint import Inpaint as Inpaint
+    from .motion_deblur import MotionDeblur as MotionDeblur
+    from .mri import ReconstructMRI as ReconstructMRI
+    from .outpaint import Outpaint as Outpaint
+    from .own_operator import OwnOperator as OwnOperator
+    from .phase_retrieval import RetrievePhase as RetrievePhase
+    from .problem import QUALITIES as QUALITIES
+    from .problem import Given as Given
+    from .problem import Problem as Problem
+    from .super_resolution import SuperResolution as SuperResolution
+
+
+def _adopt(name: str, thing: Any) -> "type[Problem]":
+    from .problem import Problem
+
+    if not (isinstance(thing, type) and issubclass(thing, Problem)) or inspect.isabstract(thing):
+        raise TypeError(
+            f"{name} is no problem: expected a subclass of invdiff.problems.Problem with an operator, got {thing!r}."
+        )
+    return thing
+
+
+PROBLEMS: "Registry[type[Problem]]" = Registry(
+    "problem",
+    {
+        "inpaint": ("invdiff.problems.inpaint:Inpaint", "fill the pixels a mask leaves out"),
+        "outpaint": ("invdiff.problems.outpaint:Outpaint", "continue a picture beyond its borders"),
+        "denoise": ("invdiff.problems.denoise:Denoise", "take noise of a known strength away"),
+        "deblur": ("invdiff.problems.deblur:Deblur", "undo a blur whose kernel is known"),
+        "defocus": ("invdiff.problems.defocus:Defocus", "undo the blur of a lens out of focus"),
+        "motion-deblur": ("invdiff.problems.motion_deblur:MotionDeblur", "undo the blur of a straight movement"),
+        "sr": ("invdiff.problems.super_resolution:SuperResolution", "enlarge an image that was scaled down"),
+        "colorize": ("invdiff.problems.colorize:Colorize", "give a grey picture colors"),
+        "demosaic": ("invdiff.problems.demosaic:Demosaic", "make colors of the raw mosaic of a camera"),
+        "declip": ("invdiff.problems.declip:Declip", "recover what is saturated"),
+        "dequantize": ("invdiff.problems.dequantize:Dequantize", "undo rounding to few levels"),
+        "dejpeg": ("invdiff.problems.dejpeg:Dejpeg", "remove the artifacts of JPEG compression"),
+        "compressed-sensing": (
+            "invdiff.problems.compressed_sensing:CompressedSensing",
+            "reconstruct an image from few random projections",
+        ),
+        "phase-retrieval": (
+            "invdiff.problems.phase_retrieval:RetrievePhase",
+            "find an image by the magnitudes of its Fourier transform",
+        ),
+        "mri": ("invdiff.problems.mri:ReconstructMRI", "reconstruct an image from incomplete k-space"),
+        "ct": ("invdiff.problems.ct:ReconstructCT", "reconstruct an image from its projections"),
+        "operator": ("invdiff.problems.own_operator:OwnOperator", "invert a measurement operator of your own"),
+    },
+    _adopt,
+    group="invdiff.problems",
+)
+_CLASSES = {place.rpartition(":")[2]: place.rpartition(":")[0] for place, _ in PROBLEMS.lines.values()}
+_CLASSES |= {"ArrayProblem": "invdiff.problems.arrays"}
+_CLASSES |= dict.fromkeys(("QUALITIES", "Given", "Problem"), "invdiff.problems.problem")
+
+__all__ = ["PROBLEMS", "Option", "OptionError", *_CLASSES]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _CLASSES:
+        return getattr(importlib.import_module(_CLASSES[name]), name)
+    raise AttributeError(f"module 'invdiff.problems' has no attribute {name!r}")

@@ -1,19 +1,22 @@
-"""The interface of tasks whose measurement is no picture."""
+"""The interface of problems whose measurement is no picture."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from invdiff.operators import ChannelMix, GaussianNoise, Noise, Operator
+from invdiff.io.images import Picture
+from invdiff.io.source import Source
+from invdiff.operators import ChannelMix, Noise, Operator
 
-from .problem import Problem
+from .problem import Given, Problem
 
 __all__ = ["ArrayProblem", "Arrays", "grey", "image_size", "real_numbers", "white_of"]
 
@@ -24,7 +27,7 @@ LARGEST = 2**26  # pixels
 
 
 class ArrayProblem(Problem):
-    r"""A task whose measurement comes as arrays: k-space, a sinogram, diffraction patterns, random projections.
+    r"""A problem whose measurement comes as arrays: k-space, a sinogram, diffraction patterns, random projections.
 
     A file holds the measured numbers, and in ``.npz`` files also what else is known of the measurement, by name. They are those
     of an image that is 0 where it is black and ``scale`` where it is white, and independent of its range of [-1, 1] here:
@@ -35,19 +38,19 @@ class ArrayProblem(Problem):
 
     Attributes:
         measured: Name of the array of measured numbers.
-        looks: What :meth:`preview` shows.
         scale: What white is in the units of the file.
     """
 
+    reads: ClassVar[Literal["picture", "arrays", "JPEG file"]] = "arrays"
+    accepts_noise: ClassVar[Literal["any", "above 0", "gaussian", "rounding"]] = "gaussian"
     measured: ClassVar[str]
-    looks: ClassVar[str]
     size: tuple[int, int]  # pyright: ignore[reportIncompatibleVariableOverride] - always one here
     scale: float = 1.0
 
     @classmethod
     @abstractmethod
     def from_arrays(cls, arrays: Arrays, *, scale: float | None) -> tuple[Self, Tensor]:
-        """Return the task that the arrays of a file describe, and the measurement ``(1, C, ...)``.
+        """Return the problem that the arrays of a file describe, and the measurement ``(1, C, ...)``.
 
         Args:
             arrays: By name; the one of a file without names by the name ``measured``.
@@ -61,15 +64,32 @@ class ArrayProblem(Problem):
     def to_arrays(self, y: Tensor) -> dict[str, NDArray[Any]]:
         """Return what :meth:`from_arrays` reads, for a measurement ``(1, C, ...)``."""
 
-    @abstractmethod
-    def measurement(self, shape: tuple[int, int, int], noise: Noise) -> Operator:
-        """Return the operator for images ``(C, *size)``."""
-
-    def operator(self, shape: tuple[int, int, int], *, sigma_y: float) -> Operator:
+    def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
         if tuple(shape[1:]) != self.size:
             (height, width), (_, h, w) = self.size, shape
             raise ValueError(f"{self.name}: what was measured is an image of {width} x {height} pixels, got one of {w} x {h}.")
-        return self.measurement(shape, GaussianNoise(sigma_y))
+        return self.measurement(shape, noise)
+
+    @abstractmethod
+    def measurement(self, shape: tuple[int, int, int], noise: Noise | None) -> Operator:
+        """Return the operator for images ``(C, *size)``."""
+
+    @classmethod
+    def read(cls, source: Source, options: Mapping[str, Any]) -> Given:
+        scale = options["scale"]
+        try:
+            problem, y = cls.from_arrays(source.arrays(cls.measured), scale=scale)
+        except ValueError as error:
+            raise ValueError(str(error) if str(source) in str(error) else f"{source}: {error}") from error
+        note = f"white is {problem.scale:.4g} in the units of INPUT{'' if scale else ' (--scale changes it)'}"
+        return Given(problem, y, Picture(np.zeros((1, 1, 1)), bits=16), (note,))
+
+    def numbers(self, y: Tensor) -> NDArray[Any]:
+        return self.to_arrays(y)[self.measured]
+
+    def write_measurement(self, folder: Path, y: Tensor, *, suffix: str, bits: int, icc: bytes | None) -> None:
+        arrays: dict[str, Any] = self.to_arrays(y)
+        np.savez_compressed(folder / "measurement.npz", **arrays)
 
     def image_shape(self, measured: tuple[int, ...]) -> tuple[int, int, int]:
         return measured[0], *self.size
@@ -83,12 +103,12 @@ class ArrayProblem(Problem):
         return (self.scale / 2) * (y + self._of_white(y))
 
     def _of_white(self, y: Tensor) -> Tensor:
-        op = self.operator(self.image_shape(y.shape[1:]), sigma_y=0.0)
+        op = self.operator(self.image_shape(y.shape[1:]))
         return op(torch.ones(1, *op.in_shape, dtype=y.dtype))
 
 
 def grey(x: Tensor) -> Tensor:
-    """Return pictures ``(B, C, H, W)``, in grey where they have colours.
+    """Return pictures ``(B, C, H, W)``, in grey where they have colors.
 
     Raises:
         ValueError: If they have neither one channel nor three.

@@ -1,4 +1,4 @@
-"""Colours for a grey picture."""
+"""Colors for a grey picture."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Self
 
 from torch import Tensor
 
-from invdiff.operators import ChannelMix, Operator
+from invdiff.operators import ChannelMix, Noise, Operator
 
 from .problem import Problem, photographs
 
@@ -14,18 +14,19 @@ __all__ = ["Colorize"]
 
 
 class Colorize(Problem):
-    """Find colours whose luma (ITU-R BT.601) is a grey picture."""
+    """Find colors whose luma (ITU-R BT.601) is a grey picture."""
 
     name = "colorize"
-    summary = "give a grey picture colours"
+    needs = "a grey INPUT and nothing else"
+    measures = "ChannelMix"
     recommended = photographs(max_iterations=4)
 
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls()]
 
-    def operator(self, shape: tuple[int, int, int], *, sigma_y: float) -> Operator:
-        return ChannelMix.gray(shape, sigma_y=sigma_y)
+    def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
+        return ChannelMix.gray(shape, noise=noise)
 
     def image_shape(self, measured: tuple[int, ...]) -> tuple[int, int, int]:
         channels, height, width = measured

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from invdiff.operators import GaussianNoise, Hadamard, LinearOperator, Noise, RandomConvolution
+from invdiff.operators import Hadamard, LinearOperator, Noise, RandomConvolution
 
 from .arrays import ArrayProblem, Arrays, image_size, real_numbers
+from .options import PATTERN_SEED, SCALE, Option
 from .problem import photographs
 
 __all__ = ["CompressedSensing"]
@@ -38,8 +40,29 @@ class CompressedSensing(ArrayProblem):
     """
 
     name = "compressed-sensing"
-    summary = "reconstruct an image from few random projections"
-    needs = ("--ratio",)
+    options = (
+        Option(
+            name="ratio",
+            kind="NUMBER",
+            minimum=0,
+            above=True,
+            maximum=1,
+            needed="yes",
+            simulation=True,
+            help="Numbers measured over pixels, to simulate.",
+        ),
+        Option(
+            name="sensing",
+            kind=("hadamard", "convolution"),
+            simulation=True,
+            help="Rows of a Walsh-Hadamard transform, of sides that are powers of two, or pixels of a random convolution, to "
+            "simulate. Default: hadamard.",
+        ),
+        PATTERN_SEED,
+        SCALE,
+    )
+    needs = "an .npz file as INPUT; to simulate, --ratio of numbers measured to pixels"
+    measures = "Hadamard, RandomConvolution"
     recommended = photographs(max_iterations=4)
     measured = "y"
     looks = "least squares"
@@ -55,7 +78,7 @@ class CompressedSensing(ArrayProblem):
         scale: float = 1.0,
     ) -> None:
         self.size, self.count, self.sensing, self.seed, self.rows, self.scale = size, count, sensing, seed, rows, scale
-        self.operator((1, *size), sigma_y=0.0)  # Fails here rather than at the first image.
+        self.operator((1, *size))  # Fails here rather than at the first image.
 
     @classmethod
     def share(cls, ratio: float, size: tuple[int, int], *, sensing: Sensing, seed: int) -> Self:
@@ -68,6 +91,11 @@ class CompressedSensing(ArrayProblem):
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls((16, 32), 100, sensing="hadamard", seed=0), cls((16, 24), 90, sensing="convolution", seed=1)]
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
+        sensing: Sensing = options["sensing"] or "hadamard"
+        return cls.share(options["ratio"], size, sensing=sensing, seed=options["pattern_seed"])
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, *, scale: float | None) -> tuple[Self, Tensor]:
@@ -97,7 +125,7 @@ class CompressedSensing(ArrayProblem):
         how |= {"sensing": np.array(self.sensing), "seed": np.array(self.seed), "size": np.array(self.size)}
         return {"y": self.in_units(y)[0].numpy(), **how}
 
-    def measurement(self, shape: tuple[int, int, int], noise: Noise) -> LinearOperator:
+    def measurement(self, shape: tuple[int, int, int], noise: Noise | None) -> LinearOperator:
         if self.rows is not None:
             return Hadamard(shape, self.rows, noise=noise)
         kind = Hadamard.random if self.sensing == "hadamard" else RandomConvolution
@@ -108,7 +136,7 @@ class CompressedSensing(ArrayProblem):
         return x[..., :height, :width]
 
     def preview(self, y: Tensor) -> Tensor:
-        return self.measurement(self.image_shape(y.shape[1:]), GaussianNoise(0.0)).pinv(y)
+        return self.measurement(self.image_shape(y.shape[1:]), None).pinv(y)
 
 
 def whole_size(size: tuple[int, int]) -> tuple[int, int]:

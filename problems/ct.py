@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from invdiff.operators import Noise, Operator, ParallelBeamCT
 
 from .arrays import ArrayProblem, Arrays, grey, image_size, real_numbers, white_of
+from .options import SCALE, Option
 from .problem import photographs
 
 __all__ = ["ReconstructCT"]
@@ -34,8 +35,20 @@ class ReconstructCT(ArrayProblem):
     """
 
     name = "ct"
-    summary = "reconstruct an image from its projections"
-    needs = ("--angles",)
+    options = (
+        Option(
+            name="angles",
+            kind="INTEGER",
+            minimum=1,
+            needed="yes",
+            simulation=True,
+            help="Number of angles, evenly over half a turn, to simulate.",
+        ),
+        SCALE,
+    )
+    needs = "an .npy or .npz file of a sinogram as INPUT; to simulate, --angles, how many"
+    measures = "ParallelBeamCT"
+    bundled = "shepp_logan_phantom"
     recommended = photographs(max_iterations=16, products=2)
     measured = "sinogram"
     looks = "filtered backprojection"
@@ -57,6 +70,10 @@ class ReconstructCT(ArrayProblem):
         return [cls.evenly(7, (16, 24)), cls([0.0, 30.0, 100.0], (16, 24), detectors=20)]
 
     @classmethod
+    def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
+        return cls.evenly(options["angles"], size)
+
+    @classmethod
     def from_arrays(cls, arrays: Arrays, *, scale: float | None) -> tuple[Self, Tensor]:
         sinogram = real_numbers(arrays, "sinogram")
         if sinogram.ndim != 2:
@@ -76,7 +93,7 @@ class ReconstructCT(ArrayProblem):
             raise ValueError(f"ct: a sinogram of {len(sinogram)} channels has no file, expected that of a grey image.")
         return {"sinogram": sinogram[0].numpy(), "angles": np.array(self.angles), "size": np.array(self.size)}
 
-    def measurement(self, shape: tuple[int, int, int], noise: Noise) -> Operator:
+    def measurement(self, shape: tuple[int, int, int], noise: Noise | None) -> Operator:
         return ParallelBeamCT(shape, self.angles, detectors=self.detectors, noise=noise)
 
     def fit(self, x: Tensor) -> Tensor:

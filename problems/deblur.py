@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Self
 
 import torch
+from torch import Tensor
 
-from invdiff.operators import Blur, Operator
-from invdiff.operators.blur.kernels import gaussian_kernel
+from invdiff.io.images import read_kernel
+from invdiff.operators import Blur, Noise, Operator
+from invdiff.operators.blur.kernels import gaussian_kernel, motion_kernel
 
+from .options import BOUNDARY, Option
 from .problem import Problem, photographs
 
 __all__ = ["Deblur"]
+
+KINDS = ("gaussian:", "motion:")  # of kernels that need no file
 
 
 class Deblur(Problem):
@@ -23,8 +31,18 @@ class Deblur(Problem):
     """
 
     name = "deblur"
-    summary = "undo a blur whose kernel is known"
-    needs = ("--kernel",)
+    options = (
+        Option(
+            name="kernel",
+            kind="TEXT",
+            metavar="FILE|gaussian:SIGMA|motion:SIZE,ANGLE",
+            needed="yes",
+            help="Blur kernel: an image, .npy, or .npz:name.",
+        ),
+        BOUNDARY,
+    )
+    needs = "--kernel, a file (image, .npy, .npz:name), gaussian:SIGMA or motion:SIZE,ANGLE"
+    measures = "Blur"
     recommended = photographs(max_iterations=6)
 
     def __init__(self, kernel: Any, *, boundary: str = "reflect") -> None:
@@ -34,5 +52,44 @@ class Deblur(Problem):
     def examples(cls) -> list[Self]:
         return [cls(gaussian_kernel(1.0, 5), boundary=boundary) for boundary in ("reflect", "circular")]
 
-    def operator(self, shape: tuple[int, int, int], *, sigma_y: float) -> Operator:
-        return Blur(shape, self.kernel, boundary=self.boundary, sigma_y=sigma_y)
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
+        kernel = options["kernel"]
+        return cls(kernel_of(str(kernel), size) if is_text(kernel) else kernel, boundary=options["boundary"])
+
+    @classmethod
+    def files(cls, options: Mapping[str, Any]) -> dict[str, Path]:
+        kernel = options["kernel"]
+        if not is_text(kernel) or str(kernel).startswith(KINDS):
+            return {}
+        archive, _, _ = str(kernel).rpartition(":")
+        return {"kernel": Path(archive) if archive.lower().endswith(".npz") else Path(kernel)}
+
+    def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
+        return Blur(shape, self.kernel, boundary=self.boundary, noise=noise)
+
+
+def is_text(kernel: Any) -> bool:
+    """Whether a kernel is given by a file or by numbers, and not as an array."""
+    return isinstance(kernel, str | Path)
+
+
+def kernel_of(text: str, size: tuple[int, int]) -> Tensor:
+    """Return the kernel of a file, or of ``gaussian:SIGMA`` or ``motion:SIZE,ANGLE``, for an image of ``size`` ``(H, W)``."""
+    kind, _, arguments = text.partition(":")
+    if not text.startswith(KINDS):
+        return torch.from_numpy(read_kernel(text))
+    try:
+        numbers = [float(number) for number in arguments.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != (1 if kind == "gaussian" else 2) or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"--kernel {text}: expected gaussian:SIGMA or motion:SIZE,ANGLE, such as gaussian:2 or motion:15,45.")
+    # Checked before it is built: a kernel far larger than the image would not fit the memory.
+    side = 2 * math.ceil(4 * numbers[0]) + 1 if kind == "gaussian" else int(numbers[0])
+    if side > min(size):
+        height, width = size
+        raise ValueError(f"--kernel {text}: a kernel of {side} x {side} pixels is larger than the image, {width} x {height}.")
+    if kind == "gaussian":
+        return gaussian_kernel(numbers[0])
+    return motion_kernel(int(numbers[0]) if numbers[0].is_integer() else 0, numbers[1])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from invdiff.operators import Clip, Operator
+from invdiff.operators import Clip, Noise, Operator
 
+from .options import Option
 from .problem import Problem, photographs
 
 __all__ = ["Declip"]
@@ -32,8 +34,12 @@ class Declip(Problem):
     """
 
     name = "declip"
-    summary = "recover what is saturated"
-    needs = ("--clip-low or --clip-high",)
+    options = (
+        Option(name="clip_low", kind="NUMBER", needed="any", help="Value of all that is darker, pixels spanning 0..1."),
+        Option(name="clip_high", kind="NUMBER", needed="any", help="Value of all that is brighter, pixels spanning 0..1."),
+    )
+    needs = "--clip-low or --clip-high, the ends of the range that INPUT is confined to, or both"
+    measures = "Clip"
     recommended = photographs(max_iterations=4)
 
     def __init__(self, low: float, high: float) -> None:
@@ -45,8 +51,13 @@ class Declip(Problem):
     def examples(cls) -> list[Self]:
         return [cls(-0.8, 0.5), cls(-math.inf, 0.3)]
 
-    def operator(self, shape: tuple[int, int, int], *, sigma_y: float) -> Operator:
-        return Clip(shape, self.low, self.high, sigma_y=sigma_y)
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
+        low, high = options["clip_low"], options["clip_high"]
+        return cls(-math.inf if low is None else 2 * low - 1, math.inf if high is None else 2 * high - 1)
+
+    def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
+        return Clip(shape, self.low, self.high, noise=noise)
 
     def finish(self, x: Tensor, y: Tensor, op: Operator) -> Tensor:
         if op.sigma_y > 0:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Self
 
-from invdiff.operators import Blur, Operator
+from invdiff.operators import Blur, Noise, Operator
 from invdiff.operators.blur.kernels import defocus_kernel
 
+from .options import BOUNDARY, Option
 from .problem import Problem, photographs
 
 __all__ = ["Defocus"]
@@ -24,8 +25,19 @@ class Defocus(Problem):
     """
 
     name = "defocus"
-    summary = "undo the blur of a lens out of focus"
-    needs = ("--radius",)
+    options = (
+        Option(
+            name="radius",
+            kind="NUMBER",
+            minimum=0,
+            above=True,
+            needed="yes",
+            help="Radius of the defocus disc that a point becomes, in pixels.",
+        ),
+        BOUNDARY,
+    )
+    needs = "--radius, of the disc that a point becomes, in pixels"
+    measures = "Blur"
     recommended = photographs(max_iterations=6)
 
     def __init__(self, radius: float, *, boundary: str = "reflect") -> None:
@@ -37,8 +49,8 @@ class Defocus(Problem):
     def examples(cls) -> list[Self]:
         return [cls(1.7), cls(2.5, boundary="circular")]
 
-    def operator(self, shape: tuple[int, int, int], *, sigma_y: float) -> Operator:
+    def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
         # Before it is built: a kernel far larger than the image would not fit the memory.
         if 2 * self.radius > min(shape[-2:]):
             raise ValueError(f"Defocus: a disc of radius {self.radius:g} is larger than the image, {shape[-1]} x {shape[-2]}.")
-        return Blur(shape, defocus_kernel(self.radius), boundary=self.boundary, sigma_y=sigma_y)
+        return Blur(shape, defocus_kernel(self.radius), boundary=self.boundary, noise=noise)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from invdiff.operators import JPEGCoefficients, Operator, RoundingNoise
+from invdiff.io.source import Source
+from invdiff.operators import JPEGCoefficients, Noise, Operator, RoundingNoise
 from invdiff.operators.transforms.jpeg_coefficients import SUBSAMPLINGS
 
 from .jpeg_file import read_jpeg
-from .problem import Problem, photographs
+from .options import Option
+from .problem import Given, Problem, photographs
 
 __all__ = ["Dejpeg"]
 
@@ -31,7 +34,7 @@ class Dejpeg(Problem):
     known exactly is the interval of every coefficient, and ``finish`` brings samples into it. :meth:`from_file` reads problem
     and measurement from a file.
 
-    The colours of a file were rounded to 8 bits before they were transformed, which is not modelled: an error of a third of a
+    The colors of a file were rounded to 8 bits before they were transformed, which is not modelled: an error of a third of a
     step of 1, to be seen beyond quality 95 only.
 
     Args:
@@ -50,8 +53,21 @@ class Dejpeg(Problem):
     """
 
     name = "dejpeg"
-    summary = "remove the artefacts of JPEG compression"
-    needs = ("--jpeg-quality",)
+    options = (
+        Option(
+            name="jpeg_quality",
+            kind="INTEGER",
+            minimum=1,
+            maximum=100,
+            needed="yes",
+            simulation=True,
+            help="Quality of the simulated JPEG file, as libjpeg counts.",
+        ),
+    )
+    needs = "a JPEG file as INPUT; to simulate, --jpeg-quality from 1 to 100"
+    reads = "JPEG file"
+    accepts_noise = "rounding"
+    measures = "JPEGCoefficients"
     recommended = photographs(max_iterations=6, products=2, steps=13)
 
     def __init__(
@@ -79,6 +95,18 @@ class Dejpeg(Problem):
             cls(tables=[range(1, 65), range(64, 128)], subsampling="4:4:0"),
             cls(quality=50, size=(16, 24)),  # half a unit more than whole ones
         ]
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
+        return cls(quality=options["jpeg_quality"])
+
+    @classmethod
+    def read(cls, source: Source, options: Mapping[str, Any]) -> Given:
+        path = source.file()
+        problem, y = cls.from_file(path)
+        luma = problem.tables[0]
+        note = f"tables of {path.name}: luma steps from {int(luma.min())} to {int(luma.max())}"
+        return Given(problem, y, replace(source.picture(), alpha=None), (note,))
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> tuple[Self, Tensor]:
@@ -124,15 +152,13 @@ class Dejpeg(Problem):
         _, offset = problem._lattice(shape[0])
         return problem, problem._coefficients(shape).keep_measured(y + offset).to(torch.get_default_dtype())
 
-    def operator(self, shape: tuple[int, int, int], *, sigma_y: float) -> Operator:
-        if sigma_y:
-            raise ValueError(f"Dejpeg: rounding is all the noise there is, expected sigma_y = 0, got {sigma_y:g}.")
+    def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
+        if noise is not None and noise.sigma:
+            raise ValueError(f"Dejpeg: rounding is all the noise there is, expected no other, got {noise!r}.")
         if self.size is not None and tuple(shape[1:]) != self.size:
             raise ValueError(f"Dejpeg: the image is {shape[2]} x {shape[1]} pixels, expected {self.size[1]} x {self.size[0]}.")
         step, offset = self._lattice(shape[0])
-        op = self._coefficients(shape)
-        op.noise = RoundingNoise(step, offset=offset)
-        return op
+        return JPEGCoefficients(shape, self.subsampling, noise=RoundingNoise(step, offset=offset))
 
     def image_shape(self, measured: tuple[int, ...]) -> tuple[int, int, int]:
         v, h = SUBSAMPLINGS[self.subsampling]
@@ -174,10 +200,18 @@ class Dejpeg(Problem):
         clean = coefficients(x)
         return x + coefficients.pinv(coefficients.keep_measured(clean.clamp(y - half, y + half) - clean))
 
-    def in_colour(self, y: Tensor) -> tuple[Dejpeg, Tensor]:
-        """Return the measurement of a grey file as that of a colour file without colours: for a prior of colour images."""
+    def in_channels(self, op: Operator, y: Tensor, channels: int) -> tuple[Operator, Tensor]:
+        # Its coefficients are not measured channel by channel.
+        problem, measured = self.in_color(y)
+        return problem.operator((channels, op.in_shape[1], op.in_shape[2])), measured
+
+    def picture_of(self, y: Tensor) -> Tensor:
+        return self.upright(self.preview(y))[0]
+
+    def in_color(self, y: Tensor) -> tuple[Dejpeg, Tensor]:
+        """Return the measurement of a grey file as that of a color file without colors: for a prior of color images."""
         if y.shape[1] != 64:
-            raise ValueError(f"Dejpeg: {y.shape[1]} coefficients a unit, expected 64: only grey measurements can be coloured.")
+            raise ValueError(f"Dejpeg: {y.shape[1]} coefficients a unit, expected 64: only grey measurements can be colored.")
         exact = [1] * 64
         tables = [self.tables[0].tolist(), exact, exact]
         problem = Dejpeg(tables=tables, subsampling="4:4:4", size=self.size, orientation=self.orientation)

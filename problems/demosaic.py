@@ -1,33 +1,43 @@
-"""All colours of every pixel, from one behind a colour filter each."""
+"""All colors of every pixel, from one behind a color filter each."""
 
 from __future__ import annotations
 
 from typing import Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from invdiff.operators import Mosaic, Operator
+from invdiff.operators import Mosaic, Noise, Operator
 from invdiff.operators.sampling.mosaic import BAYER_PATTERNS
 
+from .options import Option
 from .problem import Problem, photographs
 
 __all__ = ["Demosaic"]
 
 
 class Demosaic(Problem):
-    """Find the two colours that every pixel behind a Bayer filter lacks.
+    """Find the two colors that every pixel behind a Bayer filter lacks.
 
     Args:
-        pattern: ``RGGB``, ``BGGR``, ``GRBG`` or ``GBRG``: the colours of the top left 2 x 2 pixels, row by row.
+        pattern: ``RGGB``, ``BGGR``, ``GRBG`` or ``GBRG``: the colors of the top left 2 x 2 pixels, row by row.
 
     Raises:
         ValueError: If the pattern is none of these.
     """
 
     name = "demosaic"
-    summary = "make colours of the raw mosaic of a camera"
-    needs = ("--pattern",)
+    options = (
+        Option(
+            name="pattern",
+            kind=("RGGB", "BGGR", "GRBG", "GBRG"),
+            needed="yes",
+            help="Colors of the top left 2 x 2 pixels, row by row.",
+        ),
+    )
+    needs = "--pattern, the colors of the top left 2 x 2 pixels"
+    measures = "Mosaic"
     recommended = photographs(max_iterations=4)
 
     def __init__(self, pattern: str) -> None:
@@ -39,8 +49,8 @@ class Demosaic(Problem):
     def examples(cls) -> list[Self]:
         return [cls(pattern) for pattern in BAYER_PATTERNS]
 
-    def operator(self, shape: tuple[int, int, int], *, sigma_y: float) -> Operator:
-        return Mosaic(shape, self.pattern, sigma_y=sigma_y)
+    def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
+        return Mosaic(shape, self.pattern, noise=noise)
 
     def image_shape(self, measured: tuple[int, ...]) -> tuple[int, int, int]:
         channels, height, width = measured
@@ -53,8 +63,13 @@ class Demosaic(Problem):
             raise ValueError(f"Demosaic: the clean picture has {x.shape[1]} channels, expected red, green and blue.")
         return x
 
+    def noise_pixels(self, y: Tensor) -> Tensor:
+        """Return the mosaic with its four colors as channels: neighbors of one color are two pixels apart."""
+        height, width = (side // 2 * 2 for side in y.shape[2:])
+        return F.pixel_unshuffle(y[..., :height, :width], 2)
+
     def preview(self, y: Tensor) -> Tensor:
-        """Return every value in its own colour, the two others black."""
+        """Return every value in its own color, the two others black."""
         return Mosaic((3, y.shape[-2], y.shape[-1]), self.pattern).adjoint(y + 1) - 1
 
     def finish(self, x: Tensor, y: Tensor, op: Operator) -> Tensor:

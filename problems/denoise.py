@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from invdiff.operators import Identity, Operator
+from invdiff.operators import Identity, Noise, Operator
 
 from .problem import Problem, photographs
 
@@ -15,8 +15,9 @@ class Denoise(Problem):
     """Take away Gaussian noise of a known standard deviation."""
 
     name = "denoise"
-    summary = "take noise of a known strength away"
-    needs = ("--noise",)
+    needs = "--noise above 0"
+    accepts_noise = "above 0"
+    measures = "Identity"
     recommended = photographs(max_iterations=4)
     leaves_white = True
 
@@ -24,5 +25,5 @@ class Denoise(Problem):
     def examples(cls) -> list[Self]:
         return [cls()]
 
-    def operator(self, shape: tuple[int, int, int], *, sigma_y: float) -> Operator:
-        return Identity(shape, sigma_y=sigma_y)
+    def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
+        return Identity(shape, noise=noise)

@@ -6,8 +6,9 @@ from typing import Self
 
 from torch import Tensor
 
-from invdiff.operators import Identity, Operator, RoundingNoise
+from invdiff.operators import Identity, Noise, Operator, RoundingNoise, temper
 
+from .options import Option
 from .problem import Problem, photographs
 
 __all__ = ["Dequantize"]
@@ -24,8 +25,19 @@ class Dequantize(Problem):
     """
 
     name = "dequantize"
-    summary = "undo rounding to few levels"
-    needs = ("--levels",)
+    options = (
+        Option(
+            name="levels",
+            kind="INTEGER",
+            minimum=2,
+            maximum=65536,
+            needed="yes",
+            help="Levels of a channel, black and white included.",
+        ),
+    )
+    needs = "--levels, how many a channel of INPUT has"
+    accepts_noise = "rounding"
+    measures = "Identity"
     recommended = photographs(max_iterations=4)
 
     def __init__(self, levels: int) -> None:
@@ -42,10 +54,14 @@ class Dequantize(Problem):
         """Between one level and the next, images spanning [-1, 1]."""
         return 2 / (self.levels - 1)
 
-    def operator(self, shape: tuple[int, int, int], *, sigma_y: float) -> Operator:
-        if sigma_y:
-            raise ValueError(f"Dequantize: rounding is all the noise there is, expected sigma_y = 0, got {sigma_y:g}.")
+    def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
+        if noise is not None and noise.sigma:
+            raise ValueError(f"Dequantize: rounding is all the noise there is, expected no other, got {noise!r}.")
         return Identity(shape, noise=RoundingNoise(self.step, offset=-1.0))
+
+    def in_channels(self, op: Operator, y: Tensor, channels: int) -> tuple[Operator, Tensor]:
+        own, height, width = op.in_shape
+        return Identity((channels, height, width), noise=temper(op.noise, channels // own)), y
 
     def finish(self, x: Tensor, y: Tensor, op: Operator) -> Tensor:
         return x.clamp(y - self.step / 2, y + self.step / 2)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from invdiff.operators import Mask, Operator
+from invdiff.io.images import Picture, mask_from_alpha, read_mask
+from invdiff.io.source import Source
+from invdiff.operators import Mask, Noise, Operator
 
-from .problem import Problem, photographs
+from .options import Option
+from .problem import Given, Problem, photographs, pixels_of
 
 __all__ = ["Inpaint"]
+
+MOSTLY_KNOWN = 0.25  # share of missing pixels up to which the noise of the others can be told
 
 
 class Inpaint(Problem):
@@ -25,8 +35,27 @@ class Inpaint(Problem):
     """
 
     name = "inpaint"
-    summary = "fill the pixels a mask leaves out"
-    needs = ("--mask",)
+    options = (
+        Option(
+            name="mask",
+            kind="FILE",
+            needed="yes",
+            input_tells=True,
+            changes_spread=False,
+            help="Image as large as INPUT, white where pixels are to be filled.",
+            help_simulated="Image of SIZE x SIZE pixels, white where pixels are to be filled.",
+        ),
+        Option(
+            name="mask_keep",
+            kind=("black", "white"),
+            default="black",
+            changes_spread=False,
+            help="Color of the pixels to keep.",
+        ),
+    )
+    needs = "--mask, or an INPUT with transparent pixels"
+    exact_is_usual = True
+    measures = "Mask"
     recommended = photographs(max_iterations=4)
 
     def __init__(self, mask: Any) -> None:
@@ -41,12 +70,65 @@ class Inpaint(Problem):
         mask[4:9, 5:12] = False
         return [cls(mask)]
 
-    def operator(self, shape: tuple[int, int, int], *, sigma_y: float) -> Operator:
+    def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
         if tuple(self.mask.shape[-2:]) != shape[-2:]:
             (mh, mw), (h, w) = self.mask.shape[-2:], shape[-2:]
             raise ValueError(f"Inpaint: the mask is {mw} x {mh} pixels and the image {w} x {h}. They must be the same size.")
-        return Mask(self.mask, shape, sigma_y=sigma_y)
+        return Mask(self.mask, shape, noise=noise)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
+        return cls(known_pixels(options))
+
+    @classmethod
+    def of_picture(cls, picture: Picture, options: Mapping[str, Any], *, source: str) -> Given:
+        known = known_of_alpha(picture, source) if options["mask"] is None else known_pixels(options)
+        # What was transparent is filled.
+        written = replace(picture, alpha=None) if options["mask"] is None else picture
+        return Given(cls(known), pixels_of(picture), written, (f"filling {1 - known.mean():.1%} of the pixels",))
+
+    @classmethod
+    def bundled_size(cls, options: Mapping[str, Any]) -> tuple[int, int]:
+        height, width = known_pixels(options).shape
+        return height, width
+
+    def noise_pixels(self, y: Tensor) -> Tensor:
+        """Return the picture with each missing pixel like the nearest known one."""
+        from scipy import ndimage
+
+        missing = self.facts()["missing"]
+        if missing > MOSTLY_KNOWN:
+            raise ValueError(
+                f"--noise auto: {missing:.0%} of the pixels are missing, at most {MOSTLY_KNOWN:.0%} may be to estimate the "
+                "noise of the others. Give its standard deviation."
+            )
+        nearest = ndimage.distance_transform_edt(
+            ~self.mask.broadcast_to(y.shape[-2:]).numpy(), return_distances=False, return_indices=True
+        )
+        return y[:, :, torch.from_numpy(nearest[0]), torch.from_numpy(nearest[1])]
+
+    def facts(self) -> dict[str, Any]:
+        return {"missing": round(1 - float(self.mask.double().mean()), 4)}
 
     def finish(self, x: Tensor, y: Tensor, op: Operator) -> Tensor:
         # Exact data: the sampler comes close, and what is known is known.
         return torch.where(self.mask.to(x.device), y, x) if op.sigma_y == 0 else x
+
+
+def known_pixels(options: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Return where pixels are known, ``(H, W)``, by the options ``mask`` and ``mask_keep``."""
+    mask, keep = options["mask"], options["mask_keep"]
+    if isinstance(mask, os.PathLike):
+        return read_mask(mask, keep=keep)
+    white: NDArray[np.bool_] = Source(mask).picture().pixels.mean(0) >= 0
+    return white if keep == "white" else ~white
+
+
+def known_of_alpha(picture: Picture, source: str) -> NDArray[np.bool_]:
+    """Return where a picture is opaque, ``(H, W)``; ``source`` names it in errors."""
+    advice = "give --mask, an image of the same size, white where pixels are to be filled."
+    known = None if picture.alpha is None else mask_from_alpha(picture)
+    if known is None or known.all() or not known.any():
+        share = "every" if known is not None and not known.any() else "no"
+        raise ValueError(f"{source}: {share} pixel is transparent, and inpaint fills those: {advice}")
+    return known

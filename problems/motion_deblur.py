@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Self
 
-from invdiff.operators import Blur, Operator
+from invdiff.operators import Blur, Noise, Operator
 from invdiff.operators.blur.kernels import motion_kernel
 
+from .options import BOUNDARY, Option
 from .problem import Problem, photographs
 
 __all__ = ["MotionDeblur"]
@@ -25,8 +26,18 @@ class MotionDeblur(Problem):
     """
 
     name = "motion-deblur"
-    summary = "undo the blur of a straight movement"
-    needs = ("--length", "--angle")
+    options = (
+        Option(name="length", kind="INTEGER", minimum=3, needed="yes", help="Length of the movement, an odd number of pixels."),
+        Option(
+            name="angle",
+            kind="NUMBER",
+            needed="yes",
+            help="Angle of the movement, in degrees, anticlockwise from horizontal.",
+        ),
+        BOUNDARY,
+    )
+    needs = "--length in pixels and --angle in degrees of the movement"
+    measures = "Blur"
     recommended = photographs(max_iterations=6)
 
     def __init__(self, length: int, angle: float, *, boundary: str = "reflect") -> None:
@@ -38,10 +49,10 @@ class MotionDeblur(Problem):
     def examples(cls) -> list[Self]:
         return [cls(5, 30.0), cls(3, 0.0, boundary="circular")]
 
-    def operator(self, shape: tuple[int, int, int], *, sigma_y: float) -> Operator:
+    def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
         # Before it is built: a kernel far larger than the image would not fit the memory.
         if self.length > min(shape[-2:]):
             raise ValueError(
                 f"MotionDeblur: a movement of {self.length} pixels is larger than the image, {shape[-1]} x {shape[-2]}."
             )
-        return Blur(shape, motion_kernel(self.length, self.angle), boundary=self.boundary, sigma_y=sigma_y)
+        return Blur(shape, motion_kernel(self.length, self.angle), boundary=self.boundary, noise=noise)

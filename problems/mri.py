@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from invdiff.operators import MRI, ChannelMix, GaussianNoise, LinearOperator, Noise, birdcage_maps, cartesian_mask, per_channel
+from invdiff.operators import MRI, ChannelMix, LinearOperator, Noise, birdcage_maps, cartesian_mask, per_channel
 
 from .arrays import ArrayProblem, Arrays, grey, white_of
+from .options import PATTERN_SEED, SCALE, Option
 from .problem import photographs
 
 __all__ = ["ReconstructMRI"]
@@ -42,8 +43,36 @@ class ReconstructMRI(ArrayProblem):
     """
 
     name = "mri"
-    summary = "reconstruct an image from incomplete k-space"
-    needs = ("--acceleration",)
+    options = (
+        Option(
+            name="acceleration",
+            kind="NUMBER",
+            minimum=1,
+            needed="yes",
+            simulation=True,
+            help="Acceleration factor R: one in R k-space columns is sampled, to simulate.",
+        ),
+        Option(
+            name="center_fraction",
+            kind="NUMBER",
+            minimum=0,
+            maximum=1,
+            simulation=True,
+            help="Fully sampled share of the k-space columns in the center, to simulate. Default: 0.32 over the acceleration.",
+        ),
+        Option(
+            name="coils",
+            kind="INTEGER",
+            minimum=1,
+            simulation=True,
+            help="Number of receiver coils, to simulate. Default: 1.",
+        ),
+        PATTERN_SEED,
+        SCALE,
+    )
+    needs = "an .npy or .npz file of k-space as INPUT; to simulate, --acceleration"
+    measures = "MRI"
+    bundled = "shepp_logan_phantom"
     recommended = photographs(max_iterations=4)
     measured = "kspace"
     looks = "zero-filled"
@@ -75,6 +104,17 @@ class ReconstructMRI(ArrayProblem):
         return [single, several]
 
     @classmethod
+    def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
+        acceleration, given = options["acceleration"], options["center_fraction"]
+        return cls.simulated(
+            size,
+            acceleration=acceleration,
+            center_fraction=0.32 / acceleration if given is None else given,  # fastMRI's: 0.08 at 4, 0.04 at 8
+            coils=options["coils"] or 1,
+            seed=options["pattern_seed"],
+        )
+
+    @classmethod
     def from_arrays(cls, arrays: Arrays, *, scale: float | None) -> tuple[Self, Tensor]:
         kspace = _complex(arrays["kspace"])
         mask = torch.as_tensor(arrays["mask"] != 0) if "mask" in arrays else (kspace != 0).any(0)
@@ -99,7 +139,7 @@ class ReconstructMRI(ArrayProblem):
         maps = torch.ones(1, *self.mask.shape, dtype=torch.complex64) if self.coil_maps is None else self.coil_maps
         return {"kspace": kspace[0].numpy(), "mask": self.mask.numpy(), "coil_maps": maps.to(torch.complex64).numpy()}
 
-    def measurement(self, shape: tuple[int, int, int], noise: Noise) -> LinearOperator:
+    def measurement(self, shape: tuple[int, int, int], noise: Noise | None) -> LinearOperator:
         # A real image is a complex one without imaginary part.
         real = ChannelMix((1, *self.size), torch.tensor([[1.0], [0.0]]))
         return per_channel(MRI((2, *self.size), self.mask, coil_maps=self.coil_maps) @ real, shape[0], noise=noise)
@@ -112,7 +152,7 @@ class ReconstructMRI(ArrayProblem):
 
     def _zero_filled(self, y: Tensor) -> Tensor:
         """Return what the coils see together where missing frequencies are taken as 0, in the units of a file."""
-        op = self.measurement(self.image_shape(y.shape[1:]), GaussianNoise(0.0))
+        op = self.measurement(self.image_shape(y.shape[1:]), None)
         weight = 1.0 if self.coil_maps is None else self.coil_maps.abs().square().sum(0).clamp(min=1e-6).to(y)
         return op.adjoint(y) / weight
 

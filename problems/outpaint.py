@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Self
 
+import numpy as np
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-from invdiff.operators import Crop, Operator
+from invdiff.operators import Crop, Noise, Operator
 
+from .options import Option
 from .problem import Problem, photographs
 
 __all__ = ["Outpaint"]
@@ -25,8 +28,19 @@ class Outpaint(Problem):
     """
 
     name = "outpaint"
-    summary = "continue a picture beyond its borders"
-    needs = ("--margin",)
+    options = (
+        Option(
+            name="margin",
+            kind="INTEGER",
+            minimum=1,
+            needed="yes",
+            help="Pixels to add on every side.",
+            help_simulated="Pixels to cut away on every side.",
+        ),
+    )
+    needs = "--margin, how many pixels to add on every side"
+    exact_is_usual = True
+    measures = "Crop"
     recommended = photographs(max_iterations=4)
 
     def __init__(self, margin: int) -> None:
@@ -38,17 +52,20 @@ class Outpaint(Problem):
     def examples(cls) -> list[Self]:
         return [cls(3)]
 
-    def operator(self, shape: tuple[int, int, int], *, sigma_y: float) -> Operator:
+    def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
         height, width = (side - 2 * self.margin for side in shape[-2:])
         if min(height, width) < 1:
             raise ValueError(
                 f"Outpaint: margins of {self.margin} pixels leave nothing of an image of {shape[-1]} x {shape[-2]}."
             )
-        return Crop(shape, top=self.margin, left=self.margin, height=height, width=width, sigma_y=sigma_y)
+        return Crop(shape, top=self.margin, left=self.margin, height=height, width=width, noise=noise)
 
     def image_shape(self, measured: tuple[int, ...]) -> tuple[int, int, int]:
         channels, height, width = measured
         return channels, height + 2 * self.margin, width + 2 * self.margin
+
+    def alpha_of(self, alpha: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
+        return np.pad(alpha, self.margin, constant_values=1.0)
 
     def preview(self, y: Tensor) -> Tensor:
         return F.pad(y, [self.margin] * 4)

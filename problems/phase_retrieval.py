@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from invdiff.operators import Affine, CodedDiffraction, Noise, Operator, PhaseRetrieval, per_channel
 
 from .arrays import ArrayProblem, Arrays, image_size, real_numbers
+from .options import PATTERN_SEED, SCALE, Option
 from .problem import photographs
 
 __all__ = ["RetrievePhase"]
@@ -37,8 +39,28 @@ class RetrievePhase(ArrayProblem):
     """
 
     name = "phase-retrieval"
-    summary = "find an image by the magnitudes of its Fourier transform"
-    needs = ("--codes or --oversampling",)
+    options = (
+        Option(
+            name="codes",
+            kind="INTEGER",
+            minimum=1,
+            needed="either",
+            simulation=True,
+            help="Number of random masks, a pattern behind each, to simulate.",
+        ),
+        Option(
+            name="oversampling",
+            kind="NUMBER",
+            minimum=0,
+            needed="either",
+            simulation=True,
+            help="How far zeros reach around the image, 2 being half its side in all, to simulate.",
+        ),
+        PATTERN_SEED,
+        SCALE,
+    )
+    needs = "an .npz file as INPUT; to simulate, --codes, how many masks, or --oversampling"
+    measures = "CodedDiffraction, PhaseRetrieval"
     recommended = photographs(max_iterations=4)
     measured = "magnitudes"
     looks = "log magnitudes"
@@ -54,7 +76,7 @@ class RetrievePhase(ArrayProblem):
         if (oversampling is None) == (masks is None):
             raise ValueError("phase-retrieval: expected either an oversampling or masks, not both and not neither.")
         self.size, self.oversampling, self.masks, self.scale = size, oversampling, masks, scale
-        self.operator((1, *size), sigma_y=0.0)  # Fails here rather than at the first image.
+        self.operator((1, *size))  # Fails here rather than at the first image.
 
     @classmethod
     def coded(cls, count: int, size: tuple[int, int], *, seed: int) -> Self:
@@ -64,6 +86,12 @@ class RetrievePhase(ArrayProblem):
     @classmethod
     def examples(cls) -> list[Self]:
         return [cls.coded(2, (16, 24), seed=0), cls((16, 24), oversampling=2.0)]
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
+        if options["codes"]:
+            return cls.coded(options["codes"], size, seed=options["pattern_seed"])
+        return cls(size, oversampling=options["oversampling"])
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, *, scale: float | None) -> tuple[Self, Tensor]:
@@ -81,7 +109,7 @@ class RetrievePhase(ArrayProblem):
                 "phase-retrieval: how it was measured is not in the file. Expected .npz with `magnitudes` and either `masks` "
                 f"or `oversampling` and `size` (H, W); got {', '.join(sorted(arrays))}."
             )
-        wanted = problem.operator((1, *problem.size), sigma_y=0.0).out_shape[1:]
+        wanted = problem.operator((1, *problem.size)).out_shape[1:]
         if tuple(values.shape[-len(wanted) :]) != wanted:
             raise ValueError(f"phase-retrieval: expected magnitudes of shape {wanted}, got {tuple(values.shape)}.")
         problem.scale = 1.0 if scale is None else scale
@@ -92,7 +120,7 @@ class RetrievePhase(ArrayProblem):
         how |= {"oversampling": np.array(self.oversampling)} if self.masks is None else {"masks": self.masks.numpy()}
         return {"magnitudes": self.in_units(y)[0].numpy(), **how}
 
-    def measurement(self, shape: tuple[int, int, int], noise: Noise) -> Operator:
+    def measurement(self, shape: tuple[int, int, int], noise: Noise | None) -> Operator:
         light = Affine((1, *self.size), 1.0, 1.0)
         if self.masks is None:
             return per_channel(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 from torch import Tensor
 
-from invdiff.operators import Downsample, Operator
+from invdiff.operators import Downsample, Noise, Operator
 
+from .options import Option
 from .problem import Problem, photographs
 
 __all__ = ["SuperResolution"]
@@ -22,8 +24,20 @@ class SuperResolution(Problem):
     """
 
     name = "sr"
-    summary = "enlarge an image that was scaled down"
-    needs = ("--factor",)
+    options = (
+        Option(
+            name="factor",
+            kind="INTEGER",
+            minimum=2,
+            needed="yes",
+            help="How many times smaller INPUT is than the image.",
+            help_simulated="How many times smaller the measured image is.",
+        ),
+        Option(name="downsampling", kind=("bicubic", "area"), default="bicubic", help="How it was made smaller."),
+    )
+    needs = "--factor, how many times smaller INPUT is than the image"
+    measures = "Downsample"
+    why_cropped = "a multiple of the factor"
     recommended = photographs(max_iterations=4)
 
     def __init__(self, factor: int, *, kernel: str = "bicubic") -> None:
@@ -35,8 +49,12 @@ class SuperResolution(Problem):
     def examples(cls) -> list[Self]:
         return [cls(2), cls(4, kernel="area")]
 
-    def operator(self, shape: tuple[int, int, int], *, sigma_y: float) -> Operator:
-        return Downsample(shape, self.factor, kernel=self.kernel, sigma_y=sigma_y)
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
+        return cls(options["factor"], kernel=options["downsampling"])
+
+    def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
+        return Downsample(shape, self.factor, kernel=self.kernel, noise=noise)
 
     def image_shape(self, measured: tuple[int, ...]) -> tuple[int, int, int]:
         channels, height, width = measured

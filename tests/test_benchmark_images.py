@@ -18,6 +18,7 @@ from torch.testing import assert_close
 import invdiff
 from invdiff.io.images import write_image
 from invdiff.metrics import psnr
+from invdiff.operators import GaussianNoise
 from invdiff.priors import Gaussian
 
 pytestmark = pytest.mark.slow
@@ -104,7 +105,7 @@ class TestCases:
         assert set(rows) == set(benchmark("images_cases").ROWS)
         for name, case in rows.items():
             clean = case.problem.fit(crop(50))
-            op = case.problem.operator(tuple(clean.shape[1:]), sigma_y=2 * case.noise)
+            op = case.problem.operator(tuple(clean.shape[1:]), noise=GaussianNoise(2 * case.noise))
             truth = case.judged(clean)
             y = op.measure(clean, seed=0)
             restored = [restore(y) for restore in case.classical.values()]
@@ -116,7 +117,7 @@ class TestCases:
     def test_what_is_known_is_known(self, rows):
         for name in ("text", "random", "hole", "demosaic"):
             case, clean = rows[name], crop(50)
-            op = case.problem.operator((3, 50, 50), sigma_y=0.0)
+            op = case.problem.operator((3, 50, 50))
             filled = case.problem.finish(torch.zeros_like(clean), op.measure(clean, seed=0), op)
             assert torch.equal(filled == clean, case.known.expand_as(clean)), name
 
@@ -125,7 +126,7 @@ class TestCases:
         prior = Gaussian.stationary(torch.zeros(3, 50, 50), torch.ones(3, 50, 26))
         for case in rows.values():
             shape = tuple(case.problem.fit(crop(50)).shape[1:])
-            op = case.problem.operator(shape, sigma_y=2 * case.noise)
+            op = case.problem.operator(shape, noise=GaussianNoise(2 * case.noise))
             if shape != (3, 50, 50):
                 prior = Gaussian.stationary(torch.zeros(shape), torch.ones(3, shape[1], shape[2] // 2 + 1))
             for column in (columns.OLD, columns.NEW):

@@ -52,9 +52,12 @@ class _LazyGroup(click.Group):
             click.echo("Interrupted.", err=True)
             ctx.exit(130)
         except Exception as error:
+            from invdiff.problems import OptionError
+
             if os.environ.get("INVDIFF_DEBUG") == "1" or (isinstance(error, OSError) and error.errno == errno.EPIPE):
                 raise  # click ends quietly when the reader of a pipe has gone
-            raise click.ClickException(_one_line(error)) from error
+            kind = click.UsageError if isinstance(error, OptionError) else click.ClickException
+            raise kind(_one_line(error)) from error
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -11,28 +11,29 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from invdiff.cli.prior_options import PRIOR_OPTIONS, load
-from invdiff.cli.problem_options import OPTIONS, OWNERS, ROUNDED, check_needs
-from invdiff.cli.solve import solve
+from invdiff.cli.problem_options import ProblemCommand
+from invdiff.cli.solve import SAMPLER, method_options, solve
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from invdiff.diagnostics import Calibration
+    from invdiff.problems import Problem
 
 __all__ = ["calibrate"]
 
 # Options of `invdiff solve` that mean the same here; where INPUT is spoken of, the help is another.
-SHARED = (
-    *("problem", *OWNERS, "mask_keep", "boundary", "downsampling", "pattern_seed", "scale", "noise"),
-    *("quality", "method", "steps", "rule", "preset", "option", *PRIOR_OPTIONS, "device", "output", "overwrite"),
-)
+SHARED = (*("problem", "noise", *SAMPLER, *PRIOR_OPTIONS, "device", "output", "overwrite"),)
 HELP = {
-    "mask": "Image of SIZE x SIZE pixels, white where pixels are to be filled (inpaint).",
-    "factor": "How many times smaller the measured image is (sr).",
-    "margin": "Pixels to cut away on every side (outpaint).",
     "noise": "Standard deviation of the noise to add, pixels spanning 0..1 (required, above 0 unless --save is given).",
     "quality": "As `invdiff solve` will be run. Default: balanced.",
     "output": "Folder for the results. Default: invdiff-out/calibration-PROBLEM.",
+}
+SECTIONS = {
+    "Problem": ("problem",),
+    "Noise": ("noise",),
+    "Crops and samples": ("size", "cases", "samples", "seed"),
+    "Sampler": (*SAMPLER, "device"),
+    "Prior": PRIOR_OPTIONS,
+    "Output": ("output", "overwrite", "save", "as_json"),
 }
 EPILOG = """\b
 Examples:
@@ -45,7 +46,13 @@ Examples:
 """
 
 
-@click.command(epilog=EPILOG, context_settings={"max_content_width": 110, "show_default": True})
+@click.command(
+    cls=ProblemCommand,
+    sections=SECTIONS,
+    simulated=True,
+    epilog=EPILOG,
+    context_settings={"max_content_width": 110, "show_default": True},
+)
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--size", type=click.IntRange(min=8), default=64, help="Side of the square crops, in pixels.")
 @click.option("--cases", type=click.IntRange(min=2), help="Crops to try. Default: one of each image; more are correlated.")
@@ -76,10 +83,10 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
     as they should, with a guarantee for new images (conformal risk control). Give --samples as `invdiff solve` will be given.
     Exact data and rounding are then allowed, and the values that they leave open are judged.
     """
-    _check(settings, saving=save is not None)
     # Imported here: `invdiff calibrate --help` answers without torch.
     from invdiff import PosteriorSampler, diagnostics
-    from invdiff.cli.calibration_file import (
+    from invdiff.cli.crops import cut_crops
+    from invdiff.restoration.calibration_file import (
         by_image,
         check_images,
         check_target,
@@ -88,29 +95,31 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
         settings_of,
         width_table,
     )
-    from invdiff.cli.device import pick_device
-    from invdiff.cli.output import output_folder
-    from invdiff.cli.record import to_json
-    from invdiff.cli.solve import sampler_arguments
-    from invdiff.cli.task import make_problem
-    from invdiff.io.images import read_mask
+    from invdiff.restoration.checks import check_options, complete, find_problem
+    from invdiff.restoration.device import pick_device
+    from invdiff.restoration.folder import output_folder
+    from invdiff.restoration.record import to_json
+    from invdiff.restoration.sampling import sampler_arguments
 
+    kind, noise = find_problem(settings["problem"]), settings["noise"]
+    values = complete(kind, {option.name: settings[option.name] for option in kind.options})
+    check_options(kind, values, noise, has_input=False, simulated=True)
+    _check(settings, kind, saving=save is not None)
+    option = method_options(settings["option"], settings["method"])
     device = pick_device(settings["device"])
     score = load(settings, device)
     (channels, *_) = score.event_shape or (3,)
-    size = (settings["size"], settings["size"])
-    known = None if settings["mask"] is None else read_mask(settings["mask"], keep=settings["mask_keep"])
-    problem = make_problem(settings["problem"], size=size, known=known, options={name: settings[name] for name in OPTIONS})
+    problem = kind.from_options(values, size=(settings["size"], settings["size"]))
     crops, sources, notes = cut_crops(
         folder, channels=channels or 3, size=settings["size"], cases=settings["cases"], seed=settings["seed"]
     )
     if save is not None:
         check_images(sources)
-        check_target(save, settings["problem"], overwrite=overwrite)
+        check_target(save, kind.name, overwrite=overwrite)
     clean = problem.fit(crops)
     clean = clean.expand(-1, crops.shape[1], -1, -1)  # What sees no colours gets a grey picture of equal channels.
-    op = problem.operator((clean.shape[1], clean.shape[2], clean.shape[3]), sigma_y=2 * settings["noise"].level)
-    sampler = PosteriorSampler(score, op, **sampler_arguments(problem, score, op, settings))
+    op = problem.operator((clean.shape[1], clean.shape[2], clean.shape[3]), noise=noise.model())
+    sampler = PosteriorSampler(score, op, **sampler_arguments(problem, score, op, settings, option))
     notes = [*sampler.notes, *notes]
     if not op.noise.white or op.sigma_y == 0:
         notes.append(
@@ -118,7 +127,7 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
         )
     for note in notes:
         click.echo(note, err=True)
-    with output_folder(output, f"calibration-{settings['problem']}", overwrite=overwrite) as (part, target):
+    with output_folder(output, f"calibration-{kind.name}", overwrite=overwrite) as (part, target):
         report = diagnostics.calibrate(
             sampler,
             clean.to(device),
@@ -147,23 +156,22 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
         _plot(part / "calibration.png", report)
         (part / "calibration.json").write_text(to_json(record) + "\n", encoding="utf-8")
     if save is not None and entry is not None:
-        save_entry(save, settings["problem"], entry, overwrite=overwrite)
+        save_entry(save, kind.name, entry, overwrite=overwrite)
     parts = [_table(report), _sentences(report), *([] if entry is None else [width_table(entry)]), f"results: {target}"]
     parts += [] if save is None else [f"saved: {save}"]
     click.echo(to_json(record) if as_json else "\n\n".join(parts[:-1]) + "\n" + parts[-1])
 
 
-def _check(settings: Mapping[str, Any], *, saving: bool) -> None:
-    check_needs(None, settings, simulated=True)
+def _check(settings: Mapping[str, Any], kind: type[Problem], *, saving: bool) -> None:
     if settings["noise"].level is None:
         raise click.UsageError("--noise must be a standard deviation: the misfit to the data is held against Gaussian noise.")
     if saving and settings["samples"] < 2:
         raise click.UsageError("--save takes --samples 2 or more: one sample has no spread.")
     if saving:
         return
-    if settings["problem"] in ROUNDED:
+    if kind.accepts_noise == "rounding":
         raise click.UsageError(
-            f"--problem {settings['problem']} has no Gaussian noise, and the misfit to the data is held against that; "
+            f"--problem {kind.name} has no Gaussian noise, and the misfit to the data is held against that; "
             "with --save it is left out."
         )
     if settings["noise"].none:
@@ -171,62 +179,6 @@ def _check(settings: Mapping[str, Any], *, saving: bool) -> None:
             "--noise must be above 0: without noise the measured values are known exactly, and whether intervals cover them "
             "means nothing. For 8-bit files --noise 0.01 is a small one. With --save the values that are left open are judged."
         )
-
-
-def cut_crops(
-    folder: Path, *, channels: int, size: int, cases: int | None, seed: int
-) -> tuple[Tensor, list[dict[str, Any]], list[str]]:
-    """Return crops at random places of the images of a folder, where each comes from, and what there is to say about them.
-
-    The images take turns. A grey one counts as one of equal channels; what is too small or has other channels is left out.
-
-    Args:
-        folder: Of images.
-        channels: Of the prior.
-        size: Side of the crops.
-        cases: How many. Default: one of each image.
-        seed: Of the places: case ``k`` depends on ``(seed, k)`` alone, and on the images.
-
-    Returns:
-        ``(n, C, size, size)`` in [-1, 1], a description of each, and notes.
-    """
-    import torch
-
-    from invdiff.io.images import list_images, read_image
-    from invdiff.random import generator
-
-    pixels: dict[str, Tensor] = {}
-    left_out = []
-    for path in list_images(folder):
-        try:
-            image = torch.from_numpy(read_image(path).pixels).float()
-        except (ValueError, OSError) as error:
-            left_out.append(" ".join(str(error).split()))
-            continue
-        if min(image.shape[1:]) < size:
-            left_out.append(f"{path}: {image.shape[2]} x {image.shape[1]} pixels, smaller than the crops of {size}")
-        elif len(image) not in (1, channels):
-            left_out.append(f"{path}: has {len(image)} channels, and this prior knows images of {channels}, or grey ones")
-        else:
-            pixels[path.name] = image.expand(channels, -1, -1)
-    notes = [f"left out: {reason}" for reason in left_out]
-    count = cases or len(pixels)
-    if not pixels or count < 2:
-        raise ValueError(
-            f"{folder}: {len(pixels)} usable images, expected two or more, or one and --cases. {' '.join(notes)}".strip()
-        )
-    if count > len(pixels):
-        notes.append(
-            f"{count} crops of {len(pixels)} images: crops of one image resemble each other, so the errors and p-values below "
-            "are smaller than they should be"
-        )
-    crops, sources, names = [], [], list(pixels)
-    for k in range(count):
-        image, g = pixels[names[k % len(names)]], generator(seed, "diagnose", k, 5)
-        top, left = (int(torch.randint(side - size + 1, (), generator=g)) for side in image.shape[1:])
-        crops.append(image[:, top : top + size, left : left + size])
-        sources.append({"image": names[k % len(names)], "top": top, "left": left})
-    return torch.stack(crops), sources, notes
 
 
 def _figures(report: Calibration) -> dict[str, Any]:

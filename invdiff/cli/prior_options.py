@@ -25,7 +25,10 @@ prior_option = click.option(
 )
 OPTIONS = (
     click.option(
-        "--prior", default="natural", help="Bundled prior, checkpoint file, diffusers folder or hub id; see `invdiff priors`."
+        "--prior",
+        default="natural",
+        help="Bundled prior, checkpoint file, diffusers folder or hub id; see `invdiff priors`. Or FILE.py:NAME, a prior of "
+        "your own: that file is run as Python code, which a checkpoint never is.",
     ),
     prior_option,
     click.option(
@@ -71,17 +74,8 @@ def given_options(texts: Sequence[str]) -> dict[str, Any]:
 
 def load(settings: Mapping[str, Any], device: torch.device) -> ScoreModel:
     """Return the prior that the options name, on the way to ``device``."""
-    from invdiff.priors import Tiled, load_prior
+    from invdiff.restoration.priors import find_prior
 
-    score: ScoreModel = load_prior(
-        settings["prior"],
-        precision=settings["precision"],
-        device=device,
-        checkpointing=settings["checkpointing"],
-        **given_options(settings["prior_option"]),
-    )
-    if settings["tile"] is None and settings["overlap"] is None:
-        return score
-    if settings["tile"] is None and None in (score.event_shape or ())[1:]:
-        raise click.UsageError("--overlap: this prior takes images of any size, so windows need --tile.")
-    return Tiled(score, tile=settings["tile"], overlap=settings["overlap"])
+    names = ("precision", "checkpointing", "tile", "overlap")
+    given = given_options(settings["prior_option"])
+    return find_prior(settings["prior"], device=device, given=given, **{name: settings[name] for name in names})

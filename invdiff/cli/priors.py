@@ -152,10 +152,10 @@ def measure(
 
     from tabulate import tabulate
 
-    from invdiff.cli.device import pick_device
     from invdiff.priors import load_prior, measure_error, save_error_model
     from invdiff.priors.errors.files import errors_beside
     from invdiff.priors.load import locate
+    from invdiff.restoration.device import pick_device
 
     if out is not None and out.suffix != ".safetensors":
         raise click.UsageError(f"--out {out}: expected a name that ends in .safetensors.")

@@ -1,235 +1,206 @@
-"""The options of ``--problem``: which there are, whose they are, and what each problem cannot do without."""
+"""The options of problems: declared by each, made into those of a command once ``--problem`` says which it is."""
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from invdiff.cli.noise import NOISE, NoiseChoice
+from invdiff.problems import PROBLEMS, Option, OptionError
+from invdiff.restoration.noise import NoiseChoice, noise_choice
 
-__all__ = ["NEEDS", "OPTIONS", "OWNERS", "PROBLEM_NAMES", "check_needs", "problem_options"]
+__all__ = ["NOISE_OPTION", "PROBLEM_OPTION", "ProblemCommand", "click_option", "problem_names"]
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-# Written out because the help must not import torch; a test holds them to the registry.
-PROBLEM_NAMES = (
-    *("inpaint", "outpaint", "denoise", "deblur", "defocus", "motion-deblur", "sr"),
-    *("colorize", "demosaic", "declip", "dequantize", "dejpeg"),
-    *("compressed-sensing", "phase-retrieval", "mri", "ct"),
-)
-ARRAYS = ("compressed-sensing", "phase-retrieval", "mri", "ct")  # whose INPUT is a file of arrays
-ROUNDED = ("dequantize", "dejpeg")  # whose noise is rounding
-
-NEEDS = {
-    "inpaint": "--mask, or an INPUT with transparent pixels",
-    "outpaint": "--margin, how many pixels to add on every side",
-    "denoise": "--noise above 0",
-    "deblur": "--kernel, a file (image, .npy, .npz:name), gaussian:SIGMA or motion:SIZE,ANGLE",
-    "defocus": "--radius, of the disc that a point becomes, in pixels",
-    "motion-deblur": "--length in pixels and --angle in degrees of the movement",
-    "sr": "--factor, how many times smaller INPUT is than the image",
-    "colorize": "a grey INPUT and nothing else",
-    "demosaic": "--pattern, the colours of the top left 2 x 2 pixels",
-    "declip": "--clip-low or --clip-high, the ends of the range that INPUT is confined to, or both",
-    "dequantize": "--levels, how many a channel of INPUT has",
-    "dejpeg": "a JPEG file as INPUT; to simulate, --jpeg-quality from 1 to 100",
-    "compressed-sensing": "an .npz file as INPUT; to simulate, --ratio of numbers measured to pixels",
-    "phase-retrieval": "an .npz file as INPUT; to simulate, --codes, how many masks, or --oversampling",
-    "mri": "an .npy or .npz file of k-space as INPUT; to simulate, --acceleration",
-    "ct": "an .npy or .npz file of a sinogram as INPUT; to simulate, --angles, how many",
-}
-# Whose an option is that others do not take.
-OWNERS = {
-    "mask": "inpaint",
-    "margin": "outpaint",
-    "kernel": "deblur",
-    "radius": "defocus",
-    "length": "motion-deblur",
-    "angle": "motion-deblur",
-    "factor": "sr",
-    "pattern": "demosaic",
-    "clip_low": "declip",
-    "clip_high": "declip",
-    "levels": "dequantize",
-    "jpeg_quality": "dejpeg",
-    "ratio": "compressed-sensing",
-    "sensing": "compressed-sensing",
-    "codes": "phase-retrieval",
-    "oversampling": "phase-retrieval",
-    "acceleration": "mri",
-    "center_fraction": "mri",
-    "coils": "mri",
-    "angles": "ct",
-}
-ONE_OF = ("declip", "phase-retrieval")  # one of their options is enough
-SPARE = ("sensing", "center_fraction", "coils")  # have a default
-# Of which a problem is made.
-OPTIONS = (*(name for name in OWNERS if name != "mask"), "boundary", "downsampling", "pattern_seed", "scale")
+KEY = "invdiff.problem"  # of the options of the problem, in the context of a call
 
 
-def _known_problem(context: click.Context, param: click.Parameter, value: str | None) -> str | None:
+class NoiseType(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic in new versions of click alone
+    """The type of ``--noise``."""
+
+    name = "noise"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> NoiseChoice:
+        try:
+            return noise_choice(value)
+        except OptionError as error:
+            self.fail(str(error), param, ctx)
+
+
+class NameType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A name of a table, or one in a file such as ``mine.py:Name``; the table is asked on conversion, and not for help.
+
+    Args:
+        table: Module and name of the table.
+        extra: Names that are none of the table.
+    """
+
+    name = "name"
+
+    def __init__(self, table: str, *, extra: Sequence[str] = ()) -> None:
+        self.table, self.extra = table, extra
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from invdiff.registry import load_object
+
+        text = str(value)
+        if text in self.extra:
+            return text
+        table: Any = load_object(self.table)
+        if ":" in text and hasattr(table, "find"):
+            try:
+                table.find(text)
+            except (ValueError, TypeError) as error:
+                self.fail(str(error), param, ctx)
+        elif text not in table:
+            names = [*self.extra, *table]
+            near = difflib.get_close_matches(text, names, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            self.fail(f"{text!r} is not one of {', '.join(map(repr, names))}.{hint}", param, ctx)
+        return text
+
+
+def _required(context: click.Context, param: click.Parameter, value: str | None) -> str | None:
     if value is None and not context.resilient_parsing:
-        needs = "".join(f"\n  {name:<18} needs {what}" for name, what in NEEDS.items())
-        raise click.UsageError(f"--problem is missing: say what happened to the image.{needs}")
+        known = "".join(f"\n  {name:<18} {summary}" for name, summary in problem_names())
+        raise click.UsageError(f"--problem is missing: say what happened to the image.{known}")
     return value
+
+
+PROBLEM_OPTION = click.option(
+    "--problem",
+    type=NameType("invdiff.problems:PROBLEMS"),
+    metavar="NAME|FILE.py:NAME",
+    callback=_required,
+    help="What happened to the image (required).",
+)
+NOISE_OPTION = click.option(
+    "--noise",
+    type=NoiseType(),
+    metavar="SIGMA|auto|poisson:PEAK[,SIGMA]|laplace:SCALE|student:SCALE,DOF",
+    default="0",
+    help="In INPUT, pixels spanning 0..1: a standard deviation, 0 being exact; auto estimates it; PEAK: photons at white.",
+)
+
+
+def problem_names() -> list[tuple[str, str]]:
+    """Return every problem and one line about it, without loading any."""
+    own = {name: summary for name, (_, summary) in PROBLEMS.lines.items()}
+    return [(name, own.get(name, f"of {PROBLEMS.places[name]}")) for name in PROBLEMS]
+
+
+def click_option(option: Option, *, simulated: bool) -> click.Option:
+    """Return a declared option as one of the command line; ``simulated`` where every INPUT is clean and degraded first."""
+    kinds: dict[Any, Any] = {"FILE": click.Path(path_type=Path), "TEXT": click.STRING}
+    low: Any = option.minimum
+    high: Any = option.maximum
+    bounded = low is not None or high is not None
+    if isinstance(option.kind, tuple):
+        kind: Any = click.Choice(option.kind, case_sensitive=False)
+    elif option.kind in kinds:
+        kind = kinds[option.kind]
+    elif option.kind == "INTEGER":
+        kind = click.IntRange(low, high, min_open=option.above) if bounded else click.INT
+    else:
+        kind = click.FloatRange(low, high, min_open=option.above) if bounded else click.FLOAT
+    return click.Option(
+        [option.flag, option.name],
+        type=kind,
+        default=option.default,
+        show_default=option.default is not None,
+        metavar=option.metavar,
+        callback=_finite if option.kind == "NUMBER" else None,
+        help=option.help_simulated if simulated and option.help_simulated else option.help,
+    )
+
+
+class ProblemCommand(click.Command):
+    """A command whose options depend on ``--problem``, and whose help is in sections.
+
+    Args:
+        sections: Title of a section to the names of its parameters; the first has the options of the problem too, the last
+            those that are named nowhere.
+        simulated: Whether every INPUT is clean and degraded first.
+    """
+
+    def __init__(
+        self, *arguments: Any, sections: Mapping[str, Sequence[str]], simulated: bool = False, **settings: Any
+    ) -> None:
+        super().__init__(*arguments, **settings)
+        self.sections, self.simulated = sections, simulated
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        chosen = _problem_of(args)
+        if chosen is not None and not ctx.resilient_parsing:
+            self._add_options(ctx, chosen)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if chosen is None and not _asks_for_help(args):
+                _required(ctx, click.Option(["--problem"]), None)
+            owners = _owners(error.option_name)
+            if owners:
+                name = PROBLEMS.find(str(chosen)).name
+                raise click.UsageError(
+                    f"{error.option_name} belongs to --problem {', '.join(owners)}, not to {name}.", ctx
+                ) from None
+            raise
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        params = super().get_params(ctx)
+        return [*params, *ctx.meta.get(KEY, ())]
+
+    def _add_options(self, ctx: click.Context, chosen: str) -> None:
+        (parameter,) = (param for param in self.params if param.name == "problem")
+        kind = PROBLEMS.find(parameter.type.convert(chosen, parameter, ctx))
+        taken = {flag for param in self.params for flag in param.opts}
+        for option in kind.options:
+            if option.flag in taken:
+                raise click.UsageError(f"--problem {chosen}: its option {option.flag} means something else: rename it.", ctx)
+        ctx.meta[KEY] = [click_option(option, simulated=self.simulated) for option in kind.options]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the sections; where no problem is chosen, a table of the problems in the place of their options."""
+        options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+        records = {param.name: record for param in options if (record := param.get_help_record(ctx)) is not None}
+        own = [option.name for option in ctx.meta.get(KEY, ())]
+        listed = {name for names in self.sections.values() for name in (*names, *own)}
+        rest = [name for name in records if name not in listed]  # such as --help
+        for number, (title, names) in enumerate(self.sections.items()):
+            names = [*names, *(own if number == 0 else rest if number == len(self.sections) - 1 else ())]
+            with formatter.section(title):
+                formatter.write_dl([records[name] for name in names if name in records])
+            if number == 0 and KEY not in ctx.meta:
+                with formatter.section("Problems (--problem NAME --help shows the options of one)"):
+                    formatter.write_dl(problem_names())
+
+
+def _problem_of(args: Sequence[str]) -> str | None:
+    """Return what arguments name as the problem, the last word counting."""
+    found = None
+    for argument, following in zip(args, [*args[1:], None], strict=True):
+        if argument == "--":
+            break
+        if argument == "--problem":
+            found = following
+        elif argument.startswith("--problem="):
+            found = argument.partition("=")[2]
+    return found
+
+
+def _asks_for_help(args: Sequence[str]) -> bool:
+    return any(argument in ("-h", "--help") for argument in args)
+
+
+def _owners(flag: str) -> list[str]:
+    """Return the problems of the library that have an option. This loads all of them."""
+    return [name for name in PROBLEMS.lines if any(option.flag == flag for option in PROBLEMS[name].options)]
 
 
 def _finite(context: click.Context, param: click.Parameter, value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
         raise click.BadParameter(f"expected a finite number, got {value}.")
     return value
-
-
-FILE = click.Path(path_type=Path)
-option = click.option
-
-PROBLEM_OPTIONS = (
-    option(
-        "--problem", type=click.Choice(PROBLEM_NAMES), callback=_known_problem, help="What happened to the image (required)."
-    ),
-    option(
-        "--mask",
-        type=FILE,
-        help="Image as large as INPUT, white where pixels are to be filled (inpaint).",
-    ),
-    option("--mask-keep", type=click.Choice(("black", "white")), default="black", help="Colour of the pixels to keep."),
-    option(
-        "--kernel", metavar="FILE|gaussian:SIGMA|motion:SIZE,ANGLE", help="Blur kernel: an image, .npy, or .npz:name (deblur)."
-    ),
-    option(
-        "--boundary",
-        type=click.Choice(("reflect", "zero", "circular")),
-        default="reflect",
-        help="What the blur saw beyond the border (deblur, defocus, motion-deblur).",
-    ),
-    option(
-        "--radius",
-        type=click.FloatRange(min=0, min_open=True),
-        callback=_finite,
-        help="Of the disc that a point becomes, in pixels (defocus).",
-    ),
-    option("--length", type=click.IntRange(min=3), help="Of the movement, an odd number of pixels (motion-deblur)."),
-    option(
-        "--angle",
-        type=float,
-        callback=_finite,
-        help="Of the movement, in degrees, anticlockwise from horizontal (motion-deblur).",
-    ),
-    option("--factor", type=click.IntRange(min=2), help="How many times smaller INPUT is than the image (sr)."),
-    option("--downsampling", type=click.Choice(("bicubic", "area")), default="bicubic", help="How it was made smaller (sr)."),
-    option("--margin", type=click.IntRange(min=1), help="Pixels to add on every side (outpaint)."),
-    option(
-        "--pattern",
-        type=click.Choice(("RGGB", "BGGR", "GRBG", "GBRG"), case_sensitive=False),
-        help="Colours of the top left 2 x 2 pixels, row by row (demosaic).",
-    ),
-    option("--clip-low", type=float, callback=_finite, help="Value of all that is darker, pixels spanning 0..1 (declip)."),
-    option("--clip-high", type=float, callback=_finite, help="Value of all that is brighter, pixels spanning 0..1 (declip)."),
-    option("--levels", type=click.IntRange(2, 65536), help="Levels of a channel, black and white included (dequantize)."),
-    option("--jpeg-quality", type=click.IntRange(1, 100), help="Of the JPEG file to simulate, as libjpeg counts (dejpeg)."),
-    option(
-        "--ratio",
-        type=click.FloatRange(0, 1, min_open=True),
-        help="Numbers measured over pixels, to simulate (compressed-sensing).",
-    ),
-    option(
-        "--sensing",
-        type=click.Choice(("hadamard", "convolution")),
-        help="Rows of a Walsh-Hadamard transform, of sides that are powers of two, or pixels of a random convolution, to "
-        "simulate (compressed-sensing). Default: hadamard.",
-    ),
-    option("--codes", type=click.IntRange(min=1), help="Random masks, a pattern behind each, to simulate (phase-retrieval)."),
-    option(
-        "--oversampling",
-        type=click.FloatRange(min=0),
-        callback=_finite,
-        help="How far zeros reach around the image, 2 being half its side in all, to simulate (phase-retrieval).",
-    ),
-    option(
-        "--acceleration",
-        type=click.FloatRange(min=1),
-        callback=_finite,
-        help="One of how many columns of k-space is measured, to simulate (mri).",
-    ),
-    option(
-        "--center-fraction",
-        type=click.FloatRange(0, 1),
-        help="Share of the columns that is measured in the middle, to simulate (mri). Default: 0.32 over the acceleration.",
-    ),
-    option("--coils", type=click.IntRange(min=1), help="Receiver coils, to simulate (mri). Default: 1."),
-    option("--angles", type=click.IntRange(min=1), help="How many, evenly over half a turn, to simulate (ct)."),
-    option(
-        "--pattern-seed",
-        type=click.IntRange(min=0),
-        default=0,
-        help="Of what is measured at random, to simulate (compressed-sensing, phase-retrieval, mri).",
-    ),
-    option(
-        "--scale",
-        type=click.FloatRange(min=0, min_open=True),
-        callback=_finite,
-        help="What white is in the units of INPUT (compressed-sensing, phase-retrieval, mri, ct). Default: what a simple "
-        "reconstruction shows (mri, ct), or 1.",
-    ),
-    option(
-        "--noise",
-        type=NOISE,
-        metavar="SIGMA|auto|poisson:PEAK[,SIGMA]|laplace:SCALE|student:SCALE,DOF",
-        default="0",
-        help="In INPUT, pixels spanning 0..1: a standard deviation, 0 being exact; auto estimates it; PEAK: photons at white.",
-    ),
-)
-
-
-def problem_options(command: Command) -> Command:
-    """Give a command the options that say what happened to an image."""
-    for add in reversed(PROBLEM_OPTIONS):
-        command = add(command)
-    return command
-
-
-def check_needs(source: Path | None, settings: Mapping[str, Any], *, simulated: bool) -> None:
-    """Refuse options of other problems, and the lack of those that the problem needs.
-
-    Args:
-        source: INPUT.
-        settings: All options.
-        simulated: Whether a clean image is degraded first.
-    """
-    problem, own = settings["problem"], [name for name, owner in OWNERS.items() if owner == settings["problem"]]
-    for name, owner in OWNERS.items():
-        if settings[name] is not None and problem != owner:
-            raise click.UsageError(f"{_flag(name)} belongs to --problem {owner}, not to {problem}.")
-    given = [name for name in own if settings[name] is not None]
-    told = problem in (*ARRAYS, "dejpeg") and not simulated  # by INPUT itself
-    if told and given:
-        raise click.UsageError(
-            f"{_flag(given[0])} is for a simulation, and INPUT is a measurement, which tells it: leave it out."
-        )
-    if problem == "phase-retrieval" and len(given) > 1:
-        raise click.UsageError("--codes and --oversampling are two ways to measure: give one of them.")
-    enough = bool(given) if problem in ONE_OF else set(own) - set(SPARE) <= set(given)
-    # Whether INPUT has transparent pixels, which serve as a mask, is seen only when it is read.
-    enough = enough or told or (problem == "inpaint" and source is not None)
-    if not enough or (problem == "denoise" and settings["noise"].none):
-        raise click.UsageError(f"--problem {problem} needs {NEEDS[problem]}.")
-    if settings["scale"] is not None and problem not in ARRAYS:
-        raise click.UsageError(f"--scale belongs to --problem {', '.join(ARRAYS)}: pixels of pictures span 0..1.")
-    _check_noise(problem, settings["noise"], simulated=simulated)
-
-
-def _check_noise(problem: str, noise: NoiseChoice, *, simulated: bool) -> None:
-    if problem in ROUNDED and not noise.none:
-        raise click.UsageError(f"--noise does not go with --problem {problem}: the noise there is rounding.")
-    if noise.law == "auto" and simulated:
-        raise click.UsageError("--noise auto estimates the noise of a measured INPUT: say how much there shall be.")
-    if noise.law != "gaussian" and problem in ARRAYS:
-        raise click.UsageError(f"--problem {problem} takes Gaussian noise of a known level, such as --noise 0.01.")
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from invdiff.problems import Problem
 
 __all__ = ["problems"]
 
@@ -23,14 +27,21 @@ def problems(as_json: bool) -> None:
 
     from invdiff.problems import PROBLEMS
 
-    rows = []
-    for name, problem in PROBLEMS.items():
-        example = problem.examples()[0]
-        height, width = example.size or (16, 24)
-        op = type(example.operator((3, height, width), sigma_y=0.0)).__name__
-        rows.append({"name": name, "summary": problem.summary, "needs": list(problem.needs), "operator": op})
+    rows = [
+        {"name": name, "summary": PROBLEMS.summary(name), "needs": needed(problem), "operator": problem.measures}
+        for name, problem in PROBLEMS.items()
+    ]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     else:
         table = [{**row, "needs": ", ".join(row["needs"])} for row in rows]
         click.echo(tabulate(table, headers={name: name for name in rows[0]} | {"name": "problem", "summary": "what it does"}))
+
+
+def needed(problem: type[Problem]) -> list[str]:
+    """Return the options that a problem cannot do without; ``--a or --b`` where one of several is enough."""
+    needs = [option.flag for option in problem.options if option.needed == "yes"]
+    for group in ("any", "either"):
+        members = [option.flag for option in problem.options if option.needed == group]
+        needs += [" or ".join(members)] if members else []
+    return [*needs, "--noise"] if problem.accepts_noise == "above 0" else needs

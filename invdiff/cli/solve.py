@@ -4,62 +4,30 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from invdiff.cli.prior_options import load, prior_options
-from invdiff.cli.problem_options import OPTIONS, check_needs, problem_options
+from invdiff.cli.prior_options import PRIOR_OPTIONS, given_options, prior_options
+from invdiff.cli.problem_options import NOISE_OPTION, PROBLEM_OPTION, NameType, ProblemCommand
 
-if TYPE_CHECKING:
-    from invdiff.cli.calibration_file import Spread
-    from invdiff.cli.task import Task
-    from invdiff.operators import Operator
-    from invdiff.posterior import PosteriorSampler
-    from invdiff.priors import ScoreModel
-    from invdiff.problems import Problem
-
-# Written out because the help must not import torch; a test holds them to the registry.
-METHOD_NAMES = (
-    "auto",
-    "mmps",
-    "exact-score",
-    "handover",
-    "mm-tsmc",
-    "pigdm",
-    "dps",
-    "ddnm",
-    "ddnm+",
-    "ddrm",
-    "diffpir",
-    "repaint",
-    "ilvr",
-    "snips",
-    "dps-gaussian",
-    "sda",
-    "tmpd",
-    "lgd-mc",
-    "dmps",
-    "score-ald",
-    "mcg",
-    "langevin",
-    "unconditional",
-    "daps",
-    "pnp-dm",
-    "red-diff",
-    "tds",
-    "mcg-diff",
-    "fps-smc",
-)
-
-TASK = ("problem", "simulate", "mask", "mask_keep", "noise", "seed")
+__all__ = ["INTERVALS", "QUALITIES", "SAMPLER", "method_options", "solve"]
 
 QUALITIES = ("fast", "balanced", "best")
 
 # Levels of interval maps, in percent; a test holds them to those that calibration files have.
 INTERVALS = ("50", "68", "80", "90", "95")
+
+SAMPLER = ("method", "steps", "rule", "quality", "preset", "option")
+SECTIONS = {
+    "Problem": ("problem", "simulate"),
+    "Noise": ("noise",),
+    "Sampler": ("samples", *SAMPLER, "seed", "chunk", "device"),
+    "Prior": PRIOR_OPTIONS,
+    "Output": ("output", "overwrite", "calibration", "intervals", "npz", "as_json"),
+}
 
 EPILOG = """\b
 Examples:
@@ -83,13 +51,20 @@ Examples:
 FILE = click.Path(path_type=Path)
 
 
-@click.command(epilog=EPILOG, context_settings={"max_content_width": 110, "show_default": True})
+@click.command(
+    cls=ProblemCommand, sections=SECTIONS, epilog=EPILOG, context_settings={"max_content_width": 110, "show_default": True}
+)
 @click.argument("source", metavar="[INPUT]", type=FILE, required=False)
-@problem_options
+@PROBLEM_OPTION
+@NOISE_OPTION
 @click.option("--simulate", is_flag=True, help="INPUT is clean: degrade it, solve, and compare.")
 @click.option("--samples", type=click.IntRange(min=1), default=4, help="Posterior samples to draw.")
 @click.option(
-    "--method", type=click.Choice(METHOD_NAMES), metavar="NAME", default="auto", help="Sampler; see `invdiff methods`."
+    "--method",
+    type=NameType("invdiff.methods:METHODS", extra=("auto",)),
+    metavar="NAME|FILE.py:NAME",
+    default="auto",
+    help="Sampler; see `invdiff methods`.",
 )
 @click.option(
     "--steps", type=click.IntRange(min=1), help="Steps of the reverse diffusion. Default: the problem's or method's own."
@@ -132,98 +107,48 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
     one. Without INPUT a bundled picture is degraded and solved. The output folder holds every sample, their mean, the map
     of their standard deviation, a panel to compare, and run.json, from which the run can be repeated.
     """
-    check_needs(source, settings, simulated=source is None or settings["simulate"])
-    for name in ("calibration", "intervals"):
-        if settings[name] is not None and settings["samples"] < 2:
-            raise click.UsageError(f"--{name} takes --samples 2 or more: one sample has no spread.")
     # Imported here: `invdiff solve --help` answers without torch.
-    from invdiff.cli.device import pick_device
     from invdiff.cli.duration import duration, estimate
-    from invdiff.cli.output import output_folder, write_results
-    from invdiff.cli.record import make_record, summary, to_json
-    from invdiff.cli.task import make_task
-    from invdiff.posterior import PosteriorSampler
+    from invdiff.cli.summary import summary
+    from invdiff.restoration import prepare
+    from invdiff.restoration.folder import output_folder
+    from invdiff.restoration.record import to_json
 
-    device = pick_device(settings["device"])
-    score = load(settings, device)
-    (channels, *_) = score.event_shape or (3,)
-    options = {name: settings[name] for name in OPTIONS}
-    task = make_task(source=source, channels=channels or 3, options=options, **{name: settings[name] for name in TASK})
-    sampler = PosteriorSampler(score, task.op, **sampler_arguments(task.problem, score, task.op, settings))
-    spread = _spread(task, sampler, settings)
-    with output_folder(output, task.name, overwrite=overwrite) as (part, target):
-        for note in (*sampler.notes, *task.notes, *(spread.notes if spread else ())):
+    npz = settings.pop("npz")
+    option = method_options(settings["option"], settings["method"])
+    job = prepare(source, settings, option=option, prior_option=given_options(settings["prior_option"]))
+    with output_folder(output, job.measured.name, overwrite=overwrite) as (part, target):
+        for note in job.notes:
             click.echo(note, err=True)
         if settings["quality"] is not None:
-            seconds = estimate(sampler, task.y.to(device), settings["samples"])
+            seconds = estimate(job.sampler, job.y, settings["samples"])
             click.echo(f"{settings['quality']}: {settings['samples']} samples, about {duration(seconds)}", err=True)
-        post = sampler.run(
-            task.y.to(device),
-            num_samples=settings["samples"],
-            seed=settings["seed"],
-            chunk=settings["chunk"],
-            progress=sys.stderr.isatty(),
-        )
-        results = task.finish(post.samples[:, 0].cpu())
-        record = make_record(source, settings, task, sampler, post, results) | {"output": str(target)}
-        if spread is not None:
-            record |= {"notes": [*record["notes"], *spread.notes], "spread": spread.record}
-        write_results(part, task, post, results, record, arrays=settings["npz"], spread=spread)
+        record = job.run(progress=sys.stderr.isatty()).write(part, target, npz=npz)
     click.echo(to_json(record) if as_json else summary(record))
 
 
-def _spread(task: Task, sampler: PosteriorSampler, settings: Mapping[str, Any]) -> Spread | None:
-    """Return how the spread of the samples is to be shown, where --calibration or --intervals ask for more than it is."""
-    from invdiff.cli.calibration_file import INTERVAL, LEVELS, Spread, read_spread, settings_of
-
-    if settings["calibration"] is None and settings["intervals"] is None:
-        return None
-    level = INTERVAL if settings["intervals"] is None else LEVELS[INTERVALS.index(settings["intervals"])]
-    if settings["calibration"] is None:
-        return Spread.plain(level, settings["samples"])
-    return read_spread(
-        settings["calibration"],
-        settings["problem"],
-        level=level,
-        settings=settings_of(task.problem, sampler, settings),
-        prior=sampler.score.describe(),
-    )
-
-
-def sampler_arguments(problem: Problem, score: ScoreModel, op: Operator, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the sampler is built with: what was given, over what solves the problem best under the prior."""
+def method_options(texts: Sequence[str], method: str) -> dict[str, Any]:
+    """Return what ``--option`` gave, by name: numbers and words as the method of that name takes them."""
+    if not texts:
+        return {}
     from invdiff.cli.methods import options_of
-    from invdiff.methods import METHODS
+    from invdiff.restoration.sampling import find_method
 
-    quality = settings.get("quality")
-    others = [name for name in ("method", "steps", "rule", "preset", "option") if settings[name] not in (None, (), "auto")]
-    if quality is not None and others:
-        raise click.UsageError(f"--quality decides the method and its settings: leave out --{others[0]}, or --quality.")
-    # Options without a method are those of mmps, which takes every measurement.
-    recommended = problem.recommended if settings["option"] else problem.settings(score, op, quality=quality or "balanced")
-    arguments = dict(recommended) if settings["method"] == "auto" else {"method": settings["method"]}
-    named = METHODS.get(settings["method"])
-    if named is not None and named.ratio_max is None and not named.starts_high and settings["preset"] is None:
-        # Where to start is a matter of the pictures: beyond, the network's gradient is mostly error.
-        arguments |= {"ratio_max": problem.recommended["ratio_max"]}
-    arguments |= {name: settings[name] for name in ("steps", "rule", "preset") if settings[name] is not None}
-    chosen = arguments.get("method", "auto")
-    method = METHODS["mmps" if chosen == "auto" else chosen]
-    known = options_of(method)
-    for text in settings["option"]:
+    found = find_method(method)
+    given: dict[str, Any] = {}
+    known = options_of(found)
+    for text in texts:
         name, _, value = text.partition("=")
         if name not in known:
-            raise click.UsageError(
-                f"--option {text}: {method.name} has no option {name!r}, expected one of {', '.join(known)}."
-            )
+            raise click.UsageError(f"--option {text}: {found.name} has no option {name!r}, expected one of {', '.join(known)}.")
         if isinstance(known[name], str):
-            arguments[name] = value
+            given[name] = value
             continue
         kind = "a whole number" if isinstance(known[name], int) else "a number"
         try:
-            arguments[name] = int(value) if isinstance(known[name], int) else float(value)
-            if not math.isfinite(arguments[name]):
+            given[name] = int(value) if isinstance(known[name], int) else float(value)
+            if not math.isfinite(given[name]):
                 raise ValueError
         except ValueError:
             raise click.UsageError(f"--option {text}: expected {kind}, such as {name}={known[name]}.") from None
-    return arguments
+    return given

@@ -98,9 +98,9 @@ def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any)
     """
     _check_out(out, overwrite)
     # Imported here: `invdiff train --help` answers without torch.
-    from invdiff.cli.device import pick_device
     from invdiff.priors import UNet
     from invdiff.priors.load import has_bfloat16_units, load_network
+    from invdiff.restoration.device import pick_device
     from invdiff.training import Settings, load_images
     from invdiff.training import train as run
     from invdiff.training.card import write_card

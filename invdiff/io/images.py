@@ -26,6 +26,7 @@ __all__ = [
     "atomic_write",
     "list_images",
     "mask_from_alpha",
+    "picture_of_array",
     "read_arrays",
     "read_image",
     "read_kernel",
@@ -79,17 +80,21 @@ def read_image(path: str | os.PathLike[str]) -> Picture:
     """
     path = _existing(path)
     if path.suffix.lower() == ".npy":
-        values = _load_numpy(path)
-        if values.ndim not in (2, 3) or not values.size:
-            raise ValueError(f"{path}: expected an array of shape (H, W) or (C, H, W), got {values.shape}.")
-        if values.ndim == 3 and values.shape[-1] <= 4 < values.shape[0]:
-            raise ValueError(f"{path}: expected the channels first, (C, H, W), got {values.shape}: transpose the array.")
-        channels = values[None] if values.ndim == 2 else values
-        return Picture(2 * _unit(channels, path) - 1, bits=8 if values.dtype.itemsize == 1 else 16)
+        return picture_of_array(_load_numpy(path), str(path))
     values, has_alpha, icc = decode(path)
     unit = np.ascontiguousarray(_unit(values, path).transpose(2, 0, 1))
     colours, alpha = (unit[:-1], unit[-1]) if has_alpha else (unit, None)
     return Picture(2 * colours - 1, alpha, 8 if values.dtype == np.uint8 else 16, icc)
+
+
+def picture_of_array(values: NDArray[Any], source: str) -> Picture:
+    """Return the picture of an array, as of an ``.npy`` file that holds it; ``source`` names it in errors."""
+    if values.ndim not in (2, 3) or not values.size:
+        raise ValueError(f"{source}: expected an array of shape (H, W) or (C, H, W), got {values.shape}.")
+    if values.ndim == 3 and values.shape[-1] <= 4 < values.shape[0]:
+        raise ValueError(f"{source}: expected the channels first, (C, H, W), got {values.shape}: transpose the array.")
+    channels = values[None] if values.ndim == 2 else values
+    return Picture(2 * _unit(channels, source) - 1, bits=8 if values.dtype.itemsize == 1 else 16)
 
 
 def write_image(
@@ -283,7 +288,7 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise ValueError(f"{path}: is damaged or holds no numpy array of numbers ({first_line(error)}).") from error
 
 
-def _unit(values: NDArray[Any], path: Path) -> Array:
+def _unit(values: NDArray[Any], path: Path | str) -> Array:
     """Convert image values of any supported type to float64 on the 0..1 scale."""
     if values.dtype in (np.uint8, np.uint16):
         return values / float(np.iinfo(values.dtype).max)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import click
 import pytest
 
 from invdiff.cli import COMMANDS
 from invdiff.cli.methods import options_of
-from invdiff.cli.problem_options import NEEDS, OWNERS, PROBLEM_NAMES, SPARE
-from invdiff.cli.solve import METHOD_NAMES
+from invdiff.cli.solve import solve
 from invdiff.methods import METHODS, RULES
-from invdiff.problems import PROBLEMS
+from invdiff.problems import PROBLEMS, QUALITIES
+from invdiff.restoration.job import TAKEN
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["solve", "--help"], ["--version"]], ids=" ".join)
@@ -29,17 +30,73 @@ def test_help_does_not_import_torch(arguments):
     assert done.stderr == ""
 
 
-def test_names_written_out_are_those_of_the_registries():
-    assert tuple(PROBLEMS) == PROBLEM_NAMES == tuple(NEEDS)
-    assert ("auto", *METHODS) == METHOD_NAMES
-    needed = {name: {option for text in problem.needs for option in text.split(" or ")} for name, problem in PROBLEMS.items()}
-    owned = {
-        name: {f"--{option.replace('_', '-')}" for option in OWNERS if OWNERS[option] == name and option not in SPARE}
-        for name in PROBLEMS
-    }
-    assert needed == owned | {"denoise": {"--noise"}}
-    rule = next(param for param in importlib.import_module("invdiff.cli.solve").solve.params if param.name == "rule")
-    assert set(rule.type.choices) == set(RULES)
+def test_what_is_written_out_is_that_of_the_library():
+    types = {param.name: param.type for param in solve.params}
+    assert isinstance(types["rule"], click.Choice)
+    assert set(types["rule"].choices) == set(RULES)
+    assert isinstance(types["quality"], click.Choice)
+    assert types["quality"].choices == QUALITIES
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+class TestOptionsOfAProblem:
+    """Every option that a problem declares is in its help, is accepted, and reaches the problem."""
+
+    def test_help(self, invdiff, problem):
+        for command in ("solve", "calibrate"):
+            text = invdiff(command, "--problem", problem, "--help").stdout
+            section = text.partition("\nProblem:\n")[2].partition("\nNoise:\n")[0]
+            for option in PROBLEMS[problem].options:
+                assert f"  {option.flag} " in section
+                assert len(option.help) > 10
+
+    def test_they_reach_it(self, problem, monkeypatch, tmp_path, invdiff):
+        monkeypatch.setattr("invdiff.restoration.job.prepare", lambda source, settings, **_: seen.update(settings) or 1 / 0)
+        seen, cls = {}, PROBLEMS[problem]
+        given = {option: value_for(option) for option in cls.options}
+        words = [word for option, value in given.items() for word in (option.flag, value)]
+        invdiff("solve", "--problem", problem, *words, code=1)
+        for option, value in given.items():
+            wanted = Path(str(value)) if option.kind == "FILE" else value
+            assert seen[option.name] == wanted
+            assert option.convert(value) == wanted
+
+    def test_those_of_others_are_refused(self, invdiff, problem):
+        own = {option.name for option in PROBLEMS[problem].options}
+        owners = {}
+        for name, cls in PROBLEMS.items():
+            for option in cls.options:
+                owners.setdefault(option.flag, []).append(name)
+        flags = [flag for flag in owners if flag.removeprefix("--").replace("-", "_") not in own]
+        for flag in flags:
+            message = invdiff("solve", "--problem", problem, flag, "1", code=2).stderr
+            assert f"{flag} belongs to --problem {', '.join(owners[flag])}, not to {problem}." in message
+
+    def test_names(self, problem):
+        cls = PROBLEMS[problem]
+        assert cls.name == problem
+        assert not {option.name for option in cls.options} & set(TAKEN)
+        names = [option.name for option in cls.options]
+        assert len(names) == len(set(names))
+        for option in cls.options:
+            assert option.default is None or option.convert(option.default) == option.default
+
+
+def value_for(option):
+    if isinstance(option.kind, tuple):
+        return option.kind[-1]
+    if option.kind in ("FILE", "TEXT"):
+        return "a-file.png"
+    low, high = option.minimum or 0, option.maximum or (option.minimum or 0) + 7
+    return (low + high) // 2 if option.kind == "INTEGER" else (low + high) / 2
+
+
+def test_wrong_problem_options(invdiff):
+    assert "Did you mean 'inpaint'?" in invdiff("solve", "--problem", "inpain", code=2).stderr
+    said = invdiff("solve", "--problem", "inpaint", "--maks", "x", code=2).stderr
+    assert "Did you mean" in said
+    assert "--mask" in said
+    assert "--problem is missing" in invdiff("solve", "--mask", "x", code=2).stderr
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -67,7 +124,7 @@ class TestLists:
     def test_problems(self, invdiff):
         rows = json.loads(invdiff("problems", "--json").stdout)
         assert [row["name"] for row in rows] == list(PROBLEMS)
-        assert rows[0] == {"name": "inpaint", "summary": PROBLEMS["inpaint"].summary, "needs": ["--mask"], "operator": "Mask"}
+        assert rows[0] == {"name": "inpaint", "summary": PROBLEMS.summary("inpaint"), "needs": ["--mask"], "operator": "Mask"}
         text = invdiff("problems").stdout
         assert all(row["summary"] in text and row["operator"] in text for row in rows)
 

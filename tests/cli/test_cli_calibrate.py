@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from invdiff.cli.calibrate import HELP, SHARED, calibrate, cut_crops
+from invdiff.cli.calibrate import HELP, SHARED, calibrate
+from invdiff.cli.crops import cut_crops
 from invdiff.cli.solve import solve
 from invdiff.diagnostics import calibrate as calibrate_sampler
 from invdiff.io.images import write_image

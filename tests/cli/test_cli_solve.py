@@ -11,12 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from invdiff.cli.noise import NoiseChoice
-from invdiff.cli.record import to_json
-from invdiff.cli.task import make_task
 from invdiff.io.images import read_arrays, read_image, write_image
 from invdiff.operators import Downsample
 from invdiff.problems import Dejpeg
+from invdiff.restoration import read, result
+from invdiff.restoration.record import to_json
 
 pytestmark = pytest.mark.slow
 
@@ -203,7 +202,7 @@ class TestChannels:
     def test_grey_goes_in_and_colours_come_out(self, solve, tmp_path, problem):
         write_image(tmp_path / "in.png", pixels(1), icc=b"of grey")
         result = solve("in.png", "--problem", *problem, "-o", "out")
-        assert "colour profile of INPUT is left out" in result.stderr
+        assert "color profile of INPUT is left out" in result.stderr
         samples = read_image(tmp_path / "out" / "sample-1.png")
         assert samples.pixels.shape == (3, HEIGHT, WIDTH)
         assert samples.icc is None
@@ -382,15 +381,13 @@ class TestFolder:
         assert (tmp_path / "a" / "b" / "c").stat().st_mode == (tmp_path / "empty").stat().st_mode
 
     def test_a_file_that_appears_meanwhile_does_no_harm(self, solve, tmp_path, picture, monkeypatch):
-        from invdiff.cli import output
-
-        write = output.write_results
+        write = result.write
 
         def meanwhile(*arguments, **options):
             (tmp_path / "out" / ".viewer").touch()
             write(*arguments, **options)
 
-        monkeypatch.setattr(output, "write_results", meanwhile)
+        monkeypatch.setattr(result, "write", meanwhile)
         solve(*picture, "-o", "out")
         assert names(tmp_path / "out") == [".viewer", *EVERY]
 
@@ -454,16 +451,8 @@ class TestNoise:
     def test_grey_weighs_as_much_as_colours(self, tmp_path):
         """Three equal channels under a law shared among them: the likelihood of the one that came in."""
         write_image(tmp_path / "in.png", pixels(1))
-        arguments = {
-            "channels": 3,
-            "simulate": False,
-            "mask": None,
-            "mask_keep": "black",
-            "seed": 0,
-            "options": {"scale": None},
-        }
-        for noise in (NoiseChoice("poisson", (40.0,)), NoiseChoice("gaussian", (0.1,)), NoiseChoice("laplace", (0.1,))):
-            task = make_task(source=tmp_path / "in.png", problem="denoise", noise=noise, **arguments)
+        for noise in ("poisson:40", 0.1, "laplace:0.1"):
+            task = read(tmp_path / "in.png", "denoise", noise=noise)
             x = torch.rand(1, 1, HEIGHT, WIDTH)
             one = task.observed.noise.log_likelihood(task.measurement, x) - task.observed.noise.log_likelihood(
                 task.measurement, 0 * x
@@ -509,7 +498,7 @@ class TestJPEG:
         samples = read_arrays(tmp_path / "out" / "posterior.npz", "samples")["samples"]
         assert samples.shape == (2, channels, 32, 48)
         problem, y = Dejpeg.from_file(tmp_path / "in.jpg")
-        op = problem.operator((channels, 32, 48), sigma_y=0.0)
+        op = problem.operator((channels, 32, 48))
         gap = (op(2 * torch.from_numpy(samples).double() - 1) - y).abs()
         step = (12 * op.noise.variance(y, y)).sqrt()
         assert (gap <= step * 0.501).all()

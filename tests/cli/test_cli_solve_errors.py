@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from invdiff.cli.problem_options import PROBLEM_NAMES
 from invdiff.io.images import write_image
+from invdiff.problems import PROBLEMS
+from invdiff.restoration import result as results
 
 pytestmark = pytest.mark.slow
 
@@ -219,7 +220,7 @@ def test_one_line_says_what_is_wrong(solve, files, code, words, arguments):
     message = result.stderr.partition("Error: ")[2]
     assert words in message
     assert result.stderr.count("Error: ") == 1
-    assert message.count("\n") == (1 + len(PROBLEM_NAMES) if words == "--problem is missing" else 1)
+    assert message.count("\n") == (1 + len(PROBLEMS) if words == "--problem is missing" else 1)
     assert tree(files) == before  # the folder of full/mean.png included
 
 
@@ -244,16 +245,14 @@ def test_failing_while_writing_leaves_nothing(solve, files, monkeypatch, argumen
     def fail(*args, **options):
         raise OSError(28, "No space left on device", "comparison.png")
 
-    monkeypatch.setattr("invdiff.cli.output.comparison_panel", fail)
+    monkeypatch.setattr("invdiff.restoration.pictures.comparison_panel", fail)
     before = tree(files)
     assert solve(*SMALL, *arguments, code=1).stderr.endswith("Error: comparison.png: No space left on device\n")
     assert tree(files) == before
 
 
 def test_two_runs_at_once_do_not_mix(solve, files, monkeypatch):
-    from invdiff.cli import output
-
-    inner, write = [], output.write_results
+    inner, write = [], results.write
 
     def interrupted(*args, **options):
         if not inner:
@@ -261,7 +260,7 @@ def test_two_runs_at_once_do_not_mix(solve, files, monkeypatch):
             solve(*SMALL, "--seed", 1)
         write(*args, **options)
 
-    monkeypatch.setattr(output, "write_results", interrupted)
+    monkeypatch.setattr(results, "write", interrupted)
     solve(*SMALL)
     folders = sorted((files / "invdiff-out").iterdir())
     assert [folder.name for folder in folders] == ["in-sr", "in-sr-2"]
@@ -299,8 +298,8 @@ def test_interrupt(files, tiny_prior, monkeypatch):
 def test_kill_while_writing(files, tiny_prior, monkeypatch):
     monkeypatch.chdir(files)
     script = (
-        "import os, invdiff.cli.output as output\n"
-        "output.comparison_panel = lambda *args, **options: os.kill(os.getpid(), signal.SIGKILL)"
+        "import os, invdiff.restoration.pictures as pictures\n"
+        "pictures.comparison_panel = lambda *args, **options: os.kill(os.getpid(), signal.SIGKILL)"
     )
     with command(tiny_prior, script, *SMALL, "--steps", 1, "-o", "out") as process:
         process.communicate(timeout=60)

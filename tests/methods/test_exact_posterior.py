@@ -13,7 +13,7 @@ from torch import Tensor
 from invdiff import Posterior, PosteriorSampler
 from invdiff.linalg import dense_matrix
 from invdiff.methods import RULES
-from invdiff.operators import Blur, Downsample, LinearOperator, Mask, Matrix, gaussian_kernel
+from invdiff.operators import Blur, Downsample, GaussianNoise, LinearOperator, Mask, Matrix, gaussian_kernel
 from invdiff.priors import Gaussian, GaussianMixture
 from invdiff.problems import PROBLEMS, Problem
 from invdiff.schedules import EDM
@@ -158,7 +158,7 @@ def is_gaussian(cls: type[Problem]) -> bool:
     """Whether the posterior of a problem under a Gaussian prior is Gaussian."""
     example = cls.examples()[0]
     height, width = example.size or (16, 24)
-    op = example.operator((3, height, width), sigma_y=0.0)
+    op = example.operator((3, height, width))
     return isinstance(op, LinearOperator) and op.noise.gaussian
 
 
@@ -170,7 +170,7 @@ def test_what_is_recommended_for_photographs_keeps_the_spread(cls: type[Problem]
     rows, columns = torch.fft.fftfreq(height, dtype=torch.float64), torch.fft.rfftfreq(width, dtype=torch.float64)
     spectrum = (0.02 / (0.02 + rows[:, None] ** 2 + columns**2)).expand(3, height, width // 2 + 1)
     prior = Gaussian.stationary(torch.zeros(3, height, width, dtype=torch.float64), spectrum, schedule=EDM())
-    op = problem.operator((3, height, width), sigma_y=0.04)
+    op = problem.operator((3, height, width), noise=GaussianNoise(0.04))
     assert isinstance(op, LinearOperator)
     y = op.measure(prior.sample(1, seed=1), seed=2)
     variance = prior.posterior(op, y).covariance().diagonal()

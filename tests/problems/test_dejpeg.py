@@ -15,7 +15,7 @@ from skimage import data
 from torch.testing import assert_close
 
 from invdiff import PosteriorSampler
-from invdiff.operators import JPEGCoefficients, RoundingNoise
+from invdiff.operators import GaussianNoise, JPEGCoefficients, RoundingNoise
 from invdiff.priors import Gaussian
 from invdiff.problems import Dejpeg
 from invdiff.problems.jpeg_file import JPEGFile, read_jpeg
@@ -78,10 +78,10 @@ def test_grey(tmp_path):
     shown = problem.preview(y)
     expected = torch.from_numpy(np.array(Image.open(tmp_path / "a.jpg"))).float() / 127.5 - 1
     assert (shown[0, 0] - expected).abs().max() < 1.5 / 127.5
-    coloured, y_colour = problem.in_colour(y)
+    coloured, y_colour = problem.in_color(y)
     assert_close(coloured.preview(y_colour), shown.expand(-1, 3, -1, -1), rtol=0, atol=1e-6)
     grey = (0.3 * randn(1, 1, 71, 93, seed=1)).clamp(-1, 1)
-    narrow, wide = (p.operator((c, 71, 93), sigma_y=0.0) for p, c in ((problem, 1), (coloured, 3)))
+    narrow, wide = (p.operator((c, 71, 93)) for p, c in ((problem, 1), (coloured, 3)))
     assert_close(wide.measure(grey.expand(-1, 3, -1, -1), seed=0)[:, :64], narrow.measure(grey, seed=0))
 
 
@@ -162,12 +162,12 @@ class TestDejpeg:
         x = torch.from_numpy(np.array(image)).double().permute(2, 0, 1).unsqueeze(0) / 127.5 - 1
         problem = Dejpeg(quality=25)
         assert_close(problem.fit(x), x, rtol=0, atol=0)
-        simulated = problem.operator((3, 64, 80), sigma_y=0.0).measure(x, seed=0)
+        simulated = problem.operator((3, 64, 80)).measure(x, seed=0)
         assert ((simulated - y).abs() < 1e-4).double().mean() > 0.995
 
     def test_finish_at_borders_comes_near(self):
         problem = Dejpeg(quality=20, size=(21, 35))
-        op = problem.operator((3, 21, 35), sigma_y=0.0)
+        op = problem.operator((3, 21, 35))
         y, sample = op.measure(randn(1, 3, 21, 35, seed=1), seed=0), randn(1, 3, 21, 35, seed=2)
         assert isinstance(op.noise, RoundingNoise)
         half = op.noise.step / 2
@@ -183,7 +183,7 @@ class TestDejpeg:
         rows = torch.exp(-((i - i.unsqueeze(1)) ** 2) / 18) + 1e-4 * torch.eye(16, dtype=torch.float64)
         prior = Gaussian(torch.zeros(1, 16, 16, dtype=torch.float64), 0.1 * torch.kron(rows, rows))
         problem, x = Dejpeg(quality=10), prior.sample(6, seed=0)
-        op = problem.operator((1, 16, 16), sigma_y=0.0)
+        op = problem.operator((1, 16, 16))
         y = op.measure(x, seed=0)
         post = PosteriorSampler(prior, op, method="mmps", steps=2, max_iterations=20, rtol=1e-3).run(y, num_samples=8)
         mean = problem.finish(post.mean, y, op)
@@ -195,7 +195,7 @@ class TestDejpeg:
         assert problem.image_shape((64, 2, 3)) == (1, 16, 24)
         assert Dejpeg(quality=10, size=(17, 33)).image_shape((384, 2, 3)) == (3, 17, 33)
         assert problem.fit(randn(1, 3, 37, 50)).shape == (1, 3, 32, 48)
-        assert isinstance(problem.operator((3, 16, 16), sigma_y=0.0), JPEGCoefficients)
+        assert isinstance(problem.operator((3, 16, 16)), JPEGCoefficients)
 
     @pytest.mark.parametrize(
         ("build", "message"),
@@ -207,13 +207,13 @@ class TestDejpeg:
             (lambda: Dejpeg(tables=[[1] * 63]), "got 1 of 63 numbers"),
             (lambda: Dejpeg(quality=10, subsampling="4:1:1"), "unknown subsampling '4:1:1'"),
             (lambda: Dejpeg(quality=10, orientation=9), "orientation must be 1 to 8"),
-            (lambda: Dejpeg(quality=10).operator((3, 16, 16), sigma_y=0.1), "rounding is all the noise there is"),
-            (lambda: Dejpeg(quality=10, size=(16, 16)).operator((3, 16, 32), sigma_y=0.0), "32 x 16 pixels, expected 16 x 16"),
+            (lambda: Dejpeg(quality=10).operator((3, 16, 16), noise=GaussianNoise(0.1)), "rounding is all the noise there is"),
+            (lambda: Dejpeg(quality=10, size=(16, 16)).operator((3, 16, 32)), "32 x 16 pixels, expected 16 x 16"),
             (lambda: Dejpeg(quality=10).image_shape((3, 16, 16)), "3 coefficients a unit, expected 64"),
             (lambda: Dejpeg(quality=10, size=(16, 16)).image_shape((384, 2, 2)), "no measurement of shape"),
             (lambda: Dejpeg(quality=10).fit(randn(1, 3, 15, 40)), "40 x 15 pixels, expected 16 x 16 at least"),
             (lambda: Dejpeg(quality=10).fit(randn(1, 2, 16, 16)), "has 2 channels"),
-            (lambda: Dejpeg(quality=10).in_colour(randn(1, 384, 1, 1)), "only grey measurements"),
+            (lambda: Dejpeg(quality=10).in_color(randn(1, 384, 1, 1)), "only grey measurements"),
         ],
     )
     def test_what_cannot_be(self, build, message):

@@ -11,7 +11,7 @@ from skimage.data import shepp_logan_phantom
 from skimage.transform import radon, resize
 from torch.testing import assert_close
 
-from invdiff.operators import Hadamard, birdcage_maps
+from invdiff.operators import GaussianNoise, Hadamard, birdcage_maps
 from invdiff.problems import ArrayProblem, CompressedSensing, ReconstructCT, ReconstructMRI, RetrievePhase
 from invdiff.problems.mri import estimated_maps
 
@@ -34,13 +34,13 @@ def picture(size, *, seed=0):
 @EVERY
 def test_what_is_written_is_read_again(problem):
     x = torch.from_numpy(2 * picture(problem.size) - 1).float()[None, None]
-    op = problem.operator((1, *problem.size), sigma_y=0.0)
+    op = problem.operator((1, *problem.size))
     y = op.measure(x, seed=0)
     arrays = problem.to_arrays(y)
     again, y_again = type(problem).from_arrays(arrays, scale=1.0)
     assert again.size == problem.size
     assert_close(y_again, y, rtol=1e-5, atol=1e-5)
-    other = again.operator((1, *again.size), sigma_y=0.0)
+    other = again.operator((1, *again.size))
     z = randn(2, 1, *problem.size, seed=3).float()
     assert_close(other(z), op(z), rtol=1e-4, atol=1e-5)
 
@@ -48,7 +48,7 @@ def test_what_is_written_is_read_again(problem):
 @EVERY
 def test_units(problem):
     """A file holds the measurement of an image that is 0 where it is black, times the scale."""
-    op = problem.operator((1, *problem.size), sigma_y=0.0)
+    op = problem.operator((1, *problem.size))
     y = op(torch.from_numpy(2 * picture(problem.size) - 1).float()[None, None])
     arrays = problem.to_arrays(y)
     louder = {**arrays, problem.measured: 7.0 * arrays[problem.measured]}
@@ -60,7 +60,7 @@ def test_units(problem):
 @EVERY
 def test_noise_is_that_of_the_0_to_1_scale(problem):
     """A standard deviation of 0.1 on [-1, 1] is one of 0.05 in a file."""
-    op = problem.operator((1, *problem.size), sigma_y=0.1)
+    op = problem.operator((1, *problem.size), noise=GaussianNoise(0.1))
     x = torch.from_numpy(2 * picture(problem.size) - 1).float()[None, None]
     noisy, exact = problem.to_arrays(op.measure(x, seed=0)), problem.to_arrays(op(x))
     gap = noisy[problem.measured] - exact[problem.measured]
@@ -73,14 +73,14 @@ def test_units_of_each():
     image = picture((16, 24))
     x = torch.from_numpy(2 * image - 1).float()[None, None]
     mri = ReconstructMRI(torch.ones(16, 24, dtype=torch.bool))
-    kspace = mri.to_arrays(mri.operator((1, 16, 24), sigma_y=0.0)(x))["kspace"][0]
+    kspace = mri.to_arrays(mri.operator((1, 16, 24))(x))["kspace"][0]
     expected = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image), norm="ortho"))
     assert_allclose(kspace, expected, atol=1e-5)
     ct = ReconstructCT([0.0, 90.0], (16, 24))
-    sinogram = ct.to_arrays(ct.operator((1, 16, 24), sigma_y=0.0)(x))["sinogram"]
+    sinogram = ct.to_arrays(ct.operator((1, 16, 24))(x))["sinogram"]
     assert_allclose(sinogram.sum(1), image.sum(), rtol=2e-3)  # detectors are points a pixel apart
     codes = RetrievePhase.coded(2, (16, 24), seed=0)
-    magnitudes = codes.to_arrays(codes.operator((1, 16, 24), sigma_y=0.0)(x))["magnitudes"]
+    magnitudes = codes.to_arrays(codes.operator((1, 16, 24))(x))["magnitudes"]
     assert_allclose((magnitudes**2).sum((-2, -1)).ravel(), (image**2).sum(), rtol=1e-4)  # masks of magnitude one
 
 
@@ -103,7 +103,7 @@ class TestMRI:
         assert float(found.real[seen].min()) > 0.98
         x = torch.from_numpy(2 * image / problem.scale - 1).float()[None, None]
         without_phase = ReconstructMRI(problem.mask, problem.coil_maps.abs().to(problem.coil_maps.dtype))
-        gap, wrong = (task.operator((1, *size), sigma_y=0.0)(x) - y for task in (problem, without_phase))
+        gap, wrong = (task.operator((1, *size))(x) - y for task in (problem, without_phase))
         assert float(gap.norm() / y.norm()) < 0.15
         assert float(wrong.norm() / y.norm()) > 0.3
         assert 0.7 < problem.scale < 1.3
@@ -149,7 +149,7 @@ class TestCT:
         assert problem.size == (65, 65)
         assert abs(problem.scale / 5 - np.quantile(image, 0.995)) < 0.15
         x = torch.from_numpy(2 * image * 5 / problem.scale - 1).float()[None, None]
-        ours = problem.operator((1, 65, 65), sigma_y=0.0)(x)
+        ours = problem.operator((1, 65, 65))(x)
         assert float((ours - y).norm() / (ours - ours.mean()).norm()) < 0.05
         shown = (problem.preview(y)[0, 0] + 1) / 2 * problem.scale / 5
         inside = np.hypot(*np.meshgrid(*[np.arange(65) - 32] * 2)) < 30
@@ -159,7 +159,7 @@ class TestCT:
         rows, columns = np.meshgrid(*[np.arange(48) - 23.5] * 2, indexing="ij")
         disc = (np.hypot(rows, columns) < 15).astype(float)
         problem = ReconstructCT.evenly(90, (48, 48))
-        y = problem.operator((1, 48, 48), sigma_y=0.0)(torch.from_numpy(2 * disc - 1).float()[None, None])
+        y = problem.operator((1, 48, 48))(torch.from_numpy(2 * disc - 1).float()[None, None])
         shown = (problem.preview(y)[0, 0].numpy() + 1) / 2
         assert abs(shown[np.hypot(rows, columns) < 12].mean() - 1) < 0.02
         assert abs(shown[(np.hypot(rows, columns) > 18) & (np.hypot(rows, columns) < 23)].mean()) < 0.02
@@ -199,7 +199,7 @@ class TestCompressedSensing:
         problem, internal = CompressedSensing.from_arrays(
             {"y": y.numpy(), "rows": rows, "size": np.array([16, 16])}, scale=None
         )
-        assert_close(internal, problem.operator((1, 16, 16), sigma_y=0.0)(x), rtol=1e-4, atol=1e-5)
+        assert_close(internal, problem.operator((1, 16, 16))(x), rtol=1e-4, atol=1e-5)
         assert "rows" in problem.to_arrays(internal)
 
     def test_sides_become_powers_of_two(self):
@@ -228,7 +228,7 @@ class TestCompressedSensing:
 class TestPhaseRetrieval:
     def test_colours_come_channel_by_channel(self):
         problem = RetrievePhase.coded(2, (16, 24), seed=0)
-        op = problem.operator((3, 16, 24), sigma_y=0.0)
+        op = problem.operator((3, 16, 24))
         y = op(randn(1, 3, 16, 24).float())
         assert problem.to_arrays(y)["magnitudes"].shape == (3, 2, 1, 16, 24)
         assert_close(RetrievePhase.from_arrays(problem.to_arrays(y), scale=None)[1], y)

@@ -33,7 +33,7 @@ class Told(ScoreModel):
 def case(cls: type[Problem]) -> tuple[Problem, Any]:
     problem = cls.examples()[0]
     height, width = problem.size or (16, 24)
-    return problem, problem.operator((3, height, width), sigma_y=0.0)
+    return problem, problem.operator((3, height, width))
 
 
 @pytest.mark.parametrize("cls", PROBLEMS.values(), ids=lambda cls: cls.name)
@@ -108,7 +108,7 @@ class TestCommand:
         """Enlargement, for one: 20 evaluations, the gradients below ratio 1, and what was measured is kept."""
         natural = load_prior("natural", precision="float32")
         problem = PROBLEMS["sr"].examples()[0]
-        op = problem.operator((3, 32, 48), sigma_y=0.0)
+        op = problem.operator((3, 32, 48))
         y = 0.2 * torch.randn(1, *op.out_shape, generator=torch.Generator().manual_seed(0))
         post = PosteriorSampler(natural, op, **problem.settings(natural, op)).run(y, num_samples=2)
         assert (post.method, post.nfe, post.nvjp) == ("handover", 20, 12)

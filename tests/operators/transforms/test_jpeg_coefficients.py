@@ -66,7 +66,7 @@ def test_rounded_they_are_what_libjpeg_writes(tmp_path, subsampling: str, size: 
     for quality, share in ((10, 0.998), (50, 0.985), (75, 0.97)):
         image.save(tmp_path / "a.jpg", quality=quality, subsampling=subsampling)
         problem, y = Dejpeg.from_file(tmp_path / "a.jpg")
-        op = problem.operator((3, *size), sigma_y=0.0)
+        op = problem.operator((3, *size))
         assert isinstance(op.noise, RoundingNoise)
         step = torch.as_tensor(op.noise.step).float()
         steps_off = ((op.measure(tensor(image), seed=0).float() - y) / step).abs()
@@ -79,7 +79,7 @@ def test_gray(tmp_path, size: tuple[int, int]) -> None:
     image = photograph(*size, channels=1)
     image.save(tmp_path / "a.jpg", quality=30)
     problem, y = Dejpeg.from_file(tmp_path / "a.jpg")
-    found = problem.operator((1, *size), sigma_y=0.0).measure(tensor(image), seed=0)
+    found = problem.operator((1, *size)).measure(tensor(image), seed=0)
     assert ((found.float() - y).abs() < 1e-4).float().mean() > 0.998
 
 
@@ -127,7 +127,7 @@ def test_laws_catch_a_thousandth(law) -> None:
 
 
 def test_whitened_by_the_steps() -> None:
-    op = Dejpeg(quality=25, subsampling="4:4:4").operator((3, 8, 8), sigma_y=0.0)
+    op = Dejpeg(quality=25, subsampling="4:4:4").operator((3, 8, 8))
     assert isinstance(op.noise, RoundingNoise)
     op.noise = GaussianNoise(torch.as_tensor(op.noise.step) / 12**0.5)
     whitened = whiten(op)

@@ -15,12 +15,11 @@ from tabulate import tabulate
 from torch import Tensor
 
 from invdiff import PosteriorSampler, priors
-from invdiff.cli.problem_options import ARRAYS, OPTIONS
-from invdiff.cli.record import file_of_kernel, plain
 from invdiff.diagnostics import exact_width, images_needed, marginal_width, width_per_image
 from invdiff.diagnostics.conformal import ONE_STD
 from invdiff.io.images import atomic_write
-from invdiff.problems import Inpaint, Problem
+from invdiff.problems import Problem
+from invdiff.restoration.record import plain
 
 __all__ = [
     "BUNDLED",
@@ -74,13 +73,13 @@ class Spread:
 
 def settings_of(problem: Problem, sampler: PosteriorSampler, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return what widths depend on besides problem and prior, by the names of options of ``invdiff solve``."""
-    options = {name: settings[name] for name in OPTIONS if name not in ("pattern_seed", "scale")}
-    options = {name.replace("_", "-"): value for name, value in options.items() if value is not None}
-    file = file_of_kernel(settings["kernel"])
-    if file is not None:
-        options["kernel"] = f"sha256 {hashlib.sha256(file.read_bytes()).hexdigest()}"
-    if isinstance(problem, Inpaint):
-        options["missing"] = round(1 - float(problem.mask.double().mean()), 4)
+    given = {option.name: settings[option.name] for option in problem.options if option.changes_spread}
+    given |= {
+        name: f"sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
+        for name, path in problem.files(settings).items()
+        if name in given
+    }
+    options = {name.replace("_", "-"): value for name, value in given.items() if value is not None} | problem.facts()
     plan = sampler.plan(settings["samples"])
     run = {"method": plan.method.name, "steps": plan.steps, "rule": plan.rule_name, **plan.options}
     return plain({**options, "noise": settings["noise"], **run, "samples": settings["samples"]})  # type: ignore[no-any-return]
@@ -191,15 +190,17 @@ def save_entry(path: Path, problem: str, entry: Mapping[str, Any], *, overwrite:
         temporary.write_text(json.dumps(contents, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def read_spread(path: Path, problem: str, *, level: float, settings: Mapping[str, Any], prior: Mapping[str, Any]) -> Spread:
+def read_spread(
+    file: str | Path, problem: type[Problem], *, level: float, settings: Mapping[str, Any], prior: Mapping[str, Any]
+) -> Spread:
     """Return the spread that a file learned for a problem, as far as it applies to a run.
 
     Widths learned from another number of samples are carried over by the ratio of :func:`~invdiff.diagnostics.exact_width`,
     which is right where the posterior is near Gaussian; the guarantee is then lost, and a note says so.
 
     Args:
-        path: The file; ``natural`` stands for the one that comes with the bundled prior.
-        problem: Its name.
+        file: The file; ``natural`` stands for the one that comes with the bundled prior.
+        problem: The problem.
         level: Of the intervals, one of ``LEVELS``.
         settings: Of the run, see :func:`settings_of`.
         prior: What describes it.
@@ -207,15 +208,16 @@ def read_spread(path: Path, problem: str, *, level: float, settings: Mapping[str
     Raises:
         ValueError: If the file is damaged, or has nothing for this problem, prior or level.
     """
+    path, name = Path(file), problem.name
     if str(path) == "natural" and not path.exists():
         path = BUNDLED
     contents = _read(path)
-    if problem not in contents["problems"]:
+    if name not in contents["problems"]:
         raise ValueError(
-            f"{path}: has a calibration for {', '.join(contents['problems'])}, and none for {problem}: add it by "
-            f"`invdiff calibrate FOLDER --problem {problem} ... --save {path}`."
+            f"{path}: has a calibration for {', '.join(contents['problems'])}, and none for {name}: add it by "
+            f"`invdiff calibrate FOLDER --problem {name} ... --save {path}`."
         )
-    entry = contents["problems"][problem]
+    entry = contents["problems"][name]
     if _law(entry["prior"]) != _law(plain(prior)):
         raise ValueError(
             f"{path}: was made with another prior ({entry['prior'].get('sha256', 'unknown')[:12]}, here "
@@ -224,11 +226,11 @@ def read_spread(path: Path, problem: str, *, level: float, settings: Mapping[str
     widths = {row["level"]: row["width"] for row in entry["widths"]}
     if level not in widths:
         raise ValueError(
-            f"{path}: {entry['images']} images give no {level:.0%} intervals for {problem} (at least {images_needed(level)} "
+            f"{path}: {entry['images']} images give no {level:.0%} intervals for {name} (at least {images_needed(level)} "
             f"are needed, and samples that differ). There are: {', '.join(f'{known:.0%}' for known in widths)}."
         )
     there, samples = entry["settings"], settings["samples"]
-    differences = _differences(there, settings, told=problem in (*ARRAYS, "dejpeg"))
+    differences = _differences(there, settings, told=problem.reads != "picture")
     carried = {known: exact_width(known, samples) / exact_width(known, there["samples"]) for known in (ONE_STD, level)}
     std_factor, width = carried[ONE_STD] * widths[ONE_STD], carried[level] * widths[level]
     notes = []
@@ -237,7 +239,7 @@ def read_spread(path: Path, problem: str, *, level: float, settings: Mapping[str
     record = {
         "file": str(path),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "problem": problem,
+        "problem": name,
         "std_factor": round(std_factor, 4),
         "level": level,
         "width": round(width, 4),

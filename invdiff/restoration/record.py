@@ -1,4 +1,4 @@
-"""What is said about a run: ``run.json``, from which it can be repeated, and the summary."""
+"""What is said about a run: ``run.json``, from which it can be repeated."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ import torch
 from torch import Tensor
 
 from invdiff import __version__
-from invdiff.cli.noise import NoiseChoice
-from invdiff.cli.task import Task
 from invdiff.metrics import psnr
 from invdiff.posterior import Posterior, PosteriorSampler
+from invdiff.restoration.inputs import Measured
+from invdiff.restoration.noise import NoiseChoice
 
-__all__ = ["file_of_kernel", "make_record", "plain", "summary", "to_json"]
+__all__ = ["make_record", "plain", "to_json"]
 
 
 def make_record(
-    source: Path | None,
+    source: Any,
     settings: Mapping[str, Any],
-    task: Task,
+    task: Measured,
     sampler: PosteriorSampler,
     post: Posterior,
     results: Tensor,
@@ -35,18 +35,18 @@ def make_record(
     """Return what ``run.json`` holds.
 
     Args:
-        source: The file that came in, or nothing.
-        settings: The arguments of ``invdiff solve`` that decide the result.
+        source: What came in, or nothing.
+        settings: The arguments that decide the result, those of the problem included.
         task: What was solved.
         sampler: What solved it.
         post: The posterior.
         results: The pictures made of its samples, ``(N, C, H, W)``.
     """
     device, noisy = post.samples.device, task.observed.sigma_y > 0
-    files = {"input": source, "mask": settings["mask"], "kernel": file_of_kernel(settings["kernel"])}
+    files = {"input": source, **task.problem.files(settings), **_code(settings)}
     return {
-        "arguments": {"input": source and str(source)} | {name: plain(value) for name, value in settings.items()},
-        "files": {name: _digest(path) for name, path in files.items() if path is not None},
+        "arguments": {"input": plain(source)} | {name: plain(value) for name, value in settings.items()},
+        "files": {name: _digest(path) for name, path in files.items() if isinstance(path, Path)},
         "method": post.method,
         "options": dict(post.options),
         "prior": sampler.score.describe(),
@@ -68,59 +68,32 @@ def make_record(
     }
 
 
-def summary(record: Mapping[str, Any]) -> str:
-    """Return a few aligned lines that say what came out."""
-    residual, metrics, options = record["residual"], record["metrics"], record["options"]
-    work = f"{record['nfe']:g} network evaluations and {record['nvjp']:g} gradients each"
-    lines = {
-        "method": f"{record['method']}, {options['steps']} steps ({options['rule']})",
-        "samples": f"{len(residual)} in {record['seconds']:.1f} s, {work}",
-    }
-    if record["residual_expected"]:
-        ratio = sum(residual) / len(residual) / record["residual_expected"]
-        lines["misfit"] = f"{ratio:.2f} of what the noise explains (1 is right)"
-    if metrics:
-        lines["PSNR"] = f"{metrics['psnr_mean']:.2f} dB of the mean, {metrics['psnr_samples']:.2f} dB of single samples"
-    if len(residual) == 1:
-        lines["spread"] = "no std.png: it takes two samples or more"
-    elif "spread" in record:
-        lines["spread"] = _spread(record["spread"])
-    lines["results"] = record["output"]
-    return "\n".join(f"{name:<9}{line}" for name, line in lines.items())
-
-
-def _spread(spread: Mapping[str, Any]) -> str:
-    maps = f"low and high are the ends of {spread['level']:.0%} intervals"
-    if "file" not in spread:
-        return f"{maps}, not calibrated"
-    promise = "the guarantee does not hold for this run" if spread["differences"] else "guaranteed on average over images"
-    return f"calibrated on {spread['images']} images, std times {spread['std_factor']:.2f}; {maps}; {promise}"
-
-
 def to_json(value: Any) -> str:
     """Return JSON. Infinities, which it does not know, become the strings ``inf`` and ``-inf``: ``float`` reads them back."""
     return json.dumps(plain(value), indent=2, allow_nan=False)
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON holds it."""
+    """Return a value as JSON holds it; of what JSON cannot hold, what it is."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, NoiseChoice):
         return value.plain()
-    if isinstance(value, Path) or (isinstance(value, float) and math.isinf(value)):
+    if value is None or isinstance(value, str | int | float):
+        return str(value) if isinstance(value, float) and math.isinf(value) else value
+    if isinstance(value, Path):
         return str(value)
-    return value
+    shape = getattr(value, "shape", None)  # of what was given in memory
+    name = getattr(value, "__qualname__", type(value).__name__)
+    return name if shape is None else f"{name} of shape {tuple(shape)}"
 
 
-def file_of_kernel(kernel: str | None) -> Path | None:
-    """Return the file that ``--kernel`` names, or nothing."""
-    if kernel is None or kernel.startswith(("gaussian:", "motion:")):
-        return None
-    archive, _, _ = kernel.rpartition(":")
-    return Path(archive) if archive.lower().endswith(".npz") else Path(kernel)
+def _code(settings: Mapping[str, Any]) -> dict[str, Path]:
+    """Return the files of a person's own code that took part, such as ``mine.py:MyProblem``."""
+    texts = {name: str(settings.get(name)).rpartition(":")[0] for name in ("problem", "method", "prior")}
+    return {name: Path(text) for name, text in texts.items() if text.endswith(".py")}
 
 
 def _digest(path: Path) -> dict[str, str]:

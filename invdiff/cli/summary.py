@@ -1,0 +1,37 @@
+"""What ``invdiff solve`` prints of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["summary"]
+
+
+def summary(record: Mapping[str, Any]) -> str:
+    """Return a few aligned lines that say what came out."""
+    residual, metrics, options = record["residual"], record["metrics"], record["options"]
+    work = f"{record['nfe']:g} network evaluations and {record['nvjp']:g} gradients each"
+    lines = {
+        "method": f"{record['method']}, {options['steps']} steps ({options['rule']})",
+        "samples": f"{len(residual)} in {record['seconds']:.1f} s, {work}",
+    }
+    if record["residual_expected"]:
+        ratio = sum(residual) / len(residual) / record["residual_expected"]
+        lines["misfit"] = f"{ratio:.2f} of what the noise explains (1 is right)"
+    if metrics:
+        lines["PSNR"] = f"{metrics['psnr_mean']:.2f} dB of the mean, {metrics['psnr_samples']:.2f} dB of single samples"
+    if len(residual) == 1:
+        lines["spread"] = "no std.png: it takes two samples or more"
+    elif "spread" in record:
+        lines["spread"] = _spread(record["spread"])
+    lines["results"] = record["output"]
+    return "\n".join(f"{name:<9}{line}" for name, line in lines.items())
+
+
+def _spread(spread: Mapping[str, Any]) -> str:
+    maps = f"low and high are the ends of {spread['level']:.0%} intervals"
+    if "file" not in spread:
+        return f"{maps}, not calibrated"
+    promise = "the guarantee does not hold for this run" if spread["differences"] else "guaranteed on average over images"
+    return f"calibrated on {spread['images']} images, std times {spread['std_factor']:.2f}; {maps}; {promise}"

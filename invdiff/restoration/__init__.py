@@ -1,0 +1,38 @@
+"""From a file to an operator and a measurement, and from samples back to pictures and records.
+
+What the command line, notebooks and programs share. In one call, or step by step::
+
+    result = invdiff.restore("photo.png", problem="inpaint", mask="m.png")
+    result.save("filled")
+
+    measured = restoration.read("photo.png", "inpaint", mask="m.png")
+    posterior = PosteriorSampler(score, measured.op).run(measured.y, num_samples=4)
+    pictures = measured.finish(posterior.samples[:, 0])
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from invdiff.restoration.inputs import Measured, read
+    from invdiff.restoration.job import Job, prepare, restore
+    from invdiff.restoration.pictures import write
+    from invdiff.restoration.result import Restoration
+
+__all__ = ["Job", "Measured", "Restoration", "prepare", "read", "restore", "write"]
+
+# Loaded on first use: the command line answers --help without importing torch.
+_PLACES = {
+    **dict.fromkeys(("Measured", "read"), "inputs"),
+    **dict.fromkeys(("Job", "prepare", "restore"), "job"),
+    "Restoration": "result",
+    "write": "pictures",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PLACES:
+        return getattr(importlib.import_module(f"invdiff.restoration.{_PLACES[name]}"), name)
+    raise AttributeError(f"module 'invdiff.restoration' has no attribute {name!r}")

@@ -1,0 +1,107 @@
+"""Which options a problem takes, and whether those that are given make sense together."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from invdiff.problems import PROBLEMS, Option, OptionError, Problem
+from invdiff.restoration.noise import NoiseChoice
+
+__all__ = ["check_options", "complete", "find_problem"]
+
+
+def find_problem(problem: str | type[Problem], taken: Collection[str] = ()) -> type[Problem]:
+    """Return the problem of a name, of a file such as ``mine.py:MyProblem``, or itself.
+
+    Args:
+        problem: Which one.
+        taken: Names of options that mean something else already.
+
+    Raises:
+        OptionError: If there is no such problem, or one of its options has a name that is taken.
+    """
+    try:
+        kind = PROBLEMS.find(problem) if isinstance(problem, str) else problem
+    except (ValueError, TypeError) as error:
+        raise OptionError(str(error)) from error
+    if not (isinstance(kind, type) and issubclass(kind, Problem)):
+        raise OptionError(f"problem: expected a name, a place such as mine.py:MyProblem, or a class of Problem, got {kind!r}.")
+    clash = [option.flag for option in kind.options if option.name in taken]
+    if clash:
+        raise OptionError(f"--problem {kind.name}: its option {clash[0]} means something else already: give it another name.")
+    return kind
+
+
+def complete(kind: type[Problem], given: Mapping[str, Any], *, others: Collection[str] = ()) -> dict[str, Any]:
+    """Return a value for every option of a problem: what is given, its default, or ``None``.
+
+    Args:
+        kind: The problem.
+        given: Values by name.
+        others: Names that could have been meant, besides its own.
+
+    Raises:
+        OptionError: If a name is not one of its options, or a value is out of range.
+    """
+    own = {option.name: option for option in kind.options}
+    for name in given:
+        if name not in own:
+            names = [*own, *others]
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise OptionError(f"{kind.name}: unknown option {name!r}, expected one of {', '.join(names)}.{hint}")
+    return {name: option.default if given.get(name) is None else option.convert(given[name]) for name, option in own.items()}
+
+
+def check_options(
+    kind: type[Problem], values: Mapping[str, Any], noise: NoiseChoice, *, has_input: bool, simulated: bool
+) -> None:
+    """Refuse what does not go together, and the lack of what the problem needs.
+
+    Args:
+        kind: The problem.
+        values: Of all its options.
+        noise: The noise.
+        has_input: Whether there is an INPUT.
+        simulated: Whether a clean image is degraded first.
+    """
+    told = kind.reads != "picture" and not simulated  # by INPUT itself
+    given = [option for option in kind.options if _is_given(option, values[option.name])]
+    for option in given:
+        if told and option.simulation:
+            raise OptionError(f"{option.flag} is for a simulation, and INPUT is a measurement, which tells it: leave it out.")
+    either = [option.flag for option in given if option.needed == "either"]
+    if len(either) > 1:
+        raise OptionError(f"{' and '.join(either)} are two ways to measure: give one of them.")
+    missing = missing_options(kind, given, told=told, has_input=has_input)
+    if missing or (kind.accepts_noise == "above 0" and noise.none):
+        raise OptionError(f"--problem {kind.name} needs {kind.needs or ' and '.join(missing) or '--noise above 0'}.")
+    _check_noise(kind, noise, simulated=simulated)
+
+
+def missing_options(kind: type[Problem], given: Collection[Option], *, told: bool, has_input: bool) -> list[str]:
+    """Return what a problem needs and lacks; of several that are one as good as the other, all in one text."""
+    needed = [option for option in kind.options if not (told and option.simulation) and not (has_input and option.input_tells)]
+    missing = [option.flag for option in needed if option.needed == "yes" and option not in given]
+    for group in ("any", "either"):
+        members = [option for option in needed if option.needed == group]
+        if members and not any(option in given for option in members):
+            missing.append(" or ".join(option.flag for option in members))
+    return missing
+
+
+def _is_given(option: Option, value: Any) -> bool:
+    if value is None:
+        return False
+    return not isinstance(value, str | int | float) or value != option.default
+
+
+def _check_noise(kind: type[Problem], noise: NoiseChoice, *, simulated: bool) -> None:
+    if kind.accepts_noise == "rounding" and not noise.none:
+        raise OptionError(f"--noise does not go with --problem {kind.name}: the noise there is rounding.")
+    if noise.kind == "auto" and simulated:
+        raise OptionError("--noise auto estimates the noise of a measured INPUT: say how much there shall be.")
+    if kind.accepts_noise == "gaussian" and noise.level is None:
+        raise OptionError(f"--problem {kind.name} takes Gaussian noise of a known level, such as --noise 0.01.")

@@ -1,0 +1,193 @@
+"""From a file and options to what is to be solved: a measurement and its operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from invdiff.io.images import Picture
+from invdiff.io.source import Source
+from invdiff.operators import GaussianNoise, Noise, Operator
+from invdiff.posterior import chi_square
+from invdiff.problems import Given, Problem
+from invdiff.restoration.checks import check_options, complete, find_problem
+from invdiff.restoration.noise import NoiseChoice, noise_choice
+
+__all__ = ["Measured", "read"]
+
+LARGEST = 2**26  # pixels; one feature map of the network already takes 8 GB there
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is to be solved.
+
+    Attributes:
+        problem: The problem.
+        op: Its operator in the channels of the prior.
+        y: The measurement of an image in the channels of the prior, ``(1, *op.out_shape)``.
+        observed: The operator in the channels of the picture.
+        measurement: The measurement of an image in the channels of the picture, ``(1, *observed.out_shape)``.
+        clean: The true image, where it is known: ``(1, C, H, W)``.
+        picture: How results are written: bits, opacity, and the color profile where it fits them.
+        name: Short name for the output folder.
+        notes: Lines for the person who runs this.
+    """
+
+    problem: Problem
+    op: Operator
+    y: Tensor
+    observed: Operator
+    measurement: Tensor
+    clean: Tensor | None
+    picture: Picture
+    name: str
+    notes: tuple[str, ...]
+
+    def finish(self, samples: Tensor) -> Tensor:
+        """Return samples of the prior as pictures: what is known exactly is put in, and grey stays grey."""
+        results = samples.mean(1, keepdim=True) if self.observed.in_shape[0] == 1 else samples
+        return self.problem.finish(results, self.measurement.expand(len(results), *self.observed.out_shape), self.observed)
+
+    def residual(self, results: Tensor) -> list[float]:
+        """Return, per picture, the squared misfit over the noise variance; where the noise is 0, the squared misfit itself."""
+        measured = self.measurement.expand(len(results), *self.observed.out_shape)
+        return [float(f"{value:.6g}") for value in chi_square(self.observed, results, measured)]
+
+
+def read(
+    source: Any,
+    problem: str | type[Problem],
+    *,
+    noise: Any = 0,
+    simulate: bool = False,
+    seed: int = 0,
+    channels: int = 3,
+    **options: Any,
+) -> Measured:
+    r"""Return the operator and the measurement that a file and the options of a problem describe.
+
+    >>> measured = read("photo.png", "inpaint", mask="m.png")  # doctest: +SKIP
+    >>> PosteriorSampler(score, measured.op).run(measured.y)  # doctest: +SKIP
+
+    A grey picture meets a prior of colors as equal channels, which share one noise: see :func:`invdiff.operators.temper`.
+
+    Args:
+        source: INPUT: a path, a Pillow image, an array or tensor on the 0..1 scale, or, for problems that read arrays, several
+            by name (see :class:`invdiff.io.source.Source`). ``None``: a bundled picture is degraded.
+        problem: Name of a problem, ``mine.py:MyProblem``, or a class.
+        noise: In INPUT, pixels spanning 0..1: a standard deviation, ``"auto"``, a text such as ``"poisson:40"``, or a noise
+            model in the units of images that span [-1, 1].
+        simulate: Whether INPUT is clean and is degraded first.
+        seed: Of the simulated noise.
+        channels: Of the images that the prior knows; 1: any number.
+        options: Those of the problem.
+
+    Raises:
+        OptionError: If an option is unknown, missing or out of range.
+        ValueError: If INPUT does not fit the problem or the prior.
+        OSError: If a file cannot be opened.
+    """
+    kind, said = find_problem(problem), noise_choice(noise)
+    values, simulated = complete(kind, options), simulate or source is None
+    check_options(kind, values, said, has_input=source is not None, simulated=simulated)
+    entry, notes = Source(source), list[str]()
+    if entry.path is not None and entry.path.is_dir():
+        raise IsADirectoryError(f"{entry} is a folder, expected one image: folders come later, run the command for each image.")
+    if simulated or kind.reads == "picture":
+        where = "the bundled picture" if source is None else str(entry)
+        if source is None:
+            picture = bundled_picture(kind.bundled, kind.bundled_size(values))
+            size = _size(picture.pixels.shape)
+            notes.append(f"no INPUT given: degrading a bundled picture ({kind.bundled}, {size})")
+        else:
+            picture = entry.picture()
+        if channels > 1 and len(picture.pixels) not in (1, channels):
+            raise ValueError(
+                f"{where}: has {len(picture.pixels)} channels, and this prior knows images of {channels}, or grey ones."
+            )
+        given = kind.of_picture(picture, values, source=where)
+    else:
+        where, given = str(entry), kind.read(entry, values)
+    name = kind.bundled if source is None else entry.name
+    return _measured(given, said, name=name, where=where, notes=notes, simulated=simulated, seed=seed, channels=channels)
+
+
+def _measured(
+    given: Given, said: NoiseChoice, *, name: str, where: str, notes: list[str], simulated: bool, seed: int, channels: int
+) -> Measured:
+    problem, notes = given.problem, [*notes, *given.notes]
+    clean = problem.fit(given.y) if simulated else None
+    if clean is not None and clean.shape[2:] != given.y.shape[2:]:
+        notes.append(", ".join(filter(None, (f"cropped to {_size(clean.shape)}", problem.why_cropped))))
+    own, height, width = problem.image_shape(given.y.shape[1:]) if clean is None else clean.shape[1:]
+    if height * width > LARGEST:
+        raise ValueError(
+            f"{where}: an image of {width} x {height} pixels is too large to sample, crop it or choose a smaller --factor "
+            "or --margin."
+        )
+    channels = own if channels == 1 else channels
+    if own not in (1, channels):
+        raise ValueError(f"--problem {problem.name} makes images of {own} channels, and this prior knows images of {channels}.")
+    observed = problem.operator((own, height, width), noise=_noise(said, given, notes))
+    measurement = observed.keep_measured(given.y if clean is None else observed.measure(clean, seed=seed))
+    op, y = (observed, measurement) if own == channels else problem.in_channels(observed, measurement, channels)
+    picture = _written_as(given.picture, problem, (own, height, width), notes, simulated=simulated)
+    if picture.icc is not None and op.out_shape[0] != op.in_shape[0]:
+        picture = replace(picture, icc=None)
+        notes.append("the color profile of INPUT is left out of the results: it does not fit both grey and colors")
+    notes += _doubts(said, problem, observed)
+    y = y.expand(-1, *op.out_shape)
+    return Measured(problem, op, y, observed, measurement, clean, picture, f"{name}-{problem.name}", tuple(notes))
+
+
+def _noise(said: NoiseChoice, given: Given, notes: list[str]) -> Noise | None:
+    """Return the noise, in the units of images that span [-1, 1]; estimated from the picture if it is not known."""
+    if said.kind != "auto":
+        return said.model()
+    noise = GaussianNoise.estimate(given.problem.noise_pixels(given.y))
+    notes.append(f"noise: estimated {noise.sigma / 2:.4f} from INPUT, pixels spanning 0..1 (fine texture counts as noise)")
+    return noise
+
+
+def _written_as(
+    picture: Picture, problem: Problem, shape: tuple[int, int, int], notes: list[str], *, simulated: bool
+) -> Picture:
+    """Return how results are written: with the opacity of an image of the shape ``(C, H, W)``."""
+    alpha, (own, height, width) = picture.alpha, shape
+    if alpha is not None and own not in (1, 3):
+        alpha = None
+        notes.append(f"the alpha of INPUT is left out of the results: files of {own} channels are written without")
+    if alpha is not None:
+        alpha = alpha[:height, :width] if simulated else problem.alpha_of(alpha, (height, width))
+    return replace(picture, alpha=alpha)
+
+
+def _doubts(said: NoiseChoice, problem: Problem, op: Operator) -> list[str]:
+    """Return what there is to ask about the noise."""
+    if op.sigma_y == 0 and not problem.exact_is_usual:
+        return ["noise 0: INPUT is taken as exact; an 8-bit file has rounding noise of 0.001, a photograph more (--noise 0.01)"]
+    if said.level is not None and said.level > 1 and problem.reads != "arrays":
+        level = said.level
+        return [f"noise {level:g}: pixels span 0..1, is that meant? {level:g} of 255 is --noise {level / 255:.3g}"]
+    return []
+
+
+def bundled_picture(name: str, size: tuple[int, int]) -> Picture:
+    """Return a picture of scikit-image, cropped to the proportions of ``size`` ``(H, W)`` and scaled to it."""
+    from skimage import data
+
+    pixels = getattr(data, name)()
+    pixels = pixels if pixels.dtype == np.uint8 else np.rint(255 * pixels.clip(0, 1)).astype(np.uint8)
+    image = ImageOps.fit(Image.fromarray(pixels), (size[1], size[0]), Image.Resampling.LANCZOS)
+    values = np.asarray(image, dtype=np.float64)
+    return Picture(np.atleast_3d(values).transpose(2, 0, 1) / 127.5 - 1)
+
+
+def _size(shape: Sequence[int]) -> str:
+    return f"{shape[-1]} x {shape[-2]}"

@@ -1,0 +1,240 @@
+"""A restoration from beginning to end: ``invdiff.restore``, which does what ``invdiff solve`` does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invdiff.methods import Method
+from invdiff.operators import Noise
+from invdiff.posterior import PosteriorSampler
+from invdiff.priors import ScoreModel
+from invdiff.problems import OptionError, Problem
+from invdiff.restoration.calibration_file import INTERVAL, LEVELS, Spread, read_spread, settings_of
+from invdiff.restoration.checks import check_options, complete, find_problem
+from invdiff.restoration.device import pick_device
+from invdiff.restoration.inputs import Measured, read
+from invdiff.restoration.noise import noise_choice
+from invdiff.restoration.priors import find_prior
+from invdiff.restoration.record import make_record
+from invdiff.restoration.result import Restoration
+from invdiff.restoration.sampling import sampler_arguments
+
+__all__ = ["SETTINGS", "TAKEN", "Job", "prepare", "restore"]
+
+# Settings of every problem, and what they are unless given: those of `invdiff solve`.
+SETTINGS: Mapping[str, Any] = {
+    "problem": None,
+    "noise": 0,
+    "simulate": False,
+    "samples": 4,
+    "method": "auto",
+    "steps": None,
+    "rule": None,
+    "quality": None,
+    "preset": None,
+    "option": (),
+    "prior": "natural",
+    "prior_option": (),
+    "precision": "auto",
+    "checkpointing": False,
+    "tile": None,
+    "overlap": None,
+    "device": "auto",
+    "seed": 0,
+    "chunk": None,
+    "calibration": None,
+    "intervals": None,
+}
+# What the options of a problem cannot be called: the settings, and the other options of the commands that take a problem.
+TAKEN = (*SETTINGS, "source", "output", "overwrite", "json", "npz", "progress", "folder", "size", "cases", "save")
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A restoration that is ready to run.
+
+    Attributes:
+        source: What came in.
+        settings: All settings, those of the problem included: the arguments of the record.
+        measured: What is to be solved.
+        sampler: What solves it.
+        device: Where.
+        spread: How the spread of the samples is to be shown, where more is asked for than it is.
+    """
+
+    source: Any
+    settings: Mapping[str, Any]
+    measured: Measured
+    sampler: PosteriorSampler
+    device: torch.device
+    spread: Spread | None
+
+    @property
+    def y(self) -> Tensor:
+        """The measurement, on the device."""
+        return self.measured.y.to(self.device)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines for the person who runs this."""
+        return *self.sampler.notes, *self.measured.notes, *(self.spread.notes if self.spread else ())
+
+    def run(self, *, progress: bool = False) -> Restoration:
+        """Return what comes out, with a bar on the way if ``progress``."""
+        settings, measured = self.settings, self.measured
+        post = self.sampler.run(
+            self.y, num_samples=settings["samples"], seed=settings["seed"], chunk=settings["chunk"], progress=progress
+        )
+        results = measured.finish(post.samples[:, 0].cpu())
+        record = make_record(self.source, settings, measured, self.sampler, post, results)
+        if self.spread is not None:
+            record |= {"notes": list(self.notes), "spread": self.spread.record}
+        return Restoration(measured.problem.upright(results), post, measured, record, self.spread)
+
+
+def prepare(
+    source: Any,
+    settings: Mapping[str, Any],
+    *,
+    option: Mapping[str, Any] | None = None,
+    prior_option: Mapping[str, Any] | None = None,
+) -> Job:
+    """Read the files and build prior, measurement and sampler: what is wrong fails here, before the work.
+
+    Args:
+        source: INPUT, as :func:`read` takes it.
+        settings: Values of :data:`SETTINGS` and of the options of the problem.
+        option: Options of the method by name, as numbers and words; ``settings["option"]`` is their text for the record.
+        prior_option: What a checkpoint does not say, likewise.
+
+    Raises:
+        OptionError: If an option is unknown, missing, out of range, or does not go with another.
+        ValueError: If something does not fit together.
+        OSError: If a file cannot be opened.
+    """
+    source = Path(source) if isinstance(source, str | os.PathLike) else source
+    kind = find_problem(settings["problem"], taken=TAKEN)
+    own = {name: value for name, value in settings.items() if name not in SETTINGS}
+    values, noise = complete(kind, own, others=[*SETTINGS]), noise_choice(settings["noise"])
+    settings = {**SETTINGS, **settings, **values, "noise": noise}
+    check_options(kind, values, noise, has_input=source is not None, simulated=source is None or settings["simulate"])
+    for name in ("calibration", "intervals"):
+        if settings[name] is not None and settings["samples"] < 2:
+            raise OptionError(f"--{name} takes --samples 2 or more: one sample has no spread.")
+    device = pick_device(settings["device"])
+    names = ("precision", "checkpointing", "tile", "overlap")
+    score = find_prior(settings["prior"], device=device, given=prior_option, **{name: settings[name] for name in names})
+    (channels, *_) = score.event_shape or (3,)
+    measured = read(
+        source,
+        kind,
+        noise=noise,
+        simulate=settings["simulate"],
+        seed=settings["seed"],
+        channels=channels or 3,
+        **values,
+    )
+    arguments = sampler_arguments(measured.problem, score, measured.op, settings, option or {})
+    sampler = PosteriorSampler(score, measured.op, **arguments)
+    return Job(source, settings, measured, sampler, device, _spread(measured, sampler, settings))
+
+
+def restore(
+    source: Any = None,
+    *,
+    problem: str | type[Problem],
+    noise: float | str | Noise = 0,
+    simulate: bool = False,
+    samples: int = 4,
+    method: str | Method = "auto",
+    steps: int | None = None,
+    rule: str | None = None,
+    quality: str | None = None,
+    preset: str | None = None,
+    option: Mapping[str, Any] | None = None,
+    prior: str | ScoreModel = "natural",
+    prior_option: Mapping[str, Any] | None = None,
+    precision: str = "auto",
+    checkpointing: bool = False,
+    tile: int | None = None,
+    overlap: int | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    chunk: int | None = None,
+    calibration: Any = None,
+    intervals: int | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> Restoration:
+    """Return pictures of what a measured image may have looked like: what ``invdiff solve`` does, without the files.
+
+    >>> result = invdiff.restore("photo.png", problem="inpaint", mask="m.png")  # doctest: +SKIP
+    >>> result.mean.shape, result.std.max(), result.record["method"]  # doctest: +SKIP
+    >>> result.save("filled")  # doctest: +SKIP
+
+    Args:
+        source: INPUT: a path, a Pillow image, or an array or tensor on the 0..1 scale, ``(H, W)`` or ``(C, H, W)``; for
+            problems that read arrays also several by name. ``None``: a bundled picture is degraded and restored.
+        problem: What happened to the image: a name of :data:`invdiff.problems.PROBLEMS`, ``mine.py:MyProblem``, or a class.
+        noise: In INPUT, pixels spanning 0..1: a standard deviation, 0 being exact; ``"auto"``; a text such as ``"poisson:40"``;
+            or a noise model in the units of images that span [-1, 1].
+        simulate: Whether INPUT is clean: it is degraded first, and the result is compared with it.
+        samples: Posterior samples to draw.
+        method: A name of :data:`invdiff.methods.METHODS`, ``mine.py:MyGuidance``, or a method.
+        steps: Of the reverse diffusion. Default: the problem's or the method's own.
+        rule: Step rule, likewise.
+        quality: One of :data:`invdiff.problems.QUALITIES`: how long to work for a better result.
+        preset: ``"paper"``: settings of the method as published.
+        option: Options of the method, such as ``{"zeta": 0.5}``.
+        prior: A bundled name, checkpoint, folder or hub id; ``mine.py:my_prior``; or a prior.
+        prior_option: What a checkpoint does not say, such as ``{"heads": 8}``.
+        precision: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"auto"``.
+        checkpointing: Whether gradients compute activations again: less memory, a third more time.
+        tile: Side of the windows through which the prior sees the image.
+        overlap: Pixels that windows share.
+        device: ``"cpu"``, ``"cuda"``, ...; ``"auto"`` takes a GPU if there is one.
+        seed: Of the samples and of simulated noise.
+        chunk: Samples worked on at a time. Default: what fits the memory.
+        calibration: File of ``invdiff calibrate --save``, or ``"natural"``: scales the spread to what held the truth there.
+        intervals: Level of intervals in percent, one of 50, 68, 80, 90, 95: :meth:`Restoration.save` writes their ends.
+        progress: Whether to show a bar.
+        options: Those of the problem, such as ``mask="m.png"``: ``invdiff solve --problem NAME --help`` lists them.
+
+    Raises:
+        OptionError: If an option is unknown (the error says which there are), missing or out of range, or does not go with
+            another.
+        ValueError: If INPUT, prior and problem do not fit together.
+        OSError: If a file cannot be opened.
+        DivergenceError: If the sampler diverges.
+    """
+    given = dict(locals())
+    settings = {name: given[name] for name in SETTINGS}
+    settings |= {name: tuple(f"{k}={v}" for k, v in (given[name] or {}).items()) for name in ("option", "prior_option")}
+    settings["intervals"] = None if intervals is None else str(intervals)
+    return prepare(source, {**settings, **options}, option=option, prior_option=prior_option).run(progress=progress)
+
+
+def _spread(measured: Measured, sampler: PosteriorSampler, settings: Mapping[str, Any]) -> Spread | None:
+    if settings["calibration"] is None and settings["intervals"] is None:
+        return None
+    shown = {f"{level:.0%}": level for level in LEVELS}
+    wanted = f"{settings['intervals']}%"
+    if settings["intervals"] is not None and wanted not in shown:
+        raise OptionError(f"--intervals {settings['intervals']}: expected one of {', '.join(shown)}.")
+    level = INTERVAL if settings["intervals"] is None else shown[wanted]
+    if settings["calibration"] is None:
+        return Spread.plain(level, settings["samples"])
+    return read_spread(
+        settings["calibration"],
+        type(measured.problem),
+        level=level,
+        settings=settings_of(measured.problem, sampler, settings),
+        prior=sampler.score.describe(),
+    )

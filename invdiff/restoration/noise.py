@@ -1,0 +1,101 @@
+"""What noise is said to be: a level, a distribution, ``auto``, or a noise model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from invdiff.problems.options import OptionError
+
+if TYPE_CHECKING:
+    from invdiff.operators import Noise
+
+__all__ = ["NoiseChoice", "noise_choice"]
+
+KINDS = {
+    "gaussian": ("SIGMA",),
+    "poisson": ("PEAK", "SIGMA"),
+    "laplace": ("SCALE",),
+    "student": ("SCALE", "DOF"),
+}
+OPTIONAL = {"poisson": 1}  # how many of the last numbers may be left out
+EXPECTED = "expected a standard deviation such as 0.02, auto, poisson:PEAK[,SIGMA], laplace:SCALE or student:SCALE,DOF"
+
+
+@dataclass(frozen=True)
+class NoiseChoice:
+    """What is said about the noise, pixels spanning 0..1.
+
+    Attributes:
+        kind: A key of ``KINDS``; ``auto``: Gaussian, of a level that INPUT tells; ``model``: what ``given`` is.
+        numbers: Its numbers.
+        given: A noise model, in the units of images that span [-1, 1].
+    """
+
+    kind: str
+    numbers: tuple[float, ...] = ()
+    given: Noise | None = None
+
+    @property
+    def none(self) -> bool:
+        """Whether the data are exact."""
+        return self.level == 0
+
+    @property
+    def level(self) -> float | None:
+        """Standard deviation of Gaussian noise of known level."""
+        if self.given is not None:
+            return self.given.sigma / 2 if self.given.white else None
+        return self.numbers[0] if self.kind == "gaussian" else None
+
+    def model(self) -> Noise | None:
+        """Return the noise in the units of images that span [-1, 1], where black is -1; nothing for exact data."""
+        from invdiff.operators import GaussianNoise, LaplaceNoise, PoissonGaussianNoise, PoissonNoise, StudentNoise
+
+        if self.none or self.given is not None:
+            return None if self.none else self.given
+        first, *rest = self.numbers
+        if self.kind == "poisson":
+            gain = 2 / first
+            return PoissonGaussianNoise(gain, offset=-1.0, sigma=2 * rest[0]) if rest else PoissonNoise(gain, offset=-1.0)
+        if self.kind == "student":
+            return StudentNoise(2 * first, dof=rest[0])
+        return LaplaceNoise(2 * first) if self.kind == "laplace" else GaussianNoise(2 * first)
+
+    def plain(self) -> float | str:
+        """Return it as it is written at the command line; a level as a number."""
+        if self.level is not None:
+            return self.level
+        if self.given is not None:
+            return repr(self.given)
+        return f"{self.kind}:{','.join(f'{n:g}' for n in self.numbers)}" if self.numbers else self.kind
+
+
+def noise_choice(value: Any) -> NoiseChoice:
+    """Return what a number, a text such as ``"poisson:40"``, or a noise model says.
+
+    Raises:
+        OptionError: If it is none of these, or has a number that cannot be.
+    """
+    if isinstance(value, NoiseChoice):
+        return value
+    if hasattr(value, "log_likelihood"):  # a model of noise, told without importing them
+        return NoiseChoice("model", given=value)
+    text = str(value)
+    kind, colon, arguments = text.partition(":")
+    if not colon:
+        kind, arguments = ("auto", "") if text == "auto" else ("gaussian", text)
+    if kind == "auto" and not colon:
+        return NoiseChoice("auto")
+    try:
+        numbers = tuple(float(number) for number in arguments.split(","))
+    except ValueError:
+        numbers = ()
+    if kind not in KINDS or not len(KINDS[kind]) - OPTIONAL.get(kind, 0) <= len(numbers) <= len(KINDS[kind]):
+        raise OptionError(f"{text!r}: {EXPECTED}.")
+    if not all(math.isfinite(number) and number >= 0 for number in numbers):
+        raise OptionError(f"{text!r}: expected finite numbers, 0 or larger.")
+    if kind != "gaussian" and 0 in numbers:
+        raise OptionError(f"{text!r}: expected numbers above 0; for exact data --noise 0.")
+    return NoiseChoice(kind, numbers)
