@@ -6,16 +6,19 @@ Python blocks of a page run one after another in one namespace. A block that can
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import click
 import pytest
 
+import invdiff
 from invdiff.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -173,6 +176,16 @@ def test_every_page_is_in_the_table_of_contents() -> None:
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     listed = {f"docs/{name}.md" for name in re.findall(r"^([\w/-]+)$", index, re.MULTILINE)}
     assert {page for page in PAGES if page.startswith("docs/")} - listed == {"docs/index.md"}
+
+
+def test_the_api_reference_has_every_public_package() -> None:
+    listed = re.findall(
+        r"^   (invdiff\.[\w.]+)$", (ROOT / "docs" / "api" / "index.rst").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    for name in listed:
+        importlib.import_module(name)
+    packages = {f"invdiff.{name}" for name in invdiff.__all__ if isinstance(getattr(invdiff, name), ModuleType)}
+    assert packages <= set(listed)
 
 
 def test_links_are_made_absolute_for_the_package_index(monkeypatch: pytest.MonkeyPatch) -> None:
