@@ -48,6 +48,7 @@ def blocks(page: str) -> Iterator[Block]:
     text = (ROOT / page).read_text(encoding="utf-8")
     for fence in FENCE.finditer(text):
         code = re.sub(rf"^{fence['indent']}", "", fence["code"], flags=re.MULTILINE)
+        code = re.sub(r"\A(:[\w-]+:.*\n)+", lambda options: "\n" * options[0].count("\n"), code)
         yield Block(fence["info"].strip(), code, text.count("\n", 0, fence.start()) + 2)
 
 
