@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,8 +34,8 @@ exclude_patterns = ["_build", "_templates", "**.ipynb_checkpoints"]
 templates_path = ["_templates"]
 
 # The API reference: one page for each public name, rendered from its docstring.
+shutil.rmtree(Path(__file__).parent / "api" / "generated", ignore_errors=True)  # pages of names that are gone
 autosummary_generate = True
-autosummary_generate_overwrite = True
 autosummary_imported_members = True  # packages re-export what their files define; __all__ says which names are public
 autosummary_ignore_module_all = False
 autodoc_default_options = {"member-order": "bysource"}
@@ -62,7 +63,6 @@ suppress_warnings = ["ref.python", "mystnb.unknown_mime_type"]
 
 html_theme = "furo" if find_spec("furo") else "alabaster"
 html_title = f"invdiff {release}"
-html_static_path = ["_static"]
 html_show_sourcelink = False
 copybutton_prompt_text = r">>> |\$ "
 copybutton_prompt_is_regexp = True
