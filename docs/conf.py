@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
@@ -14,6 +15,25 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def _homes() -> dict[str, str]:
+    """Return the package that documents a name, for names that several packages of the reference export: the innermost."""
+    index = (Path(__file__).parent / "api" / "index.rst").read_text(encoding="utf-8")
+    exports: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for package in re.findall(r"^   (invdiff\.[\w.]+)$", index, re.MULTILINE):
+        module = importlib.import_module(package)
+        for name in module.__all__:
+            thing = getattr(module, name)
+            if hasattr(thing, "__qualname__"):
+                exports.setdefault((thing.__module__, thing.__qualname__), []).append((package, name))
+    return {
+        f"{package}.{name}": max(places, key=lambda place: (place[0].count("."), place[0]))[0]
+        for places in exports.values()
+        for package, name in places
+        if len(places) > 1
+    }
+
 
 project = "invdiff"
 author = "The invdiff developers"
@@ -38,6 +58,7 @@ shutil.rmtree(Path(__file__).parent / "api" / "generated", ignore_errors=True)  
 autosummary_generate = True
 autosummary_imported_members = True  # packages re-export what their files define; __all__ says which names are public
 autosummary_ignore_module_all = False
+autosummary_context = {"homes": _homes()}
 autodoc_default_options = {"member-order": "bysource"}
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
