@@ -9,7 +9,7 @@ import shutil
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -17,22 +17,30 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def _homes() -> dict[str, str]:
-    """Return the package that documents a name, for names that several packages of the reference export: the innermost."""
+def _reference() -> dict[str, dict[str, Any]]:
+    """Return what the pages of packages are made from, besides the packages.
+
+    ``homes`` has the package that documents a name, for names that several packages export: the innermost. ``data`` has the
+    names of each package that are neither classes nor functions.
+    """
     index = (Path(__file__).parent / "api" / "index.rst").read_text(encoding="utf-8")
     exports: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    data: dict[str, list[str]] = {}
     for package in re.findall(r"^   (invdiff\.[\w.]+)$", index, re.MULTILINE):
         module = importlib.import_module(package)
         for name in module.__all__:
             thing = getattr(module, name)
             if hasattr(thing, "__qualname__"):
                 exports.setdefault((thing.__module__, thing.__qualname__), []).append((package, name))
-    return {
+            else:
+                data.setdefault(package, []).append(name)
+    homes = {
         f"{package}.{name}": max(places, key=lambda place: (place[0].count("."), place[0]))[0]
         for places in exports.values()
         for package, name in places
         if len(places) > 1
     }
+    return {"homes": homes, "data": data}
 
 
 project = "invdiff"
@@ -58,7 +66,7 @@ shutil.rmtree(Path(__file__).parent / "api" / "generated", ignore_errors=True)  
 autosummary_generate = True
 autosummary_imported_members = True  # packages re-export what their files define; __all__ says which names are public
 autosummary_ignore_module_all = False
-autosummary_context = {"homes": _homes()}
+autosummary_context = _reference()
 autodoc_default_options = {"member-order": "bysource"}
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
