@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import re
 import shutil
 import tomllib
+from collections.abc import Mapping, Set
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,5 +150,17 @@ def _link_to_pages(app: Sphinx, docname: str, source: list[str]) -> None:
     source[0] = re.sub(link, replace, source[0])
 
 
+def _describe_data(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Say what a table, a tuple or a number holds, in the place of the docstring of its type."""
+    if what != "data" or inspect.getdoc(thing) != inspect.getdoc(type(thing)):
+        return
+    if isinstance(thing, Mapping | Set | tuple):
+        kind = "Mapping with the keys" if isinstance(thing, Mapping) else "Values:"
+        lines[:] = [f"{kind} {', '.join(f'``{entry}``' for entry in thing)}."]
+    else:
+        lines[:] = [f"``{thing!r}``"]
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-docstring", _describe_data)
     app.connect("source-read", _link_to_pages)
