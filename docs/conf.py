@@ -156,7 +156,8 @@ def _describe_data(app: Sphinx, what: str, name: str, thing: Any, options: Any, 
         return
     if isinstance(thing, Mapping | Set | tuple):
         kind = "Mapping with the keys" if isinstance(thing, Mapping) else "Values:"
-        lines[:] = [f"{kind} {', '.join(f'``{entry}``' for entry in thing)}."]
+        entries = sorted(thing) if isinstance(thing, Set) else thing
+        lines[:] = [f"{kind} {', '.join(f'``{entry}``' for entry in entries)}."]
     else:
         lines[:] = [f"``{thing!r}``"]
 
