@@ -38,7 +38,7 @@ class Denoised:
     ) -> None:
         self.score, self.x_t, self.t = score, x_t, t
         self.alpha_t, self.sigma_t = self.levels(t)
-        self._differentiable, self._everywhere = differentiable, everywhere
+        self._differentiable, self._elsewhere = differentiable, differentiable and everywhere
         self._x0_hat: Tensor | None = None
         self._graph: tuple[Tensor, Tensor] | None = None
 
@@ -52,10 +52,7 @@ class Denoised:
         r""":math:`\hat x_0`, ``(B, *event)``, without a graph."""
         if self._x0_hat is None:
             if self._differentiable:
-                with torch.enable_grad():
-                    x_t = self.x_t.detach().requires_grad_()
-                    self._graph = x_t, self.score.denoise(x_t, self.t)
-                self._x0_hat = self._graph[1].detach()
+                self._x0_hat = self._evaluate()[1].detach()
             else:
                 self._x0_hat = self.score.denoise(self.x_t, self.t)
         return self._x0_hat
@@ -76,11 +73,16 @@ class Denoised:
                 "Denoised: no graph was kept, so there are no vector-Jacobian products. An algorithm that takes them "
                 "declares differentiates = True."
             )
-        _ = self.x0_hat
-        assert self._graph is not None
-        x_t, x0_hat = self._graph
+        _ = self.x0_hat  # This makes the graph, where there is none yet.
+        x_t, x0_hat = self._graph or self._evaluate()
         (product,) = torch.autograd.grad(x0_hat, x_t, v, retain_graph=True)
         return product
+
+    def _evaluate(self) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            x_t = self.x_t.detach().requires_grad_()
+            self._graph = x_t, self.score.denoise(x_t, self.t)
+        return self._graph
 
     def covariance(self, v: Tensor) -> Tensor:
         r"""Return :math:`V_t v` with Tweedie's :math:`V_t = \mathrm{Cov}[x_0 | x_t] = (\sigma_t^2 / \alpha_t)\, J`.
@@ -96,18 +98,18 @@ class Denoised:
 
     def elsewhere(self, x: Tensor, t: Tensor) -> Denoised:
         """Return the same for another state and time."""
-        return Denoised(self.score, x, t, differentiable=self._differentiable and self._everywhere)
+        return Denoised(self.score, x, t, differentiable=self._elsewhere)
 
     def take(self, rows: Tensor) -> Denoised:
-        """Return the same for these rows. Where products are to be taken, the network is evaluated anew."""
+        """Return the same for these rows, which have no graph in common with all: unless released, it is evaluated anew."""
         taken = copy.copy(self)
         taken.x_t, taken._graph = self.x_t[rows], None
-        taken._x0_hat = None if self._x0_hat is None or self._differentiable else self._x0_hat[rows]
+        taken._x0_hat = None if self._x0_hat is None or self._graph is not None else self._x0_hat[rows]
         return taken
 
     def release(self) -> Denoised:
-        """Drop the graph, once no more products are taken, and return this. The denoised state is kept."""
-        self._graph, self._differentiable = None, False
+        """Drop the graph, when no more products are expected, and return this. Another product evaluates the network anew."""
+        self._graph = None
         return self
 
 
