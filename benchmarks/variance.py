@@ -16,7 +16,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from invdiff.io.images import list_images, read_image
-from invdiff.methods.guidance.base import denoise_and_pull_back
+from invdiff.methods.denoised import Denoised
 from invdiff.priors import ScoreModel, load_prior
 
 
@@ -65,10 +65,9 @@ def error_and_claim(score: ScoreModel, x: torch.Tensor, ratio: float, generator:
     r"""Return the mean squared error of the denoiser and :math:`\operatorname{tr} V_t`, both per number of ``x``."""
     t = score.schedule.time(ratio)
     alpha_t, sigma_t = score.levels(t, x)
-    x0_hat, pull_back = denoise_and_pull_back(score, alpha_t * x + sigma_t * torch.randn(x.shape, generator=generator), t)
+    at = Denoised(score, alpha_t * x + sigma_t * torch.randn(x.shape, generator=generator), t, differentiable=True)
     signs = torch.randint(0, 2, x.shape, generator=generator).to(x) * 2 - 1
-    claim = (signs * pull_back(signs)).mean() * sigma_t**2 / alpha_t
-    return float((x0_hat - x).square().mean()), float(claim)
+    return float((at.x0_hat - x).square().mean()), float((signs * at.covariance(signs)).mean())
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    select(config.getoption("--only"))  # Before the tests are listed, and long before cases are built.
+    # Before the tests are listed, and long before cases are built.
+    select(config.getoption("--only"), quick=config.getoption("-m") == "not slow")
 
 
 def pytest_collection_modifyitems(config, items):

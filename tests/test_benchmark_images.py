@@ -21,6 +21,8 @@ from invdiff.metrics import psnr
 from invdiff.operators import GaussianNoise
 from invdiff.priors import Gaussian
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 SHAPE, COUNT, STD = (3, 64, 64), 6, 0.1
 NUMBERS = math.prod(SHAPE)

@@ -10,6 +10,8 @@ import pytest
 
 from invdiff.io.images import read_image
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 BENCHMARKS = EXAMPLES.parent / "benchmarks"
 SMALL = {

@@ -43,15 +43,15 @@ def methods(as_json: bool) -> None:
 
 def options_of(method: Method) -> dict[str, Any]:
     """Return the options of a method that are numbers or words, with their defaults: what ``--option`` takes."""
-    parameters = inspect.signature(method.algorithm).parameters.values()
-    options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and isinstance(p.default, int | float | str)}
+    from invdiff.methods.options import options_of as parameters_of
+
+    parameters = parameters_of(method.algorithm).values()
+    options = {p.name: p.default for p in parameters if isinstance(p.default, int | float | str)}
     options.pop("weighted", None)  # Files have no weights.
     return options | {name: value for name, value in method.options.items() if name in options}
 
 
 def _describe(method: Method) -> dict[str, Any]:
-    from invdiff.presets import PRESETS
-
     # The page of an algorithm states its cost in a paragraph of its own.
     _, _, rest = (inspect.getdoc(method.algorithm) or "").partition("\nCost: ")
     return {
@@ -61,7 +61,7 @@ def _describe(method: Method) -> dict[str, Any]:
         "steps": method.steps,
         "rule": "own" if method.rule is None else method.rule if isinstance(method.rule, str) else repr(method.rule),
         "options": options_of(method),
-        "paper settings for": list(PRESETS.get(method.name, {})),
+        "paper settings for": list(method.presets),
         "cost": " ".join(rest.partition("\n\n")[0].split()),
         "paper": method.paper,
     }

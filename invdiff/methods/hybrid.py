@@ -9,12 +9,34 @@ from torch import Tensor
 
 from invdiff.linalg import conjugate_gradients, gmres, norm, over_items
 from invdiff.operators import LinearOperator
-from invdiff.priors import ErrorCovariance
+from invdiff.priors import ErrorCovariance, ErrorModel, ScoreModel
 
-__all__ = ["NEARLY_EXACT", "hybrid_gain", "measured_gain", "preconditioned_gmres"]
+__all__ = ["COVARIANCES", "NEARLY_EXACT", "error_model_for", "hybrid_gain", "measured_gain", "preconditioned_gmres"]
 
+COVARIANCES = ("auto", "jacobian", "measured")
 Product = Callable[[Tensor], Tensor]
-NEARLY_EXACT = 1e-4  # of the gain of the operator: noise that stands for none where exact data make a system singular
+NEARLY_EXACT = 1e-4  # of the norm of the operator: noise that stands for none where exact data make a system singular
+
+
+def error_model_for(score: ScoreModel, covariance: str, *, small: bool) -> ErrorModel | None:
+    """Return the model of the denoiser's error whose covariance is to be used; ``None``: that of the network's Jacobian.
+
+    Args:
+        score: The prior.
+        covariance: ``jacobian``, ``measured``, or ``auto``: measured where the prior has one and the measurement is not small.
+        small: Whether the measurement is small enough to be solved exactly.
+
+    Raises:
+        ValueError: If there is no such choice, or the error of the prior was not measured.
+    """
+    if covariance not in COVARIANCES:
+        raise ValueError(f"MMPS: covariance must be one of {', '.join(COVARIANCES)}, got {covariance!r}.")
+    if covariance == "measured" and score.error_model is None:
+        raise ValueError(
+            "MMPS: covariance='measured' needs a prior whose error was measured (invdiff priors measure, or "
+            "priors.measure_error), and this one's was not."
+        )
+    return score.error_model if covariance == "measured" or (covariance == "auto" and not small) else None
 
 
 def preconditioned_gmres(
@@ -45,8 +67,8 @@ def preconditioned_gmres(
 
     def preconditioned(u: Tensor) -> tuple[Tensor, Tensor]:
         w = linear.precondition(u, lam)
-        spread = product(linear.adjoint(w))
-        return variance * w + linear(spread), spread
+        pulled = product(linear.adjoint(w))
+        return variance * w + linear(pulled), pulled
 
     return gmres(preconditioned, residual, rtol=rtol, max_iterations=max_iterations)
 

@@ -15,9 +15,9 @@ __all__ = ["check_likelihood", "draw_near", "times_below"]
 ACCEPTANCE = 0.574  # of Metropolis-adjusted Langevin steps of the best size (Roberts & Rosenthal, 1998)
 
 
-def check_likelihood(name: str, op: Operator, law: Noise) -> None:
+def check_likelihood(name: str, op: Operator, noise: Noise) -> None:
     """Raise a ``ValueError`` where :func:`draw_near` has no density to move in: exact data of a nonlinear operator."""
-    if law.sigma == 0 and not isinstance(op, LinearOperator):
+    if noise.sigma == 0 and not isinstance(op, LinearOperator):
         raise ValueError(
             f"{name} moves by Langevin steps where the operator is not linear, which needs noise in the measurement "
             f"(sigma_y > 0), got {type(op).__name__} with sigma_y = 0. Give the operator a small sigma_y."
@@ -35,7 +35,7 @@ def times_below(schedule: Schedule, t: Tensor, steps: int) -> Tensor:
     return schedule.time(torch.cat([roots**7, torch.zeros(1, dtype=torch.float64)]))
 
 
-def draw_near(op: Operator, y: Tensor, center: Tensor, *, radius: float, law: Noise, steps: int, draw: Draw) -> Tensor:
+def draw_near(op: Operator, y: Tensor, center: Tensor, *, radius: float, noise: Noise, steps: int, draw: Draw) -> Tensor:
     r"""Return a draw of :math:`\propto \mathcal{N}(x; c, r^2 I)\, p(y | A(x))`, one per item.
 
     Exactly where ``op`` is linear and the noise :math:`\mathcal{N}(0, \sigma^2 I)`, by perturbing and solving:
@@ -52,24 +52,24 @@ def draw_near(op: Operator, y: Tensor, center: Tensor, *, radius: float, law: No
         y: Measurement, ``(B, *op.out_shape)``.
         center: :math:`c`, ``(B, *op.in_shape)``.
         radius: :math:`r > 0`.
-        law: The noise: exact data only where ``op`` is linear.
+        noise: The noise of the measurement: exact data only where ``op`` is linear.
         steps: Langevin steps.
-        draw: The noise.
+        draw: The random numbers.
     """
-    sigma = law.sigma
-    if isinstance(op, LinearOperator) and law.white:
+    sigma = noise.sigma
+    if isinstance(op, LinearOperator) and noise.white:
         perturbed = center + radius * draw(op.in_shape)
         return op.prox(perturbed, y + op.keep_measured(sigma * draw(op.out_shape)), sigma**2 / radius**2)
 
     def potential(x: Tensor) -> tuple[Tensor, Tensor]:  # minus the log density, and its gradient
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            log_likelihood = op.keep_measured(law.log_likelihood(y, op(x))).flatten(1).sum(1)
+            log_likelihood = op.keep_measured(noise.log_likelihood(y, op(x))).flatten(1).sum(1)
             value = norm(x - center) ** 2 / (2 * radius**2) - log_likelihood
             (gradient,) = torch.autograd.grad(value.sum(), x)
         return value.detach(), gradient
 
-    h = 1 / (_squared_gain(op, center, draw) / sigma**2 + 1 / radius**2)
+    h = 1 / (_squared_norm(op, center, draw) / sigma**2 + 1 / radius**2)
     value, gradient = potential(center)
     # Every step from there would be refused, and the measurement silently ignored.
     x = torch.where(over_items(value.isfinite(), center), center, torch.nan)
@@ -88,7 +88,7 @@ def draw_near(op: Operator, y: Tensor, center: Tensor, *, radius: float, law: No
     return x
 
 
-def _squared_gain(op: Operator, x: Tensor, draw: Draw) -> Tensor:
+def _squared_norm(op: Operator, x: Tensor, draw: Draw) -> Tensor:
     r"""Return :math:`\lVert J_A \rVert^2` of every item at ``x``, by three power iterations: a lower bound, ``(B,)``."""
     linear, v = op.jacobian(x), draw(op.in_shape)
     square = torch.zeros_like(norm(v))

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from invdiff.linalg import Spectrum, dense_matrix_per_item, krylov_spectrum, positive_eigen
-from invdiff.methods.guidance.base import denoise_and_pull_back
-from invdiff.priors import ScoreModel
+from invdiff.methods.denoised import Denoised
 
 __all__ = ["TweedieGaussian"]
 
@@ -20,12 +19,10 @@ class TweedieGaussian:
     Functions of :math:`V_t` are computed by its eigenvectors where that takes no more products than the Krylov spaces would,
     and from the Krylov space of the vector they act on otherwise: exact as soon as ``iterations`` reaches the number of
     distinct eigenvalues. The Jacobian of a network is only nearly symmetric and positive: the small matrices are
-    symmetrised, their negative eigenvalues raised to zero.
+    symmetrized, their negative eigenvalues raised to zero.
 
     Args:
-        score: The prior.
-        x_t: State, ``(B, *event)``.
-        t: Its time.
+        at: The state.
         iterations: Products with :math:`V_t` for a function of it, at least 1.
         vectors: To how many vectors functions will be applied, which decides between the two ways.
 
@@ -35,26 +32,24 @@ class TweedieGaussian:
         eigen: Its eigenvalues ``(B, n)`` and eigenvectors ``(B, n, n)``, if it is.
     """
 
-    def __init__(self, score: ScoreModel, x_t: Tensor, t: Tensor, *, iterations: int, vectors: int = 1) -> None:
-        alpha_t, sigma_t = score.levels(t, x_t)
-        self.score, self.t, self.scale, self.iterations = score, t, sigma_t**2 / alpha_t, iterations
-        self.mean, self._pull_back = denoise_and_pull_back(score, x_t, t)
-        self.dense = x_t[0].numel() <= iterations * vectors
+    def __init__(self, at: Denoised, *, iterations: int, vectors: int = 1) -> None:
+        self.at, self.mean, self.iterations = at, at.x0_hat, iterations
+        self.dense = self.mean[0].numel() <= iterations * vectors
         if self.dense:
             self.eigen = positive_eigen(dense_matrix_per_item(self.product, self.mean))
 
-    def take(self, rows: Tensor, x_t: Tensor) -> TweedieGaussian:
-        """Return the Gaussians at ``x_t``, the states of these rows: evaluated once more unless known by eigenvectors."""
+    def take(self, rows: Tensor) -> TweedieGaussian:
+        """Return the Gaussians of these rows, for which the network is evaluated anew unless they are known by eigenvectors."""
         if not self.dense:
-            return TweedieGaussian(self.score, x_t, self.t, iterations=self.iterations, vectors=0)
+            return TweedieGaussian(self.at.take(rows), iterations=self.iterations, vectors=0)
         taken = copy.copy(self)
-        taken.mean, taken.eigen = self.mean[rows], (self.eigen[0][rows], self.eigen[1][rows])
-        taken._pull_back = lambda v: taken.spectrum(v).apply(lambda values: values) / self.scale
+        taken.at, taken.mean = self.at.take(rows), self.mean[rows]
+        taken.eigen = self.eigen[0][rows], self.eigen[1][rows]
         return taken
 
     def product(self, v: Tensor) -> Tensor:
         """Return :math:`V_t v` by one vector-Jacobian product."""
-        return self.scale * self._pull_back(v)
+        return self.at.covariance(v)
 
     def spectrum(self, v: Tensor) -> Spectrum:
         r"""Return what any :math:`f(V_t) v` is read from: ``spectrum(v).apply(f)``."""

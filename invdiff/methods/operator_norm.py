@@ -1,4 +1,4 @@
-"""The norm of the measurement, which methods scale by."""
+"""The norm of the measurement operator, which methods scale by."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 from invdiff.linalg import largest_singular_values, over_items
 from invdiff.operators import LinearOperator
 
-__all__ = ["gain"]
+__all__ = ["operator_norm"]
 
 
-def gain(op: LinearOperator, y: Tensor, *, iterations: int = 30) -> Tensor:
+def operator_norm(op: LinearOperator, y: Tensor, *, iterations: int = 30) -> Tensor:
     r"""Return :math:`\lVert A \rVert` by power iteration, a lower bound: a number, or one per item, shaped to multiply ``y``.
 
     Args:

@@ -46,7 +46,7 @@ def check_needs(name: str, op: Operator, needs: Sequence[str], *, any_noise: boo
         name: Of the algorithm.
         op: The measurement.
         needs: What it requires.
-        any_noise: Whether it takes other laws than white Gaussian noise.
+        any_noise: Whether it takes other noise than white Gaussian noise.
         one_operator: Whether all rows have to share one operator.
     """
     if one_operator and op.items is not None:

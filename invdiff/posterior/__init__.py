@@ -1,5 +1,8 @@
 """Posterior samples of a measurement."""
 
-from invdiff.posterior.sampler import Particles, Posterior, PosteriorSampler, misfit
+from invdiff.posterior.chi_square import chi_square
+from invdiff.posterior.result import Particles, Posterior
+from invdiff.posterior.sampler import PosteriorSampler
+from invdiff.posterior.step import Step
 
-__all__ = ["Particles", "Posterior", "PosteriorSampler", "misfit"]
+__all__ = ["Particles", "Posterior", "PosteriorSampler", "Step", "chi_square"]

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from invdiff.methods import METHODS, Method
+from invdiff.methods import METHODS
+from invdiff.methods.algorithm import Algorithm
+from invdiff.methods.divergence import DivergenceError
 from invdiff.methods.guidance.exact_score import fits
+from invdiff.methods.method import Method, adopt_method
+from invdiff.methods.options import suggestion
 from invdiff.methods.particles import MMTSMC
-from invdiff.methods.samplers import DivergenceError
 from invdiff.methods.steps import sample_prior
 from invdiff.operators import LinearOperator, Operator
+from invdiff.posterior.result import Posterior
 from invdiff.priors import ScoreModel
-
-if TYPE_CHECKING:
-    from invdiff.posterior import Posterior
 
 __all__ = ["BUDGET", "Choice", "Pilot", "choose_method", "fly", "single_chain"]
 
@@ -71,14 +71,14 @@ class Choice:
 
 
 def choose_method(
-    method: str | Method,
+    method: str | Method | type[Algorithm],
     op: Operator,
     *,
     num_samples: int = 1,
     steps: int | None = None,
     budget: float = BUDGET,
     particles: bool = True,
-    chain: Method = METHODS["mmps"],
+    chain: Method | None = None,
     pilot: Callable[[], Pilot | None] | None = None,
 ) -> Choice:
     """Return the method of a name; ``"auto"`` decides as follows.
@@ -97,29 +97,24 @@ def choose_method(
     Particles take as many steps as the budget pays for, up to the method's own number, and at least 20.
 
     Args:
-        method: A name, ``"auto"``, or a method.
+        method: A name, one in a file, ``"auto"``, a method, or the class of an algorithm.
         op: The measurement.
         num_samples: Samples wanted of one measurement.
         steps: Steps, where they are given.
         budget: Vector-Jacobian products of the network that a sample may take, its share of the pilot among them. Groups are
             whole: what the last one draws beyond the samples wanted comes on top.
         particles: Whether particle methods may be chosen.
-        chain: What a single chain runs, of :func:`single_chain`.
+        chain: What a single chain runs, of :func:`single_chain`. Default: ``mmps``.
         pilot: Returns what a pilot shows, or nothing if it diverges (:func:`fly`); asked only where it decides.
 
     Raises:
         ValueError: If there is no such method.
         TypeError: If ``method`` is neither a name nor a method.
     """
-    if isinstance(method, Method):
-        return Choice(method)
-    if not isinstance(method, str):
-        raise TypeError(f"method must be a name or a Method, got {type(method).__name__}.")
     if method != "auto":
-        if method not in METHODS:
-            raise ValueError(f"Unknown method {method!r}, expected one of auto, {', '.join(METHODS)}, or a Method.")
-        return Choice(METHODS[method])
+        return Choice(_named(method))
 
+    chain = chain or METHODS["mmps"]
     measured = int(torch.as_tensor(op.dof).max())
     if not particles:
         return Choice(chain, "a rule or options are those of a chain")
@@ -149,6 +144,22 @@ def choose_method(
     agree = seen.disagreement * (PILOT_GROUP / GROUP) ** 0.5 <= AGREEMENT
     why = f"weights matter: {seen.kept:.0%} of a pilot's particles last, log evidence within {seen.disagreement:.2g}"
     return Choice(groups(LARGE_GROUP if possible and not agree else GROUP), why, seen)
+
+
+def _named(method: str | Method | type[Algorithm]) -> Method:
+    if isinstance(method, Method):
+        return method
+    if isinstance(method, type):
+        return adopt_method(method.__name__, method)
+    if not isinstance(method, str):
+        raise TypeError(f"method must be a name, a Method or the class of an algorithm, got {type(method).__name__}.")
+    if method not in METHODS and ":" not in method:
+        known = ["auto", *METHODS]
+        raise ValueError(
+            f"Unknown method {method!r}, expected one of {', '.join(known)}, one in a file, such as mine.py:Name, or a Method."
+            f"{suggestion(method, known)}"
+        )
+    return METHODS.find(method)
 
 
 def single_chain(score: ScoreModel, op: Operator) -> Method:

@@ -3,123 +3,33 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from invdiff.linalg import norm
-from invdiff.methods import METHODS, Method
-from invdiff.methods.guidance import Guidance
-from invdiff.methods.guidance.base import StepRule
-from invdiff.methods.particles import ParticleMethod
-from invdiff.methods.particles.loop import Cloud, run_particles
-from invdiff.methods.resolve import Plan, make_plan, whole
-from invdiff.methods.samplers import DivergenceError, Sampler
-from invdiff.methods.steps import reverse_diffusion
-from invdiff.noise_covariance import NoiseCovariance
+from invdiff.methods import METHODS
+from invdiff.methods.algorithm import Algorithm
+from invdiff.methods.divergence import DivergenceError
+from invdiff.methods.guidance import ConditionalDenoiser
+from invdiff.methods.method import Method
+from invdiff.methods.options import check_whole
+from invdiff.methods.particles.loop import Cloud
+from invdiff.methods.resolve import ResolvedMethod, resolve
+from invdiff.methods.steps.rule import StepRule
 from invdiff.operators import Operator, whiten
+from invdiff.posterior.chi_square import chi_square_of_rows
 from invdiff.posterior.choice import BUDGET, Choice, Pilot, choose_method, fly, single_chain
-from invdiff.posterior.memory import halve_when_full, out_of_memory
+from invdiff.posterior.counted import Counted
+from invdiff.posterior.draw import CHUNK_NUMBERS, Drawing, chunk_size
+from invdiff.posterior.result import Particles, Posterior
+from invdiff.posterior.step import Step
 from invdiff.priors import ScoreModel, adapt
-from invdiff.random import Streams, generator
 
-__all__ = ["Particles", "Posterior", "PosteriorSampler", "misfit"]
-
-CHUNK_NUMBERS = {"cpu": 2**19, "cuda": 2**23}  # numbers of x worked on at a time unless told otherwise
-SMALLEST_EVENT = 64  # Smaller ones count as this large: every row draws thousands of random numbers ahead.
-
-
-@dataclass(frozen=True, eq=False)
-class Particles:
-    r"""How well a particle method did.
-
-    Attributes:
-        ess: Effective sample size of every item before the last resampling, summed over its groups, ``(B,)``.
-        ancestors: How many of the first particles have descendants among the samples, ``(B,)``. Few: the samples are relatives.
-        log_evidence: Estimate of :math:`\log p(y)`, ``(B,)``. Its exponential is unbiased.
-    """
-
-    ess: Tensor
-    ancestors: Tensor
-    log_evidence: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Posterior:
-    """Samples of p(x | y) and how they were made.
-
-    Attributes:
-        samples: ``(N, B, *event)``: sample ``k`` of item ``b`` is ``samples[k, b]``.
-        weights: ``(N, B)``, summing to 1 over the samples; all equal except for particle methods.
-        residual: ``(N, B)``: squared misfit over the noise variance, to hold against chi-square with ``dof`` degrees of
-            freedom. Where the noise is 0, the squared misfit itself.
-        dof: Number of measured values per item: one number, or ``(B,)`` where the operators of the items differ in it.
-        nfe: Network evaluations per sample handed out, those of all its group's particles included, and its share of the pilot
-            by which ``"auto"`` decided: of every run, though one pilot serves all runs of a sampler.
-        nvjp: Vector-Jacobian products of the network, likewise.
-        seconds: Wall time.
-        method: Name of the method that ran.
-        seed: Seed of the run.
-        options: Every other setting of the run; under ``"auto"`` why ``"auto"`` chose the method.
-        particles: What the particles tell, for particle methods.
-    """
-
-    samples: Tensor
-    weights: Tensor
-    residual: Tensor
-    dof: int | Tensor
-    nfe: float
-    nvjp: float
-    seconds: float
-    method: str
-    seed: int
-    options: Mapping[str, Any]
-    particles: Particles | None = None
-
-    @cached_property
-    def mean(self) -> Tensor:
-        """Weighted mean of the samples, ``(B, *event)``."""
-        return (self._weights * self.samples).sum(0)
-
-    @cached_property
-    def std(self) -> Tensor:
-        r"""Standard deviation of the samples, ``(B, *event)``.
-
-        The unbiased variance for equal weights, and :math:`\sum w (x - m)^2 / (1 - \sum w^2)` in general. NaN for one sample.
-        """
-        spread = (self._weights * (self.samples - self.mean) ** 2).sum(0)
-        return (spread / (1 - (self._weights**2).sum(0))).sqrt()
-
-    def quantile(self, q: float) -> Tensor:
-        """Return the weighted ``q``-quantile of every number, ``(B, *event)``, linear between the samples for equal weights."""
-        if not 0 <= q <= 1:
-            raise ValueError(f"quantile: q must lie in [0, 1], got {q}.")
-        if bool((self.weights == self.weights[:1]).all()):
-            # torch.quantile refuses large inputs; a sort does not.
-            ordered, position = self.samples.sort(0).values, q * (len(self.samples) - 1)
-            below = int(position)
-            return torch.lerp(ordered[below], ordered[min(below + 1, len(ordered) - 1)], position - below)
-        ordered, order = self.samples.sort(0)
-        cumulative = self._weights.expand_as(self.samples).gather(0, order).cumsum(0)
-        index = (cumulative < q).sum(0, keepdim=True).clamp(max=len(ordered) - 1)
-        return ordered.gather(0, index).squeeze(0)
-
-    @cached_property
-    def ess(self) -> Tensor:
-        r"""Effective sample size :math:`(\sum w)^2 / \sum w^2` of every item, ``(B,)``; of particles before resampling."""
-        return 1 / (self.weights**2).sum(0) if self.particles is None else self.particles.ess
-
-    @property
-    def _weights(self) -> Tensor:
-        return self.weights.reshape(*self.weights.shape, *(1,) * (self.samples.ndim - 2)).to(self.samples)
+__all__ = ["PosteriorSampler"]
 
 
 class PosteriorSampler:
@@ -127,10 +37,11 @@ class PosteriorSampler:
 
     Args:
         score: The prior. One of another size or other channels than the images is made to fit by
-            :func:`invdiff.priors.adapters.adapt`; ``sampler.notes`` says how.
+            :func:`invdiff.priors.adapt.adapt`; ``sampler.notes`` says how.
         op: The measurement and its noise.
-        method: A name (``invdiff methods`` lists them), ``"auto"``, or a :class:`~invdiff.methods.Method`. ``"auto"`` is
-            decided by the measurement, the number of samples and what particles show on simulated measurements: see
+        method: A name (``invdiff methods`` lists them), one in a file (``"mymethod.py:MyGuidance"``), a
+            :class:`~invdiff.methods.Method` or the class of an algorithm, or ``"auto"``, which is decided by the measurement,
+            the number of samples and what particles show on simulated measurements: see
             :func:`invdiff.posterior.choice.choose_method`. ``post.options["auto"]`` says why.
         steps: Steps of the reverse diffusion. Default: the method's own.
         rule: Step rule, a name (``ddpm``, ``ddim``, ``heun``, ``matched``) or an object. Default: the method's own.
@@ -151,7 +62,7 @@ class PosteriorSampler:
         score: ScoreModel,
         op: Operator,
         *,
-        method: str | Method = "auto",
+        method: str | Method | type[Algorithm] = "auto",
         steps: int | None = None,
         rule: str | StepRule | None = None,
         spacing: str | None = None,
@@ -161,9 +72,9 @@ class PosteriorSampler:
         budget: float = BUDGET,
         **options: Any,
     ) -> None:
-        if getattr(score, "batched", False):
+        if score.batched:
             raise ValueError(
-                "The prior has another law for every item, as exact posteriors do: it cannot serve as a prior here."
+                "Batched priors, such as prior.posterior(...), have another distribution for every item: not a prior here."
             )
         self.op, self.preset, self.options = op, preset, options
         self.score, self.notes = adapt(score, op.in_shape)
@@ -181,20 +92,26 @@ class PosteriorSampler:
         op.noise.check(type(op).__name__, op.out_shape)
         self.white = whiten(op)  # What the methods see: independent noise of equal variance, if it is Gaussian at all.
         if method == "auto" and preset is not None:
-            raise ValueError(f"preset={preset!r} is that of a method: 'auto' has none. Name one.")
-        self._plans: dict[tuple[str, int, object], Plan] = {}
+            raise ValueError(f"preset={preset!r} needs an explicit method, got method='auto'.")
+        self._plans: dict[tuple[str, int, object], ResolvedMethod] = {}
         self._pilots: list[Pilot | None] = []  # One, once it was needed.
         # Built once here so that a wrong setting fails now and not after the first picture of a folder. What is run item by
         # item may fail for a single one.
         plan, zeros = self.plan(1), torch.zeros(1, *op.out_shape, device=op.device, dtype=op.dtype)
         for one in self.white.distinct if plan.method.one_operator else [self.white.take([0])]:
             algorithm = plan.algorithm(self.score, one, zeros)
-            if isinstance(algorithm, Guidance) and getattr(plan.rule, "follows_draws", False):
+            if isinstance(algorithm, ConditionalDenoiser) and plan.rule is not None and plan.rule.follows_draws:
                 algorithm.check_draws()
 
-    def plan(self, num_samples: int) -> Plan:
+    def plan(self, num_samples: int) -> ResolvedMethod:
         """Return what :meth:`run` will do for so many samples of each measurement."""
         return self._plan(self._choose(num_samples, self.op.device or "cpu"))
+
+    def __repr__(self) -> str:
+        method = self.method if isinstance(self.method, str) else self.plan(1).method.name
+        settings = {**self.given, **({} if self.preset is None else {"preset": self.preset}), **self.options}
+        given = "".join(f", {name}={value!r}" for name, value in settings.items())
+        return f"PosteriorSampler({_short(self.score)}, {_short(self.op)}, method={method!r}{given})"
 
     def shortened(self, steps: int) -> PosteriorSampler:
         """Return the same sampler with fewer steps, such as to time it."""
@@ -226,16 +143,23 @@ class PosteriorSampler:
         given = {name: value for name, value in self.given.items() if name != "steps"}
         return PosteriorSampler(self.score, op, method=method, **given).run(y, num_samples=method.options["particles"])
 
-    def _plan(self, choice: Choice) -> Plan:
+    def _plan(self, choice: Choice) -> ResolvedMethod:
         method = choice.method
         key = method.name, method.steps, tuple(sorted(method.options.items()))
         if key not in self._plans:
-            self._plans[key] = make_plan(self.score, self.white, method, self.given, self.options, self.preset)
+            self._plans[key] = resolve(self.score, self.white, method, self.given, self.options, self.preset)
         return self._plans[key]
 
     @torch.inference_mode(False)  # Gradients of the network are needed, also inside somebody's inference mode.
     def run(
-        self, y: Tensor, *, num_samples: int = 1, seed: int = 0, chunk: int | None = None, progress: bool = False
+        self,
+        y: Tensor,
+        *,
+        num_samples: int = 1,
+        seed: int = 0,
+        chunk: int | None = None,
+        progress: bool = False,
+        callback: Callable[[Step], object] | None = None,
     ) -> Posterior:
         """Return ``num_samples`` posterior samples for every item of ``y``.
 
@@ -250,8 +174,12 @@ class PosteriorSampler:
             chunk: Samples worked on at a time; of particles as many whole groups as that is, but at least one. Default: what
                 fits half a million numbers of ``x`` on a CPU, eight million on a GPU.
             progress: Whether to show a bar.
+            callback: Called after each step of each chunk with a :class:`~invdiff.posterior.Step`: its number and times, the
+                states, the estimates, and which sample and item each row is. Over a run it sees every sample once in every
+                step. It may keep the tensors, and must not change them.
 
-        Where the memory does not hold a chunk, it is halved and drawn again, with the same result.
+        Where the memory does not hold a chunk, it is halved and drawn again, with the same result; a callback then sees the
+        first steps of its samples again.
 
         Raises:
             DivergenceError: If a sample diverges even with weakened guidance.
@@ -260,57 +188,14 @@ class PosteriorSampler:
         y = self._check(y, num_samples, chunk)
         started = time.monotonic()
         choice = self._choose(num_samples, y.device)
-        plan, items, numel = self._plan(choice), y.shape[0], torch.Size(self.op.in_shape).numel()
+        plan, items, chunk = self._plan(choice), len(y), chunk or chunk_size(self.op, y.device)
         op, score = self.white.to(y.device, y.dtype), Counted(self.score.to(y.device))
-        chunk = chunk or max(1, CHUNK_NUMBERS.get(y.device.type, 2**19) // max(numel, SMALLEST_EVENT))
-        group = plan.group(score, op, y)
-        rows = [[(first, b) for first in range(0, num_samples, group)] for b in range(items)]
-        if op.items is None or not plan.method.one_operator:
-            rows = [list(itertools.chain(*rows))]
-        together = max(1, chunk // group)
-        chunks = [some[start : start + together] for some in rows for start in range(0, len(some), together)]
-        with tqdm(
-            total=num_samples * items * plan.steps, desc=plan.method.name, unit=" steps", disable=not progress, leave=False
-        ) as bar:
+        drawing = Drawing(plan, score, op, y, num_samples, seed, callback)
+        parts = drawing.run(chunk=chunk, progress=progress)
 
-            def draw(part: Sequence[tuple[int, int]]) -> Cloud:
-                every = [(first + k, b) for first, b in part for k in range(group)]
-                streams = Streams([generator(seed, "sample", b, k, device=y.device) for k, b in every])
-                resampling = [generator(seed, "resample", b, first, device=y.device) for first, b in part]
-                whose, before = [b for _, b in every], (bar.n, score.evaluations, score.products)
-                algorithm = plan.algorithm(score, op.take(whose), y[whose])
-                try:
-                    return _run(algorithm, plan, streams, resampling, lambda: bar.update(len(every)))
-                except DivergenceError as error:
-                    (k, b), weakened = every[error.row], isinstance(algorithm, Guidance)
-                    raise DivergenceError(
-                        f"{plan.method.name}: sample {k} of item {b} diverged at step {error.step} of {plan.steps}"
-                        f"{', and again with an eighth of the guidance' if weakened else ''}. Use more steps, a smaller step "
-                        "size, or a noise level that fits the measurement.",
-                        step=error.step,
-                        row=error.row,
-                    ) from error
-                except (RuntimeError, MemoryError):
-                    bar.n, score.evaluations, score.products = before  # of a chunk that is perhaps drawn again
-                    raise
-
-            try:
-                parts = list(halve_when_full(chunks, draw, device=y.device))
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-                raise MemoryError(
-                    f"{plan.method.name}: the memory of {y.device} does not hold {'a group' if group > 1 else 'one sample'} of "
-                    f"{group * numel:,} numbers. Load the prior with checkpointing=True or precision='bfloat16', or see the "
-                    "image through smaller windows: priors.Tiled(score, tile=...)."
-                ) from error
-
-        def by_sample(values: Tensor) -> Tensor:
-            """Bring rows ``(items, samples)``, of the groups in full, into the order ``(samples, items)``."""
-            return values.reshape(items, -1, *values.shape[1:]).transpose(0, 1)[:num_samples].contiguous()
-
-        x = by_sample(torch.cat([part.x for part in parts]))
-        residual = self._residual(op, x.flatten(0, 1), y.repeat(num_samples, *(1,) * (y.ndim - 1)), items)
+        x = _by_sample(torch.cat([part.x for part in parts]), items, num_samples)
+        rows = max(1, CHUNK_NUMBERS["cpu"] // x[0, 0].numel())  # Row by row for images, which would not fit at once.
+        residual = chi_square_of_rows(op, x.flatten(0, 1), y.repeat(num_samples, *(1,) * (y.ndim - 1)), items, rows=rows)
         if not residual.isfinite().all():
             k, b = divmod(int((~residual.isfinite()).nonzero()[0]), items)
             raise DivergenceError(
@@ -318,14 +203,16 @@ class PosteriorSampler:
                 step=plan.steps,
                 row=k * items + b,
             )
-        weights, particles = _weigh(parts, items, group)
+        weights, particles = _weigh(parts, items, drawing.group)
+        weights = _by_sample(weights, items, num_samples)
+        pilot = choice.pilot or Pilot(1.0, 0.0, evaluations=0, products=0)
         return Posterior(
             samples=x,
-            weights=(by_sample(weights) / by_sample(weights).sum(0)).to(y.dtype),
+            weights=(weights / weights.sum(0)).to(y.dtype),
             residual=residual.reshape(num_samples, items),
             dof=op.dof,
-            nfe=(score.evaluations + (choice.pilot.evaluations if choice.pilot else 0)) / (num_samples * items),
-            nvjp=(score.products + (choice.pilot.products if choice.pilot else 0)) / (num_samples * items),
+            nfe=(score.evaluations + pilot.evaluations) / (num_samples * items),
+            nvjp=(score.products + pilot.products) / (num_samples * items),
             seconds=time.monotonic() - started,
             method=plan.method.name,
             seed=seed,
@@ -357,72 +244,25 @@ class PosteriorSampler:
         y = self.op.keep_measured(y)
         if y.is_complex() or not y.isfinite().all():
             raise ValueError("run: y must be real and finite.")
-        whole(num_samples=num_samples, chunk=1 if chunk is None else chunk)
+        check_whole(num_samples=num_samples, chunk=1 if chunk is None else chunk)
         if num_samples < 1 or (chunk is not None and chunk < 1):
             raise ValueError(f"run: num_samples and chunk must be at least 1, got {num_samples} and {chunk}.")
         y = y.detach().to(torch.float64 if y.dtype == torch.float64 else torch.float32)
         return y if self.op.noise.white or not self.op.noise.gaussian else self.op.noise.whiten(y)
 
-    @staticmethod
-    def _residual(op: Operator, x: Tensor, y: Tensor, items: int) -> Tensor:
-        # Row by row for images, which would not fit at once.
-        rows = max(1, CHUNK_NUMBERS["cpu"] // x[0].numel())
-        starts, whose = range(0, len(x), rows), [row % items for row in range(len(x))]
-        return torch.cat([misfit(op.take(whose[k : k + rows]), x[k : k + rows], y[k : k + rows]) for k in starts])
+
+def _by_sample(values: Tensor, items: int, num_samples: int) -> Tensor:
+    """Bring rows ``(items, samples)``, of the groups in full, into the order ``(samples, items)``."""
+    return values.reshape(items, -1, *values.shape[1:]).transpose(0, 1)[:num_samples].contiguous()
 
 
-def misfit(op: Operator, x: Tensor, y: Tensor) -> Tensor:
-    r"""Return :math:`\sum_i (y_i - z_i)^2 / v_i`, ``(B,)``: for any noise 1 is expected of an entry at :math:`z = A(x)`."""
-    clean = op(x)
-    if op.noise.white:
-        return norm(y - clean) ** 2 / (op.sigma_y**2 or 1)
-    return norm(op.keep_measured((y - clean) / op.noise.variance(y, clean).expand_as(y).sqrt())) ** 2
-
-
-class Counted(ScoreModel):
-    """A prior that counts what is asked of it, per row."""
-
-    def __init__(self, score: ScoreModel) -> None:
-        self.inner, self.schedule, self.event_shape = score, score.schedule, score.event_shape
-        self.noise_kinds = score.noise_kinds
-        self.error_model = score.error_model
-        self.evaluations = self.products = 0
-
-    def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
-        return self._counted(self.inner.denoise(x_t, t))
-
-    def denoise_pivot(self, mu: Tensor, cov: NoiseCovariance) -> Tensor:
-        return self._counted(self.inner.denoise_pivot(mu, cov))
-
-    def _counted(self, x0_hat: Tensor) -> Tensor:
-        self.evaluations += len(x0_hat)
-        if x0_hat.requires_grad:
-            x0_hat.register_hook(self._count_product)  # type: ignore[no-untyped-call]
-        return x0_hat
-
-    def _count_product(self, gradient: Tensor) -> None:
-        self.products += len(gradient)
-
-
-def _run(
-    algorithm: Guidance | Sampler | ParticleMethod,
-    plan: Plan,
-    streams: Streams,
-    resampling: Sequence[torch.Generator],
-    on_step: Callable[[], object],
-) -> Cloud:
-    if isinstance(algorithm, ParticleMethod):
-        return run_particles(algorithm, plan.times, streams=streams, resampling=resampling, on_step=on_step)
-    if isinstance(algorithm, Guidance):
-        x = reverse_diffusion(algorithm, plan.times, rule=plan.rule, streams=streams, on_step=on_step)
-    else:
-        x = algorithm.run(plan.times, streams=streams, on_step=on_step)
-    one = torch.ones(len(x), dtype=torch.float64, device=x.device)
-    return Cloud(x, one, log_evidence=0 * one, ess=one, ancestors=one)  # A chain is a group of one.
+def _short(thing: object) -> str:
+    """Return the ``repr`` of a prior or an operator, or its class where it has none of its own."""
+    return type(thing).__name__ if type(thing).__repr__ is object.__repr__ else repr(thing)
 
 
 def _weigh(parts: Sequence[Cloud], items: int, group: int) -> tuple[Tensor, Particles | None]:
-    """Return the weight of every row, and what the particles of an item tell together."""
+    """Return the weight of every row, and how the particles of an item did together."""
     log_evidence, ess, ancestors = (
         torch.cat([getattr(part, name) for part in parts]).reshape(items, -1) for name in ("log_evidence", "ess", "ancestors")
     )

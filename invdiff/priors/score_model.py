@@ -33,6 +33,7 @@ class ScoreModel(ABC):
             besides white noise.
         error_model: The covariance of the denoiser's error, where it was measured (:func:`invdiff.priors.measure_error`).
         notes: Lines for its user, such as of something that was found beside its file and left aside.
+        batched: Whether every item of a batch has a distribution of its own, as exact posteriors have.
         scale: Largest root mean square of :math:`u^\top x_0` over unit vectors :math:`u`, or a little more, where it is known.
     """
 
@@ -41,6 +42,7 @@ class ScoreModel(ABC):
     noise_kinds: frozenset[str] = frozenset()
     error_model: ErrorModel | None = None
     notes: tuple[str, ...] = ()
+    batched: bool = False
     scale: float | None = None
 
     def __repr__(self) -> str:

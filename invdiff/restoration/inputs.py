@@ -13,7 +13,7 @@ from torch import Tensor
 from invdiff.io.images import Picture
 from invdiff.io.source import Source
 from invdiff.operators import GaussianNoise, Noise, Operator
-from invdiff.posterior import misfit
+from invdiff.posterior import chi_square
 from invdiff.problems import Given, Problem
 from invdiff.restoration.checks import check_options, complete, find_problem
 from invdiff.restoration.noise import NoiseChoice, noise_choice
@@ -57,7 +57,7 @@ class Measured:
     def residual(self, results: Tensor) -> list[float]:
         """Return, per picture, the squared misfit over the noise variance; where the noise is 0, the squared misfit itself."""
         measured = self.measurement.expand(len(results), *self.observed.out_shape)
-        return [float(f"{value:.6g}") for value in misfit(self.observed, results, measured)]
+        return [float(f"{value:.6g}") for value in chi_square(self.observed, results, measured)]
 
 
 def read(

@@ -50,7 +50,7 @@ class Sum(Combination[Part]):
 
     @property
     def formula(self) -> str:
-        return self._joined(" + ")
+        return self._names(" + ")
 
     def forward(self, x: Tensor) -> Tensor:
         return reduce(torch.add, (term.forward(x) for term in self.parts))

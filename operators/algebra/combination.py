@@ -41,9 +41,9 @@ class Combination(Operator, Generic[Part]):
     @property
     def formula(self) -> str:
         """How it is made of its parts, for ``repr``."""
-        return self._joined(", ")
+        return self._names(", ")
 
-    def _joined(self, symbol: str) -> str:
+    def _names(self, symbol: str) -> str:
         names = [name_in_formula(part) for part in self.parts[:MOST_NAMES]]
         return symbol.join([*names, *(["..."] if len(self.parts) > MOST_NAMES else [])])
 

@@ -86,7 +86,7 @@ class Composed(Combination[Part]):
 
     @property
     def formula(self) -> str:
-        return self._joined(" @ ")
+        return self._names(" @ ")
 
     def keep_measured(self, y: Tensor) -> Tensor:
         return self.outer.keep_measured(y)

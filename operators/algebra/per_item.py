@@ -147,7 +147,7 @@ class PerItem(Combination[Part]):
 
     @property
     def formula(self) -> str:
-        return f"{self.items} items by {self._joined(', ')}"
+        return f"{self.items} items by {self._names(', ')}"
 
     def keep_measured(self, y: Tensor) -> Tensor:
         return y if self.complete else self._each(lambda part, y_b: part.keep_measured(y_b), y)

@@ -75,7 +75,7 @@ class Stack(Combination[Part]):
 
     @property
     def formula(self) -> str:
-        return f"stack of {self._joined(', ')}"
+        return f"stack of {self._names(', ')}"
 
     def keep_measured(self, y: Tensor) -> Tensor:
         if self.complete:

@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 _BUILDERS: dict[type, tuple[Callable[[], Sequence[Any]], int]] = {}
 _only: str | None = None
+_quick = False
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,13 @@ def cases_of(cls: type[T], count: int) -> Callable[[Callable[[], Sequence[T]]], 
     return register
 
 
-@functools.cache
 def build(cls: type[T]) -> Sequence[T]:
     """Return the cases of ``cls``, built once."""
+    return _built(cls)
+
+
+@functools.cache
+def _built(cls: type) -> Sequence[Any]:
     builder, count = _BUILDERS[cls]
     built = builder()
     assert len(built) == count, f"@cases_of({cls.__name__}, {count}) built {len(built)} cases: correct the number"
@@ -62,10 +67,10 @@ def has_cases(cls: type) -> bool:
     return cls in _BUILDERS
 
 
-def select(name: str | None) -> None:
-    """Leave only the cases of classes of this name; all of them for ``None``."""
-    global _only
-    _only = name
+def select(name: str | None, *, quick: bool) -> None:
+    """Leave only the cases of classes of this name, all of them for ``None``; and, if ``quick``, no tests marked ``slow``."""
+    global _only, _quick
+    _only, _quick = name, quick
 
 
 def selected(base: type, where: Callable[[type], bool] = lambda cls: True) -> list[Case]:
@@ -78,6 +83,8 @@ def selected(base: type, where: Callable[[type], bool] = lambda cls: True) -> li
 
 def over(argument: str, cases: Sequence[Case], *, rest: Literal["slow", "quick"] = "slow") -> pytest.MarkDecorator:
     """Run a test over cases, each built just before its test. All but the first of a class are ``slow`` by default."""
+    if _quick and rest == "slow":  # Not even listed: that takes a while, too.
+        cases = [case for case in cases if case.index == 0]
     marks = [[pytest.mark.slow] if case.index and rest == "slow" else [] for case in cases]
     return pytest.mark.parametrize(
         argument, [pytest.param(case, id=str(case), marks=mark) for case, mark in zip(cases, marks, strict=True)]

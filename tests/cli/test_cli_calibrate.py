@@ -20,6 +20,8 @@ from invdiff.diagnostics import calibrate as calibrate_sampler
 from invdiff.io.images import write_image
 from invdiff.priors import Gaussian
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("--size", 12, "--samples", 2, "--steps", 2, "--precision", "float32")
 NOISY = ("--problem", "sr", "--factor", 2, "--noise", 0.05)
 

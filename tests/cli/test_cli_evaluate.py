@@ -21,6 +21,8 @@ from invdiff.cli import COMMANDS, main
 from invdiff.io.images import write_image
 from invdiff.metrics import psnr, ssim
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def no_weights(monkeypatch, tmp_path_factory):

@@ -17,6 +17,8 @@ from invdiff.cli.prior_options import PRIOR_OPTIONS
 from invdiff.priors import load_prior
 from invdiff.priors.networks.adm import ADM
 
+pytestmark = pytest.mark.slow
+
 CONFIG: dict[str, Any] = {
     "channels": 3,
     "width": 32,

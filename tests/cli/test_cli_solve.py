@@ -17,6 +17,8 @@ from invdiff.problems import Dejpeg
 from invdiff.restoration import read, result
 from invdiff.restoration.record import to_json
 
+pytestmark = pytest.mark.slow
+
 HEIGHT, WIDTH = 16, 24
 HOLE = np.s_[5:9, 8:15]
 EVERY = ["comparison.png", "mean.png", "run.json", "sample-1.png", "sample-2.png", "std.png"]

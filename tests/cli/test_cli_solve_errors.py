@@ -17,6 +17,8 @@ from invdiff.io.images import write_image
 from invdiff.problems import PROBLEMS
 from invdiff.restoration import result as results
 
+pytestmark = pytest.mark.slow
+
 INPAINT = ("in.png", "--problem", "inpaint", "--mask", "mask.png")
 SMALL = ("in.png", "--problem", "sr", "--factor", 2)
 

@@ -18,6 +18,8 @@ from invdiff.priors import load_prior
 from invdiff.problems import PROBLEMS
 from invdiff.restoration.calibration_file import BUNDLED, FORMAT, LEVELS
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("--size", 12, "--samples", 2, "--steps", 2, "--precision", "float32")
 PLAIN = ("--problem", "sr", "--factor", 2, "--noise", 0.05)
 

@@ -40,6 +40,8 @@ from invdiff.operators import Function, Identity, LinearOperator, Mask, Matrix
 from invdiff.priors import Gaussian, GaussianMixture, from_network
 from invdiff.schedules import EDM
 
+pytestmark = pytest.mark.slow
+
 Samples = Callable[[Tensor, int], Tensor]
 
 

@@ -3,52 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 from helpers import norm, randn
+from streams import Fast, Scripted
 from torch import Tensor
 from torch.testing import assert_close
 
 from invdiff import DivergenceError, PosteriorSampler
 from invdiff.linalg import dense_matrix
 from invdiff.methods.likelihood_steps import draw_near, times_below
-from invdiff.methods.samplers import DAPS, PnPDM, REDdiff, Sampler
+from invdiff.methods.samplers import DAPS, PnPDM, REDDiff, Sampler
 from invdiff.operators import Function, GaussianNoise, Identity, LinearOperator, Mask, Matrix
 from invdiff.presets import PRESETS
 from invdiff.priors import Gaussian
 from invdiff.random import Streams
 from invdiff.schedules import EDM, VP, RectifiedFlow, Schedule
 
+pytestmark = pytest.mark.slow
+
 EYE = torch.eye(4, dtype=torch.float64)
 WIDE = Matrix(randn(3, 4, seed=9), sigma_y=0.2)
 
 
-class Fast(Streams):
-    """Streams of many rows from one generator: as random, without a generator for each."""
-
-    def __init__(self, rows: int, seed: int = 0) -> None:
-        self.rows, self.shared = rows, torch.Generator().manual_seed(seed)
-
-    def normal(self, event: Sequence[int], *, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.randn(self.rows, *event, generator=self.shared, dtype=dtype)
-
-
-class Scripted(Streams):
-    """Streams that give what is written down, whatever is asked for, and keep what they gave."""
-
-    def __init__(self, noise: Sequence[Tensor]) -> None:
-        self.noise = list(noise)
-
-    def normal(self, event: Sequence[int], *, dtype: torch.dtype = torch.float32) -> Tensor:
-        return self.noise.pop(0)
-
-
 def run(algorithm: Sampler, times: Tensor, streams: Streams) -> Tensor:
-    steps: list[None] = []
-    x = algorithm.run(times, streams=streams, on_step=lambda: steps.append(None))
+    steps: list[Any] = []
+    x = algorithm.sample(times, streams=streams, on_step=lambda *_: steps.append(None))
     assert len(steps) == len(times) - 1
     return x
 
@@ -77,7 +59,7 @@ def test_linear_draws_are_exact(op: LinearOperator) -> None:
     basis = torch.cat([torch.zeros(1, n + d), torch.eye(n + d)]).double()
     noise = [basis[:, :n], basis[:, n:]]
     rows = (y.expand(len(basis), -1), center.expand(len(basis), -1))
-    x = draw_near(op, *rows, radius=radius, law=GaussianNoise(op.sigma_y), steps=1, draw=lambda event: noise.pop(0))
+    x = draw_near(op, *rows, radius=radius, noise=GaussianNoise(op.sigma_y), steps=1, draw=lambda event: noise.pop(0))
 
     seen = radius**2 * matrix @ matrix.mT + op.sigma_y**2 * torch.eye(d).double()
     gain = radius**2 * matrix.mT @ torch.linalg.pinv(seen)
@@ -98,7 +80,7 @@ def test_langevin_draws_have_the_law_of_exact_ones() -> None:
         y.repeat(rows, 1),
         center.repeat(rows, 1),
         radius=radius,
-        law=GaussianNoise(0.5),
+        noise=GaussianNoise(0.5),
         steps=250,
         draw=lambda event: draw(event, dtype=torch.float64),
     )
@@ -123,7 +105,7 @@ def test_langevin_draws_of_a_nonlinear_measurement(center: float) -> None:
         y,
         torch.full_like(y, center),
         radius=radius,
-        law=GaussianNoise(sigma),
+        noise=GaussianNoise(sigma),
         steps=250,
         draw=lambda event: draw(event, dtype=torch.float64),
     )
@@ -136,7 +118,7 @@ def test_langevin_draws_of_a_nonlinear_measurement(center: float) -> None:
 def test_langevin_draws_do_not_hide_what_is_not_finite() -> None:
     op = Function(lambda x: x / (x - x), (2,), sigma_y=0.2)
     x = draw_near(
-        op, randn(3, 2), randn(3, 2), radius=1.0, law=GaussianNoise(0.2), steps=3, draw=lambda event: randn(3, *event)
+        op, randn(3, 2), randn(3, 2), radius=1.0, noise=GaussianNoise(0.2), steps=3, draw=lambda event: randn(3, *event)
     )
     assert x.isnan().all()
 
@@ -241,7 +223,7 @@ def test_red_diff_by_hand() -> None:
     op, y = Mask(torch.tensor([1, 0, 1, 0])), torch.tensor([[0.9, 0.0, -0.4, 0.0]], dtype=torch.float64)
     levels, noise = [2.0, 1.0, 0.5], [randn(1, 4, seed=seed) for seed in range(3)]
     times = torch.tensor([*levels, 0.0], dtype=torch.float64)
-    algorithm = REDdiff(white(0.25, 4, EDM()), op, y, weight=0.7, power=2.0, lr=0.05)
+    algorithm = REDDiff(white(0.25, 4, EDM()), op, y, weight=0.7, power=2.0, lr=0.05)
     found = run(algorithm, times, Scripted(noise))
 
     mu, first, second = y[0].tolist(), [0.0] * 4, [0.0] * 4
@@ -261,7 +243,7 @@ def test_red_diff_by_hand() -> None:
 def test_red_diff_fits_where_nothing_holds_it_back() -> None:
     op = Function(lambda x: torch.stack([x[:, 0] * x[:, 1], x[:, 0] + x[:, 2].exp()], 1), (3,))
     y = torch.tensor([[0.3, 2.0], [-0.5, 1.0]], dtype=torch.float64)
-    x = run(REDdiff(white(1.0, 3, EDM()), op, y, weight=1e-3, lr=0.05), torch.linspace(1, 0, 300).double(), Fast(2))
+    x = run(REDDiff(white(1.0, 3, EDM()), op, y, weight=1e-3, lr=0.05), torch.linspace(1, 0, 300).double(), Fast(2))
     assert (norm(op(x) - y) < 0.02).all()
 
 

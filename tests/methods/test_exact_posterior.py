@@ -18,6 +18,8 @@ from invdiff.priors import Gaussian, GaussianMixture
 from invdiff.problems import PROBLEMS, Problem
 from invdiff.schedules import EDM
 
+pytestmark = pytest.mark.slow
+
 STANDARD_ERRORS = 4.5  # Bonferroni: 1e-5 for one coordinate, far below a percent for all
 
 

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 import torch
 from helpers import randn
-from test_decoupled import Fast, Scripted
+from streams import Fast, Scripted
 from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
 from torch.testing import assert_close
 
 from invdiff import DivergenceError, PosteriorSampler
-from invdiff.methods.particles import FPS, TDS, MCGdiff, ParticleMethod
+from invdiff.methods.denoised import Denoised, prior_mean
+from invdiff.methods.particles import FPS, TDS, MCGDiff, ParticleMethod
 from invdiff.methods.particles.loop import Cloud, run_particles
 from invdiff.methods.steps import DDIM
 from invdiff.operators import Function, Identity, LinearOperator, Mask, Matrix
@@ -55,7 +56,7 @@ def chain(prior: Gaussian, times: Tensor) -> list[Affine]:
     x = float(prior.schedule(times[0])[1]) * e[:, 0]
     states = [x / float(prior.schedule(times[0])[0])]
     for k, (t, s) in enumerate(itertools.pairwise(times)):
-        x = DDIM(1.0)(prior.denoise, prior.schedule, x, t, s, e[:, k + 1])
+        x = DDIM(1.0)(prior_mean, Denoised(prior, x, t), s, e[:, k + 1])
         states.append(x / float(prior.schedule(s)[0]))
     return [Affine(z[0], (z[1:] - z[0]).mT) for z in states]
 
@@ -71,7 +72,7 @@ def condition(x: Affine, seen: Sequence[tuple[Affine, Tensor, Tensor]]) -> tuple
     return x.offset + gain @ (y - offset), x.root @ x.root.mT - gain @ root @ x.root.mT, log_p
 
 
-def groups_of(method: ParticleMethod, times: Tensor, seed: int = 0) -> Cloud:
+def groups_of(method: ParticleMethod[Any], times: Tensor, seed: int = 0) -> Cloud:
     rows = len(method.y)
     resampling = [torch.Generator().manual_seed(1000 + g) for g in range(rows // method.particles)]
     return run_particles(method, times, streams=Fast(rows, seed), resampling=resampling)
@@ -107,8 +108,8 @@ def measured(op: LinearOperator, rows: int) -> Tensor:
 
 @CASES
 @SCHEDULES
-@pytest.mark.parametrize("cls", [TDS, MCGdiff])
-def test_the_posterior_of_the_discretised_prior(cls: type[TDS | MCGdiff], op: LinearOperator, schedule: Schedule) -> None:
+@pytest.mark.parametrize("cls", [TDS, MCGDiff])
+def test_the_posterior_of_the_discretised_prior(cls: type[TDS | MCGDiff], op: LinearOperator, schedule: Schedule) -> None:
     prior, times, y = vectors(schedule), schedule.time(torch.tensor(LEVELS, dtype=torch.float64)), measured(op, 40000)
     last = chain(prior, times)[-1]
     rows = range(op.out_shape[0]) if not isinstance(op, Mask) else [1]
@@ -124,7 +125,7 @@ def test_the_posterior_of_the_discretised_prior(cls: type[TDS | MCGdiff], op: Li
 class Recorded(FPS):
     """FPS that keeps the measurements it diffused and their log densities."""
 
-    def start(self, t: Tensor, draw: Any) -> tuple[Tensor, Tensor]:
+    def start(self, t: Tensor, draw: Any) -> tuple[Denoised, Tensor]:
         self.sequence: list[Tensor] = []
         self.log_q = 0.0
         return super().start(t, draw)
@@ -175,7 +176,7 @@ def test_mcg_diff_and_fps_are_exact_for_exact_data() -> None:
     exact = prior.posterior(op, y)
     mean = float(exact.weights[0] @ exact.means[0, :, 1])
     log_p = float(torch.logsumexp(prior.weights.log() + Normal(2 * means[:, 0], 2 * math.sqrt(0.4)).log_prob(y[0]), 0))
-    for cls, particles, steps in ((MCGdiff, 1000, 50), (FPS, 500, 150)):
+    for cls, particles, steps in ((MCGDiff, 1000, 50), (FPS, 500, 150)):
         times = time_grid(schedule, steps)
         cloud = groups_of(cls(prior, op, y.expand(20000, -1), particles=particles), times)
         assert_close(op(cloud.x), y.expand(20000, -1))
@@ -205,7 +206,9 @@ def test_one_step_of_tds_by_hand() -> None:
     prior, y = Gaussian(zeros(1), zeros(1) + 1, schedule=EDM()), zeros(2, 1) + 0.6
     method = TDS(prior, Matrix(zeros(1, 1) + 2, sigma_y=0.5), y, particles=2, widening=1.5)
     e, x_t = torch.tensor([[0.3], [-1.1]], dtype=torch.float64), torch.tensor([[0.9], [-0.2]], dtype=torch.float64)
-    x_s, increment = method.step(x_t, torch.tensor(1.0), torch.tensor(0.5), Draws(Scripted([e]), torch.float64))
+    here = method.twist(method.at(x_t, torch.tensor(1.0)))
+    there, increment = method.step(here, torch.tensor(0.5), Draws(Scripted([e]), torch.float64))
+    x_s = there.x_t
 
     def log_twist(x: Tensor, ratio: float) -> Tensor:
         return Normal(2 * x / (1 + ratio**2), math.sqrt(0.25 + 1.5 * ratio**2)).log_prob(y)
@@ -216,7 +219,8 @@ def test_one_step_of_tds_by_hand() -> None:
     assert_close(x_s, q.mean + q.stddev * e)
     log_w = p.log_prob(x_s) - q.log_prob(x_s) + log_twist(x_s, 0.5) - log_twist(x_t, 1.0)
     assert_close(increment, log_w.squeeze(1))
-    last, increment = method.step(x_s, torch.tensor(0.5), torch.tensor(0.0), Draws(Scripted([]), torch.float64))
+    end, increment = method.step(there, torch.tensor(0.0), Draws(Scripted([]), torch.float64))  # type: ignore[arg-type]
+    last = end.x_t
     assert_close(last, x_s / 1.25)
     assert_close(increment, (Normal(2 * last, 0.5).log_prob(y) - log_twist(x_s, 0.5)).squeeze(1))
 
@@ -225,11 +229,13 @@ def test_one_step_of_tds_by_hand() -> None:
 def test_one_step_of_mcg_diff_by_hand(sigma_y: float) -> None:
     """Prior N(0, 1), y = 2 x + n, so the variance of y / 2 is 0.09, or 0.01 for exact data; from ratio 1 to 1/2."""
     prior, y = Gaussian(zeros(1), zeros(1) + 1, schedule=EDM()), zeros(2, 1) + 0.6
-    method = MCGdiff(prior, Matrix(zeros(1, 1) + 2, sigma_y=sigma_y), y, particles=2, kappa=0.01)
+    method = MCGDiff(prior, Matrix(zeros(1, 1) + 2, sigma_y=sigma_y), y, particles=2, kappa=0.01)
     e, x_t = torch.tensor([[0.3], [-1.1]], dtype=torch.float64), torch.tensor([[0.9], [-0.2]], dtype=torch.float64)
     # The sign of a singular vector is free.
     sign = float(method.data.svd.synthesize(torch.ones(1, 1, dtype=torch.float64)))
-    x_s, increment = method.step(x_t, torch.tensor(1.0), torch.tensor(0.5), Draws(Scripted([sign * e]), torch.float64))
+    draw = Draws(Scripted([sign * e]), torch.float64)
+    there, increment = method.step(method.at(x_t, torch.tensor(1.0)), torch.tensor(0.5), draw)
+    x_s = there.x_t
     kappa = 0.09 if sigma_y else 0.01
     v_t, v_s = 1 + kappa, 0.25 + kappa
     m, c = 0.25 * x_t + 0.75 * x_t / 2, math.sqrt(0.25 * 0.75)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,18 @@ import pytest
 import torch
 from cases import build
 from helpers import norm, randn
+from stepping import posterior_mean, step
 from torch import Tensor
 from torch.testing import assert_close
 
 from invdiff import DivergenceError, Posterior, PosteriorSampler
 from invdiff.linalg import dense_matrix
 from invdiff.methods import METHODS, RULES, Method
-from invdiff.methods.guidance import DPS, MMPS, Guidance, PiGDM
+from invdiff.methods.denoised import Denoised, prior_mean
+from invdiff.methods.guidance import DPS, MMPS, ConditionalDenoiser, Correction, Guidance, PiGDM, Transition
 from invdiff.methods.particles import ParticleMethod
 from invdiff.methods.steps import DDIM, Heun, reverse_diffusion
+from invdiff.methods.steps.reverse import advance, unguided_step
 from invdiff.operators import Downsample, Function, Identity, LinearFunction, LinearOperator, Mask, Matrix, Operator
 from invdiff.posterior.choice import choose_method
 from invdiff.presets import PRESETS
@@ -49,7 +52,7 @@ def rules_of(name: str) -> list[str | None]:
     if not issubclass(algorithm, Guidance):
         return [None]
     # Draws that take a prior whose error was measured have tests of their own.
-    draws = algorithm.posterior_draw is not Guidance.posterior_draw and algorithm.check_draws is Guidance.check_draws
+    draws = algorithm.can_draw and name not in ("exact-score", "handover")
     rules: list[str | None] = [rule for rule in RULES if METHODS[name].follows_rules and (draws or rule != "matched")]
     return [None, *rules] if algorithm.own_step else rules
 
@@ -171,11 +174,6 @@ class TestEveryMethod:
         alone = sampler(method, op=HALF, steps=30).run(y[:1], num_samples=3)
         assert_close(alone.samples[:, 0], post.samples[:, 0], rtol=1e-8, atol=1e-8)
 
-    def test_noise_where_exact_data_are_needed(self, method: str) -> None:
-        if "exact" in METHODS[method].needs:
-            with pytest.raises(ValueError, match=r"needs exact data.*got Mask with sigma_y = 0.1"):
-                sampler(method, op=Mask(HALF.mask, sigma_y=0.1))
-
     @pytest.mark.parametrize("schedule", [EDM(), RectifiedFlow()], ids=["EDM", "RectifiedFlow"])
     def test_other_schedules(self, method: str, schedule: Schedule) -> None:
         """The same levels on another path give the same law: means agree within their Monte Carlo errors."""
@@ -190,7 +188,18 @@ class TestEveryMethod:
         assert ((posts[0].mean - posts[1].mean).abs() < slack * error).all()
 
 
-@pytest.mark.parametrize(("method", "rule"), [pytest.param(m, r, id=f"{m}-{r}") for m in METHODS for r in rules_of(m)])
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if "exact" in method.needs])
+def test_noise_where_exact_data_are_needed(method: str) -> None:
+    with pytest.raises(ValueError, match=r"needs exact data.*got Mask with sigma_y = 0.1"):
+        sampler(method, op=Mask(HALF.mask, sigma_y=0.1))
+
+
+def with_rules(names: Iterable[str]) -> Any:
+    """Run a test for every rule that each of these methods admits."""
+    return pytest.mark.parametrize(("method", "rule"), [pytest.param(m, r, id=f"{m}-{r}") for m in names for r in rules_of(m)])
+
+
+@with_rules(METHODS)
 class TestEveryRule:
     def test_runs_and_counts_the_measurement(self, method: str, rule: str | None) -> None:
         op, options = suitable(method), TUNED.get(method, {})
@@ -200,24 +209,27 @@ class TestEveryRule:
         assert here.options["rule"] == (rule or sampler(method).plan(1).rule_name)
         assert (method == CONTROL) == torch.equal(here.samples, there.samples)
 
-    def test_back_off(self, method: str, rule: str | None) -> None:
-        """With strength near zero, a step is nearly the unconditional one, or at least nearly independent of y."""
-        algorithm = METHODS[method].algorithm
-        if not issubclass(algorithm, Guidance):
-            return
-        op = suitable(method)
-        t, s = MIXTURE.schedule.time(torch.tensor([0.7, 0.4]).double())
-        x_t = randn(3, 4, seed=3)
-        y = measured(op)
-        chosen = None if rule is None else RULES[rule]
 
-        def step(v: Tensor, strength: float) -> Tensor:
-            guidance = algorithm(MIXTURE, op, v)
-            draw = Draws(Streams([generator(0, "sample", b, 0) for b in range(3)]), torch.float64)
-            return guidance.advance(chosen, x_t, t, s, draw, strength=strength)
+@with_rules(name for name, method in METHODS.items() if issubclass(method.algorithm, Guidance))
+def test_back_off_leads_towards_a_step_that_has_not_seen_the_measurement(method: str, rule: str | None) -> None:
+    """By the same rule, DDPM's for a step of one's own, and with the same noise."""
+    algorithm, op, y = METHODS[method].algorithm, suitable(method), measured(suitable(method))
+    t, s = MIXTURE.schedule.time(torch.tensor([0.7, 0.4]).double())
+    x_t, chosen = randn(3, 4, seed=3), None if rule is None else RULES[rule]
 
-        full, weak = (norm(step(op.keep_measured(y + 3), k) - step(y, k)) for k in (1.0, 0.01))
-        assert (weak <= 0.1 * full).all()
+    def both(v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        guidance = algorithm(MIXTURE, op, v)
+        assert isinstance(guidance, Guidance)
+        draw = Draws(Streams([generator(0, "sample", b, 0) for b in range(3)]), torch.float64)
+        at = guidance.at(x_t, t)
+        guided, _ = advance(guidance, chosen, at, s, draw)
+        return guided, unguided_step(chosen, at, s, draw), draw.taken[0]
+
+    (guided, unguided, noise), (other, same, _) = both(y), both(op.keep_measured(y + 3))
+    assert torch.equal(unguided, same)
+    assert_close(unguided, RULES[rule or "ddpm"](prior_mean, Denoised(MIXTURE, x_t, t), s, noise))
+    assert (method == CONTROL) == torch.equal(guided, other)
+    assert (method == CONTROL) == torch.equal(guided, unguided)
 
 
 def test_rules_that_do_not_fit() -> None:
@@ -230,7 +242,7 @@ def test_rules_that_do_not_fit() -> None:
             with pytest.raises(ValueError, match=lacking):
                 sampler(name, "matched")
     with pytest.raises(ValueError, match="'mine' has no step of its own: give it a rule"):
-        sampler(Method("mine", MMPS))
+        sampler(Method(MMPS, name="mine"))
 
 
 class TestCounts:
@@ -298,8 +310,8 @@ def test_mmps_is_exact_for_gaussians(prior: Gaussian, op: LinearOperator, ratio:
     expected = exact_mean(prior, op, y, x_t, t)
     dense = MMPS(prior, op, y, exact_up_to=1000)
     iterative = MMPS(prior, op, y, exact_up_to=0, rtol=1e-12, max_iterations=500)
-    assert_close(dense.posterior_mean(x_t, t), expected, rtol=1e-8, atol=1e-8)
-    assert_close(iterative.posterior_mean(x_t, t), expected, rtol=1e-8, atol=1e-8)
+    assert_close(posterior_mean(dense, x_t, t), expected, rtol=1e-8, atol=1e-8)
+    assert_close(posterior_mean(iterative, x_t, t), expected, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("variance", [1.0, 0.3])
@@ -309,17 +321,17 @@ def test_pigdm_is_exact_for_white_priors(variance: float, sigma_y: float) -> Non
     op = Downsample((1, 4, 6), 2, kernel="bicubic", sigma_y=sigma_y)
     t = prior.schedule.time(0.7)
     y, x_t = op.measure(prior.sample(3, seed=1), seed=2), randn(3, 1, 4, 6, seed=4)
-    found = PiGDM(prior, op, y, data_std=variance**0.5).posterior_mean(x_t, t)
+    found = posterior_mean(PiGDM(prior, op, y, data_std=variance**0.5, consistent=True), x_t, t)
     assert_close(found, exact_mean(prior, op, y, x_t, t), rtol=1e-8, atol=1e-8)
 
 
-def test_mmps_linearises() -> None:
+def test_mmps_linearizes() -> None:
     """A function that happens to be linear gives what the matrix gives."""
     op = Function(lambda x: WIDE(x), (4,), sigma_y=0.2, dtype=torch.float64)
     y, x_t, t = measured(), randn(3, 4, seed=4), MIXTURE.schedule.time(0.7)
-    expected = MMPS(MIXTURE, WIDE, y).posterior_mean(x_t, t)
-    assert_close(MMPS(MIXTURE, op, y).posterior_mean(x_t, t), expected)
-    rough = MMPS(MIXTURE, op, y, exact_up_to=0, rtol=1e-10, max_iterations=50).posterior_mean(x_t, t)
+    expected = posterior_mean(MMPS(MIXTURE, WIDE, y), x_t, t)
+    assert_close(posterior_mean(MMPS(MIXTURE, op, y), x_t, t), expected)
+    rough = posterior_mean(MMPS(MIXTURE, op, y, exact_up_to=0, rtol=1e-10, max_iterations=50), x_t, t)
     assert_close(rough, expected, rtol=1e-7, atol=1e-7)
 
 
@@ -328,8 +340,8 @@ def test_mmps_keeps_items_apart_where_data_are_exact() -> None:
     op = Matrix(torch.tensor([[1.0, 0, 0, 0], [1, 1e-4, 0, 0]]))
     prior = from_network(lambda x, t: torch.cat([x[:1], 1e6 * x[1:]]), EDM(), predicts="x0")
     y, x_t, t = randn(2, 2), randn(2, 4, seed=1), torch.tensor(0.5)
-    together = MMPS(prior, op, y).posterior_mean(x_t, t)
-    assert_close(MMPS(prior, op, y[:1]).posterior_mean(x_t[:1], t)[0], together[0], rtol=1e-9, atol=1e-9)
+    together = posterior_mean(MMPS(prior, op, y), x_t, t)
+    assert_close(posterior_mean(MMPS(prior, op, y[:1]), x_t[:1], t)[0], together[0], rtol=1e-9, atol=1e-9)
 
 
 def test_misfit_gradient_of_dps() -> None:
@@ -337,11 +349,11 @@ def test_misfit_gradient_of_dps() -> None:
     x = x_t.clone().requires_grad_()
     misfit = norm(y - WIDE(MIXTURE.denoise(x, t)))
     (expected,) = torch.autograd.grad(misfit.sum(), x)
-    x0_hat, gradient = DPS(MIXTURE, WIDE, y).misfit_gradient(x_t, t)
-    assert_close(gradient, expected)
-    assert_close(x0_hat, MIXTURE.denoise(x_t, t))
-    y[1] = WIDE(x0_hat)[1]  # A perfect fit is not pushed anywhere.
-    assert (DPS(MIXTURE, WIDE, y).misfit_gradient(x_t, t)[1][1] == 0).all()
+    dps = DPS(MIXTURE, WIDE, y)
+    assert_close(dps.misfit_gradient(dps.at(x_t, t)), expected)
+    y[1] = WIDE(MIXTURE.denoise(x_t, t))[1]  # A perfect fit is not moved.
+    dps = DPS(MIXTURE, WIDE, y)
+    assert (dps.misfit_gradient(dps.at(x_t, t))[1] == 0).all()
 
 
 def test_dps_means_the_same_on_every_schedule() -> None:
@@ -373,12 +385,12 @@ def test_operators_that_hold_tensors_of_one_dtype() -> None:
 
 
 def test_exact_posteriors_are_no_priors() -> None:
-    with pytest.raises(ValueError, match="another law for every item"):
+    with pytest.raises(ValueError, match="another distribution for every item"):
         PosteriorSampler(MIXTURE.posterior(WIDE, measured()), WIDE)
 
 
 @pytest.mark.parametrize("sigma_y", [0.3, 0.0])
-def test_pigdm_pushes_after_the_step_as_published(sigma_y: float) -> None:
+def test_pigdm_corrects_after_the_step_as_published(sigma_y: float) -> None:
     """By alpha_s alpha_t J^T A^T (A A^T + sigma_y^2 / r^2)^-1 (y - A x0_hat), r^2 = sigma_t^2 on a path of variance one."""
     op = Matrix(randn(3, 4, seed=9), sigma_y=sigma_y)
     y, x_t, noise = measured(op), randn(3, 4, seed=4), randn(3, 4, seed=5)
@@ -389,27 +401,31 @@ def test_pigdm_pushes_after_the_step_as_published(sigma_y: float) -> None:
     x0_hat = MIXTURE.denoise(x, t)
     back = torch.linalg.solve(gram, (y - op(x0_hat.detach())).mT).mT @ op.matrix
     (h,) = torch.autograd.grad(x0_hat, x, sigma_t**2 * back)
-    plain = DDIM(1.0)(MIXTURE.denoise, MIXTURE.schedule, x_t, t, s, noise)
-    found = PiGDM(MIXTURE, op, y).advance(DDIM(1.0), x_t, t, s, lambda event: noise)
+    plain = DDIM(1.0)(prior_mean, Denoised(MIXTURE, x_t, t), s, noise)
+    found = step(PiGDM(MIXTURE, op, y), DDIM(1.0), x_t, t, s, lambda event: noise)
     assert_close(found, plain + alpha_s * alpha_t * h)
     consistent = PiGDM(MIXTURE, op, y, consistent=True)
-    followed = DDIM(1.0)(consistent.posterior_mean, MIXTURE.schedule, x_t, t, s, noise)
-    assert_close(consistent.advance(DDIM(1.0), x_t, t, s, lambda event: noise), followed)
+    followed = DDIM(1.0)(consistent.posterior_mean, consistent.at(x_t, t), s, noise)
+    assert_close(step(consistent, DDIM(1.0), x_t, t, s, lambda event: noise), followed)
 
 
-def test_dps_pushes_after_the_step() -> None:
+def test_dps_corrects_after_the_step() -> None:
     y, x_t, noise = measured(), randn(3, 4, seed=4), randn(3, 4, seed=5)
     t, s = MIXTURE.schedule.time(0.7), MIXTURE.schedule.time(0.5)
     guidance, rule = DPS(MIXTURE, WIDE, y, zeta=0.3), DDIM(eta=1.0)
-    plain = rule(MIXTURE.denoise, MIXTURE.schedule, x_t, t, s, noise)
-    push = 0.3 * guidance.misfit_gradient(x_t, t)[1]
-    assert_close(guidance.advance(rule, x_t, t, s, lambda event: noise), plain - push)
-    assert_close(guidance.advance(rule, x_t, t, s, lambda event: noise, strength=0.25), plain - 0.25 * push)
+    plain = rule(prior_mean, Denoised(MIXTURE, x_t, t), s, noise)
+    gradient = guidance.misfit_gradient(guidance.at(x_t, t))
+    assert_close(step(guidance, rule, x_t, t, s, lambda event: noise), plain - 0.3 * gradient)
 
 
 # Step rules against numbers worked out by hand.
 
 SCALAR = torch.tensor([[2.0]], dtype=torch.float64)
+
+
+def state(x_t: Tensor, t: Tensor, schedule: Schedule) -> Denoised:
+    """Return a state of which only its levels count."""
+    return Denoised(from_network(lambda x, time: x, schedule, predicts="x0"), x_t, t)
 
 
 class TestStepRules:
@@ -419,10 +435,10 @@ class TestStepRules:
         t, s = schedule.time(0.8 / 0.6), schedule.time(0.6 / 0.8)
         noise = torch.tensor([[-0.5]], dtype=torch.float64)
 
-        def mean(x: Tensor, time: Tensor) -> Tensor:
-            return torch.ones_like(x)
+        def mean(at: Denoised) -> Tensor:
+            return torch.ones_like(at.x_t)
 
-        found = {eta: float(DDIM(eta)(mean, schedule, SCALAR, t, s, noise)) for eta in (0.0, 0.5, 1.0)}
+        found = {eta: float(DDIM(eta)(mean, state(SCALAR, t, schedule), s, noise)) for eta in (0.0, 0.5, 1.0)}
         kept = (0.6 * 0.6 / (0.8 * 0.8)) ** 2
         for eta, value in found.items():
             fresh = eta * 0.6 * math.sqrt(1 - kept)
@@ -431,7 +447,7 @@ class TestStepRules:
 
     def test_heun(self) -> None:
         """x0_hat = z / 2 makes the slope z / (2 ratio): at z = 2 from ratio 1 to 1/2, Euler gives 1.5 and Heun 1.375."""
-        found = Heun()(lambda z, time: z / 2, EDM(), SCALAR, torch.tensor(1.0), torch.tensor(0.5), SCALAR)
+        found = Heun()(lambda at: at.x_t / 2, state(SCALAR, torch.tensor(1.0), EDM()), torch.tensor(0.5), SCALAR)
         assert float(found) == pytest.approx(2 - 0.5 * (1 + 1.5) / 2)
 
     def test_heun_on_another_path_is_the_same_step(self) -> None:
@@ -440,8 +456,8 @@ class TestStepRules:
         t, s = (flow.time(r) for r in (1.0, 0.5))
         straight = Gaussian(exact.mean, exact.covariance(), schedule=flow)
         exploding = Gaussian(exact.mean, exact.covariance(), schedule=EDM())
-        one = Heun()(straight.denoise, flow, x * flow(t)[0], t, s, x)
-        other = Heun()(exploding.denoise, EDM(), x, torch.tensor(1.0), torch.tensor(0.5), x)
+        one = Heun()(prior_mean, Denoised(straight, x * flow(t)[0], t), s, x)
+        other = Heun()(prior_mean, Denoised(exploding, x, torch.tensor(1.0)), torch.tensor(0.5), x)
         assert_close(one / flow(s)[0], other)
 
     @pytest.mark.parametrize("rule", RULES)
@@ -449,7 +465,7 @@ class TestStepRules:
         x, noise = randn(2, 6), 1e3 * randn(2, 6, seed=1)
         for schedule in (VP(), EDM()):
             t, s = schedule.time(torch.tensor([0.3, 0.0], dtype=torch.float64))
-            found = RULES[rule](lambda x, time: torch.tanh(x), schedule, x, t, s, noise)
+            found = RULES[rule](lambda at: torch.tanh(at.x_t), state(x, t, schedule), s, noise)
             assert_close(found, torch.tanh(x))
 
     @pytest.mark.parametrize(("rule", "order"), [("ddim", 1), ("heun", 2)])
@@ -463,15 +479,15 @@ class TestStepRules:
             x = torch.ones(1, 1, dtype=torch.float64)
             times = time_grid(EDM(), steps + 1, ratio_min=stop, ratio_max=start)[:-1]
             for t, s in itertools.pairwise(times):
-                x = RULES[rule](prior.denoise, EDM(), x, t, s, x)
+                x = RULES[rule](prior_mean, Denoised(prior, x, t), s, x)
             errors.append(abs(float(x) - exact))
         assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.15)
 
     @pytest.mark.parametrize("rule", RULES)
     def test_items_are_independent(self, rule: str) -> None:
         x, noise, (t, s) = randn(3, 4), randn(3, 4, seed=1), MIXTURE.schedule.time(torch.tensor([0.7, 0.4]).double())
-        together = RULES[rule](MIXTURE.denoise, MIXTURE.schedule, x, t, s, noise)
-        alone = RULES[rule](MIXTURE.denoise, MIXTURE.schedule, x[1:2], t, s, noise[1:2])
+        together = RULES[rule](prior_mean, Denoised(MIXTURE, x, t), s, noise)
+        alone = RULES[rule](prior_mean, Denoised(MIXTURE, x[1:2], t), s, noise[1:2])
         assert_close(together[1:2], alone)
 
     @pytest.mark.parametrize("eta", [-0.1, 1.1, math.nan])
@@ -487,64 +503,69 @@ class TestStepRules:
 # What happens when a step goes wrong.
 
 
-class Shaken(Guidance):
-    """A guidance that goes wrong at one step, for one row, unless it is weakened enough."""
+class Shaken(Transition, ConditionalDenoiser):
+    """A guidance that goes wrong at one step, for one row: by a distance, or for good."""
 
-    def __init__(
-        self, score: ScoreModel, op: Operator, y: Tensor, *, strengths: tuple[float, ...] = (1.0,), value: float = math.nan
-    ) -> None:
+    def __init__(self, score: ScoreModel, op: Operator, y: Tensor, *, far: float = 0.0) -> None:
         super().__init__(score, op, y)
-        self.strengths, self.value, self.calls = strengths, value, 0
+        self.far, self.calls = far, 0
 
-    def posterior_mean(self, x_t: Tensor, t: Tensor) -> Tensor:
-        return self.score.denoise(x_t, t)
+    def posterior_mean(self, at: Denoised) -> Tensor:
+        return at.x0_hat
 
-    def advance(self, rule: Any, x_t: Tensor, t: Tensor, s: Tensor, draw: Draw, *, strength: float = 1.0) -> Tensor:
-        x_s = super().advance(rule, x_t, t, s, draw).clone()
+    def transition(self, at: Denoised, s: Tensor, draw: Draw) -> Tensor:
+        x_s = DDIM(1.0)(prior_mean, at, s, draw(at.x_t.shape[1:])).clone()
         self.calls += 1
-        if strength in self.strengths and 0.4 < float(self.score.schedule.ratio(t)) < 0.6:
-            x_s[1] = self.value
+        if 0.4 < at.ratio < 0.6:
+            x_s[1] += self.far
         return x_s
 
 
 GRID = MIXTURE.schedule.time(torch.tensor([3.0, 1.0, 0.5, 0.2, 0.0], dtype=torch.float64))
 
 
-def shaken(**options: Any) -> tuple[Tensor, Shaken]:
-    guidance = Shaken(MIXTURE, WIDE, measured(), **options)
+def shaken(far: float) -> tuple[list[Tensor], Shaken]:
+    """Return the states after every step, and the guidance."""
+    guidance, states = Shaken(MIXTURE, WIDE, measured(), far=far), list[Tensor]()
     streams = Streams([generator(0, "sample", b, 0) for b in range(3)])
-    return reverse_diffusion(guidance, GRID, rule=DDIM(1.0), streams=streams), guidance
+    reverse_diffusion(guidance, GRID, rule=None, streams=streams, on_step=lambda x, _: states.append(x))  # type: ignore[arg-type]
+    return states, guidance
 
 
 class TestDivergence:
-    @pytest.mark.parametrize("value", [math.nan, math.inf, -1e9])
-    def test_a_bad_step_is_taken_again_with_less(self, value: float) -> None:
-        calm, guidance = shaken(strengths=())
+    @pytest.mark.parametrize(("far", "strength"), [(1.5e4, 0.5), (3e4, 0.25), (6e4, 0.125), (-1.5e4, 0.5)])
+    def test_a_lost_item_is_moved_back_as_little_as_it_takes(self, far: float, strength: float) -> None:
+        """Along the line to the unguided step; the others stay as they are, and no step is computed again."""
+        calm, _ = shaken(0.0)
+        bound = 1e4 * (1 + float(MIXTURE.schedule(GRID[3])[1]))
+        assert abs(far) * strength < bound < abs(far) * 2 * strength
+        moved, guidance = shaken(far)
         assert guidance.calls == 4
-        once, guidance = shaken(value=value)
-        assert guidance.calls == 5
-        assert_close(once, calm)
-        thrice, guidance = shaken(strengths=(1.0, 0.5, 0.25), value=value)
-        assert guidance.calls == 7
-        assert_close(thrice, calm)
+        expected = calm[2].clone()
+        expected[1] += strength * far
+        assert_close(moved[2], expected)
+        for one, other in zip(moved, calm, strict=True):
+            assert_close(one[[0, 2]], other[[0, 2]])
 
-    def test_gives_up_and_names_the_step_and_the_row(self) -> None:
+    @pytest.mark.parametrize("far", [math.nan, math.inf, -1e9])
+    def test_gives_up_and_names_the_step_and_the_row(self, far: float) -> None:
         with pytest.raises(DivergenceError, match="step 3, row 1") as error:
-            shaken(strengths=(1.0, 0.5, 0.25, 0.125))
+            shaken(far)
         assert (error.value.step, error.value.row) == (3, 1)
 
-    @pytest.mark.parametrize("strength", [1.0, 0.5])
-    def test_default_steps_shrink_the_shift_and_keep_what_is_not_finite(self, strength: float) -> None:
-        class Shifted(Guidance):
-            def posterior_mean(self, x_t: Tensor, t: Tensor) -> Tensor:
-                shift = torch.ones_like(x_t)
-                shift[1, 0] = torch.nan
-                return self.score.denoise(x_t, t) + shift
+    def test_backing_off_takes_no_noise_from_the_others(self) -> None:
+        """Rows whose neighbour is lost draw what they would have drawn without it, also where the step itself draws nothing."""
 
-        x_t, (t, s) = randn(3, 4), GRID[-2:]
-        found = Shifted(MIXTURE, WIDE, measured()).advance(DDIM(0.0), x_t, t, s, lambda event: x_t, strength=strength)
-        assert_close(found[0], MIXTURE.denoise(x_t, t)[0] + strength)
-        assert found[1, 0].isnan()
+        class Still(Shaken):
+            def transition(self, at: Denoised, s: Tensor, draw: Draw) -> Tensor:
+                return super().transition(at, s, lambda event: torch.zeros_like(at.x_t))
+
+        found = []
+        for far in (0.0, 1.5e4):
+            streams = Streams([generator(0, "sample", b, 0) for b in range(3)])
+            reverse_diffusion(Still(MIXTURE, WIDE, measured(), far=far), GRID, rule=None, streams=streams)
+            found.append(streams.normal((4,), dtype=torch.float64))
+        assert torch.equal(*found)
 
     @pytest.mark.parametrize("method", ["mmps", "dps"])
     def test_a_measurement_that_is_never_finite_is_an_error(self, method: str) -> None:
@@ -563,15 +584,14 @@ class TestDivergence:
             sampler("dps", zeta=1e7).run(y)
 
     def test_the_item_and_sample_named_are_the_right_ones(self) -> None:
-        class Picky(Shaken):
-            def advance(self, rule: Any, x_t: Tensor, t: Tensor, s: Tensor, draw: Draw, *, strength: float = 1.0) -> Tensor:
-                x_s = Guidance.advance(self, rule, x_t, t, s, draw)
+        class Picky(Correction):
+            def correct(self, x_s: Tensor, at: Denoised, s: Tensor, draw: Draw) -> Tensor:
                 return torch.where(self.y[:, :1] > 50, math.nan, x_s)
 
         y = measured()
         y[2, 0] = 100
         with pytest.raises(DivergenceError, match="picky: sample 0 of item 2 diverged at step 1 of 8"):
-            sampler(Method("picky", Picky, rule="ddpm")).run(y, num_samples=3, chunk=2)
+            sampler(Method(Picky, name="picky", rule="ddpm")).run(y, num_samples=3, chunk=2)
 
 
 # Posterior: statistics, errors, grids.
@@ -667,11 +687,31 @@ class TestErrors:
         [
             (lambda: sampler("mmps", steps=0), ValueError, "steps must be at least 1, got 0"),
             (lambda: sampler("best"), ValueError, "Unknown method 'best', expected one of auto, mmps"),
-            (lambda: sampler(3), TypeError, "must be a name or a Method"),  # type: ignore[arg-type]
+            (lambda: sampler("mpms"), ValueError, "Did you mean 'mmps'?"),
+            (lambda: sampler(3), TypeError, "must be a name, a Method or the class of an algorithm, got int"),  # type: ignore[arg-type]
+            (lambda: sampler(float), TypeError, "expected a Method, or a class derived from"),  # type: ignore[arg-type]
             (lambda: sampler("mmps", "euler"), ValueError, "Unknown step rule 'euler', expected one of ddpm"),
             (lambda: sampler("mmps", 3), TypeError, "rule must be a name or a step rule, got int"),  # type: ignore[arg-type]
             (lambda: sampler("mmps", spacing="sqrt"), ValueError, "unknown spacing 'sqrt'"),
-            (lambda: sampler("mmps", zeta=1.0), TypeError, "method 'mmps'.*zeta"),
+            (lambda: sampler("mmps", "dppm"), ValueError, "Unknown step rule 'dppm'.*Did you mean 'ddpm'?"),
+            (
+                lambda: sampler("mmps", zeta=1.0),
+                TypeError,
+                r"method 'mmps' has no option 'zeta'\. It takes rtol=0.01, max_iter",
+            ),
+            (
+                lambda: sampler("dps", zetta=1.0),
+                TypeError,
+                r"has no option 'zetta'\. Did you mean 'zeta'\? It takes zeta=1.0\.",
+            ),
+            (lambda: sampler("ilvr", zeta=1.0), TypeError, "has no option 'zeta'. It takes none"),
+            (lambda: sampler("dps", zeta="much"), TypeError, "method 'dps': .* It takes the options zeta"),
+            (
+                lambda: sampler("handover", rato=1.0),
+                TypeError,
+                "Did you mean 'ratio'?.* ratio=1.0, rounds=1, rtol=0.01, max_iter",
+            ),
+            (lambda: sampler("handover", products=1.5), TypeError, "products must be a whole number, got 1.5"),
             (lambda: sampler("mmps", rtol=0.0), ValueError, "rtol"),
             (lambda: sampler("mmps", max_iterations=0), ValueError, "max_iterations"),
             (lambda: sampler("mmps", max_iterations=2.5), TypeError, "max_iterations must be a whole number, got 2.5"),
@@ -722,7 +762,7 @@ class TestChoice:
             assert post.options["particles"] == 64
 
     def test_auto_has_no_paper(self) -> None:
-        with pytest.raises(ValueError, match="preset='paper' is that of a method"):
+        with pytest.raises(ValueError, match="preset='paper' needs an explicit method, got method='auto'"):
             sampler("auto", preset="paper")
 
     @pytest.mark.parametrize("method", PRESETS)
@@ -741,15 +781,15 @@ class TestChoice:
             assert sampler(method, op=op, steps=3, preset="paper").plan(1).steps == 3
 
     def test_presets_that_are_not_there(self) -> None:
-        with pytest.raises(ValueError, match="there are published settings of 'mmps' for nothing"):
+        with pytest.raises(ValueError, match="no published settings are available for method 'mmps'"):
             sampler("mmps", preset="paper")
-        with pytest.raises(ValueError, match=r"there are published settings of 'dps' for mask, .* only, not for other"):
+        with pytest.raises(ValueError, match=r"the published settings of 'dps' are for mask, .* only, not for other"):
             sampler("dps", preset="paper")
         with pytest.raises(ValueError, match="Unknown preset 'best'"):
             sampler("dps", preset="best")
 
     def test_a_method_of_ones_own(self) -> None:
-        own = Method("mine", DPS, rule="ddim", steps=5, spacing="karras", options={"zeta": 0.5})
+        own = Method(DPS, name="mine", rule="ddim", steps=5, spacing="karras", options={"zeta": 0.5})
         post = PosteriorSampler(MIXTURE, WIDE, method=own).run(measured())
         assert (post.method, post.options["steps"], post.options["zeta"], post.nfe) == ("mine", 5, 0.5, 5)
         assert PosteriorSampler(MIXTURE, WIDE, method=own, zeta=0.1).run(measured()).options["zeta"] == 0.1

@@ -18,6 +18,8 @@ from invdiff.posterior.choice import GROUP, LARGE_GROUP, LEAST_STEPS, Pilot, cho
 from invdiff.priors import Gaussian, GaussianMixture, ScoreModel, from_network
 from invdiff.schedules import VP
 
+pytestmark = pytest.mark.slow
+
 MEASURED, SIZE = 9, 10
 
 

@@ -15,6 +15,7 @@ import torch
 from helpers import dot, norm, randn
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from stepping import posterior_mean
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -338,12 +339,12 @@ class TestHybrid:
     def test_is_exact_with_the_exact_covariance(self, op: LinearOperator, ratio: float) -> None:
         (known, plain), (inflated, _) = cosine_prior(), cosine_prior(level=1.5)
         y, x_t, t = op.measure(plain.sample(2, seed=4), seed=5), randn(2, *SHAPE, seed=6), plain.schedule.time(ratio)
-        exact = MMPS(plain, op, y, rtol=1e-10, max_iterations=150).posterior_mean(x_t, t)
+        exact = posterior_mean(MMPS(plain, op, y, rtol=1e-10, max_iterations=150), x_t, t)
         for products in (1, 3):
-            found = MMPS(known, op, y, products=products, **CONVERGED).posterior_mean(x_t, t)
+            found = posterior_mean(MMPS(known, op, y, products=products, **CONVERGED), x_t, t)
             assert_close(found, exact, rtol=1e-5, atol=1e-5)
         # At low noise the covariance is white, and one exact product is all there is to do.
-        wrong = MMPS(inflated, op, y, **CONVERGED).posterior_mean(x_t, t)
+        wrong = posterior_mean(MMPS(inflated, op, y, **CONVERGED), x_t, t)
         assert (norm(wrong - exact) > 1e-3 * norm(exact - plain.denoise(x_t, t))).all() or ratio == 0.05
 
     def test_one_step_is_an_exact_posterior_draw(self) -> None:
@@ -370,9 +371,9 @@ class TestHybrid:
         known, plain = cosine_prior()
         op, few = Mask(torch.arange(192).reshape(SHAPE) % 2 == 0, sigma_y=0.1), Downsample(SHAPE, 8, sigma_y=0.1)
         y, x_t, t = op(plain.sample(2, seed=1)), randn(2, *SHAPE, seed=6), plain.schedule.time(0.7)
-        without = MMPS(plain, op, y).posterior_mean(x_t, t)
-        assert torch.equal(MMPS(known, op, y, covariance="jacobian").posterior_mean(x_t, t), without)
-        assert not torch.equal(MMPS(known, op, y).posterior_mean(x_t, t), without)
+        without = posterior_mean(MMPS(plain, op, y), x_t, t)
+        assert torch.equal(posterior_mean(MMPS(known, op, y, covariance="jacobian"), x_t, t), without)
+        assert not torch.equal(posterior_mean(MMPS(known, op, y), x_t, t), without)
         # Few numbers are solved exactly, and better.
         assert MMPS(known, few, few(plain.sample(2, seed=1))).error_model is None
         assert MMPS(known, few, few(plain.sample(2, seed=1)), covariance="measured").error_model is not None
@@ -393,8 +394,8 @@ class TestHybrid:
             alone = PosteriorSampler(known, op.take([b]), steps=3)
             guided, x_t, t = MMPS(known, op, y), randn(3, *SHAPE, seed=6), known.schedule.time(0.7)
             row = slice(b, b + 1)
-            one = MMPS(known, op.take([b]), y[row]).posterior_mean(x_t[row], t)
-            assert_close(one, guided.posterior_mean(x_t, t)[row], rtol=1e-6, atol=1e-8)
+            one = posterior_mean(MMPS(known, op.take([b]), y[row]), x_t[row], t)
+            assert_close(one, posterior_mean(guided, x_t, t)[row], rtol=1e-6, atol=1e-8)
             assert alone.run(y[row], num_samples=2, seed=3).samples.isfinite().all()
         again = PosteriorSampler(known, op, steps=3).run(y, num_samples=2, seed=3, chunk=1).samples
         assert_close(again, together, rtol=1e-5, atol=1e-6)  # Exact data are ill-conditioned.
@@ -412,8 +413,8 @@ class TestHybrid:
         known, plain = cosine_prior()
         op = Function(lambda x: torch.tanh(x[:, :2]), SHAPE, sigma_y=0.1)
         y, x_t, t = op(plain.sample(2, seed=1)), randn(2, *SHAPE, seed=6), plain.schedule.time(0.7)
-        exact = MMPS(plain, op, y, rtol=1e-10, max_iterations=128).posterior_mean(x_t, t)
-        assert_close(MMPS(known, op, y, **CONVERGED).posterior_mean(x_t, t), exact, rtol=1e-4, atol=1e-4)
+        exact = posterior_mean(MMPS(plain, op, y, rtol=1e-10, max_iterations=128), x_t, t)
+        assert_close(posterior_mean(MMPS(known, op, y, **CONVERGED), x_t, t), exact, rtol=1e-4, atol=1e-4)
 
     @pytest.mark.parametrize("options", [{"products": 0}, {"inner_iterations": 0}])
     def test_refuses(self, options: dict[str, Any]) -> None:

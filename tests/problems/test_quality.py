@@ -16,6 +16,8 @@ from invdiff.operators import LinearOperator
 from invdiff.priors import ErrorModel, Gaussian, ScoreModel
 from invdiff.problems import PROBLEMS, QUALITIES, Problem
 
+pytestmark = pytest.mark.slow
+
 
 class Told(ScoreModel):
     """A prior that denoises every kind of noise, and whose error was measured."""

@@ -35,6 +35,8 @@ from invdiff.training.expand import grow
 from invdiff.training.levels import noise_levels
 from invdiff.training.optimiser import Float32Muon, MuonAdamW, orthogonalise
 
+pytestmark = pytest.mark.slow
+
 NET: dict[str, Any] = {"widths": (8, 16), "blocks": (1, 1)}
 SMALL = ["--widths", "8,16", "--blocks", "1,1", "--crop", "16", "--batch", "2", "--precision", "float32", "--device", "cpu"]
 

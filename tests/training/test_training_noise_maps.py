@@ -29,6 +29,8 @@ from invdiff.training.noise_law import SHARES, NoiseLaw, share_of
 from invdiff.training.random_kernels import random_kernels
 from invdiff.training.validation import conditional_psnr, validation_operators
 
+pytestmark = pytest.mark.slow
+
 NET: dict[str, Any] = {"widths": (8, 16), "blocks": (1, 1), "maps": 4}
 
 

@@ -1,20 +1,21 @@
-"""Approximations of E[x_0 | x_t, y]. One algorithm a file."""
+"""Guidance: what a measurement says along the reverse diffusion. One algorithm a file."""
 
-from invdiff.methods.guidance.ald import ScoreALD
-from invdiff.methods.guidance.base import Guidance
-from invdiff.methods.guidance.ddnm import DDNM, DDNMPlus
+from invdiff.methods.guidance.ddnm import DDNM
+from invdiff.methods.guidance.ddnm_plus import DDNMPlus
 from invdiff.methods.guidance.ddrm import DDRM
 from invdiff.methods.guidance.diffpir import DiffPIR
 from invdiff.methods.guidance.dmps import DMPS
 from invdiff.methods.guidance.dps import DPS
 from invdiff.methods.guidance.dps_gaussian import DPSGaussian
 from invdiff.methods.guidance.exact_score import ExactScore
+from invdiff.methods.guidance.guidance import ConditionalDenoiser, Correction, Guidance, Transition
 from invdiff.methods.guidance.handover import Handover
 from invdiff.methods.guidance.ilvr import ILVR
 from invdiff.methods.guidance.lgd_mc import LGDMC
 from invdiff.methods.guidance.mcg import MCG
 from invdiff.methods.guidance.mmps import MMPS
 from invdiff.methods.guidance.pigdm import PiGDM
+from invdiff.methods.guidance.score_ald import ScoreALD
 from invdiff.methods.guidance.sda import SDA
 from invdiff.methods.guidance.tmpd import TMPD
 from invdiff.methods.guidance.unconditional import Unconditional
@@ -30,6 +31,8 @@ __all__ = [
     "MMPS",
     "SDA",
     "TMPD",
+    "ConditionalDenoiser",
+    "Correction",
     "DDNMPlus",
     "DPSGaussian",
     "DiffPIR",
@@ -38,5 +41,6 @@ __all__ = [
     "Handover",
     "PiGDM",
     "ScoreALD",
+    "Transition",
     "Unconditional",
 ]

@@ -7,7 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from invdiff.methods.guidance.base import Guidance, StepRule
+from invdiff.methods.denoised import Denoised
+from invdiff.methods.guidance.guidance import Transition
+from invdiff.methods.method import Method, Preset
 from invdiff.methods.spectral import SpectralData
 from invdiff.operators import Operator
 from invdiff.priors import ScoreModel
@@ -16,7 +18,7 @@ from invdiff.random import Draw
 __all__ = ["DDRM"]
 
 
-class DDRM(Guidance):
+class DDRM(Transition):
     r"""Denoising diffusion restoration, in spectral coordinates :math:`\bar x = V^\top x_t / \alpha_t`.
 
     With :math:`A = U \operatorname{diag}(s) V^\top`, :math:`\bar y_i = (U^\top y)_i / s_i` of noise
@@ -51,8 +53,6 @@ class DDRM(Guidance):
 
     needs = ("linear", "svd")
     one_operator = True
-    own_step = True
-    follows_rules = False
 
     def __init__(self, score: ScoreModel, op: Operator, y: Tensor, *, eta: float = 0.85, eta_b: float = 1.0) -> None:
         super().__init__(score, op, y)
@@ -61,25 +61,36 @@ class DDRM(Guidance):
         self.eta, self.eta_b, self.data = eta, eta_b, SpectralData(op, y)
 
     def start(self, t: Tensor, draw: Draw) -> Tensor:
-        alpha_t, data = float(self.score.schedule(t)[0]), self.data
-        ratio_t = float(self.score.schedule.ratio(t))
-        noise = ratio_t * draw(data.svd.shape)
-        rest = (ratio_t**2 - data.noise**2).clamp(min=0).sqrt() / ratio_t
-        return alpha_t * data.svd.synthesize(torch.where(ratio_t > data.noise, data.y_bar + rest * noise, noise))
+        alpha_t, ratio_t = float(self.score.schedule(t)[0]), float(self.score.schedule.ratio(t))
+        y_bar, nu = self.data.y_bar, self.data.noise
+        noise = ratio_t * draw(self.data.svd.shape)
+        rest = (ratio_t**2 - nu**2).clamp(min=0).sqrt() / ratio_t
+        return alpha_t * self.data.svd.synthesize(torch.where(ratio_t > nu, y_bar + rest * noise, noise))
 
-    def advance(self, rule: StepRule | None, x_t: Tensor, t: Tensor, s: Tensor, draw: Draw, *, strength: float = 1.0) -> Tensor:
-        alpha_t, alpha_s = (float(self.score.schedule(time)[0]) for time in (t, s))
-        ratio_t, ratio_s = (float(self.score.schedule.ratio(time)) for time in (t, s))
-        data, kept = self.data, math.sqrt(1 - self.eta**2)
-        x0_hat = self.score.denoise(x_t, t)
-        x0_bar = data.svd.analyze(x0_hat)
-        eps_bar = data.svd.analyze((x_t / alpha_t - x0_hat) / ratio_t)
-        noise = draw(data.svd.shape)
+    def transition(self, at: Denoised, s: Tensor, draw: Draw) -> Tensor:
+        alpha_s, sigma_s = at.levels(s)
+        ratio_s, eta, eta_b, kept = sigma_s / alpha_s, self.eta, self.eta_b, math.sqrt(1 - self.eta**2)
+        svd, y_bar, nu = self.data.svd, self.data.y_bar, self.data.noise
+        x0_bar = svd.analyze(at.x0_hat)
+        eps_bar = svd.analyze((at.x_t / at.alpha_t - at.x0_hat) / at.ratio)
+        z = draw(svd.shape)
 
-        missing = x0_bar + ratio_s * (kept * eps_bar + self.eta * noise)
-        noisier = ratio_s >= data.noise
-        pull = torch.where(noisier, self.eta_b, kept * ratio_s / data.noise)
-        rest = (ratio_s**2 - (self.eta_b * data.noise) ** 2).clamp(min=0).sqrt()
-        known = x0_bar + pull * (data.y_bar - x0_bar) + torch.where(noisier, rest, self.eta * ratio_s) * noise
-        x_bar = torch.where(data.measured, torch.lerp(missing, known, strength), missing)
-        return alpha_s * data.svd.synthesize(x_bar)
+        missing = x0_bar + kept * ratio_s * eps_bar + eta * ratio_s * z
+        cleaner = x0_bar + kept * ratio_s * (y_bar - x0_bar) / nu + eta * ratio_s * z
+        noisier = (1 - eta_b) * x0_bar + eta_b * y_bar + (ratio_s**2 - (eta_b * nu) ** 2).clamp(min=0).sqrt() * z
+        known = torch.where(ratio_s < nu, cleaner, noisier)
+        return alpha_s * svd.synthesize(torch.where(self.data.measured, known, missing))
+
+
+METHOD = Method(
+    DDRM,
+    steps=20,
+    spacing="vp",
+    paper="Kawar et al., 2022, arXiv 2201.11793",
+    presets={
+        "any": Preset(
+            {"steps": 20, "spacing": "vp", "eta": 0.85, "eta_b": 1.0},
+            "Kawar et al., 2022: defaults of the released code (README.md)",
+        ),
+    },
+)

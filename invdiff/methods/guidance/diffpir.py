@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from invdiff.linalg import norm, over_items
-from invdiff.methods.guidance.base import Guidance, StepRule
+from invdiff.methods.denoised import Denoised
+from invdiff.methods.guidance.guidance import ConditionalDenoiser, Transition
+from invdiff.methods.method import Method, Preset
 from invdiff.operators import LinearOperator, Operator
 from invdiff.priors import ScoreModel
 from invdiff.random import Draw
@@ -16,7 +18,7 @@ from invdiff.random import Draw
 __all__ = ["DiffPIR"]
 
 
-class DiffPIR(Guidance):
+class DiffPIR(Transition, ConditionalDenoiser):
     r"""Plug-and-play restoration: a proximal step towards the data after every denoising. ``op`` may be nonlinear.
 
     .. math:: \hat x_0' = \arg\min_x \lVert y - A(x) \rVert^2 + \rho_t \lVert x - \hat x_0 \rVert^2, \qquad
@@ -25,7 +27,7 @@ class DiffPIR(Guidance):
     .. math:: x_s = \alpha_s \hat x_0' + \sigma_s \big(\sqrt{1 - \zeta}\, \hat\varepsilon' + \sqrt{\zeta}\, z\big), \qquad
         \hat\varepsilon' = \frac{x_t - \alpha_t \hat x_0'}{\sigma_t}
 
-    The minimiser is in closed form for a linear operator, and approached by gradient descent for a nonlinear one: steps of
+    The minimizer is in closed form for a linear operator, and approached by gradient descent for a nonlinear one: steps of
     the Gauss-Newton length, halved for an item whenever they would raise its objective.
 
     Without the denoiser's Jacobian the data move measured directions only: among several modes the wrong one is often kept,
@@ -51,8 +53,6 @@ class DiffPIR(Guidance):
         the scale [0, 1] against :math:`\varsigma_t` on [-1, 1]: its :math:`\lambda` is four times the one here.
     """
 
-    own_step = True
-
     def __init__(
         self,
         score: ScoreModel,
@@ -70,25 +70,22 @@ class DiffPIR(Guidance):
                 "DiffPIR: expected lam > 0, 0 <= zeta <= 1, sigma_min > 0 and iterations >= 1, "
                 f"got {lam}, {zeta}, {sigma_min}, {iterations}."
             )
-        self.lam, self.zeta, self.iterations = lam, zeta, iterations
+        self.lam, self.zeta, self.sigma_min, self.iterations = lam, zeta, sigma_min, iterations
         self.sigma_y = max(op.sigma_y, sigma_min)
 
-    def posterior_mean(self, x_t: Tensor, t: Tensor) -> Tensor:
-        return self.correct(self.score.denoise(x_t, t), t)
+    def posterior_mean(self, at: Denoised) -> Tensor:
+        return self.closest(at.x0_hat, at.ratio)
 
-    def advance(self, rule: StepRule | None, x_t: Tensor, t: Tensor, s: Tensor, draw: Draw, *, strength: float = 1.0) -> Tensor:
-        if rule is not None:
-            return super().advance(rule, x_t, t, s, draw, strength=strength)
-        (alpha_t, sigma_t), (alpha_s, sigma_s) = (map(float, self.score.schedule(time)) for time in (t, s))
-        x0_hat = self.score.denoise(x_t, t)
-        x0_y = torch.lerp(x0_hat, self.correct(x0_hat, t), strength)
-        eps_hat = (x_t - alpha_t * x0_y) / sigma_t
-        noise = draw(x_t.shape[1:])
-        return alpha_s * x0_y + sigma_s * (math.sqrt(1 - self.zeta) * eps_hat + math.sqrt(self.zeta) * noise)
+    def transition(self, at: Denoised, s: Tensor, draw: Draw) -> Tensor:
+        alpha_s, sigma_s = at.levels(s)
+        x0_y = self.posterior_mean(at)
+        eps_hat = (at.x_t - at.alpha_t * x0_y) / at.sigma_t
+        z = draw(at.x_t.shape[1:])
+        return alpha_s * x0_y + sigma_s * (math.sqrt(1 - self.zeta) * eps_hat + math.sqrt(self.zeta) * z)
 
-    def correct(self, x0_hat: Tensor, t: Tensor) -> Tensor:
+    def closest(self, x0_hat: Tensor, ratio_t: float) -> Tensor:
         r"""Return :math:`\arg\min_x \lVert y - A(x) \rVert^2 + \rho_t \lVert x - \hat x_0 \rVert^2`, shaped like ``x0_hat``."""
-        rho_t = self.lam * (self.sigma_y / float(self.score.schedule.ratio(t))) ** 2
+        rho_t = self.lam * (self.sigma_y / ratio_t) ** 2
         if isinstance(self.op, LinearOperator):
             return self.op.prox(x0_hat, self.y, rho_t)
 
@@ -109,3 +106,17 @@ class DiffPIR(Guidance):
             x, value = torch.where(over_items(better, x), trial, x), torch.where(better, trial_value, value)
             share = torch.where(better, (2 * share).clamp(max=1), share / 2)
         return x
+
+
+# Its lambda is that of the released code over 4: there sigma_y on [0, 1] is held against noise levels on [-1, 1].
+_SOURCE = "of the released code of Zhu et al., 2023; its lambda over 4 (sigma_y on [0, 1], levels on [-1, 1]); log-SNR steps"
+
+METHOD = Method(
+    DiffPIR,
+    paper="Zhu et al., 2023, arXiv 2305.08995",
+    presets={
+        "blur": Preset({"steps": 100, "lam": 0.25, "zeta": 0.1}, f"configs/deblur.yaml {_SOURCE}"),
+        "downsample": Preset({"steps": 100, "lam": 0.25, "zeta": 0.1}, f"configs/sisr.yaml {_SOURCE}"),
+        "mask": Preset({"steps": 20, "lam": 0.25, "zeta": 1.0}, f"configs/inpaint.yaml {_SOURCE}"),
+    },
+)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from invdiff.methods.guidance.base import Guidance
+from invdiff.methods.denoised import Denoised
+from invdiff.methods.guidance.guidance import ConditionalDenoiser
+from invdiff.methods.method import Method, Preset
 from invdiff.operators import LinearOperator, Operator
 from invdiff.priors import ScoreModel
 
 __all__ = ["DMPS"]
 
 
-class DMPS(Guidance):
+class DMPS(ConditionalDenoiser):
     r"""Gaussian guidance as if the prior were flat: no gradient of the network. ``op`` must be linear.
 
     .. math:: p(x_0 | x_t) \approx \mathcal{N}\Big(\frac{x_t}{\alpha_t},\, \varsigma_t^2 I\Big), \qquad
@@ -44,8 +46,23 @@ class DMPS(Guidance):
             raise ValueError(f"DMPS: weight must not be negative, got {weight}.")
         self.weight = weight
 
-    def posterior_mean(self, x_t: Tensor, t: Tensor) -> Tensor:
-        alpha_t, sigma_t = self.score.levels(t, x_t)
-        ratio = sigma_t / alpha_t
-        w = self.op.solve(self.y - self.op(x_t / alpha_t), (self.op.sigma_y / ratio) ** 2)
-        return self.score.denoise(x_t, t) + self.weight * self.op.adjoint(w)
+    def posterior_mean(self, at: Denoised) -> Tensor:
+        w = self.op.solve(self.y - self.op(at.x_t / at.alpha_t), (self.op.sigma_y / at.ratio) ** 2)
+        return at.x0_hat + self.weight * self.op.adjoint(w)
+
+
+METHOD = Method(
+    DMPS,
+    rule="ddpm",
+    paper="Meng & Kabashima, 2022, arXiv 2211.12343",
+    presets={
+        "blur": Preset(
+            {"steps": 1000, "rule": "ddpm", "spacing": "vp", "weight": 1.75},
+            "authors' code, scale 1.75 for Gaussian deblurring; 256 x 256, sigma_y 0.05; 1000 steps as recalled",
+        ),
+        "downsample": Preset(
+            {"steps": 1000, "rule": "ddpm", "spacing": "vp", "weight": 1.75},
+            "authors' code, scale 1.75 for super-resolution x4; 256 x 256, sigma_y 0.05; 1000 steps as recalled",
+        ),
+    },
+)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from invdiff.linalg import norm, over_items
-from invdiff.methods.guidance.base import Guidance, StepRule, denoise_and_pull_back
+from invdiff.methods.denoised import Denoised
+from invdiff.methods.guidance.guidance import Correction
+from invdiff.methods.method import Method, Preset
 from invdiff.operators import Operator
 from invdiff.priors import ScoreModel
 from invdiff.random import Draw
@@ -14,15 +18,15 @@ from invdiff.random import Draw
 __all__ = ["DPS"]
 
 
-class DPS(Guidance):
+class DPS(Correction):
     r"""Diffusion posterior sampling. ``op`` may be nonlinear.
 
     .. math:: x_s = \mathrm{Step}(\hat x_0) - \zeta\, \nabla_{x_t} \lVert y - A(\hat x_0(x_t)) \rVert_2
 
-    The step itself is unconditional; the push comes after it, with the norm of each item by itself. It is not a calibrated
-    sampler: the spread of its samples depends on :math:`\zeta`, which does not transfer between problems and must grow
-    like 1000 / steps. Prefer ``mmps`` unless the published method is what you want. On schedules that do not preserve the
-    variance, the state is scaled to where it does, and the push acts there, so that :math:`\zeta` means the same.
+    The step itself is unconditional; the gradient is applied after it, with the norm of each item by itself. It is not a
+    calibrated sampler: the spread of its samples depends on :math:`\zeta`, which does not transfer between problems and must
+    grow like 1000 / steps. Prefer ``mmps`` unless the published method is what you want. On schedules that do not preserve the
+    variance, the gradient is applied to the state scaled to where it does, so that :math:`\zeta` means the same.
 
     Args:
         score: The prior.
@@ -39,6 +43,7 @@ class DPS(Guidance):
     """
 
     any_noise = True  # It looks at the norm of the residual alone.
+    differentiates = True
 
     def __init__(self, score: ScoreModel, op: Operator, y: Tensor, *, zeta: float = 1.0) -> None:
         super().__init__(score, op, y)
@@ -46,26 +51,41 @@ class DPS(Guidance):
             raise ValueError(f"DPS: zeta must not be negative, got {zeta}.")
         self.zeta = zeta
 
-    def advance(self, rule: StepRule | None, x_t: Tensor, t: Tensor, s: Tensor, draw: Draw, *, strength: float = 1.0) -> Tensor:
-        if rule is None:
-            raise ValueError("DPS has no step of its own: give a rule.")
-        x0_hat, gradient = self.misfit_gradient(x_t, t)
-
-        def mean(x: Tensor, time: Tensor) -> Tensor:
-            return x0_hat if x is x_t else self.posterior_mean(x, time)
-
-        x_s = rule(mean, self.score.schedule, x_t, t, s, draw(x_t.shape[1:]))
+    def correct(self, x_s: Tensor, at: Denoised, s: Tensor, draw: Draw) -> Tensor:
         # zeta belongs to a variance-preserving state, x / scale. On such a schedule both scales are 1.
-        scale_t, scale_s = (torch.hypot(*self.score.levels(time, x_t)) for time in (t, s))
-        return x_s - strength * self.zeta * scale_s * scale_t * gradient
+        scale_t, scale_s = math.hypot(at.alpha_t, at.sigma_t), math.hypot(*at.levels(s))
+        return x_s - self.zeta * scale_s * scale_t * self.misfit_gradient(at)
 
-    def misfit_gradient(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Return :math:`\hat x_0` and :math:`\nabla_{x_t} \lVert y - A(\hat x_0) \rVert_2`."""
-        x0_hat, pull_back = denoise_and_pull_back(self.score, x_t, t)
-        with torch.enable_grad():
-            x0 = x0_hat.requires_grad_()
-            misfit = norm(self.y - self.op(x0))
-            (gradient,) = torch.autograd.grad(misfit.sum(), x0)
-        # The norm has no gradient where it is zero, and there is nothing to push there.
-        gradient = torch.where(over_items(misfit == 0, gradient), 0, gradient)
-        return x0_hat.detach(), pull_back(gradient)
+    def misfit_gradient(self, at: Denoised) -> Tensor:
+        r"""Return :math:`\nabla_{x_t} \lVert y - A(\hat x_0) \rVert_2`, and 0 where the misfit is 0."""
+        residual = self.y - self.op(at.x0_hat)
+        misfit = over_items(norm(residual), residual)
+        unit = residual / torch.where(misfit == 0, 1, misfit)
+        return -at.vjp(self.op.jacobian(at.x0_hat).adjoint(unit))
+
+
+METHOD = Method(
+    DPS,
+    rule="ddpm",
+    steps=1000,
+    spacing="vp",
+    paper="Chung et al., 2023, arXiv 2209.14687",
+    presets={
+        "mask": Preset(
+            {"steps": 1000, "rule": "ddpm", "spacing": "vp", "zeta": 0.5},
+            "authors' code, inpainting (30 to 70 % missing); 256 x 256, sigma_y 0.05",
+        ),
+        "blur": Preset(
+            {"steps": 1000, "rule": "ddpm", "spacing": "vp", "zeta": 0.3},
+            "authors' code, Gaussian and motion deblurring (61 px); 256 x 256, sigma_y 0.05",
+        ),
+        "downsample": Preset(
+            {"steps": 1000, "rule": "ddpm", "spacing": "vp", "zeta": 0.3},
+            "authors' code, super-resolution x4; 256 x 256, sigma_y 0.05",
+        ),
+        "nonlinear": Preset(
+            {"steps": 1000, "rule": "ddpm", "spacing": "vp", "zeta": 0.3},
+            "authors' code, nonlinear deblurring; 256 x 256, sigma_y 0.05. Its phase retrieval has zeta 1",
+        ),
+    },
+)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
-from invdiff.methods.guidance.base import Guidance, StepRule, denoise_and_pull_back
-from invdiff.methods.step_limit import hold_back
+from invdiff.methods.denoised import Denoised, PosteriorMean
+from invdiff.methods.guidance.guidance import ConditionalDenoiser
+from invdiff.methods.method import Method
+from invdiff.methods.step_limit import limit_step, share_of_step
 from invdiff.random import Draw
 
 __all__ = ["DPSGaussian"]
 
 
-class DPSGaussian(Guidance):
+class DPSGaussian(ConditionalDenoiser):
     r"""The point-mass approximation of DPS with the Gaussian likelihood itself. ``op`` may be nonlinear; noise is needed.
 
     .. math:: p(y | x_t) \approx \mathcal{N}(y;\, A(\hat x_0),\, \sigma_y^2 I), \qquad
@@ -20,7 +24,7 @@ class DPSGaussian(Guidance):
 
     What DPS derives before it replaces :math:`1 / \sigma_y^2` by a tuned number. It takes :math:`\hat x_0` for certain, so it
     trusts the measurement too much wherever :math:`A V_t A^\top` exceeds :math:`\sigma_y^2`: the shift overshoots by that
-    ratio, and few steps must hold it back. A reference, not a recommendation.
+    ratio, and few steps must limit it. A reference, not a recommendation.
 
     Args:
         score: The prior.
@@ -31,31 +35,27 @@ class DPSGaussian(Guidance):
 
     References:
         Chung et al., Diffusion Posterior Sampling for General Noisy Inverse Problems, 2023, https://arxiv.org/abs/2209.14687.
-        Departures: the weight :math:`1 / \sigma_y^2` of its theory instead of the step size of its algorithm; steps hold the
-        shift back where they would overshoot (:func:`invdiff.methods.step_limit.hold_back`), ever less as they grow in number.
+        Departures: the weight :math:`1 / \sigma_y^2` of its theory instead of the step size of its algorithm; the shift is
+        limited where a step would overshoot (:func:`invdiff.methods.step_limit.limit_step`), ever less as steps get smaller.
     """
 
     needs = ("noise",)
+    differentiates = True
 
-    def posterior_mean(self, x_t: Tensor, t: Tensor) -> Tensor:
-        x0_hat, shift, _ = self._shift(x_t, t)
-        return x0_hat + shift
+    def posterior_mean(self, at: Denoised) -> Tensor:
+        return at.x0_hat + self.shift(at, self.y - self.op(at.x0_hat))
 
-    def advance(self, rule: StepRule | None, x_t: Tensor, t: Tensor, s: Tensor, draw: Draw, *, strength: float = 1.0) -> Tensor:
-        if rule is None:
-            raise ValueError("DPSGaussian has no step of its own: give a rule.")
-        share = 1 - float(self.score.schedule.ratio(s) / self.score.schedule.ratio(t)) ** 2
+    def step_mean(self, at: Denoised, s: Tensor, draw: Draw) -> PosteriorMean:
+        return partial(self.limited_mean, share=share_of_step(at, s))
 
-        def mean(x: Tensor, time: Tensor) -> Tensor:
-            x0_hat, shift, residual = self._shift(x, time)
-            return x0_hat + strength * hold_back(shift, self.op, x0_hat, residual, share=share)
+    def limited_mean(self, at: Denoised, *, share: float) -> Tensor:
+        """Return the posterior mean for a step that takes ``share`` of its shift."""
+        residual = self.y - self.op(at.x0_hat)
+        return at.x0_hat + limit_step(self.shift(at, residual), self.op, at.x0_hat, residual, share=share)
 
-        return rule(mean, self.score.schedule, x_t, t, s, draw(x_t.shape[1:]))
+    def shift(self, at: Denoised, residual: Tensor) -> Tensor:
+        r"""Return what the likelihood adds to :math:`\hat x_0`, from the residual :math:`y - A(\hat x_0)`."""
+        return at.covariance(self.op.jacobian(at.x0_hat).adjoint(residual / self.op.sigma_y**2))
 
-    def _shift(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the prior's mean, the shift of it and the residual."""
-        alpha_t, sigma_t = self.score.levels(t, x_t)
-        x0_hat, pull_back = denoise_and_pull_back(self.score, x_t, t)
-        residual = self.y - self.op(x0_hat)
-        gradient = pull_back(self.op.jacobian(x0_hat).adjoint(residual / self.op.sigma_y**2))
-        return x0_hat, sigma_t**2 / alpha_t * gradient, residual
+
+METHOD = Method(DPSGaussian, rule="ddpm", steps=1000, paper="Chung et al., 2023, arXiv 2209.14687")

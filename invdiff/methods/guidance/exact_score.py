@@ -7,9 +7,11 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from invdiff.methods.guidance.base import Guidance
+from invdiff.methods.denoised import Denoised
+from invdiff.methods.guidance.guidance import ConditionalDenoiser
 from invdiff.methods.hybrid import NEARLY_EXACT, measured_gain
-from invdiff.methods.operator_norm import gain
+from invdiff.methods.method import Method
+from invdiff.methods.operator_norm import operator_norm
 from invdiff.operators import LinearOperator, Operator, whiten
 from invdiff.priors import ScoreModel
 from invdiff.random import Draw
@@ -20,7 +22,7 @@ RTOL, ITERATIONS = 0.03, 15  # of the solve of a draw, with the measured covaria
 MODERATE = 1.0  # Noise-to-signal ratio above which errors given y are taken for those at it
 
 
-class ExactScore(Guidance):
+class ExactScore(ConditionalDenoiser):
     r"""The posterior mean by one call of a denoiser that knows noise which is not the same in all directions.
 
     .. math:: E[x_0 | x_t, y] = E[x_0 | \mu], \qquad
@@ -69,6 +71,7 @@ class ExactScore(Guidance):
 
     needs = ("linear",)
     one_operator = True  # Each has a singular basis of its own.
+    can_draw = True
     starts_high = True
 
     def __init__(self, score: ScoreModel, op: Operator, y: Tensor, *, rounds: int = 1) -> None:
@@ -76,7 +79,7 @@ class ExactScore(Guidance):
         if rounds < 1:
             raise ValueError(f"exact-score: rounds must be at least 1, got {rounds}.")
         assert isinstance(op, LinearOperator)
-        self.linear, self.square_gain = op, gain(op, y, iterations=5) ** 2
+        self.linear, self.square_norm = op, operator_norm(op, y, iterations=5) ** 2
         self.whole, self.recorded, self.rounds = self._of_a_known_kind(op), None, rounds
         if self.whole is not op and op.completed is not None:
             self.recorded = op.completed.recorded
@@ -96,15 +99,15 @@ class ExactScore(Guidance):
             "prior, or train one with `invdiff train --noise-maps`."
         )
 
-    def posterior_mean(self, x_t: Tensor, t: Tensor) -> Tensor:
+    def posterior_mean(self, at: Denoised) -> Tensor:
         if self.recorded is None:
-            return self._mean(x_t, t, self.y)
-        if self._time != float(t):  # A step that is taken again begins where it began.
-            self._time, self._before = float(t), self._now
-        guess = self._mean(x_t, t, self._filled()) if self._before is None else self._before
+            return self._mean(at, self.y)
+        if self._time != float(at.t):  # What is asked again at a time begins where it began.
+            self._time, self._before = float(at.t), self._now
+        guess = self._mean(at, self._filled()) if self._before is None else self._before
         for _ in range(self.rounds):
             imagined = self.whole(guess)
-            guess = self._mean(x_t, t, imagined + self.recorded.adjoint(self.y - self.recorded(imagined)))
+            guess = self._mean(at, imagined + self.recorded.adjoint(self.y - self.recorded(imagined)))
         self._now = guess
         return guess
 
@@ -125,36 +128,36 @@ class ExactScore(Guidance):
                 "measure`). Use the rule 'ddpm'."
             )
 
-    def posterior_draw(self, x_t: Tensor, t: Tensor, draw: Draw, *, strength: float = 1.0) -> Tensor:
+    def posterior_draw(self, at: Denoised, draw: Draw) -> Tensor:
         self.check_draws()
         assert self.score.error_model is not None
-        mean, ratio = self.posterior_mean(x_t, t), self.score.schedule.ratio(t)
-        if strength < 1:
-            mean = torch.lerp(self.score.denoise(x_t, t), mean, strength)
-        measured = self.score.error_model.at(mean, min(float(ratio), MODERATE), self._unknown(ratio.to(mean)))
+        mean = self.posterior_mean(at)
+        measured = self.score.error_model.at(mean, min(at.ratio, MODERATE), self._unknown(at.ratio))
         zeta, n = measured.draw(draw), self.linear.keep_measured(draw(self.linear.out_shape))
         shift = measured_gain(
             measured,
             self.linear,
             -self.linear(zeta) - self.linear.sigma_y * n,
-            noise=(NEARLY_EXACT**2 * self.square_gain).clamp(min=self.linear.sigma_y**2),
-            softest=1e-3 * self.square_gain,
+            noise=(NEARLY_EXACT**2 * self.square_norm).clamp(min=self.linear.sigma_y**2),
+            softest=1e-3 * self.square_norm,
             rtol=RTOL,
             max_iterations=ITERATIONS,
         )
         return mean + zeta + shift
 
-    def _unknown(self, ratio: Tensor) -> Tensor | None:
+    def _unknown(self, ratio: float) -> Tensor | None:
         """Return how much the pivot leaves unknown of every entry, ``(1, C, H, W)``; ``None``: of all alike."""
         image, measured = (self.y.new_zeros(1, *shape) for shape in (self.linear.in_shape, self.linear.out_shape))
         pivot = None if self.recorded is not None else self.linear.pivot(image, ratio, measured)
         return None if pivot is None or pivot[1].kind == "dense" else pivot[1].pixel_levels() ** 2
 
-    def _mean(self, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        alpha_t, _ = self.score.levels(t, x_t)
-        pivot = self.whole.pivot(x_t / alpha_t, self.score.schedule.ratio(t).to(x_t), y)
+    def _mean(self, at: Denoised, y: Tensor) -> Tensor:
+        pivot = self.whole.pivot(at.x_t / at.alpha_t, at.ratio, y)
         assert pivot is not None
         return self.score.denoise_pivot(*pivot)
+
+
+METHOD = Method(ExactScore, rule="ddpm", steps=32, paper="Mammadov et al., 2026, arXiv 2606.17048")
 
 
 def fits(score: ScoreModel, op: Operator, *, imputing: bool = False) -> bool:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
+from invdiff.methods.denoised import Denoised
 from invdiff.methods.guidance.exact_score import ExactScore
+from invdiff.methods.guidance.guidance import ConditionalDenoiser
 from invdiff.methods.guidance.mmps import MMPS
+from invdiff.methods.method import Method
 from invdiff.operators import Operator
 from invdiff.priors import ScoreModel
 from invdiff.random import Draw
@@ -13,7 +18,7 @@ from invdiff.random import Draw
 __all__ = ["Handover"]
 
 
-class Handover(MMPS):
+class Handover(ConditionalDenoiser):
     r""":class:`ExactScore` down to a noise-to-signal ratio, :class:`MMPS` from there on.
 
     .. math:: E[x_0 | x_t, y] \approx \begin{cases} E[x_0 | \mu], & \sigma_t / \alpha_t \ge \text{ratio} \\
@@ -30,13 +35,7 @@ class Handover(MMPS):
         y: Measurement, ``(B, *op.out_shape)``.
         ratio: Noise-to-signal ratio :math:`\sigma_t / \alpha_t` from which on :class:`MMPS` is asked.
         rounds: Turns a step of :class:`ExactScore`, where a part of the measurement is imputed.
-        rtol: Of :class:`MMPS`, as are all options that follow.
-        max_iterations: See there.
-        exact_up_to: See there.
-        root_iterations: See there.
-        covariance: See there.
-        products: See there.
-        inner_iterations: See there.
+        mmps: Options of :class:`MMPS`.
 
     Cost: one denoiser evaluation a step, and below ``ratio`` the gradients of :class:`MMPS`.
 
@@ -49,51 +48,31 @@ class Handover(MMPS):
     """
 
     needs = ("linear",)
-    any_noise = False
     one_operator = True
+    can_draw = True
+    differentiates = True
     starts_high = True
+    passes_options_to = MMPS
 
-    def __init__(
-        self,
-        score: ScoreModel,
-        op: Operator,
-        y: Tensor,
-        *,
-        ratio: float = 1.0,
-        rounds: int = 1,
-        rtol: float = 1e-2,
-        max_iterations: int = 5,
-        exact_up_to: int = 8,
-        root_iterations: int = 5,
-        covariance: str = "auto",
-        products: int = 1,
-        inner_iterations: int = 15,
-    ) -> None:
-        super().__init__(
-            score,
-            op,
-            y,
-            rtol=rtol,
-            max_iterations=max_iterations,
-            exact_up_to=exact_up_to,
-            root_iterations=root_iterations,
-            covariance=covariance,
-            products=products,
-            inner_iterations=inner_iterations,
-        )
+    def __init__(self, score: ScoreModel, op: Operator, y: Tensor, *, ratio: float = 1.0, rounds: int = 1, **mmps: Any) -> None:
+        super().__init__(score, op, y)
+        self.ratio, self.rounds, self.mmps = ratio, rounds, MMPS(score, op, y, **mmps)
         if not ratio > 0:
             raise ValueError(f"handover: ratio must be positive, got {ratio}.")
-        self.exact_score, self.ratio = ExactScore(score, op, y, rounds=rounds), ratio
+        self.exact_score = ExactScore(score, op, y, rounds=rounds)
 
-    def posterior_mean(self, x_t: Tensor, t: Tensor) -> Tensor:
-        return self.exact_score.posterior_mean(x_t, t) if self._noisy(t) else super().posterior_mean(x_t, t)
+    def posterior_mean(self, at: Denoised) -> Tensor:
+        return self.method(at).posterior_mean(at)
+
+    def posterior_draw(self, at: Denoised, draw: Draw) -> Tensor:
+        return self.method(at).posterior_draw(at, draw)
 
     def check_draws(self) -> None:
         self.exact_score.check_draws()
 
-    def posterior_draw(self, x_t: Tensor, t: Tensor, draw: Draw, *, strength: float = 1.0) -> Tensor:
-        method = self.exact_score.posterior_draw if self._noisy(t) else super().posterior_draw
-        return method(x_t, t, draw, strength=strength)
+    def method(self, at: Denoised) -> ConditionalDenoiser:
+        """Return the part that is used at a level of noise."""
+        return self.exact_score if at.ratio >= self.ratio else self.mmps
 
-    def _noisy(self, t: Tensor) -> bool:
-        return float(self.score.schedule.ratio(t)) >= self.ratio
+
+METHOD = Method(Handover, rule="ddpm", steps=32, paper="own; docs/methods.md")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from invdiff.methods.guidance.base import Guidance, StepRule
-from invdiff.operators import LinearOperator, Operator
-from invdiff.priors import ScoreModel
+from invdiff.methods.denoised import Denoised
+from invdiff.methods.guidance.guidance import Correction
+from invdiff.methods.method import Method, Preset
+from invdiff.operators import LinearOperator
 from invdiff.random import Draw
 
 __all__ = ["ILVR"]
 
 
-class ILVR(Guidance):
+class ILVR(Correction):
     r"""After every step, what is measured is replaced by the data at the noise level of the step. Exact data, linear ``op``.
 
     .. math:: x_s = x_s' + A^+ (y_s - A x_s'), \qquad y_s = \alpha_s y + \sigma_s A z, \qquad x_s' = \mathrm{Step}(\hat x_0)
@@ -39,11 +40,21 @@ class ILVR(Guidance):
     needs = ("linear", "exact")
     op: LinearOperator
 
-    def __init__(self, score: ScoreModel, op: Operator, y: Tensor) -> None:
-        super().__init__(score, op, y)
+    def correct(self, x_s: Tensor, at: Denoised, s: Tensor, draw: Draw) -> Tensor:
+        alpha_s, sigma_s = at.levels(s)
+        y_s = alpha_s * self.y + sigma_s * self.op(draw(x_s.shape[1:]))
+        return x_s + self.op.pinv(y_s - self.op(x_s))
 
-    def advance(self, rule: StepRule | None, x_t: Tensor, t: Tensor, s: Tensor, draw: Draw, *, strength: float = 1.0) -> Tensor:
-        alpha_s, sigma_s = map(float, self.score.schedule(s))
-        x_s = super().advance(rule, x_t, t, s, draw)
-        y_s = alpha_s * self.y + sigma_s * self.op(draw(x_t.shape[1:]))
-        return x_s + strength * self.op.pinv(y_s - self.op(x_s))
+
+METHOD = Method(
+    ILVR,
+    rule="ddpm",
+    spacing="vp",
+    paper="Choi et al., 2021, arXiv 2108.02938",
+    presets={
+        "downsample": Preset(
+            {"steps": 100, "spacing": "vp", "rule": "ddpm"},
+            "Choi et al., 2021: the command of the released code (README.md); conditioned at every step, not at the first 80",
+        ),
+    },
+)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
+
 from torch import Tensor
 
 from invdiff.linalg import norm
-from invdiff.methods.guidance.base import Guidance, StepRule, denoise_and_pull_back
-from invdiff.methods.step_limit import hold_back
+from invdiff.methods.denoised import Denoised, PosteriorMean
+from invdiff.methods.guidance.guidance import ConditionalDenoiser
+from invdiff.methods.method import Method
+from invdiff.methods.step_limit import limit_step, share_of_step
 from invdiff.operators import Operator
 from invdiff.priors import ScoreModel
 from invdiff.random import Draw
@@ -14,7 +19,7 @@ from invdiff.random import Draw
 __all__ = ["LGDMC"]
 
 
-class LGDMC(Guidance):
+class LGDMC(ConditionalDenoiser):
     r"""The likelihood averaged over draws around :math:`\hat x_0`. ``op`` may be nonlinear; noise is needed.
 
     .. math:: p(y | x_t) \approx \frac1n \sum_{i=1}^n p(y | \hat x_0 + r_t z_i), \quad z_i \sim \mathcal{N}(0, I), \qquad
@@ -25,8 +30,8 @@ class LGDMC(Guidance):
 
     With :math:`r_t = 0` it is ``dps-gaussian``; with infinitely many draws PiGDM, exact for :math:`\mathcal{N}(0, v I)`, but
     for nonlinear operators too. The number needed grows exponentially with that of measured values: for images a single draw
-    takes all the weight, and little is gained. The draws are noise of the step: :meth:`shift` has them from ``advance``,
-    while ``posterior_mean``, which has none, is that of the prior.
+    takes all the weight, and little is gained. The draws are noise of the step, so
+    only :meth:`step_mean` has them; ``posterior_mean``, which has none, is that of the prior.
 
     Args:
         score: The prior.
@@ -40,42 +45,39 @@ class LGDMC(Guidance):
     References:
         Song et al., Loss-Guided Diffusion Models for Plug-and-Play Controllable Generation, 2023,
         https://proceedings.mlr.press/v202/song23k.html. Departures: the loss is the negative log likelihood,
-        with no further scale; the shift enters the posterior mean, and with it any step rule; steps hold it back where they
-        would overshoot (:func:`invdiff.methods.step_limit.hold_back`), ever less as they grow in number.
+        with no further scale; the shift enters the posterior mean, and with it any step rule; it is limited where a step
+        would overshoot (:func:`invdiff.methods.step_limit.limit_step`), ever less as steps get smaller.
     """
 
     needs = ("noise",)
+    differentiates = True
 
     def __init__(self, score: ScoreModel, op: Operator, y: Tensor, *, draws: int = 10, data_std: float = 1.0) -> None:
         super().__init__(score, op, y)
         if draws < 1 or not data_std > 0:
             raise ValueError(f"LGDMC: expected draws >= 1 and data_std > 0, got {draws} and {data_std}.")
-        self.draws, self.variance = draws, data_std**2
+        self.draws, self.data_std = draws, data_std
 
-    def advance(self, rule: StepRule | None, x_t: Tensor, t: Tensor, s: Tensor, draw: Draw, *, strength: float = 1.0) -> Tensor:
-        if rule is None:
-            raise ValueError("LGDMC has no step of its own: give a rule.")
-        share = 1 - float(self.score.schedule.ratio(s) / self.score.schedule.ratio(t)) ** 2
-        noise = draw(x_t.shape[1:])
+    def posterior_mean(self, at: Denoised) -> Tensor:
+        return at.x0_hat
 
-        def mean(x: Tensor, time: Tensor) -> Tensor:
-            x0_hat, shift = self.shift(x, time, draw((self.draws, *x.shape[1:])))
-            return x0_hat + strength * hold_back(shift, self.op, x0_hat, self.y - self.op(x0_hat), share=share)
+    def step_mean(self, at: Denoised, s: Tensor, draw: Draw) -> PosteriorMean:
+        return partial(self.limited_mean, share=share_of_step(at, s), draw=draw)
 
-        return rule(mean, self.score.schedule, x_t, t, s, noise)
+    def limited_mean(self, at: Denoised, *, share: float, draw: Draw) -> Tensor:
+        """Return the posterior mean, with draws of its own, for a step that takes ``share`` of its shift."""
+        shift, residual = self.shift(at, draw((self.draws, *at.x_t.shape[1:]))), self.y - self.op(at.x0_hat)
+        return at.x0_hat + limit_step(shift, self.op, at.x0_hat, residual, share=share)
 
-    def shift(self, x_t: Tensor, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Return :math:`\hat x_0` and what the draws ``z``, ``(B, n, *event)``, add to it."""
-        alpha_t, sigma_t = self.score.levels(t, x_t)
-        ratio = (sigma_t / alpha_t) ** 2
-        r_t = (ratio * self.variance / (ratio + self.variance)).sqrt()
-        x0_hat, pull_back = denoise_and_pull_back(self.score, x_t, t)
-
-        x = (x0_hat[:, None] + r_t * z).flatten(0, 1)  # Draws as rows, for the operator.
+    def shift(self, at: Denoised, z: Tensor) -> Tensor:
+        r"""Return what the draws ``z``, ``(B, n, *event)``, add to :math:`\hat x_0`."""
+        r_t = at.ratio * self.data_std / math.hypot(at.ratio, self.data_std)
+        x = (at.x0_hat[:, None] + r_t * z).flatten(0, 1)  # Draws as rows, for the operator.
         op = self.op.take([b for b in range(len(z)) for _ in range(z.shape[1])])
         residual = self.y.repeat_interleave(z.shape[1], 0) - op(x)
-        log_p = -0.5 * (norm(residual) / op.sigma_y) ** 2
-        w = log_p.reshape(z.shape[:2]).softmax(1)
+        w = (-0.5 * (norm(residual) / op.sigma_y) ** 2).reshape(z.shape[:2]).softmax(1)
         gradients = op.jacobian(x).adjoint(residual / op.sigma_y**2).reshape(z.shape)
-        gradient = (w.reshape(*w.shape, *(1,) * (z.ndim - 2)) * gradients).sum(1)
-        return x0_hat, sigma_t**2 / alpha_t * pull_back(gradient)
+        return at.covariance((w.reshape(*w.shape, *(1,) * (z.ndim - 2)) * gradients).sum(1))
+
+
+METHOD = Method(LGDMC, rule="ddpm", paper="Song et al., 2023, ICML")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from invdiff.methods.guidance.base import Guidance, StepRule
+from invdiff.methods.denoised import Denoised
 from invdiff.methods.guidance.dps import DPS
+from invdiff.methods.guidance.guidance import Correction
+from invdiff.methods.method import Method, Preset
 from invdiff.operators import LinearOperator, Operator
 from invdiff.priors import ScoreModel
 from invdiff.random import Draw
@@ -13,7 +15,7 @@ from invdiff.random import Draw
 __all__ = ["MCG"]
 
 
-class MCG(Guidance):
+class MCG(Correction):
     r"""The gradient of DPS after every step, and then a projection onto the noised measurement. ``op`` must be linear.
 
     .. math:: x_s'' = \mathrm{Step}(\hat x_0) - \zeta\, \nabla_{x_t} \lVert y - A \hat x_0 \rVert_2, \qquad
@@ -38,18 +40,32 @@ class MCG(Guidance):
     """
 
     needs = ("linear",)
+    differentiates = True
     op: LinearOperator
 
     def __init__(self, score: ScoreModel, op: Operator, y: Tensor, *, zeta: float = 1.0) -> None:
         super().__init__(score, op, y)
         if not zeta >= 0:
             raise ValueError(f"MCG: zeta must not be negative, got {zeta}.")
-        self.gradient_step = DPS(score, op, y, zeta=zeta)
+        self.zeta, self.gradient_step = zeta, DPS(score, op, y, zeta=zeta)
 
-    def advance(self, rule: StepRule | None, x_t: Tensor, t: Tensor, s: Tensor, draw: Draw, *, strength: float = 1.0) -> Tensor:
-        if rule is None:
-            raise ValueError("MCG has no step of its own: give a rule.")
-        x_s = self.gradient_step.advance(rule, x_t, t, s, draw, strength=strength)
-        alpha_s, sigma_s = self.score.levels(s, x_t)
-        y_s = alpha_s * self.y + sigma_s * self.op(draw(x_t.shape[1:]))
-        return x_s + strength * self.op.pinv(y_s - self.op(x_s))
+    def correct(self, x_s: Tensor, at: Denoised, s: Tensor, draw: Draw) -> Tensor:
+        x_s = self.gradient_step.correct(x_s, at, s, draw)
+        alpha_s, sigma_s = at.levels(s)
+        y_s = alpha_s * self.y + sigma_s * self.op(draw(x_s.shape[1:]))
+        return x_s + self.op.pinv(y_s - self.op(x_s))
+
+
+METHOD = Method(
+    MCG,
+    rule="ddpm",
+    steps=1000,
+    spacing="vp",
+    paper="Chung et al., 2022, arXiv 2206.00941",
+    presets={
+        "mask": Preset(
+            {"steps": 1000, "rule": "ddpm", "spacing": "vp", "zeta": 1.0},
+            "authors' code, inpainting: the gradient of the norm with weight 1; 256 x 256, exact data; 1000 steps as recalled",
+        ),
+    },
+)

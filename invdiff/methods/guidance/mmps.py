@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from invdiff.linalg import over_items, positive_solve
-from invdiff.methods.guidance.base import Guidance, denoise_and_pull_back
-from invdiff.methods.hybrid import NEARLY_EXACT, hybrid_gain, preconditioned_gmres
+from invdiff.methods.denoised import Denoised
+from invdiff.methods.dense_gain import dense_gain
+from invdiff.methods.guidance.guidance import ConditionalDenoiser
+from invdiff.methods.hybrid import NEARLY_EXACT, error_model_for, hybrid_gain, preconditioned_gmres
+from invdiff.methods.method import Method
 from invdiff.methods.moments import TweedieGaussian
-from invdiff.methods.operator_norm import gain
+from invdiff.methods.operator_norm import operator_norm
 from invdiff.operators import LinearOperator, Operator, linearize
 from invdiff.priors import ErrorCovariance, ScoreModel
 from invdiff.random import Draw
 
 __all__ = ["MMPS"]
 
-COVARIANCES = ("auto", "jacobian", "measured")
-Product = Callable[[Tensor], Tensor]
 
-
-class MMPS(Guidance):
-    r"""Gaussian guidance with Tweedie's covariance. ``op`` may be nonlinear; it is then linearised at :math:`\hat x_0`.
+class MMPS(ConditionalDenoiser):
+    r"""Gaussian guidance with Tweedie's covariance. ``op`` may be nonlinear; it is then linearized at :math:`\hat x_0`.
 
     .. math:: E[x_0 | x_t, y] \approx \hat x_0 + V_t A^\top (\sigma_y^2 I + A V_t A^\top)^{-1} (y - A \hat x_0),
         \qquad V_t = \mathrm{Cov}[x_0 | x_t] = \frac{\sigma_t^2}{\alpha_t} J
@@ -31,7 +28,7 @@ class MMPS(Guidance):
     Exact for every Gaussian prior and every linear operator. Measurements of up to ``exact_up_to`` numbers are solved by
     the eigenvectors of :math:`A V_t A^\top` with negative eigenvalues raised to zero; larger ones by GMRES, preconditioned
     by the operator as if the covariance were isotropic. Under a learned prior :math:`A V_t A^\top` is ill-conditioned and
-    not quite symmetric: conjugate gradients leave the truth there after an iteration or two, while minimal residuals come
+    not quite symmetric: conjugate gradients move away from the truth there after an iteration or two, minimal residuals come
     closer with every one (``docs/methods.md`` has the figures).
 
     **A measured covariance.** Where the prior has one (:class:`invdiff.priors.ErrorModel`) and the measurement is larger than
@@ -67,6 +64,8 @@ class MMPS(Guidance):
     """
 
     any_noise = True
+    can_draw = True
+    differentiates = True
 
     def __init__(
         self,
@@ -89,86 +88,72 @@ class MMPS(Guidance):
                 "MMPS: expected 0 < rtol < 1, exact_up_to >= 0, and max_iterations, root_iterations, products and "
                 f"inner_iterations of at least 1, got {rtol}, {exact_up_to}, {', '.join(map(str, counts))}."
             )
-        if covariance not in COVARIANCES:
-            raise ValueError(f"MMPS: covariance must be one of {', '.join(COVARIANCES)}, got {covariance!r}.")
-        if covariance == "measured" and score.error_model is None:
-            raise ValueError(
-                "MMPS: covariance='measured' needs a prior whose error was measured (invdiff priors measure, or "
-                "priors.measure_error), and this one's was not."
-            )
-        self.rtol, self.max_iterations, self.exact_up_to = rtol, max_iterations, exact_up_to
+        self.rtol, self.max_iterations, self.exact_up_to, self.covariance = rtol, max_iterations, exact_up_to, covariance
         self.root_iterations, self.products, self.inner_iterations = root_iterations, products, inner_iterations
-        self.passes = 2 if op.noise.heavy_tailed else 1  # What lies far out is told best from a first answer.
-        large = torch.Size(op.out_shape).numel() > exact_up_to
-        self.error_model = score.error_model if covariance == "measured" or (covariance == "auto" and large) else None
-        self.floor, self.square_gain = y.new_zeros(()), y.new_ones(())
-        if isinstance(op, LinearOperator) and (large or self.error_model is not None):
-            self.square_gain = gain(op, y, iterations=5) ** 2
-            self.floor = 1e-3 * self.square_gain
+        self.passes = 2 if op.noise.heavy_tailed else 1  # Outliers are told best from a first answer.
+        self.small = torch.Size(op.out_shape).numel() <= exact_up_to
+        self.error_model = error_model_for(score, covariance, small=self.small)
+        self.floor, self.square_norm = y.new_zeros(()), y.new_ones(())
+        if isinstance(op, LinearOperator) and not (self.small and self.error_model is None):
+            self.square_norm = operator_norm(op, y, iterations=5) ** 2
+            self.floor = 1e-3 * self.square_norm
 
-    def posterior_mean(self, x_t: Tensor, t: Tensor) -> Tensor:
-        alpha_t, sigma_t = self.score.levels(t, x_t)
-        x0_hat, pull_back = denoise_and_pull_back(self.score, x_t, t)
-        measured, guided = self._measured(x0_hat, t), x0_hat
+    def posterior_mean(self, at: Denoised) -> Tensor:
+        measured, guided = self.measured(at), at.x0_hat
         for _ in range(self.passes):
-            linear, residual, sigma_y = linearize(self.op, self.y, x0_hat, noise_at=guided)
-            guided = x0_hat + self._gain(
-                lambda v: sigma_t**2 / alpha_t * pull_back(v), measured, linear, residual, sigma_y, x_t, t
-            )
+            linear, residual, sigma_y = linearize(self.op, self.y, at.x0_hat, noise_at=guided)
+            guided = at.x0_hat + self.kalman_gain(at, measured, linear, residual, sigma_y)
         return guided
 
-    def posterior_draw(self, x_t: Tensor, t: Tensor, draw: Draw, *, strength: float = 1.0) -> Tensor:
+    def posterior_draw(self, at: Denoised, draw: Draw) -> Tensor:
         r"""Return a draw of :math:`\mathcal{N}(\hat x_0, V_t)` given :math:`y`, by Matheron's rule.
 
         .. math:: x_0' = \hat x_0 + \zeta + V_t A^\top (\sigma_y^2 I + A V_t A^\top)^{-1} (y - A \hat x_0 - A \zeta - n),
             \qquad \zeta \sim \mathcal{N}(0, V_t), \quad n \sim \mathcal{N}(0, \sigma_y^2 I)
         """
-        moments = TweedieGaussian(self.score, x_t, t, iterations=self.root_iterations)
-        measured = self._measured(moments.mean, t)
-        zeta = moments.draw(draw(x_t.shape[1:])) if measured is None else measured.draw(draw)
+        measured = self.measured(at)
+        if measured is None:
+            zeta = TweedieGaussian(at, iterations=self.root_iterations).draw(draw(at.x_t.shape[1:]))
+        else:
+            zeta = measured.draw(draw)
         n = self.op.keep_measured(draw(self.op.out_shape))
-        guided = moments.mean
+        guided = at.x0_hat
         for _ in range(self.passes):
-            linear, residual, sigma_y = linearize(self.op, self.y, moments.mean, noise_at=guided)
-            residual = residual - linear(zeta) - sigma_y * n
-            gained = self._gain(moments.product, measured, linear, residual, sigma_y, x_t, t)
-            guided = moments.mean + zeta + strength * gained
+            linear, residual, sigma_y = linearize(self.op, self.y, at.x0_hat, noise_at=guided)
+            innovation = residual - linear(zeta) - sigma_y * n
+            guided = at.x0_hat + zeta + self.kalman_gain(at, measured, linear, innovation, sigma_y)
         return guided
 
-    def _measured(self, x0_hat: Tensor, t: Tensor) -> ErrorCovariance | None:
+    def measured(self, at: Denoised) -> ErrorCovariance | None:
         """Return the measured covariance of the error of ``x0_hat``, where it is to be used."""
-        return None if self.error_model is None else self.error_model.at(x0_hat, float(self.score.schedule.ratio(t)))
+        return None if self.error_model is None else self.error_model.at(at.x0_hat, at.ratio)
 
-    def _gain(
-        self,
-        product: Product,
-        measured: ErrorCovariance | None,
-        linear: LinearOperator,
-        residual: Tensor,
-        sigma_y: float,
-        x_t: Tensor,
-        t: Tensor,
+    def kalman_gain(
+        self, at: Denoised, measured: ErrorCovariance | None, linear: LinearOperator, residual: Tensor, sigma_y: float
     ) -> Tensor:
         r"""Return :math:`V_t A^\top (\sigma_y^2 I + A V_t A^\top)^{-1}` times ``residual``."""
-        if measured is None and torch.Size(self.op.out_shape).numel() <= self.exact_up_to:
-            return self._exact(lambda w: product(linear.adjoint(w)), linear, residual, sigma_y)
-
+        if measured is None and self.small:
+            return dense_gain(at.covariance, linear, residual, variance=sigma_y**2)
         # The solve of PiGDM, on the right: its answer for an isotropic covariance. The floor keeps it tame for exact data.
-        alpha_t, sigma_t = self.score.levels(t, x_t)
-        r2_t = sigma_t**2 / (alpha_t**2 + sigma_t**2)
-        lam = torch.maximum(sigma_y**2 / r2_t, self.floor)
-
+        r2_t = at.sigma_t**2 / (at.alpha_t**2 + at.sigma_t**2)
+        lam = self.floor.clamp(min=sigma_y**2 / r2_t)
         if measured is None:
             return preconditioned_gmres(
-                product, linear, residual, variance=sigma_y**2, lam=lam, rtol=self.rtol, max_iterations=self.max_iterations
+                at.covariance,
+                linear,
+                residual,
+                variance=sigma_y**2,
+                lam=lam,
+                rtol=self.rtol,
+                max_iterations=self.max_iterations,
             )[1]
         return hybrid_gain(
-            product,
+            at.covariance,
             measured,
             linear,
             residual,
             variance=sigma_y**2,
-            floor=NEARLY_EXACT**2 * self.square_gain,
+            floor=NEARLY_EXACT**2 * self.square_norm,
             lam=lam,
             softest=self.floor,
             rtol=self.rtol,
@@ -176,14 +161,5 @@ class MMPS(Guidance):
             inner_iterations=self.inner_iterations,
         )
 
-    def _exact(self, spread: Product, linear: LinearOperator, residual: Tensor, sigma_y: float) -> Tensor:
-        flat = residual.flatten(1)
-        basis = torch.eye(flat.shape[1], dtype=flat.dtype, device=flat.device)
-        columns = [spread(e.expand_as(flat).reshape(residual.shape)) for e in basis]  # V_t A^T e_i
-        gram = torch.stack([linear(column).flatten(1) for column in columns], -1)
-        variance = sigma_y**2
-        # Below the rounding of the largest entry no eigenvalue means anything: there exact data stop counting.
-        rounding = 4 * flat.shape[1] * torch.finfo(gram.dtype).eps * gram.abs().amax((1, 2)) + torch.finfo(gram.dtype).tiny
-        floor = rounding.clamp(min=variance)
-        w = positive_solve(gram + variance * basis, flat, floor=floor)
-        return torch.stack([over_items(w[:, i], column) * column for i, column in enumerate(columns)]).sum(0)
+
+METHOD = Method(MMPS, rule="matched", steps=50, paper="Rozet et al., 2024, arXiv 2405.13712")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from invdiff.methods.guidance.base import Guidance, StepRule, denoise_and_pull_back
+from invdiff.methods.denoised import Denoised
+from invdiff.methods.guidance.guidance import ConditionalDenoiser, Correction
+from invdiff.methods.method import Method
 from invdiff.operators import LinearOperator, Operator
 from invdiff.priors import ScoreModel
 from invdiff.random import Draw
@@ -12,7 +14,7 @@ from invdiff.random import Draw
 __all__ = ["PiGDM"]
 
 
-class PiGDM(Guidance):
+class PiGDM(Correction, ConditionalDenoiser):
     r"""Gaussian guidance with the isotropic covariance :math:`r_t^2 I`. ``op`` must be linear.
 
     .. math:: h = r_t^2\, J^\top A^\top (r_t^2 A A^\top + \sigma_y^2 I)^{-1} (y - A \hat x_0), \qquad
@@ -42,36 +44,31 @@ class PiGDM(Guidance):
     """
 
     needs = ("linear",)
+    differentiates = True
     op: LinearOperator
 
     def __init__(self, score: ScoreModel, op: Operator, y: Tensor, *, data_std: float = 1.0, consistent: bool = False) -> None:
         super().__init__(score, op, y)
         if not data_std > 0:
             raise ValueError(f"PiGDM: data_std must be positive, got {data_std}.")
-        self.variance, self.consistent = data_std**2, consistent
+        self.data_std, self.consistent, self.corrects = data_std, consistent, not consistent
 
-    def posterior_mean(self, x_t: Tensor, t: Tensor) -> Tensor:
-        alpha_t, sigma_t = self.score.levels(t, x_t)
-        x0_hat, h, r2_t = self._guide(x_t, t)
-        return x0_hat + sigma_t**2 / (alpha_t * r2_t) * h
+    def correct(self, x_s: Tensor, at: Denoised, s: Tensor, draw: Draw) -> Tensor:
+        alpha_s, _ = at.levels(s)
+        return x_s + alpha_s * at.alpha_t * self.guide(at, self.r2(at))
 
-    def advance(self, rule: StepRule | None, x_t: Tensor, t: Tensor, s: Tensor, draw: Draw, *, strength: float = 1.0) -> Tensor:
-        if self.consistent or rule is None:
-            return super().advance(rule, x_t, t, s, draw, strength=strength)
-        x0_hat, h, _ = self._guide(x_t, t)
+    def posterior_mean(self, at: Denoised) -> Tensor:
+        r2_t = self.r2(at)
+        return at.x0_hat + at.sigma_t**2 / (at.alpha_t * r2_t) * self.guide(at, r2_t)
 
-        def mean(x: Tensor, time: Tensor) -> Tensor:
-            return x0_hat if x is x_t else self.score.denoise(x, time)
+    def r2(self, at: Denoised) -> float:
+        r"""Return :math:`r_t^2`."""
+        return at.ratio**2 * self.data_std**2 / (at.ratio**2 + self.data_std**2)
 
-        x_s = rule(mean, self.score.schedule, x_t, t, s, draw(x_t.shape[1:]))
-        (alpha_t, _), (alpha_s, _) = self.score.schedule(t), self.score.schedule(s)
-        return x_s + strength * float(alpha_s * alpha_t) * h
+    def guide(self, at: Denoised, r2_t: float) -> Tensor:
+        r"""Return :math:`h`."""
+        w = self.op.solve(self.y - self.op(at.x0_hat), self.op.sigma_y**2 / r2_t)
+        return at.vjp(self.op.adjoint(w))
 
-    def _guide(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        r"""Return :math:`\hat x_0`, :math:`h` and :math:`r_t^2`."""
-        alpha_t, sigma_t = self.score.levels(t, x_t)
-        ratio = (sigma_t / alpha_t) ** 2
-        r2_t = ratio * self.variance / (ratio + self.variance)
-        x0_hat, pull_back = denoise_and_pull_back(self.score, x_t, t)
-        w = self.op.solve(self.y - self.op(x0_hat), self.op.sigma_y**2 / r2_t)
-        return x0_hat, pull_back(self.op.adjoint(w)), r2_t
+
+METHOD = Method(PiGDM, rule="ddpm", paper="Song et al., 2023, ICLR")

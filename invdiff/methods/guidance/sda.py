@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from invdiff.methods.guidance.base import Guidance, denoise_and_pull_back
+from invdiff.methods.denoised import Denoised
+from invdiff.methods.guidance.guidance import ConditionalDenoiser
+from invdiff.methods.method import Method, Preset
 from invdiff.operators import Operator
 from invdiff.priors import ScoreModel
 
 __all__ = ["SDA"]
 
 
-class SDA(Guidance):
+class SDA(ConditionalDenoiser):
     r"""Gaussian guidance whose covariance is isotropic in measurement space. ``op`` may be nonlinear.
 
     .. math:: p(y | x_t) \approx \mathcal{N}\big(y;\, A(\hat x_0),\, (\sigma_y^2 + \gamma \varsigma_t^2) I\big), \qquad
@@ -35,15 +37,29 @@ class SDA(Guidance):
         in the place of the exponential integrator, which is ``ddim``; its Langevin corrections are in the method ``langevin``.
     """
 
+    differentiates = True
+
     def __init__(self, score: ScoreModel, op: Operator, y: Tensor, *, gamma: float = 1.0) -> None:
         super().__init__(score, op, y)
         if not gamma > 0:
             raise ValueError(f"SDA: gamma must be positive, got {gamma}. For no inflation use 'dps-gaussian'.")
         self.gamma = gamma
 
-    def posterior_mean(self, x_t: Tensor, t: Tensor) -> Tensor:
-        alpha_t, sigma_t = self.score.levels(t, x_t)
-        x0_hat, pull_back = denoise_and_pull_back(self.score, x_t, t)
-        variance = self.op.sigma_y**2 + self.gamma * (sigma_t / alpha_t) ** 2
-        w = (self.y - self.op(x0_hat)) / variance
-        return x0_hat + sigma_t**2 / alpha_t * pull_back(self.op.jacobian(x0_hat).adjoint(w))
+    def posterior_mean(self, at: Denoised) -> Tensor:
+        variance = self.op.sigma_y**2 + self.gamma * at.ratio**2
+        w = (self.y - self.op(at.x0_hat)) / variance
+        return at.x0_hat + at.covariance(self.op.jacobian(at.x0_hat).adjoint(w))
+
+
+METHOD = Method(
+    SDA,
+    rule="ddim",
+    paper="Rozet & Louppe, 2023, arXiv 2306.10574",
+    presets={
+        "any": Preset(
+            {"steps": 256, "rule": "ddim", "gamma": 1e-2},
+            "authors' code, Lorenz 1963, without its Langevin corrections; for data of unit variance and an operator that "
+            "picks entries. The levels are those of this library",
+        ),
+    },
+)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from invdiff.methods.guidance.base import Guidance, denoise_and_pull_back
+from invdiff.methods.denoised import Denoised
+from invdiff.methods.guidance.guidance import ConditionalDenoiser
+from invdiff.methods.method import Method, Preset
 
 __all__ = ["TMPD"]
 
 
-class TMPD(Guidance):
-    r"""Gaussian guidance with the row sums of Tweedie's covariance. ``op`` may be nonlinear; it is then linearised.
+class TMPD(ConditionalDenoiser):
+    r"""Gaussian guidance with the row sums of Tweedie's covariance. ``op`` may be nonlinear; it is then linearized.
 
     .. math:: E[x_0 | x_t, y] \approx \hat x_0 + V_t A^\top \frac{y - A \hat x_0}{\sigma_y^2 + d}, \qquad
         d = \max(A V_t A^\top \mathbf{1},\, 0), \quad V_t = \mathrm{Cov}[x_0 | x_t] = \frac{\sigma_t^2}{\alpha_t} J
@@ -32,17 +34,26 @@ class TMPD(Guidance):
         rule (with ``ddpm`` the ancestral step of the authors' code).
     """
 
-    def posterior_mean(self, x_t: Tensor, t: Tensor) -> Tensor:
-        alpha_t, sigma_t = self.score.levels(t, x_t)
-        x0_hat, pull_back = denoise_and_pull_back(self.score, x_t, t)
-        linear = self.op.jacobian(x0_hat)
+    differentiates = True
 
-        def spread(w: Tensor) -> Tensor:  # w -> V_t A^T w
-            return sigma_t**2 / alpha_t * pull_back(linear.adjoint(w))
-
-        d = linear(spread(torch.ones_like(self.y))).clamp(min=0)
+    def posterior_mean(self, at: Denoised) -> Tensor:
+        linear = self.op.jacobian(at.x0_hat)
+        d = linear(at.covariance(linear.adjoint(torch.ones_like(self.y)))).clamp(min=0)
         variance = self.op.sigma_y**2 + d
         # Not d > 0: what a mask leaves out, and exact data without variance, would be 0 / 0.
         known = variance > 0
-        w = torch.where(known, (self.y - self.op(x0_hat)) / torch.where(known, variance, 1), 0)
-        return x0_hat + spread(w)
+        w = torch.where(known, (self.y - self.op(at.x0_hat)) / torch.where(known, variance, 1), 0)
+        return at.x0_hat + at.covariance(linear.adjoint(w))
+
+
+METHOD = Method(
+    TMPD,
+    rule="ddpm",
+    paper="Boys et al., 2023, arXiv 2310.06721",
+    presets={
+        "any": Preset(
+            {"steps": 1000, "rule": "ddpm", "spacing": "vp"},
+            "one ancestral step for each level of the network, as in the authors' code; 1000 levels as recalled",
+        ),
+    },
+)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from invdiff.methods.guidance.base import Guidance
+from torch import Tensor
+
+from invdiff.methods.denoised import Denoised
+from invdiff.methods.guidance.guidance import ConditionalDenoiser
+from invdiff.methods.method import Method
 
 __all__ = ["Unconditional"]
 
 
-class Unconditional(Guidance):
+class Unconditional(ConditionalDenoiser):
     r"""The prior alone: :math:`E[x_0 | x_t]` in the place of :math:`E[x_0 | x_t, y]`. The measurement is ignored.
 
-    Not a posterior sampler: the honest control of every comparison. A score that this does well on does not see the
+    Not a posterior sampler: the control of every comparison. A metric on which it scores well is insensitive to the
     measurement.
 
     Args:
@@ -25,3 +29,9 @@ class Unconditional(Guidance):
     """
 
     any_noise = True
+
+    def posterior_mean(self, at: Denoised) -> Tensor:
+        return at.x0_hat
+
+
+METHOD = Method(Unconditional, rule="heun", steps=50, paper="Song et al., 2021, arXiv 2010.02502")

@@ -7,6 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from invdiff.methods.ddpm_kernel import ddpm_kernel
+from invdiff.methods.denoised import Denoised
+from invdiff.methods.method import Method, Preset
 from invdiff.methods.particles.loop import ParticleMethod
 from invdiff.methods.spectral import SpectralData
 from invdiff.operators import Operator
@@ -16,7 +19,7 @@ from invdiff.random import Draw
 __all__ = ["FPS"]
 
 
-class FPS(ParticleMethod):
+class FPS(ParticleMethod[Denoised]):
     r"""Filtering posterior sampling, by the singular value decomposition of a linear operator.
 
     The measurement is diffused like the sample, :math:`y_t = \alpha_t y + \sigma_t A \varepsilon`, so that
@@ -61,27 +64,26 @@ class FPS(ParticleMethod):
         self.log_volume = float(self.data.svd.singular[self.data.measured].double().log().sum())
         self.u_t = self.data.y_bar
 
-    def start(self, t: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-        alpha_t = float(self.score.schedule(t)[0])
-        variance = float(self.score.schedule.ratio(t)) ** 2
+    def start(self, t: Tensor, draw: Draw) -> tuple[Denoised, Tensor]:
+        alpha_t, variance = float(self.score.schedule(t)[0]), float(self.score.schedule.ratio(t)) ** 2
         self.u_t, log_q = self._diffuse(self.data.y_bar, variance, draw)
         z_t, log_w = self._move(torch.zeros_like(self.data.y_bar), variance, draw)
-        return alpha_t * self.data.svd.synthesize(z_t), log_w - log_q - self.log_volume
+        return self.at(alpha_t * self.data.svd.synthesize(z_t), t), log_w - log_q - self.log_volume
 
-    def step(self, x_t: Tensor, t: Tensor, s: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-        alpha_t, alpha_s = (float(self.score.schedule(time)[0]) for time in (t, s))
-        ratio_t, ratio_s = (float(self.score.schedule.ratio(time)) for time in (t, s))
-        z_t, z_hat = self.data.svd.analyze(x_t / alpha_t), self.data.svd.analyze(self.score.denoise(x_t, t))
-        kept = (ratio_s / ratio_t) ** 2
-        m, variance = kept * z_t + (1 - kept) * z_hat, ratio_s**2 * (1 - kept)
+    def step(self, here: Denoised, s: Tensor, draw: Draw) -> tuple[Denoised, Tensor]:
+        alpha_s, sigma_s = here.levels(s)
+        ratio_s, svd, y_bar = sigma_s / alpha_s, self.data.svd, self.data.y_bar
+        z_t, z_hat = svd.analyze(here.x_t / here.alpha_t), svd.analyze(here.x0_hat)
+        a, b, variance = ddpm_kernel((1.0, here.ratio), (1.0, ratio_s))
+        m = a * z_t + b * z_hat
         if ratio_s == 0 and self.op.sigma_y > 0:
-            return alpha_s * self.data.svd.synthesize(m), m.new_zeros(len(m), dtype=torch.float64)
+            return here.elsewhere(alpha_s * svd.synthesize(m), s), m.new_zeros(len(m), dtype=torch.float64)
         if ratio_s == 0:  # DDPM's kernel is a point here, but x_0 is still as uncertain as the noise of x_t.
-            log_w = self._log_normal(self.data.y_bar, m, torch.full_like(self.data.noise, ratio_t**2))
-            return alpha_s * self.data.svd.synthesize(torch.where(self.data.measured, self.data.y_bar, m)), log_w
-        self.u_t, log_q = self._diffuse((1 - kept) * self.data.y_bar + kept * self.u_t, variance, draw)
+            log_w = self._log_normal(y_bar, m, torch.full_like(self.data.noise, here.ratio**2))
+            return here.elsewhere(alpha_s * svd.synthesize(torch.where(self.data.measured, y_bar, m)), s), log_w
+        self.u_t, log_q = self._diffuse(a * self.u_t + b * y_bar, variance, draw)
         z_s, log_w = self._move(m, variance, draw)
-        return alpha_s * self.data.svd.synthesize(z_s), log_w - log_q
+        return here.elsewhere(alpha_s * svd.synthesize(z_s), s), log_w - log_q
 
     def _diffuse(self, mean: Tensor, variance: float, draw: Draw) -> tuple[Tensor, Tensor]:
         """Return the measurement at the next level, the same for all particles of a group, and its log density."""
@@ -91,13 +93,25 @@ class FPS(ParticleMethod):
 
     def _move(self, m: Tensor, variance: float, draw: Draw) -> tuple[Tensor, Tensor]:
         r"""Draw from :math:`\mathcal{N}(m, c^2)` given the measurement at that level, and return the log density of that."""
-        gain = torch.where(self.data.measured, variance / (variance + self.data.noise**2), 0)
-        spread = torch.where(self.data.measured, gain * self.data.noise**2, variance).sqrt()
+        kalman_gain = torch.where(self.data.measured, variance / (variance + self.data.noise**2), 0)
+        std = torch.where(self.data.measured, kalman_gain * self.data.noise**2, variance).sqrt()
         log_w = self._log_normal(self.u_t, m, variance + self.data.noise**2)
-        return m + gain * (self.u_t - m) + spread * draw(m.shape[1:]), log_w
+        return m + kalman_gain * (self.u_t - m) + std * draw(m.shape[1:]), log_w
 
     def _log_normal(self, u: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         r"""Return :math:`\log \mathcal{N}(u; \mathrm{mean}, v)` summed over the measured coordinates, float64, ``(B,)``."""
         v = variance.double()
         each = -0.5 * ((u - mean).double() ** 2 / v + (2 * math.pi * v).log())
         return torch.where(self.data.measured, each, 0).flatten(1).sum(1)
+
+
+METHOD = Method(
+    FPS,
+    paper="Dou & Song, 2024, ICLR",
+    presets={
+        "any": Preset(
+            {"steps": 1000, "spacing": "vp", "particles": 5},
+            "Dou & Song, 2024: README.md and configs/diffusion_config.yaml of the released code",
+        ),
+    },
+)

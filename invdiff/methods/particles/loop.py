@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
-from invdiff.methods.requirements import check_needs
-from invdiff.methods.samplers.base import EXPLOSION, DivergenceError, check_bounds
+from invdiff.methods.algorithm import Algorithm
+from invdiff.methods.denoised import Denoised
+from invdiff.methods.divergence import EXPLOSION, DivergenceError, check_bounds
+from invdiff.methods.on_step import OnStep
 from invdiff.operators import Operator
 from invdiff.priors import ScoreModel
 from invdiff.random import Draw, Draws, Streams
 
-__all__ = ["Cloud", "ParticleMethod", "run_particles", "systematic_resampling"]
+__all__ = ["Cloud", "ParticleMethod", "Particles", "run_particles", "systematic_resampling"]
 
 
-class ParticleMethod(ABC):
-    r"""A sequence of weighted moves whose last law is :math:`p(x_0 | y)`: what distinguishes one particle method from another.
+class Particles(Protocol):
+    """States of particles with what has been computed at them: :class:`~invdiff.methods.denoised.Denoised`, or more."""
+
+    @property
+    def x_t(self) -> Tensor:
+        """The states, ``(B, *event)``."""
+        ...
+
+    @property
+    def estimate(self) -> Tensor | None:
+        """The denoised states, if they are known."""
+        ...
+
+    def take(self, rows: Tensor) -> Self:
+        """Return those of the rows that go on."""
+        ...
+
+
+P = TypeVar("P", bound=Particles)
+
+
+class ParticleMethod(Algorithm, Generic[P]):
+    r"""A sequence of weighted moves that ends at :math:`p(x_0 | y)`: how one particle method differs from another.
 
     Args:
         score: The prior.
@@ -31,41 +53,33 @@ class ParticleMethod(ABC):
         particles: Particles in a group, at least 2: those that compete with each other.
         weighted: Whether the last weights are handed out. Otherwise each group is resampled at the end to equal weights.
 
-    Attributes:
-        needs: What the algorithm requires of a measurement, keys of :data:`invdiff.methods.requirements.NEEDS`.
-        any_noise: Whether it takes other laws than white Gaussian noise.
-        one_operator: Whether all rows have to share one operator. Where items have operators of their own
-            (:func:`invdiff.operators.algebra.per_item`), they are then run one after the other.
-
     Raises:
         ValueError: If the measurement lacks what the algorithm needs.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ()
-    any_noise: ClassVar[bool] = False
-    one_operator: ClassVar[bool] = False
+    own_step = True
 
     def __init__(self, score: ScoreModel, op: Operator, y: Tensor, *, particles: int, weighted: bool) -> None:
-        check_needs(type(self).__name__, op, self.needs, any_noise=self.any_noise, one_operator=self.one_operator)
+        super().__init__(score, op, y)
         if particles < 2:
             raise ValueError(f"{type(self).__name__}: a group needs at least 2 particles, got particles={particles}.")
-        self.score, self.op, self.y, self.particles, self.weighted = score, op, y, particles, weighted
+        self.particles, self.weighted = particles, weighted
 
-    def start(self, t: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-        r"""Return the first states :math:`x_T`, ``(B, *event)``, and their log weights, ``(B,)``."""
-        x_t = float(self.score.schedule(t)[1]) * draw(self.op.in_shape)
-        return x_t, x_t.new_zeros(len(x_t), dtype=torch.float64)
+    def first_state(self, t: Tensor, draw: Draw) -> Tensor:
+        r"""Return :math:`x_T \sim \mathcal{N}(0, \sigma_T^2 I)`, ``(B, *event)``."""
+        return float(self.score.schedule(t)[1]) * draw(self.op.in_shape)
 
     @abstractmethod
-    def step(self, x_t: Tensor, t: Tensor, s: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-        """Return the states at the earlier time ``s``, and by how much the log weights change, ``(B,)``.
+    def start(self, t: Tensor, draw: Draw) -> tuple[P, Tensor]:
+        """Return the first particles and their log weights, ``(B,)``."""
 
-        ``y`` is the same for all particles of a group, so rows of a group may be exchanged between steps.
+    @abstractmethod
+    def step(self, here: P, s: Tensor, draw: Draw) -> tuple[P | Denoised, Tensor]:
+        """Return the particles at the earlier time ``s``, and by how much the log weights change, ``(B,)``.
+
+        ``y`` is the same for all particles of a group, so rows of a group may be exchanged between steps. At zero noise, where
+        nothing more is computed, a bare :class:`~invdiff.methods.denoised.Denoised` may be returned.
         """
-
-    def take(self, x_t: Tensor, rows: Tensor) -> Tensor:
-        """Return the rows of the states that go on. What has been computed at them may go with them."""
-        return x_t[rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +88,7 @@ class Cloud:
 
     Attributes:
         x: ``(B, *event)``.
-        weights: Normalised in every group, ``(B,)``.
+        weights: Normalized in every group, ``(B,)``.
         log_evidence: Estimate of :math:`\\log p(y)` by each group, ``(B / particles,)``.
         ess: Effective sample size of each group before the last resampling.
         ancestors: How many of the first particles have descendants in each group.
@@ -91,12 +105,12 @@ class Cloud:
 
 @torch.no_grad()
 def run_particles(
-    method: ParticleMethod,
+    method: ParticleMethod[Any],
     times: Tensor,
     *,
     streams: Streams,
     resampling: Sequence[torch.Generator],
-    on_step: Callable[[], object] | None = None,
+    on_step: OnStep | None = None,
 ) -> Cloud:
     r"""Carry groups of particles down ``times``; a group is resampled when its effective sample size falls below half.
 
@@ -113,35 +127,41 @@ def run_particles(
     References:
         Del Moral, Doucet & Jasra, Sequential Monte Carlo samplers, 2006, https://arxiv.org/abs/cond-mat/0212648
     """
-    n, dtype = method.particles, method.y.dtype
-    x_t, log_w = method.start(times[0], Draws(streams, dtype))
-    log_w = log_w.reshape(-1, n)
+    n, dtype, last = method.particles, method.y.dtype, len(times) - 1
+    bounds = (EXPLOSION * (1 + method.score.schedule(times)[1])).tolist()
+    here: Any
+    here, log_w = method.start(times[0], Draws(streams, dtype))
+    x, log_w = here.x_t, log_w.reshape(-1, n)
     log_evidence = log_w.new_zeros(len(log_w))
     origin = torch.arange(n, device=log_w.device).expand(len(log_w), n)
     ess = _ess(log_w)
-    for step, (t, s) in enumerate(itertools.pairwise(times)):
+    for step, s in enumerate(times[1:], start=1):
         poor = ess < n / 2
         if poor.any():
             chosen = _resample(log_w, poor, resampling)
-            x_t, origin = method.take(x_t, _rows(chosen)), origin.gather(1, chosen)
+            here, origin = here.take(_rows(chosen)), origin.gather(1, chosen)
             log_evidence = log_evidence + torch.where(poor, log_w.logsumexp(1) - math.log(n), 0)
             log_w = torch.where(poor[:, None], 0, log_w)
-        x_t, increment = method.step(x_t, t, s, Draws(streams, dtype))
-        check_bounds(x_t, bound=EXPLOSION * (1 + float(method.score.schedule(s)[1])), step=step + 1)
+        there, increment = method.step(here, s, Draws(streams, dtype))
+        check_bounds(there.x_t, bound=bounds[step], step=step)
         log_w = log_w + increment.double().reshape(-1, n)
         log_w = torch.where(log_w.isnan(), -torch.inf, log_w)
         if (log_w.amax(1) == -torch.inf).any():
             row = n * int((log_w.amax(1) == -torch.inf).nonzero()[0])
-            raise DivergenceError(f"all weights are zero at step {step + 1}, from row {row} on", step=step + 1, row=row)
+            raise DivergenceError(f"all weights are zero at step {step}, from row {row} on", step=step, row=row)
         ess = _ess(log_w)
+        x, estimate = there.x_t, here.estimate
+        if step == last:
+            log_evidence = log_evidence + log_w.logsumexp(1) - math.log(n)
+            if not method.weighted:
+                chosen = _resample(log_w, torch.ones_like(ess, dtype=torch.bool), resampling)
+                x, origin, log_w = x[_rows(chosen)], origin.gather(1, chosen), torch.zeros_like(log_w)
+                estimate = None if estimate is None else estimate[_rows(chosen)]
         if on_step is not None:
-            on_step()
-    log_evidence = log_evidence + log_w.logsumexp(1) - math.log(n)
-    if not method.weighted:
-        chosen = _resample(log_w, torch.ones_like(ess, dtype=torch.bool), resampling)
-        x_t, origin, log_w = x_t[_rows(chosen)], origin.gather(1, chosen), torch.zeros_like(log_w)
+            on_step(x, estimate)
+        here = there
     ancestors = torch.tensor([len(group.unique()) for group in origin], device=origin.device)
-    return Cloud(x_t, log_w.softmax(1).flatten(), log_evidence, ess, ancestors, equal=not method.weighted)
+    return Cloud(x, log_w.softmax(1).flatten(), log_evidence, ess, ancestors, equal=not method.weighted)
 
 
 def systematic_resampling(weights: Tensor, u: float) -> Tensor:

@@ -8,16 +8,19 @@ import torch
 from torch import Tensor
 
 from invdiff.linalg import norm
+from invdiff.methods.ddpm_kernel import ddpm_kernel
+from invdiff.methods.denoised import Denoised
+from invdiff.methods.method import Method, Preset
 from invdiff.methods.particles.loop import ParticleMethod
 from invdiff.methods.spectral import SpectralData
 from invdiff.operators import Operator
 from invdiff.priors import ScoreModel
 from invdiff.random import Draw
 
-__all__ = ["MCGdiff"]
+__all__ = ["MCGDiff"]
 
 
-class MCGdiff(ParticleMethod):
+class MCGDiff(ParticleMethod[Denoised]):
     r"""Monte Carlo guided diffusion, by the singular value decomposition of a linear operator.
 
     In the spectral coordinates of :math:`z = V^\top x / \alpha`, a measured coordinate has the observation
@@ -32,7 +35,7 @@ class MCGdiff(ParticleMethod):
     .. math:: z_{s,i} \sim \mathcal{N}\big(m_i + K_i (\bar y_i - m_i),\, K_i v_{s,i}\big), \qquad
         \Delta \log w = \sum_i \log \mathcal{N}(\bar y_i;\, m_i,\, c^2 + v_{s,i}) - \log g_t(z_t)
 
-    while coordinates that are not measured move by the kernel. No gradients. It samples the posterior of the *discretised*
+    while coordinates that are not measured move by the kernel. No gradients. It samples the posterior of the *discretized*
     prior as the number of particles grows; how many that takes grows with the number of measured coordinates.
 
     Args:
@@ -70,8 +73,9 @@ class MCGdiff(ParticleMethod):
         super().__init__(score, op, y, particles=particles, weighted=weighted)
         if not kappa > 0:
             raise ValueError(f"MCG-diff: kappa must be positive, got {kappa}.")
+        self.kappa = kappa
         self.data = SpectralData(op, y)
-        self.kappa = self.data.noise**2 if op.sigma_y > 0 else torch.full_like(self.data.noise, kappa)
+        self.variances = self.data.noise**2 if op.sigma_y > 0 else torch.full_like(self.data.noise, kappa)
         # log p(y) - log p(y_bar): the change of units, and what of y is nothing but noise.
         singular = self.data.svd.singular[self.data.measured].double()
         self.log_outside = -singular.log().sum()
@@ -80,32 +84,42 @@ class MCGdiff(ParticleMethod):
             rest = norm(y).double() ** 2 - norm(self.data.svd.measured(y)).double() ** 2
             self.log_outside = self.log_outside - 0.5 * (rest / op.sigma_y**2 + excess * math.log(2 * math.pi * op.sigma_y**2))
 
-    def start(self, t: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-        alpha_t = float(self.score.schedule(t)[0])
-        variance = float(self.score.schedule.ratio(t)) ** 2
-        z_t, log_w = self._move(torch.zeros_like(self.data.y_bar), variance, variance + self.kappa, draw)
-        return alpha_t * self.data.svd.synthesize(z_t), log_w + self.log_outside
+    def start(self, t: Tensor, draw: Draw) -> tuple[Denoised, Tensor]:
+        alpha_t, variance = float(self.score.schedule(t)[0]), float(self.score.schedule.ratio(t)) ** 2
+        z_t, log_w = self._move(torch.zeros_like(self.data.y_bar), variance, variance + self.variances, draw)
+        return self.at(alpha_t * self.data.svd.synthesize(z_t), t), log_w + self.log_outside
 
-    def step(self, x_t: Tensor, t: Tensor, s: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-        alpha_t, alpha_s = (float(self.score.schedule(time)[0]) for time in (t, s))
-        ratio_t, ratio_s = (float(self.score.schedule.ratio(time)) for time in (t, s))
-        z_t, z_hat = self.data.svd.analyze(x_t / alpha_t), self.data.svd.analyze(self.score.denoise(x_t, t))
-        kept = (ratio_s / ratio_t) ** 2
-        m, variance = kept * z_t + (1 - kept) * z_hat, ratio_s**2 * (1 - kept)
-        z_s, log_w = self._move(m, variance, ratio_s**2 + self.kappa, draw)
-        log_w = log_w - self._log_normal(z_t, ratio_t**2 + self.kappa)
+    def step(self, here: Denoised, s: Tensor, draw: Draw) -> tuple[Denoised, Tensor]:
+        alpha_s, sigma_s = here.levels(s)
+        ratio_s, svd = sigma_s / alpha_s, self.data.svd
+        z_t, z_hat = svd.analyze(here.x_t / here.alpha_t), svd.analyze(here.x0_hat)
+        a, b, variance = ddpm_kernel((1.0, here.ratio), (1.0, ratio_s))
+        z_s, log_w = self._move(a * z_t + b * z_hat, variance, ratio_s**2 + self.variances, draw)
+        log_w = log_w - self._log_normal(z_t, here.ratio**2 + self.variances)
         if ratio_s == 0 and self.op.sigma_y == 0:
             z_s = torch.where(self.data.measured, self.data.y_bar, z_s)
-        return alpha_s * self.data.svd.synthesize(z_s), log_w
+        return here.elsewhere(alpha_s * svd.synthesize(z_s), s), log_w
 
     def _move(self, m: Tensor, variance: float, v: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         r"""Draw from :math:`\mathcal{N}(m, c^2 I)\, g` and return the log of its mass, ``(B,)``."""
-        gain = torch.where(self.data.measured, variance / (variance + v), 0)
-        spread = torch.where(self.data.measured, gain * v, variance).sqrt()
-        return m + gain * (self.data.y_bar - m) + spread * draw(m.shape[1:]), self._log_normal(m, variance + v)
+        kalman_gain = torch.where(self.data.measured, variance / (variance + v), 0)
+        std = torch.where(self.data.measured, kalman_gain * v, variance).sqrt()
+        return m + kalman_gain * (self.data.y_bar - m) + std * draw(m.shape[1:]), self._log_normal(m, variance + v)
 
     def _log_normal(self, mean: Tensor, variance: Tensor) -> Tensor:
         r"""Return :math:`\log \mathcal{N}(\bar y; m, v)` summed over the measured coordinates, float64, ``(B,)``."""
         v = torch.where(self.data.measured, variance, 1).double()
         each = -0.5 * ((self.data.y_bar - mean).double() ** 2 / v + (2 * math.pi * v).log())
         return torch.where(self.data.measured, each, 0).flatten(1).sum(1)
+
+
+METHOD = Method(
+    MCGDiff,
+    paper="Cardoso et al., 2024, arXiv 2308.07983",
+    presets={
+        "any": Preset(
+            {"steps": 100, "particles": 64, "kappa": 1e-4},
+            "Cardoso et al., 2024: kappa of the released particle_filter.py; steps and particles as recalled",
+        ),
+    },
+)

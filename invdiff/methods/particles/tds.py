@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from invdiff.linalg import dot, norm
-from invdiff.methods.guidance.base import denoise_and_pull_back
+from invdiff.methods.ddpm_kernel import ddpm_kernel
+from invdiff.methods.denoised import Denoised
+from invdiff.methods.method import Method, Preset
 from invdiff.methods.particles.loop import ParticleMethod
 from invdiff.operators import Operator
 from invdiff.priors import ScoreModel
@@ -17,7 +20,36 @@ from invdiff.random import Draw
 __all__ = ["TDS"]
 
 
-class TDS(ParticleMethod):
+@dataclass(frozen=True, eq=False)
+class Twist:
+    r"""The twist :math:`\tilde p_t(x_t)` at every particle.
+
+    Attributes:
+        at: The states, without a graph.
+        gradient: :math:`\nabla \log \tilde p_t`, ``(B, *event)``.
+        log_p: :math:`\log \tilde p_t`, float64, ``(B,)``.
+    """
+
+    at: Denoised
+    gradient: Tensor
+    log_p: Tensor
+
+    @property
+    def x_t(self) -> Tensor:
+        """The states, ``(B, *event)``."""
+        return self.at.x_t
+
+    @property
+    def estimate(self) -> Tensor:
+        """The denoised states."""
+        return self.at.x0_hat
+
+    def take(self, rows: Tensor) -> Twist:
+        """Return the twist at these rows. All rows of a group have the same measurement."""
+        return Twist(self.at.take(rows), self.gradient[rows], self.log_p[rows])
+
+
+class TDS(ParticleMethod[Twist]):
     r"""Twisted sequential Monte Carlo. ``op`` may be nonlinear.
 
     Particles move by DDPM's kernel :math:`p(x_s | x_t) = \mathcal{N}(m(\hat x_0), c^2 I)` with the mean that the twist
@@ -29,8 +61,8 @@ class TDS(ParticleMethod):
 
     .. math:: \Delta \log w = \log p(x_s | x_t) - \log q(x_s) + \log \tilde p_s(x_s) - \log \tilde p_t(x_t)
 
-    The last twist is the likelihood itself. So for whatever twist, it samples the posterior of the *discretised* prior as the
-    number of particles grows; the better the twist foretells the measurement, the fewer are needed.
+    The last twist is the likelihood itself. So for whatever twist, it samples the posterior of the *discretized* prior as the
+    number of particles grows; the better the twist predicts the measurement, the fewer are needed.
 
     Args:
         score: The prior.
@@ -40,7 +72,7 @@ class TDS(ParticleMethod):
         weighted: Whether to hand out the last weights instead of resampling to equal ones.
         widening: :math:`\omega \ge 0`: how much of the noise in ``x`` the twist allows for. 0 trusts the denoiser blindly.
 
-    Cost: one denoiser evaluation and one vector-Jacobian product a step, and both again after a resampling.
+    Cost: one denoiser evaluation and one vector-Jacobian product a step.
 
     References:
         Wu et al., Practical and Asymptotically Exact Conditional Sampling in Diffusion Models, 2023,
@@ -49,6 +81,7 @@ class TDS(ParticleMethod):
     """
 
     needs = ("noise",)
+    differentiates = True
 
     def __init__(
         self,
@@ -64,36 +97,39 @@ class TDS(ParticleMethod):
         if not widening >= 0:
             raise ValueError(f"TDS: widening must not be negative, got {widening}.")
         self.widening = widening
-        self._twisted: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
-    def start(self, t: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-        x_t, _ = super().start(t, draw)
-        return x_t, self._twist(x_t, t)[2]
+    def start(self, t: Tensor, draw: Draw) -> tuple[Twist, Tensor]:
+        twist = self.twist(self.at(self.first_state(t, draw), t))
+        return twist, twist.log_p
 
-    def step(self, x_t: Tensor, t: Tensor, s: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-        x0_hat, gradient, log_twist = self._twist(x_t, t)
-        (alpha_t, sigma_t), (alpha_s, sigma_s) = (map(float, self.score.schedule(time)) for time in (t, s))
-        kappa = (alpha_t * sigma_s / (alpha_s * sigma_t)) ** 2
-        b, c = alpha_s * (1 - kappa), sigma_s * math.sqrt(1 - kappa)  # of x_s given x_t and x_0
-        mean = alpha_t * sigma_s**2 / (alpha_s * sigma_t**2) * x_t + b * x0_hat
-        if sigma_s == 0:  # The kernel is a point: there is nothing to propose.
-            return mean, self._log_normal(mean, self.op.sigma_y**2) - log_twist
-        shift, noise = b * sigma_t**2 / alpha_t * gradient, draw(x_t.shape[1:])
-        x_s = mean + shift + c * noise
-        log_p_over_q = -(dot(shift, shift) / (2 * c**2) + dot(shift, noise) / c).double()
-        return x_s, log_p_over_q + self._twist(x_s, s)[2] - log_twist
+    def step(self, here: Twist, s: Tensor, draw: Draw) -> tuple[Twist | Denoised, Tensor]:
+        at = here.at
+        a, b, variance = ddpm_kernel((at.alpha_t, at.sigma_t), at.levels(s))
+        mean, c = a * at.x_t + b * at.x0_hat, math.sqrt(variance)
+        if c == 0:  # The kernel is a point: there is nothing to propose.
+            return at.elsewhere(mean, s), self.log_normal(self.y - self.op(mean), self.op.sigma_y**2) - here.log_p
+        shift, noise = b * at.sigma_t**2 / at.alpha_t * here.gradient, draw(at.x_t.shape[1:])
+        there = self.twist(self.at(mean + shift + c * noise, s))
+        log_p_over_q = -(dot(shift, shift) / (2 * variance) + dot(shift, noise) / c).double()
+        return there, log_p_over_q + there.log_p - here.log_p
 
-    def _twist(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        r"""Return :math:`\hat x_0`, :math:`\nabla \log \tilde p_t` and :math:`\log \tilde p_t`, kept until a resampling."""
-        if self._twisted is None or self._twisted[0] is not x_t:
-            variance = self.op.sigma_y**2 + self.widening * float(self.score.schedule.ratio(t)) ** 2
-            x0_hat, pull_back = denoise_and_pull_back(self.score, x_t, t)
-            pulled = self.op.jacobian(x0_hat).adjoint(self.y - self.op(x0_hat))
-            self._twisted = x_t, x0_hat, pull_back(pulled / variance), self._log_normal(x0_hat, variance)
-        return self._twisted[1:]
+    def twist(self, at: Denoised) -> Twist:
+        """Return the twist at a state."""
+        variance, residual = self.op.sigma_y**2 + self.widening * at.ratio**2, self.y - self.op(at.x0_hat)
+        gradient = at.vjp(self.op.jacobian(at.x0_hat).adjoint(residual / variance))
+        return Twist(at.release(), gradient, self.log_normal(residual, variance))
 
-    def _log_normal(self, x_0: Tensor, variance: float) -> Tensor:
-        r"""Return :math:`\log \mathcal{N}(y; A(x_0), v I)`, float64, ``(B,)``."""
-        misfit = norm(self.y - self.op(x_0)).double() ** 2
+    def log_normal(self, residual: Tensor, variance: float) -> Tensor:
+        r"""Return :math:`\log \mathcal{N}(r; 0, v I)`, float64, ``(B,)``."""
+        misfit = norm(residual).double() ** 2
         dof = torch.as_tensor(self.op.dof, device=misfit.device)
         return -0.5 * (misfit / variance + dof * math.log(2 * math.pi * variance))
+
+
+METHOD = Method(
+    TDS,
+    paper="Wu et al., 2023, arXiv 2306.17775",
+    presets={
+        "any": Preset({"steps": 100, "particles": 64, "widening": 1.0}, "Wu et al., 2023: steps and particles as recalled"),
+    },
+)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from invdiff.methods.divergence import EXPLOSION, check_bounds
 from invdiff.methods.likelihood_steps import check_likelihood, draw_near, times_below
-from invdiff.methods.samplers.base import EXPLOSION, Sampler, check_bounds
+from invdiff.methods.method import Method, Preset
+from invdiff.methods.on_step import OnStep
+from invdiff.methods.samplers.sampler import Sampler
 from invdiff.operators import GaussianNoise, Operator
 from invdiff.priors import ScoreModel
 from invdiff.random import Streams
@@ -60,21 +62,21 @@ class DAPS(Sampler):
                 f"DAPS: expected ode_steps >= 1, langevin_steps >= 1 and tau >= 0, got {ode_steps}, {langevin_steps} and {tau}."
             )
         self.ode_steps, self.langevin_steps, self.tau = ode_steps, langevin_steps, tau
-        self.law = GaussianNoise(tau) if tau else op.noise
-        check_likelihood("DAPS", op, self.law)
+        self.noise = GaussianNoise(tau) if tau else op.noise
+        check_likelihood("DAPS", op, self.noise)
 
     @torch.no_grad()
-    def run(self, times: Tensor, *, streams: Streams, on_step: Callable[[], object]) -> Tensor:
+    def sample(self, times: Tensor, *, streams: Streams, on_step: OnStep) -> Tensor:
         schedule, draw = self.score.schedule, partial(streams.normal, dtype=self.y.dtype)
         x_t = float(schedule(times[0])[1]) * draw(self.op.in_shape)
         for step, (t, s) in enumerate(itertools.pairwise(times)):
             x0_hat = self.follow_ode(x_t, t)
             ratio_t = float(schedule.ratio(t))
-            x_0 = draw_near(self.op, self.y, x0_hat, radius=ratio_t, law=self.law, steps=self.langevin_steps, draw=draw)
+            x_0 = draw_near(self.op, self.y, x0_hat, radius=ratio_t, noise=self.noise, steps=self.langevin_steps, draw=draw)
             alpha_s, sigma_s = map(float, schedule(s))
             x_t = alpha_s * x_0 + sigma_s * draw(self.op.in_shape)
             check_bounds(x_t, bound=EXPLOSION * (1 + sigma_s), step=step + 1)
-            on_step()
+            on_step(x_t, x0_hat)
         return x_t
 
     def follow_ode(self, x_t: Tensor, t: Tensor) -> Tensor:
@@ -86,3 +88,26 @@ class DAPS(Sampler):
             x0_hat = self.score.denoise(float(schedule(u)[0]) * z, u)
             z = x0_hat + ratio_v / ratio_u * (z - x0_hat)
         return z
+
+
+METHOD = Method(
+    DAPS,
+    steps=200,
+    spacing="karras",
+    paper="Zhang et al., 2025, arXiv 2407.01521",
+    presets={
+        "any": Preset(
+            {
+                "steps": 200,
+                "spacing": "karras",
+                "ratio_max": 100.0,
+                "ratio_min": 0.1,
+                "ode_steps": 5,
+                "langevin_steps": 100,
+                "tau": 0.01,
+            },
+            "Zhang et al., 2025: the released configurations (configs/sampler/edm_daps.yaml, configs/task); step sizes are "
+            "adapted, and linear operators need none",
+        ),
+    },
+)

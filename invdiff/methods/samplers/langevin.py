@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from invdiff.linalg import norm, over_items
-from invdiff.methods.guidance.ald import ScoreALD
-from invdiff.methods.guidance.base import Guidance
+from invdiff.methods.divergence import EXPLOSION, check_bounds
+from invdiff.methods.guidance.guidance import ConditionalDenoiser
+from invdiff.methods.guidance.score_ald import ScoreALD
 from invdiff.methods.guidance.sda import SDA
-from invdiff.methods.samplers.base import EXPLOSION, Sampler, check_bounds
+from invdiff.methods.method import Method, Preset
+from invdiff.methods.on_step import OnStep
+from invdiff.methods.samplers.sampler import Sampler
 from invdiff.methods.steps.ddim import DDIM
 from invdiff.operators import Operator
 from invdiff.priors import ScoreModel
@@ -20,7 +23,7 @@ from invdiff.random import Streams
 
 __all__ = ["Langevin"]
 
-LIKELIHOODS: Mapping[str, Callable[..., Guidance]] = {"score-ald": ScoreALD, "sda": SDA}
+LIKELIHOODS: Mapping[str, Callable[..., ConditionalDenoiser]] = {"score-ald": ScoreALD, "sda": SDA}
 
 
 class Langevin(Sampler):
@@ -32,8 +35,8 @@ class Langevin(Sampler):
         \qquad \delta = \tau \sigma_t^2 \ \text{ or }\ \tau\, \frac{\dim x}{\lVert s \rVert^2},
 
     and a step of the reverse diffusion (the predictor) leads to the next. Without it :math:`x_t / \alpha_t` is carried over,
-    and the last level ends at the posterior mean. The corrector keeps the law of its score, up to :math:`O(\tau)` and with the
-    first :math:`\delta`; how near that is to the posterior is up to the likelihood. At low noise the steps shrink with
+    and the last level ends at the posterior mean. The corrector keeps the distribution of its score, up to :math:`O(\tau)` and
+    with the first :math:`\delta`; how near that is to the posterior is up to the likelihood. At low noise the steps shrink with
     :math:`\sigma_t` while the posterior does not: what earlier levels got wrong stays.
 
     Args:
@@ -81,31 +84,46 @@ class Langevin(Sampler):
                 "Langevin: expected corrections >= 0 (>= 1 without a predictor) and 0 < tau < 1, "
                 f"got corrections={corrections}, tau={tau}."
             )
-        self.guidance = LIKELIHOODS[likelihood](score, op, y, gamma=gamma)
-        self.corrections, self.tau, self.adaptive = corrections, tau, adaptive
-        self.predictor = DDIM(eta) if predictor else None
+        self.likelihood, self.gamma, self.eta = likelihood, gamma, eta
+        self.corrections, self.tau, self.adaptive, self.predictor = corrections, tau, adaptive, predictor
+        self.guidance, self.rule = LIKELIHOODS[likelihood](score, op, y, gamma=gamma), DDIM(eta)
 
     @torch.no_grad()
-    def run(self, times: Tensor, *, streams: Streams, on_step: Callable[[], object]) -> Tensor:
+    def sample(self, times: Tensor, *, streams: Streams, on_step: OnStep) -> Tensor:
         schedule, dtype, event = self.score.schedule, self.y.dtype, self.op.in_shape
         x_t = float(schedule(times[0])[1]) * streams.normal(event, dtype=dtype)
         for step, (t, s) in enumerate(itertools.pairwise(times)):
-            (alpha_t, _), (alpha_s, sigma_s) = (map(float, schedule(time)) for time in (t, s))
             for _ in range(self.corrections):
                 x_t = self.correct(x_t, t, streams.normal(event, dtype=dtype))
-            if self.predictor is not None:
-                x_t = self.predictor(self.guidance.posterior_mean, schedule, x_t, t, s, streams.normal(event, dtype=dtype))
+            at = self.guidance.at(x_t, t)
+            alpha_s, sigma_s = at.levels(s)
+            if self.predictor:
+                x_t = self.rule(self.guidance.posterior_mean, at, s, streams.normal(event, dtype=dtype))
             else:
-                x_t = alpha_s / alpha_t * x_t if sigma_s > 0 else self.guidance.posterior_mean(x_t, t)
+                x_t = alpha_s / at.alpha_t * x_t if sigma_s > 0 else self.guidance.posterior_mean(at)
             check_bounds(x_t, bound=EXPLOSION * (1 + sigma_s), step=step + 1)
-            on_step()
+            on_step(x_t, at.estimate)
         return x_t
 
     def correct(self, x_t: Tensor, t: Tensor, z: Tensor) -> Tensor:
         """Return ``x_t`` after one Langevin step at its level."""
-        alpha_t, sigma_t = self.score.levels(t, x_t)
-        score = (alpha_t * self.guidance.posterior_mean(x_t, t) - x_t) / sigma_t**2
-        delta = self.tau * sigma_t**2
+        at = self.guidance.at(x_t, t)
+        score = (at.alpha_t * self.guidance.posterior_mean(at) - x_t) / at.sigma_t**2
+        delta = x_t.new_tensor(self.tau * at.sigma_t**2)
         if self.adaptive:
             delta = over_items(self.tau * x_t[0].numel() / norm(score) ** 2, x_t)
         return x_t + delta * score + (2 * delta).sqrt() * z
+
+
+METHOD = Method(
+    Langevin,
+    steps=200,
+    paper="Jalal et al., 2021, arXiv 2108.01368; Rozet & Louppe, 2023, arXiv 2306.10574",
+    presets={
+        "any": Preset(
+            {"steps": 2311, "predictor": False, "corrections": 3, "tau": 0.0207, "gamma": 1.0},
+            "authors' code of Jalal et al., brain MRI: 2311 geometric levels, step 9e-7 (sigma / 0.0066)^2. Its levels, from "
+            "232 to 0.0066 in units of the 99 % quantile, are replaced by those of the prior",
+        ),
+    },
+)

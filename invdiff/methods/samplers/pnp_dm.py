@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from invdiff.methods.denoised import Denoised, prior_mean
+from invdiff.methods.divergence import EXPLOSION, check_bounds
 from invdiff.methods.likelihood_steps import check_likelihood, draw_near, times_below
-from invdiff.methods.samplers.base import EXPLOSION, Sampler, check_bounds
+from invdiff.methods.method import Method, Preset
+from invdiff.methods.on_step import OnStep
+from invdiff.methods.samplers.sampler import Sampler
 from invdiff.methods.steps.ddim import DDIM
 from invdiff.operators import Operator
 from invdiff.priors import ScoreModel
@@ -22,14 +25,14 @@ __all__ = ["PnPDM"]
 class PnPDM(Sampler):
     r"""Plug-and-play posterior sampling by two alternating draws. ``op`` may be nonlinear.
 
-    The chain :math:`(x, z)` goes through the two conditionals of its stationary law
+    The chain :math:`(x, z)` goes through the two conditionals of its stationary distribution
     :math:`\pi(x, z) \propto p(x)\, \mathcal{N}(z; x, \rho^2 I)\, \mathcal{N}(y; A(z), \sigma_y^2 I)`:
 
     .. math:: z \sim \frac1Z\, \mathcal{N}(z; x, \rho^2 I)\, \mathcal{N}(y; A(z), \sigma_y^2 I), \qquad
         x \sim p(x_0 | x_t = \alpha_t z), \quad \varsigma_t = \rho
 
     The second is the reverse diffusion, started where the noise-to-signal ratio is :math:`\rho`. For linear :math:`A` the
-    law of :math:`x` is the posterior under noise of covariance :math:`\sigma_y^2 I + \rho^2 A A^\top`: exact as
+    distribution of :math:`x` is the posterior under noise of covariance :math:`\sigma_y^2 I + \rho^2 A A^\top`: exact as
     :math:`\rho \to 0`, where the chain hardly moves any more. So :math:`\rho` comes down the grid, to ``rho_min`` at the
     least; how well the last levels mix is what limits the accuracy.
 
@@ -78,16 +81,16 @@ class PnPDM(Sampler):
         self.langevin_steps = langevin_steps
 
     @torch.no_grad()
-    def run(self, times: Tensor, *, streams: Streams, on_step: Callable[[], object]) -> Tensor:
+    def sample(self, times: Tensor, *, streams: Streams, on_step: OnStep) -> Tensor:
         draw = partial(streams.normal, dtype=self.y.dtype)
         rhos = [max(float(self.score.schedule.ratio(t)), self.rho_min) for t in times[:-1]]
         x = self.y.new_zeros(len(self.y), *self.op.in_shape)
         for step, rho in enumerate(rhos):
             for _ in range(1 + self.extra_sweeps if step + 1 == len(rhos) else 1):
-                z = draw_near(self.op, self.y, x, radius=rho, law=self.op.noise, steps=self.langevin_steps, draw=draw)
+                z = draw_near(self.op, self.y, x, radius=rho, noise=self.op.noise, steps=self.langevin_steps, draw=draw)
                 x = self.draw_prior(z, rho, draw)
                 check_bounds(x, bound=EXPLOSION * (1 + rho), step=step + 1)
-            on_step()
+            on_step(x, None)
         return x
 
     def draw_prior(self, z: Tensor, rho: float, draw: Draw) -> Tensor:
@@ -96,5 +99,20 @@ class PnPDM(Sampler):
         t = schedule.time(rho)
         x_t = float(schedule(t)[0]) * z
         for u, v in itertools.pairwise(times_below(schedule, t, self.prior_steps)):
-            x_t = rule(self.score.denoise, schedule, x_t, u, v, draw(z.shape[1:]))
+            x_t = rule(prior_mean, Denoised(self.score, x_t, u), v, draw(z.shape[1:]))
         return x_t
+
+
+METHOD = Method(
+    PnPDM,
+    paper="Wu et al., 2024, arXiv 2405.18782",
+    presets={
+        # rho = 10 * 0.9**k: the grid is the whole sequence, and rho_min its floor.
+        kind: Preset(
+            {"steps": 100, "ratio_max": 10.0, "ratio_min": 10 * 0.9**99, "prior_steps": 100, "rho_min": rho_min},
+            "Wu et al., 2024: the annealing of the paper, as recalled, and the prior's steps of the released "
+            "configs/sampler/pnp_edm.yaml; of every chain the last of 100 sweeps, where the paper takes 20 after 40",
+        )
+        for kind, rho_min in (("blur", 0.3), ("downsample", 0.3), ("nonlinear", 0.1))
+    },
+)

@@ -1,22 +1,24 @@
-"""RED-diff: one point estimate, regularised by denoising."""
+"""RED-diff: one point estimate, regularized by denoising."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from invdiff.linalg import over_items
-from invdiff.methods.samplers.base import EXPLOSION, Sampler, check_bounds
+from invdiff.methods.denoised import Denoised
+from invdiff.methods.divergence import EXPLOSION, check_bounds
+from invdiff.methods.method import Method, Preset
+from invdiff.methods.on_step import OnStep
+from invdiff.methods.samplers.sampler import Sampler
 from invdiff.operators import LinearOperator, Operator
 from invdiff.priors import ScoreModel
 from invdiff.random import Streams
 
-__all__ = ["REDdiff"]
+__all__ = ["REDDiff"]
 
 
-class REDdiff(Sampler):
+class REDDiff(Sampler):
     r"""Variational, mode seeking: a Gaussian of no width is fitted to the posterior. ``op`` may be nonlinear.
 
     One Adam step on :math:`\mu` per level, of the loss of :math:`x_t = \alpha_t \mu + \sigma_t \varepsilon`, where what stands
@@ -53,19 +55,32 @@ class REDdiff(Sampler):
         self.weight, self.power, self.lr = weight, power, lr
 
     @torch.no_grad()
-    def run(self, times: Tensor, *, streams: Streams, on_step: Callable[[], object]) -> Tensor:
+    def sample(self, times: Tensor, *, streams: Streams, on_step: OnStep) -> Tensor:
         op, y = self.op, self.y
         mu = op.pinv(y).clone() if isinstance(op, LinearOperator) else y.new_zeros(len(y), *op.in_shape)
         adam = torch.optim.Adam([mu], lr=self.lr, betas=(0.9, 0.99))  # Entry by entry: items stay apart.
         dof = over_items(torch.as_tensor(op.dof, device=y.device), mu)
         for step, t in enumerate(times[:-1]):
-            alpha_t, sigma_t = self.score.levels(t, mu)
+            alpha_t, sigma_t = map(float, self.score.schedule(t))
             noise = streams.normal(op.in_shape, dtype=y.dtype)
-            x_t = alpha_t * mu + sigma_t * noise
-            eps_hat = (x_t - alpha_t * self.score.denoise(x_t, t)) / sigma_t
-            misfit = op.jacobian(mu).adjoint(op(mu) - y) / dof
-            mu.grad = misfit + self.weight * (sigma_t / alpha_t) ** self.power * (eps_hat - noise) / mu[0].numel()
+            at = Denoised(self.score, alpha_t * mu + sigma_t * noise, t)
+            eps_hat = (at.x_t - alpha_t * at.x0_hat) / sigma_t
+            data_gradient = op.jacobian(mu).adjoint(op(mu) - y) / dof
+            mu.grad = data_gradient + self.weight * at.ratio**self.power * (eps_hat - noise) / mu[0].numel()
             adam.step()
             check_bounds(mu, bound=EXPLOSION, step=step + 1)
-            on_step()
+            on_step(mu.detach(), at.x0_hat)
         return mu.detach()
+
+
+METHOD = Method(
+    REDDiff,
+    spacing="vp",
+    paper="Mardani et al., 2024, arXiv 2305.04391",
+    presets={
+        "any": Preset(
+            {"steps": 100, "spacing": "vp", "weight": 0.25, "power": 1.0, "lr": 0.1},
+            "Mardani et al., 2024: the released _configs/algo/reddiff.yaml; steps as recalled (1000 in the paper)",
+        ),
+    },
+)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from invdiff.methods.samplers.base import EXPLOSION, Sampler, check_bounds
+from invdiff.methods.denoised import Denoised, prior_mean
+from invdiff.methods.divergence import EXPLOSION, check_bounds
+from invdiff.methods.method import Method, Preset
+from invdiff.methods.on_step import OnStep
+from invdiff.methods.samplers.sampler import Sampler
 from invdiff.methods.steps.ddim import DDIM
 from invdiff.operators import Mask, Operator
 from invdiff.priors import ScoreModel
@@ -28,7 +31,7 @@ class RePaint(Sampler):
 
     .. math:: x_t = \frac{\alpha_t}{\alpha_s} x_s + \sqrt{\sigma_t^2 - \frac{\alpha_t^2}{\alpha_s^2} \sigma_s^2}\; z
 
-    The conditional law is reached only as ``passes`` grows: with few, modes are decided before the data can tell.
+    The conditional distribution is reached only as ``passes`` grows: with few, modes are decided before the data can tell.
 
     Args:
         score: The prior.
@@ -41,7 +44,7 @@ class RePaint(Sampler):
 
     References:
         Lugmayr et al., RePaint: Inpainting using Denoising Diffusion Probabilistic Models, 2022,
-        https://arxiv.org/abs/2201.09865, algorithm 1. Departure: a jump is one draw, whose law is that of ``jump_length``
+        https://arxiv.org/abs/2201.09865, algorithm 1. Departure: a jump is one draw, with the distribution of ``jump_length``
         draws level by level.
     """
 
@@ -56,7 +59,7 @@ class RePaint(Sampler):
         self.jump_length, self.passes = jump_length, passes
 
     @torch.no_grad()
-    def run(self, times: Tensor, *, streams: Streams, on_step: Callable[[], object]) -> Tensor:
+    def sample(self, times: Tensor, *, streams: Streams, on_step: OnStep) -> Tensor:
         schedule, step, draw = self.score.schedule, DDIM(eta=1.0), partial(streams.normal, dtype=self.y.dtype)
         event, mask = self.op.in_shape, self.op.mask.to(self.y.device)
         x_t, reached = float(schedule(times[0])[1]) * draw(event), 0
@@ -67,14 +70,29 @@ class RePaint(Sampler):
                 shrink = alpha_s / alpha_t
                 x_t = shrink * x_t + (sigma_s**2 - (shrink * sigma_t) ** 2) ** 0.5 * draw(event)
                 continue
-            unknown = step(self.score.denoise, schedule, x_t, t, s, draw(event))
+            at = Denoised(self.score, x_t, t)
+            unknown = step(prior_mean, at, s, draw(event))
             known = alpha_s * self.y + sigma_s * draw(event)
             x_t = torch.where(mask, known, unknown)
             check_bounds(x_t, bound=EXPLOSION * (1 + sigma_s), step=there)
             if there > reached:
                 reached = there
-                on_step()
+                on_step(x_t, at.x0_hat)
         return x_t
+
+
+METHOD = Method(
+    RePaint,
+    steps=250,
+    spacing="vp",
+    paper="Lugmayr et al., 2022, arXiv 2201.09865",
+    presets={
+        "mask": Preset(
+            {"steps": 250, "spacing": "vp", "jump_length": 10, "passes": 10},
+            "Lugmayr et al., 2022: the released configurations (confs/face_example.yml)",
+        ),
+    },
+)
 
 
 def jump_path(steps: int, length: int, passes: int) -> list[int]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from invdiff.methods.samplers.base import EXPLOSION, Sampler, check_bounds
+from invdiff.methods.divergence import EXPLOSION, check_bounds
+from invdiff.methods.method import Method, Preset
+from invdiff.methods.on_step import OnStep
+from invdiff.methods.samplers.sampler import Sampler
 from invdiff.methods.spectral import SpectralData
 from invdiff.operators import Operator
 from invdiff.priors import ScoreModel
@@ -34,7 +36,7 @@ class SNIPS(Sampler):
     towards a mixture of :math:`\bar x_{0,i}` and :math:`\bar y_i`, stable for :math:`c < 1`. The last state is denoised.
 
     Once the level is below every :math:`\nu_i` the score is the exact one: so for a posterior with one mode the samples have
-    its law as :math:`c` falls and the corrections grow; the spread is too wide by up to a share :math:`c` at finite
+    its distribution as :math:`c` falls and the corrections grow; the spread is too wide by up to a share :math:`c` at finite
     :math:`c`, and where there are too few corrections to follow the levels. At higher levels the score is not the exact one,
     and there the mode is chosen.
 
@@ -50,7 +52,7 @@ class SNIPS(Sampler):
     References:
         Kawar et al., SNIPS: Solving Noisy Inverse Problems Stochastically, 2021, https://arxiv.org/abs/2105.14951, and the
         released code. Departures: the measured coordinates start at the data with their share of noise instead of
-        from a uniform law; the end is denoised, and coordinates that are still noisier than their data become the data.
+        from a uniform distribution; the end is denoised, and coordinates still noisier than their data become the data.
     """
 
     needs = ("linear", "svd")
@@ -63,7 +65,7 @@ class SNIPS(Sampler):
         self.corrections, self.step, self.data = corrections, step, SpectralData(op, y)
 
     @torch.no_grad()
-    def run(self, times: Tensor, *, streams: Streams, on_step: Callable[[], object]) -> Tensor:
+    def sample(self, times: Tensor, *, streams: Streams, on_step: OnStep) -> Tensor:
         schedule, data, draw = self.score.schedule, self.data, partial(streams.normal, dtype=self.y.dtype)
         ratio = float(schedule.ratio(times[0]))
         rest = (ratio**2 - data.noise**2).clamp(min=0).sqrt()
@@ -73,20 +75,40 @@ class SNIPS(Sampler):
             ratio = float(schedule.ratio(t))
             # 1 where the state is noisier than the data, 0 where nothing is measured.
             weight = (ratio / data.noise).square().clamp(max=1)
-            kick = (2 * self.step * self._spread(ratio)).sqrt()
+            kick = (2 * self.step * self._step_variance(ratio)).sqrt()
             for _ in range(self.corrections):
                 target = torch.lerp(self._denoise(x_bar, t), data.y_bar, weight)
                 x_bar = x_bar + self.step * (target - x_bar) + kick * draw(data.svd.shape)
             check_bounds(x_bar, bound=EXPLOSION * (1 + ratio), step=level + 1)
-            on_step()
-        return data.svd.synthesize(torch.where(ratio > data.noise, data.y_bar, self._denoise(x_bar, times[-2])))
+            if level + 2 < len(times):
+                on_step(partial(self._state, x_bar, t), None)
+        x_0 = data.svd.synthesize(torch.where(ratio > data.noise, data.y_bar, self._denoise(x_bar, times[-2])))
+        on_step(x_0, None)
+        return x_0
 
-    def _spread(self, ratio: float) -> Tensor:
+    def _step_variance(self, ratio: float) -> Tensor:
         r"""Return the preconditioner :math:`a_i`, which is also the variance of the state around its target."""
         noise = self.data.noise
         return torch.where(ratio > noise, ratio**2 - noise**2, ratio**2 * (1 - (ratio / noise) ** 2))
 
+    def _state(self, x_bar: Tensor, t: Tensor) -> Tensor:
+        r"""Return :math:`x_t = \alpha_t V \bar x`."""
+        return float(self.score.schedule(t)[0]) * self.data.svd.synthesize(x_bar)
+
     def _denoise(self, x_bar: Tensor, t: Tensor) -> Tensor:
         r"""Return :math:`V^\top \hat x_0`. It is what is left of :math:`x_0` given the data too, where they are noisier."""
-        alpha_t = float(self.score.schedule(t)[0])
-        return self.data.svd.analyze(self.score.denoise(alpha_t * self.data.svd.synthesize(x_bar), t))
+        return self.data.svd.analyze(self.score.denoise(self._state(x_bar, t), t))
+
+
+METHOD = Method(
+    SNIPS,
+    steps=500,
+    paper="Kawar et al., 2021, arXiv 2105.14951",
+    presets={
+        "any": Preset(
+            {"steps": 500, "spacing": "log-snr", "ratio_min": 0.02, "corrections": 5, "step": 0.033},
+            "Kawar et al., 2021: configs/celeba.yml of the released code, with step_lr / sigma_end^2 = 0.033; sigma_end = 0.01 "
+            "is doubled for images in [-1, 1]; sigma_begin is left to the schedule",
+        ),
+    },
+)

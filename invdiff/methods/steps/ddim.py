@@ -6,17 +6,20 @@ import math
 
 from torch import Tensor
 
-from invdiff.methods.guidance.base import PosteriorMean
-from invdiff.schedules import Schedule
+from invdiff.methods.ddpm_kernel import ddpm_kernel
+from invdiff.methods.denoised import Denoised, PosteriorMean
+from invdiff.methods.steps.rule import StepRule
 
 __all__ = ["DDIM"]
 
 
-class DDIM:
+class DDIM(StepRule):
     r"""Step with a share of fresh noise: :math:`\eta = 0` is DDIM, :math:`\eta = 1` DDPM's ancestral sampling.
 
     .. math:: x_s = \alpha_s \hat x_0 + \sqrt{\sigma_s^2 - \eta^2 \tilde\sigma^2}\, \hat\varepsilon + \eta \tilde\sigma z,
         \qquad \tilde\sigma^2 = \sigma_s^2 \Big(1 - \frac{\alpha_t^2 \sigma_s^2}{\alpha_s^2 \sigma_t^2}\Big)
+
+    :math:`\tilde\sigma^2` is the variance of DDPM's kernel (:func:`invdiff.methods.ddpm_kernel.ddpm_kernel`).
 
     Args:
         eta: Stochasticity :math:`\eta` in [0, 1].
@@ -32,12 +35,12 @@ class DDIM:
             raise ValueError(f"DDIM: eta must lie in [0, 1], got {eta}.")
         self.eta = eta
 
-    def __call__(self, mean: PosteriorMean, schedule: Schedule, x_t: Tensor, t: Tensor, s: Tensor, noise: Tensor) -> Tensor:
-        (alpha_t, sigma_t), (alpha_s, sigma_s) = (map(float, schedule(time)) for time in (t, s))
-        x0_hat = mean(x_t, t)
-        eps_hat = (x_t - alpha_t * x0_hat) / sigma_t
-        fresh = self.eta**2 * (1 - (alpha_t * sigma_s / (alpha_s * sigma_t)) ** 2)  # share of fresh noise
-        return alpha_s * x0_hat + sigma_s * (math.sqrt(1 - fresh) * eps_hat + math.sqrt(fresh) * noise)
+    def __call__(self, mean: PosteriorMean, at: Denoised, s: Tensor, noise: Tensor) -> Tensor:
+        alpha_s, sigma_s = at.levels(s)
+        variance = self.eta**2 * ddpm_kernel((at.alpha_t, at.sigma_t), (alpha_s, sigma_s)).variance
+        x0_hat = mean(at)
+        eps_hat = (at.x_t - at.alpha_t * x0_hat) / at.sigma_t
+        return alpha_s * x0_hat + math.sqrt(sigma_s**2 - variance) * eps_hat + math.sqrt(variance) * noise
 
     def __repr__(self) -> str:
         return f"DDIM(eta={self.eta:g})"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from invdiff.methods.guidance.base import PosteriorMean
-from invdiff.schedules import Schedule
+from invdiff.methods.denoised import Denoised, PosteriorMean
+from invdiff.methods.steps.rule import StepRule
 
 __all__ = ["Heun"]
 
 
-class Heun:
+class Heun(StepRule):
     r"""Heun's method for the probability-flow ODE of :math:`z = x / \alpha` in the noise-to-signal ratio :math:`\varsigma`.
 
     .. math:: \frac{dz}{d\varsigma} = \frac{z - \hat x_0(z, \varsigma)}{\varsigma}
@@ -24,14 +24,14 @@ class Heun:
         Karras et al., 2022, https://arxiv.org/abs/2206.00364, algorithm 1
     """
 
-    def __call__(self, mean: PosteriorMean, schedule: Schedule, x_t: Tensor, t: Tensor, s: Tensor, noise: Tensor) -> Tensor:
-        (alpha_t, sigma_t), (alpha_s, sigma_s) = (map(float, schedule(time)) for time in (t, s))
-        ratio_t, ratio_s = sigma_t / alpha_t, sigma_s / alpha_s
-        z_t = x_t / alpha_t
-        slope = (z_t - mean(x_t, t)) / ratio_t
+    def __call__(self, mean: PosteriorMean, at: Denoised, s: Tensor, noise: Tensor) -> Tensor:
+        alpha_s, sigma_s = at.levels(s)
+        ratio_t, ratio_s = at.ratio, sigma_s / alpha_s
+        z_t = at.x_t / at.alpha_t
+        slope = (z_t - mean(at)) / ratio_t
         z_s = z_t + (ratio_s - ratio_t) * slope
         if ratio_s > 0:
-            slope_s = (z_s - mean(alpha_s * z_s, s)) / ratio_s
+            slope_s = (z_s - mean(at.elsewhere(alpha_s * z_s, s))) / ratio_s
             z_s = z_t + (ratio_s - ratio_t) * (slope + slope_s) / 2
         return alpha_s * z_s
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from invdiff.methods.guidance.base import PosteriorMean
+from invdiff.methods.denoised import Denoised, PosteriorMean
 from invdiff.methods.steps.ddim import DDIM
-from invdiff.schedules import Schedule
+from invdiff.methods.steps.rule import StepRule
 
 __all__ = ["Matched"]
 
 
-class Matched:
+class Matched(StepRule):
     r"""The moment-matched kernel: DDPM's step around a *draw* of :math:`x_0`, not around its mean.
 
     .. math:: x_0' \sim p(x_0 | x_t, y), \qquad x_s \sim q(x_s | x_t, x_0') = \mathcal{N}\Big(\alpha_s x_0'
@@ -21,15 +21,15 @@ class Matched:
     :math:`m(\hat x_0^y)` and covariance :math:`\tilde\sigma^2 I + b^2 V_t^y`, where DDPM's has
     :math:`\tilde\sigma^2 I`: that is why few steps of DDPM shrink the samples. For a Gaussian prior and a linear operator
     it is exact at *any* number of steps. Needs a guidance that can draw
-    (:meth:`invdiff.methods.guidance.Guidance.posterior_draw`).
+    (:meth:`invdiff.methods.guidance.ConditionalDenoiser.posterior_draw`).
 
     Cost: one posterior draw.
     """
 
     follows_draws = True
 
-    def __call__(self, mean: PosteriorMean, schedule: Schedule, x_t: Tensor, t: Tensor, s: Tensor, noise: Tensor) -> Tensor:
-        return DDIM(eta=1.0)(mean, schedule, x_t, t, s, noise)
+    def __call__(self, mean: PosteriorMean, at: Denoised, s: Tensor, noise: Tensor) -> Tensor:
+        return DDIM(eta=1.0)(mean, at, s, noise)
 
     def __repr__(self) -> str:
         return "Matched()"

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from invdiff.methods.guidance.base import StepRule
+from invdiff.methods.denoised import Denoised, prior_mean
 from invdiff.methods.steps.heun import Heun
+from invdiff.methods.steps.rule import StepRule
 from invdiff.priors import ScoreModel
 from invdiff.random import Streams, generator
 from invdiff.schedules import time_grid
@@ -54,5 +55,5 @@ def sample_prior(
     streams = Streams([generator(seed, "prior", 0, sample, device=device) for sample in range(num_samples)])
     x_t = float(score.schedule(times[0])[1]) * streams.normal(shape)
     for t, s in itertools.pairwise(times):
-        x_t = rule(score.denoise, score.schedule, x_t, t, s, streams.normal(shape))
+        x_t = rule(prior_mean, Denoised(score, x_t, t), s, streams.normal(shape))
     return x_t

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from invdiff.linalg import over_items
-from invdiff.methods.guidance.base import Guidance, StepRule
-from invdiff.methods.samplers.base import EXPLOSION, check_bounds, lost
-from invdiff.random import Draws, Streams
+from invdiff.methods.denoised import Denoised, PosteriorMean, prior_mean
+from invdiff.methods.divergence import EXPLOSION, check_bounds, lost
+from invdiff.methods.guidance.guidance import ConditionalDenoiser, Correction, Guidance, Transition
+from invdiff.methods.on_step import OnStep
+from invdiff.methods.steps.ddim import DDIM
+from invdiff.methods.steps.rule import StepRule
+from invdiff.random import Draw, Draws, Streams
 
-__all__ = ["reverse_diffusion"]
+__all__ = ["advance", "back_off", "reverse_diffusion", "unguided_step"]
 
 BACK_OFF = (0.5, 0.25, 0.125)
 
@@ -25,12 +28,13 @@ def reverse_diffusion(
     *,
     rule: StepRule | None,
     streams: Streams,
-    on_step: Callable[[], object] | None = None,
+    on_step: OnStep | None = None,
 ) -> Tensor:
     r"""Draw :math:`x_T \sim \mathcal{N}(0, \sigma_T^2 I)` for every row of ``guidance.y`` and carry it down ``times``.
 
-    An item whose state is not finite after a step, or whose root mean square exceeds ``1e4 (1 + sigma_s)``, takes that step
-    again with the guidance at a half, a quarter and an eighth of its strength, from the same state and with the same noise.
+    An item whose state is not finite after a step, or whose root mean square exceeds ``1e4 (1 + sigma_s)``, is moved back
+    towards where the step would have led without guidance, with the same noise: to a half, a quarter and an eighth of the way.
+    What is not finite stays so: a sample that silently ignored the measurement would be worse.
 
     Args:
         guidance: What is followed; holds ``y``, one row per sample.
@@ -45,20 +49,72 @@ def reverse_diffusion(
     Raises:
         DivergenceError: If an item diverges at every strength.
     """
-    score, dtype = guidance.score, guidance.y.dtype
+    dtype = guidance.y.dtype
+    bounds = (EXPLOSION * (1 + guidance.score.schedule(times)[1])).tolist()
     x_t = guidance.start(times[0], Draws(streams, dtype))
-    for step, (t, s) in enumerate(itertools.pairwise(times)):
-        draw = Draws(streams, dtype)
-        bound = EXPLOSION * (1 + float(score.schedule(s)[1]))
-        x_s = guidance.advance(rule, x_t, t, s, draw)
-        for strength in BACK_OFF:
-            gone = lost(x_s, bound)
-            if not gone.any():
-                break
-            retried = guidance.advance(rule, x_t, t, s, draw.again(), strength=strength)
-            x_s = torch.where(over_items(gone, x_s), retried, x_s)
-        check_bounds(x_s, bound=bound, step=step + 1)
-        x_t = x_s
+    for step, (t, s) in enumerate(itertools.pairwise(times), start=1):
+        draw, at = Draws(streams, dtype), guidance.at(x_t, t)
+        x_t, estimate = advance(guidance, rule, at, s, draw)
+        if lost(x_t, bounds[step]).any():
+            x_t = back_off(x_t, unguided_step(rule, at, s, draw), bounds[step])
+            check_bounds(x_t, bound=bounds[step], step=step)
         if on_step is not None:
-            on_step()
+            on_step(x_t, estimate)
     return x_t
+
+
+def advance(guidance: Guidance, rule: StepRule | None, at: Denoised, s: Tensor, draw: Draw) -> tuple[Tensor, Tensor | None]:
+    """Return the state after one guided step, and the estimate of :math:`x_0` it was made with.
+
+    Args:
+        guidance: What is followed.
+        rule: The step rule; ``None`` for the guidance's own step.
+        at: The state.
+        s: Where to go.
+        draw: The noise of the step: that of the rule comes first.
+
+    Raises:
+        TypeError: If the guidance has no step of its own, or follows no rule.
+    """
+    if rule is None:
+        if not isinstance(guidance, Transition):
+            raise TypeError(f"{type(guidance).__name__} has no step of its own: give a rule.")
+        return guidance.transition(at, s, draw), at.estimate
+    noise = draw(at.x_t.shape[1:])
+    if isinstance(guidance, Correction) and guidance.corrects:
+        return guidance.correct(rule(prior_mean, at, s, noise), at, s, draw), at.estimate
+    if not isinstance(guidance, ConditionalDenoiser):
+        raise TypeError(f"{type(guidance).__name__} follows no step rule: its steps are its own.")
+    followed = _Followed(guidance, rule, at, s, draw)
+    return rule(followed, at, s, noise), followed.first
+
+
+class _Followed:
+    """The mean, or the draws, that a rule follows in one step; the first one is kept as the estimate of the step."""
+
+    def __init__(self, guidance: ConditionalDenoiser, rule: StepRule, at: Denoised, s: Tensor, draw: Draw) -> None:
+        self.guidance, self.draw = guidance, draw
+        self.mean: PosteriorMean | None = None if rule.follows_draws else guidance.step_mean(at, s, draw)
+        self.first: Tensor | None = None
+
+    def __call__(self, at: Denoised) -> Tensor:
+        x_0 = self.guidance.posterior_draw(at, self.draw) if self.mean is None else self.mean(at)
+        self.first = x_0 if self.first is None else self.first
+        at.release()  # or a rule of second order would hold two graphs at a time
+        return x_0
+
+
+def unguided_step(rule: StepRule | None, at: Denoised, s: Tensor, draw: Draws) -> Tensor:
+    """Return where the step leads without guidance: by the rule, or by DDPM's for a guidance with a step of its own."""
+    # New noise would move the streams of rows that are not lost, so there is none if the step took none.
+    noise = draw.taken[0].reshape(at.x_t.shape) if draw.taken else torch.zeros_like(at.x_t)
+    return (rule or DDIM(eta=1.0))(prior_mean, at, s, noise)
+
+
+def back_off(guided: Tensor, unguided: Tensor, bound: float) -> Tensor:
+    """Return ``guided`` with lost items moved towards ``unguided``, as little as brings them back."""
+    x_s, gone = guided, lost(guided, bound)
+    for strength in BACK_OFF:
+        x_s = torch.where(over_items(gone, x_s), torch.lerp(unguided, guided, strength), x_s)
+        gone = lost(x_s, bound)
+    return x_s

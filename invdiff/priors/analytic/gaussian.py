@@ -24,8 +24,9 @@ class LinearMeasurement(Protocol):
     """What a posterior needs of a linear operator with Gaussian noise."""
 
     in_shape: tuple[int, ...]
-    out_shape: tuple[int, ...]
 
+    @property
+    def out_shape(self) -> tuple[int, ...]: ...
     @property
     def sigma_y(self) -> float: ...
     def adjoint(self, y: Tensor, /) -> Tensor: ...

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from invdiff.methods.guidance.base import Guidance
-from invdiff.methods.operator_norm import gain
+from invdiff.methods.denoised import Denoised
+from invdiff.methods.guidance.guidance import ConditionalDenoiser
+from invdiff.methods.method import Method
+from invdiff.methods.operator_norm import operator_norm
 from invdiff.operators import LinearOperator, Operator
 from invdiff.priors import ScoreModel
 
 __all__ = ["ScoreALD"]
 
 
-class ScoreALD(Guidance):
+class ScoreALD(ConditionalDenoiser):
     r"""The likelihood at the noisy state, with annealed noise: no gradient of the network. ``op`` may be nonlinear.
 
     .. math:: E[x_0 | x_t, y] \approx \hat x_0 + \varsigma_t^2 A'(z_t)^\top \frac{y - A(z_t)}{\sigma_y^2 + \gamma_t^2},
@@ -40,10 +42,12 @@ class ScoreALD(Guidance):
         super().__init__(score, op, y)
         if not gamma > 0:
             raise ValueError(f"ScoreALD: gamma must be positive, got {gamma}.")
-        self.gamma = gamma * gain(op, y) if isinstance(op, LinearOperator) else gamma
+        self.gamma, self.scale = gamma, gamma * operator_norm(op, y) if isinstance(op, LinearOperator) else gamma
 
-    def posterior_mean(self, x_t: Tensor, t: Tensor) -> Tensor:
-        alpha_t, sigma_t = self.score.levels(t, x_t)
-        z_t, ratio = x_t / alpha_t, sigma_t / alpha_t
-        w = (self.y - self.op(z_t)) / (self.op.sigma_y**2 + (self.gamma * ratio) ** 2)
-        return self.score.denoise(x_t, t) + ratio**2 * self.op.jacobian(z_t).adjoint(w)
+    def posterior_mean(self, at: Denoised) -> Tensor:
+        z_t = at.x_t / at.alpha_t
+        w = (self.y - self.op(z_t)) / (self.op.sigma_y**2 + (self.scale * at.ratio) ** 2)
+        return at.x0_hat + at.ratio**2 * self.op.jacobian(z_t).adjoint(w)
+
+
+METHOD = Method(ScoreALD, rule="ddpm", paper="Jalal et al., 2021, arXiv 2108.01368")

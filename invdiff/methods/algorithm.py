@@ -1,0 +1,65 @@
+"""What every algorithm has: a prior, a measurement, and facts about itself."""
+
+from __future__ import annotations
+
+from abc import ABC
+from typing import ClassVar
+
+from torch import Tensor
+
+from invdiff.methods.denoised import Denoised
+from invdiff.methods.options import options_of
+from invdiff.methods.requirements import check_needs
+from invdiff.operators import Operator
+from invdiff.priors import ScoreModel
+
+__all__ = ["Algorithm"]
+
+
+class Algorithm(ABC):  # noqa: B024 (its kinds have abstract methods)
+    r"""An algorithm that samples :math:`p(x_0 | y)`: the base of guidance, samplers and particle methods.
+
+    Options are keyword-only arguments of the constructor of a subclass.
+
+    Args:
+        score: The prior.
+        op: The measurement, with its noise model.
+        y: What was measured, ``(B, *op.out_shape)``, one row per sample.
+
+    Attributes:
+        needs: What the algorithm requires of a measurement, keys of :data:`invdiff.methods.requirements.NEEDS`.
+        any_noise: Whether it takes other noise than white Gaussian noise.
+        one_operator: Whether all rows have to share one operator. Where items have operators of their own
+            (:func:`invdiff.operators.algebra.per_item`), they are then run one after the other.
+        own_step: Whether the algorithm has a step or a loop of its own, which it takes where no rule is given.
+        follows_rules: Whether it can be run with a step rule.
+        can_draw: Whether it can draw from its approximation of :math:`p(x_0 | x_t, y)`, for rules that follow draws.
+        differentiates: Whether it takes vector-Jacobian products of the network. Only then is a graph kept.
+        starts_high: Whether it works well from the largest noise level of a network on. Gradients of a network do not.
+        passes_options_to: The algorithm that takes the options which the constructor collects by ``**``.
+
+    Raises:
+        ValueError: If the measurement lacks what the algorithm needs.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    any_noise: ClassVar[bool] = False
+    one_operator: ClassVar[bool] = False
+    own_step: ClassVar[bool] = False
+    follows_rules: ClassVar[bool] = False
+    can_draw: ClassVar[bool] = False
+    differentiates: ClassVar[bool] = False
+    starts_high: ClassVar[bool] = False
+    passes_options_to: ClassVar[type[Algorithm] | None] = None
+
+    def __init__(self, score: ScoreModel, op: Operator, y: Tensor) -> None:
+        check_needs(type(self).__name__, op, self.needs, any_noise=self.any_noise, one_operator=self.one_operator)
+        self.score, self.op, self.y = score, op, y
+
+    def at(self, x_t: Tensor, t: Tensor) -> Denoised:
+        """Return the state ``x_t`` at time ``t`` as the loop hands it over, the network evaluated on first use."""
+        return Denoised(self.score, x_t, t, differentiable=self.differentiates)
+
+    def __repr__(self) -> str:
+        options = {name: getattr(self, name) for name in options_of(type(self)) if hasattr(self, name)}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in options.items())})"

@@ -1,0 +1,37 @@
+"""States that leave all bounds, and the error that names them."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+__all__ = ["EXPLOSION", "DivergenceError", "check_bounds", "lost"]
+
+# A state this many times larger than noise plus data of order one is on its way to infinity.
+EXPLOSION = 1e4
+
+
+class DivergenceError(RuntimeError):
+    """A sample left all bounds, and weaker guidance did not bring it back.
+
+    Attributes:
+        step: Step at which it happened, counted from 1.
+        row: Row of the batch.
+    """
+
+    def __init__(self, message: str, *, step: int, row: int) -> None:
+        super().__init__(message)
+        self.step, self.row = step, row
+
+
+def check_bounds(x: Tensor, *, bound: float, step: int) -> None:
+    """Raise a :class:`DivergenceError` for the first row of ``x`` that is not finite, or larger than ``bound``."""
+    gone = lost(x, bound)
+    if gone.any():
+        row = int(gone.nonzero()[0])
+        raise DivergenceError(f"diverged at step {step}, row {row}", step=step, row=row)
+
+
+def lost(x: Tensor, bound: float) -> Tensor:
+    """Return which items are not finite, or whose root mean square is not below ``bound``, ``(B,)``."""
+    size = x.flatten(1).square().mean(1).sqrt()
+    return ~(size < bound)

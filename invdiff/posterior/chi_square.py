@@ -1,0 +1,28 @@
+"""How well samples explain the measurement."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from invdiff.linalg import norm
+from invdiff.operators import Operator
+
+__all__ = ["chi_square", "chi_square_of_rows"]
+
+
+def chi_square(op: Operator, x: Tensor, y: Tensor) -> Tensor:
+    r"""Return :math:`\sum_i (y_i - z_i)^2 / v_i`, ``(B,)``, with :math:`z = A(x)` and :math:`v` the variance of the noise.
+
+    At the truth 1 is expected of every measured number, for any noise. Where the noise is 0, it is the squared misfit itself.
+    """
+    clean = op(x)
+    if op.noise.white:
+        return norm(y - clean) ** 2 / (op.sigma_y**2 or 1)
+    return norm(op.keep_measured((y - clean) / op.noise.variance(y, clean).expand_as(y).sqrt())) ** 2
+
+
+def chi_square_of_rows(op: Operator, x: Tensor, y: Tensor, items: int, *, rows: int) -> Tensor:
+    """Return :func:`chi_square` of ``x``, whose rows run through the ``items`` again and again, some ``rows`` at a time."""
+    starts, whose = range(0, len(x), rows), [row % items for row in range(len(x))]
+    return torch.cat([chi_square(op.take(whose[k : k + rows]), x[k : k + rows], y[k : k + rows]) for k in starts])

@@ -1,0 +1,145 @@
+"""Draw the samples of a run: chunk by chunk, each row from random streams of its own, within the memory there is."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from invdiff.methods.divergence import DivergenceError
+from invdiff.methods.guidance import Guidance
+from invdiff.methods.on_step import OnStep
+from invdiff.methods.particles import ParticleMethod
+from invdiff.methods.particles.loop import Cloud, run_particles
+from invdiff.methods.resolve import ResolvedMethod
+from invdiff.methods.samplers import Sampler
+from invdiff.methods.steps import reverse_diffusion
+from invdiff.operators import Operator
+from invdiff.posterior.counted import Counted
+from invdiff.posterior.memory import halve_when_full, out_of_memory
+from invdiff.posterior.step import Step
+from invdiff.random import Streams, generator
+
+__all__ = ["CHUNK_NUMBERS", "Drawing", "chunk_size"]
+
+CHUNK_NUMBERS = {"cpu": 2**19, "cuda": 2**23}  # numbers of x worked on at a time unless told otherwise
+SMALLEST_EVENT = 64  # Smaller ones count as this large: every row draws thousands of random numbers ahead.
+
+
+def chunk_size(op: Operator, device: torch.device) -> int:
+    """Return how many samples are worked on at a time unless told otherwise."""
+    numel = torch.Size(op.in_shape).numel()
+    return max(1, CHUNK_NUMBERS.get(device.type, CHUNK_NUMBERS["cpu"]) // max(numel, SMALLEST_EVENT))
+
+
+@dataclass(eq=False)
+class Drawing:
+    """A run: so many samples of each measurement, by one method.
+
+    Attributes:
+        plan: The method with every setting decided.
+        score: The prior, which counts.
+        op: The measurement, as the method sees it.
+        y: What was measured, ``(B, *op.out_shape)``.
+        num_samples: Samples of each.
+        seed: The seed of the run.
+        callback: Called with every :class:`~invdiff.posterior.Step`.
+        group: How many samples are drawn together: the particles of a group, or 1.
+    """
+
+    plan: ResolvedMethod
+    score: Counted
+    op: Operator
+    y: Tensor
+    num_samples: int
+    seed: int
+    callback: Callable[[Step], object] | None = None
+    group: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.group = self.plan.group(self.score, self.op, self.y)
+
+    def run(self, *, chunk: int, progress: bool) -> list[Cloud]:
+        """Return the samples, item after item and group after group.
+
+        Args:
+            chunk: Samples worked on at a time, rounded down to whole groups, at least one.
+            progress: Whether to show a bar.
+
+        Raises:
+            MemoryError: If the memory does not hold one group.
+        """
+        total = self.num_samples * len(self.y) * self.plan.steps
+        with tqdm(total=total, desc=self.plan.method.name, unit=" steps", disable=not progress, leave=False) as bar:
+            try:
+                return list(halve_when_full(self._chunks(chunk), lambda part: self._draw(part, bar), device=self.y.device))
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                what = "a group" if self.group > 1 else "one sample"
+                numbers = self.group * torch.Size(self.op.in_shape).numel()
+                raise MemoryError(
+                    f"{self.plan.method.name}: the memory of {self.y.device} does not hold {what} of {numbers:,} numbers. Load "
+                    "the prior with checkpointing=True or precision='bfloat16', or see the image through smaller windows: "
+                    "priors.Tiled(score, tile=...)."
+                ) from error
+
+    def _chunks(self, chunk: int) -> list[list[tuple[int, int]]]:
+        """Return what is worked on at a time: the first samples and the items of some groups."""
+        rows = [[(first, b) for first in range(0, self.num_samples, self.group)] for b in range(len(self.y))]
+        if self.op.items is None or not self.plan.method.one_operator:
+            rows = [list(itertools.chain(*rows))]
+        together = max(1, chunk // self.group)
+        return [some[start : start + together] for some in rows for start in range(0, len(some), together)]
+
+    def _draw(self, part: Sequence[tuple[int, int]], bar: tqdm[Any]) -> Cloud:
+        rows, device = [(first + k, b) for first, b in part for k in range(self.group)], self.y.device
+        streams = Streams([generator(self.seed, "sample", b, k, device=device) for k, b in rows])
+        resampling = [generator(self.seed, "resample", b, first, device=device) for first, b in part]
+        whose, before = [b for _, b in rows], (bar.n, self.score.evaluations, self.score.products)
+        algorithm, times = self.plan.algorithm(self.score, self.op.take(whose), self.y[whose]), self.plan.times
+        on_step = self._on_step(rows, bar)
+        try:
+            if isinstance(algorithm, ParticleMethod):
+                return run_particles(algorithm, times, streams=streams, resampling=resampling, on_step=on_step)
+            if isinstance(algorithm, Guidance):
+                x = reverse_diffusion(algorithm, times, rule=self.plan.rule, streams=streams, on_step=on_step)
+            else:
+                assert isinstance(algorithm, Sampler)
+                x = algorithm.sample(times, streams=streams, on_step=on_step)
+        except DivergenceError as error:
+            (k, b), weakened = rows[error.row], isinstance(algorithm, Guidance)
+            raise DivergenceError(
+                f"{self.plan.method.name}: sample {k} of item {b} diverged at step {error.step} of {self.plan.steps}"
+                f"{', and again with an eighth of the guidance' if weakened else ''}. Use more steps, a smaller step "
+                "size, or a noise level that fits the measurement.",
+                step=error.step,
+                row=error.row,
+            ) from error
+        except (RuntimeError, MemoryError):
+            bar.n, self.score.evaluations, self.score.products = before  # of a chunk that is perhaps drawn again
+            raise
+        one = torch.ones(len(x), dtype=torch.float64, device=x.device)
+        return Cloud(x, one, log_evidence=0 * one, ess=one, ancestors=one)  # A chain is a group of one.
+
+    def _on_step(self, rows: Sequence[tuple[int, int]], bar: tqdm[Any]) -> OnStep:
+        """Return what reports the steps of some rows. A group is drawn whole; samples beyond those wanted are not reported."""
+        callback, count, times = self.callback, itertools.count(), self.plan.times
+        kept = [r for r, (k, _) in enumerate(rows) if k < self.num_samples]
+        wanted = [rows[r] for r in kept]
+
+        def report(x_s: Tensor | Callable[[], Tensor], estimate: Tensor | None) -> None:
+            bar.update(len(rows))
+            if callback is None:
+                return
+            x_s, step = x_s if isinstance(x_s, Tensor) else x_s(), next(count)
+            if len(kept) < len(rows):
+                x_s, estimate = x_s[kept], None if estimate is None else estimate[kept]
+            callback(Step(step + 1, self.plan.steps, times[step], times[step + 1], x_s, estimate, wanted))
+
+        return report
