@@ -75,8 +75,12 @@ class Registry(Mapping[str, T], Generic[T]):
         if text in self.places:
             return self[text]
         if ":" in text:
-            # Not kept: what a relative path leads to depends on the folder one is in.
-            return self.adopt(text.rpartition(":")[2], load_object(text))
+            where, _, attribute = text.rpartition(":")
+            # By the whole path: what a relative one leads to depends on the folder one is in.
+            place = f"{Path(where).resolve()}:{attribute}" if where.endswith(".py") else text
+            if place not in self._loaded:
+                self._loaded[place] = self.adopt(attribute, load_object(text))
+            return self._loaded[place]
         near = difflib.get_close_matches(text, self.places, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(

@@ -21,7 +21,7 @@ def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Ten
 def all_subclasses(base: type) -> list[type]:
     """Return every concrete class of invdiff below ``base``: a new one is under the laws without being listed."""
     found = {cls: None for child in base.__subclasses__() for cls in (child, *all_subclasses(child))}
-    concrete = (c for c in found if c.__module__.startswith("invdiff") and not getattr(c, "__abstractmethods__", None))
+    concrete = (c for c in found if c.__module__.startswith("invdiff.") and not getattr(c, "__abstractmethods__", None))
     return sorted(concrete, key=lambda c: c.__name__)
 
 

@@ -41,7 +41,7 @@ BUNDLED = Path(priors.__file__).with_name("natural.calibration.json")
 LEVELS = (0.5, ONE_STD, 0.8, 0.9, 0.95)
 INTERVAL = 0.9  # of interval maps unless told otherwise: images must be enough for it
 CLOSE = 0.05  # difference of the share of missing pixels that is not worth a word
-# Of a prior's description: what depends on the file's place, the machine or the size of the image, and not on the law.
+# Of a prior's description: what depends on the file's place, the machine or the size of the image, and not the distribution.
 APART = ("file", "autocast", "checkpointing", "tile", "overlap", "gray", "per_channel")
 
 
