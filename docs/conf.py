@@ -116,7 +116,7 @@ PAGES = {
     "SECURITY.md": "security.md",
     "CHANGELOG.md": "changelog.md",
     "examples/": "examples.md",
-    "examples/own_operator.py": "examples.md#an-own-operator",
+    "examples/own_operator.py": "examples.md#your-own-operator",
     "examples/photograph.py": "examples.md#a-photograph",
     "examples/uncertainty.py": "examples.md#reading-the-uncertainty",
 }

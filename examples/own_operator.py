@@ -1,4 +1,4 @@
-"""Operators of one's own, from plain functions: python examples/own_operator.py --size 128"""
+"""Your own operators, from plain functions: python examples/own_operator.py --size 128"""
 
 import argparse
 
@@ -20,7 +20,7 @@ def camera(x):  # half the pixels, and the response v^(1/2.2): not linear
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description="Solve with operators of one's own.")
+    parser = argparse.ArgumentParser(description="Solve inverse problems with your own operators.")
     parser.add_argument("--size", type=int, default=128, help="side in pixels, a multiple of 4")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--samples", type=int, default=2)

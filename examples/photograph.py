@@ -1,4 +1,4 @@
-"""Fill what a mask covers on a photograph: python examples/photograph.py --size 256"""
+"""Inpaint a photograph: python examples/photograph.py --size 256"""
 
 import argparse
 from pathlib import Path
@@ -14,7 +14,7 @@ from invdiff.io.images import read_mask
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description="Fill what a mask covers on a photograph.")
+    parser = argparse.ArgumentParser(description="Inpaint the pixels of a photograph that a mask covers.")
     parser.add_argument("--size", type=int, default=192, help="side in pixels")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--samples", type=int, default=2)
