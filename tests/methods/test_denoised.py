@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from cases import build
 from helpers import randn
 from torch import Tensor
 from torch.testing import assert_close
@@ -16,7 +17,7 @@ from invdiff.methods.steps import DDIM, RULES
 from invdiff.priors import Gaussian, GaussianMixture, ScoreModel
 from invdiff.schedules import EDM, VP, RectifiedFlow, Schedule
 
-MIXTURE = GaussianMixture.examples()[0]
+MIXTURE = build(GaussianMixture)[0]
 T, S = VP().time(torch.tensor([0.7, 0.4]).double())
 SCHEDULES = pytest.mark.parametrize("schedule", [VP(), EDM(), RectifiedFlow()], ids=lambda s: type(s).__name__)
 

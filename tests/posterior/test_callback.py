@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import build
 from helpers import randn
 from torch import Tensor
 from torch.testing import assert_close
@@ -18,7 +19,7 @@ from invdiff.operators import Mask, Matrix
 from invdiff.posterior import Step
 from invdiff.priors import Gaussian, ScoreModel
 
-PRIOR = Gaussian.examples()[0]
+PRIOR = build(Gaussian)[0]
 OPS = {
     "noise": Matrix(randn(3, 6, seed=9), sigma_y=0.2),
     "exact": Matrix(randn(3, 6, seed=9)),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import build
 from helpers import norm, randn
 from PIL import Image
 from torch.testing import assert_close
@@ -64,7 +65,7 @@ def test_what_is_no_picture_is_not_shown(shape: tuple[int, ...]) -> None:
     assert "5 samples" in post._repr_html_()
 
 
-PRIOR, OP = Gaussian.examples()[0], Matrix(randn(3, 6, seed=9), sigma_y=0.2)
+PRIOR, OP = build(Gaussian)[0], Matrix(randn(3, 6, seed=9), sigma_y=0.2)
 Y = torch.zeros(1, 3, dtype=torch.float64)
 
 
