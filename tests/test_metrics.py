@@ -67,7 +67,8 @@ class TestSSIM:
         x, reference = torch.full((1, 1, 16, 16), -1.0), torch.zeros(1, 1, 16, 16)
         torch.testing.assert_close(ssim(x, reference), torch.tensor([1e-4 / (0.25 + 1e-4)]))
 
-    @pytest.mark.parametrize("size", [11, 48, 400])  # above 384 pixels piq would down-sample
+    # Above 384 pixels piq would down-sample.
+    @pytest.mark.parametrize("size", [11, 48, pytest.param(400, marks=pytest.mark.slow)])
     def test_is_that_of_scikit_image(self, size):
         x, clean = photographs(min(size, 48))
         repeats = -(-size // 48)

@@ -8,7 +8,6 @@ draws all derive from that one primitive.
 from __future__ import annotations
 
 import copy
-import functools
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -57,19 +56,26 @@ class Operator(Movable, ABC):
     device: torch.device | str | None = None
     dtype: torch.dtype | None = None
     surrogate: bool = False
+    _out_shape: tuple[int, ...] | None = None
     __array_ufunc__ = None  # numpy leaves number * op to __rmul__.
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """Return the noiseless measurement of ``x`` of shape ``(B, *in_shape)``, in its dtype and on its device."""
 
-    @functools.cached_property
+    @property
     def out_shape(self) -> tuple[int, ...]:
         """Shape of one ``y``, without the batch axis."""
-        # In the dtype and on the device of the tensors it holds.
-        held = next((v for v in vars(self).values() if isinstance(v, Tensor) and v.is_floating_point()), torch.empty(0))
-        zeros = torch.zeros(1, *self.in_shape, dtype=self.dtype or held.dtype, device=self.device or held.device)
-        return tuple(checked_call(type(self).__name__, self.forward, zeros).shape[1:])
+        if self._out_shape is None:
+            # In the dtype and on the device of the tensors it holds.
+            held = next((v for v in vars(self).values() if isinstance(v, Tensor) and v.is_floating_point()), torch.empty(0))
+            zeros = torch.zeros(1, *self.in_shape, dtype=self.dtype or held.dtype, device=self.device or held.device)
+            self._out_shape = tuple(checked_call(type(self).__name__, self.forward, zeros).shape[1:])
+        return self._out_shape
+
+    @out_shape.setter
+    def out_shape(self, shape: tuple[int, ...]) -> None:
+        self._out_shape = shape
 
     @property
     def sigma_y(self) -> float:
@@ -128,7 +134,8 @@ class Operator(Movable, ABC):
         return self.forward(x)
 
     def __repr__(self) -> str:
-        shapes = f"{tuple(self.in_shape)} -> {vars(self).get('out_shape', '...')}"  # Not worth a trial call.
+        out = "..." if self._out_shape is None else self._out_shape  # Not worth a trial call.
+        shapes = f"{tuple(self.in_shape)} -> {out}"
         exact = isinstance(self.noise, GaussianNoise) and self.noise.sigma == 0
         return f"{type(self).__name__}({', '.join([shapes, *self._summary(), *([] if exact else [repr(self.noise)])])})"
 

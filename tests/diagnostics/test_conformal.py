@@ -13,6 +13,8 @@ from torch.testing import assert_close
 
 from invdiff.diagnostics import deviations, exact_width, images_needed, marginal_width, width_per_image
 
+pytestmark = pytest.mark.slow
+
 
 def images(count: int, *, seed: int, factor: float = 1.0, samples: int = 6) -> list[Tensor]:
     """Deviations of images of 40 correlated values, each as hard as it likes, of samples with ``factor`` times the spread."""

@@ -27,6 +27,8 @@ from invdiff.priors import Gaussian, GaussianMixture
 from invdiff.random import Draws
 from invdiff.schedules import EDM, VP, Schedule, time_grid
 
+pytestmark = pytest.mark.slow
+
 SMC = ("tds", "mcg-diff", "fps-smc")
 LEVELS = [8 * 0.7**k for k in range(15)] + [0.0]
 

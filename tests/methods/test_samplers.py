@@ -32,6 +32,8 @@ from invdiff.priors import Gaussian, GaussianMixture, ScoreModel, from_network
 from invdiff.random import Draw, Draws, Streams, generator
 from invdiff.schedules import EDM, VP, RectifiedFlow, Schedule, time_grid
 
+pytestmark = pytest.mark.slow  # every method, over and over
+
 MIXTURE = build(GaussianMixture)[0]
 WIDE = Matrix(randn(3, 4, seed=9), sigma_y=0.2)
 TANH = Function(lambda x: torch.tanh(x[:, :3]), (4,), sigma_y=0.2)

@@ -18,6 +18,8 @@ from invdiff.posterior.memory import halve_when_full, out_of_memory
 from invdiff.priors import Gaussian, ScoreModel, UNet, from_network
 from invdiff.schedules import EDM
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 FULL = (
     "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."
