@@ -184,7 +184,7 @@ def from_deepinv(
     except NotLinearError:
         return Function(forward, in_shape, noise=noise, device=device, dtype=dtype)
     except ValueError as error:
-        raise ValueError(f"{owner}: {error} Here that is autodiff=True.") from error
+        raise ValueError(f"{owner}: {error} The option for that is autodiff=True.") from error
     measured = y[0] != 0
     if measured.all():
         op.noise = noise

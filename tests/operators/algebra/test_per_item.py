@@ -387,6 +387,6 @@ class TestErrors:
 
     def test_of_a_batch_of_masks(self) -> None:
         with pytest.raises(
-            ValueError, match=r"For a mask of each item of a batch: per_item\(\[Mask\(m, in_shape\) for m in masks"
+            ValueError, match=r"For one mask per item of the batch: per_item\(\[Mask\(m, in_shape\) for m in masks"
         ):
             Mask(MASKS[:, None], SHAPE)

@@ -346,7 +346,7 @@ def test_noise_of_another_shape_is_refused(noise: Noise) -> None:
 
 
 def test_a_level_is_no_noise_model() -> None:
-    with pytest.raises(TypeError, match="A level alone is sigma_y"):
+    with pytest.raises(TypeError, match="Give a standard deviation as sigma_y"):
         Mask(torch.ones(3), noise=cast(Any, 0.05))
 
 
