@@ -102,8 +102,8 @@ class CorrelatedNoise(Noise):
         probe = torch.randn(1, *root.in_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         probe = probe.to(root.device, root.dtype or torch.float64)
         if not (root.pinv(root(probe)) - probe).norm() <= 1e-3 * probe.norm():
-            raise ValueError("CorrelatedNoise: root cannot be inverted: some direction of y would have no noise.")
-        self.sigma = float(probe.norm() / root.pinv(probe).norm())  # The root of the harmonic mean of the variances, nearly.
+            raise ValueError("CorrelatedNoise: root cannot be inverted, so some direction of y would have no noise.")
+        self.sigma = float(probe.norm() / root.pinv(probe).norm())  # Estimates the harmonic mean variance.
 
     def check(self, owner: str, out_shape: tuple[int, ...]) -> None:
         if self.root.out_shape != out_shape:

@@ -158,7 +158,7 @@ class TestWhatLooksLikeDeepinv:
 
     def test_an_approximate_adjoint(self) -> None:
         rough = SimpleNamespace(A=lambda x: 2 * x, A_adjoint=lambda y: 2.002 * y)
-        with pytest.raises(ValueError, match=r"SimpleNamespace: .*adjoint is not the adjoint.* option for that is autodiff=True"):
+        with pytest.raises(ValueError, match=r"SimpleNamespace: .*is not the adjoint.* option for that is autodiff=True"):
             from_deepinv(rough, (3, 4))
         op = from_deepinv(rough, (3, 4), autodiff=True)
         assert isinstance(op, LinearOperator)
