@@ -37,7 +37,7 @@ def whiten(op: Operator) -> Operator:
 
 
 def linearize(op: Operator, y: Tensor, x: Tensor, *, noise_at: Tensor | None = None) -> tuple[LinearOperator, Tensor, float]:
-    r"""Linearize a measurement at ``x`` in white noise: return the Jacobian, the residual :math:`y - A(x)` and :math:`\sigma_y`.
+    r"""Linearize a measurement at ``x`` with white noise: return the Jacobian, :math:`y - A(x)` and :math:`\sigma_y`.
 
     If the noise is not white Gaussian, the Jacobian and the residual are divided by the standard deviations of the Gaussian
     approximation of the noise at ``x`` (:meth:`~invdiff.operators.Noise.variance`), and the returned :math:`\sigma_y` is 1.

@@ -337,7 +337,7 @@ class TestErrors:
                 ValueError,
                 r"same in_shape, got \(1, 3, 4\) for Mask of item 0 and \(3, 4\) for Id",
             ),
-            ([Matrix(torch.ones(2, 3)), Matrix(torch.ones(4, 3))], ValueError, r"same out_shape, got \(2,\) .* Run them separately"),
+            ([Matrix(torch.ones(2, 3)), Matrix(torch.ones(4, 3))], ValueError, r"same out_shape, got \(2,\) .* separately"),
             ([masks()[0], saturating()[0]], ValueError, "got linear for Mask of item 0 and not linear for Function of item 1"),
             ([*masks(), masks(0.1)[0]], ValueError, r"got GaussianNoise\(0.3\) for item 0 and GaussianNoise\(0.1\) for item 3"),
             (
