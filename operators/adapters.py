@@ -101,7 +101,7 @@ class _OfColumns:
 
     def __call__(self, x: Tensor) -> Tensor:
         columns = self.product(x.detach().flatten(1).mT.to("cpu", torch.float64).numpy())
-        return torch.from_numpy(columns).mT.reshape(-1, *self.shape).to(x, copy=True)  # Copied, because an identity returns x itself.
+        return torch.from_numpy(columns).mT.reshape(-1, *self.shape).to(x, copy=True)  # An identity would return x itself.
 
 
 @dataclass(frozen=True)

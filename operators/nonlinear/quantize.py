@@ -21,7 +21,8 @@ class Quantize(Operator):
     .. math:: y = l + h \min\!\Big(\max\!\Big(\operatorname{round} \frac{x - l}{h}, 0\Big), L - 1\Big) + n, \qquad
         h = \frac{\text{high} - \text{low}}{L - 1}, \quad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    Values outside the levels are clipped to the outermost ones; halves are rounded to even multiples of :math:`h`.
+    Values outside the levels are clipped to the outermost ones. Values halfway between two levels are rounded to the level with
+    the even index, counted from 0 at :math:`l`.
 
     The true derivative is zero almost everywhere. Automatic differentiation returns the identity instead, also outside the
     levels (straight-through estimator), and ``surrogate`` is true. A gradient built on it moves the estimate toward ``y``, but

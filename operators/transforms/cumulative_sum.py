@@ -45,10 +45,8 @@ class CumulativeSum(LinearOperator):
     def __init__(self, in_shape: Sequence[int], axis: int, *, sigma_y: float = 0.0, noise: Noise | None = None) -> None:
         self.in_shape = self.out_shape = event_shape("CumulativeSum", in_shape)
         if not -len(self.in_shape) <= operator.index(axis) < len(self.in_shape):
-            raise ValueError(
-                f"CumulativeSum: there is no axis {axis} in in_shape {self.in_shape}. Do not count the batch axis."
-            )
-        self.axis = axis % len(self.in_shape) - len(self.in_shape)  # Counted from the end, so that a batch axis does not matter.
+            raise ValueError(f"CumulativeSum: there is no axis {axis} in in_shape {self.in_shape}, which has no batch axis.")
+        self.axis = axis % len(self.in_shape) - len(self.in_shape)  # From the end, so that a batch axis does not matter.
         self.cosines = CosineTransform(self.in_shape[self.axis], ends=True)
         self.noise = noise_of(sigma_y, noise)
 
@@ -72,7 +70,7 @@ class CumulativeSum(LinearOperator):
 
 
 class CumulativeSumSVD(SVD):
-    r"""SVD of cumulative sums: :math:`V` are cosines that vanish beyond the last entry, :math:`U` the same cosines reversed.
+    r"""SVD of cumulative sums: :math:`V` are cosines that are 0 one step after the end, :math:`U` the same cosines reversed.
 
     Coordinates have the layout of ``x``, in descending order of their singular values :math:`1 / (2 \sin(\theta_k / 2))` along
     the axis. The columns of :math:`U` have alternating signs.

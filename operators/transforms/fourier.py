@@ -140,7 +140,7 @@ class FourierMask(LinearOperator):
         lam = over_items(lam, spectrum) if isinstance(lam, Tensor) else lam
         paired, gram, mirrored = self.paired.to(v.device), self.gram.to(v), _mirror(spectrum).conj()
         seen = pseudo_divide(torch.where(paired, 0.5 * (spectrum + mirrored), spectrum), gram, lam)
-        # Computed without rounding errors in the range of A: a small lam would amplify them.
+        # Exactly antisymmetric, rounding errors included: a small lam would amplify any component in the range of A.
         unseen = pseudo_divide(torch.where(paired, 0.5 * (spectrum - mirrored), 0), gram.new_zeros(()), lam)
         return torch.view_as_real(seen + unseen)
 

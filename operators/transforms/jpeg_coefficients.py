@@ -57,7 +57,7 @@ class JPEGCoefficients(LinearOperator):
 
     Args:
         in_shape: Image shape ``(C, H, W)``, without the batch axis; ``C`` is 3 (RGB) or 1 (gray).
-        subsampling: ``4:4:4``, ``4:2:2`` (chroma halved along rows), ``4:4:0`` (halved along columns) or ``4:2:0`` (both).
+        subsampling: ``4:4:4``, ``4:2:2`` (half as many columns for chroma), ``4:4:0`` (half as many rows) or ``4:2:0`` (both).
             It has no effect for one channel.
         sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.

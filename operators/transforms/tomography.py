@@ -67,11 +67,11 @@ class ParallelBeamCT(RayTransform):
 
     .. math:: y_{c, \theta, s} = \int x_c(s \cos\theta + t \sin\theta,\; s \sin\theta - t \cos\theta)\, dt + n
 
-    with the origin at the center of the image, :math:`x` to the right and :math:`y` upward. At 0 degrees the detectors follow
-    the columns and the rays run downward; larger angles rotate both counter-clockwise, as in ``skimage.transform.radon``.
-    scikit-image, however, rotates about pixel ``N // 2``, which for even sides is half a pixel off the center, and stores the
-    detectors along rows. The detectors are points, at :math:`s = (d - (D - 1) / 2) \cdot` ``detector_spacing`` for
-    :math:`d = 0, \dots, D - 1`. See also :class:`RayTransform`.
+    with the origin at the center of the image, :math:`x` to the right and :math:`y` upward. At 0 degrees the detectors are in
+    the order of the columns and the rays run downward; larger angles rotate both counter-clockwise, as in
+    ``skimage.transform.radon``. scikit-image, however, rotates about pixel ``N // 2``, which for even sides is half a pixel
+    off the center, and has the detectors along the first axis of the sinogram. The detectors are points, at
+    :math:`s = (d - (D - 1) / 2) \cdot` ``detector_spacing`` for :math:`d = 0, \dots, D - 1`. See also :class:`RayTransform`.
 
     Args:
         in_shape: Image shape ``(C, H, W)``, without the batch axis. Measurements are ``(B, C, angles, detectors)``.

@@ -191,7 +191,7 @@ class TestTomography:
     @pytest.mark.parametrize(
         ("options", "error", "message"),
         [
-            ({"angles": []}, ValueError, "angles must be a list of finite numbers, in degrees and not empty, got shape"),
+            ({"angles": []}, ValueError, "angles must be a non-empty list of finite numbers, in degrees, got shape"),
             ({"angles": [0.0, math.nan]}, ValueError, "with 1 NaN or infinite"),
             ({"angles": 30.0}, ValueError, r"got shape \(\)"),
             ({"detectors": 0}, ValueError, "detectors must be positive, got 0"),
