@@ -125,8 +125,8 @@ class LinearComposed(LinearOperator, Composed[LinearOperator]):
 
     def __init__(self, outer: LinearOperator, inner: LinearOperator) -> None:
         super().__init__(outer, inner)
-        self.turn = outer.gram_scale if outer.complete and _is_square(outer) else None  # A A^T = A^T A = c I
-        self.frame = inner.gram_scale if inner.complete else None  # B B^T = c I
+        self.turn = outer.gram_scale if outer.complete and _is_square(outer) else None  # c, if A A^T = A^T A = c I.
+        self.frame = inner.gram_scale if inner.complete else None  # c, if B B^T = c I.
         self.closed_form = (self.turn is not None and inner.closed_form) or (self.frame is not None and outer.closed_form)
         if self.frame is not None and outer.gram_scale is not None:
             self.gram_scale = outer.gram_scale * self.frame

@@ -46,7 +46,7 @@ def per_channel(op: Operator, channels: int, *, noise: Noise | None = None) -> O
 
 
 class PerChannel(Combination[Part]):
-    """The same operator for every channel, as a part of the batch axis. See :func:`per_channel`.
+    """The same operator for every channel: the channel axis is merged into the batch axis. See :func:`per_channel`.
 
     Args:
         op: The operator for one channel.

@@ -1,4 +1,4 @@
-"""A number times an operator."""
+"""The product of a number and an operator."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def scale(op: Operator, factor: float) -> Operator:
 
 
 class Scaled(Combination[Part]):
-    r"""A number times an operator. See :func:`scale`.
+    r"""The product of a number and an operator. See :func:`scale`.
 
     Args:
         op: :math:`A`.

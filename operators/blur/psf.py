@@ -77,7 +77,7 @@ def psf_kernel(
     steepest = sum(abs(amount) * _slope(index) for index, amount in coefficients.items())
     pupil = max(PUPIL, 8 * math.ceil(float(positions[-1]) + steepest))
     axis = (torch.arange(pupil, dtype=torch.float64) - (pupil - 1) / 2) * 2 / pupil
-    right, up = axis, -axis.unsqueeze(1)  # Rows count downwards.
+    right, up = axis, -axis.unsqueeze(1)  # Rows are counted downward.
     rho, theta = torch.hypot(right, up), torch.atan2(up, right)
     waves = torch.zeros(pupil, pupil, dtype=torch.float64)
     for index, amount in coefficients.items():

@@ -1,4 +1,4 @@
-"""Any callable as a measurement: shape, adjoint and derivatives come from automatic differentiation."""
+"""Any callable as an operator: its adjoint and derivatives are computed by automatic differentiation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A measurement given by its matrix."""
+"""A linear operator given by its matrix."""
 
 from __future__ import annotations
 

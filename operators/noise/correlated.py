@@ -103,7 +103,7 @@ class CorrelatedNoise(Noise):
         probe = probe.to(root.device, root.dtype or torch.float64)
         if not (root.pinv(root(probe)) - probe).norm() <= 1e-3 * probe.norm():
             raise ValueError("CorrelatedNoise: root cannot be inverted, so some direction of y would have no noise.")
-        self.sigma = float(probe.norm() / root.pinv(probe).norm())  # Estimates the harmonic mean variance.
+        self.sigma = float(probe.norm() / root.pinv(probe).norm())  # About the root of the harmonic mean variance.
 
     def check(self, owner: str, out_shape: tuple[int, ...]) -> None:
         if self.root.out_shape != out_shape:
