@@ -1,4 +1,7 @@
-"""Operators of other libraries: ``deepinv``, ``scipy`` and what looks like them. None of these needs to be installed."""
+"""Adapters for operators of other libraries: ``deepinv``, ``scipy`` and objects with the same interface.
+
+``deepinv`` and PyLops need not be installed.
+"""
 
 from __future__ import annotations
 
@@ -30,21 +33,21 @@ def from_linear_operator(
     sigma_y: float = 0.0,
     noise: Noise | None = None,
 ) -> LinearFunction:
-    r"""Return a ``scipy`` matrix or linear operator as an operator: :math:`y = A x + n`.
+    r"""Convert a ``scipy`` matrix or linear operator to an operator: :math:`y = A x + n`.
 
-    It is computed on the CPU in float64, whatever ``x`` is, and the result comes back in the dtype and on the device of
-    ``x``. Its derivative is its adjoint. A dense matrix is faster as :class:`Matrix`.
+    It is always evaluated on the CPU in float64, and the result is converted to the dtype and the device of ``x``. Derivatives
+    use the adjoint. For a dense matrix :class:`Matrix` is faster.
 
     Args:
         linear_operator: :math:`A`, of shape ``(m, n)``: a sparse matrix, an array, a ``scipy.sparse.linalg.LinearOperator``
-            (those of PyLops are too), or anything with ``shape``, ``matvec`` and ``rmatvec``.
-        in_shape: Shape of one ``x``, without the batch axis: ``n`` numbers.
-        out_shape: Shape of one ``y``: ``m`` numbers. Default: ``(m,)``.
+            (as are those of PyLops), or any object with ``shape``, ``matvec`` and ``rmatvec``.
+        in_shape: Shape of one ``x``, without the batch axis, with ``n`` entries.
+        out_shape: Shape of one ``y``, without the batch axis, with ``m`` entries. Default: ``(m,)``.
         sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.
 
     Raises:
-        TypeError: If it is nothing of that kind, is complex, or has no ``rmatvec``.
+        TypeError: If ``linear_operator`` is none of these, is complex, or has no ``rmatvec``.
         ValueError: If the shapes do not fit, or if ``rmatvec`` is not the adjoint of ``matvec``.
     """
     from scipy.sparse.linalg import aslinearoperator
@@ -54,26 +57,26 @@ def from_linear_operator(
     except TypeError:
         raise TypeError(
             "from_linear_operator: expected a matrix, or an object with shape, matvec and rmatvec, "
-            f"got {type(linear_operator).__name__}. A callable is taken by LinearFunction."
+            f"got {type(linear_operator).__name__}. For a callable use LinearFunction."
         ) from None
     if linear.dtype is not None and linear.dtype.kind == "c":
         raise TypeError(
-            f"from_linear_operator: the operator must be real, got {linear.dtype}. Give one from and to the real and imaginary "
-            "parts, each an axis of 2."
+            f"from_linear_operator: the operator must be real, got {linear.dtype}. Give an operator on the real and imaginary "
+            "parts, as an additional axis of length 2."
         )
     outputs, inputs = linear.shape
     sides = event_shape("from_linear_operator", in_shape), (outputs,) if out_shape is None else tuple(out_shape)
     for name, side, count in (("in_shape", sides[0], inputs), ("out_shape", sides[1], outputs)):
         if torch.Size(side).numel() != count:
             raise ValueError(
-                f"from_linear_operator: {name} must hold {count} numbers for an operator of shape {linear.shape}, got {side}."
+                f"from_linear_operator: {name} must have {count} entries for an operator of shape {linear.shape}, got {side}."
             )
     try:
         linear.rmatvec(np.zeros(outputs))
-    except (NotImplementedError, TypeError) as error:  # Which of them is up to the version of scipy.
+    except (NotImplementedError, TypeError) as error:  # The type depends on the version of scipy.
         raise TypeError(
-            f"from_linear_operator: rmatvec, the adjoint, is missing from {type(linear_operator).__name__}, "
-            "and nothing can be solved without it."
+            f"from_linear_operator: rmatvec, the adjoint, is missing from {type(linear_operator).__name__}. "
+            "It is needed to solve linear systems."
         ) from error
     forward, adjoint = _OfColumns(linear.matmat, sides[1]), _OfColumns(linear.rmatmat, sides[0])
     return LinearFunction(
@@ -86,24 +89,24 @@ def from_linear_operator(
     )
 
 
-# Callables that are kept in an operator are classes, not closures: these could not be saved with it.
+# Callables stored in an operator are classes, because closures cannot be pickled with it.
 
 
 @dataclass(frozen=True)
 class _OfColumns:
-    """The map on ``(B, *event)`` that ``product`` is on the columns of an array, with results of ``shape``."""
+    """Apply ``product``, a map on the columns of an array, to a batch ``(B, *event)``; results have the shape ``shape``."""
 
     product: Callable[[Any], Any]
     shape: tuple[int, ...]
 
     def __call__(self, x: Tensor) -> Tensor:
         columns = self.product(x.detach().flatten(1).mT.to("cpu", torch.float64).numpy())
-        return torch.from_numpy(columns).mT.reshape(-1, *self.shape).to(x, copy=True)  # An identity gives x itself.
+        return torch.from_numpy(columns).mT.reshape(-1, *self.shape).to(x, copy=True)  # An identity would return x itself.
 
 
 @dataclass(frozen=True)
 class _WithAdjoint:
-    """``forward``, whose gradient is ``adjoint``."""
+    """``forward`` with ``adjoint`` as its vector-Jacobian product."""
 
     forward: Callable[[Tensor], Tensor]
     adjoint: Callable[[Tensor], Tensor]
@@ -114,7 +117,7 @@ class _WithAdjoint:
 
 @dataclass(frozen=True)
 class _Converted:
-    """``function``, computed on ``device`` in ``dtype``, whatever ``x`` is."""
+    """``function``, always evaluated on ``device`` in ``dtype``, with the result converted back to those of ``x``."""
 
     function: Callable[[Tensor], Any]
     device: torch.device
@@ -133,32 +136,33 @@ def from_deepinv(
     noise: Noise | None = None,
     autodiff: bool = False,
 ) -> Operator:
-    r"""Return a ``physics`` of deepinv as an operator: a ``LinearOperator`` where it is linear.
+    r"""Convert a ``physics`` of deepinv to an operator: a ``LinearOperator`` if it is linear.
 
-    It is computed on the device and in the precision of its own tensors, whatever ``x`` is: move it first, by
-    ``physics.to(...)``. Where it has one of our operators for a counterpart, that is faster and solves in closed form.
+    It is always evaluated on the device and in the precision of its own tensors: move it first with ``physics.to(...)``. If
+    invdiff has an operator for the same measurement, that is faster and has closed forms.
 
-    Values of ``y`` that a linear physics leaves 0 for every ``x``, as its masks do, are missing: they carry no noise. Stacked
-    physics become a :func:`stack`, whose ``y`` is their measurements, flattened. Images of deepinv span [0, 1], those of the
-    priors here [-1, 1]: what is not linear, and noise that was measured for the former, has to be converted.
+    Entries of ``y`` that a linear physics sets to 0 for every ``x``, as a mask does, are treated as missing: they have no
+    noise. Stacked physics become a :func:`stack`, whose ``y`` is the concatenation of their flattened measurements. Images
+    span [0, 1] in deepinv and [-1, 1] for the priors of invdiff: nonlinear physics, and noise levels given for [0, 1], must be
+    converted.
 
     Args:
-        physics: Has ``A``, and ``A_adjoint`` if it is linear: ``deepinv.physics.Physics`` or anything like it.
+        physics: A ``deepinv.physics.Physics``, or any object with a method ``A``, and ``A_adjoint`` if it is linear.
         in_shape: Shape of one ``x``, without the batch axis.
-        sigma_y: Noise standard deviation, in the units of ``y``. Default: that of ``physics.noise_model``.
+        sigma_y: Noise standard deviation, in the units of ``y``. Default: the level of ``physics.noise_model``.
         noise: A noise model, instead of ``sigma_y``.
-        autodiff: Take the adjoint from automatic differentiation, for physics whose own is an approximation.
+        autodiff: If true, compute the adjoint by automatic differentiation, for physics whose own adjoint is only approximate.
 
     Raises:
-        TypeError: If ``physics`` has no ``A``, or one that does not return a real tensor.
-        ValueError: If ``A_adjoint`` is not the adjoint, if the noise of the physics is not Gaussian of one level and none is
-            given, or if it has a sensor model.
+        TypeError: If ``physics`` has no method ``A``, or ``A`` does not return a real tensor.
+        ValueError: If ``A_adjoint`` is not the adjoint of ``A``, if the noise of the physics is not Gaussian with one level
+            and no other noise is given, or if the physics has a sensor model.
     """
     owner, is_module = f"from_deepinv: {type(physics).__name__}", isinstance(physics, torch.nn.Module)
     if not callable(getattr(physics, "A", None)):
         raise TypeError(f"{owner} has no method A.")
     parts = getattr(physics, "physics_list", None)
-    if isinstance(parts, list):  # Stacked; those of a composition are in a ModuleList.
+    if isinstance(parts, list):  # A stacked physics; a composition has a ModuleList.
         return stack([from_deepinv(part, in_shape, sigma_y=sigma_y, noise=noise, autodiff=autodiff) for part in parts])
     noise = _noise_of(owner, physics) if sigma_y is None and noise is None else noise_of(sigma_y or 0.0, noise)
     tensors = [*physics.buffers(), *physics.parameters()] if is_module else []
@@ -173,8 +177,8 @@ def from_deepinv(
     sensor = getattr(physics, "sensor_model", None)
     if sensor is not None and not torch.equal(sensor(y), y):
         raise ValueError(
-            f"{owner}: its sensor_model, which acts on the noisy measurement, has no counterpart. "
-            "Set physics.sensor_model = lambda y: y, and give what it does as a noise model."
+            f"{owner}: its sensor_model, which acts on the noisy measurement, has no counterpart in invdiff. "
+            "Set physics.sensor_model = lambda y: y, and describe its effect by a noise model."
         )
     if not hasattr(physics, "A_adjoint"):
         return Function(forward, in_shape, noise=noise, device=device, dtype=dtype)
@@ -184,7 +188,7 @@ def from_deepinv(
     except NotLinearError:
         return Function(forward, in_shape, noise=noise, device=device, dtype=dtype)
     except ValueError as error:
-        raise ValueError(f"{owner}: {error} Here that is autodiff=True.") from error
+        raise ValueError(f"{owner}: {error} The option for that is autodiff=True.") from error
     measured = y[0] != 0
     if measured.all():
         op.noise = noise
@@ -202,7 +206,7 @@ def _noise_of(owner: str, physics: Any) -> Noise:
         return noise_of(0.0, None)
     if kind != "GaussianNoise" or not isinstance(sigma, Tensor) or sigma.numel() != 1:
         raise ValueError(
-            f"{owner}: only Gaussian noise of one level has a counterpart, got {kind}. "
+            f"{owner}: only Gaussian noise with one level has a counterpart in invdiff, got {kind}. "
             "Give sigma_y or noise, in the units of y."
         )
     return noise_of(float(sigma), None)

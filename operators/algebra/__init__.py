@@ -1,4 +1,4 @@
-"""Operators made of operators. Importing it gives every operator ``@``, ``+``, ``*`` and ``.T``."""
+"""Operators made of other operators. Importing this package enables ``@``, ``+``, ``*`` and ``.T`` for all operators."""
 
 from ..core.algebra import Algebra, install
 from .add import add

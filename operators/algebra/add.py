@@ -16,11 +16,11 @@ __all__ = ["LinearSum", "NonlinearSum", "Sum", "add"]
 
 
 def add(left: Operator, right: Operator) -> Operator:
-    r"""Return the measurement :math:`y = A(x) + n_A + B(x) + n_B`, which ``left + right`` is too; linear if both are.
+    r"""Return the sum :math:`y = A(x) + n_A + B(x) + n_B`; linear if both are. Same as ``left + right``.
 
     Args:
         left: :math:`A`.
-        right: :math:`B`, of the same shapes.
+        right: :math:`B`, with the same shapes.
 
     Raises:
         ValueError: If the shapes differ, or the noise of the sum is not Gaussian or not known.
@@ -42,7 +42,7 @@ class Sum(Combination[Part]):
     """The sum of operators. See :func:`add`.
 
     Args:
-        terms: The operators, of the same shapes.
+        terms: The operators, all with the same shapes.
     """
 
     def __init__(self, terms: Sequence[Part]) -> None:
@@ -57,17 +57,17 @@ class Sum(Combination[Part]):
 
 
 class NonlinearSum(Sum[Operator]):
-    """:class:`Sum`, not all of it linear."""
+    """A :class:`Sum` with at least one nonlinear term."""
 
     def jacobian(self, x: Tensor) -> LinearOperator:
         return LinearSum([term.jacobian(x) for term in self.parts])
 
 
 class LinearSum(LinearOperator, Sum[LinearOperator]):
-    """:class:`Sum`, linear. It has no structure to solve by: small ones by eigenvectors, large ones iteratively.
+    """A linear :class:`Sum`. It has no closed form: ``solve`` uses eigenvectors if it is small, else it is iterative.
 
     Args:
-        terms: The operators, of the same shapes.
+        terms: The operators, all with the same shapes.
     """
 
     def adjoint(self, y: Tensor) -> Tensor:

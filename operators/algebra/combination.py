@@ -1,4 +1,4 @@
-"""What every operator made of other operators shares: its parts, and the noise that theirs make."""
+"""The base class of operators made of other operators, and the noise of their combinations."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ __all__ = ["Combination", "Part", "deviations_of", "is_exact", "name_in_formula"
 
 Part = TypeVar("Part", bound=Operator)
 
-MOST_NAMES = 4  # parts named in a formula
-LONGEST_NESTED = 50  # characters of a formula within a formula
+MOST_NAMES = 4  # Maximum number of parts named in a formula.
+LONGEST_NESTED = 50  # Maximum length of a formula within a formula, in characters.
 
 
 class Combination(Operator, Generic[Part]):
-    """An operator made of others.
+    """An operator made of other operators.
 
     Args:
-        parts: The others.
+        parts: The other operators.
         in_shape: Shape of one ``x``.
         out_shape: Shape of one ``y``.
         noise: The noise of ``y``.
@@ -40,7 +40,7 @@ class Combination(Operator, Generic[Part]):
 
     @property
     def formula(self) -> str:
-        """How it is made of its parts, for ``repr``."""
+        """Formula of the combination in terms of its parts, for ``repr``."""
         return self._names(", ")
 
     def _names(self, symbol: str) -> str:
@@ -57,23 +57,23 @@ class Combination(Operator, Generic[Part]):
 
 
 def name_in_formula(op: Operator) -> str:
-    """Return what stands for ``op`` in the formula of an operator that is made of it."""
+    """Return the text for ``op`` in the formula of an operator that contains it."""
     nested = f"({op.formula})" if isinstance(op, Combination) else ""
     return nested if 0 < len(nested) <= LONGEST_NESTED else type(op).__name__
 
 
 def weight_for(op: LinearOperator, lam: Tensor | float) -> Tensor | float:
-    """Return ``lam``, where it is a tensor of one number per item, with as many axes as a measurement by ``op`` has."""
+    """Reshape a ``lam`` with one number per item so that it broadcasts to measurements of ``op``; else return it as it is."""
     return lam.reshape(-1, *(1,) * len(op.out_shape)) if isinstance(lam, Tensor) and lam.ndim else lam
 
 
 def is_exact(op: Operator) -> bool:
-    """Return whether ``op`` measures without noise."""
+    """Return whether ``op`` has no noise."""
     return isinstance(op.noise, GaussianNoise) and op.noise.sigma == 0
 
 
 def deviations_of(noise: GaussianNoise) -> Tensor:
-    """Return the standard deviations of the entries of ``y``: one number, where it is the same for all."""
+    """Return the standard deviations of the entries of ``y``: a scalar if it is the same for all."""
     return torch.tensor(noise.sigma, dtype=torch.float64) if noise.deviations is None else noise.deviations
 
 
@@ -81,12 +81,12 @@ def scaled_noise(noise: Noise, factor: float) -> GaussianNoise:
     """Return the noise of ``factor * y``.
 
     Raises:
-        ValueError: If the noise is not Gaussian and independent.
+        ValueError: If the noise is not independent Gaussian.
     """
     if not isinstance(noise, GaussianNoise):
         raise ValueError(
-            f"A measurement in {noise!r} cannot be scaled: only independent Gaussian noise can. Scale the operator without "
-            "its noise, and give the noise of the result by Identity(out_shape, noise=...) @ (factor * op)."
+            f"A measurement with {noise!r} cannot be scaled: only independent Gaussian noise can. Scale the operator without "
+            "its noise, and set the noise of the result by Identity(out_shape, noise=...) @ (factor * op)."
         )
     return GaussianNoise(abs(factor) * deviations_of(noise))
 
@@ -95,17 +95,17 @@ def noise_of_sum(terms: Sequence[Operator]) -> Noise:
     """Return the noise of the sum of independent measurements.
 
     Raises:
-        ValueError: If it is not one that there is a model for.
+        ValueError: If there is no noise model for the sum.
     """
     noisy = [term for term in terms if not is_exact(term)]
     if not noisy:
         return GaussianNoise(0.0)
     known = "The noise of a sum is known only"
-    advice = "Add the operators without their noise, and give that of the sum by Identity(out_shape, noise=...) @ (A + B)."
+    advice = "Add the operators without their noise, and set the noise of the sum by Identity(out_shape, noise=...) @ (A + B)."
     for term in noisy:
         if not term.complete:
             raise ValueError(
-                f"{known} where the noisy terms measure every entry: {type(term).__name__} measures {term.dof} of "
+                f"{known} if the noisy terms measure every entry, but {type(term).__name__} measures {term.dof} of "
                 f"{math.prod(term.out_shape)}. {advice}"
             )
     noises = [term.noise for term in noisy]
@@ -113,5 +113,5 @@ def noise_of_sum(terms: Sequence[Operator]) -> Noise:
         return noises[0]
     independent = [noise for noise in noises if isinstance(noise, GaussianNoise)]
     if len(independent) < len(noises):
-        raise ValueError(f"{known} where it is Gaussian and independent, got {', '.join(map(repr, noises))}. {advice}")
+        raise ValueError(f"{known} if it is independent and Gaussian, got {', '.join(map(repr, noises))}. {advice}")
     return GaussianNoise(reduce(torch.add, (deviations_of(noise) ** 2 for noise in independent)).sqrt())

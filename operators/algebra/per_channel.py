@@ -1,4 +1,4 @@
-"""Every channel of an image measured by itself, by an operator for images of one channel."""
+"""An operator for one channel, applied to every channel of an image."""
 
 from __future__ import annotations
 
@@ -21,20 +21,22 @@ def per_channel(op: LinearOperator, channels: int, *, noise: Noise | None = None
 @overload
 def per_channel(op: Operator, channels: int, *, noise: Noise | None = None) -> Operator: ...
 def per_channel(op: Operator, channels: int, *, noise: Noise | None = None) -> Operator:
-    r"""Return the measurement of every channel of an image by itself: :math:`y_c = A(x_c) + n_c`.
+    r"""Apply an operator separately to every channel of an image: :math:`y_c = A(x_c) + n_c`.
 
     Args:
-        op: :math:`A`, of images ``(1, H, W)``, or of anything whose first axis has one entry; without noise.
-        channels: How many; ``x`` is ``(B, channels, H, W)`` and ``y`` is ``(B, channels, *op.out_shape)``.
-        noise: Of ``y``. Default: none.
+        op: :math:`A`, for images ``(1, H, W)`` or any other ``in_shape`` whose first axis has length 1; without noise.
+        channels: Number of channels. ``x`` is ``(B, channels, H, W)`` and ``y`` is ``(B, channels, *op.out_shape)``.
+        noise: Noise model of ``y``. Default: no noise.
 
     Raises:
         ValueError: If ``op`` takes more than one channel or has noise, or ``channels`` is not positive.
     """
     if op.in_shape[0] != 1:
-        raise ValueError(f"per_channel: expected an operator of one channel, got one that takes {op.in_shape}.")
+        raise ValueError(f"per_channel: expected an operator for one channel, got one with in_shape {op.in_shape}.")
     if not is_exact(op):
-        raise ValueError(f"per_channel: the operator has noise, {op.noise!r}. Give that of all channels: noise=...")
+        raise ValueError(
+            f"per_channel: the operator has noise, {op.noise!r}. Give the noise of all channels as noise=... instead."
+        )
     if channels < 1:
         raise ValueError(f"per_channel: channels must be positive, got {channels}.")
     given = GaussianNoise(0.0) if noise is None else noise
@@ -44,11 +46,11 @@ def per_channel(op: Operator, channels: int, *, noise: Noise | None = None) -> O
 
 
 class PerChannel(Combination[Part]):
-    """Every channel by itself. See :func:`per_channel`: channels go where the batch is.
+    """The same operator for every channel: the channel axis is merged into the batch axis. See :func:`per_channel`.
 
     Args:
-        op: The operator of one channel.
-        channels: How many.
+        op: The operator for one channel.
+        channels: Number of channels.
         noise: The noise of ``y``.
     """
 
@@ -93,18 +95,18 @@ class PerChannel(Combination[Part]):
 
 
 class NonlinearPerChannel(PerChannel[Operator]):
-    r""":class:`PerChannel`, not linear."""
+    r"""A nonlinear :class:`PerChannel`."""
 
     def jacobian(self, x: Tensor) -> LinearOperator:
         return LinearPerChannel(self.op.jacobian(self._split(x)), self.channels, self.noise)
 
 
 class LinearPerChannel(LinearOperator, PerChannel[LinearOperator]):
-    r""":class:`PerChannel`, linear: everything that the operator of one channel has in closed form.
+    r"""A linear :class:`PerChannel`, with all closed forms of the operator for one channel.
 
     Args:
-        op: The operator of one channel.
-        channels: How many.
+        op: The operator for one channel.
+        channels: Number of channels.
         noise: The noise of ``y``.
     """
 

@@ -1,4 +1,4 @@
-"""One operator for each item of a batch."""
+"""A separate operator for each item of a batch."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ def per_item(ops: Sequence[LinearOperator]) -> LinearOperator: ...
 @overload
 def per_item(ops: Sequence[Operator]) -> Operator: ...
 def per_item(ops: Sequence[Operator]) -> Operator:
-    r"""Return the measurement of a batch by one operator for each item; linear if all are.
+    r"""Return the measurement of a batch with a separate operator for each item; linear if all are.
 
     .. math:: y_b = A_b(x_b) + n_b
 
-    It takes batches of ``len(ops)`` items and no others; ``op.take(rows)`` is the one for other rows. Items that have the very
-    same object are measured together, the others one after the other.
+    The result only takes batches of ``len(ops)`` items; ``op.take(rows)`` is the operator for other rows. Items that share
+    the same operator object are computed together, the others one after the other.
 
     Args:
-        ops: The operator of every item, at least one: all linear or none, with the same shapes and the same noise.
+        ops: The operators of the items, at least one. All or none must be linear, with the same shapes and the same noise.
 
     Raises:
-        TypeError: If one is no operator.
-        ValueError: If there is none, or if they differ in shapes, noise or linearity.
+        TypeError: If one of them is not an operator.
+        ValueError: If there is none, if they differ in shapes, noise or linearity, or if one has separate operators for its
+            items already.
     """
     if not ops:
         raise ValueError("per_item: expected an operator for each item of the batch, got none.")
@@ -41,21 +42,24 @@ def per_item(ops: Sequence[Operator]) -> Operator:
         if not isinstance(op, Operator):
             raise TypeError(f"per_item: expected operators, got {type(op).__name__} for item {b}.")
         if op.items is not None:
-            raise ValueError(f"per_item: {type(op).__name__} of item {b} is one operator for each of {op.items} items already.")
+            raise ValueError(
+                f"per_item: {type(op).__name__} of item {b} already has separate operators for {op.items} items. "
+                "Give the operators of the single items."
+            )
         for what, one, other in (
             ("in_shape", ops[0].in_shape, op.in_shape),
             ("out_shape", ops[0].out_shape, op.out_shape),
-            ("kind, linear or not", _linearity(ops[0]), _linearity(op)),
+            ("linearity", _linearity(ops[0]), _linearity(op)),
         ):
             if one != other:
                 raise ValueError(
                     f"per_item: all operators must have the same {what}, got {one} for {type(ops[0]).__name__} of item 0 and "
-                    f"{other} for {type(op).__name__} of item {b}. Run them apart."
+                    f"{other} for {type(op).__name__} of item {b}. Run them separately."
                 )
         if not _same_noise(ops[0].noise, op.noise):
             raise ValueError(
                 f"per_item: all operators must have the same noise, got {ops[0].noise!r} for item 0 and {op.noise!r} for item "
-                f"{b}. Run them apart, or give all of them one and the same noise object."
+                f"{b}. Run them separately, or give all of them the same noise object."
             )
     groups: dict[int, list[int]] = {}
     for b, op in enumerate(ops):
@@ -64,16 +68,16 @@ def per_item(ops: Sequence[Operator]) -> Operator:
 
 
 def distribute(build: Callable[..., Operator], *ops: Operator) -> Operator:
-    """Return what ``build(*ops)`` is for each item, where some of ``ops`` are one operator for each.
+    """Apply ``build`` to the operators of each item, where some of ``ops`` have a separate operator for each item.
 
-    What is made of operators per item is so of each item's own: with its structure, its closed forms and its noise.
+    So the result for each item has the structure, the closed forms and the noise of that item's operators.
 
     Raises:
         ValueError: If the operators belong to different numbers of items.
     """
     counts = sorted({op.items for op in ops if op.items is not None})
     if len(counts) > 1:
-        raise ValueError(f"One operator for each item: got operators for {' and for '.join(map(str, counts))} items together.")
+        raise ValueError(f"Operators per item must agree in the batch size, got {' and '.join(map(str, counts))} items.")
     groups: dict[tuple[int, ...], list[int]] = {}
     for row in range(counts[0]):
         groups.setdefault(tuple(op.owners[row] for op in ops if isinstance(op, PerItem)), []).append(row)
@@ -81,16 +85,16 @@ def distribute(build: Callable[..., Operator], *ops: Operator) -> Operator:
 
 
 class PerItem(Combination[Part]):
-    """One operator for each item of a batch. See :func:`per_item`.
+    """A separate operator for each item of a batch. See :func:`per_item`.
 
     Args:
         parts: The different operators.
-        members: The rows of the batch that belong to each of them: every row once.
+        members: For each of them, the rows of the batch it applies to. Every row appears once.
     """
 
     def __init__(self, parts: Sequence[Part], members: Sequence[Sequence[int]]) -> None:
         self.members = tuple(map(tuple, members))
-        self.order = torch.tensor([row for rows in self.members for row in rows])  # of the rows, part by part
+        self.order = torch.tensor([row for rows in self.members for row in rows])  # The rows, grouped by part.
         self.inverse = self.order.argsort()
         self.sorted = bool((self.order.diff() > 0).all())
         self.places = {row: (i, place) for i, rows in enumerate(self.members) for place, row in enumerate(rows)}
@@ -98,7 +102,7 @@ class PerItem(Combination[Part]):
 
     @property
     def noise(self) -> Noise:
-        """The noise of every item. The parts have it too: what is taken of this operator keeps it."""
+        """The noise of every item. It is stored in the parts, so that ``take`` keeps it."""
         return self.parts[0].noise
 
     @noise.setter
@@ -111,7 +115,7 @@ class PerItem(Combination[Part]):
 
     @property
     def owners(self) -> list[int]:
-        """Which part every row belongs to."""
+        """Index of the part of every row."""
         return [self.places[row][0] for row in range(self.items)]
 
     @property
@@ -130,7 +134,7 @@ class PerItem(Combination[Part]):
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         moved = super().to(device, dtype)
-        moved.noise = moved.noise  # One object again: every part had moved its own.
+        moved.noise = moved.noise  # All parts share one noise object again; each had moved its own copy.
         return moved
 
     def take(self, rows: Sequence[int]) -> Operator:
@@ -153,14 +157,14 @@ class PerItem(Combination[Part]):
         return y if self.complete else self._each(lambda part, y_b: part.keep_measured(y_b), y)
 
     def _each(self, function: Callable[..., Tensor], v: Tensor, *others: Tensor | float) -> Tensor:
-        """Return ``function(part, its rows of v, ...)`` of all parts, the rows in order again."""
+        """Return ``function(part, rows of v, ...)`` for all parts, with the rows in their original order."""
         self._check(v)
         pieces = zip(self.parts, *(self._split(value) for value in (v, *others)), strict=True)
         whole = torch.cat([function(part, *piece) for part, *piece in pieces])
         return whole if self.sorted else whole[self.inverse.to(whole.device)]
 
     def _split(self, value: Tensor | float) -> Sequence[Tensor | float]:
-        """Return the rows of every part; of what is one for all, that."""
+        """Return the rows of ``value`` for every part; a value that all items share is repeated."""
         if not isinstance(value, Tensor) or value.ndim == 0 or len(value) == 1:
             return [value] * len(self.parts)
         ordered = value if self.sorted else value[self.order.to(value.device)]
@@ -169,13 +173,13 @@ class PerItem(Combination[Part]):
     def _check(self, v: Tensor) -> None:
         if len(v) != self.items:
             raise ValueError(
-                f"per_item: one operator for each of {self.items} items, got a batch of {len(v)}. "
-                "Give as many items, or the operator for these rows: op.take(rows)."
+                f"per_item: expected a batch of {self.items} items, one per operator, got {len(v)}. "
+                "Give a batch of that size, or use the operator for these rows: op.take(rows)."
             )
 
 
 class NonlinearPerItem(PerItem[Operator]):
-    r""":class:`PerItem`, not linear."""
+    r"""A nonlinear :class:`PerItem`."""
 
     def jacobian(self, x: Tensor) -> LinearOperator:
         self._check(x)
@@ -184,11 +188,11 @@ class NonlinearPerItem(PerItem[Operator]):
 
 
 class LinearPerItem(LinearOperator, PerItem[LinearOperator]):
-    r""":class:`PerItem`, linear: everything item by item, by what is known of each item's own operator.
+    r"""A linear :class:`PerItem`. Every method uses the closed forms of each item's operator.
 
     Args:
         parts: The different operators.
-        members: The rows of the batch that belong to each of them: every row once.
+        members: For each of them, the rows of the batch it applies to. Every row appears once.
     """
 
     def __init__(self, parts: Sequence[LinearOperator], members: Sequence[Sequence[int]]) -> None:
@@ -201,7 +205,7 @@ class LinearPerItem(LinearOperator, PerItem[LinearOperator]):
         return self.map(lambda part, rows: part.T)
 
     def map(self, function: Callable[[LinearOperator, list[int]], LinearOperator]) -> LinearPerItem:
-        """Return ``function(part, its rows)`` of every part, each in the place of its part."""
+        """Replace every part by ``function(part, rows of the part)``."""
         pairs = zip(self.parts, self.members, strict=True)
         return LinearPerItem([function(part, list(rows)) for part, rows in pairs], self.members)
 
@@ -237,7 +241,7 @@ def _with_noise(op: Part, noise: Noise) -> Part:
 
 
 def _same_noise(one: Noise, other: Noise) -> bool:
-    """Return whether two noise models are one, or of one kind with equal numbers."""
+    """Return whether two noise models are the same object, or of the same type with equal parameters."""
     if one is other:
         return True
     if type(one) is not type(other) or vars(one).keys() != vars(other).keys():

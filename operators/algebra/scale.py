@@ -1,4 +1,4 @@
-"""A number times an operator."""
+"""The product of a number and an operator."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ __all__ = ["LinearScaled", "NonlinearScaled", "Scaled", "ScaledSVD", "scale"]
 
 
 def scale(op: Operator, factor: float) -> Operator:
-    r"""Return the measurement :math:`y = c\, (A(x) + n)`, which ``factor * op`` is too. Its noise is scaled as well.
+    r"""Return the measurement :math:`y = c\, (A(x) + n)`, with scaled noise. Same as ``factor * op``.
 
     Args:
         op: :math:`A`.
         factor: :math:`c`, not zero.
 
     Raises:
-        ValueError: If ``factor`` is zero or not finite, or if the noise is not independent and Gaussian.
+        ValueError: If ``factor`` is zero or not finite, or if the noise is not independent Gaussian.
     """
     if not math.isfinite(factor) or factor == 0:
-        raise ValueError(f"{type(op).__name__}: an operator can be scaled by a finite number other than 0, got {factor}.")
+        raise ValueError(f"{type(op).__name__}: the factor must be a finite number other than 0, got {factor}.")
     if isinstance(op, PerItem):
         return distribute(lambda part: scale(part, factor), op)
     if isinstance(op, Scaled):
@@ -36,7 +36,7 @@ def scale(op: Operator, factor: float) -> Operator:
 
 
 class Scaled(Combination[Part]):
-    r"""A number times an operator. See :func:`scale`.
+    r"""The product of a number and an operator. See :func:`scale`.
 
     Args:
         op: :math:`A`.
@@ -67,14 +67,14 @@ class Scaled(Combination[Part]):
 
 
 class NonlinearScaled(Scaled[Operator]):
-    r""":class:`Scaled`, not linear."""
+    r"""A nonlinear :class:`Scaled`."""
 
     def jacobian(self, x: Tensor) -> LinearOperator:
         return LinearScaled(self.op.jacobian(x), self.factor)
 
 
 class LinearScaled(LinearOperator, Scaled[LinearOperator]):
-    r""":class:`Scaled`, linear: everything that :math:`A` has in closed form,
+    r"""A linear :class:`Scaled`, with all closed forms of :math:`A`:
 
     .. math:: (c^2 A A^\top + \lambda I)^{-1} = (A A^\top + \lambda / c^2)^{-1} / c^2, \qquad (c A)^+ = A^+ / c
 
@@ -105,10 +105,10 @@ class LinearScaled(LinearOperator, Scaled[LinearOperator]):
 
 
 class ScaledSVD(SameBasisSVD):
-    r"""Of :math:`c A`, from that of :math:`A = U S V^\top`: :math:`\operatorname{sign}(c)\, U`, :math:`|c|\, S` and :math:`V`.
+    r"""SVD of :math:`c A`, from :math:`A = U S V^\top`: :math:`\operatorname{sign}(c)\, U`, :math:`|c|\, S` and :math:`V`.
 
     Args:
-        svd: Of :math:`A`.
+        svd: The SVD of :math:`A`.
         factor: :math:`c`.
     """
 

@@ -1,4 +1,4 @@
-"""Several measurements of the same image, side by side."""
+"""Several measurements of the same image, concatenated."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ __all__ = ["LinearStack", "NonlinearStack", "Stack", "stack"]
 
 
 def stack(ops: Sequence[Operator], *, axis: int | None = None) -> Operator:
-    r"""Return the measurements of the same :math:`x` by several operators, side by side; linear if all of them are.
+    r"""Concatenate the measurements of the same :math:`x` by several operators; linear if all of them are.
 
     .. math:: y = (A_1(x) + n_1, \; A_2(x) + n_2, \; \dots)
 
     Args:
-        ops: The operators, at least one. Each keeps its own level of noise.
-        axis: Axis of ``out_shape`` along which ``y`` is joined, without the batch axis: 0 are the channels of images; negative
-            ones count from the end. Default: every measurement is flattened, and ``y`` is one vector.
+        ops: The operators, at least one. Each keeps its own noise level.
+        axis: Axis of ``out_shape`` along which ``y`` is concatenated, without the batch axis: 0 is the channel axis of
+            images; negative axes count from the end. Default: every measurement is flattened, and ``y`` is one vector.
 
     Raises:
-        ValueError: If there is no operator, if their shapes do not fit, or if their noise is not independent and Gaussian.
+        ValueError: If there is no operator, if their shapes do not fit, if their noise is not independent Gaussian, or if
+            only some of them are exact.
     """
     if not ops:
         raise ValueError("stack: expected at least one operator, got none.")
@@ -38,11 +39,11 @@ def stack(ops: Sequence[Operator], *, axis: int | None = None) -> Operator:
 
 
 class Stack(Combination[Part]):
-    """Several measurements of the same image, side by side. See :func:`stack`.
+    """Several measurements of the same image, concatenated. See :func:`stack`.
 
     Args:
         ops: The operators.
-        axis: Axis of ``out_shape`` along which ``y`` is joined.
+        axis: Axis of ``out_shape`` along which ``y`` is concatenated.
     """
 
     def __init__(self, ops: Sequence[Part], *, axis: int | None = None) -> None:
@@ -62,8 +63,8 @@ class Stack(Combination[Part]):
             before, after = out_shape[: self.axis], out_shape[self.axis + 1 :]
             if any((op.out_shape[: self.axis], op.out_shape[self.axis + 1 :]) != (before, after) for op in ops):
                 raise ValueError(
-                    f"stack: along axis {axis} the measurements must have the same other sides, got shapes "
-                    f"{', '.join(str(op.out_shape) for op in ops)}. Leave axis out to join them flattened."
+                    f"stack: the shapes of the measurements may differ only along axis {axis}, got shapes "
+                    f"{', '.join(str(op.out_shape) for op in ops)}. Omit axis to join the flattened measurements."
                 )
             out_shape = (*before, sum(op.out_shape[self.axis] for op in ops), *after)
         super().__init__(ops, in_shape, out_shape, GaussianNoise(0.0))
@@ -86,13 +87,13 @@ class Stack(Combination[Part]):
         return self._join([part.forward(x) for part in self.parts])
 
     def _join(self, pieces: Sequence[Tensor]) -> Tensor:
-        """Return the ``y`` that the measurements of the parts make."""
+        """Concatenate the measurements of the parts to ``y``."""
         if self.axis is None:
             return torch.cat([piece.flatten(1) for piece in pieces], 1)
         return torch.cat(list(pieces), self.axis + 1)
 
     def _split(self, y: Tensor) -> list[Tensor]:
-        """Return the measurements of the parts that make ``y``."""
+        """Split ``y`` into the measurements of the parts."""
         if self.axis is None:
             pieces = y.split_with_sizes([torch.Size(part.out_shape).numel() for part in self.parts], 1)
             return [piece.reshape(-1, *part.out_shape) for part, piece in zip(self.parts, pieces, strict=True)]
@@ -109,7 +110,7 @@ class Stack(Combination[Part]):
             return GaussianNoise(first.sigma)
         if not all(noise.sigma for noise in independent):
             raise ValueError(
-                f"stack: either all measurements are exact or none is, got {', '.join(map(repr, noises))}. "
+                f"stack: either all measurements are exact or none, got {', '.join(map(repr, noises))}. "
                 "Give the exact ones a small sigma_y."
             )
         pairs = zip(self.parts, independent, strict=True)
@@ -117,18 +118,18 @@ class Stack(Combination[Part]):
 
 
 class NonlinearStack(Stack[Operator]):
-    """:class:`Stack`, not all of it linear."""
+    """A :class:`Stack` with at least one nonlinear part."""
 
     def jacobian(self, x: Tensor) -> LinearOperator:
         return LinearStack([part.jacobian(x) for part in self.parts], axis=self.axis)
 
 
 class LinearStack(LinearOperator, Stack[LinearOperator]):
-    r""":class:`Stack`, linear. ``solve`` is iterative beyond 512 measurements, preconditioned part by part.
+    r"""A linear :class:`Stack`. For measurement dimensions above 512 ``solve`` is iterative, preconditioned part by part.
 
     Args:
         ops: The operators.
-        axis: Axis of ``out_shape`` along which ``y`` is joined.
+        axis: Axis of ``out_shape`` along which ``y`` is concatenated.
     """
 
     def adjoint(self, y: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The transpose of a linear operator, as an operator."""
+"""The transpose of a linear operator."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["Adjoint"]
 
 
 class Adjoint(LinearOperator):
-    r"""The transpose :math:`A^\top`, which ``A.T`` returns: from measurements to images, without noise.
+    r"""The transpose :math:`A^\top`, from measurements to images, without noise. ``A.T`` returns it.
 
     .. math:: (A^\top A + \lambda I)^{-1} v = \tfrac1\lambda \left( v - A^\top (A A^\top + \lambda I)^{-1} A v \right),
         \qquad (A^\top A)^+ = A^+ (A A^\top)^+ A
 
-    where :math:`A` has a closed form; it is iterative otherwise. The difference loses digits where :math:`\lambda` is small
-    against :math:`\|A\|^2`, and a second round on what is left of :math:`v` gives them back: the relative error is the square
-    of :math:`\epsilon \|A\|^2 / \lambda`, with :math:`\epsilon` the rounding of the dtype.
+    if :math:`A` has a closed form; otherwise ``solve`` is iterative. The difference loses digits where :math:`\lambda` is
+    small compared to :math:`\|A\|^2`. One step of iterative refinement restores them: the relative error is then the square
+    of :math:`\epsilon \|A\|^2 / \lambda`, with the machine epsilon :math:`\epsilon` of the dtype.
 
     Args:
         op: :math:`A`.
@@ -32,7 +32,7 @@ class Adjoint(LinearOperator):
         self.op, self.in_shape, self.out_shape = op, op.out_shape, op.in_shape
         self.noise, self.device, self.dtype = GaussianNoise(0.0), op.device, op.dtype
         self.closed_form, self.surrogate = op.closed_form, op.surrogate
-        # Of a square matrix with A A^T = c I the transpose has it too.
+        # If A is square with A A^T = c I, then also A^T A = c I.
         square = op.complete and torch.Size(op.out_shape).numel() == torch.Size(op.in_shape).numel()
         self.gram_scale = op.gram_scale if square else None
 

@@ -1,4 +1,4 @@
-r"""A measurement seen through the square root of its noise's covariance: there the noise is white."""
+r"""Whitening: a measurement multiplied by an inverse square root of its noise covariance, so that its noise is white."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ __all__ = ["Whitened", "WhitenedLinear", "linearize", "whiten"]
 
 
 def whiten(op: Operator) -> Operator:
-    r"""Return :math:`W A` with noise of variance 1, where the noise of ``op`` is Gaussian and not white; else ``op`` itself.
+    r"""Return :math:`W A` with noise of variance 1, if the noise of ``op`` is Gaussian and not white; else ``op`` itself.
 
-    :math:`W \Sigma W^\top = I`. The measurement that belongs to it is ``op.noise.whiten(y)``.
+    :math:`W \Sigma W^\top = I`. The corresponding measurement is ``op.noise.whiten(y)``.
+
+    Raises:
+        ValueError: If the noise is correlated and some entries of ``y`` are not measured.
     """
     if op.noise.white or not op.noise.gaussian:
         return op
     if not op.complete and not isinstance(op.noise, GaussianNoise):
         raise ValueError(
-            f"whiten: {op.noise!r} ties missing entries of {type(op).__name__} to measured ones. Give the noise of the "
-            "measured entries alone, with an operator that picks them, such as Matrix or LinearFunction."
+            f"whiten: {op.noise!r} correlates missing entries of {type(op).__name__} with measured ones. Use an operator whose "
+            "output has only the measured entries, such as Matrix or LinearFunction, and give the noise of these entries."
         )
     if isinstance(op, PerItem):
         return distribute(whiten, op)
@@ -34,16 +37,17 @@ def whiten(op: Operator) -> Operator:
 
 
 def linearize(op: Operator, y: Tensor, x: Tensor, *, noise_at: Tensor | None = None) -> tuple[LinearOperator, Tensor, float]:
-    r"""Return the measurement near ``x`` as a linear one in white noise: the map, :math:`y - A(x)` and :math:`\sigma_y`.
+    r"""Linearize a measurement at ``x`` with white noise: return the Jacobian, :math:`y - A(x)` and :math:`\sigma_y`.
 
-    Where the noise is not white and Gaussian, map and residual are divided by the standard deviations of the Gaussian that
-    stands for it there (:meth:`~invdiff.operators.Noise.variance`), and the level is 1.
+    If the noise is not white Gaussian, the Jacobian and the residual are divided by the standard deviations of the Gaussian
+    approximation of the noise at ``x`` (:meth:`~invdiff.operators.Noise.variance`), and the returned :math:`\sigma_y` is 1.
 
     Args:
-        op: The measurement.
-        y: What was measured, ``(B, *op.out_shape)``.
-        x: Where, ``(B, *op.in_shape)``.
-        noise_at: Where the variance of the noise is taken, a better guess of the truth. Default: ``x``.
+        op: The measurement operator.
+        y: The measurement, ``(B, *op.out_shape)``.
+        x: The point of linearization, ``(B, *op.in_shape)``.
+        noise_at: The point at which the variance of the noise is evaluated, such as a better estimate of the truth,
+            ``(B, *op.in_shape)``. Default: ``x``.
     """
     clean, linear = op(x), op.jacobian(x)
     if op.noise.white:
@@ -60,11 +64,11 @@ def linearize(op: Operator, y: Tensor, x: Tensor, *, noise_at: Tensor | None = N
 
 
 class Whitened(Operator):
-    """A nonlinear measurement, whitened.
+    """A whitened nonlinear measurement.
 
     Args:
-        op: The measurement.
-        original: The noise that is to be white.
+        op: The measurement operator.
+        original: The noise to be whitened.
     """
 
     def __init__(self, op: Operator, original: Noise) -> None:
@@ -86,15 +90,15 @@ class Whitened(Operator):
 
 
 class WhitenedLinear(LinearOperator):
-    r"""A linear measurement, whitened: :math:`W A`.
+    r"""A whitened linear measurement :math:`W A`.
 
-    ``solve`` is dense for small measurements, else by conjugate gradients, which start from what ``op`` knows of its own
-    solve where the noise differs from entry to entry: :math:`(W A A^\top W^\top + \lambda I)^{-1} =
-    L^\top (A A^\top + \lambda \Sigma)^{-1} L`, with one variance for all entries in the place of :math:`\Sigma`.
+    ``solve`` is dense for small measurements, else by conjugate gradients. For independent noise with a separate variance for
+    each entry they are preconditioned by ``op``: :math:`(W A A^\top W^\top + \lambda I)^{-1} =
+    L^\top (A A^\top + \lambda \Sigma)^{-1} L`, with :math:`\Sigma` replaced by one variance for all entries.
 
     Args:
-        op: The measurement.
-        original: The noise that is to be white; standard deviations may differ from item to item, ``(B, *out_shape)``.
+        op: The measurement operator.
+        original: The noise to be whitened; standard deviations may also differ between items, ``(B, *out_shape)``.
     """
 
     def __init__(self, op: LinearOperator, original: Noise) -> None:
@@ -113,7 +117,7 @@ class WhitenedLinear(LinearOperator):
 
     @property
     def _levels(self) -> Tensor | None:
-        """Return the standard deviations of every item, where they differ from item to item."""
+        """Return the standard deviations of every item, if they differ between items."""
         several = self.deviations is not None and self.deviations.ndim > len(self.out_shape)
         return self.deviations if several else None
 
@@ -145,19 +149,19 @@ class WhitenedLinear(LinearOperator):
         svd, deviations = self.op.svd, self.deviations
         if svd is None or deviations is None or self.per_item:
             return super()._decompose()
-        if svd.kind == "pixel":  # Every measured entry is an entry of x: weights of the one are weights of the other.
+        if svd.kind == "pixel":  # Every measured entry is an entry of x, so weights of y become weights of x.
             ones = torch.ones(1, *self.out_shape, dtype=deviations.dtype, device=deviations.device)
             return RescaledSVD(svd, self.op.adjoint(ones / deviations)[0])
         if svd.kind == "dense":
             return super()._decompose()
         levels = deviations.broadcast_to(self.out_shape).flatten(1)
-        if (levels == levels[:, :1]).all():  # One for each channel, on which V acts apart.
+        if (levels == levels[:, :1]).all():  # One per channel, and V acts on channels separately.
             return RescaledSVD(svd, svd._values / levels[:, 0].reshape(-1, *(1,) * (len(svd.shape) - 1)))
         return super()._decompose()
 
 
 class RescaledSVD(SameBasisSVD):
-    r"""Of :math:`W A` with a diagonal :math:`W > 0` that scales the columns of :math:`U`: only the singular values change."""
+    r"""SVD of :math:`W A` with a diagonal :math:`W > 0` that only scales the columns of :math:`U`, so the singular values."""
 
     def _rotate(self, y: Tensor) -> Tensor:
         return self.svd._rotate(y)

@@ -1,3 +1,3 @@
-"""Convolutions, and their kernels."""
+"""Blur operators, other convolutions, and blur kernels."""
 
 __all__: list[str] = []

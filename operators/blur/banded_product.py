@@ -1,4 +1,4 @@
-"""Products with matrices most of whose entries are zero, in tiles: what separable blur and resizing are made of."""
+"""Products with banded matrices, tile by tile, for separable blur and resizing."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ..core.autograd import with_adjoint
 
 __all__ = ["SeparableProduct"]
 
-TILE = 32  # Rows at a time. On a CPU 32 and 64 were the fastest of 32 to 256, for 256 to 1024 pixels and 9 to 61 taps.
+TILE = 32  # Rows per tile. On a CPU 32 and 64 were the fastest of 32 to 256, for 256 to 1024 pixels and 9 to 61 taps.
 
-Tiles = list[tuple[slice, list[slice]]]  # Rows, and the runs of columns outside of which they are zero.
+Tiles = list[tuple[slice, list[slice]]]  # Rows, and the ranges of columns outside of which they are zero.
 
 
 class SeparableProduct(Movable):
-    r"""The map :math:`x \mapsto L x R^\top`, faster where rows of the matrices are zero but for a few neighboring columns.
+    r"""The map :math:`x \mapsto L x R^\top`, faster if the rows of the matrices are zero except for a few neighboring columns.
 
-    On a GPU, or where tiles would not spare half of the work, the matrices are multiplied whole.
+    On a GPU, or if tiles would not save half of the work, the full matrices are multiplied.
 
     Args:
         left: :math:`L`, shape ``(P, H)``.
@@ -69,12 +69,12 @@ def _sum(products: Sequence[Tensor]) -> Tensor:
 
 
 def _tiles(matrix: Tensor) -> Tiles | None:
-    """Return the tiles of a matrix, or None if they would not spare half of the work."""
+    """Return the tiles of a matrix, or None if they would not save half of the work."""
     tiles, work = [], 0
     for start in range(0, len(matrix), TILE):
         rows = slice(start, min(start + TILE, len(matrix)))
         used = np.flatnonzero((matrix[rows] != 0).any(0).numpy(force=True))
-        # Two runs where a row wraps around. A row of zeros gets one column, as an empty product has no shape.
+        # Two ranges if a row wraps around. A row of zeros gets one column, because an empty product has no shape.
         groups = np.split(used, np.flatnonzero(np.diff(used) > TILE) + 1) if len(used) else [np.zeros(1, dtype=int)]
         runs = [slice(int(group[0]), int(group[-1]) + 1) for group in groups]
         work += sum((rows.stop - rows.start) * (run.stop - run.start) for run in runs)

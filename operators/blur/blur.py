@@ -1,4 +1,4 @@
-"""Blur by a known kernel: deblurring."""
+"""Blur with a known kernel, for deblurring."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ __all__ = ["BOUNDARIES", "Blur", "blur_kernel", "fitting_kernel"]
 
 
 class Blur(LinearOperator):
-    r"""Convolution of every channel with one known kernel: the measurement of deblurring.
+    r"""Convolution of every channel with one known kernel: the operator of deblurring.
 
     .. math:: y_{ij} = \sum_{a, b} k_{ab}\, x_{i - a + \lfloor h / 2 \rfloor,\, j - b + \lfloor w / 2 \rfloor} + n_{ij},
         \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    A true convolution (the kernel is flipped, and is the image of a bright point), centered at ``(h // 2, w // 2)``. The
-    kernel is used as it is: one that does not sum to one changes the brightness.
+    This is a true convolution: the kernel is flipped, so it is the image of a bright point. Its center is at
+    ``(h // 2, w // 2)``. The kernel is not normalized: if it does not sum to one, the brightness changes.
 
     ========= ============================================ ============= ===============================================
     boundary  beyond the border                            scipy.ndimage ``solve``
     ========= ============================================ ============= ===============================================
-    circular  the image begins again                       wrap          closed form (Fourier)
+    circular  periodic                                     wrap          closed form (Fourier)
     reflect   mirrored, the border pixel not repeated      mirror        closed form if separable, else iterative
     zero      0: mid-gray, as images span [-1, 1]          constant      closed form if separable, else iterative
     symmetric mirrored, the border pixel repeated          reflect       closed form if separable or doubly symmetric (a
                                                                          cosine transform), else iterative
-    replicate the border pixel for ever                    nearest       closed form if separable, else iterative
-    valid     unknown: only pixels that do not see it are  none (scipy.  closed form if separable, else iterative
-              measured, ``y`` is ``h - 1`` x ``w - 1``     signal:
-              smaller than ``x``                           valid)
+    replicate the border pixel repeated forever            nearest       closed form if separable, else iterative
+    valid     not used: only pixels that do not depend on  none (scipy.  closed form if separable, else iterative
+              it are measured, ``y`` is ``h - 1`` x        signal:
+              ``w - 1`` smaller than ``x``                 valid)
     ========= ============================================ ============= ===============================================
 
-    A kernel counts as separable if it is a product of a column and a row to within the rounding of its dtype, as
-    Gaussians and boxes are; as doubly symmetric if its sides are odd and it is its own mirror image both ways, as discs and
-    diffraction patterns are. Row 0 of ``y`` is row ``(h - 1) // 2`` of ``x`` if the boundary is ``valid``, else row 0.
+    A kernel counts as separable if it is the product of a column and a row to within the rounding error of its dtype, like
+    Gaussians and boxes. It counts as doubly symmetric if its sides are odd and it is equal to both of its mirror images, like
+    discs and diffraction patterns. Row 0 of ``y`` is row ``(h - 1) // 2`` of ``x`` if the boundary is ``valid``, else row 0.
 
-    Separable kernels are applied to rows and columns by banded matrices, others by Fourier transforms.
+    Separable kernels are applied to rows and columns by banded matrices, other kernels by Fourier transforms.
 
     Args:
         in_shape: Image shape ``(C, H, W)``, without the batch axis.
@@ -87,7 +87,7 @@ class Blur(LinearOperator):
         self.product: SeparableProduct | None = None
         self.convolution: LinearOperator
         if boundary == "circular":
-            # Of the product itself where there is one, so that solve undoes what forward does, to rounding in float64.
+            # From the separable factors if there are any, so that solve inverts forward to rounding error in float64.
             self.convolution = CircularConvolution(shape, torch.outer(*factors) if factors else self.kernel)
             self.product = SeparableProduct(*matrices) if factors else None
         elif factors:
@@ -113,7 +113,7 @@ class Blur(LinearOperator):
         return self._applied(y).adjoint(y)
 
     def _applied(self, x: Tensor) -> SeparableProduct | LinearOperator:
-        # Banded matrices took a third to two thirds of the time of Fourier transforms, but the banded product is for CPUs.
+        # Banded matrices took a third to two thirds of the time of Fourier transforms, but they are only faster on a CPU.
         return self.convolution if self.product is None or x.is_cuda else self.product
 
     def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
@@ -142,18 +142,18 @@ class Blur(LinearOperator):
 
 
 def blur_kernel(owner: str, kernel: Tensor | np.ndarray, in_shape: tuple[int, int, int], boundary: str) -> Tensor:
-    """Return a float64 copy of a kernel that can blur images of a shape, or say why it cannot."""
+    """Return a float64 copy of a blur kernel for images of this shape; raise ``ValueError`` if it is not one."""
     checked = fitting_kernel(owner, kernel, in_shape, boundary)
     if checked.sum().abs() <= 1e-12 * checked.abs().sum():
         raise ValueError(
             f"{owner}: the kernel must not sum to zero, got sum {float(checked.sum()):g}. "
-            "A kernel that removes the mean is no blur: use SubsampledConvolution with stride=1."
+            "For a kernel that removes the mean use SubsampledConvolution with stride=1."
         )
     return checked
 
 
 def fitting_kernel(owner: str, kernel: Tensor | np.ndarray, in_shape: tuple[int, int, int], boundary: str) -> Tensor:
-    """Return a float64 copy of a kernel that is not larger than the images, or say what is wrong with it."""
+    """Return a float64 copy of a kernel that is not larger than the images; raise ``ValueError`` if it does not fit."""
     if boundary not in BOUNDARIES:
         raise ValueError(f"{owner}: unknown boundary {boundary!r}, expected one of {', '.join(BOUNDARIES)}.")
     checked = real_matrix(owner, "kernel", kernel)
@@ -162,6 +162,6 @@ def fitting_kernel(owner: str, kernel: Tensor | np.ndarray, in_shape: tuple[int,
     if rows > height or columns > width:
         raise ValueError(
             f"{owner}: the kernel must not be larger than the image, got kernel {rows} x {columns} "
-            f"for height {height}, width {width}. Crop the kernel to where it is not zero."
+            f"for height {height}, width {width}. Crop the zeros around the kernel."
         )
     return checked

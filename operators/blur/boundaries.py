@@ -1,4 +1,4 @@
-"""What a blur sees beyond the border of the image."""
+"""Boundary conditions of a blur."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["BOUNDARIES", "SCIPY_MODES", "Border"]
 
 BOUNDARIES = ("circular", "reflect", "zero", "symmetric", "replicate", "valid")
 
-# What scipy.ndimage calls them. Those pixels that are valid are so whatever lies beyond.
+# Their names in scipy.ndimage. For valid any mode will do, because valid pixels do not depend on it.
 SCIPY_MODES: dict[str, Literal["wrap", "mirror", "constant", "reflect", "nearest"]] = {
     "circular": "wrap",
     "reflect": "mirror",
@@ -25,22 +25,22 @@ SCIPY_MODES: dict[str, Literal["wrap", "mirror", "constant", "reflect", "nearest
 
 
 class Border:
-    r"""Where an image, a blur of it and their border lie on a torus, on which the blur is a circular convolution.
+    r"""Embedding of an image in a torus, on which a blur with any boundary condition is a circular convolution.
 
     .. math:: A = C\, T\, P
 
-    with :math:`P` (``extend``) from the image to the torus, :math:`T` any convolution with kernels of the given size whose
-    center is :math:`(\lfloor h / 2 \rfloor, \lfloor w / 2 \rfloor)`, and :math:`C` (``crop``) from there to the measurement.
-    What wraps around is cropped. Sides of the torus are rounded up to where Fourier transforms are fast, unless the image
-    itself is periodic.
+    :math:`P` (``extend``) maps the image to the torus, :math:`T` is any convolution with a kernel of the given size and the
+    center :math:`(\lfloor h / 2 \rfloor, \lfloor w / 2 \rfloor)`, and :math:`C` (``crop``) maps the torus to the measurement.
+    Pixels affected by wrap-around are cropped. The sides of the torus are rounded up to sizes with fast Fourier transforms,
+    unless the image is periodic.
 
     Args:
         boundary: One of ``BOUNDARIES``.
-        image: Height and width.
-        kernel: Height and width, not larger than the image.
+        image: Height and width of the image.
+        kernel: Height and width of the kernel, not larger than the image.
 
     Attributes:
-        torus: Its height and width.
+        torus: Height and width of the torus.
         out: Height and width of the measurement.
     """
 
@@ -56,23 +56,23 @@ class Border:
         self.torus = height, width
         lost = [sum(reach) if boundary == "valid" else 0 for reach in self.reach]
         self.out = image[0] - lost[0], image[1] - lost[1]
-        # Of the measurement on the torus: the image begins at 0, or what continues it does.
+        # Position of the measurement on the torus. At 0 the image begins, or its continuation.
         self.top, self.left = (before if self.continued or boundary == "valid" else 0 for before, _ in self.reach)
 
     def extend(self, x: Tensor) -> Tensor:
-        """Return ``x`` of shape ``(..., H, W)`` on the torus, continued beyond its border."""
+        """Return ``x`` of shape ``(..., H, W)`` on the torus, continued beyond its border by the boundary condition."""
         if self.continued:
             x = self._continue(self._continue(x, -1), -2)
         return _grow(x, self.torus)
 
     def fold(self, x: Tensor) -> Tensor:
-        """Apply the adjoint of ``extend``. By slices: scattered sums are not reproducible on a GPU."""
+        """Apply the adjoint of ``extend``. It adds slices, because scattered sums are not reproducible on a GPU."""
         if not self.continued:
             return x[..., : self.image[0], : self.image[1]]
         return self._fold(self._fold(x, -2), -1)
 
     def crop(self, x: Tensor) -> Tensor:
-        """Return what is measured of ``x`` of the shape of the torus."""
+        """Return the measured part of ``x`` on the torus."""
         return x.narrow(-2, self.top, self.out[0]).narrow(-1, self.left, self.out[1])
 
     def embed(self, y: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-r"""The two ways to convolve by Fourier transform, and the matrix of a convolution in one dimension.
+r"""Circular and padded convolution by Fourier transform, and the matrix of a one-dimensional convolution.
 
-Everywhere :math:`y_i = \sum_a k_a\, x_{i - a + c}`: a true convolution, whose kernel of size :math:`n` has its center at
-:math:`c = \lfloor n / 2 \rfloor`, for even sizes too.
+All of them compute the true convolution :math:`y_i = \sum_a k_a\, x_{i - a + c}`, where a kernel of size :math:`n` has its
+center at :math:`c = \lfloor n / 2 \rfloor`, also for even sizes.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = ["CircularConvolution", "HartleySVD", "PaddedConvolution", "convolutio
 
 
 class CircularConvolution(LinearOperator):
-    r"""Convolution on a torus, which the Fourier transform makes diagonal: :math:`A = F^{-1} \operatorname{diag}(\hat k) F`.
+    r"""Circular convolution, which is diagonal in the Fourier basis: :math:`A = F^{-1} \operatorname{diag}(\hat k) F`.
 
     Args:
         in_shape: Image shape ``(C, H, W)``, without the batch axis.
-        kernel: Float64, not larger than the image, shape ``(h, w)``.
+        kernel: Kernel, float64, not larger than the image, shape ``(h, w)``.
         sigma_y: Noise standard deviation, in image units. Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.
     """
@@ -60,7 +60,7 @@ class CircularConvolution(LinearOperator):
         return self._to_image(pseudo_divide(torch.fft.rfft2(v), self._spectrum_like(v).abs() ** 2, lam))
 
     def pinv(self, y: Tensor) -> Tensor:
-        # Divides by each frequency once. The detour over solve squares the condition number.
+        # Divides by the spectrum once. Going through solve would square the condition number.
         spectrum = self._spectrum_like(y)
         return self._to_image(pseudo_divide(spectrum.conj() * torch.fft.rfft2(y), spectrum.abs() ** 2, 0.0))
 
@@ -82,18 +82,19 @@ class CircularConvolution(LinearOperator):
 
 
 class HartleySVD(SVD):
-    r"""Of a circular convolution, in real coordinates: :math:`s = |\hat k|`, and :math:`V` is the Hartley transform.
+    r"""SVD of a circular convolution in real coordinates: :math:`s = |\hat k|`, and :math:`V` is the Hartley transform.
 
     .. math:: V^\top = \operatorname{Re} F - \operatorname{Im} F, \qquad
         U^\top = V^\top F^{-1} \operatorname{diag}(\hat k^* / |\hat k|) F
 
-    with :math:`F` the unitary Fourier transform. :math:`V` is real, symmetric and orthogonal, so its own inverse; frequencies
-    :math:`\pm\omega` share their singular value, and :math:`U` turns their plane by the phase of :math:`\hat k`. Half a
-    complex spectrum would do for weights alone, but count its columns unequally: noise would not be white in it.
+    with :math:`F` the unitary Fourier transform. :math:`V` is real, symmetric and orthogonal, so it is its own inverse. The
+    frequencies :math:`\pm\omega` have the same singular value, and :math:`U` rotates their plane by the phase of
+    :math:`\hat k`. Half a complex spectrum would be enough to apply weights, but white noise is not white in it, because most
+    of its columns stand for two frequencies.
 
     Args:
-        in_shape: Image shape ``(C, H, W)``; the coordinates have it too.
-        spectrum: :math:`\hat k`, all of it, shape ``(H, W)``, complex128.
+        in_shape: Image shape ``(C, H, W)``, which is also the shape of the coordinates.
+        spectrum: The full spectrum :math:`\hat k`, shape ``(H, W)``, complex128.
 
     References:
         Bracewell, Discrete Hartley transform, 1983, https://doi.org/10.1364/JOSA.73.001832
@@ -115,7 +116,7 @@ class HartleySVD(SVD):
         return _hartley(self.turn.to(y.device, y.dtype.to_complex()) * torch.fft.fft2(y, norm="ortho"))
 
     def diagonal(self, values: Tensor) -> Tensor:
-        # Frequencies that are each other's negative share a plane, turned by 45 degrees: only their mean variance is left.
+        # Opposite frequencies share a plane, in basis vectors turned by 45 degrees: only their mean variance remains.
         return values.mean((-2, -1), keepdim=True).expand(values.shape)
 
     def power(self, values: Tensor) -> Tensor:
@@ -124,15 +125,15 @@ class HartleySVD(SVD):
 
 
 class PaddedConvolution(LinearOperator):
-    r"""Convolution of the image continued beyond its border: padding, circular convolution, cropping.
+    r"""Convolution with a boundary condition: padding, circular convolution, cropping.
 
     .. math:: A = C\, F^{-1} \operatorname{diag}(\hat k) F\, P
 
-    with :math:`P` and :math:`C` of :class:`Border`. ``solve`` is iterative, preconditioned by the solve on the torus.
+    with :math:`P` and :math:`C` as in :class:`Border`. ``solve`` is iterative, preconditioned by the solve on the torus.
 
     Args:
         in_shape: Image shape ``(C, H, W)``, without the batch axis.
-        kernel: Float64, not larger than the image, shape ``(h, w)``.
+        kernel: Kernel, float64, not larger than the image, shape ``(h, w)``.
         boundary: One of ``BOUNDARIES``.
         sigma_y: Noise standard deviation, in image units. Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.
@@ -161,28 +162,29 @@ class PaddedConvolution(LinearOperator):
         return self.border.fold(self.circular.adjoint(self.border.embed(y)))
 
     def precondition(self, v: Tensor, lam: Tensor | float) -> Tensor:
-        # As if the image lived on the torus: wrong along the border only.
+        # As if the image were periodic on the torus, which is wrong only along the border.
         return self.border.crop(self.circular.solve(self.border.embed(v), lam))
 
     def _soften(self, lam: Tensor) -> Tensor:
-        # What is valid sees no border to be wrong about.
+        # Valid pixels do not depend on the border.
         return lam if self.border.boundary == "valid" else soften(lam, self.circular.spectrum)
 
 
 def soften(lam: Tensor, spectrum: Tensor) -> Tensor:
-    r"""Return the :math:`\lambda` at which a circular convolution serves best to precondition one that is not.
+    r"""Return the best :math:`\lambda` for a circular convolution that preconditions a non-circular one.
 
-    At ``lam`` itself, where the border is wrong it is wrong by a factor of up to :math:`|\hat k|^2 / \lambda`. The geometric
-    mean of the two took the fewest iterations of all multiples of ``lam`` that were tried, from 1e-1 down to 1e-4.
+    At the original :math:`\lambda` the error at the border can reach a factor of :math:`|\hat k|^2 / \lambda`. The geometric
+    mean of :math:`|\hat k|^2` and :math:`\lambda` took the fewest iterations of all multiples of ``lam`` that were tried, for
+    ``lam`` from 1e-1 down to 1e-4.
     """
     gain = spectrum.to(lam.device).abs().amax().to(lam) ** 2
     return torch.maximum(lam, (gain * lam.clamp(min=torch.finfo(lam.dtype).eps * gain)).sqrt())
 
 
 def convolution_matrix(side: int, kernel: Tensor, boundary: str) -> Tensor:
-    """Return the matrix of the convolution of ``side`` pixels with a kernel of ``n`` numbers, one-dimensional, float64.
+    """Return the matrix of the one-dimensional convolution of ``side`` pixels with a kernel of length ``n``, float64.
 
-    Its shape is ``(side, side)``, for the boundary ``valid`` ``(side - n + 1, side)``.
+    Its shape is ``(side, side)``, or ``(side - n + 1, side)`` for the boundary ``valid``.
     """
     from scipy.ndimage import convolve1d
 
@@ -192,7 +194,7 @@ def convolution_matrix(side: int, kernel: Tensor, boundary: str) -> Tensor:
 
 
 def separate(kernel: Tensor, given: torch.dtype) -> tuple[Tensor, Tensor] | None:
-    """Return the column and the row whose product is ``kernel``, or None if that does not hold to the rounding of ``given``."""
+    """Return the column and the row whose product is ``kernel`` to the rounding error of ``given``, or None."""
     u, s, vt = torch.linalg.svd(kernel, full_matrices=False)
     eps = torch.finfo(given if given.is_floating_point else torch.float64).eps
     if (s[1:] > 10 * eps * s[0]).any():

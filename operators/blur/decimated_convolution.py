@@ -1,4 +1,4 @@
-r"""Convolution on a torus of which every s-th value is kept: decimation folds the spectrum, and that is all it does."""
+r"""Strided circular convolution, computed in the Fourier domain, where decimation folds (aliases) the spectrum."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ __all__ = ["DecimatedConvolution", "DecimatedSVD"]
 
 
 class DecimatedConvolution(LinearOperator):
-    r"""Circular convolution of every channel, of whose values every :math:`s`-th is kept, in any number of dimensions.
+    r"""Strided circular convolution in any number of dimensions: keeps every :math:`s`-th value of each channel.
 
     .. math:: y_i = \sum_a k_a\, x_{s i + o - a + \lfloor n / 2 \rfloor} + n_i, \qquad
         \hat y(\omega) = \frac1{s^d} \sum_j \hat k(\omega_j)\, \hat x(\omega_j)
 
-    over the :math:`s^d` frequencies :math:`\omega_j` of the fine grid which decimation folds into one of the coarse grid. So
-    :math:`A A^\top` is a convolution on the coarse grid, by the mean of :math:`|\hat k(\omega_j)|^2`.
+    summed over the :math:`s^d` frequencies :math:`\omega_j` of the fine grid that decimation folds into one frequency of the
+    coarse grid. So :math:`A A^\top` is a convolution on the coarse grid, with the mean of :math:`|\hat k(\omega_j)|^2` as its
+    spectrum.
 
-    ``forward`` folds all axes but the last before it transforms back, and leaves the last for afterwards: half a complex
-    spectrum has no other half to fold.
+    ``forward`` folds all axes but the last in the spectrum. It decimates the last axis after the inverse transform, because
+    half a complex spectrum cannot be folded along it.
 
     Args:
         in_shape: Shape of one ``x``: channels, then the sides.
-        kernel: :math:`k`, float64, one axis for each side.
+        kernel: :math:`k`, float64, with one axis for each side.
         stride: :math:`s` along each axis, divisors of the sides.
-        offset: :math:`o`, the first place that is kept along each axis.
+        offset: :math:`o`, index of the first value that is kept along each axis.
         sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.
 
@@ -77,7 +78,7 @@ class DecimatedConvolution(LinearOperator):
         return self._back(pseudo_divide(torch.fft.rfftn(v, dim=self.axes), gram, lam), self.coarse)
 
     def pinv(self, y: Tensor) -> Tensor:
-        # All in the spectrum, where each frequency is divided once. The detour over solve squares the condition number.
+        # Divides by the spectrum once. Going through solve would square the condition number.
         folded = pseudo_divide(torch.fft.fftn(y, dim=self.axes), self.gram.to(y), 0.0)
         tiled = folded.repeat(1, 1, *self.stride)[..., : self.spectrum.shape[-1]]
         return self._back(_like(self.spectrum, y).conj() * tiled, self.in_shape[1:])
@@ -109,16 +110,16 @@ class DecimatedConvolution(LinearOperator):
 
 
 class DecimatedSVD(SVD):
-    r"""Of a circular convolution, decimated: one singular vector for each frequency of the coarse grid, and the null space.
+    r"""SVD of a strided circular convolution: one singular vector per frequency of the coarse grid, and the null space.
 
-    The image is split into its :math:`s^d` phases, the places which are alike on the coarse grid. There the row of :math:`A`
-    for a frequency is a vector :math:`a` of as many numbers. :math:`|a|` is the singular value, and the reflection that turns
-    :math:`a` onto the first phase turns the null space onto the others. The Hartley transform makes the first phase diagonal
-    in real coordinates, as for :class:`HartleySVD`. Coordinates are ``(C, phases, *coarse sides)``.
+    The image is split into its :math:`s^d` polyphase components, or phases. At each frequency of the coarse grid the row of
+    :math:`A` is a vector :math:`a` with one entry per phase. :math:`|a|` is the singular value, and the Householder reflection
+    that maps :math:`a` onto the first phase maps the null space onto the other phases. The Hartley transform makes the first
+    phase diagonal in real coordinates, as for :class:`HartleySVD`. Coordinates are ``(C, phases, *coarse sides)``.
 
     Args:
         in_shape: Shape of one ``x``: channels, then the sides.
-        row: The row of :math:`A` for the first place of ``y``, shaped like one channel of ``x``, float64.
+        row: The row of :math:`A` for the first entry of ``y``, shaped like one channel of ``x``, float64.
         stride: :math:`s` along each axis.
     """
 
@@ -129,7 +130,7 @@ class DecimatedSVD(SVD):
         self.coarse = tuple(side // step for side, step in zip(in_shape[1:], stride, strict=True))
         self.axes = tuple(range(-len(stride), 0))
         rows = torch.fft.fftn(self._split(row[None, None])[0, 0], dim=self.axes)
-        # To the last bit the spectrum of real phases: one that is all rounding has a sign of its own at every frequency.
+        # Exactly the spectrum of real phases: a phase that consists of rounding errors would break the conjugate symmetry.
         rows = (rows + rows.flip(self.axes).roll([1] * len(self.axes), self.axes).conj()) / 2
         length = torch.linalg.vector_norm(rows, dim=0)
         self._values = torch.zeros_like(rows.real)
@@ -137,14 +138,14 @@ class DecimatedSVD(SVD):
         self.shape = in_shape[0], *self._values.shape
         unit = rows / torch.where(length > 0, length, 1)
         unit[0] = torch.where(length > 0, unit[0], 1)
-        # How much of what is measured at a coarse frequency lies in each phase, and at each of the fine ones folded into it.
+        # The share of each phase in a coarse frequency, and the share of each fine frequency folded into it.
         self.by_phase = unit.abs() ** 2
         folded = (len(rows) * length**2).repeat(*stride)
         self.by_wave = torch.where(folded > 0, torch.fft.fftn(row).abs() ** 2 / torch.where(folded > 0, folded, 1), 0)
         size = unit[0].abs()
         sign = torch.where(size > 0, unit[0] / torch.where(size > 0, size, 1), 1)
         unit[0] += sign
-        # I - m m^* turns the unit vector into minus the sign on the first phase. Phases are real: half of a spectrum will do.
+        # I - m m^* maps the unit vector to minus the sign on the first phase. Phases are real, so half a spectrum is enough.
         half = self.coarse[-1] // 2 + 1
         self.mirror, self.turn = (unit / (1 + size).sqrt())[..., :half], -sign[..., :half]
 
@@ -171,7 +172,7 @@ class DecimatedSVD(SVD):
         return whole[..., : self.in_shape[-1] // 2 + 1]
 
     def _apart(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the value of the null space, the same in all of it, and by how much those of the first phase are larger."""
+        """Return the value on the null space, which is constant there, and the excess of the first phase over it."""
         if values.shape[2] == 1:
             return torch.zeros_like(values[:, :, :1]), values[:, :, 0]
         null = values[:, :, 1:].flatten(2).mean(2).reshape(*values.shape[:2], *(1,) * (values.ndim - 2))
@@ -205,7 +206,7 @@ class DecimatedSVD(SVD):
 
 
 def _on_torus(kernel: Tensor, sides: Sequence[int], offset: Sequence[int]) -> Tensor:
-    """Return ``kernel`` on a torus of ``sides``, its center ``offset`` before the origin; what is too long goes around."""
+    """Return ``kernel`` wrapped around a torus of ``sides``, with its center ``offset`` before the origin."""
     for axis, (side, first) in enumerate(zip(sides, offset, strict=True)):
         size = kernel.shape[axis]
         places = (torch.arange(size, device=kernel.device) - size // 2 - first) % side

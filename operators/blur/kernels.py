@@ -1,4 +1,4 @@
-"""Blur kernels. Kornia is imported only when it builds one: that takes a noticeable part of a second."""
+"""Blur kernels. Kornia is imported only on use, because the import is slow."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def gaussian_kernel(sigma: float | Sequence[float], size: int | None = None, *, 
     .. math:: k_{ab} \propto \exp\left( -\frac{u^2}{2 \sigma_u^2} - \frac{v^2}{2 \sigma_v^2} \right), \qquad
         u = b \cos\theta - a \sin\theta, \quad v = b \sin\theta + a \cos\theta
 
-    with :math:`a` the rows below the center and :math:`b` the columns right of it.
+    with :math:`a` rows below the center and :math:`b` columns to the right of it.
 
     Args:
         sigma: Standard deviation in pixels, positive; or two of them: along ``angle`` and across it.
-        size: Side in pixels, odd. Default: four standard deviations to each side, of the larger ones.
+        size: Side in pixels, odd. Default: four times the largest standard deviation to each side.
         angle: :math:`\theta` in degrees, counter-clockwise from the horizontal.
 
     Raises:
@@ -49,18 +49,18 @@ def gaussian_kernel(sigma: float | Sequence[float], size: int | None = None, *, 
 
 
 def defocus_kernel(radius: float) -> Tensor:
-    r"""Return the kernel of a lens out of focus, float64, with sum 1: a disc, each pixel weighted by its share of the area.
+    r"""Return the defocus kernel, float64, with sum 1: a disc, where each pixel has the area of its overlap as weight.
 
-    In geometrical optics the image of a point out of focus is the shadow of the aperture: a uniform disc, the circle of
-    confusion, if the aperture is one. A lens of focal length :math:`f` and f-number :math:`N` focused at distance :math:`s`
-    sees a point at distance :math:`d` (all in one unit of length) as a disc whose radius is, in pixels of pitch :math:`p`,
+    In geometrical optics the image of a point out of focus has the shape of the aperture: for a circular aperture a uniform
+    disc, the circle of confusion. A lens of focal length :math:`f` and f-number :math:`N` focused at distance :math:`s` images
+    a point at distance :math:`d` (all in the same unit of length) as a disc with the radius, in pixels of pitch :math:`p`,
 
     .. math:: r = \frac{f^2}{2 N p}\, \frac{|d - s|}{d\, (s - f)}
 
-    Diffraction is neglected; :func:`psf_kernel` has it. The side of the kernel is the smallest odd one that holds the disc.
+    Diffraction is neglected; see :func:`psf_kernel`. The side of the kernel is the smallest odd number that contains the disc.
 
     Args:
-        radius: :math:`r` in pixels, positive. Up to a half: a single pixel.
+        radius: Radius :math:`r` of the disc in pixels, positive. Up to 0.5 the kernel is a single pixel.
 
     Raises:
         ValueError: If ``radius`` is not positive and finite.
@@ -74,7 +74,7 @@ def disc(radius: float, size: int, pitch: float) -> Tensor:
     """Return the exact area of a disc within each pixel of a square grid centered on it, float64, shape ``(size, size)``.
 
     Args:
-        radius: Of the disc.
+        radius: Radius of the disc.
         size: Pixels along a side of the grid.
         pitch: Side of a pixel, in the unit of ``radius``.
     """
@@ -85,23 +85,23 @@ def disc(radius: float, size: int, pitch: float) -> Tensor:
     def under_arc(t: Tensor) -> Tensor:
         return (t * (radius**2 - t**2).clamp(min=0).sqrt() + radius**2 * (t / radius).asin()) / 2
 
-    # Of the disc within [0, x] x [0, y]: up to where the arc comes below y a rectangle, from there on what is under the arc.
+    # The area of the disc in [0, x] x [0, y]: a rectangle up to where the arc falls below y, then the area under the arc.
     turn = torch.minimum((radius**2 - y**2).clamp(min=0).sqrt(), x)
     corner = (y * turn + under_arc(x) - under_arc(turn)) * edges.sign() * edges.unsqueeze(1).sign()
-    return corner.diff(dim=0).diff(dim=1).clamp(min=0)  # Inclusion and exclusion of corners.
+    return corner.diff(dim=0).diff(dim=1).clamp(min=0)  # Inclusion-exclusion over corners.
 
 
 def motion_kernel(size: int, angle: float, direction: float = 0.0) -> Tensor:
-    """Return the kernel of a straight movement, float64, with sum 1.
+    """Return the kernel of linear motion blur, float64, with sum 1.
 
     Args:
-        size: Length of the movement and side of the kernel in pixels, odd and at least 3.
-        angle: Its angle in degrees, counter-clockwise from the horizontal.
-        direction: From -1 to 1: how the weight is spread along the line, evenly at 0. At 1 it falls to zero from the left
-            end of the unturned line to the right, at -1 from the right to the left.
+        size: Length of the motion and side of the kernel in pixels, odd and at least 3.
+        angle: Angle of the motion in degrees, counter-clockwise from the horizontal.
+        direction: Distribution of the weight along the line, from -1 to 1. At 0 it is uniform. At 1 it falls to zero from the
+            left end of the line (before the rotation by ``angle``) to the right end, at -1 from the right end to the left.
 
     Raises:
-        ValueError: If ``size`` is even or below 3, ``angle`` not finite, or ``direction`` outside [-1, 1].
+        ValueError: If ``size`` is even or below 3, ``angle`` is not finite, or ``direction`` is outside [-1, 1].
     """
     from kornia.filters.kernels_geometry import get_motion_kernel2d
 
@@ -111,6 +111,6 @@ def motion_kernel(size: int, angle: float, direction: float = 0.0) -> Tensor:
     if not -1 <= direction <= 1:
         raise ValueError(f"motion_kernel: direction must lie in [-1, 1], got {direction}.")
     along = torch.tensor([angle], dtype=torch.float64), torch.tensor([direction], dtype=torch.float64)
-    # Bilinear, so that the kernel follows the angle steadily and its length does not jump.
+    # Bilinear interpolation, so that the kernel and its length are continuous in the angle.
     kernel: Tensor = get_motion_kernel2d(size, *along, mode="bilinear")
     return kernel[0] / kernel.sum()

@@ -1,4 +1,4 @@
-r"""Symmetric blur of an image mirrored at its border, which the cosine transform makes diagonal."""
+r"""Symmetric blur with a mirrored boundary, which is diagonal in the basis of the cosine transform."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ __all__ = ["CosineConvolution", "CosineSVD", "is_doubly_symmetric"]
 
 
 class CosineConvolution(LinearOperator):
-    r"""Convolution with a kernel that has both mirror symmetries, of an image continued by its mirror image.
+    r"""Convolution with a doubly symmetric kernel, where the image is continued by its mirror image.
 
     .. math:: A x = D_H^\top \left[ \Lambda \odot (D_H\, x\, D_W^\top) \right] D_W, \qquad
         \Lambda_{pq} = \sum_{a, b} k_{ab} \cos \frac{\pi p\, (a - c_h)}{H} \cos \frac{\pi q\, (b - c_w)}{W}
 
     with the orthonormal cosine transforms :math:`D` (DCT-II) of the sides, so :math:`A = A^\top`. The border pixel is
-    repeated, as in the boundary ``symmetric``.
+    repeated, as for the boundary ``symmetric``.
 
-    ``forward`` goes by Fourier transforms. ``solve`` multiplies by the matrices :math:`D`: at 256 and 512 pixels faster than
-    cosine transforms made of Fourier transforms, at 1024 slower by less than 2, and exact for every side.
+    ``forward`` uses Fourier transforms. ``solve`` multiplies by the matrices :math:`D`. At 256 and 512 pixels this is faster
+    than cosine transforms based on Fourier transforms, at 1024 it is slower by a factor below 2, and it works for every side.
 
     Args:
         in_shape: Image shape ``(C, H, W)``, without the batch axis.
-        kernel: Float64, with odd sides not larger than the image and ``is_doubly_symmetric``, shape ``(h, w)``.
+        kernel: Kernel, float64, with odd sides not larger than the image and ``is_doubly_symmetric``, shape ``(h, w)``.
         sigma_y: Noise standard deviation, in image units. Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.
 
@@ -47,7 +47,7 @@ class CosineConvolution(LinearOperator):
     def __init__(self, in_shape: Sequence[int], kernel: Tensor, *, sigma_y: float = 0.0, noise: Noise | None = None) -> None:
         self.in_shape = self.out_shape = image_shape("CosineConvolution", in_shape)
         kernel = (kernel + kernel.flip(0)) / 2
-        kernel = (kernel + kernel.flip(1)) / 2  # Of its symmetry to rounding no more is left than to that of float64.
+        kernel = (kernel + kernel.flip(1)) / 2  # Exact symmetry in float64.
         self.padded = PaddedConvolution(self.in_shape, kernel, "symmetric")
         gains = [
             torch.cos(math.pi / side * torch.outer(torch.arange(side), torch.arange(size) - size // 2).to(kernel))
@@ -67,7 +67,7 @@ class CosineConvolution(LinearOperator):
         return self.decomposition.synthesize(pseudo_divide(self.decomposition.analyze(v), gains**2, lam))
 
     def pinv(self, y: Tensor) -> Tensor:
-        # Divides by each gain once. The detour over solve squares the condition number.
+        # Divides by each eigenvalue once. Going through solve would square the condition number.
         gains = self.decomposition.gains.to(y)
         return self.decomposition.synthesize(pseudo_divide(gains * self.decomposition.analyze(y), gains**2, 0.0))
 
@@ -76,11 +76,11 @@ class CosineConvolution(LinearOperator):
 
 
 class CosineSVD(SeparableSVD):
-    r"""Of an operator that the cosine transform makes diagonal: :math:`\bar x = D_H\, x\, D_W^\top` and :math:`s = |\Lambda|`.
+    r"""SVD of an operator diagonal in the cosine basis: :math:`\bar x = D_H\, x\, D_W^\top` and :math:`s = |\Lambda|`.
 
     Args:
-        in_shape: Image shape ``(C, H, W)``; the coordinates have it too.
-        gains: :math:`\Lambda`, of either sign, shape ``(H, W)``, float64.
+        in_shape: Image shape ``(C, H, W)``, which is also the shape of the coordinates.
+        gains: Eigenvalues :math:`\Lambda`, positive or negative, shape ``(H, W)``, float64.
     """
 
     kind = "frequency"
@@ -94,7 +94,7 @@ class CosineSVD(SeparableSVD):
 
 
 def is_doubly_symmetric(kernel: Tensor, given: torch.dtype) -> bool:
-    """Return whether the sides of ``kernel`` are odd and both its mirror images are itself, to the rounding of ``given``."""
+    """Return whether ``kernel`` has odd sides and equals both of its mirror images, to the rounding error of ``given``."""
     eps = torch.finfo(given if given.is_floating_point else torch.float64).eps
     gap = torch.maximum((kernel - kernel.flip(0)).abs(), (kernel - kernel.flip(1)).abs()).amax()
     return all(side % 2 for side in kernel.shape) and bool(gap <= 10 * eps * kernel.abs().amax())

@@ -1,4 +1,4 @@
-"""Diffraction: what a lens with aberrations makes of a point."""
+"""Diffraction: the point spread function of a lens with aberrations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .kernels import disc
 
 __all__ = ["psf_kernel", "zernike"]
 
-PUPIL = 128  # Samples across the pupil at least: the Airy pattern is then right to 1e-4 of its peak.
+PUPIL = 128  # Minimum number of samples across the pupil: the error of the Airy pattern is then at most 1e-4 of its peak.
 
 
 def psf_kernel(
@@ -32,28 +32,30 @@ def psf_kernel(
         e^{-2 \pi i\, u \cdot \rho\, \mathrm{NA} / \lambda}\, \mathrm{d}\rho \right|^2, \qquad
         W = \sum_j a_j Z_j
 
-    for incoherent light, in scalar and paraxial diffraction: good for NA up to about 0.6. The pupil is sampled, its rim by
-    shares of area, and transformed at the very positions of the pixels, by matrices: no rounding of the pixel size.
+    for incoherent light, in scalar paraxial diffraction, which is accurate for NA up to about 0.6. The pupil is sampled on a
+    grid, with its rim weighted by area, and Fourier-transformed at the exact positions of the pixels by matrix products, so
+    the pixel size is not rounded.
 
-    Without aberrations this is the Airy pattern, dark at :math:`0.61\, \lambda / \mathrm{NA}` from its center. With small ones
-    its peak is lower by about :math:`\exp(-(2 \pi \sigma)^2)` (Strehl, Maréchal), :math:`\sigma^2 = \sum_{j \ge 4} a_j^2`:
-    tilts move it.
+    Without aberrations this is the Airy pattern, with its first dark ring at :math:`0.61\, \lambda / \mathrm{NA}` from the
+    center. Small aberrations lower the peak by a factor of about :math:`\exp(-(2 \pi \sigma)^2)` (Strehl, Maréchal), where
+    :math:`\sigma^2 = \sum_{j \ge 4} a_j^2`. Tilts only shift it.
 
     Args:
         size: Side of the kernel in pixels, odd.
         coefficients: :math:`a_j` in waves by Noll index :math:`j`: 2 and 3 tilt, 4 defocus, 5 and 6 astigmatism, 7 and 8 coma,
-            11 sphere. Positive tilts move the image right and up by :math:`2 a_j \lambda / \mathrm{NA}`. Empty: a perfect
-            lens.
+            11 spherical aberration. Positive tilts move the image right and up by :math:`2 a_j \lambda / \mathrm{NA}`. Empty:
+            a perfect lens.
         wavelength: :math:`\lambda`, in the unit of ``pixel_size``.
-        numerical_aperture: NA on the side of the image: that of the objective divided by the magnification under a
-            microscope, :math:`1 / (2 N)` for a camera of f-number :math:`N`. Or both NA and pixel on the side of the object.
+        numerical_aperture: NA on the image side: for a microscope the NA of the objective divided by the magnification, for a
+            camera of f-number :math:`N` it is :math:`1 / (2 N)`. NA and pixel size may also both refer to the object side.
         pixel_size: Side of a pixel. Below :math:`\lambda / (4\, \mathrm{NA})` the image is sampled without aliasing.
-        samples: Points along each side of a pixel over which the intensity is averaged: 1 takes its center, more approach
-            the mean over its area, which a camera measures.
+        samples: Points along each side of a pixel over which the intensity is averaged. 1 takes the value at its center; more
+            points approach the mean over its area, which a camera measures.
 
     Raises:
         TypeError: If a Noll index is not an integer.
-        ValueError: If a quantity is out of range.
+        ValueError: If ``size`` is not a positive odd integer, a length or the NA is not positive and finite, a coefficient is
+            not finite, or ``samples`` or a Noll index is below 1.
 
     References:
         Noll, Zernike polynomials and atmospheric turbulence, 1976, https://doi.org/10.1364/JOSA.66.000207;
@@ -68,14 +70,14 @@ def psf_kernel(
     if not all(math.isfinite(a) for a in coefficients.values()):
         raise ValueError(f"psf_kernel: coefficients must be finite, in waves, got {dict(coefficients)}.")
 
-    # Positions in units of lambda / NA, as are slopes of the wavefront in waves. A pupil of n samples repeats its image every
-    # n / 2 of them: far enough for what is looked at and for where the steepest rays go.
+    # Positions are in units of lambda / NA, like slopes of the wavefront in waves. A pupil of n samples gives an image of
+    # period n / 2, which must be larger than the kernel and the displacement of the steepest rays.
     positions = torch.arange(size * samples, dtype=torch.float64) - (size * samples - 1) / 2
     positions = positions / samples * pixel_size * numerical_aperture / wavelength
     steepest = sum(abs(amount) * _slope(index) for index, amount in coefficients.items())
     pupil = max(PUPIL, 8 * math.ceil(float(positions[-1]) + steepest))
     axis = (torch.arange(pupil, dtype=torch.float64) - (pupil - 1) / 2) * 2 / pupil
-    right, up = axis, -axis.unsqueeze(1)  # Rows count downwards.
+    right, up = axis, -axis.unsqueeze(1)  # Rows are counted downward.
     rho, theta = torch.hypot(right, up), torch.atan2(up, right)
     waves = torch.zeros(pupil, pupil, dtype=torch.float64)
     for index, amount in coefficients.items():
@@ -89,15 +91,15 @@ def psf_kernel(
 
 
 def zernike(index: int, rho: Tensor, theta: Tensor) -> Tensor:
-    r"""Return a Zernike polynomial, of root mean square 1 over the unit disc and orthogonal to the others.
+    r"""Return a Zernike polynomial, with root mean square 1 over the unit disc and orthogonal to the others.
 
     .. math:: Z_j = \sqrt{n + 1}\, R_n^0(\rho), \quad \sqrt{2 (n + 1)}\, R_n^m(\rho) \cos m\theta \;(j \text{ even}), \quad
         \sqrt{2 (n + 1)}\, R_n^m(\rho) \sin m\theta \;(j \text{ odd})
 
     Args:
-        index: Noll's :math:`j`, from 1 (the constant).
-        rho: Radius, not negative. Beyond 1 the polynomial goes on.
-        theta: Angle in radians, of the shape of ``rho``.
+        index: Noll's index :math:`j`, from 1 (the constant).
+        rho: Radius, not negative. The polynomial is not cut off beyond 1.
+        theta: Angle in radians, in the shape of ``rho``.
 
     Raises:
         TypeError: If ``index`` is not an integer.
@@ -115,7 +117,7 @@ def zernike(index: int, rho: Tensor, theta: Tensor) -> Tensor:
 
 
 def _noll(index: int) -> tuple[int, int]:
-    """Return the degree n and the frequency m of a polynomial."""
+    """Return the radial degree n and the angular frequency m of a polynomial."""
     try:
         index = operator.index(index)
     except TypeError:
@@ -123,7 +125,7 @@ def _noll(index: int) -> tuple[int, int]:
     if index < 1:
         raise ValueError(f"zernike: Noll indices count from 1 (piston), got {index}.")
     degree = (math.isqrt(8 * index - 7) - 1) // 2
-    place = index - degree * (degree + 1) // 2  # Among the degree + 1 of this degree, from 1, by rising frequency.
+    place = index - degree * (degree + 1) // 2  # Position among the degree + 1 polynomials of this degree, from 1.
     return degree, 2 * (place // 2) if degree % 2 == 0 else 2 * ((place - 1) // 2) + 1
 
 

@@ -1,4 +1,4 @@
-"""Measurements that act on rows and columns one after the other: separable blur, bicubic downsampling."""
+"""Separable operators, which act on columns and rows one after the other: separable blur, bicubic downsampling."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["KroneckerSVD", "Separable"]
 
 
 class Separable(LinearOperator):
-    r"""One matrix over the columns of every channel, another over its rows.
+    r"""A separable operator: one matrix multiplies the columns of every channel, another one its rows.
 
     .. math:: y_c = L\, x_c\, R^\top + n, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    With the singular values :math:`L = U_L S_L V_L^\top` and :math:`R = U_R S_R V_R^\top`, those of the whole operator are
-    the products :math:`s_{ij} = (S_L)_i (S_R)_j`, so that
+    With the decompositions :math:`L = U_L S_L V_L^\top` and :math:`R = U_R S_R V_R^\top`, the singular values of the operator
+    are the products :math:`s_{ij} = (S_L)_i (S_R)_j`, so that
 
     .. math:: (A A^\top + \lambda I)^{-1} v = U_L \left[ (U_L^\top v\, U_R)_{ij} / (s_{ij}^2 + \lambda) \right] U_R^\top
 
@@ -32,7 +32,7 @@ class Separable(LinearOperator):
         right: :math:`R`, shape ``(Q, W)`` with ``Q`` at most ``W``. Measurements are ``(B, C, P, Q)``.
         sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.
-        kind: What the singular basis is, one of :data:`invdiff.noise_covariance.NOISE_KINDS`.
+        kind: Type of the singular basis, one of :data:`invdiff.noise_covariance.NOISE_KINDS`.
 
     Raises:
         ValueError: If the shapes do not fit together.
@@ -78,7 +78,7 @@ class Separable(LinearOperator):
         return _both_sides(self.u_left, pseudo_divide(coefficients, self.singular.to(v) ** 2, lam), self.u_right)
 
     def pinv(self, y: Tensor) -> Tensor:
-        # Divides by each singular value once. The detour over solve squares the condition number.
+        # Divides by each singular value once. Going through solve would square the condition number.
         singular, coefficients = self.singular.to(y), _both_sides(self.u_left.mT, y, self.u_right.mT)
         return _both_sides(self.vt_left.mT, pseudo_divide(singular * coefficients, singular**2, 0.0), self.vt_right.mT)
 
@@ -90,21 +90,21 @@ class Separable(LinearOperator):
 
 
 class KroneckerSVD(SeparableSVD):
-    r"""Of a separable operator: :math:`\bar x_c = V_L^\top x_c V_R` with :math:`s_{ij} = (S_L)_i (S_R)_j`.
+    r"""SVD of a separable operator: :math:`\bar x_c = V_L^\top x_c V_R` with :math:`s_{ij} = (S_L)_i (S_R)_j`.
 
-    :math:`V_L` and :math:`V_R` are square: completed over the null spaces, which the operator itself has no use for.
+    :math:`V_L` and :math:`V_R` are square: unlike in the operator, they are completed by bases of the null spaces.
 
     Args:
-        in_shape: Image shape ``(C, H, W)``; the coordinates have it too.
+        in_shape: Image shape ``(C, H, W)``, which is also the shape of the coordinates.
         left: :math:`L`, shape ``(P, H)``, float64.
         right: :math:`R`, shape ``(Q, W)``, float64.
-        kind: What the basis is, one of :data:`invdiff.noise_covariance.NOISE_KINDS`.
+        kind: Type of the basis, one of :data:`invdiff.noise_covariance.NOISE_KINDS`.
     """
 
     def __init__(self, in_shape: tuple[int, ...], left: Tensor, right: Tensor, *, kind: str = "dense") -> None:
         _, height, width = self.shape = in_shape
         self.kind = kind
-        # Of V, all columns in either case.
+        # All columns of V in either case.
         self.u_left, s_left, self.left = torch.linalg.svd(left, full_matrices=len(left) < height)
         self.u_right, s_right, self.right = torch.linalg.svd(right, full_matrices=len(right) < width)
         self.unmeasured = width - len(s_right), height - len(s_left)

@@ -1,4 +1,4 @@
-"""Convolution and subsampling in one, in one to three dimensions: sensors with larger pixels, strided projections."""
+"""Strided convolution in one to three dimensions, for sensors with larger pixels and for strided projections."""
 
 from __future__ import annotations
 
@@ -26,36 +26,37 @@ __all__ = ["SubsampledConvolution"]
 
 CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 SPREAD = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
-# Products per number of x up to which they are summed directly; beyond, or without a stride, Fourier transforms are faster:
-# with the gradient, on one core of a CPU, for signals, images and volumes alike.
+# Multiplications per entry of x up to which a direct sum is used. Above that, or without a stride, Fourier transforms are
+# faster: measured with the gradient, on one core of a CPU, for signals, images and volumes.
 DIRECT = 8
 
 
 class SubsampledConvolution(LinearOperator):
-    r"""Convolution of every channel with one known kernel, of whose values every :math:`s`-th is kept.
+    r"""Strided convolution of every channel with one known kernel: keeps every :math:`s`-th value.
 
     .. math:: y_i = \sum_a k_a\, x_{s i + o - a + \lfloor n / 2 \rfloor} + n_i, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    for signals ``(C, L)``, and likewise along every axis of images ``(C, H, W)`` and volumes ``(C, D, H, W)``. A true
-    convolution (the kernel is flipped), centered at ``size // 2`` along each axis; the first value kept is at index ``offset``,
-    and ``ceil((side - offset) / stride)`` are kept. The kernel is used as it is: one that does not sum to one changes the
-    brightness.
+    for signals ``(C, L)``, and likewise along every axis of images ``(C, H, W)`` and volumes ``(C, D, H, W)``. This is a true
+    convolution (the kernel is flipped), centered at ``size // 2`` along each axis. The first value kept is at index
+    ``offset``, and ``ceil((side - offset) / stride)`` values are kept. The kernel is not normalized: if it does not sum to
+    one, the brightness changes.
 
     ======== ============================================== ==========================
     boundary beyond the border                              ``solve``
     ======== ============================================== ==========================
-    circular the signal begins again; strides divide sides  closed form (Fourier)
+    circular periodic; strides must divide the sides        closed form (Fourier)
     reflect  mirrored, the border entry not repeated        iterative, preconditioned
     zero     0                                              iterative, preconditioned
     ======== ============================================== ==========================
 
-    The closed form: subsampling folds the spectrum, so that :math:`A A^\top` is a convolution on the coarse grid, by the mean
-    of :math:`|\hat k|^2` over the frequencies which fold into one; ``svd`` is known too, at any size. Kernels that are small
-    for their strides are summed directly on a CPU, others by Fourier transform, whichever is faster.
+    The closed form: subsampling folds (aliases) the spectrum, so :math:`A A^\top` is a convolution on the coarse grid whose
+    spectrum is the mean of :math:`|\hat k|^2` over the frequencies that fold into one. ``svd`` is available too, at any size.
+    On a CPU, kernels that are small compared to their stride are summed directly, which is then faster; all others are applied
+    by Fourier transforms.
 
     Args:
         in_shape: Shape of one ``x``, without the batch axis: ``(C, L)``, ``(C, H, W)`` or ``(C, D, H, W)``.
-        kernel: :math:`k`, one axis for each of ``x`` but the channels, not larger than ``x``.
+        kernel: :math:`k`, with one axis for each axis of ``x`` except the channels, not larger than ``x``.
         stride: :math:`s`, a positive integer, or one for each axis.
         boundary: One of ``circular``, ``reflect``, ``zero``.
         offset: :math:`o`, the index of the first value kept, less than the stride: an integer, or one for each axis.
@@ -64,9 +65,9 @@ class SubsampledConvolution(LinearOperator):
 
     Raises:
         TypeError: If a stride or an offset is not an integer, or the kernel is complex.
-        ValueError: If the kernel does not fit ``in_shape``, is not finite or is 0 everywhere, if the boundary is unknown, or if
-            a stride is not positive, or does not divide its side under the boundary ``circular``, or an offset is not one of
-            the strided places.
+        ValueError: If the kernel does not fit ``in_shape``, is not finite or is 0 everywhere, if the boundary is unknown, if
+            a stride is not positive, or does not divide its side for the boundary ``circular``, or if an offset is not between
+            0 and ``stride - 1`` and within its side.
 
     References:
         Zhao et al., Fast Single Image Super-Resolution Using a New Analytical Solution, 2016,
@@ -104,10 +105,10 @@ class SubsampledConvolution(LinearOperator):
         # The kernel reaches size - 1 - c entries before the first one and c beyond the last.
         self.margins = [((size - 1) // 2, size // 2) for size in sizes]
         self.direct = math.prod(sizes) <= DIRECT * math.prod(self.stride) and math.prod(self.stride) > 1
-        # On the torus that the coarse grid tiles: the signal itself, or nearly, where it is not circular.
+        # On a torus whose sides are multiples of the strides: equal to the signal, or nearly so if it is not circular.
         fine = self.in_shape[0], *(side * step for side, step in zip(coarse, self.stride, strict=True))
         self.folded = DecimatedConvolution(fine, self.kernel, stride=self.stride, offset=self.offset)
-        # Fourier transforms of signals that were continued need a torus on which nothing wraps around.
+        # Fourier transforms of padded signals need a torus without wrap-around.
         self.torus = tuple(next_fast_len(side + size - 1, real=True) for side, size in zip(sides, sizes, strict=True))
         self.spectrum = None if boundary == "circular" else torch.fft.rfftn(self.kernel, s=self.torus)
         self.kept: tuple[EllipsisType | slice, ...] = (
@@ -137,14 +138,14 @@ class SubsampledConvolution(LinearOperator):
         return self.folded.pinv(y) if self.closed_form else super().pinv(y)
 
     def precondition(self, v: Tensor, lam: Tensor | float) -> Tensor:
-        # As if the signal lived on the torus: wrong along the border only.
+        # As if the signal were periodic on the torus, which is wrong only along the border.
         return super().precondition(v, lam) if self._small and not self.closed_form else self.folded.solve(v, lam)
 
     def as_torus_convolution(self) -> TorusConvolution | None:
         return self.folded.as_torus_convolution() if self.boundary == "circular" else None
 
     def _soften(self, lam: Tensor) -> Tensor:
-        # At lam itself, where the border is wrong it is wrong by a factor of up to |k|^2 / lam: as for PaddedConvolution.
+        # At lam itself the error at the border can reach a factor of |k|^2 / lam, as for PaddedConvolution.
         gain = self.folded.gram.to(lam).amax()
         return torch.maximum(lam, (gain * lam.clamp(min=torch.finfo(lam.dtype).eps * gain)).sqrt())
 
@@ -182,13 +183,13 @@ class SubsampledConvolution(LinearOperator):
         return fold(padded, self.margins, self.boundary).contiguous()
 
     def _is_direct(self, x: Tensor) -> bool:
-        return self.direct and not x.is_cuda  # A GPU may round a convolution to ten bits.
+        return self.direct and not x.is_cuda  # A GPU may round a convolution to a ten-bit mantissa (TF32).
 
     def _taps(self, x: Tensor) -> Tensor:
         return self.kernel.flip(tuple(range(self.kernel.ndim)))[None, None].to(x)
 
     def _convolve(self, x: Tensor, spectrum: Tensor) -> Tensor:
-        """Convolve ``x``, continued by zeros up to the torus, on the torus."""
+        """Pad ``x`` with zeros to the torus and convolve it there."""
         product = spectrum.to(x.device, x.dtype.to_complex()) * torch.fft.rfftn(x, s=self.torus, dim=self.axes)
         signal: Tensor = torch.fft.irfftn(product, s=self.torus, dim=self.axes)
         return signal
@@ -199,7 +200,7 @@ def _checked_kernel(kernel: Tensor | np.ndarray, sides: tuple[int, ...]) -> Tens
     if given.ndim != len(sides) or any(size > side or size < 1 for size, side in zip(given.shape, sides, strict=True)):
         raise ValueError(
             f"SubsampledConvolution: the kernel must have {len(sides)} axes, as x has without its channels, and must not "
-            f"be larger than x, got shape {tuple(given.shape)} for {sides}. Crop the kernel to where it is not zero."
+            f"be larger than x, got shape {tuple(given.shape)} for {sides}. Crop the zeros around a larger kernel."
         )
     taps = real_matrix("SubsampledConvolution", "kernel", given.reshape(1, -1)).reshape(given.shape)
     if not taps.any():
@@ -220,8 +221,8 @@ def _checked_stride(stride: int | Sequence[int], sides: tuple[int, ...], boundar
         )
     if boundary == "circular" and any(side % step for side, step in zip(sides, steps, strict=True)):
         raise ValueError(
-            f"SubsampledConvolution: under the boundary circular each stride must divide its side, got stride {steps} "
-            f"for {sides}. Crop x, or take the boundary reflect or zero."
+            f"SubsampledConvolution: for the boundary 'circular' each stride must divide its side, got stride {steps} "
+            f"for {sides}. Crop x, or use the boundary 'reflect' or 'zero'."
         )
     return steps
 
@@ -234,7 +235,7 @@ def _checked_offset(offset: int | Sequence[int], sides: tuple[int, ...], stride:
         raise TypeError(f"SubsampledConvolution: offset must be an integer or one for each axis, got {offset!r}.") from None
     if len(first) != len(sides) or not all(0 <= o < min(n, s) for o, n, s in zip(first, sides, stride, strict=True)):
         raise ValueError(
-            f"SubsampledConvolution: offset must be one of the places 0 to stride - 1 along each axis, for stride {stride} "
-            f"and sides {sides}, got {offset!r}."
+            f"SubsampledConvolution: offset must be from 0 to stride - 1 and within the side along each axis, for stride "
+            f"{stride} and sides {sides}, got {offset!r}."
         )
     return first

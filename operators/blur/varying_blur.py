@@ -1,4 +1,4 @@
-"""Blur that differs from place to place: lenses whose sharpness falls off, movements that turn."""
+"""Spatially varying blur, as from lenses with unsharp corners or from rotational motion."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ __all__ = ["VaryingBlur"]
 
 
 class VaryingBlur(LinearOperator):
-    r"""A blur whose kernel varies over the image: the image is weighted, convolved and added up.
+    r"""A blur whose kernel varies over the image: a sum of convolutions of weighted images.
 
     .. math:: y = \sum_k h_k * (w_k \odot x) + n, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    So a bright point at :math:`s` becomes :math:`\sum_k w_k(s)\, h_k`: what a lens makes of points is interpolated between
-    places. In the literature this is a product-convolution expansion.
+    So the image of a bright point at :math:`s` is :math:`\sum_k w_k(s)\, h_k`, which interpolates the point spread function
+    between positions. In the literature this is called a product-convolution expansion.
 
-    Kernels are those of :class:`Blur`, centered at ``(h // 2, w // 2)``, and weights are used as they are: brightness is
-    kept where the kernels sum to one and the weights do so at each pixel. Beyond the border :math:`w_k \odot x` is
-    continued. ``solve`` is iterative, preconditioned by the mean kernel.
+    Kernels have the convention of :class:`Blur`, with the center at ``(h // 2, w // 2)``. Kernels and weights are not
+    normalized: brightness is preserved if every kernel sums to one and the weights sum to one at each pixel. The boundary
+    condition applies to :math:`w_k \odot x`. ``solve`` is iterative, preconditioned by the mean kernel.
 
     Args:
         in_shape: Image shape ``(C, H, W)``, without the batch axis.
         kernels: :math:`h_k`, shape ``(K, h, w)``, not larger than the image.
         weights: :math:`w_k`, shape ``(K, H, W)``.
-        boundary: As for :class:`Blur`, one of circular, reflect, zero, symmetric, replicate, valid.
+        boundary: One of ``BOUNDARIES``, as for :class:`Blur`: circular, reflect, zero, symmetric, replicate, valid.
         sigma_y: Noise standard deviation, in image units (images span [-1, 1]). Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.
 
-    Cost: a Fourier transform for each kernel and one more.
+    Cost: one Fourier transform for each kernel, and one more.
 
     Raises:
         TypeError: If kernels or weights are complex.
@@ -65,11 +65,11 @@ class VaryingBlur(LinearOperator):
         shape = channels, height, width = image_shape("VaryingBlur", in_shape)
         given, shares = torch.as_tensor(kernels), torch.as_tensor(weights)
         if given.ndim != 3 or not len(given):
-            raise ValueError(f"VaryingBlur: kernels must be (K, h, w), one at least, got shape {tuple(given.shape)}.")
+            raise ValueError(f"VaryingBlur: kernels must have shape (K, h, w) with K >= 1, got shape {tuple(given.shape)}.")
         if shares.shape != (len(given), height, width):
             raise ValueError(
-                f"VaryingBlur: weights must be {(len(given), height, width)}, one image for each of {len(given)} kernels, "
-                f"got shape {tuple(shares.shape)}."
+                f"VaryingBlur: weights must have shape {(len(given), height, width)}, one image for each of {len(given)} "
+                f"kernels, got shape {tuple(shares.shape)}."
             )
         if shares.is_complex():
             raise TypeError(f"VaryingBlur: weights must be real, got {shares.dtype}.")
@@ -95,7 +95,7 @@ class VaryingBlur(LinearOperator):
 
     def _forward(self, x: Tensor) -> Tensor:
         x = self.border.extend(x)
-        total = x.new_zeros(())  # In the spectrum: one transform back serves all kernels.
+        total = x.new_zeros(())  # Summed in the spectrum, so that one inverse transform is enough.
         for spectrum, weight in zip(self.spectra, self.weights, strict=True):
             total = total + spectrum.to(x.device, x.dtype.to_complex()) * torch.fft.rfft2(weight.to(x) * x)
         return self.border.crop(torch.fft.irfft2(total, s=self.border.torus))

@@ -1,3 +1,3 @@
-"""What every operator shares: the interface, noise, decompositions, checks."""
+"""Base classes and helpers of all operators: the interface, noise, decompositions, checks."""
 
 __all__: list[str] = []

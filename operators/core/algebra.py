@@ -1,7 +1,7 @@
-"""What ``@``, ``+``, ``*`` and ``.T`` of an operator call.
+"""The functions behind ``@``, ``+``, ``*`` and ``.T`` of operators.
 
-The functions belong to :mod:`invdiff.operators.algebra`, which builds on the operators and puts them here when it is imported:
-so the interface of operators imports nothing that is built on it.
+They are defined in :mod:`invdiff.operators.algebra`, which depends on the operator classes and registers them here when it is
+imported. This avoids a circular import.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Algebra", "algebra", "install"]
 
 @dataclass(frozen=True)
 class Algebra:
-    r"""The ways to make operators of operators.
+    r"""The functions that combine operators.
 
     Attributes:
         compose: :math:`x \mapsto A(B(x))` from ``(A, B)``.
@@ -37,10 +37,10 @@ _installed: list[Algebra] = []
 
 
 def install(algebra: Algebra) -> None:
-    """Let operators be combined by ``algebra`` from now on."""
+    """Combine operators with ``algebra`` from now on."""
     _installed[:] = [algebra]
 
 
 def algebra() -> Algebra:
-    """Return what operators are combined by."""
+    """Return the installed functions."""
     return _installed[0]

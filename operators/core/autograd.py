@@ -1,4 +1,4 @@
-"""Linear maps that are differentiated by their adjoint, not step by step."""
+"""Linear maps whose derivatives are computed with their adjoint instead of by backpropagation."""
 
 from __future__ import annotations
 
@@ -32,15 +32,16 @@ class _Linear(torch.autograd.Function):
 
 
 def with_adjoint(x: Tensor, forward: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return ``forward(x)``, whose gradient is ``adjoint`` of the incoming one.
+    """Return ``forward(x)``, with ``adjoint`` as its vector-Jacobian product.
 
-    The derivatives that torch takes of a real Fourier transform are complex ones of full size, and those of a slice are
-    images of zeros: an adjoint written out costs what ``forward`` does. It is differentiable itself, in both modes.
+    This is cheaper than backpropagation: torch differentiates a real Fourier transform with complex ones of full size, and a
+    slice with a tensor of zeros, while the explicit adjoint costs as much as ``forward``. The derivative is differentiable
+    itself, in forward and reverse mode.
 
     Args:
-        x: ``(B, *in_shape)``.
-        forward: Linear in ``x``, over the whole batch.
-        adjoint: Its exact adjoint.
+        x: Input, ``(B, *in_shape)``.
+        forward: Linear map of a whole batch.
+        adjoint: The exact adjoint of ``forward``.
     """
     y: Tensor = _Linear.apply(x, forward, adjoint)
     return y

@@ -1,4 +1,4 @@
-"""Measurements of which a part was not recorded, and that have a fast basis with that part in place."""
+"""Partially recorded measurements that would have a fast singular basis if they were recorded completely."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ __all__ = ["Completed"]
 
 
 class Completed(Movable):
-    r"""A linear measurement :math:`A = C B`: :math:`B` has a fast singular basis, and :math:`C` keeps some of its entries.
+    r"""A linear measurement :math:`A = C B`: :math:`B` has a fast singular basis, and :math:`C` keeps some of its outputs.
 
-    A camera records the blur of a scene as far as its sensor reaches (:class:`~invdiff.operators.Blur` with the boundary
-    ``valid``): with what lies beyond, it would be a circular convolution. Or pixels of a blurred picture are missing.
+    One example is a camera that records a blurred scene within its sensor (:class:`~invdiff.operators.Blur` with the boundary
+    ``valid``): with the pixels beyond the sensor it would be a circular convolution. Another is a blurred picture with
+    missing pixels.
 
     Args:
-        whole: :math:`B`, in the noise of :math:`A`.
-        recorded: :math:`C`, whose rows are orthonormal: a mask or a crop.
+        whole: :math:`B`, with the noise of :math:`A`.
+        recorded: :math:`C`, a mask or a crop, whose rows are orthonormal.
     """
 
     def __init__(self, whole: LinearOperator, recorded: LinearOperator) -> None:

@@ -1,7 +1,7 @@
-r"""The interface of noise models, and Gaussian noise that is independent from entry to entry.
+r"""The interface of noise models, and independent Gaussian noise.
 
-A noise model is the distribution :math:`p(y | z)` of a measurement given its noiseless value :math:`z = A(x)`. Here is the only
-place where measurement noise is drawn.
+A noise model is the distribution :math:`p(y | z)` of a measurement given its noiseless value :math:`z = A(x)`. Measurement
+noise is drawn only by these models.
 """
 
 from __future__ import annotations
@@ -19,19 +19,18 @@ from invdiff.random import Streams
 
 __all__ = ["GaussianNoise", "Noise", "noise_of"]
 
-SMALLEST_PICTURE = 8  # pixels a side from which a level of noise can be told
+SMALLEST_PICTURE = 8  # Shortest side, in pixels, for which the noise level can be estimated.
 
 
 class Noise(Movable, ABC):
     r"""The distribution :math:`p(y | z)` of a measurement ``y`` whose noiseless value is :math:`z = A(x)`.
 
     Attributes:
-        sigma: Standard deviation in the units of ``y``: of every entry where it is the same for all, else of the least noisy
-            ones; for heavy-tailed noise, its scale parameter. It decides how far the reverse diffusion goes, and 0 means
-            exact data.
-        gaussian: Whether it is :math:`\mathcal{N}(z, \Sigma)` with a :math:`\Sigma` that does not depend on ``z``.
-        white: Whether it is :math:`\mathcal{N}(z, \sigma^2 I)`, what most published methods assume.
-        heavy_tailed: Whether :meth:`variance` depends on how far ``y`` lies from ``clean``.
+        sigma: Standard deviation in the units of ``y``; the smallest one where it differs between entries; for heavy-tailed
+            noise, its scale parameter. It determines where the reverse diffusion stops. 0 means exact data.
+        gaussian: True if it is :math:`\mathcal{N}(z, \Sigma)` with a :math:`\Sigma` that does not depend on ``z``.
+        white: True if it is :math:`\mathcal{N}(z, \sigma^2 I)`, as most published methods assume.
+        heavy_tailed: True if :meth:`variance` depends on the distance between ``y`` and ``clean``.
     """
 
     sigma: float
@@ -41,7 +40,7 @@ class Noise(Movable, ABC):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of what it says of single entries, which has to broadcast to that of ``y``; ``()``: the same for all."""
+        """Shape of the per-entry parameters, which must broadcast to one ``y``; ``()``: the same for all entries."""
         return ()
 
     def check(self, owner: str, out_shape: tuple[int, ...]) -> None:
@@ -53,21 +52,22 @@ class Noise(Movable, ABC):
 
     @abstractmethod
     def add(self, clean: Tensor, streams: Streams) -> Tensor:
-        """Return a measurement of ``clean``, ``(B, *event)``, each item's noise from its own stream."""
+        """Return a noisy measurement of ``clean``, ``(B, *event)``; each item draws its noise from its own stream."""
 
     @abstractmethod
     def log_likelihood(self, y: Tensor, clean: Tensor) -> Tensor:
         r"""Return :math:`\log p(y | z)` per entry, shaped like ``y``, differentiable in ``clean``.
 
-        Summed over the entries it is the logarithm of a density, or of a probability where ``y`` is discrete.
+        The sum over the entries is the logarithm of a density, or of a probability where ``y`` is discrete.
         """
 
     @abstractmethod
     def variance(self, y: Tensor, clean: Tensor) -> Tensor:
-        r"""Return the variance :math:`v` of the Gaussian to stand for :math:`p(y | z)` near ``clean``, broadcastable to ``y``.
+        r"""Return the variance :math:`v` of a Gaussian approximation of :math:`p(y | z)` at ``clean``, broadcastable to ``y``.
 
-        It has the right gradient there, :math:`(y - z) / v = \nabla_z \log p(y | z)`, where the density has one: for photons
-        that is their variance given ``clean``, for heavy-tailed noise a larger one where ``y`` is an outlier.
+        The approximation has the exact gradient there, :math:`(y - z) / v = \nabla_z \log p(y | z)`, where the density has
+        one. For photon noise this is the variance given ``clean``; for heavy-tailed noise it is larger where ``y`` is an
+        outlier.
         """
 
     def __repr__(self) -> str:
@@ -75,22 +75,22 @@ class Noise(Movable, ABC):
 
     def whiten(self, v: Tensor) -> Tensor:
         r"""Return :math:`W v` with :math:`W \Sigma W^\top = I`, for Gaussian noise that is not white."""
-        raise NotImplementedError(f"{type(self).__name__} has no covariance of its own: it depends on the measurement.")
+        raise NotImplementedError(f"{type(self).__name__} cannot be whitened: its covariance depends on the measurement.")
 
     def whiten_adjoint(self, v: Tensor) -> Tensor:
         r"""Return :math:`W^\top v`."""
-        raise NotImplementedError(f"{type(self).__name__} has no covariance of its own: it depends on the measurement.")
+        raise NotImplementedError(f"{type(self).__name__} cannot be whitened: its covariance depends on the measurement.")
 
 
 class GaussianNoise(Noise):
-    r"""Gaussian noise, independent from entry to entry: :math:`y_i = z_i + \sigma_i n_i`, :math:`n_i \sim \mathcal{N}(0, 1)`.
+    r"""Independent Gaussian noise: :math:`y_i = z_i + \sigma_i n_i`, :math:`n_i \sim \mathcal{N}(0, 1)`.
 
     Args:
-        sigma: Standard deviation in the units of ``y``: a number :math:`\ge 0`, 0 for exact data; or positive ones that
-            broadcast to ``y``, ``(*out_shape)``, one for each entry.
+        sigma: Standard deviation in the units of ``y``: a number :math:`\ge 0` for all entries, 0 for exact data; or a
+            tensor of positive numbers, one for each entry, that broadcasts to ``(*out_shape)``.
 
     Raises:
-        ValueError: If a standard deviation is negative or not finite, or one of many is 0.
+        ValueError: If a standard deviation is negative or not finite, or one of a tensor is 0.
     """
 
     gaussian = True
@@ -102,13 +102,13 @@ class GaussianNoise(Noise):
         if isinstance(sigma, Tensor) and sigma.ndim:
             if not (sigma.isfinite() & (sigma > 0)).all():
                 raise ValueError(
-                    "GaussianNoise: the standard deviations of entries must be positive and finite, "
+                    "GaussianNoise: a tensor of standard deviations must be positive and finite, "
                     f"got {float(sigma.min()):g} to {float(sigma.max()):g}. For exact data give the number 0."
                 )
             self.sigma, self.deviations = float(sigma.min()), sigma.clone()
             return
         if not (math.isfinite(sigma) and sigma >= 0):
-            raise ValueError(f"GaussianNoise: sigma must be a finite number that is not negative, got {sigma}.")
+            raise ValueError(f"GaussianNoise: sigma must be a finite number of at least 0, got {sigma}.")
         self.sigma, self.white = float(sigma), True
 
     @property
@@ -117,11 +117,11 @@ class GaussianNoise(Noise):
 
     @classmethod
     def estimate(cls, y: Tensor) -> Self:
-        r"""Return the noise found in pictures ``y``, ``(B, C, H, W)``: one level for all of them.
+        r"""Estimate the noise level of pictures ``y``, ``(B, C, H, W)``: one level for all of them.
 
-        It is the median of :math:`|w| / 0.6745` over the finest diagonal wavelet coefficients :math:`w` (Daubechies, order 2),
-        averaged over channels and items, by scikit-image. Fine texture counts as noise, and where pixels are missing,
-        saturated or made of others, as by blur after the noise came in, the level is not that of the noise.
+        The estimate is the median of :math:`|w| / 0.6745` over the finest diagonal wavelet coefficients :math:`w` (Daubechies,
+        order 2), averaged over channels and items, by scikit-image. Fine texture counts as noise. The estimate is wrong if
+        pixels are missing or saturated, or were mixed after the noise was added, for example by a blur.
 
         Raises:
             ValueError: If a side is shorter than 8 pixels, or ``y`` is not finite.
@@ -133,7 +133,7 @@ class GaussianNoise(Noise):
 
         if y.ndim != 4 or not len(y) or min(y.shape[2:]) < SMALLEST_PICTURE or not y.isfinite().all():
             raise ValueError(
-                f"GaussianNoise: expected finite pictures (B, C, H, W), sides of {SMALLEST_PICTURE} or more "
+                f"GaussianNoise: expected finite pictures (B, C, H, W) with sides of at least {SMALLEST_PICTURE} pixels "
                 f"to estimate their noise, got shape {tuple(y.shape)}."
             )
         pictures = y.detach().flatten(0, 1).double().cpu().numpy()
@@ -168,9 +168,11 @@ class GaussianNoise(Noise):
 
 
 def noise_of(sigma_y: float, noise: Noise | None) -> Noise:
-    """Return the noise model that the two arguments of an operator stand for; only one of them may be given."""
+    """Return the noise model given by the arguments ``sigma_y`` and ``noise`` of an operator; only one may be given."""
     if noise is not None and not isinstance(noise, Noise):
-        raise TypeError(f"noise must be a noise model such as GaussianNoise(0.05), got {noise!r}. A level alone is sigma_y=...")
+        raise TypeError(
+            f"noise must be a noise model such as GaussianNoise(0.05), got {noise!r}. Give a standard deviation as sigma_y=..."
+        )
     if noise is not None and sigma_y:
         raise ValueError(f"Give sigma_y or noise, not both: got sigma_y={sigma_y:g} and noise={noise!r}.")
     return GaussianNoise(sigma_y) if noise is None else noise

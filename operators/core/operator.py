@@ -1,8 +1,8 @@
 r"""The interface of a measurement :math:`y = A(x) + n`.
 
-Subclasses write the maths; the shapes are checked once, here. Structure that an algorithm can use (a closed form of
-:math:`(A A^\top + \lambda I)^{-1}`) is declared by overriding ``solve``: pseudo-inverse, proximal map and exact Gaussian
-draws all derive from that one primitive.
+Subclasses implement the mathematics; shapes are checked once, here. A subclass that has a closed form of
+:math:`(A A^\top + \lambda I)^{-1}` overrides ``solve``: the pseudo-inverse, the proximal map and exact Gaussian draws are
+all derived from that one primitive.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from .trial import checked_call
 
 __all__ = ["Jacobian", "LinearOperator", "Operator", "pseudo_divide"]
 
-DENSE_SOLVE = 512  # Measurements up to this size are solved with the eigenvectors of A A^T.
-DENSE_NUMBERS = 2**24  # and with matrices up to this size: 128 MiB in float64.
-DENSE_SVD = 4096  # Both x and y up to this size: a matrix is decomposed where no structure is known.
+DENSE_SOLVE = 512  # Largest measurement dimension for which solve uses the eigenvectors of A A^T.
+DENSE_NUMBERS = 2**24  # Largest number of matrix entries for the same: 128 MiB in float64.
+DENSE_SVD = 4096  # Largest dimension of x and of y for which an operator without known structure is decomposed as a matrix.
 
 
 class Operator(Movable, ABC):
@@ -44,11 +44,12 @@ class Operator(Movable, ABC):
 
     Attributes:
         in_shape: Shape of one ``x``, without the batch axis.
-        out_shape: Shape of one ``y``. Default: found by a trial call of ``forward`` on zeros.
-        noise: The distribution of :math:`n`. Default: none, the data are exact.
-        device: Where the operator can be tried before there is a measurement. ``None``: anywhere.
-        dtype: Dtype it can be tried in, likewise.
-        surrogate: Whether what automatic differentiation returns is not the derivative but stands in for one that is of no use.
+        out_shape: Shape of one ``y``, without the batch axis. Default: found by a trial call of ``forward`` on zeros.
+        noise: The distribution of :math:`n`. Default: no noise, the data are exact.
+        device: Device for trial calls made before a measurement is given. ``None``: any device works.
+        dtype: Dtype for these trial calls. ``None``: any floating-point dtype works.
+        surrogate: True if autograd returns a surrogate (straight-through) gradient, because the true derivative carries no
+            information (it is zero almost everywhere).
     """
 
     in_shape: tuple[int, ...]
@@ -57,17 +58,17 @@ class Operator(Movable, ABC):
     dtype: torch.dtype | None = None
     surrogate: bool = False
     _out_shape: tuple[int, ...] | None = None
-    __array_ufunc__ = None  # numpy leaves number * op to __rmul__.
+    __array_ufunc__ = None  # Makes numpy defer number * op to __rmul__.
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """Return the noiseless measurement of ``x`` of shape ``(B, *in_shape)``, in its dtype and on its device."""
+        """Return the noiseless measurement of ``x`` of shape ``(B, *in_shape)``, in the dtype and on the device of ``x``."""
 
     @property
     def out_shape(self) -> tuple[int, ...]:
         """Shape of one ``y``, without the batch axis."""
         if self._out_shape is None:
-            # In the dtype and on the device of the tensors it holds.
+            # Try it in the dtype and on the device of the tensors it holds.
             held = next((v for v in vars(self).values() if isinstance(v, Tensor) and v.is_floating_point()), torch.empty(0))
             zeros = torch.zeros(1, *self.in_shape, dtype=self.dtype or held.dtype, device=self.device or held.device)
             self._out_shape = tuple(checked_call(type(self).__name__, self.forward, zeros).shape[1:])
@@ -79,28 +80,29 @@ class Operator(Movable, ABC):
 
     @property
     def sigma_y(self) -> float:
-        """Standard deviation of the noise, in the units of ``y``; of the least noisy entries where it differs among them."""
+        """Standard deviation of the noise, in the units of ``y``; the smallest one where it differs between entries."""
         return self.noise.sigma
 
     @property
     def dof(self) -> int | Tensor:
-        r"""Number of values measured: the degrees of freedom of :math:`\|y - A(x)\|^2 / \sigma_y^2`.
+        r"""Number of measured values: the degrees of freedom of :math:`\|y - A(x)\|^2 / \sigma_y^2`.
 
-        A tensor ``(B,)`` where it differs from item to item.
+        A tensor of shape ``(B,)`` where it differs between items.
         """
         return torch.Size(self.out_shape).numel()
 
     @property
     def complete(self) -> bool:
-        """Whether every entry of ``y`` is measured."""
+        """True if every entry of ``y`` is measured."""
         dof, numel = self.dof, torch.Size(self.out_shape).numel()
         return bool((dof == numel).all()) if isinstance(dof, Tensor) else dof == numel
 
     @property
     def items(self) -> int | None:
-        """Number of items it belongs to, where each has an operator of its own; ``None``: batches of any size.
+        """Batch size, if every item of the batch has its own operator; ``None``: one operator for batches of any size.
 
-        What is made of others belongs to the items of these, wherever they are attributes, alone or in a tuple.
+        An operator built from other operators takes the value of the first one that has it, among its attributes and the
+        entries of its tuple attributes.
         """
         values = (value if isinstance(value, tuple) else (value,) for value in vars(self).values())
         counts = (part.items for parts in values for part in parts if isinstance(part, Operator))
@@ -108,16 +110,16 @@ class Operator(Movable, ABC):
 
     @property
     def distinct(self) -> Sequence[Operator]:
-        """The operators of single items, each at least once: this one alone, where it is that of all items."""
+        """The operators of the single items, each at least once; only this operator if all items share it."""
         return [self] if self.items is None else [self.take([b]) for b in range(self.items)]
 
     def take(self, rows: Sequence[int]) -> Operator:
-        """Return the operator for these rows of a batch, which may repeat: itself, where it is that of all items."""
+        """Return the operator for these rows of the batch, which may repeat. Returns itself if all items share it."""
         if self.items is None:
             return self
         taken = copy.copy(self)
         for name, value in vars(self).items():
-            if name in ("_svd", "_gram"):  # Those of other rows.
+            if name in ("_svd", "_gram"):  # Cached for other rows.
                 delattr(taken, name)
             elif isinstance(value, Operator):
                 setattr(taken, name, value.take(rows))
@@ -134,21 +136,21 @@ class Operator(Movable, ABC):
         return self.forward(x)
 
     def __repr__(self) -> str:
-        out = "..." if self._out_shape is None else self._out_shape  # Not worth a trial call.
+        out = "..." if self._out_shape is None else self._out_shape  # No trial call just for a repr.
         shapes = f"{tuple(self.in_shape)} -> {out}"
         exact = isinstance(self.noise, GaussianNoise) and self.noise.sigma == 0
         return f"{type(self).__name__}({', '.join([shapes, *self._summary(), *([] if exact else [repr(self.noise)])])})"
 
     def _summary(self) -> Sequence[str]:
-        """Return what ``repr`` says of the operator besides its shapes and its noise."""
+        """Return the parts of ``repr`` other than the shapes and the noise."""
         return ()
 
     def keep_measured(self, y: Tensor) -> Tensor:
-        """Return ``y`` with zeros where it holds no measurement; the same ``y`` where all of it is one."""
+        """Return ``y`` with its unmeasured entries set to 0; ``y`` itself if every entry is measured."""
         return y
 
     def measure(self, x: Tensor, *, seed: int) -> Tensor:
-        """Return ``op(x)`` plus noise. The noise of item ``b`` depends on ``seed`` and ``b`` alone."""
+        """Return ``op(x)`` plus noise. The noise of item ``b`` depends on ``seed`` and ``b`` only."""
         self.noise.check(type(self).__name__, self.out_shape)
         y = self(x)
         streams = Streams([generator(seed, "measure", b, 0, device=y.device) for b in range(len(y))])
@@ -159,15 +161,15 @@ class Operator(Movable, ABC):
         return Jacobian(self, x)
 
     def __matmul__(self, other: Operator) -> Operator:
-        """Return the composition ``x -> self(other(x))``, in the noise of ``self``."""
+        """Return the composition ``x -> self(other(x))``, with the noise of ``self``."""
         return algebra().compose(self, other) if isinstance(other, Operator) else NotImplemented
 
     def __add__(self, other: Operator) -> Operator:
-        """Return the sum ``x -> self(x) + other(x)``; noises add up too."""
+        """Return the sum ``x -> self(x) + other(x)``; the noise variances add."""
         return algebra().add(self, other) if isinstance(other, Operator) else NotImplemented
 
     def __sub__(self, other: Operator) -> Operator:
-        """Return the difference ``x -> self(x) - other(x)``; noises add up all the same."""
+        """Return the difference ``x -> self(x) - other(x)``; the noise variances add."""
         return self + -other if isinstance(other, Operator) else NotImplemented
 
     def __mul__(self, factor: SupportsFloat) -> Operator:
@@ -182,22 +184,22 @@ class Operator(Movable, ABC):
 
 
 class LinearOperator(Operator):
-    r"""A measurement that is linear: :math:`y = A x + n`.
+    r"""A linear measurement :math:`y = A x + n`.
 
-    ``adjoint``, where it is given, must be the exact adjoint of ``forward``; ``solve`` is worth overriding wherever it has a
-    closed form.
+    An overridden ``adjoint`` must be the exact adjoint of ``forward``. Override ``solve`` wherever it has a closed form.
 
     Attributes:
-        closed_form: Whether ``solve`` costs about as much as ``forward``.
-        gram_scale: The number :math:`c > 0` for which :math:`A A^\top y = c\, y` on every measured entry of ``y`` and 0 on
-            the others, which is what ``keep_measured`` does: rows that are orthogonal and equally long. ``None``: not known.
+        closed_form: True if ``solve`` costs about as much as ``forward``.
+        gram_scale: The number :math:`c > 0` for which :math:`A A^\top y = c\, y` on the measured entries of ``y`` and 0 on
+            the others, so that :math:`A A^\top` is :math:`c` times ``keep_measured``: the rows of measured entries are
+            orthogonal with squared norm :math:`c`. ``None``: no such number is known.
     """
 
     closed_form: bool = False
     gram_scale: float | None = None
     _svd: SVD | None
 
-    # What is made of linear operators alone is linear: said once more, for type checkers.
+    # Linear operators combine to linear operators: the signatures are repeated for type checkers.
 
     @overload
     def __matmul__(self, other: LinearOperator) -> LinearOperator: ...
@@ -234,23 +236,23 @@ class LinearOperator(Operator):
 
     @property
     def per_item(self) -> bool:
-        """Whether every item of the batch has a matrix of its own."""
+        """True if every item of the batch has its own matrix."""
         return self.items is not None
 
     def adjoint(self, y: Tensor) -> Tensor:
         r"""Return :math:`A^\top y` for ``y`` of shape ``(B, *out_shape)``. Default: by automatic differentiation."""
-        # What automatic differentiation returned has no derivative of its own: that is the operator.
+        # The result of automatic differentiation is not differentiable itself; with_adjoint supplies ``forward`` for that.
         return with_adjoint(y, lambda v: linear_adjoint(self.forward, v, self.in_shape), self.forward)
 
     def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
         r"""Return :math:`(A A^\top + \lambda I)^{-1} v`; for :math:`\lambda = 0` the pseudo-inverse :math:`(A A^\top)^+ v`.
 
-        Measurements of up to 512 numbers are solved by the eigenvectors of :math:`A A^\top` (where the matrix has no more than
-        16 million numbers), larger ones by conjugate gradients with ``precondition``, to a relative residual of 1e-6 in float32
-        and 1e-12 in float64.
+        For a measurement dimension of at most 512, and a matrix of at most 16 million entries, the eigenvectors of
+        :math:`A A^\top` are used. Larger systems are solved by conjugate gradients with ``precondition``, to a relative
+        residual of 1e-6 in float32 and 1e-12 in float64.
 
         Args:
-            v: ``(B, *out_shape)``.
+            v: Right-hand side, ``(B, *out_shape)``.
             lam: :math:`\lambda \ge 0`, a number, or one number per item as a tensor of shape ``(B, 1, ..., 1)``.
         """
         if not self._small:
@@ -261,10 +263,10 @@ class LinearOperator(Operator):
         return (pseudo_divide(v.flatten(1) @ vectors, values, lam) @ vectors.mT).reshape(v.shape)
 
     def pinv(self, y: Tensor) -> Tensor:
-        r"""Return :math:`A^+ y = A^\top (A A^\top)^+ y`, the least-squares solution of least norm."""
+        r"""Return :math:`A^+ y = A^\top (A A^\top)^+ y`, the least-squares solution of minimum norm."""
         if self.closed_form or self._small:
             return self.adjoint(self.solve(y, 0.0))
-        # One system instead of the two of solve, and of the smaller condition number.
+        # One system instead of two in solve, and better conditioned.
         return least_squares(self.forward, self.adjoint, y, rtol=_rtol(y))
 
     def prox(self, z: Tensor, y: Tensor, rho: Tensor | float) -> Tensor:
@@ -272,7 +274,7 @@ class LinearOperator(Operator):
         residual = y - self(z)
         if self.closed_form or self._small:
             return z + self.adjoint(self.solve(residual, rho))
-        # Iterations over measurements may end far off where rho is small: those over images get better with every one.
+        # Iterations in measurement space can stop far from the solution if rho is small; in image space every one improves it.
         known = type(self).precondition is not LinearOperator.precondition
         start = self.adjoint(self.solve(residual, rho)) if known else None
         damping = rho.flatten() if isinstance(rho, Tensor) else rho
@@ -281,7 +283,7 @@ class LinearOperator(Operator):
     def precondition(self, v: Tensor, lam: Tensor | float) -> Tensor:
         r"""Return a cheap linear approximation of :math:`(A A^\top + \lambda I)^{-1} v`, for iterative solvers.
 
-        It is ``solve`` where that has a closed form or the measurement is small, and ``v`` itself where nothing is known.
+        The default is ``solve`` if that has a closed form or the measurement is small, else ``v`` itself (no preconditioner).
         """
         return self.solve(v, lam) if self.closed_form or self._small else v
 
@@ -292,35 +294,35 @@ class LinearOperator(Operator):
 
     @property
     def svd(self) -> SVD | None:
-        r"""The decomposition :math:`A = U \operatorname{diag}(s) V^\top`, made on first use; ``None`` if none is affordable.
+        r"""The singular value decomposition :math:`A = U \operatorname{diag}(s) V^\top`; ``None`` if it would be too expensive.
 
-        Masks, circular and separable blur, downsampling and matrices have one at any size (matrices up to 4096 columns);
-        any other operator only where ``x`` and ``y`` have at most 4096 numbers each: then its matrix is decomposed, on the
-        CPU in float64, which takes seconds to minutes for the largest.
+        It is computed on first use. Masks, circular and separable blur, downsampling and matrices have one at any size
+        (matrices up to 4096 columns). Any other operator has one only if ``x`` and ``y`` have at most 4096 entries each: its
+        matrix is then decomposed on the CPU in float64, which takes seconds to minutes for the largest.
         """
         if not hasattr(self, "_svd"):
-            with torch.inference_mode(False), torch.no_grad():  # Kept, so fit for differentiation later on.
+            with torch.inference_mode(False), torch.no_grad():  # Cached tensors must not be inference tensors.
                 self._svd = self._decompose()
         return self._svd
 
     def pivot(self, x: Tensor, ratio: Tensor | float, y: Tensor) -> tuple[Tensor, NoiseCovariance] | None:
-        r"""Return the pivot of a noisy ``x`` and a measurement, and the covariance of its noise.
+        r"""Return the pivot of a noisy ``x`` and a measurement, and the covariance of the noise of the pivot.
 
         .. math:: \mu = \Sigma\, (x / \varsigma^2 + A^\top y / \sigma_y^2), \qquad
             \Sigma = (I / \varsigma^2 + A^\top A / \sigma_y^2)^{-1}
 
-        Given :math:`x_0`, both are independent Gaussian looks at it, and what they say together :math:`\mu` says alone:
-        :math:`\mu = x_0 + n` with :math:`n \sim \mathcal{N}(0, \Sigma)`. So :math:`E[x_0 | x, y] = E[x_0 | \mu]` for every
-        prior. Exact data, :math:`\sigma_y = 0`, are the limit.
+        Given :math:`x_0`, ``x`` and ``y`` are independent Gaussian observations, and :math:`\mu` is a sufficient statistic
+        of the two: :math:`\mu = x_0 + n` with :math:`n \sim \mathcal{N}(0, \Sigma)`. So
+        :math:`E[x_0 | x, y] = E[x_0 | \mu]` for every prior. Exact data, :math:`\sigma_y = 0`, are the limit.
 
         Args:
             x: :math:`x_0` plus noise of standard deviation :math:`\varsigma`, ``(B, *in_shape)``.
             ratio: :math:`\varsigma > 0`, a number or one per item, ``(B,)``.
-            y: The measurement, in the white noise of the operator, ``(B, *out_shape)``.
+            y: The measurement, with the white noise of the operator, ``(B, *out_shape)``.
 
         Returns:
-            :math:`\mu`, shaped like ``x``, and :math:`\Sigma` in the singular basis; ``None`` where no decomposition is
-            affordable, or the noise is not white Gaussian.
+            :math:`\mu`, shaped like ``x``, and :math:`\Sigma` in the singular basis; ``None`` if the operator has no ``svd``
+            or its noise is not white Gaussian.
 
         References:
             Mammadov et al., 2026, https://arxiv.org/abs/2606.17048
@@ -329,11 +331,11 @@ class LinearOperator(Operator):
 
     @property
     def completed(self) -> Completed | None:
-        """The measurement with what was not recorded of it, where that has a fast basis and this one has none."""
+        """The same measurement with its unrecorded entries, if that has a fast singular basis and this one does not."""
         return None
 
     def as_torus_convolution(self) -> TorusConvolution | None:
-        """Return what convolution on a torus it is, for compositions to make one of two; ``None`` if it is none."""
+        """Describe the operator as a convolution on a torus, so that two of them can be merged; ``None`` if it is not one."""
         return None
 
     def jacobian(self, x: Tensor) -> LinearOperator:
@@ -341,7 +343,7 @@ class LinearOperator(Operator):
 
     @property
     def _small(self) -> bool:
-        """Whether the eigenvectors of one matrix serve all items."""
+        """True if all items share one matrix, small enough for its eigenvectors."""
         outputs, inputs = (torch.Size(shape).numel() for shape in (self.out_shape, self.in_shape))
         return not self.per_item and outputs <= DENSE_SOLVE and outputs * inputs <= DENSE_NUMBERS
 
@@ -349,7 +351,7 @@ class LinearOperator(Operator):
         if self.per_item or max(torch.Size(self.in_shape).numel(), torch.Size(self.out_shape).numel()) > DENSE_SVD:
             return None
         adjoint = self._dense_adjoint()
-        # In its own dtype once it is made: singular values are cut at the rounding of the matrix.
+        # Returned in its own dtype, so that singular values are truncated at the rounding error of the matrix.
         return DenseSVD(adjoint.to("cpu", torch.float64), self.in_shape).to(dtype=adjoint.dtype)
 
     def _solve_iteratively(self, v: Tensor, lam: Tensor | float) -> Tensor:
@@ -358,8 +360,8 @@ class LinearOperator(Operator):
             shifted = self._solve_iteratively(v, torch.where(lam > 0, lam, 1))
             return torch.where(lam > 0, shifted, self._solve_iteratively(v, 0.0))
         if not lam.any():
-            # (A A^T)^+ = (A^T)^+ A^+. Where v has a part outside the range of A, as it has for more measurements than
-            # unknowns, A A^T w = v has no solution.
+            # (A A^T)^+ = (A^T)^+ A^+. If v has a part outside the range of A, as with more measurements than unknowns,
+            # A A^T w = v has no solution.
             x = least_squares(self.forward, self.adjoint, v, rtol=_rtol(v))
             return least_squares(self.adjoint, self.forward, x, rtol=_rtol(v))
         softened = self._soften(lam)
@@ -371,16 +373,16 @@ class LinearOperator(Operator):
         )
 
     def _soften(self, lam: Tensor) -> Tensor:
-        r"""Return the :math:`\lambda` at which ``precondition`` serves conjugate gradients best."""
+        r"""Return the :math:`\lambda` at which ``precondition`` is the best preconditioner for conjugate gradients."""
         return lam
 
     def _gram_eigen(self) -> tuple[Tensor, Tensor]:
-        # Kept in float64 on the CPU, where it is computed once; the caller casts. Fit for differentiation later on.
+        # Cached in float64 on the CPU; the caller casts. The cached tensors must not be inference tensors.
         if not hasattr(self, "_gram"):
             with torch.inference_mode(False), torch.no_grad():
                 adjoint = self._dense_adjoint()
                 rounding, adjoint = torch.finfo(adjoint.dtype).eps, adjoint.to("cpu", torch.float64)
-                # From the singular values of A: those of A A^T would lose half the digits of the small ones.
+                # From the singular values of A: the eigenvalues of A A^T would lose half the digits of the small ones.
                 outputs, inputs = adjoint.shape[1], adjoint.shape[0]
                 _, singular, left = torch.linalg.svd(adjoint, full_matrices=inputs < outputs)
                 values = torch.zeros(outputs, dtype=torch.float64)
@@ -389,7 +391,7 @@ class LinearOperator(Operator):
         return self._gram
 
     def _dense_adjoint(self) -> Tensor:
-        """Return the matrix of the adjoint, in the dtype that it can be computed in: float64 where possible."""
+        """Return the matrix of the adjoint, in float64 where the operator can be computed in it."""
         device = torch.device(self.device or "cpu")
 
         def columns(dtype: torch.dtype) -> Tensor:
@@ -397,12 +399,12 @@ class LinearOperator(Operator):
 
         try:
             return columns(self.dtype or torch.float64)
-        except RuntimeError:  # A callable holds tensors of its own dtype, the one it was tried in.
+        except RuntimeError:  # A callable may hold tensors of another dtype, the default one.
             return columns(torch.get_default_dtype())
 
 
 class Jacobian(LinearOperator):
-    """The derivative of a nonlinear operator at one point per item, by forward and reverse differentiation."""
+    """The Jacobian of a nonlinear operator at one point per item, by forward- and reverse-mode automatic differentiation."""
 
     def __init__(self, op: Operator, x: Tensor) -> None:
         self.op, self.x = op, x.detach()
@@ -421,7 +423,7 @@ class Jacobian(LinearOperator):
 
     def forward(self, x: Tensor) -> Tensor:
         with warnings.catch_warnings():
-            # torch 2.15 compiles its own forward-mode formulas by what it has deprecated itself.
+            # torch 2.15 compiles its forward-mode formulas with torch.jit, which it has deprecated.
             warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
             product: Tensor = torch.func.jvp(self.op, (self.x,), (x,))[1]
         return product
@@ -436,13 +438,13 @@ def _rtol(v: Tensor) -> float:
 
 
 def pseudo_divide(v: Tensor, gram: Tensor, lam: Tensor | float) -> Tensor:
-    r"""Return ``v / (gram + lam)`` in a basis where :math:`A A^\top` is diagonal, and 0 where that is no longer invertible.
+    r"""Return ``v / (gram + lam)`` in a basis where :math:`A A^\top` is diagonal, and 0 where ``gram + lam`` is numerically 0.
 
     Args:
         v: Coefficients, broadcastable with ``gram``.
-        gram: Eigenvalues of :math:`A A^\top`, squares of the singular values of :math:`A`.
+        gram: Eigenvalues of :math:`A A^\top`: the squared singular values of :math:`A`.
         lam: :math:`\lambda \ge 0`.
     """
     total = gram + (lam.to(gram) if isinstance(lam, Tensor) else lam)  # The result keeps the dtype of v.
     cut = (10 * torch.finfo(gram.dtype).eps) ** 2 * gram.amax()
-    return torch.where(total > cut, v * (1 / torch.where(total > cut, total, 1)), 0)  # gram is smaller than v: divide there.
+    return torch.where(total > cut, v * (1 / torch.where(total > cut, total, 1)), 0)  # Divides the smaller tensor.

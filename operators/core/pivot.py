@@ -1,4 +1,4 @@
-r"""What a noisy state and a measurement say together: one Gaussian look at the image, in place of two."""
+r"""The pivot: one Gaussian observation of the image, equivalent to a noisy state and a measurement together."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def pivot_levels(singular: Tensor, ratio: Tensor, sigma_y: Tensor) -> Tensor:
 
     Args:
         singular: Singular values :math:`s` of the operator.
-        ratio: :math:`\varsigma > 0`, broadcastable to them.
-        sigma_y: Likewise; 0 for exact data, which leave 0 where :math:`s > 0`.
+        ratio: :math:`\varsigma > 0`, broadcastable to ``singular``.
+        sigma_y: :math:`\sigma_y`, broadcastable to ``singular``; 0 for exact data, which gives 0 where :math:`s > 0`.
     """
     gain = torch.where(singular > 0, singular / sigma_y, 0)
     return (ratio**-2 + gain**2).rsqrt()

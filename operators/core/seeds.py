@@ -1,4 +1,4 @@
-"""Random choices that belong to an instrument: made once, from a seed, when the operator is built."""
+"""Random choices that are part of an operator: drawn once, from a seed, when it is built."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["seeded"]
 
 
 def seeded(owner: str, seed: int) -> torch.Generator:
-    """Return the generator of ``seed``, on the CPU: the same choices on every device."""
+    """Return a generator with this seed, on the CPU, so that the draws are the same on every device."""
     try:
         number = operator.index(seed)
     except TypeError:

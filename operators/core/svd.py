@@ -1,7 +1,7 @@
-r"""Singular value decompositions :math:`A = U \operatorname{diag}(s) V^\top`, applied without ever being written out.
+r"""Singular value decompositions :math:`A = U \operatorname{diag}(s) V^\top`, applied without forming the matrices.
 
-Here are the interface and the two decompositions that belong to no operator in particular; the others stand beside the
-operator whose structure they use.
+This module has the interface and the decompositions that several operators share. The others are defined next to the operator
+whose structure they use.
 """
 
 from __future__ import annotations
@@ -20,28 +20,30 @@ __all__ = ["SVD", "CoordinateSVD", "DenseSVD", "SameBasisSVD", "SeparableSVD"]
 class SVD(Movable, ABC):
     r"""A singular value decomposition of a linear operator, :math:`A = U \operatorname{diag}(s) V^\top`.
 
-    Everything is expressed in the *spectral coordinates* :math:`\bar x = V^\top x`, real, over a complete orthonormal basis
-    of the space of ``x``: null space included, where :math:`s_i = 0`. So white noise is white in spectral coordinates too,
-    squared norms are kept, and a Gaussian that is isotropic stays so. Which coordinate comes where is up to the operator.
+    Everything is expressed in the *spectral coordinates* :math:`\bar x = V^\top x`. They are real and refer to a complete
+    orthonormal basis of the space of ``x``, which includes the null space, where :math:`s_i = 0`. So white noise is also
+    white in spectral coordinates, squared norms are preserved, and an isotropic Gaussian stays isotropic. The order of the
+    coordinates depends on the operator.
 
-    Methods compute in the dtype and on the device of what they are given. To spare them the conversion, and to have
-    ``singular`` cut at the rounding of the data, move the decomposition once: ``op.svd.to(y.device, y.dtype)``.
+    Methods compute in the dtype and on the device of their argument. To avoid the conversion at every call, and to truncate
+    ``singular`` at the rounding error of the data, move the decomposition once: ``op.svd.to(y.device, y.dtype)``.
 
     Attributes:
-        shape: Shape of the coordinates of one ``x``, without the batch axis: as many numbers as ``x`` has.
-        kind: What the coordinates are, one of :data:`invdiff.noise_covariance.NOISE_KINDS`. Of all but ``dense`` ones
-            ``diagonal`` is known, and, where ``x`` is an image, ``power``.
+        shape: Shape of the coordinates of one ``x``, without the batch axis. There are as many as entries of ``x``.
+        kind: Type of the coordinates, one of :data:`invdiff.noise_covariance.NOISE_KINDS`. For every type but ``dense``,
+            ``diagonal`` is implemented, and ``power`` too if ``x`` is an image.
     """
 
     shape: tuple[int, ...]
     kind: str = "dense"
-    _values: Tensor  # Broadcastable to ``shape``, rounding included.
+    _values: Tensor  # Singular values, broadcastable to ``shape``, before truncation.
 
     @property
     def singular(self) -> Tensor:
         r"""The singular values :math:`s_i \ge 0`, of shape ``shape``: exactly 0 in the null space.
 
-        They are cut where ``op.pinv`` cuts them: at ten roundings, in the dtype of the decomposition, of the largest.
+        They are truncated where ``op.pinv`` truncates them: at the largest one times 10 times the machine epsilon of the
+        dtype of the decomposition.
         """
         cut = 10 * torch.finfo(self._values.dtype).eps * self._values.amax()
         return torch.where(self._values > cut, self._values, 0).expand(self.shape)
@@ -57,36 +59,36 @@ class SVD(Movable, ABC):
     def measured(self, y: Tensor) -> Tensor:
         r"""Return :math:`U^\top y` laid out like ``singular``, 0 where that is 0: ``(B, *out_shape)`` to ``(B, *shape)``.
 
-        What of ``y`` lies outside the range of :math:`A` is lost. For :math:`y = A x + n` this is :math:`s \bar x + \bar n`,
-        with :math:`\bar n` as white as :math:`n` wherever :math:`s_i > 0`.
+        The part of ``y`` outside the range of :math:`A` is lost. For :math:`y = A x + n` with white noise :math:`n` the result
+        is :math:`s \bar x + \bar n`, where :math:`\bar n` is white noise of the same variance wherever :math:`s_i > 0`.
         """
         return torch.where((self.singular > 0).to(y.device), self._rotate(y), 0)
 
     @abstractmethod
     def _rotate(self, y: Tensor) -> Tensor:
-        r"""Return :math:`U^\top y` laid out like ``singular``, and anything where that is 0."""
+        r"""Return :math:`U^\top y` laid out like ``singular``, with arbitrary values where that is 0."""
 
     def diagonal(self, values: Tensor) -> Tensor:
         r"""Return the diagonal of :math:`V \operatorname{diag}(v) V^\top`: ``(B, *shape)`` to ``(B, *in_shape)``.
 
-        The variances of the entries of ``x``, where ``values`` are those of its coordinates. One for all channels may stand for
-        those of each.
+        These are the variances of the entries of ``x`` if ``values`` are the variances of its coordinates. The channel axis
+        may have length 1, for variances that all channels share.
         """
-        raise NotImplementedError(f"{type(self).__name__}: the variance of single entries is not known of {self.kind} noise.")
+        raise NotImplementedError(f"{type(self).__name__}: the variance of single entries is not known for {self.kind} noise.")
 
     def power(self, values: Tensor) -> Tensor:
-        r"""Return :math:`f^* V \operatorname{diag}(v) V^\top f` for the unit waves :math:`f` of ``rfft2``.
+        r"""Return :math:`f^* V \operatorname{diag}(v) V^\top f` for the unit plane waves :math:`f` of ``rfft2``.
 
         ``(B, *shape)`` to ``(B, C, H, W // 2 + 1)``: the power spectrum of noise whose coordinates have these variances.
         """
-        raise NotImplementedError(f"{type(self).__name__}: the power spectrum is not known of {self.kind} noise.")
+        raise NotImplementedError(f"{type(self).__name__}: the power spectrum is not known for {self.kind} noise.")
 
 
 class CoordinateSVD(SVD):
-    r"""Of an operator that weighs every entry of ``x`` by itself: :math:`V = U = I`.
+    r"""SVD of a diagonal operator, which multiplies every entry of ``x`` by a weight: :math:`V = U = I`.
 
     Args:
-        values: The weights, not negative, broadcastable to ``shape``.
+        values: The nonnegative weights, broadcastable to ``shape``.
         shape: Shape of one ``x``.
     """
 
@@ -109,10 +111,10 @@ class CoordinateSVD(SVD):
 
 
 class SameBasisSVD(SVD):
-    """Of an operator that has the :math:`V` of another, and singular values and :math:`U` of its own.
+    r"""SVD of an operator with the same :math:`V` as another one, but other singular values and another :math:`U`.
 
     Args:
-        svd: Of the other one.
+        svd: The SVD of the other operator.
         values: The singular values, broadcastable to ``svd.shape``.
     """
 
@@ -133,7 +135,7 @@ class SameBasisSVD(SVD):
 
 
 class SeparableSVD(SVD):
-    r"""Of an operator whose :math:`V` acts on rows and columns apart: :math:`\bar x_c = L\, x_c\, R^\top`.
+    r"""SVD whose :math:`V` acts separately on rows and columns: :math:`\bar x_c = L\, x_c\, R^\top`.
 
     Attributes:
         left: :math:`L`, orthogonal, ``(H, H)``, float64 until it is moved.
@@ -156,25 +158,25 @@ class SeparableSVD(SVD):
         return variances
 
     def power(self, values: Tensor) -> Tensor:
-        # Of every row of L and R, how much of it lies at each frequency; waves come in pairs, of which rfft2 keeps one.
+        # The power of every row of L and R at each frequency. Frequencies come in pairs, and rfft2 keeps one of each pair.
         down, across = (torch.fft.fft(side.to(values), norm="ortho").abs().square() for side in (self.left, self.right))
         power: Tensor = down.mT @ values @ across
         return power[..., : values.shape[-1] // 2 + 1]
 
 
 class DenseSVD(SVD):
-    """Of a matrix, whatever it is. Coordinates are vectors, in descending order of their singular values.
+    """SVD of an arbitrary matrix. Coordinates are vectors, in descending order of their singular values.
 
     Args:
         adjoint: The matrix of the adjoint, ``(n, m)``, float64.
-        in_shape: Shape of one ``x``, of ``n`` numbers.
+        in_shape: Shape of one ``x``, with ``n`` entries.
 
-    Cost: the decomposition takes some ten times ``n * m * max(n, m)`` operations, and ``n * n`` numbers are kept.
+    Cost: the decomposition takes about ``10 * n * m * max(n, m)`` operations, and ``n * n`` values are stored.
     """
 
     def __init__(self, adjoint: Tensor, in_shape: Sequence[int]) -> None:
         n, m = adjoint.shape
-        self.v, values, ut = torch.linalg.svd(adjoint, full_matrices=n > m)  # Of V, all n columns in either case.
+        self.v, values, ut = torch.linalg.svd(adjoint, full_matrices=n > m)  # All n columns of V in either case.
         self.u = ut.mT.contiguous()
         self._values = torch.nn.functional.pad(values, (0, n - len(values)))
         self.in_shape, self.shape = tuple(in_shape), (n,)

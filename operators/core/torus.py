@@ -1,4 +1,4 @@
-"""Convolutions on a torus, told apart from their implementations."""
+"""A description of convolutions on a torus that does not depend on their implementation."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["TorusConvolution"]
 
 @dataclass(frozen=True)
 class TorusConvolution:
-    r"""Circular convolution of every channel with the same kernel, of which every :math:`s`-th value is kept.
+    r"""Strided circular convolution: every channel with the same kernel, keeping every :math:`s`-th value.
 
-    Two of them, one after the other, are one again.
+    The composition of two of them is a strided circular convolution again.
 
     Attributes:
-        stride: :math:`s` along each axis but that of the channels; 1 where all values are kept.
-        device: Where the tensors of the operator are; ``None``: it has none.
+        stride: :math:`s` along each axis except the channel axis; 1 where all values are kept.
+        device: Device of the tensors of the operator. ``None``: the operator has no tensors.
     """
 
     stride: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Checks of constructor arguments that several operators share. Each says what came and what was expected."""
+"""Checks of constructor arguments that several operators share. Error messages give the expected and the actual value."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def event_shape(owner: str, in_shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def whole_number(owner: str, name: str, value: SupportsIndex, *, least: int = 1) -> int:
-    """Return an integer of any kind, numpy's too, that is at least ``least``."""
+    """Return an integer of any type, also of numpy, as an ``int`` of at least ``least``."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -55,7 +55,7 @@ def image_shape(owner: str, in_shape: Sequence[int]) -> tuple[int, int, int]:
 
 def real_matrix(owner: str, name: str, value: Tensor | np.ndarray) -> Tensor:
     """Return a float64 copy of a finite, real, two-dimensional ``value`` that is not empty."""
-    if isinstance(value, np.ndarray):  # Reversed, or of another machine: torch takes neither.
+    if isinstance(value, np.ndarray):  # torch accepts neither negative strides nor a foreign byte order.
         value = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
     given = torch.as_tensor(value)
     if given.is_complex():
@@ -65,5 +65,5 @@ def real_matrix(owner: str, name: str, value: Tensor | np.ndarray) -> Tensor:
     matrix = given.to(torch.float64, copy=True)
     if not matrix.isfinite().all():
         bad = int((~matrix.isfinite()).sum())
-        raise ValueError(f"{owner}: {name} must be finite, got {bad} NaN or infinite of {matrix.numel()} values.")
+        raise ValueError(f"{owner}: {name} must be finite, got {bad} NaN or infinite values of {matrix.numel()}.")
     return matrix

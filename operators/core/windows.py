@@ -1,4 +1,4 @@
-"""A rectangle inside an image: what a crop keeps and what a box mask leaves out."""
+"""Rectangular windows in an image, as a crop keeps and a box mask removes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def window_slices(owner: str, sides: tuple[int, int], *, top: int, left: int, he
     """Return the rows and the columns of a window of ``height`` by ``width`` pixels in an image of ``sides`` ``(H, W)``.
 
     Args:
-        owner: Who asks: the beginning of an error message.
+        owner: Name of the caller, to begin error messages with.
         sides: Height and width of the image.
         top: First row of the window, counted from 0 at the top.
         left: First column of the window, counted from 0 at the left.
@@ -19,7 +19,7 @@ def window_slices(owner: str, sides: tuple[int, int], *, top: int, left: int, he
         width: Columns of the window.
 
     Raises:
-        TypeError: If one of the four is not an integer.
+        TypeError: If ``top``, ``left``, ``height`` or ``width`` is not an integer.
         ValueError: If the window is empty or does not lie inside the image.
     """
     try:
@@ -30,6 +30,6 @@ def window_slices(owner: str, sides: tuple[int, int], *, top: int, left: int, he
     if min(top, left) < 0 or min(height, width) < 1 or top + height > sides[0] or left + width > sides[1]:
         raise ValueError(
             f"{owner}: the window must hold a pixel and lie inside the image, got {height} x {width} pixels from row {top}, "
-            f"column {left} on, for height {sides[0]}, width {sides[1]}. Rows and columns count from 0 at the top left."
+            f"column {left} on, for height {sides[0]}, width {sides[1]}. Rows and columns are counted from 0 at the top left."
         )
     return slice(top, top + height), slice(left, left + width)

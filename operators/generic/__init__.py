@@ -1,3 +1,3 @@
-"""Operators made of anything: matrices, functions, the identity."""
+"""General-purpose operators: matrices, functions, the identity, affine maps."""
 
 __all__: list[str] = []

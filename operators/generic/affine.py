@@ -1,4 +1,4 @@
-"""A change of scale and origin: between the range of images and the units of an instrument."""
+"""A change of scale and offset, between the range of images and the units of an instrument."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["Affine"]
 
 
 class Affine(Operator):
-    r"""Every number times a factor, plus an offset.
+    r"""Every entry times a factor, plus an offset.
 
     .. math:: y = a\, x + b + n, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    Images span [-1, 1], and what an instrument sees is light, density or charge, which is 0 where it is dark:
-    ``A @ Affine(shape, 0.5, 0.5)`` is :math:`A` of the image on the 0..1 scale. Behind a linear :math:`A` the constant
-    :math:`A(b)` is better taken off the measurement, which leaves a linear problem.
+    Images span [-1, 1], while an instrument measures light, density or charge, which is 0 where it is dark:
+    ``A @ Affine(shape, 0.5, 0.5)`` applies :math:`A` to the image on the scale from 0 to 1. If :math:`A` is linear, it is
+    better to subtract the constant :math:`A(b)` from the measurement, so that the problem stays linear.
 
     Args:
         in_shape: Shape of one ``x``, without the batch axis.
@@ -32,7 +32,7 @@ class Affine(Operator):
         noise: A noise model, instead of ``sigma_y``.
 
     Raises:
-        ValueError: If one of the two numbers is not finite, or ``factor`` is zero.
+        ValueError: If ``factor`` or ``offset`` is not finite, or ``factor`` is zero.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Any callable as a measurement: shape, adjoint and derivatives come from automatic differentiation."""
+"""Any callable as an operator: its adjoint and derivatives are computed by automatic differentiation."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ class Function(Operator):
 
     .. math:: y = f(x) + n, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    Derivatives are taken by ``torch.func``. A linear callable is better served by :class:`LinearFunction`, which has an
-    adjoint and solves.
+    Derivatives are computed by ``torch.func``. For a linear callable use :class:`LinearFunction`, which has ``adjoint`` and
+    ``solve``.
 
     Args:
-        function: :math:`f`: takes ``(B, *in_shape)`` and returns a real tensor whose first axis is the batch, each item
-            from its own ``x`` alone, in the dtype and on the device of ``x``. Called once, to learn the shape of ``y``.
+        function: :math:`f`: takes ``(B, *in_shape)`` and returns a real tensor whose first axis is the batch, in the dtype
+            and on the device of ``x``. Each item must depend only on its own ``x``. Called once, to find the shape of ``y``.
         in_shape: Shape of one ``x``, without the batch axis.
         sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.
-        device: Where the call that learns the shape is made. Default: the CPU.
-        dtype: In which dtype. Default: torch's default.
+        device: Device of the call that finds the shape. Default: the CPU.
+        dtype: Dtype of this call. Default: torch's default dtype.
 
     Raises:
         TypeError: If the function does not return a real tensor.
-        ValueError: If the first axis of what it returns is not the batch.
+        ValueError: If the first axis of the returned tensor is not the batch.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Function(Operator):
 
 
 class NotLinearError(ValueError):
-    """A callable that was said to be linear is not."""
+    """Raised if the callable given to :class:`LinearFunction` is not linear."""
 
 
 class LinearFunction(LinearOperator):
@@ -72,22 +72,24 @@ class LinearFunction(LinearOperator):
 
     .. math:: y = A x + n, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    ``solve`` uses the eigenvectors of :math:`A A^\top` for up to 512 measurements, and conjugate gradients beyond.
+    ``solve`` uses the eigenvectors of :math:`A A^\top` for a measurement dimension of at most 512, and conjugate gradients
+    beyond.
 
     Args:
-        function: :math:`x \mapsto A x`: takes ``(B, *in_shape)`` and returns a real tensor whose first axis is the batch,
-            each item from its own ``x`` alone, in the dtype and on the device of ``x``. Tried once on random input.
+        function: :math:`x \mapsto A x`: takes ``(B, *in_shape)`` and returns a real tensor whose first axis is the batch, in
+            the dtype and on the device of ``x``. Each item must depend only on its own ``x``. Tried once on random input.
         in_shape: Shape of one ``x``, without the batch axis.
         adjoint: :math:`y \mapsto A^\top y`, on ``(B, *out_shape)``. Default: by automatic differentiation of ``function``.
         sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.
-        device: Where the trial is made. Default: the CPU.
-        dtype: In which dtype. Default: torch's default.
+        device: Device of the trial. Default: the CPU.
+        dtype: Dtype of the trial. Default: torch's default dtype.
 
     Raises:
         TypeError: If a callable does not return a real tensor.
         NotLinearError: If the function is not linear.
-        ValueError: If the first axis of what it returns is not the batch, or if ``adjoint`` is not its adjoint.
+        ValueError: If the first axis of a returned tensor is not the batch, or if ``adjoint`` is not the adjoint of
+            ``function``.
     """
 
     def __init__(
@@ -107,13 +109,13 @@ class LinearFunction(LinearOperator):
         a, b = torch.randn(2, 1, *self.in_shape, generator=g, dtype=dtype).to(device)
         y_a, y_b, y_sum = checked_call("LinearFunction", function, torch.cat([a, b, a + b])).chunk(3)
         self.out_shape = tuple(y_a.shape[1:])
-        # Wide enough for rounding in any callable, narrow enough for any nonlinearity that matters.
+        # Large enough for the rounding errors of any callable, small enough to find any relevant nonlinearity.
         tolerance = torch.finfo(a.dtype).eps ** 0.5
         gap, size = norm(y_sum - y_a - y_b), norm(y_a) + norm(y_b)
         if not (gap <= tolerance * size).all():
             raise NotLinearError(
-                "LinearFunction: the function is not linear, f(a + b) differs from f(a) + f(b) by "
-                f"{float(gap / size):.2g} of its size. Use Function, or leave out the constant part."
+                "LinearFunction: the function is not linear: f(a + b) differs from f(a) + f(b) by a relative error of "
+                f"{float(gap / size):.2g}. Use Function, or remove the constant part."
             )
         if adjoint is not None:
             x = checked_call("LinearFunction: adjoint", adjoint, y_sum)
@@ -122,8 +124,8 @@ class LinearFunction(LinearOperator):
             gap, size = (dot(y_a, y_sum) - dot(a, x)).abs(), norm(y_a) * norm(y_sum)
             if not (gap <= tolerance * size).all():
                 raise ValueError(
-                    "LinearFunction: adjoint is not the adjoint of the function, <A a, y> differs from <a, A^T y> by "
-                    f"{float(gap / size):.2g} of |A a||y|. Leave it out, and automatic differentiation finds it."
+                    "LinearFunction: adjoint is not the adjoint of the function: <A a, y> differs from <a, A^T y> by "
+                    f"{float(gap / size):.2g} times |A a||y|. Omit it to use automatic differentiation."
                 )
 
     def _summary(self) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""The plainest measurement: the image itself, in noise."""
+"""The identity: the image itself plus noise, as in denoising."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Identity"]
 
 
 class Identity(LinearOperator):
-    r"""All of ``x``, in noise: the measurement of denoising.
+    r"""All entries of ``x`` plus noise: the operator of denoising.
 
     .. math:: y = x + n, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
@@ -27,7 +27,7 @@ class Identity(LinearOperator):
 
     Raises:
         TypeError: If ``in_shape`` is not a sequence of integers.
-        ValueError: If one of them is not positive.
+        ValueError: If ``in_shape`` is empty or one of the integers is not positive.
     """
 
     closed_form = True
@@ -38,7 +38,7 @@ class Identity(LinearOperator):
         self.noise = noise_of(sigma_y, noise)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.clone()  # A measurement that is edited must not change the image.
+        return x.clone()  # A copy, so that changing y in place does not change x.
 
     def adjoint(self, y: Tensor) -> Tensor:
         return y.clone()

@@ -1,4 +1,4 @@
-"""A measurement given by its matrix."""
+"""A linear operator given by its matrix."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Matrix"]
 
 
 class Matrix(LinearOperator):
-    r"""Any linear measurement of a vector, by its dense matrix.
+    r"""Any linear measurement of a vector, given by its dense matrix.
 
     .. math:: y = A x + n, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 

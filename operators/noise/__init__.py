@@ -1,3 +1,3 @@
-"""Distributions of the noise other than white Gaussian."""
+"""Noise models other than independent Gaussian noise."""
 
 __all__: list[str] = []

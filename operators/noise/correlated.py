@@ -1,4 +1,4 @@
-r"""Gaussian noise whose entries know of each other."""
+r"""Correlated Gaussian noise."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from ..core.validation import real_matrix
 __all__ = ["CorrelatedNoise", "CovarianceNoise"]
 
 
-SYMMETRY = 1e-5  # what the rounding of a product in float32 may leave
+SYMMETRY = 1e-5  # Tolerance for the rounding error of a matrix product in float32.
 
 
 class CovarianceNoise(Noise):
-    r"""Gaussian noise of a covariance matrix :math:`\Sigma`: :math:`y = z + n`, :math:`n \sim \mathcal{N}(0, \Sigma)`.
+    r"""Gaussian noise with a covariance matrix :math:`\Sigma`: :math:`y = z + n`, :math:`n \sim \mathcal{N}(0, \Sigma)`.
 
     Args:
-        covariance: :math:`\Sigma`, ``(m, m)``, of the :math:`m` numbers of ``y``, flattened; positive definite.
+        covariance: :math:`\Sigma`, ``(m, m)``, of the :math:`m` entries of the flattened ``y``; positive definite.
 
     Raises:
-        ValueError: If it is not square, symmetric and positive definite.
+        TypeError: If the covariance is complex.
+        ValueError: If it is not square, finite, symmetric and positive definite.
     """
 
     gaussian = True
@@ -38,12 +39,12 @@ class CovarianceNoise(Noise):
             raise ValueError(f"CovarianceNoise: covariance must be square, got shape {tuple(matrix.shape)}.")
         gap = float((matrix - matrix.mT).abs().max() / matrix.abs().max())
         if gap > SYMMETRY:
-            raise ValueError(f"CovarianceNoise: covariance must be symmetric, got a gap of {gap:.1g} of the largest entry.")
+            raise ValueError(f"CovarianceNoise: covariance must be symmetric, got a relative asymmetry of {gap:.1g}.")
         values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
         if not values[0] > 1e-12 * values[-1]:
             raise ValueError(
                 f"CovarianceNoise: covariance must be positive definite, got eigenvalues from {float(values[0]):.3g} to "
-                f"{float(values[-1]):.3g}. Add a little to its diagonal: what has no noise at all cannot be weighed."
+                f"{float(values[-1]):.3g}. Add a small number to its diagonal: every direction needs some noise."
             )
         self.sigma = float(values[0]) ** 0.5
         self.root = (vectors * values.sqrt()) @ vectors.mT
@@ -52,7 +53,7 @@ class CovarianceNoise(Noise):
     def check(self, owner: str, out_shape: tuple[int, ...]) -> None:
         if math.prod(out_shape) != len(self.root):
             raise ValueError(
-                f"{owner}: the covariance is of {len(self.root)} numbers, the measurement of shape {out_shape} has "
+                f"{owner}: the covariance is for {len(self.root)} entries, but the measurement of shape {out_shape} has "
                 f"{math.prod(out_shape)}."
             )
 
@@ -81,15 +82,15 @@ class CovarianceNoise(Noise):
 
 
 class CorrelatedNoise(Noise):
-    r"""Gaussian noise that an operator made of white noise: :math:`y = z + L n`, :math:`n \sim \mathcal{N}(0, I)`.
+    r"""Gaussian noise made by applying an operator to white noise: :math:`y = z + L n`, :math:`n \sim \mathcal{N}(0, I)`.
 
     Args:
-        root: :math:`L`, a linear operator from the shape of ``y`` to itself that can be inverted: a circular
-            :class:`~invdiff.operators.Blur` for noise whose grain is the same everywhere. It is inverted by its ``pinv`` and
-            ``solve``, so one with a closed form is cheap at any size.
+        root: :math:`L`, an invertible linear operator from the shape of ``y`` to itself, for example a circular
+            :class:`~invdiff.operators.Blur` for stationary noise. It is inverted by its ``pinv`` and ``solve``, so an
+            operator with a closed form is cheap at any size.
 
     Raises:
-        ValueError: If ``root`` is not square, or cannot be inverted.
+        ValueError: If ``root`` is not square or not invertible.
     """
 
     gaussian = True
@@ -101,22 +102,24 @@ class CorrelatedNoise(Noise):
         probe = torch.randn(1, *root.in_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         probe = probe.to(root.device, root.dtype or torch.float64)
         if not (root.pinv(root(probe)) - probe).norm() <= 1e-3 * probe.norm():
-            raise ValueError("CorrelatedNoise: root cannot be inverted: some direction of y would have no noise.")
-        self.sigma = float(probe.norm() / root.pinv(probe).norm())  # The root of the harmonic mean of the variances, nearly.
+            raise ValueError("CorrelatedNoise: root cannot be inverted, so some direction of y would have no noise.")
+        self.sigma = float(probe.norm() / root.pinv(probe).norm())  # About the root of the harmonic mean variance.
 
     def check(self, owner: str, out_shape: tuple[int, ...]) -> None:
         if self.root.out_shape != out_shape:
-            raise ValueError(f"{owner}: the root of the noise makes {self.root.out_shape}, the measurement is {out_shape}.")
+            raise ValueError(
+                f"{owner}: the root of the noise has shape {self.root.out_shape}, but the measurement has shape {out_shape}."
+            )
 
     def add(self, clean: Tensor, streams: Streams) -> Tensor:
         return clean + self.root(streams.normal(clean.shape[1:], dtype=clean.dtype))
 
     def log_likelihood(self, y: Tensor, clean: Tensor) -> Tensor:
-        r"""Return :math:`-\frac12 (W (y - z))_i^2`: summed, the log density up to the determinant of :math:`L`."""
+        r"""Return :math:`-\frac12 (W (y - z))_i^2`; the sum is the log density up to the constant with :math:`\det L`."""
         return -0.5 * self.whiten(y - clean).square()
 
     def variance(self, y: Tensor, clean: Tensor) -> Tensor:
-        raise NotImplementedError("CorrelatedNoise has a covariance, not a variance for each entry: whiten it.")
+        raise NotImplementedError("CorrelatedNoise has no variance for single entries. Whiten the operator first: whiten(op).")
 
     def whiten(self, v: Tensor) -> Tensor:
         return self.root.pinv(v)

@@ -1,4 +1,4 @@
-r"""Noise of heavy tails: outliers that a Gaussian would chase."""
+r"""Heavy-tailed noise, for measurements with outliers."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ __all__ = ["LaplaceNoise", "StudentNoise"]
 
 
 class StudentNoise(Noise):
-    r"""Student's noise, a Gaussian whose variance differs from entry to entry: the fewer degrees of freedom, the more outliers.
+    r"""Student-t noise: Gaussian noise with a random variance for each entry. Fewer degrees of freedom give more outliers.
 
     .. math:: p(y | z) \propto \Big(1 + \frac{(y - z)^2}{\nu s^2}\Big)^{-(\nu + 1) / 2}, \qquad
         v = \frac{\nu s^2 + (y - z)^2}{\nu + 1}
 
-    with :math:`v` the variance of the Gaussian that stands for it, the inverse of the precision expected of the entry given
-    what was measured.
+    where :math:`v` is the variance of the Gaussian approximation: the inverse of the posterior mean of the precision of the
+    entry given ``y``.
 
     Args:
-        scale: :math:`s > 0`, in the units of ``y``, which is ``sigma`` too.
-        dof: :math:`\nu > 0`.
+        scale: :math:`s > 0`, in the units of ``y``. The attribute ``sigma`` has the same value.
+        dof: Degrees of freedom :math:`\nu > 0`.
+
+    Raises:
+        ValueError: If one of the two is not positive and finite.
     """
 
     heavy_tailed = True
@@ -36,7 +39,7 @@ class StudentNoise(Noise):
         self.scale, self.dof, self.sigma = float(scale), float(dof), float(scale)
 
     def add(self, clean: Tensor, streams: Streams) -> Tensor:
-        # n sqrt(nu / chi^2_nu); the chi-square by inverting its distribution at a uniform number.
+        # n sqrt(nu / chi^2_nu), with chi^2_nu from the inverse of its distribution function at a uniform number.
         from scipy.special import chdtri, ndtr
 
         normal, other = (streams.normal(clean.shape[1:], dtype=clean.dtype) for _ in range(2))
@@ -56,14 +59,17 @@ class StudentNoise(Noise):
 
 
 class LaplaceNoise(Noise):
-    r"""Laplace's noise, whose logarithm is a norm of absolute values.
+    r"""Laplace noise, whose negative log density is an L1 norm.
 
     .. math:: p(y | z) = \frac{1}{2 b} e^{-|y - z| / b}, \qquad v = b\, |y - z|
 
-    with :math:`v` the variance of the Gaussian that stands for it, kept above a hundredth of :math:`b^2`.
+    where :math:`v` is the variance of the Gaussian approximation, clamped to at least :math:`b^2 / 100`.
 
     Args:
         scale: :math:`b > 0`, in the units of ``y``. The standard deviation is :math:`\sqrt 2\, b`.
+
+    Raises:
+        ValueError: If the scale is not positive and finite.
     """
 
     heavy_tailed = True
@@ -74,7 +80,7 @@ class LaplaceNoise(Noise):
         self.scale, self.sigma = float(scale), float(scale)
 
     def add(self, clean: Tensor, streams: Streams) -> Tensor:
-        # The difference of two exponential numbers, each half the square of two normal ones.
+        # The difference of two exponential variables, each half the sum of two squared normal ones.
         a, b, c, d = (streams.normal(clean.shape[1:], dtype=clean.dtype) for _ in range(4))
         return clean + self.scale * (a**2 + b**2 - c**2 - d**2) / 2
 

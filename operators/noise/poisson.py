@@ -1,4 +1,4 @@
-r"""Noise of photon counting: its variance grows with the light."""
+r"""Photon counting noise, whose variance grows with the intensity."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ..core.noise import Noise
 
 __all__ = ["PhotonNoise", "PoissonGaussianNoise", "PoissonNoise"]
 
-DARK_COUNT = 1e-6  # photons expected without any light: a count there is as good as impossible, but not quite
-DARKEST = 0.5  # photons that the variance is taken for where fewer are expected: at 0 a count would weigh infinitely
+DARK_COUNT = 1e-6  # Smallest expected number of photons, so that a count without light has a finite log-likelihood.
+DARKEST = 0.5  # Smallest expected number of photons for the variance: at 0 an entry would have infinite weight.
 
 
 class PhotonNoise(Noise, ABC):
-    r"""Counts of photons, :math:`y = o + g\, k + \sigma n`, with or without the Gaussian noise of electronics.
+    r"""Photon counts :math:`y = o + g\, k + \sigma n`, with or without Gaussian readout noise.
 
     Args:
-        gain: :math:`g > 0`.
-        offset: :math:`o`.
-        readout: :math:`\sigma \ge 0`.
+        gain: :math:`g > 0`, the increase of ``y`` per photon.
+        offset: :math:`o`, the value of ``y`` without light.
+        readout: :math:`\sigma \ge 0`, standard deviation of the readout noise, in the units of ``y``.
     """
 
     def __init__(self, gain: float, offset: float, readout: float) -> None:
@@ -33,7 +33,7 @@ class PhotonNoise(Noise, ABC):
                 f"{type(self).__name__}: expected gain > 0, sigma >= 0 and a finite offset, got {gain}, {readout}, {offset}."
             )
         self.gain, self.offset, self.readout = float(gain), float(offset), float(readout)
-        self.sigma = math.hypot(gain, readout)  # of one photon
+        self.sigma = math.hypot(gain, readout)  # Standard deviation where one photon is expected.
 
     def add(self, clean: Tensor, streams: Streams) -> Tensor:
         rates = ((clean - self.offset) / self.gain).clamp(min=0)
@@ -56,22 +56,22 @@ class PhotonNoise(Noise, ABC):
 
 
 class PoissonGaussianNoise(PhotonNoise):
-    r"""Photons counted by a sensor whose electronics add Gaussian noise.
+    r"""Photon counting with Gaussian readout noise.
 
     .. math:: y = o + g\, k + \sigma n, \qquad k \sim \mathrm{Poisson}\big((z - o) / g\big), \quad n \sim \mathcal{N}(0, 1)
 
-    The likelihood is that of Snyder's shifted Poisson distribution, which has the right mean and variance: the variance
-    :math:`\sigma^2 / g^2` of the electronics, in photons, counts as so many photons of background. Exact for
-    :math:`\sigma = 0`. Where less than nothing is expected, :math:`z < o`, nothing is.
+    The likelihood is Snyder's shifted Poisson approximation, which has the exact mean and variance: the readout variance in
+    photons, :math:`\sigma^2 / g^2`, is treated as an additional background of that many photons. It is exact for
+    :math:`\sigma = 0`. For :math:`z < o` the expected number of photons is 0.
 
     Args:
-        gain: :math:`g > 0`, what one photon adds to ``y``, in its units. Images span [-1, 1]: 100 photons at white are
-            ``gain=2/100``.
+        gain: :math:`g > 0`, the increase of ``y`` per photon, in the units of ``y``. Images span [-1, 1], so 100 photons at
+            white are ``gain=2/100``.
         offset: :math:`o`, the value of ``y`` where there is no light: -1 for images.
-        sigma: :math:`\sigma \ge 0`, in the units of ``y``.
+        sigma: :math:`\sigma \ge 0`, standard deviation of the readout noise, in the units of ``y``.
 
     Raises:
-        ValueError: If ``gain`` is not positive, ``sigma`` negative, or one of the three not finite.
+        ValueError: If ``gain`` is not positive, ``sigma`` is negative, or one of the three is not finite.
 
     References:
         Snyder et al., Compensation for readout noise in CCD images, 1995, https://doi.org/10.1364/JOSAA.12.000272
@@ -85,12 +85,12 @@ class PoissonNoise(PhotonNoise):
     r"""Photon counting: :math:`y = o + g\, k`, :math:`k \sim \mathrm{Poisson}((z - o) / g)`.
 
     Args:
-        gain: :math:`g > 0`, what one photon adds to ``y``, in its units. Images span [-1, 1]: 100 photons at white are
-            ``gain=2/100``.
+        gain: :math:`g > 0`, the increase of ``y`` per photon, in the units of ``y``. Images span [-1, 1], so 100 photons at
+            white are ``gain=2/100``.
         offset: :math:`o`, the value of ``y`` where there is no light: -1 for images.
 
     Raises:
-        ValueError: If ``gain`` is not positive, or one of the two not finite.
+        ValueError: If ``gain`` is not positive, or one of the two is not finite.
     """
 
     def __init__(self, gain: float, *, offset: float) -> None:

@@ -1,4 +1,4 @@
-r"""What rounding leaves open: every value of an interval is as likely as the others."""
+r"""Quantization noise: the likelihood is uniform over the interval that is rounded to ``y``."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ __all__ = ["RoundingNoise"]
 
 
 class RoundingNoise(Noise):
-    r"""Quantization: every entry of ``y`` is the multiple of a step nearest to that of ``z``.
+    r"""Quantization: every entry of ``z`` is rounded to the nearest multiple of a step, counted from an offset.
 
     .. math:: y = o + h \Big\lfloor \frac{z - o}{h} + \frac12 \Big\rfloor, \qquad
         p(y | z) = 1 \text{ where } |y - z| \le \tfrac{h}{2}, \text{ else } 0, \qquad v = h^2 / 12
 
-    The likelihood has no gradient: what stands for it is the Gaussian of the same variance as a uniform error.
+    The likelihood has no gradient. Its Gaussian approximation has the variance of a uniform error.
 
     Args:
-        step: :math:`h > 0`, in the units of ``y``: 2/255 for images of 8 bits; a number, or one for each entry, broadcastable
+        step: :math:`h > 0`, in the units of ``y``: 2/255 for 8-bit images. A number, or one for each entry, broadcastable to
+            ``(*out_shape)``.
+        offset: :math:`o`, one of the values that ``y`` can take: -1 for images. A number, or one for each entry, broadcastable
             to ``(*out_shape)``.
-        offset: :math:`o`, one of the values ``y`` can take: -1 for images; likewise.
 
     Raises:
         ValueError: If a step is not positive, or a step or an offset is not finite.
@@ -51,7 +52,7 @@ class RoundingNoise(Noise):
 
     def log_likelihood(self, y: Tensor, clean: Tensor) -> Tensor:
         step, offset = self._like(clean)
-        # A rounding more than the interval, so that what was just rounded is surely inside.
+        # The interval is widened by the rounding error, so that a value that was just rounded is always inside.
         inside = (y - clean).abs() <= step * (0.5 + 8 * torch.finfo(clean.dtype).eps * (1 + offset.abs() / step))
         return torch.where(inside, 0 * clean, -torch.inf)
 

@@ -1,4 +1,4 @@
-r"""Tempered noise, for a measurement that is present in several copies."""
+r"""Tempered noise, for a measurement that is repeated in several copies."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ def temper(noise: Noise, count: int) -> Noise:
 
     .. math:: p(y | z) \to p(y | z)^{1 / n}, \qquad v \to n\, v
 
-    A gray picture under a prior of colors is this: its values are those of three equal channels. Gaussian noise becomes
-    Gaussian noise of :math:`\sqrt n` times the standard deviation.
+    This is needed for a gray picture with a color prior, where the three channels are copies of the gray values. Gaussian
+    noise becomes Gaussian noise with :math:`\sqrt n` times the standard deviation.
 
     Args:
-        noise: The noise of the one measurement, independent from entry to entry.
+        noise: The noise of the original measurement, independent between entries.
         count: :math:`n`, at least 1.
+
+    Raises:
+        ValueError: If ``count`` is below 1, or the noise is Gaussian and correlated.
     """
     if count == 1:
         return noise
     if count < 1 or (noise.gaussian and not isinstance(noise, GaussianNoise)):
-        raise ValueError(f"temper: expected noise of independent entries and a count of at least 1, got {noise!r} and {count}.")
+        raise ValueError(f"temper: expected independent noise and a count of at least 1, got {noise!r} and {count}.")
     if isinstance(noise, GaussianNoise):
         return GaussianNoise((noise.sigma if noise.deviations is None else noise.deviations) * count**0.5)
     return TemperedNoise(noise, count)
@@ -36,11 +39,11 @@ def temper(noise: Noise, count: int) -> Noise:
 class TemperedNoise(Noise):
     r"""Noise with the likelihood :math:`p(y | z)^{1 / n}`, for noise that is not Gaussian. See :func:`temper`.
 
-    The power of a density is not normalized: its logarithm is right up to a constant, which no sampler looks at. Noise is
-    drawn as :math:`\sqrt n` times the original noise.
+    The power of a density is not normalized, so its logarithm is correct only up to a constant, which no sampler uses. Noise
+    is drawn as :math:`\sqrt n` times the original noise.
 
     Args:
-        noise: The original noise, independent from entry to entry.
+        noise: The original noise, independent between entries.
         count: :math:`n`.
     """
 

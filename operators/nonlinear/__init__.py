@@ -1,3 +1,3 @@
-"""Measurements that are not linear."""
+"""Nonlinear operators."""
 
 __all__: list[str] = []

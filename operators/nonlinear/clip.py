@@ -1,4 +1,4 @@
-"""A sensor that saturates: declipping, and high dynamic range from one exposure."""
+"""Saturation, for declipping and for high dynamic range reconstruction from one exposure."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ __all__ = ["Clip"]
 
 
 class Clip(Operator):
-    r"""Amplification and saturation: values beyond a range are measured as its end.
+    r"""Amplification and saturation: values outside a range are clipped to its ends.
 
     .. math:: y = \min(\max(g\, x, l), h) + n, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    Noise comes after the saturation, so that ``y`` may lie a little outside :math:`[l, h]`.
+    Noise is added after the saturation, so ``y`` may lie slightly outside :math:`[l, h]`.
 
-    The derivative is the true one: :math:`g` within the range and 0 outside. So methods that follow the gradient of the
-    likelihood get no push where their estimate is saturated: rightly where ``y`` is saturated too, as any brighter value
-    explains it as well; but where ``y`` is not, a pixel that has strayed beyond the range is brought back by the prior alone.
-    Methods that start from noise of the size of the image, or that do not differentiate (particles), suffer less.
+    The derivative is the true one: :math:`g` within the range and 0 outside. So the gradient of the likelihood is zero where
+    the estimate is saturated. This is correct where ``y`` is saturated too, because every brighter value explains it equally
+    well. Where ``y`` is not saturated, only the prior can bring back a pixel that has left the range. Methods that start from
+    noise as large as the image, or that do not differentiate (particle methods), are less affected.
 
     Args:
         in_shape: Shape of one ``x``, without the batch axis.
-        low: :math:`l`, in the units of ``y``.
-        high: :math:`h`, likewise. For images, which span [-1, 1], a sensor that saturates at white has -1 and 1.
-        gain: :math:`g > 0`. With 2, -1 and 1 the brightest and the darkest quarter of the range are lost: the measurement of
-            high dynamic range reconstruction in the literature.
+        low: Lower limit :math:`l`, in the units of ``y``.
+        high: Upper limit :math:`h`, in the units of ``y``. Images span [-1, 1]: a sensor that saturates at white has the limits
+            -1 and 1.
+        gain: Amplification :math:`g > 0`. With ``gain`` 2 and the limits -1 and 1, the brightest and the darkest quarter of
+            the range are lost: the operator of high dynamic range reconstruction in the literature.
         sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
-        noise: Noise model, in the place of ``sigma_y``.
+        noise: A noise model, instead of ``sigma_y``.
 
     Raises:
         ValueError: If ``low`` is not below ``high``, or ``gain`` is not positive and finite.

@@ -1,4 +1,4 @@
-"""JPEG compression: the measurement of artefact removal."""
+"""Differentiable JPEG compression, for artifact removal."""
 
 from __future__ import annotations
 
@@ -15,35 +15,34 @@ __all__ = ["JPEG"]
 
 
 class JPEG(Operator):
-    r"""What is left of an image that was stored as JPEG and read again.
+    r"""JPEG compression and decompression of an image, as a differentiable function.
 
     .. math:: y = D_q(E_q(x)) + n, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    The codec is kornia's: colors to luma and chroma, chroma halved in both directions (4:2:0), cosine transform of blocks
-    of 8 x 8, division by a table, rounding, and back. Images span [-1, 1] outside and [0, 255] inside. Sides that are not
-    multiples of 16 are continued to the right and to the bottom by their last pixel, and cropped afterwards. One channel is
-    a gray JPEG.
+    The codec is the one of kornia: conversion to luma and chroma, chroma halved in both directions (4:2:0), cosine transform of
+    8 x 8 blocks, division by a quantization table, rounding, and the inverse steps. Images span [-1, 1] outside and [0, 255]
+    inside. Sides that are not multiples of 16 are padded to the right and to the bottom with the last pixel, and cropped
+    afterwards. One channel is treated as a gray JPEG.
 
-    Rounding is softened to :math:`\lfloor c \rceil + (c - \lfloor c \rceil)^3` for every coefficient, off by an eighth at the
-    most. The derivative is that of this function: :math:`3 (c - \lfloor c \rceil)^2`, largest halfway between two whole
-    numbers and near **zero for an image that went through the same JPEG before**. Values beyond [0, 255] are drawn back
-    softly, to within 0.02.
+    Rounding is replaced by the soft rounding :math:`\lfloor c \rceil + (c - \lfloor c \rceil)^3` of every coefficient, with an
+    error of at most 1/8. Its derivative :math:`3 (c - \lfloor c \rceil)^2` is largest halfway between two integers and near
+    **zero for an image that went through the same JPEG before**. Values outside [0, 255] are clipped softly, to within 0.02.
 
-    So this is not quite what a file holds. On photographs the two differ by 32 to 39 dB at qualities up to 10, 40 at 20 and
-    45 at 75 (peak signal to noise, against libjpeg): a standard deviation of 0.03 at quality 10 and of 0.011 at 75, in image
-    units. Take no smaller ``sigma_y`` for a real file.
+    So the result differs from a real file. On photographs the PSNR between the two (against libjpeg) is 32 to 39 dB at
+    qualities up to 10, 40 dB at 20 and 45 dB at 75: a standard deviation of 0.03 at quality 10 and of 0.011 at 75, in image
+    units. For a real file do not use a smaller ``sigma_y``.
 
     Args:
         in_shape: Image shape ``(C, H, W)``, without the batch axis; ``C`` is 3 (RGB) or 1.
-        quality: 1 to 100, as libjpeg counts. kornia divides by less than libjpeg does beyond 97.
-        tables: The tables of a real file in the place of ``quality``, luma and chroma, 64 whole numbers each, row by row:
-            ``list(PIL.Image.open(path).quantization.values())``. One table serves both.
+        quality: JPEG quality from 1 to 100, on the scale of libjpeg. Above 97 kornia divides by smaller numbers than libjpeg.
+        tables: The quantization tables of a real file instead of ``quality``: luma and chroma, 64 integers each, row by row,
+            as in ``list(PIL.Image.open(path).quantization.values())``. A single table is used for both.
         sigma_y: Noise standard deviation, in image units (images span [-1, 1]). Zero: no noise.
-        noise: Noise model, in the place of ``sigma_y``.
+        noise: A noise model, instead of ``sigma_y``.
 
     Raises:
         ValueError: If the image has neither 3 channels nor 1, if not exactly one of ``quality`` and ``tables`` is given, or if
-            it is out of range.
+            the one given is out of range.
 
     References:
         Shin & Song, JPEG-resistant Adversarial Images, 2017,
@@ -73,8 +72,8 @@ class JPEG(Operator):
     def forward(self, x: Tensor) -> Tensor:
         from kornia.enhance import jpeg_codec_differentiable
 
-        # Kornia makes its tables of those it is given as floor((s * table + 50) / 100), softened, with s = floor(200 - 2 q). At
-        # this q that is s = 50, and twice a table of whole numbers comes back as the table itself, both floors being exact.
+        # Kornia scales a given table to floor((s * table + 50) / 100), softened, with s = floor(200 - 2 q). At this q, s is 50,
+        # and twice a table of integers gives the table itself, because both floors are exact.
         quality = torch.tensor([74.75 if self.quality is None else self.quality], dtype=torch.float64)
         luma, chroma = (None, None) if self.tables is None else (2 * self.tables[0].to(x), 2 * self.tables[-1].to(x))
         coded: Tensor = jpeg_codec_differentiable((x.expand(-1, 3, -1, -1) + 1) / 2, quality, luma, chroma)
@@ -87,7 +86,7 @@ def _tables(tables: Sequence[Sequence[int]] | None) -> Tensor | None:
     values = torch.tensor([list(table) for table in tables], dtype=torch.float64)
     if values.shape not in {(1, 64), (2, 64)} or (values < 1).any() or (values > 255).any() or (values != values.round()).any():
         raise ValueError(
-            "JPEG: tables must be one or two lists of 64 whole numbers from 1 to 255, got shape "
+            "JPEG: tables must be one or two lists of 64 integers from 1 to 255, got shape "
             f"{tuple(values.shape)} with values from {float(values.min()):g} to {float(values.max()):g}."
         )
     return values.reshape(-1, 8, 8)

@@ -1,4 +1,4 @@
-"""A network as a measurement: what is known of a camera only through a model that was trained to imitate it."""
+"""A neural network as the measurement operator, for degradations that are only known as a trained model."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ __all__ = ["NetworkOperator"]
 
 
 class NetworkOperator(Operator):
-    r"""A trained network as the measurement, such as a learned nonlinear blur.
+    r"""A trained network as the measurement operator, such as a learned nonlinear blur.
 
     .. math:: y = f_\theta(x) + n, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    The operator keeps a frozen copy in evaluation mode (no dropout, stored statistics): the network given stays as it is, and
-    what happens to it later does not reach the operator. The copy computes in the dtype and on the device of ``x``; to spare
-    it the conversion at every call, move the operator there once.
+    The operator keeps a frozen copy in evaluation mode (no dropout, stored statistics). The given network is not changed, and
+    later changes to it do not affect the operator. The copy computes in the dtype and on the device of ``x``; to avoid the
+    conversion at every call, move the operator once.
 
     Args:
         network: :math:`f_\theta`: takes ``(B, *in_shape)``, in image units (images span [-1, 1]), and returns one real tensor
-            whose first axis is the batch. Called once, to learn the shape of ``y``.
+            whose first axis is the batch. Called once, to find the shape of ``y``.
         in_shape: Shape of one ``x``, without the batch axis.
         sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
-        noise: Noise model, in the place of ``sigma_y``.
+        noise: A noise model, instead of ``sigma_y``.
 
     Raises:
         TypeError: If ``network`` is not a module or does not return a real tensor.
-        ValueError: If the first axis of what it returns is not the batch.
+        ValueError: If the first axis of the returned tensor is not the batch.
 
     References:
         Tran et al., Explore Image Deblurring via Encoded Blur Kernel Space, 2021, https://arxiv.org/abs/2104.00317
@@ -47,7 +47,7 @@ class NetworkOperator(Operator):
         if not isinstance(network, nn.Module):
             raise TypeError(
                 f"NetworkOperator: network must be a torch.nn.Module, got {type(network).__name__}. "
-                "For any other callable there is Function."
+                "For any other callable use Function."
             )
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self.in_shape, self.noise = event_shape("NetworkOperator", in_shape), noise_of(sigma_y, noise)

@@ -1,3 +1,3 @@
-"""Other sizes: downsampling and resizing."""
+"""Downsampling and resizing."""
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""A smaller image: super-resolution."""
+"""Downsampling by an integer factor, for super-resolution."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class BlockMean(LinearOperator):
     each pixel.
 
     Args:
-        in_shape: Image shape ``(C, H, W)``, whose height and width ``factor`` divides.
+        in_shape: Image shape ``(C, H, W)``, with height and width divisible by ``factor``.
         factor: :math:`s`.
         sigma_y: Noise standard deviation, in image units. Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.
@@ -68,12 +68,13 @@ class BlockMean(LinearOperator):
 
 
 class BlockSVD(SVD):
-    r"""Of the mean over blocks of side :math:`f`: the cosine transform of every block, whose constant alone is measured.
+    r"""SVD of the mean over blocks of side :math:`f`: the cosine transform of every block, of which only the DC is measured.
 
-    Coordinates lie as the image does, each block holding its own, the constant first: there :math:`s = 1 / f`, else 0.
+    Coordinates have the layout of the image. Each block holds its own coefficients, with the DC (the constant) first, where
+    :math:`s = 1 / f`; all other singular values are 0.
 
     Args:
-        in_shape: Image shape ``(C, H, W)``, whose height and width ``factor`` divides.
+        in_shape: Image shape ``(C, H, W)``, with height and width divisible by ``factor``.
         factor: :math:`f`.
     """
 
@@ -106,7 +107,7 @@ class BlockSVD(SVD):
         return power[..., : width // 2 + 1]
 
     def _waves(self, side: int, like: Tensor) -> Tensor:
-        """Return how much of every basis vector along a side lies at each frequency, ``(side, side)``."""
+        """Return the power of every basis vector along a side at each frequency, ``(side, side)``."""
         rows = torch.kron(torch.eye(side // self.factor).to(like), self.cosines.to(like))
         waves: Tensor = torch.fft.fft(rows, norm="ortho").abs().square()
         return waves
@@ -118,37 +119,37 @@ class BlockSVD(SVD):
 
 
 class Downsample(LinearOperator):
-    r"""An image smaller by an integer factor: the measurement of super-resolution.
+    r"""Downsampling by an integer factor: the operator of super-resolution.
 
     .. math:: y_c = L\, x_c\, R^\top + n, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
     ======== ======================================================================================
-    kernel   what a pixel of ``y`` is
+    kernel   a pixel of ``y``
     ======== ======================================================================================
     area     the mean of its block of ``factor`` x ``factor`` pixels
-    bicubic  a cubic-weighted mean over 4 x ``factor`` pixels (antialiased, as Pillow resizes)
-    lanczos  a mean over 6 x ``factor`` pixels, weighted by a windowed sinc (Pillow's LANCZOS)
+    bicubic  a mean with cubic weights over 4 x ``factor`` pixels per axis (antialiased, as in Pillow)
+    lanczos  a mean with windowed sinc weights over 6 x ``factor`` pixels per axis (Pillow's LANCZOS)
     a tensor every ``factor``-th pixel of the blurred image, from the first: ``blur(x)[::s, ::s]``
     ======== ======================================================================================
 
-    Of the named ones :class:`Resize` tells more; the bicubic one is MATLAB's ``imresize`` too, but for the border. A tensor
-    blurs as the boundary ``circular`` of :class:`Blur` does: the classical model of super-resolution.
-    For other boundaries see :class:`SubsampledConvolution`.
+    For details of the named kernels see :class:`Resize`. The bicubic kernel is also the one of MATLAB's ``imresize``, except
+    at the border. With a tensor the blur is periodic, as :class:`Blur` with the boundary ``circular``: the classical model of
+    super-resolution. For other boundaries see :class:`SubsampledConvolution`.
 
-    ``solve`` has a closed form for all. That for tensors, where they are not a product of a column and a row, folds the
+    ``solve`` has a closed form for all kernels. For tensors that are not the product of a column and a row, it folds the
     spectrum of the kernel (Zhao et al.).
 
     Args:
         in_shape: Image shape ``(C, H, W)``, without the batch axis.
-        factor: A positive integer which divides ``H`` and ``W``.
+        factor: A positive integer that divides ``H`` and ``W``.
         kernel: One of ``DOWNSAMPLE_KERNELS``, or a blur kernel ``(h, w)`` that is not larger than the image.
         sigma_y: Noise standard deviation, in image units (images span [-1, 1]). Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.
 
     Raises:
         TypeError: If ``factor`` is not an integer, or a blur kernel is complex.
-        ValueError: If it is not positive or does not divide ``H`` and ``W``, if the kernel is unknown, or if a blur kernel is
-            not two-dimensional, not finite, sums to zero or is larger than the image.
+        ValueError: If ``factor`` is not positive or does not divide ``H`` and ``W``, if the kernel is unknown, or if a blur
+            kernel is not two-dimensional, is not finite, sums to zero or is larger than the image.
 
     References:
         Zhao et al., Fast Single Image Super-Resolution Using a New Analytical Solution, 2016,

@@ -1,4 +1,4 @@
-"""An image of another size: scaling up and down by any ratio."""
+"""Resizing of images, up and down by any ratio."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from ..core.validation import image_shape, whole_number
 __all__ = ["RESIZE_KERNELS", "Resize", "resize_matrix"]
 
 RESIZE_KERNELS = ("area", "bicubic", "bilinear", "lanczos")
-REACH = {"bicubic": 2, "bilinear": 1, "lanczos": 3}  # In pixels of the smaller of the two images.
+REACH = {"bicubic": 2, "bilinear": 1, "lanczos": 3}  # Half the support of the kernel, in pixels of the smaller image.
 
 
 class Resize(LinearOperator):
-    r"""An image scaled to another size, smaller or larger, each side by a ratio of its own.
+    r"""Resizing to a smaller or larger size, with a separate ratio for each side.
 
     .. math:: y_c = L\, x_c\, R^\top + n, \qquad
         L_{ij} = \frac{\kappa(t_{ij})}{\sum_k \kappa(t_{ik})}, \quad
         t_{ij} = \frac{(j + \tfrac12) - (i + \tfrac12)\, \rho}{\max(\rho, 1)}, \quad \rho = H / P
 
-    from a side of :math:`H` pixels to one of :math:`P`, and :math:`R` likewise. Scaling down, the kernel :math:`\kappa` is
-    widened by the ratio, so that nothing is aliased (``antialias`` in torch and MATLAB):
+    for a side of :math:`H` pixels resized to :math:`P`, and :math:`R` likewise. For :math:`P < H` the kernel :math:`\kappa` is
+    widened by the ratio, to avoid aliasing (``antialias`` in torch and MATLAB):
 
     ======== ===================================================== =================================
     kernel   :math:`\kappa`                                        as in
     ======== ===================================================== =================================
-    area     share of the area of the pixel of ``y``               Pillow's BOX, at whole ratios
+    area     overlap with the area of the pixel of ``y``           Pillow's BOX, at integer ratios
     bilinear a triangle, over 2 pixels                             Pillow's BILINEAR
     bicubic  Keys' cubic with :math:`a = -1/2`, over 4 pixels      Pillow's BICUBIC, MATLAB's imresize
     lanczos  :math:`\operatorname{sinc} t\, \operatorname{sinc}`   Pillow's LANCZOS
              :math:`(t / 3)`, over 6 pixels
     ======== ===================================================== =================================
 
-    Pixels beyond the border count nothing, as in Pillow; MATLAB has the same weights but mirrors the image there, and
-    torch without ``antialias`` takes :math:`a = -3/4`. ``solve`` has a closed form.
+    Pixels beyond the border have zero weight, as in Pillow. MATLAB has the same weights but mirrors the image there, and
+    torch without ``antialias`` uses :math:`a = -3/4`. ``solve`` has a closed form.
 
     Args:
         in_shape: Image shape ``(C, H, W)``, without the batch axis.
@@ -79,7 +79,7 @@ class Resize(LinearOperator):
         self.kernel, self.noise = kernel, noise_of(sigma_y, noise)
         left, right = resize_matrix(height, size[0], kernel), resize_matrix(width, size[1], kernel)
         self.product = SeparableProduct(left, right)
-        # Of an image surrounded by zeros where it grows: they change nothing in A A^T, and matrices are no longer tall.
+        # Where the image grows, x is padded with zeros: A A^T does not change, and the matrices are no longer tall.
         sides = max(height, size[0]), max(width, size[1])
         wide = [
             torch.nn.functional.pad(matrix, (0, side - matrix.shape[1]))
@@ -108,11 +108,11 @@ class Resize(LinearOperator):
 
 
 def resize_matrix(side: int, size: int, kernel: str) -> Tensor:
-    """Return the scaling of ``side`` pixels to ``size`` as a matrix, shape ``(size, side)``, float64.
+    """Return the matrix that resizes ``side`` pixels to ``size``, shape ``(size, side)``, float64.
 
     Args:
-        side: Pixels of ``x``.
-        size: Pixels of ``y``.
+        side: Number of pixels of ``x`` along the axis.
+        size: Number of pixels of ``y`` along the axis.
         kernel: One of ``RESIZE_KERNELS``.
     """
     ratio = side / size

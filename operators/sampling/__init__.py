@@ -1,3 +1,3 @@
-"""Which values are measured: masks, windows, mosaics, channels."""
+"""Operators that select values: masks, crops, mosaics, mixtures of channels."""
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""Weighted sums of the channels of every pixel: gray from color, spectral response, unmixing."""
+"""Weighted sums of the channels of every pixel: color to gray, spectral response, unmixing."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from ..core.validation import event_shape, real_matrix
 
 __all__ = ["GRAY_WEIGHTS", "ChannelMix", "ChannelSVD"]
 
-GRAY_WEIGHTS = (0.299, 0.587, 0.114)  # Of red, green and blue in the luma of ITU-R BT.601.
+GRAY_WEIGHTS = (0.299, 0.587, 0.114)  # Weights of red, green and blue in the luma of ITU-R BT.601.
 
 
 class ChannelMix(LinearOperator):
-    r"""One small matrix over the channels of every pixel.
+    r"""The same matrix applied to the channels of every pixel.
 
     .. math:: y_{cp} = \sum_k M_{ck}\, x_{kp} + n_{cp}, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    with :math:`p` the pixel. The same matrix everywhere, so the singular values of :math:`M = U S V^\top` are those of the
-    operator, each as often as there are pixels, and nothing costs more than a few times what ``forward`` does:
+    with the pixel index :math:`p`. The operator has the singular values of :math:`M = U S V^\top`, each repeated for every
+    pixel, and no method costs more than a few times as much as ``forward``:
 
     .. math:: (A A^\top + \lambda I)^{-1} v = U \left[ (U^\top v)_i / (s_i^2 + \lambda) \right]
         + (v - U U^\top v) / \lambda
 
-    and :math:`A^+ = V S^+ U^\top`. The last term is left out for :math:`\lambda = 0`. Any rank will do.
+    and :math:`A^+ = V S^+ U^\top`. The last term is omitted for :math:`\lambda = 0`. :math:`M` may have any rank.
 
-    For gray from color see ``ChannelMix.gray``. With ``matrix`` the spectral response ``(bands of the sensor, bands of the
-    scene)`` this is a camera; with the spectra of the materials as its columns, ``(bands, materials)``, it is linear mixing,
-    whose inverse is unmixing. The matrix is used as it is: rows that do not sum to one change the brightness.
+    For color to gray see ``ChannelMix.gray``. If ``matrix`` is the spectral response ``(bands of the sensor, bands of the
+    scene)``, this models a camera; if its columns are the spectra of the materials, ``(bands, materials)``, it is linear
+    mixing, whose inverse is unmixing. The matrix is not normalized: rows that do not sum to one change the brightness.
 
     Args:
         in_shape: Shape of one ``x``, channels first: ``(C, H, W)``, or ``C`` and any other axes, or ``(C,)``.
@@ -47,7 +47,7 @@ class ChannelMix(LinearOperator):
 
     Raises:
         TypeError: If ``in_shape`` is not a sequence of integers or ``matrix`` is complex.
-        ValueError: If the matrix is not two-dimensional, is not finite, holds only zeros, or has not ``C`` columns.
+        ValueError: If the matrix is not two-dimensional, is not finite, holds only zeros, or does not have ``C`` columns.
 
     References:
         Bioucas-Dias et al., Hyperspectral Unmixing Overview, 2012, https://arxiv.org/abs/1202.6294 (linear mixing)
@@ -74,19 +74,19 @@ class ChannelMix(LinearOperator):
             raise ValueError("ChannelMix: matrix holds only zeros, so nothing is measured.")
         self.out_shape = outputs, *self.in_shape[1:]
         self.noise = noise_of(sigma_y, noise)
-        # Of U all columns, of V those of the row space.
+        # All columns of U, and the columns of V that span the row space.
         self.u, self.singular, self.vt = torch.linalg.svd(self.matrix, full_matrices=outputs > inputs)
         largest, smallest = float(self.singular[0]), float(self.singular[-1])
-        if outputs <= inputs and smallest >= (1 - 1e-14) * largest:  # Equal up to rounding, as those of a single row are.
+        if outputs <= inputs and smallest >= (1 - 1e-14) * largest:  # Equal up to rounding; always true for one row.
             self.gram_scale = largest**2
 
     @classmethod
     def gray(cls, in_shape: Sequence[int], *, sigma_y: float = 0.0, noise: Noise | None = None) -> Self:
-        r"""Return the gray image of a color image, :math:`y = 0.299\, R + 0.587\, G + 0.114\, B`: colorisation.
+        r"""Return the operator from color to gray, :math:`y = 0.299\, R + 0.587\, G + 0.114\, B`: colorization.
 
-        This is the luma of ITU-R BT.601, of the values as they are stored (gamma-encoded, not linear light), as
-        ``convert("L")`` of Pillow and ``rgb_to_grayscale`` of kornia give it. The weights sum to one, so an image that spans
-        [-1, 1] gives a gray one that does. For the plain mean of DDRM and DDNM give ``ChannelMix`` a row of thirds.
+        This is the luma of ITU-R BT.601, computed from the stored values (gamma-encoded, not linear light), like
+        ``convert("L")`` of Pillow and ``rgb_to_grayscale`` of kornia. The weights sum to one, so an image that spans [-1, 1]
+        gives a gray image that spans [-1, 1]. For the plain mean of DDRM and DDNM give ``ChannelMix`` a row of thirds.
 
         Args:
             in_shape: ``(3, H, W)``: red, green and blue.
@@ -105,8 +105,8 @@ class ChannelMix(LinearOperator):
         return _mix(self.matrix.mT, y)
 
     def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
-        # In a basis of all channels of y: what is left of v outside the range of M is divided by lambda alone, and a
-        # difference v - U U^T v would hold rounding of the range, which adjoint would bring back.
+        # In a complete basis of the channels of y: the part of v outside the range of M is divided by lambda. A difference
+        # v - U U^T v would contain rounding errors within the range, which adjoint does not remove.
         gram = torch.nn.functional.pad(self.singular.to(v) ** 2, (0, len(self.u) - len(self.singular)))
         if isinstance(lam, Tensor) and lam.ndim:
             lam = lam.reshape(-1, 1, 1)
@@ -114,7 +114,7 @@ class ChannelMix(LinearOperator):
         return _mix(u * pseudo_divide(torch.ones_like(gram), gram, lam), _mix(u.mT, v))
 
     def pinv(self, y: Tensor) -> Tensor:
-        # Divides by each singular value once. The detour over solve squares the condition number.
+        # Divides by each singular value once. Going through solve would square the condition number.
         singular = self.singular.to(y)
         return _mix((self.vt.to(y).mT * pseudo_divide(singular, singular**2, 0.0)) @ self.u.to(y)[:, : len(singular)].mT, y)
 
@@ -124,10 +124,10 @@ class ChannelMix(LinearOperator):
 
 
 class ChannelSVD(SVD):
-    r"""Of one matrix :math:`M = U S V^\top` over the channels of every pixel: :math:`\bar x_p = V^\top x_p`.
+    r"""SVD of one matrix :math:`M = U S V^\top` over the channels of every pixel: :math:`\bar x_p = V^\top x_p`.
 
-    Coordinates lie as the image does, the channels in descending order of the singular values. :math:`V` is square: completed
-    over the null space, which the operator itself has no use for.
+    Coordinates have the layout of the image, with the channels in descending order of the singular values. :math:`V` is
+    square: unlike in the operator, it is completed by a basis of the null space.
 
     Args:
         in_shape: Shape of one ``x``, channels first; the coordinates have it too.
@@ -136,7 +136,7 @@ class ChannelSVD(SVD):
 
     def __init__(self, in_shape: tuple[int, ...], matrix: Tensor) -> None:
         outputs, inputs = matrix.shape
-        u, singular, self.vt = torch.linalg.svd(matrix, full_matrices=outputs < inputs)  # Of V, all columns in either case.
+        u, singular, self.vt = torch.linalg.svd(matrix, full_matrices=outputs < inputs)  # All columns of V in either case.
         unmeasured = inputs - len(singular)
         self.ut = torch.nn.functional.pad(u.mT, (0, 0, 0, unmeasured))
         values = torch.nn.functional.pad(singular, (0, unmeasured))
@@ -153,7 +153,7 @@ class ChannelSVD(SVD):
 
 
 def _mix(matrix: Tensor, x: Tensor) -> Tensor:
-    """Return ``matrix``, ``(P, C)`` or one per item ``(B, P, C)``, times the channels of every pixel of ``(B, C, ...)``."""
-    # A product of matrices, which a GPU computes in full precision: a convolution it may round to ten bits.
+    """Multiply the channels of every pixel of ``(B, C, ...)`` by ``matrix``, ``(P, C)`` or ``(B, P, C)``, one per item."""
+    # A matrix product, which a GPU computes in full precision. It may round a convolution to a ten-bit mantissa (TF32).
     pixels = x.unsqueeze(-1).flatten(2)
     return (matrix.to(x) @ pixels).reshape(len(x), matrix.shape[-2], *x.shape[2:])

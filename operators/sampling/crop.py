@@ -1,4 +1,4 @@
-"""The inner part of a larger image is measured: outpainting."""
+"""A rectangular part of a larger image is measured: outpainting."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ __all__ = ["Crop", "CropSVD"]
 
 
 class Crop(LinearOperator):
-    r"""A window of the image: the measurement of outpainting, whose ``x`` is larger than what was measured.
+    r"""A rectangular window of the image: the operator of outpainting, where ``x`` is larger than ``y``.
 
     .. math:: y_{ij} = x_{t + i,\, l + j} + n_{ij}, \qquad 0 \le i < h,\; 0 \le j < w,
         \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
     The rows are orthonormal, :math:`A A^\top = I` and :math:`A^+ = A^\top`: ``adjoint`` and ``pinv`` surround the window with
-    zeros (mid-gray, as images span [-1, 1]), and ``solve`` divides by :math:`1 + \lambda`. Unlike :class:`Mask`, ``y`` is
-    as small as what was measured.
+    zeros (mid-gray, as images span [-1, 1]), and ``solve`` divides by :math:`1 + \lambda`. Unlike for :class:`Mask`, ``y``
+    has only the size of the window.
 
     Args:
-        in_shape: Shape of one ``x``, without the batch axis: ``(H, W)``, ``(C, H, W)`` or with still more axes in front. The
-            last two are cropped.
+        in_shape: Shape of one ``x``, without the batch axis: ``(H, W)``, ``(C, H, W)``, or more axes in front. The last two
+            axes are cropped.
         top: :math:`t`, first row of the window, counted from 0 at the top.
         left: :math:`l`, first column of the window, counted from 0 at the left.
         height: :math:`h`, rows of the window.
@@ -38,7 +38,7 @@ class Crop(LinearOperator):
         noise: A noise model, instead of ``sigma_y``.
 
     Raises:
-        TypeError: If a side or a position is not an integer.
+        TypeError: If a size or a position is not an integer.
         ValueError: If ``in_shape`` has fewer than two axes, or if the window is empty or reaches beyond the image.
 
     References:
@@ -65,11 +65,11 @@ class Crop(LinearOperator):
         sides = shape[-2], shape[-1]
         rows, columns = window_slices("Crop", sides, top=top, left=left, height=height, width=width)
         self.in_shape, self.out_shape = shape, (*shape[:-2], rows.stop - rows.start, columns.stop - columns.start)
-        self.margins = columns.start, sides[1] - columns.stop, rows.start, sides[0] - rows.stop  # In the order F.pad takes.
+        self.margins = columns.start, sides[1] - columns.stop, rows.start, sides[0] - rows.stop  # In the order of F.pad.
         self.noise = noise_of(sigma_y, noise)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Padding by less than nothing: one step for differentiation where two slices are three with the copy.
+        # Negative padding is one node of the autograd graph. Two slices and the copy would be three.
         return F.pad(x, [-margin for margin in self.margins])
 
     def adjoint(self, y: Tensor) -> Tensor:
@@ -86,11 +86,11 @@ class Crop(LinearOperator):
 
 
 class CropSVD(SVD):
-    r"""Of a window: :math:`V = I`, with :math:`s = 1` inside the window and 0 around it.
+    r"""SVD of a crop: :math:`V = I`, with :math:`s = 1` inside the window and 0 around it.
 
     Args:
-        in_shape: Shape of one ``x``; the coordinates have it too.
-        margins: Columns left and right of the window, rows above and below it.
+        in_shape: Shape of one ``x``, which is also the shape of the coordinates.
+        margins: Columns left and right of the window, then rows above and below it.
     """
 
     kind = "pixel"

@@ -1,4 +1,4 @@
-"""Some entries are measured, the others are missing: inpainting."""
+"""Masks: some entries are measured and the others are missing, as in inpainting."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ __all__ = ["Mask"]
 
 
 class Mask(LinearOperator):
-    r"""Entries that are measured (mask 1) and entries that are missing (mask 0): inpainting.
+    r"""A mask of measured (1) and missing (0) entries: the operator of inpainting.
 
     .. math:: y = m \odot (x + n), \qquad m_i \in \{0, 1\}, \quad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    ``y`` keeps the shape of ``x``. Missing entries of ``y`` are exactly 0 and carry no noise, whatever stands in their
-    place: even NaN there is ignored. So ``dof`` counts the measured entries only, and :math:`A = A^\top = A^+`.
+    ``y`` has the shape of ``x``. Missing entries of ``y`` are exactly 0 and have no noise. Input values in their place are
+    ignored, even NaN. ``dof`` counts the measured entries only, and :math:`A = A^\top = A^+`.
 
     Args:
-        mask: 1 (or True) where measured, 0 where missing. Of any dtype.
-        in_shape: Shape of one ``x``, against which the mask broadcasts: a mask ``(H, W)`` serves every channel of
-            ``(C, H, W)``. Default: the shape of the mask itself.
+        mask: 1 (or True) where measured, 0 where missing, of any dtype.
+        in_shape: Shape of one ``x``, to which the mask is broadcast: a mask ``(H, W)`` applies to every channel of
+            ``(C, H, W)``. Default: the shape of the mask.
         sigma_y: Noise standard deviation of the measured entries, in the units of ``x``. Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.
 
@@ -55,7 +55,7 @@ class Mask(LinearOperator):
         if not (measured | (given == 0)).all():
             others = sorted(set(given[~(measured | (given == 0))].tolist()))[:4]
             raise ValueError(
-                f"Mask: mask must hold 1 (measured) and 0 (missing) only, got also {', '.join(f'{v:g}' for v in others)}. "
+                f"Mask: mask must hold only 1 (measured) and 0 (missing), got also {', '.join(f'{v:g}' for v in others)}. "
                 "Compare it with a threshold first, as in mask > 127."
             )
         shape = event_shape("Mask", given.shape if in_shape is None else in_shape)
@@ -64,8 +64,8 @@ class Mask(LinearOperator):
         except RuntimeError:
             raise ValueError(
                 f"Mask: a mask of shape {tuple(given.shape)} does not broadcast to in_shape {shape}. "
-                "Expected the shape of one image without the batch axis, or one axis less to serve every channel. "
-                "For a mask of each item of a batch: per_item([Mask(m, in_shape) for m in masks])."
+                "Expected the shape of one image without the batch axis, or without the channel axis for all channels. "
+                "For one mask per item of the batch: per_item([Mask(m, in_shape) for m in masks])."
             ) from None
         self.measured = int(self.mask.sum())
         if not self.measured:
@@ -81,7 +81,7 @@ class Mask(LinearOperator):
         return (f"{100 * self.measured / torch.Size(self.in_shape).numel():.3g} % measured",)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.where(self.mask.to(x.device), x, 0)  # Not a product: that keeps the NaN of a missing entry.
+        return torch.where(self.mask.to(x.device), x, 0)  # A product would keep a NaN in a missing entry.
 
     def keep_measured(self, y: Tensor) -> Tensor:
         return self.forward(y)

@@ -1,4 +1,4 @@
-"""Masks to hand to ``Mask``: boolean ``(height, width)`` tensors, true where the pixel is measured."""
+"""Functions that make masks for ``Mask``: boolean ``(height, width)`` tensors, true where the pixel is measured."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def box_mask(height: int, width: int, *, top: int, left: int, box_height: int, b
     """Return the mask of an image in which a box is missing.
 
     Args:
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
+        height: Height of the image, in pixels.
+        width: Width of the image, in pixels.
         top: First row of the box, counted from 0 at the top.
         left: First column of the box, counted from 0 at the left.
         box_height: Rows of the box.
         box_width: Columns of the box.
 
     Returns:
-        Boolean, ``(height, width)``, false inside the box. Its inverse ``~mask`` leaves the box alone.
+        Boolean tensor ``(height, width)``, false inside the box. Its inverse ``~mask`` measures only the box.
 
     Raises:
         TypeError: If an argument is not an integer.
@@ -38,16 +38,16 @@ def box_mask(height: int, width: int, *, top: int, left: int, box_height: int, b
 
 
 def random_mask(height: int, width: int, *, missing: float, seed: int) -> Tensor:
-    """Return the mask of an image in which pixels chosen at random are missing, each choice of them as likely as any other.
+    """Return the mask of an image in which random pixels are missing, uniform over all sets of that many pixels.
 
     Args:
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
-        missing: Share of the pixels that is missing, at least 0 and below 1. Held exactly, up to the rounding to whole pixels.
-        seed: Any non-negative integer below 2^63; the same one gives the same mask.
+        height: Height of the image, in pixels.
+        width: Width of the image, in pixels.
+        missing: Fraction of missing pixels, at least 0 and below 1. It is exact up to rounding to whole pixels.
+        seed: Any non-negative integer below 2^63; the same seed gives the same mask.
 
     Returns:
-        Boolean, ``(height, width)``.
+        Boolean tensor ``(height, width)``.
 
     Raises:
         TypeError: If ``height``, ``width`` or ``seed`` is not an integer.
@@ -55,7 +55,7 @@ def random_mask(height: int, width: int, *, missing: float, seed: int) -> Tensor
     """
     sides = _image_sides("random_mask", height, width)
     if not 0 <= missing < 1:
-        raise ValueError(f"random_mask: missing must be a share of the pixels, at least 0 and below 1, got {missing}.")
+        raise ValueError(f"random_mask: missing must be a fraction of at least 0 and below 1, got {missing}.")
     seed = _integer("random_mask", "seed", seed)
     if not 0 <= seed < 2**63:
         raise ValueError(f"random_mask: seed must be a non-negative integer below 2^63, got {seed}.")
@@ -68,27 +68,27 @@ def stripe_mask(height: int, width: int, *, period: int, thickness: int, axis: i
     """Return the mask of an image in which evenly spaced stripes are missing: dead detector lines, scan gaps, interlacing.
 
     Args:
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
-        period: Pixels from the beginning of one stripe to that of the next.
-        thickness: Pixels that a stripe is thick, less than ``period``.
-        axis: Along which the stripes follow each other. 0 or -2: whole rows are missing; 1 or -1: whole columns.
-        first: Row or column at which a stripe begins. The others lie before and after it.
+        height: Height of the image, in pixels.
+        width: Width of the image, in pixels.
+        period: Distance between the beginnings of two stripes, in pixels.
+        thickness: Thickness of a stripe, in pixels, less than ``period``.
+        axis: Axis across the stripes. 0 or -2: whole rows are missing; 1 or -1: whole columns are missing.
+        first: Row or column at which one stripe begins. The others lie before and after it.
 
     Returns:
-        Boolean, ``(height, width)``.
+        Boolean tensor ``(height, width)``.
 
     Raises:
         TypeError: If an argument is not an integer.
-        ValueError: If ``axis`` is not one of those, or if ``thickness`` is not positive or not below ``period``.
+        ValueError: If ``axis`` is not one of these, or if ``thickness`` is not positive or not below ``period``.
     """
     sides = _image_sides("stripe_mask", height, width)
     numbers = {"period": period, "thickness": thickness, "axis": axis, "first": first}
     period, thickness, axis, first = (_integer("stripe_mask", name, value) for name, value in numbers.items())
     if not 0 < thickness < period:
         raise ValueError(
-            f"stripe_mask: thickness must be positive and below period, got thickness={thickness} for period={period}: "
-            "otherwise nothing is missing, or everything."
+            f"stripe_mask: thickness must be positive and below period, got thickness={thickness} for period={period}. "
+            "Otherwise no pixel or every pixel is missing."
         )
     if axis not in (0, 1, -1, -2):
         raise ValueError(f"stripe_mask: axis must be 0 (rows are missing) or 1 (columns are missing), got {axis}.")

@@ -1,4 +1,4 @@
-"""One color per pixel, as behind the color filters of a camera: demosaicing."""
+"""One color per pixel, as measured through a color filter array: demosaicing."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Mosaic(LinearOperator):
 
     .. math:: y_{ij} = x_{c(i, j),\, i,\, j} + n_{ij}, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    with :math:`c` repeating every two rows and columns. The rows are orthonormal, :math:`A A^\top = I` and
-    :math:`A^+ = A^\top`: ``adjoint`` and ``pinv`` put every value back into its channel and leave the two others 0
+    where the channel :math:`c(i, j)` repeats every two rows and columns. The rows are orthonormal, :math:`A A^\top = I` and
+    :math:`A^+ = A^\top`: ``adjoint`` and ``pinv`` put every value back into its channel and set the two others to 0
     (mid-gray, as images span [-1, 1]), and ``solve`` divides by :math:`1 + \lambda`.
 
     Args:
-        in_shape: ``(3, H, W)``: red, green and blue. Odd sizes end in half a tile.
-        pattern: One of ``BAYER_PATTERNS``: the colors of the top left 2 x 2 pixels, row by row, as raw converters name them.
-            OpenCV and kornia name the same four by the pixels from (1, 1) on: their ``BG`` is ``RGGB``.
+        in_shape: ``(3, H, W)``: red, green and blue. Odd sizes end with half a tile.
+        pattern: One of ``BAYER_PATTERNS``: the colors of the top left 2 x 2 pixels, row by row, as in raw converters. OpenCV
+            and kornia name the same four patterns by the pixels from (1, 1) on: their ``BG`` is ``RGGB``.
         sigma_y: Noise standard deviation, in the units of ``x``. Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.
 
@@ -62,7 +62,7 @@ class Mosaic(LinearOperator):
             raise ValueError(f"Mosaic: unknown pattern {pattern!r}, expected one of {', '.join(BAYER_PATTERNS)}.")
         tile = torch.tensor(["RGB".index(color) for color in pattern]).reshape(2, 2)
         colors = tile.repeat((height + 1) // 2, (width + 1) // 2)[:height, :width]
-        # Numbers, in the dtype images mostly have: a product with them is faster than a choice by booleans.
+        # Float32, the usual dtype of images: a product with it is faster than a selection by booleans.
         self.mask = (colors == torch.arange(3).reshape(3, 1, 1)).float()
         self.in_shape, self.out_shape = (3, height, width), (1, height, width)
         self.pattern, self.noise = pattern, noise_of(sigma_y, noise)
@@ -80,5 +80,5 @@ class Mosaic(LinearOperator):
         return self.adjoint(y)
 
     def _decompose(self) -> SVD:
-        # Every value measured is a coordinate of x; that of a pixel, offered to its three channels, is taken by one.
+        # Every measured value is a coordinate of x: it broadcasts to the three channels, and the mask keeps one of them.
         return CoordinateSVD(self.mask.double(), self.in_shape)

@@ -1,3 +1,3 @@
-"""Transforms: Fourier, Radon, Hadamard, differences, the cosine transform of JPEG."""
+"""Operators based on transforms: Fourier, Radon, Hadamard, differences, the cosine transform of JPEG."""
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""Running sums along an axis: detectors that integrate, increments from totals."""
+"""Cumulative sums along an axis, for integrating detectors and for estimating increments from totals."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ __all__ = ["CumulativeSum", "CumulativeSumSVD"]
 
 
 class CumulativeSum(LinearOperator):
-    r"""Sums along an axis, from its first entry up to each.
+    r"""Cumulative sums along an axis, starting at its first entry.
 
     .. math:: y_i = \sum_{j \le i} x_j + n_i, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    Square and invertible, :math:`x_i = y_i - y_{i-1}`: ``pinv`` takes differences. :math:`(A A^\top)^{-1}` is the second
-    difference of a signal that is mirrored at one end and ends at the other, which a cosine transform makes diagonal:
-    ``solve`` and ``svd`` are in closed form at :math:`O(N \log N)`. The singular values
-    :math:`1 / (2 \sin \tfrac{\pi (2 k + 1)}{2 (2 n + 1)})` span from a half to about :math:`2 n / \pi`.
+    :math:`A` is square and invertible, :math:`x_i = y_i - y_{i-1}`: ``pinv`` computes differences. :math:`(A A^\top)^{-1}` is
+    the second difference with a mirrored boundary at one end and a zero boundary at the other, which is diagonal in a cosine
+    basis: ``solve`` and ``svd`` have closed forms at a cost of :math:`O(N \log N)`. The singular values
+    :math:`1 / (2 \sin \tfrac{\pi (2 k + 1)}{2 (2 n + 1)})` range from 0.5 to about :math:`2 n / \pi`.
 
     Args:
         in_shape: Shape of one ``x``, without the batch axis; any number of axes.
-        axis: Along which is summed: an axis of ``in_shape``, counted from its start, or from its end if negative.
+        axis: Axis of summation, an axis of ``in_shape``, counted from its start, or from its end if negative.
         sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.
 
@@ -45,10 +45,8 @@ class CumulativeSum(LinearOperator):
     def __init__(self, in_shape: Sequence[int], axis: int, *, sigma_y: float = 0.0, noise: Noise | None = None) -> None:
         self.in_shape = self.out_shape = event_shape("CumulativeSum", in_shape)
         if not -len(self.in_shape) <= operator.index(axis) < len(self.in_shape):
-            raise ValueError(
-                f"CumulativeSum: there is no axis {axis} in in_shape {self.in_shape}. The batch axis does not count."
-            )
-        self.axis = axis % len(self.in_shape) - len(self.in_shape)  # From the end: the same with a batch axis in front.
+            raise ValueError(f"CumulativeSum: there is no axis {axis} in in_shape {self.in_shape}, which has no batch axis.")
+        self.axis = axis % len(self.in_shape) - len(self.in_shape)  # From the end, so that a batch axis does not matter.
         self.cosines = CosineTransform(self.in_shape[self.axis], ends=True)
         self.noise = noise_of(sigma_y, noise)
 
@@ -72,15 +70,15 @@ class CumulativeSum(LinearOperator):
 
 
 class CumulativeSumSVD(SVD):
-    r"""Of sums along an axis: :math:`V` are cosines that end with the signal, and :math:`U` those cosines read backwards.
+    r"""SVD of cumulative sums: :math:`V` are cosines that are 0 one step after the end, :math:`U` the same cosines reversed.
 
-    Coordinates lie as ``x`` does, in descending order of their singular values :math:`1 / (2 \sin(\theta_k / 2))` along the
-    axis. Signs alternate in :math:`U`.
+    Coordinates have the layout of ``x``, in descending order of their singular values :math:`1 / (2 \sin(\theta_k / 2))` along
+    the axis. The columns of :math:`U` have alternating signs.
 
     Args:
         in_shape: Shape of one ``x``.
-        axis: Along which is summed, negative.
-        cosines: Of the length of that axis, ending.
+        axis: Axis of summation, negative.
+        cosines: The cosine transform of the length of that axis, with ``ends=True``.
     """
 
     def __init__(self, in_shape: tuple[int, ...], axis: int, cosines: CosineTransform) -> None:

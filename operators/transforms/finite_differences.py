@@ -1,4 +1,4 @@
-"""Differences of neighbors: gradients of images, rates from levels."""
+"""Finite differences of neighboring entries: gradients of images, rates from levels."""
 
 from __future__ import annotations
 
@@ -23,37 +23,38 @@ DIFFERENCE_BOUNDARIES = ("circular", "replicate", "zero")
 
 
 class FiniteDifferences(LinearOperator):
-    r"""Forward differences along one axis or several, each of which is measured.
+    r"""Forward differences along one or more axes.
 
     .. math:: y_{a, i} = x_{i + e_a} - x_i + n_{a, i}, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
     ========= ============================================= =======================================================
-    boundary  the entry after the last                      what ``x`` may be shifted by unseen
+    boundary  the entry after the last                      null space
     ========= ============================================= =======================================================
-    circular  the first                                     a constant
-    replicate the last: that difference is not measured     a constant
-    zero      0                                             nothing
+    circular  the first                                     constant images
+    replicate the last: that difference is not measured     constant images
+    zero      0                                             none
     ========= ============================================= =======================================================
 
-    With more axes than one there are more measurements than unknowns. :math:`A^\top A` is a second difference, diagonal in
-    Fourier or cosine transforms, so everything is in closed form at :math:`O(N \log N)`:
+    With more than one axis there are more measurements than unknowns. :math:`A^\top A` is a second difference, which is
+    diagonal in a Fourier or cosine basis, so all methods have closed forms at a cost of :math:`O(N \log N)`:
 
     .. math:: (A A^\top + \lambda I)^{-1} v = A (A^\top A + \lambda I)^{-1} A^+ v + (v - A A^+ v) / \lambda,
         \qquad A^+ = (A^\top A)^+ A^\top
 
-    without the last term for :math:`\lambda = 0`. Under ``replicate`` the last entries along each axis are exactly 0 in ``y``,
-    and carry no noise: ``dof`` does not count them.
+    without the last term for :math:`\lambda = 0`. With ``replicate`` the last entries of ``y`` along each axis are exactly 0
+    and have no noise; ``dof`` does not count them.
 
     Args:
         in_shape: Shape of one ``x``, without the batch axis; any number of axes.
-        axes: Along which axes of ``in_shape``, distinct, of length 2 at least. Measurements are ``(B, len(axes), *in_shape)``.
+        axes: Axes of ``in_shape`` to take differences along, distinct, of length at least 2. Measurements have the shape
+            ``(B, len(axes), *in_shape)``.
         boundary: One of ``DIFFERENCE_BOUNDARIES``.
         sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.
 
     Raises:
         TypeError: If an axis is not an integer.
-        ValueError: If the boundary is unknown, or an axis missing, repeated or of length 1.
+        ValueError: If the boundary is unknown, if there is no axis, or if an axis does not exist, is repeated or has length 1.
     """
 
     closed_form = True
@@ -75,11 +76,11 @@ class FiniteDifferences(LinearOperator):
         given = [operator.index(axis) for axis in axes]
         if not given or not all(-len(shape) <= axis < len(shape) for axis in given):
             raise ValueError(f"FiniteDifferences: axes must be axes of in_shape {shape}, without the batch axis, got {axes!r}.")
-        # From the end: the same with a batch axis in front.
+        # Counted from the end, so that a batch axis does not matter.
         self.axes, self.boundary = tuple(axis % len(shape) - len(shape) for axis in given), boundary
         if len(set(self.axes)) < len(given) or min(shape[axis] for axis in self.axes) < 2:
             raise ValueError(
-                f"FiniteDifferences: axes must be distinct and of length 2 at least, got {axes!r} for in_shape {shape}."
+                f"FiniteDifferences: axes must be distinct and have a length of at least 2, got {axes!r} for in_shape {shape}."
             )
         self.out_shape, self.noise = (len(given), *shape), noise_of(sigma_y, noise)
         self.basis = DifferencesSVD(shape, self.axes, boundary)
@@ -111,7 +112,7 @@ class FiniteDifferences(LinearOperator):
         return self._divide(self.adjoint(y), 0.0)
 
     def prox(self, z: Tensor, y: Tensor, rho: Tensor | float) -> Tensor:
-        # Without the detour over measurements that no x explains, whose part of solve is large for a small rho.
+        # Avoids the component of solve outside the range of A, which is large for a small rho.
         return z + self._divide(self.adjoint(y - self.forward(z)), rho)
 
     def _forward(self, x: Tensor) -> Tensor:
@@ -131,7 +132,7 @@ class FiniteDifferences(LinearOperator):
         lam = over_items(lam, x) if isinstance(lam, Tensor) else lam
         if self.boundary != "circular":
             return self.basis.synthesize(_divide_seen(self.basis.analyze(x), self.basis.gram.to(x), lam))
-        # In half of the spectrum, where that will do.
+        # Half of the spectrum is enough for real signals.
         sides = [self.in_shape[axis] for axis in self.axes]
         half = self.basis.gram.narrow(self.axes[-1], 0, sides[-1] // 2 + 1).to(x)
         spectrum = _divide_seen(torch.fft.rfftn(x, dim=self.axes), half, lam)
@@ -143,14 +144,14 @@ class FiniteDifferences(LinearOperator):
 
 
 class DifferencesSVD(SVD):
-    r"""Of differences along axes: :math:`V` is the Hartley or a cosine transform, and :math:`s^2` the sum of its eigenvalues.
+    r"""SVD of finite differences: :math:`V` is the Hartley or a cosine transform; :math:`s^2` sums the eigenvalues of all axes.
 
-    Coordinates lie as ``x`` does. The Hartley transform, for the boundary ``circular``, is :math:`\operatorname{Re} F -
+    Coordinates have the layout of ``x``. The Hartley transform, for the boundary ``circular``, is :math:`\operatorname{Re} F -
     \operatorname{Im} F` over all the axes together. :math:`U^\top y = V^\top A^\top y / s`.
 
     Args:
         in_shape: Shape of one ``x``.
-        axes: Negative.
+        axes: The axes of the differences, negative.
         boundary: One of ``DIFFERENCE_BOUNDARIES``.
 
     Attributes:
@@ -205,5 +206,5 @@ def _differences_adjoint(y: Tensor, axes: tuple[int, ...], boundary: str) -> Ten
 
 
 def _divide_seen(coefficients: Tensor, gram: Tensor, lam: Tensor | float) -> Tensor:
-    # What is not seen is 0 but for rounding, which a small lam would make large.
+    # Coefficients in the null space are 0 except for rounding errors, which a small lam would amplify.
     return torch.where(gram > 0, pseudo_divide(coefficients, gram, lam), 0)

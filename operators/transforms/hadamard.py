@@ -1,4 +1,4 @@
-"""Compressed sensing by rows of the Walsh-Hadamard transform: single-pixel cameras, structured random projections."""
+"""Compressed sensing with rows of the Walsh-Hadamard transform: single-pixel cameras, structured random projections."""
 
 from __future__ import annotations
 
@@ -17,42 +17,44 @@ from .orthonormal import OrthonormalRows, SelectionSVD, selected_indices
 
 __all__ = ["Hadamard", "HadamardSVD", "walsh_order"]
 
-RADIX_BITS = 6  # Matrices of up to 64 x 64 in one step: fewer passes over the data than 2 x 2, and as fast as any other.
+RADIX_BITS = 6  # Matrices of up to 64 x 64 per step: fewer passes over the data than 2 x 2, and as fast as any other size.
 
 
 class Hadamard(OrthonormalRows):
-    r"""Chosen rows of an orthonormal Walsh-Hadamard transform of all numbers of a channel, or of the whole item.
+    r"""Selected rows of an orthonormal Walsh-Hadamard transform of each channel, or of the whole item.
 
     .. math:: y = R\, H D\, x + n, \qquad H_{kj} = \frac{(-1)^{\langle k, j \rangle}}{\sqrt N},
         \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    with :math:`\langle k, j \rangle` the number of binary digits 1 that the indices share, :math:`R` the chosen rows and
-    :math:`D` random signs, or :math:`I` without ``sign_seed``. The rows are orthonormal, so :math:`A A^\top = I` and
-    :math:`A^+ = A^\top`: everything is in closed form, at :math:`O(N \log N)`. The signs make every row see all of the image
-    alike; without them low rows see coarse structure.
+    where :math:`\langle k, j \rangle` is the number of binary digits 1 that the indices have in common, :math:`R` selects the
+    rows and :math:`D` is a diagonal of random signs, or :math:`I` without ``sign_seed``. The rows are orthonormal, so
+    :math:`A A^\top = I` and :math:`A^+ = A^\top`: all methods have closed forms, at a cost of :math:`O(N \log N)`. With random
+    signs every row is equally sensitive to all structures of the image; without them the first rows measure coarse structure.
 
-    :math:`N` must be a power of two. Padding with zeros to the next one would cost the rows their orthonormality.
+    :math:`N` must be a power of two. Padding with zeros to the next one would destroy the orthonormality of the rows.
 
-    Rows are numbered as ``scipy.linalg.hadamard`` numbers them. Over a channel of ``H x W`` pixels row ``i * W + j`` is the
-    product of row ``i`` along the columns and row ``j`` along the rows of the image: with ``walsh_order``, the ``k x k``
-    coarsest patterns of a single-pixel camera are ``walsh_order(H)[:k, None] * W + walsh_order(W)[:k]``, flattened.
+    Rows are numbered as in ``scipy.linalg.hadamard``. For a channel of ``H x W`` pixels row ``i * W + j`` is the product of
+    row ``i`` along the columns and row ``j`` along the rows of the image: with ``walsh_order``, the ``k x k`` coarsest
+    patterns of a single-pixel camera are ``walsh_order(H)[:k, None] * W + walsh_order(W)[:k]``, flattened.
 
     Args:
         in_shape: Shape of one ``x``, without the batch axis: ``(C, ...)``, or ``(n,)``.
         keep: Indices of the rows that are measured, distinct, from 0 to :math:`N - 1`: a sequence of ``m`` integers. The same
             for every channel.
-        per_channel: Whether each channel is transformed by itself, :math:`N` its number of pixels, and ``y`` is
-            ``(B, C, m)``; else :math:`N` counts the whole item and ``y`` is ``(B, m)``, as it is for ``in_shape`` of one axis.
-        sign_seed: Seed of the signs, the same for every channel. ``None``: no signs.
-        sigma_y: Noise standard deviation, in the units of ``y``: those of ``x``, as the rows have length 1. Zero: no noise.
+        per_channel: If true, each channel is transformed separately, :math:`N` is its number of pixels, and ``y`` is
+            ``(B, C, m)``. Else :math:`N` is the number of entries of the whole item, and ``y`` is ``(B, m)``. An ``in_shape``
+            with one axis always gives ``(B, m)``.
+        sign_seed: Seed of the signs, which are the same for every channel. ``None``: no signs.
+        sigma_y: Noise standard deviation, in the units of ``y``, which are those of ``x``, as the rows have norm 1. Zero: no
+            noise.
         noise: A noise model, instead of ``sigma_y``.
 
     Attributes:
-        keep: The rows, ``(m,)``.
+        keep: Indices of the measured rows, ``(m,)``.
 
     Raises:
-        TypeError: If ``keep`` or ``sign_seed`` is not made of integers.
-        ValueError: If :math:`N` is not a power of two, or ``keep`` is empty, out of range or has a row twice.
+        TypeError: If ``keep`` is not a sequence of integers or ``sign_seed`` is not an integer.
+        ValueError: If :math:`N` is not a power of two, or ``keep`` is empty, out of range or contains a row twice.
 
     References:
         Duarte et al., Single-Pixel Imaging via Compressive Sampling, 2008, https://doi.org/10.1109/MSP.2007.914730
@@ -74,9 +76,9 @@ class Hadamard(OrthonormalRows):
         if size & (size - 1):
             lower = 1 << (size.bit_length() - 1)
             raise ValueError(
-                f"Hadamard: the transform takes a power of two of numbers, got {size} per "
+                f"Hadamard: the number of entries must be a power of two, got {size} per "
                 f"{'channel' if per_channel and len(self.in_shape) > 1 else 'item'} for in_shape {self.in_shape}. "
-                f"Crop or resize to {lower} or {2 * lower}: padding inside would spoil the orthonormal rows."
+                f"Crop or resize to {lower} or {2 * lower}."
             )
         self.keep = selected_indices("Hadamard", "keep", keep, size)
         signs = None
@@ -98,12 +100,12 @@ class Hadamard(OrthonormalRows):
         sigma_y: float = 0.0,
         noise: Noise | None = None,
     ) -> Self:
-        """Return ``count`` rows chosen at random, each choice as likely as any other, in ascending order, with random signs.
+        """Return the operator with ``count`` uniformly random rows, in ascending order, and random signs.
 
         Args:
             in_shape: Shape of one ``x``, without the batch axis.
             count: Number of measurements, per channel or per item.
-            seed: Of rows and signs: any non-negative integer below 2^63.
+            seed: Seed of rows and signs, any non-negative integer below 2^63.
             per_channel: As for the class.
             sigma_y: Noise standard deviation. Zero: no noise.
             noise: A noise model, instead of ``sigma_y``.
@@ -122,7 +124,7 @@ class Hadamard(OrthonormalRows):
 
 
 class HadamardSVD(SelectionSVD):
-    r"""Of rows of a Walsh-Hadamard transform: :math:`V^\top = H D`, all of it.
+    r"""SVD for rows of a Walsh-Hadamard transform: :math:`V^\top` is the full transform :math:`H D`.
 
     Args:
         in_shape: Shape of one ``x``.
@@ -136,8 +138,8 @@ class HadamardSVD(SelectionSVD):
         self.in_shape, self.signs = in_shape, signs
         bits = shape[1].bit_length() - 1
         steps = max(1, math.ceil(bits / RADIX_BITS))
-        self.radices = [1 << ((bits + step) // steps) for step in range(steps)]  # As even as can be.
-        # The transform of any smaller size is the corner of a larger one.
+        self.radices = [1 << ((bits + step) // steps) for step in range(steps)]  # As equal as possible.
+        # Up to scale, the transform of a smaller size is the upper left corner of a larger one.
         self.butterfly = torch.ones(1, 1, dtype=torch.float64)
         for _ in range(min(bits, RADIX_BITS)):
             self.butterfly = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64), self.butterfly)
@@ -151,7 +153,7 @@ class HadamardSVD(SelectionSVD):
         return (x if self.signs is None else x * self.signs.to(x)).reshape(len(x), *self.in_shape)
 
     def _transform(self, x: Tensor) -> Tensor:
-        # H of a product of sizes is the Kronecker product of theirs: the index is split, and each part has its matrix.
+        # H for a product of sizes is the Kronecker product of the smaller ones: the index is split into one digit per matrix.
         shape, stride, butterfly = x.shape, 1, self.butterfly.to(x)
         for radix in self.radices:
             matrix = butterfly[:radix, :radix] * radix**-0.5
@@ -161,10 +163,10 @@ class HadamardSVD(SelectionSVD):
 
 
 def walsh_order(size: int) -> Tensor:
-    """Return the rows of the Hadamard matrix in the order of their sign changes: 0, 1, 2 and so on, from coarse to fine.
+    """Return the rows of the Hadamard matrix ordered by their number of sign changes: 0, 1, 2 and so on, from coarse to fine.
 
     Args:
-        size: Of the matrix, a power of two.
+        size: Size of the matrix, a power of two.
 
     Returns:
         Indices of the rows, ``(size,)``.
@@ -177,12 +179,12 @@ def walsh_order(size: int) -> Tensor:
     changes = torch.arange(size)
     gray = changes ^ (changes >> 1)
     rows = torch.zeros_like(gray)
-    for _ in range(size.bit_length() - 1):  # The Gray code of the number of changes, its binary digits reversed.
+    for _ in range(size.bit_length() - 1):  # The Gray code of the number of changes, with its bits reversed.
         rows, gray = rows << 1 | gray & 1, gray >> 1
     return rows
 
 
 def _split(shape: tuple[int, ...], per_channel: bool) -> tuple[int, int]:
-    """Return how many transforms there are, and of how many numbers each."""
+    """Return the number of transforms and the size of each."""
     groups = shape[0] if per_channel and len(shape) > 1 else 1
     return groups, math.prod(shape) // groups

@@ -1,4 +1,4 @@
-"""What a JPEG file holds, before it is rounded: the measurement of artefact removal, linear in the image."""
+"""The DCT coefficients of a JPEG file before rounding: a linear operator for JPEG artifact removal."""
 
 from __future__ import annotations
 
@@ -19,52 +19,55 @@ from ..sampling.channel_mix import GRAY_WEIGHTS
 
 __all__ = ["SUBSAMPLINGS", "JPEGCoefficients"]
 
-SIDE = 8  # of a block
-SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:4:0": (2, 1), "4:2:0": (2, 2)}  # rows, columns of luma for one of chroma
+SIDE = 8  # Side of a block, in pixels.
+SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:4:0": (2, 1), "4:2:0": (2, 2)}  # Rows, columns of luma per chroma value.
 
 
 class JPEGCoefficients(LinearOperator):
-    r"""The coefficients of a JPEG file, not yet rounded.
+    r"""The DCT coefficients of a JPEG file before rounding.
 
     .. math:: y = D\, S\, M x + n, \qquad M = \begin{pmatrix} 0.299 & 0.587 & 0.114 \\ -0.1687 & -0.3313 & 0.5 \\
         0.5 & -0.4187 & -0.0813 \end{pmatrix}
 
-    :math:`M` makes luma and the two chroma of every pixel, :math:`S` takes the mean of the chroma over ``subsampling``, and
-    :math:`D` is the orthonormal cosine transform of blocks of 8 x 8 of every plane. Rounding is the noise: see
-    :class:`~invdiff.problems.Dejpeg`, and ``RoundingNoise``. One channel is the luma alone, a gray JPEG.
+    :math:`M` computes luma and the two chroma of every pixel, :math:`S` averages the chroma over ``subsampling``, and
+    :math:`D` is the orthonormal cosine transform of the 8 x 8 blocks of every plane. The rounding is modeled as noise: see
+    :class:`~invdiff.problems.Dejpeg` and ``RoundingNoise``. An image with one channel has luma only, like a gray JPEG.
 
-    **Shape of y**: ``(K, R, S)``, one minimum coded unit of the file a place. For 4:2:0 that is a square of 16 x 16 pixels and
-    ``K = 64 * 6``: the four blocks of luma, row by row, then :math:`C_b`, then :math:`C_r`, each of 64 coefficients, row by row
-    (not in zigzag). ``K`` is 64 * 3 for 4:4:4, 64 * 4 for 4:2:2 and 4:4:0, and 64 for a gray image.
+    **Shape of y**: ``(K, R, S)``, with one position per minimum coded unit (MCU) of the file. For 4:2:0 an MCU is a square of
+    16 x 16 pixels and ``K = 64 * 6``: the four luma blocks, row by row, then :math:`C_b`, then :math:`C_r`, each with 64
+    coefficients, row by row (not in zigzag order). ``K`` is 64 * 3 for 4:4:4, 64 * 4 for 4:2:2 and 4:4:0, and 64 for a gray
+    image.
 
     **Units of y**: coefficients of planes that span [-1, 1]. A sample ``s`` of libjpeg is :math:`s - 128 = 127.5\, x - 0.5` for
-    luma and :math:`127.5\, x` for chroma, so its coefficients are :math:`127.5\, y`, less 4 for the first (DC) of luma.
+    luma and :math:`s - 128 = 127.5\, x` for chroma, so its coefficients are :math:`127.5\, y`, minus 4 for the first luma
+    coefficient (DC).
 
-    **Sides that are not multiples of that square** are continued as libjpeg does, by the last pixel to the right, and to the
-    bottom by the last row of each plane, chroma after its means (an odd row is its own mean). Blocks of luma that lie wholly
-    beyond the image are missing from ``y``, 0 there: the format asks for them, but their content is arbitrary.
+    **Sides that are not multiples of the MCU** are padded as in libjpeg: to the right with the last pixel, and to the bottom
+    with the last row of each plane, for chroma after averaging (an odd last row is its own mean). Luma blocks that lie
+    completely outside the image are not measured and are 0 in ``y``: the format requires them, but their content is arbitrary.
 
-    For whole squares everything has a closed form. Of the :math:`c` pixels that share one value of chroma, what luma has beside
-    its mean meets no chroma and is measured by rows of squared norm :math:`g = |m_Y|^2`; its mean, times :math:`\sqrt c`, and
-    the two chroma are one system of 3 x 3, :math:`G = E M M^\top E`, :math:`E = \operatorname{diag}(1, c^{-1/2}, c^{-1/2})`:
+    If the image consists of whole MCUs, all methods have closed forms. Consider the :math:`c` pixels that share one chroma
+    value. The deviations of luma from its mean over these pixels do not interact with chroma, and are measured by rows of
+    squared norm :math:`g = |m_Y|^2`. The mean, times :math:`\sqrt c`, and the two chroma form a 3 x 3 system
+    :math:`G = E M M^\top E` with :math:`E = \operatorname{diag}(1, c^{-1/2}, c^{-1/2})`:
 
     .. math:: (A A^\top + \lambda I)^{-1} = D \left[ (G + \lambda I)^{-1} \oplus (g + \lambda)^{-1} I \right] D^\top
 
-    Else ``solve`` is iterative, preconditioned by the same.
+    Otherwise ``solve`` is iterative, preconditioned by this formula.
 
     Args:
         in_shape: Image shape ``(C, H, W)``, without the batch axis; ``C`` is 3 (RGB) or 1 (gray).
-        subsampling: ``4:4:4``, ``4:2:2`` (every other column of chroma), ``4:4:0`` (every other row) or ``4:2:0`` (both). Of no
-            consequence for one channel.
+        subsampling: ``4:4:4``, ``4:2:2`` (half as many columns for chroma), ``4:4:0`` (half as many rows) or ``4:2:0`` (both).
+            It has no effect for one channel.
         sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.
 
     Attributes:
-        cell: Rows and columns of luma for one value of chroma.
-        whole: Whether the image consists of whole squares, so that ``solve`` has a closed form.
+        cell: Rows and columns of luma per chroma value.
+        whole: True if the image consists of whole MCUs, so that ``solve`` has a closed form.
 
     Raises:
-        ValueError: If the image has neither 3 channels nor 1, or the subsampling is none of these.
+        ValueError: If the image has neither 3 channels nor 1, or the subsampling is unknown.
 
     References:
         ITU-T Recommendation T.81, https://www.w3.org/Graphics/JPEG/itu-t81.pdf, sections A.1 to A.3; T.871 (JFIF),
@@ -101,7 +104,7 @@ class JPEGCoefficients(LinearOperator):
         cosines[0] = SIDE**-0.5
         self.transform = torch.kron(cosines, cosines)  # (64 coefficients, 64 pixels)
         self.mix = _luma_and_chroma() if channels == 3 else torch.ones(1, 1, dtype=torch.float64)
-        # The 3 x 3 of the closed form, by its eigenvectors, and g.
+        # G of the closed form, by its eigenvectors, and g.
         scaled = self.mix / torch.tensor([1.0, *[self.luma_blocks**0.5] * (channels - 1)], dtype=torch.float64).unsqueeze(1)
         self.gram, self.vectors = torch.linalg.eigh(scaled @ scaled.mT)
         self.luma_gram = self.mix[0].square().sum()
@@ -130,9 +133,9 @@ class JPEGCoefficients(LinearOperator):
         return inside + pseudo_divide(v - self.keep_measured(v), v.new_zeros(()), lam)
 
     def decode(self, y: Tensor) -> Tensor:
-        """Return the picture ``(B, C, H, W)`` that a viewer makes of the coefficients ``y``, chroma interpolated linearly.
+        """Return the picture ``(B, C, H, W)`` that a viewer would show for the coefficients ``y``.
 
-        As libjpeg does, but for its rounding to 8 bits. Values beyond [-1, 1] are cut.
+        Chroma is interpolated linearly, as in libjpeg, but without its rounding to 8 bits. Values are clipped to [-1, 1].
         """
         luma, chroma = self._planes(y)
         _, height, width = self.in_shape
@@ -185,14 +188,14 @@ class JPEGCoefficients(LinearOperator):
         return (self.transform.to(together) @ together).reshape(-1, *self.out_shape)
 
     def _planes(self, y: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the planes that have the coefficients ``y``: the inverse of ``_coefficients``."""
+        """Return the planes with the coefficients ``y``: the inverse of ``_coefficients``."""
         _, rows, columns = self.out_shape
         blocks = self.transform.to(y).mT @ y.reshape(len(y), -1, SIDE**2, rows * columns)
         luma = _join(blocks[:, : self.luma_blocks], self.cell, rows, columns)
         return luma, None if len(self.mix) == 1 else _join(blocks[:, self.luma_blocks :], (1, 1), rows, columns)
 
     def _measured(self) -> Tensor:
-        """Return where ``y`` is measured, ``out_shape``: every block of chroma, and those of luma that the image reaches."""
+        """Return the mask of the measured entries of ``y``: all chroma blocks, and the luma blocks that overlap the image."""
         channels, height, width = self.in_shape
         (v, h), (_, rows, columns) = self.cell, self.out_shape
         # The row and the column of every block of luma, (v, h, rows, columns).
@@ -204,14 +207,14 @@ class JPEGCoefficients(LinearOperator):
 
 
 def _luma_and_chroma() -> Tensor:
-    """Return M: chroma are the differences of blue and red from luma, scaled to span what luma does."""
+    """Return M: the chroma are the differences of blue and red from luma, scaled to the range of luma."""
     luma = torch.tensor(GRAY_WEIGHTS, dtype=torch.float64)
     red, _, blue = torch.eye(3, dtype=torch.float64)
     return torch.stack([luma, (blue - luma) / (2 * (1 - luma[2])), (red - luma) / (2 * (1 - luma[0]))])
 
 
 def _mix(matrix: Tensor, x: Tensor) -> Tensor:
-    """Return a matrix times the channels of every pixel of ``(B, C, H, W)``."""
+    """Multiply the channels of every pixel of ``(B, C, H, W)`` by a matrix."""
     return x if matrix.shape == (1, 1) else (matrix.to(x) @ x.flatten(2)).reshape(x.shape)
 
 
@@ -224,7 +227,7 @@ def _split(planes: Tensor, cell: tuple[int, int]) -> Tensor:
 
 
 def _join(blocks: Tensor, cell: tuple[int, int], rows: int, columns: int) -> Tensor:
-    """Return the planes that ``_split`` made blocks of."""
+    """Return the planes from their blocks: the inverse of ``_split``."""
     v, h = cell
     parts = blocks.reshape(len(blocks), -1, v, h, SIDE, SIDE, rows, columns)
     return parts.permute(0, 1, 6, 2, 4, 7, 3, 5).reshape(len(blocks), -1, SIDE * v * rows, SIDE * h * columns)
@@ -236,7 +239,7 @@ def _repeat(planes: Tensor, cell: tuple[int, int]) -> Tensor:
 
 
 def _extend(planes: Tensor, height: int, width: int) -> Tensor:
-    """Continue planes by their last column, then by their last row."""
+    """Pad planes with their last column, then with their last row."""
     missing = width - planes.shape[-1]
     planes = torch.cat([planes, planes[..., -1:].expand(*planes.shape[:-1], missing)], -1) if missing else planes
     missing = height - planes.shape[-2]

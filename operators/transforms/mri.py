@@ -1,4 +1,4 @@
-"""Magnetic resonance imaging: the Fourier transform of a complex image, as one or several coils see it, at some frequencies."""
+"""Magnetic resonance imaging: undersampled Fourier transforms of a complex image, for one or several coils."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ __all__ = ["MRI", "CoilSVD", "FourierSVD", "birdcage_maps", "cartesian_mask"]
 
 
 class MRI(LinearOperator):
-    r"""Measured frequencies of a complex image, seen by one coil or by several with sensitivities of their own.
+    r"""Undersampled k-space of a complex image, for one coil or several coils with sensitivity maps.
 
     .. math:: y_c = M\, F (s_c \odot x) + n_c, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    with :math:`F` the centered unitary Fourier transform, ``fftshift(fft2(ifftshift(x), norm="ortho"))``, as fastMRI has it:
-    frequency 0 at ``(H // 2, W // 2)``, in ``y`` and in the mask.
+    with :math:`F` the centered unitary Fourier transform, ``fftshift(fft2(ifftshift(x), norm="ortho"))``, as in fastMRI.
+    Frequency 0 is at ``(H // 2, W // 2)``, in ``y`` and in the mask.
 
-    ``x`` is ``(B, 2, H, W)``, the channels its real and imaginary part. ``y`` is ``(B, coils, H, W, 2)``, one coil if there are
-    no maps, the last axis the real and the imaginary part. Adjoint and noise are those of these real numbers, each of them
-    with standard deviation :math:`\sigma_y`. Frequencies that are not measured are exactly 0 in ``y`` and carry no noise,
-    whatever stands in their place: ``dof`` is twice the number of measured ones, times the coils.
+    ``x`` is ``(B, 2, H, W)``, with the real and the imaginary part as channels. ``y`` is ``(B, coils, H, W, 2)``, with the real
+    and the imaginary part along the last axis, and one coil if there are no maps. The adjoint refers to these real numbers, and
+    each of them has noise of standard deviation :math:`\sigma_y`. Frequencies that are not measured are exactly 0 in ``y`` and
+    have no noise. Input values in their place are ignored. ``dof`` is twice the number of measured frequencies, times the
+    coils.
 
     ============================= ========================================================== =================
     coils and mask                ``solve``                                                  ``svd``
@@ -46,8 +47,8 @@ class MRI(LinearOperator):
 
     Args:
         in_shape: ``(2, H, W)``.
-        mask: 1 (or True) for the frequencies that are measured, 0 for the others, shape ``(H, W)`` or broadcastable to it:
-            ``(W,)`` measures whole columns. See ``cartesian_mask``.
+        mask: 1 (or True) for measured frequencies, 0 for the others, shape ``(H, W)`` or broadcastable to it: a mask ``(W,)``
+            selects whole columns. See ``cartesian_mask``.
         coil_maps: Sensitivities :math:`s_c`, complex, shape ``(coils, H, W)``. See ``birdcage_maps``. ``None``: one coil with
             :math:`s = 1` everywhere.
         sigma_y: Noise standard deviation of the real and of the imaginary part, in the units of ``y``. Zero: no noise.
@@ -58,8 +59,8 @@ class MRI(LinearOperator):
         coil_maps: Complex128, ``(coils, H, W)``, or ``None``.
 
     Raises:
-        ValueError: If ``in_shape`` has not two channels, the mask holds anything but 0 and 1 or does not broadcast, or the maps
-            have another shape, are not finite or are 0 everywhere.
+        ValueError: If ``in_shape`` does not have two channels, the mask holds anything but 0 and 1, measures nothing or does
+            not broadcast, or the maps have another shape, are not finite or are 0 everywhere.
 
     References:
         Pruessmann et al., SENSE, 1999, https://doi.org/10.1002/(SICI)1522-2594(199911)42:5<952::AID-MRM16>3.0.CO;2-S
@@ -119,19 +120,19 @@ class MRI(LinearOperator):
     def prox(self, z: Tensor, y: Tensor, rho: Tensor | float) -> Tensor:
         if self.coils is None or not self.closed_form:
             return super().prox(z, y, rho)
-        # Without the detour over what the coils do not see together, whose part of solve is large for a small rho.
+        # Avoids the component of solve outside the range of A, which is large for a small rho.
         rho = over_items(rho, z) if isinstance(rho, Tensor) else rho
         return z + pseudo_divide(self.adjoint(y - self.forward(z)), self.coils.gram.to(z), rho)
 
     def precondition(self, v: Tensor, lam: Tensor | float) -> Tensor:
         if self.coils is None or self.closed_form or self._small:
             return self.solve(v, lam)
-        # As if all frequencies were measured: conjugate gradients take half as many products. Elsewhere nothing is.
+        # As if all frequencies were measured, which halves the number of iterations. Unmeasured entries are divided by lam.
         measured, lam = self.keep_measured(v), over_items(lam, v) if isinstance(lam, Tensor) else lam
         return self.keep_measured(self.coils.solve(measured, lam)) + pseudo_divide(v - measured, v.new_zeros(()), lam)
 
     def _measured(self, y: Tensor) -> Tensor:
-        return torch.where(self.mask.to(y.device), as_complex(y), 0)  # Not a product: that keeps the NaN of what is missing.
+        return torch.where(self.mask.to(y.device), as_complex(y), 0)  # A product would keep a NaN in a missing entry.
 
     def _decompose(self) -> SVD | None:
         if self.coil_maps is None:
@@ -140,12 +141,12 @@ class MRI(LinearOperator):
 
 
 class FourierSVD(SVD):
-    r"""Of measured frequencies of a complex image: :math:`V^\top = F`, with :math:`s = 1` where one is measured, else 0.
+    r"""SVD for selected frequencies of a complex image: :math:`V^\top = F`, with :math:`s = 1` if measured, else 0.
 
-    Coordinates lie as the image does: frequency 0 in the middle, the channels its real and imaginary part.
+    Coordinates have the layout of the image: frequency 0 in the middle, the real and the imaginary part as channels.
 
     Args:
-        mask: Boolean, ``(H, W)``.
+        mask: Mask of the measured frequencies, boolean, ``(H, W)``.
     """
 
     def __init__(self, mask: Tensor) -> None:
@@ -162,7 +163,7 @@ class FourierSVD(SVD):
 
 
 class CoilSVD(SVD):
-    r"""Of all frequencies of several coils: :math:`V = I`, with :math:`s = (\sum_c |s_c|^2)^{1/2}` at each pixel.
+    r"""SVD for fully sampled multi-coil data: :math:`V = I`, with :math:`s = (\sum_c |s_c|^2)^{1/2}` at each pixel.
 
     Args:
         maps: Sensitivities :math:`s_c`, complex, ``(coils, H, W)``.
@@ -180,20 +181,20 @@ class CoilSVD(SVD):
     def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
         r"""Return :math:`(A A^\top + \lambda I)^{-1} v` for ``v`` of shape ``(B, coils, H, W, 2)``."""
         lam = over_items(lam, v[..., 0]) if isinstance(lam, Tensor) else lam
-        # Every pixel has one direction among the coils that is seen; in the others is noise alone.
+        # At every pixel one direction in the space of coils contains the signal; the others contain only noise.
         images = self.fourier.adjoint(as_complex(v))
         seen = self.combine(images)
         inside = self.scatter(pseudo_divide(seen, self.gram.to(v), lam))
         outside = images - self.scatter(seen)
-        outside = outside - self.scatter(self.combine(outside))  # Rounding: over a small lam it would be large.
+        outside = outside - self.scatter(self.combine(outside))  # A small lam would amplify rounding errors.
         return torch.view_as_real(self.fourier.forward(inside + pseudo_divide(outside, v.new_zeros(()), lam)))
 
     def combine(self, images: Tensor) -> Tensor:
-        """Return the part of complex coil images ``(B, coils, H, W)`` that the coils see together, ``(B, 1, H, W)``."""
+        """Project complex coil images ``(B, coils, H, W)`` on the normalized sensitivities: ``(B, 1, H, W)``."""
         return self.inverse.to(images) * (self.maps.to(images).conj() * images).sum(1, keepdim=True)
 
     def scatter(self, image: Tensor) -> Tensor:
-        """Return it as the coils see it, the adjoint of ``combine``."""
+        """Apply the adjoint of ``combine``: multiply an image by the normalized sensitivities."""
         return self.maps.to(image) * (self.inverse.to(image) * image)
 
     def analyze(self, x: Tensor) -> Tensor:
@@ -207,19 +208,19 @@ class CoilSVD(SVD):
 
 
 def cartesian_mask(height: int, width: int, *, acceleration: float, center_fraction: float, seed: int) -> Tensor:
-    """Return a mask of whole columns: those of the low frequencies in the middle, and others chosen at random.
+    """Return a mask of whole k-space columns: the low frequencies in the middle, and others chosen at random.
 
     Args:
-        height: Of the image, in pixels.
-        width: Of the image, in pixels. Columns are the lines of k-space that are measured or skipped.
-        acceleration: Columns there are for each that is measured, at least 1. Held exactly, up to the rounding to whole
-            columns; fastMRI decides on each column by itself, and holds it on average.
-        center_fraction: Share of the columns that are measured in the middle, from 0 to ``1 / acceleration``. fastMRI takes
+        height: Height of the image, in pixels.
+        width: Width of the image, in pixels. Columns are the lines of k-space that are measured or skipped.
+        acceleration: Acceleration factor R, at least 1: one in R columns is measured. It is exact up to rounding to whole
+            columns. fastMRI instead decides on each column independently, so that R holds only on average.
+        center_fraction: Fraction of all columns that are measured in the middle, from 0 to ``1 / acceleration``. fastMRI uses
             0.08 for an acceleration of 4 and 0.04 for 8.
-        seed: Any non-negative integer below 2^63; the same one gives the same mask.
+        seed: Any non-negative integer below 2^63; the same seed gives the same mask.
 
     Returns:
-        Boolean, ``(height, width)``, frequency 0 in the column ``width // 2``.
+        Boolean tensor ``(height, width)``, with frequency 0 in the column ``width // 2``.
 
     Raises:
         TypeError: If ``height``, ``width`` or ``seed`` is not an integer.
@@ -236,7 +237,7 @@ def cartesian_mask(height: int, width: int, *, acceleration: float, center_fract
     if not 0 <= center <= measured or not measured:
         raise ValueError(
             f"cartesian_mask: an acceleration of {acceleration:g} leaves {measured} of {width} columns, and center_fraction="
-            f"{center_fraction:g} asks for {center} of them in the middle. Lower one of the two."
+            f"{center_fraction:g} asks for {center} of them in the middle. Lower one of the two values."
         )
     first = (width - center + 1) // 2
     columns = torch.zeros(width, dtype=torch.bool)
@@ -248,23 +249,24 @@ def cartesian_mask(height: int, width: int, *, acceleration: float, center_fract
 
 
 def birdcage_maps(coils: int, height: int, width: int, *, radius: float = 1.5) -> Tensor:
-    r"""Return the sensitivities of coils evenly spaced on a circle around the image: simple, smooth and complex.
+    r"""Return complex sensitivity maps of coils evenly spaced on a circle around the image.
 
     .. math:: s_c(z) \propto \frac{z_c}{z_c - z}, \qquad z_c = r\, e^{2 \pi i c / C}, \qquad \sum_c |s_c(z)|^2 = 1
 
-    with :math:`z` the place of a pixel in the complex plane, the center of the image at 0, in units of half the longer side.
-    This is the field of straight wires perpendicular to the image, each falling off with the distance and turning its phase
-    around the wire, in phase at the center. A model, not a measured coil.
+    where :math:`z` is the position of a pixel in the complex plane, with 0 at the center of the image, in units of half the
+    longer side. This is the field of straight wires perpendicular to the image: its magnitude decreases with the distance from
+    the wire, its phase rotates around the wire, and all wires are in phase at the center. It is a simple, smooth model, not a
+    measured coil.
 
     Args:
-        coils: :math:`C`, at least 1.
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
-        radius: :math:`r`, of the circle, in units of half the longer side. The wires must lie outside the image, as they do
-            from :math:`\sqrt 2` on.
+        coils: Number of coils :math:`C`, at least 1.
+        height: Height of the image, in pixels.
+        width: Width of the image, in pixels.
+        radius: Radius :math:`r` of the circle, in units of half the longer side. The wires must lie outside the image, which
+            :math:`r \ge \sqrt 2` guarantees.
 
     Returns:
-        Complex128, ``(coils, height, width)``.
+        Complex128 tensor ``(coils, height, width)``.
 
     Raises:
         ValueError: If a size is not positive, or the circle reaches into the image.
@@ -293,7 +295,7 @@ def _checked_maps(coil_maps: Tensor | np.ndarray, height: int, width: int) -> Te
     if maps.ndim != 3 or not len(maps) or maps.shape[1:] != (height, width):
         raise ValueError(
             f"MRI: coil_maps must have shape (coils, {height}, {width}) for this image, got {tuple(maps.shape)}. "
-            "For one coil without a map leave them out."
+            "For one coil without a map omit coil_maps."
         )
     maps = maps.to(torch.complex128, copy=True)
     if not torch.view_as_real(maps).isfinite().all() or not maps.any():

@@ -1,4 +1,4 @@
-r"""What measurements by orthonormal rows share: some coordinates of an orthogonal transform, and everything in closed form."""
+r"""The base class of operators with orthonormal rows: selected coordinates of an orthogonal transform."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["OrthonormalRows", "SelectionSVD", "selected_indices"]
 
 
 class SelectionSVD(SVD):
-    r"""Of some coordinates of an orthogonal transform: :math:`s = 1` for those that are kept, and 0 for the others.
+    r"""SVD for selected coordinates of an orthogonal transform: :math:`s = 1` for the selected ones, and 0 for the others.
 
     Args:
-        shape: Shape of the coordinates, ``(groups, n)``: the same ones are kept in every group.
-        kept: Indices of those kept, distinct, shape ``(m,)``.
+        shape: Shape of the coordinates, ``(groups, n)``. The same coordinates are selected in every group.
+        kept: Indices of the selected coordinates, distinct, shape ``(m,)``.
     """
 
     shape: tuple[int, int]
@@ -32,12 +32,12 @@ class SelectionSVD(SVD):
         self._values = torch.zeros(shape[1], dtype=torch.float64).index_fill(0, kept, 1.0)
 
     def select(self, x_bar: Tensor) -> Tensor:
-        """Return the coordinates that are kept: ``(B, groups, n)`` to ``(B, groups, m)``."""
-        # Many times as fast on a CPU as index_select along the last axis of more than two.
+        """Return the selected coordinates: ``(B, groups, n)`` to ``(B, groups, m)``."""
+        # Many times faster on a CPU than index_select along the last of more than two axes.
         return x_bar.gather(-1, self._indices(x_bar))
 
     def scatter(self, y: Tensor) -> Tensor:
-        """Return ``y`` in its place among zeros, the adjoint of ``select``."""
+        """Apply the adjoint of ``select``: return ``y`` at the selected coordinates and 0 at the others."""
         entries = y.reshape(len(y), self.shape[0], len(self.kept))
         return y.new_zeros(len(y), *self.shape).scatter(-1, self._indices(y), entries)
 
@@ -49,10 +49,10 @@ class SelectionSVD(SVD):
 
 
 class OrthonormalRows(LinearOperator):
-    r"""Some coordinates of an orthogonal transform: :math:`A A^\top = I` and :math:`A^+ = A^\top`.
+    r"""Selected coordinates of an orthogonal transform: :math:`A A^\top = I` and :math:`A^+ = A^\top`.
 
     Attributes:
-        basis: The transform, and which of its coordinates are kept.
+        basis: The transform and the indices of its selected coordinates.
     """
 
     closed_form = True
@@ -89,6 +89,6 @@ def selected_indices(owner: str, name: str, indices: Sequence[int] | Tensor, cou
     except TypeError:
         raise TypeError(f"{owner}: {name} must be a sequence of integers, got {indices!r}.") from None
     if not chosen or min(chosen) < 0 or max(chosen) >= count or len(set(chosen)) < len(chosen):
-        found = f"{len(chosen)} of them, {len(set(chosen))} distinct, from {min(chosen)} to {max(chosen)}" if chosen else "none"
+        found = f"{len(chosen)} values, {len(set(chosen))} distinct, from {min(chosen)} to {max(chosen)}" if chosen else "none"
         raise ValueError(f"{owner}: {name} must be distinct integers from 0 to {count - 1}, got {found}.")
     return torch.tensor(chosen)

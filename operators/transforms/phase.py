@@ -1,8 +1,8 @@
-r"""Measurements that lose the phase or the sign: phase retrieval, coded diffraction, magnitudes.
+r"""Measurements without phase or sign: phase retrieval, coded diffraction, magnitudes.
 
-The gradient of :math:`|z|` at :math:`z = 0`, where there is none, is 0 here, the middle of all slopes there are: torch
-differentiates ``abs`` to :math:`z / |z|` with 0 for 0, for complex numbers too. Written as a square root of a sum of squares it
-would be NaN, and one dark frequency would spoil a whole image.
+The gradient of :math:`|z|` at :math:`z = 0`, where it does not exist, is defined as 0, the center of the subdifferential: torch
+differentiates ``abs`` to :math:`z / |z|`, and to 0 at 0, also for complex numbers. The square root of a sum of squares would
+give NaN instead, and one zero frequency would make the gradient of the whole image NaN.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ __all__ = ["CodedDiffraction", "Magnitude", "PhaseRetrieval"]
 
 
 class PhaseRetrieval(Operator):
-    r"""Magnitudes of the Fourier transform of the image among zeros: the measurement of Fourier phase retrieval.
+    r"""Magnitudes of the Fourier transform of the zero-padded image: the operator of Fourier phase retrieval.
 
     .. math:: y_c = |F P x_c|^q + n, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    :math:`P` surrounds the image with ``int(oversampling / 8 * side)`` zeros on each side, and :math:`F` is the unitary Fourier
-    transform of that larger image, so that :math:`\sum y^2 = \sum x^2` without noise for :math:`q = 1`. Frequency 0 is in the
+    :math:`P` pads the image with ``int(oversampling / 8 * side)`` zeros on each side, and :math:`F` is the unitary Fourier
+    transform of the padded image, so that :math:`\sum y^2 = \sum x^2` without noise for :math:`q = 1`. Frequency 0 is in the
     middle of ``y``, at ``(H' // 2, W' // 2)``.
 
-    This is the convention of DPS: an ``oversampling`` of 2.0 makes sides one and a half times as long, 4.0 twice as long. What
-    is measured is the image itself, whose mid-gray is 0 as it spans [-1, 1]; DAPS shifts it to [0, 1] first.
+    This is the convention of DPS: an ``oversampling`` of 2.0 makes the sides 1.5 times as long, 4.0 twice as long. The operator
+    is applied to the image in [-1, 1], where mid-gray is 0; DAPS shifts the image to [0, 1] first.
 
-    The image and its negative, its half-turn, and all shifts of it among the zeros are measured alike. Magnitudes are measured
-    at all frequencies, though those of a real image at :math:`\pm k` are equal: with noises of their own.
+    The image, its negative, its rotation by 180 degrees, and its shifts within the padding have the same measurement. All
+    frequencies are measured: the magnitudes of a real image at :math:`\pm k` are equal, but their noise is independent.
 
     Args:
         in_shape: Image shape ``(C, H, W)``, without the batch axis.
-        oversampling: How far the zeros reach, at least 0, see above; 0: no zeros.
+        oversampling: Amount of zero padding, at least 0, see above; 0: no padding.
         power: :math:`q`, 1 for magnitudes, 2 for intensities.
-        sigma_y: Noise standard deviation, in the units of ``y``: those of ``x`` for ``power`` 1. Zero: no noise.
+        sigma_y: Noise standard deviation, in the units of ``y``, which are those of ``x`` for ``power`` 1. Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.
 
     Raises:
@@ -71,16 +71,16 @@ class PhaseRetrieval(Operator):
         self.out_shape, self.noise = (channels, *self.padded), noise_of(sigma_y, noise)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Where among the zeros the image lies does not show in magnitudes.
+        # Magnitudes do not depend on the position of the image within the padding.
         half = _modulus(torch.fft.rfft2(x, s=self.padded, norm="ortho"), self.power)
         height, width = self.padded
         right = half[..., : (width + 1) // 2].roll(height // 2, -2)
-        left = half[..., 1 : width // 2 + 1].flip((-2, -1)).roll(height // 2 + 1, -2)  # The same at the opposite frequency.
+        left = half[..., 1 : width // 2 + 1].flip((-2, -1)).roll(height // 2 + 1, -2)  # Equal at opposite frequencies.
         return torch.cat([left, right], -1)
 
 
 class CodedDiffraction(Operator):
-    r"""Magnitudes of the Fourier transform of the image behind several known masks.
+    r"""Magnitudes of the Fourier transform of the image multiplied by several known masks.
 
     .. math:: y_{kc} = |F (d_k \odot x_c)|^q + n, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
@@ -122,7 +122,7 @@ class CodedDiffraction(Operator):
         self.masks = given.to(torch.complex128, copy=True)
         if not torch.view_as_real(self.masks).isfinite().all() or not self.masks.any():
             raise ValueError("CodedDiffraction: masks must be finite and not 0 everywhere.")
-        # What the transform multiplies by behind itself has magnitude 1, and does not show.
+        # The phase factors after the transform have magnitude 1 and can be omitted.
         self.before = CenteredFourier(height, width, image_weights=self.masks.unsqueeze(1)).before
         self.power, self.noise = _checked_power("CodedDiffraction", power), noise_of(sigma_y, noise)
         self.out_shape = len(self.masks), channels, height, width
@@ -138,12 +138,12 @@ class CodedDiffraction(Operator):
         sigma_y: float = 0.0,
         noise: Noise | None = None,
     ) -> Self:
-        r"""Return it with ``count`` masks of magnitude 1, whose phases are independent and uniform.
+        r"""Return the operator with ``count`` masks of magnitude 1, whose phases are independent and uniform.
 
         Args:
             in_shape: Image shape ``(C, H, W)``, without the batch axis.
             count: :math:`K`, the number of masks, at least 1.
-            seed: Of the masks: any non-negative integer below 2^63.
+            seed: Seed of the masks, any non-negative integer below 2^63.
             power: 1 for magnitudes, 2 for intensities.
             sigma_y: Noise standard deviation. Zero: no noise.
             noise: A noise model, instead of ``sigma_y``.
@@ -166,11 +166,11 @@ class CodedDiffraction(Operator):
 
 
 class Magnitude(Operator):
-    r"""The magnitude of every entry, or its square: a detector that does not see the sign.
+    r"""The magnitude of every entry, or its square, so that the sign is lost.
 
     .. math:: y = |x|^q + n, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    Behind a linear operator this is phase retrieval of any kind.
+    After a linear operator, ``Magnitude(...) @ A``, this is generalized phase retrieval.
 
     Args:
         in_shape: Shape of one ``x``, without the batch axis; any number of axes.

@@ -1,4 +1,4 @@
-"""Compressed sensing by a convolution with random phases, of which some pixels are kept."""
+"""Compressed sensing by random convolution: a filter with random phases, then a random subset of the pixels."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ __all__ = ["RandomConvolution", "RandomConvolutionSVD"]
 
 
 class RandomConvolution(OrthonormalRows):
-    r"""Circular convolution of every channel with a random filter that is all phase, then a random subset of the pixels.
+    r"""Circular convolution of every channel with a random all-pass filter, then a random subset of the pixels.
 
     .. math:: y_c = R\, F^{-1} \operatorname{diag}(e^{i \varphi}) F\, x_c + n, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    The phases are independent and uniform, but for :math:`\varphi_{-\omega} = -\varphi_\omega`, which keeps ``y`` real:
-    frequencies that are their own mirror image get a random sign. A filter of magnitude one is orthogonal, so the rows of
-    :math:`A` are orthonormal, :math:`A A^\top = I` and :math:`A^+ = A^\top`. Of any size, at the cost of two Fourier
-    transforms. The filter and the pixels are the same for every channel.
+    The phases are independent and uniform, except that :math:`\varphi_{-\omega} = -\varphi_\omega`, which keeps ``y`` real:
+    frequencies that are their own mirror image have a random sign. A filter of magnitude one is orthogonal, so the rows of
+    :math:`A` are orthonormal, :math:`A A^\top = I` and :math:`A^+ = A^\top`. The image may have any size, and the cost is two
+    Fourier transforms. The filter and the pixels are the same for every channel.
 
     Args:
         in_shape: Image shape ``(C, H, W)``, without the batch axis.
-        count: Pixels kept of every channel, :math:`m` from 1 to ``H * W``; measurements are ``(B, C, m)``.
-        seed: Of the phases and the pixels: any non-negative integer below 2^63.
+        count: Number :math:`m` of pixels kept per channel, from 1 to ``H * W``; measurements are ``(B, C, m)``.
+        seed: Seed of the phases and the pixels, any non-negative integer below 2^63.
         sigma_y: Noise standard deviation, in the units of ``x``. Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.
 
     Attributes:
-        pixels: Which are kept: ascending indices ``i * W + j``, shape ``(m,)``.
+        pixels: Ascending indices ``i * W + j`` of the pixels kept, shape ``(m,)``.
 
     Raises:
         TypeError: If ``count`` or ``seed`` is not an integer.
@@ -53,7 +53,7 @@ class RandomConvolution(OrthonormalRows):
             raise ValueError(
                 f"RandomConvolution: count must lie between 1 and {height * width}, the pixels of a channel, got {count}."
             )
-        # The phases of white noise are uniform, independent and those of a real image.
+        # The spectrum of real white noise has independent uniform phases with the symmetry of a real image.
         spectrum = torch.fft.rfft2(torch.randn(height, width, generator=generator, dtype=torch.float64))
         self.pixels = torch.randperm(height * width, generator=generator)[:count].sort().values
         self.in_shape, self.out_shape = (channels, height, width), (channels, count)
@@ -62,12 +62,12 @@ class RandomConvolution(OrthonormalRows):
 
 
 class RandomConvolutionSVD(SelectionSVD):
-    r"""Of some pixels of a convolution with a filter of magnitude one: :math:`V^\top` is the convolution itself.
+    r"""SVD for selected pixels of a convolution with an all-pass filter: :math:`V^\top` is the convolution.
 
     Args:
         in_shape: Image shape ``(C, H, W)``.
-        spectrum: The filter, of magnitude one, ``(H, W // 2 + 1)``.
-        pixels: Which pixels are kept.
+        spectrum: Spectrum of the filter, with magnitude one, ``(H, W // 2 + 1)``.
+        pixels: Indices of the pixels kept.
     """
 
     def __init__(self, in_shape: tuple[int, int, int], spectrum: Tensor, pixels: Tensor) -> None:

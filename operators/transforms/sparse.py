@@ -1,4 +1,4 @@
-"""Sparse matrices that can be differentiated: what operators of many rays are made of."""
+"""Differentiable products with sparse matrices, for ray transforms."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["SparseRows", "sparse_product"]
 
 
 class SparseRows(Movable):
-    """A sparse matrix in compressed rows, for products on any device.
+    """A sparse matrix in compressed sparse row (CSR) format, for products on any device.
 
-    Held as three plain tensors, not as a sparse one: those cannot be copied deeply.
+    It is stored as three dense tensors, because sparse tensors cannot be deep-copied.
 
     Args:
         matrix: The matrix, real. Its values keep their dtype.
     """
 
     def __init__(self, matrix: scipy.sparse.csr_array[Any]) -> None:
-        matrix.sort_indices()  # As torch expects.
+        matrix.sort_indices()  # Required by torch.
         rows, columns = matrix.shape
         self.shape = rows, columns
         self.starts, self.columns = torch.from_numpy(matrix.indptr), torch.from_numpy(matrix.indices)
@@ -32,7 +32,7 @@ class SparseRows(Movable):
 
     def times(self, x: Tensor) -> Tensor:
         """Return the product with each row of ``x``: ``(B, columns)`` to ``(B, rows)``."""
-        half = x.dtype in (torch.float16, torch.bfloat16)  # Sums of hundreds of numbers; and the CPU has no such product.
+        half = x.dtype in (torch.float16, torch.bfloat16)  # Sums of hundreds of terms; and the CPU has no such product.
         vectors = x.float() if half else x
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
@@ -43,13 +43,13 @@ class SparseRows(Movable):
                 size=self.shape,
                 check_invariants=False,
             )
-        # One vector at a time is the faster way for one alone.
+        # For a single vector the matrix-vector product is faster.
         product = (matrix @ vectors[0]).unsqueeze(0) if len(vectors) == 1 else (matrix @ vectors.mT).mT.contiguous()
         return product.to(x.dtype)
 
 
 class _SparseProduct(torch.autograd.Function):
-    # torch's own derivative would transpose the matrix at every call, and has no forward mode.
+    # The derivative in torch would transpose the matrix at every call, and has no forward mode.
 
     @staticmethod
     def forward(x: Tensor, matrix: SparseRows, transposed: SparseRows) -> Tensor:
@@ -77,12 +77,12 @@ class _SparseProduct(torch.autograd.Function):
 
 
 def sparse_product(x: Tensor, matrix: SparseRows, transposed: SparseRows) -> Tensor:
-    """Return the product of ``matrix`` with each row of ``x``, differentiable in both modes.
+    """Return the product of ``matrix`` with each row of ``x``, differentiable in forward and reverse mode.
 
     Args:
-        x: ``(B, columns)``.
+        x: Vectors, ``(B, columns)``.
         matrix: The matrix.
-        transposed: Its transpose, likewise by rows: it costs its memory again, but sums by rows are fast and reproducible.
+        transposed: Its transpose, also in CSR format. It doubles the memory, but sums over rows are fast and reproducible.
     """
     product: Tensor = _SparseProduct.apply(x, matrix, transposed)
     return product

@@ -1,7 +1,7 @@
-r"""Line integrals of an image: computed tomography with parallel and with fanned rays.
+r"""Line integrals of an image: computed tomography with parallel-beam and fan-beam geometry.
 
-The image is constant on every pixel, so that an integral is a sum of pixel values, each times the length of the ray within
-that pixel. Those lengths are the matrix of the operator; it is sparse, and is kept together with its transpose.
+The image is modeled as constant on every pixel, so a line integral is a sum of pixel values, each times the length of the ray
+within that pixel. These lengths form the matrix of the operator. It is sparse, and is stored together with its transpose.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ __all__ = ["FanBeamCT", "ParallelBeamCT", "RayTransform"]
 
 
 class RayTransform(LinearOperator, ABC):
-    r"""Integrals of every channel along straight lines.
+    r"""Line integrals of every channel.
 
     .. math:: y_{c, i} = \sum_{p} \ell_{ip}\, x_{c, p} + n_{c, i}, \qquad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    with :math:`\ell_{ip}` the length of ray :math:`i` within pixel :math:`p`, exact up to its rounding to float32. A ray that
-    runs along the border of two pixels counts half for each. The adjoint is the transpose.
+    where :math:`\ell_{ip}` is the length of ray :math:`i` within pixel :math:`p`, exact up to rounding to float32. A ray along
+    the border of two pixels counts half for each. The adjoint is the exact transpose.
 
-    ``solve`` is iterative beyond 512 measurements. It takes the more products the smaller :math:`\lambda` is against the square
-    of the largest singular value, which is about the number of angles times the side in pixels: for 128 x 128 pixels and 60
-    angles, 80 of them at :math:`\lambda = 10` and 480 at 0.25. ``pinv`` is then found by conjugate gradients on
-    :math:`A^\top A x = A^\top y`: a least-squares solution, not a filtered backprojection.
+    For more than 512 measurements ``solve`` is iterative. The smaller :math:`\lambda` is compared to the square of the largest
+    singular value, which is about the number of angles times the side in pixels, the more products with the matrix it takes:
+    for 128 x 128 pixels and 60 angles, 80 products for :math:`\lambda = 10` and 480 for 0.25. ``pinv`` is then computed by
+    conjugate gradients on :math:`A^\top A x = A^\top y`: a least-squares solution, not a filtered backprojection.
 
-    Cost: about 20 bytes of memory for each pixel and angle, for detectors as far apart as pixels are: 240 MB for 256 x 256
-    pixels and 180 angles, built in three seconds. Float64 data convert the lengths at every product: move the operator there
-    (``op.to(dtype=torch.float64)``) if that is what you work in.
+    Cost: about 20 bytes of memory per pixel and angle if the detector spacing equals the pixel size: 240 MB for 256 x 256
+    pixels and 180 angles, built in three seconds. For float64 data the lengths are converted at every product; avoid this by
+    moving the operator once (``op.to(dtype=torch.float64)``).
     """
 
     def _trace(self, in_shape: tuple[int, int, int], points: np.ndarray, directions: np.ndarray, pixel_size: float) -> None:
-        """Set the matrix and the shapes, for rays ``(angles, detectors, 2)`` as ``(x, y)`` from the center, y upwards."""
+        """Set the matrix and the shapes for rays ``(angles, detectors, 2)``, as ``(x, y)`` from the center with y upward."""
         channels, height, width = self.in_shape = in_shape
         self.out_shape = channels, *points.shape[:2]
-        # In pixels from the upper left corner, down the rows first.
+        # As (row, column) in pixels from the upper left corner.
         points, directions = (np.stack([-rays[..., 1], rays[..., 0]], -1) for rays in (points / pixel_size, directions))
         points += np.array([height / 2, width / 2])
         rows = [_lengths((height, width), p, d, pixel_size) for p, d in zip(points, directions, strict=True)]
@@ -63,24 +63,24 @@ class RayTransform(LinearOperator, ABC):
 
 
 class ParallelBeamCT(RayTransform):
-    r"""Tomography with parallel rays: the Radon transform of every channel, as a sinogram.
+    r"""Parallel-beam tomography: the Radon transform (sinogram) of every channel.
 
     .. math:: y_{c, \theta, s} = \int x_c(s \cos\theta + t \sin\theta,\; s \sin\theta - t \cos\theta)\, dt + n
 
-    with the origin at the center of the image, :math:`x` to the right and :math:`y` upwards: at 0 degrees the detectors lie
-    along the columns and the rays run down; larger angles turn that counter-clockwise, as ``skimage.transform.radon`` does.
-    That one turns about pixel ``N // 2``, which for even sides is half a pixel off the center, and has the detectors as rows.
-    The detectors are points, at :math:`s = (d - (D - 1) / 2) \cdot` ``detector_spacing`` for :math:`d = 0, \dots, D - 1`.
-    More in :class:`RayTransform`.
+    with the origin at the center of the image, :math:`x` to the right and :math:`y` upward. At 0 degrees the detectors are in
+    the order of the columns and the rays run downward; larger angles rotate both counter-clockwise, as in
+    ``skimage.transform.radon``. scikit-image, however, rotates about pixel ``N // 2``, which for even sides is half a pixel
+    off the center, and has the detectors along the first axis of the sinogram. The detectors are points, at
+    :math:`s = (d - (D - 1) / 2) \cdot` ``detector_spacing`` for :math:`d = 0, \dots, D - 1`. See also :class:`RayTransform`.
 
     Args:
         in_shape: Image shape ``(C, H, W)``, without the batch axis. Measurements are ``(B, C, angles, detectors)``.
-        angles: :math:`\theta` in degrees, in any order. Angles 180 degrees apart measure the same twice.
-        detectors: Number :math:`D` of detectors. Default: as few as cover the diagonal of the image.
+        angles: :math:`\theta` in degrees, in any order. Angles 180 degrees apart measure the same lines.
+        detectors: Number :math:`D` of detectors. Default: the smallest number that covers the diagonal of the image.
         detector_spacing: Distance between detectors, in the unit of ``pixel_size``. Default: ``pixel_size``.
-        pixel_size: Side of a pixel: the unit of length. With 1, integrals are in image units times pixels.
+        pixel_size: Side of a pixel, which sets the unit of length. With 1, integrals are in image units times pixels.
         sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
-        noise: Noise model, in the place of ``sigma_y``.
+        noise: A noise model, instead of ``sigma_y``.
 
     Raises:
         TypeError: If ``detectors`` is not an integer.
@@ -115,25 +115,26 @@ class ParallelBeamCT(RayTransform):
 
 
 class FanBeamCT(RayTransform):
-    r"""Tomography with rays from one point onto a flat detector, both turning round the image.
+    r"""Fan-beam tomography: rays from a point source to a flat detector, which rotate around the image together.
 
-    At 0 degrees the source stands ``source_distance`` above the center of the image and shines down onto a horizontal detector
-    ``detector_distance`` below the center; larger angles turn both counter-clockwise. Detector :math:`d` is a point at
-    :math:`(d - (D - 1) / 2) \cdot` ``detector_spacing`` along the detector, which at 0 degrees runs to the right: far away
-    from its source this is :class:`ParallelBeamCT`. More in :class:`RayTransform`.
+    At 0 degrees the source is ``source_distance`` above the center of the image, and the horizontal detector is
+    ``detector_distance`` below the center; larger angles rotate both counter-clockwise. Detector :math:`d` is a point at
+    :math:`(d - (D - 1) / 2) \cdot` ``detector_spacing`` along the detector, which at 0 degrees runs to the right. For a distant
+    source this approaches :class:`ParallelBeamCT`. See also :class:`RayTransform`.
 
     Args:
         in_shape: Image shape ``(C, H, W)``, without the batch axis. Measurements are ``(B, C, angles, detectors)``.
-        angles: In degrees, in any order. Only a full turn measures every line through the image.
-        source_distance: From the center of the image to the source, in the unit of ``pixel_size``. More than half the
-            diagonal of the image.
-        detector_distance: From the center to the detector, likewise. A detector closer than half the diagonal is virtual:
-            rays are followed through the whole image; at 0, detectors are as far apart as they are seen at the center.
+        angles: Source angles in degrees, in any order. Only a full rotation measures every line through the image.
+        source_distance: Distance from the center of the image to the source, in the unit of ``pixel_size``. More than half
+            the diagonal of the image.
+        detector_distance: Distance from the center to the detector, in the unit of ``pixel_size``. A detector closer than half
+            the diagonal is virtual: rays are followed through the whole image. At 0, ``detector_spacing`` is the distance
+            between rays at the center.
         detectors: Number :math:`D` of detectors.
-        detector_spacing: Distance between detectors, likewise.
-        pixel_size: Side of a pixel: the unit of length. With 1, integrals are in image units times pixels.
+        detector_spacing: Distance between detectors, in the unit of ``pixel_size``.
+        pixel_size: Side of a pixel, which sets the unit of length. With 1, integrals are in image units times pixels.
         sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
-        noise: Noise model, in the place of ``sigma_y``.
+        noise: A noise model, instead of ``sigma_y``.
 
     Raises:
         TypeError: If ``detectors`` is not an integer.
@@ -164,8 +165,8 @@ class FanBeamCT(RayTransform):
         radius = math.hypot(*shape[1:]) * pixel_size / 2
         if source_distance <= radius:
             raise ValueError(
-                f"FanBeamCT: source_distance must be more than half the diagonal of the image, got {source_distance:g} where "
-                f"that is {radius:g}. Lengths are in the unit of pixel_size, here {pixel_size:g}."
+                f"FanBeamCT: source_distance must be more than half the diagonal of the image, which is {radius:g}, "
+                f"got {source_distance:g}. Lengths are in the unit of pixel_size, here {pixel_size:g}."
             )
         if detector_distance != 0:
             detector_distance = _length("FanBeamCT", "detector_distance", detector_distance)
@@ -186,14 +187,14 @@ def _degrees(owner: str, angles: Sequence[float] | Tensor | np.ndarray) -> np.nd
     degrees = np.asarray(torch.as_tensor(angles).cpu(), dtype=np.float64)
     if degrees.ndim != 1 or not degrees.size or not np.isfinite(degrees).all():
         raise ValueError(
-            f"{owner}: angles must be a list of finite numbers, in degrees and not empty, got shape {degrees.shape} with "
-            f"{np.count_nonzero(~np.isfinite(degrees))} NaN or infinite."
+            f"{owner}: angles must be a non-empty list of finite numbers, in degrees, got shape {degrees.shape} with "
+            f"{np.count_nonzero(~np.isfinite(degrees))} NaN or infinite values."
         )
     return degrees
 
 
 def _offsets(owner: str, detectors: int, spacing: float) -> np.ndarray:
-    """Return the places of the detectors, shape ``(detectors, 1)``."""
+    """Return the positions of the detectors, shape ``(detectors, 1)``."""
     try:
         detectors = operator.index(detectors)
     except TypeError:
@@ -205,7 +206,7 @@ def _offsets(owner: str, detectors: int, spacing: float) -> np.ndarray:
 
 def _frame(degrees: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the unit vectors along the detector and along the central ray, both ``(angles, 2)`` as ``(x, y)``."""
-    # These two are exact at multiples of 90 degrees, where rays run along the borders of pixels.
+    # cosdg and sindg are exact at multiples of 90 degrees, where rays can run along the borders of pixels.
     cosine, sine = scipy.special.cosdg(degrees), scipy.special.sindg(degrees)
     return np.stack([cosine, sine], -1), np.stack([sine, -cosine], -1)
 
@@ -215,13 +216,13 @@ def _lengths(
 ) -> scipy.sparse.csr_array[np.float32]:
     """Return the lengths of rays within pixels, ``(rays, pixels)``.
 
-    Every ray is followed along the axis it advances on faster. Between two grid lines of that axis it passes one or two pixels,
-    and the grid line of the other axis tells how its length is shared between them.
+    Every ray is followed along the axis on which it advances faster. Between two grid lines of that axis it crosses one or two
+    pixels, and its crossing with a grid line of the other axis divides its length between them.
 
     Args:
         sides: Height and width of the image.
         points: One point of each ray as ``(row, column)`` from the upper left corner, in pixels, shape ``(rays, 2)``.
-        directions: Their directions, likewise, of any length but 0.
+        directions: Direction of each ray as ``(row, column)``, of any length but 0, shape ``(rays, 2)``.
         pixel_size: Side of a pixel in the unit of the lengths.
     """
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
@@ -234,7 +235,7 @@ def _lengths(
         crossings = point[:, [1 - axis]] + slope * grid
         low, high = np.minimum(crossings[:, :-1], crossings[:, 1:]), np.maximum(crossings[:, :-1], crossings[:, 1:])
         level = low == high
-        first = np.where(level, np.ceil(low) - 1, np.floor(low))  # A level ray on a grid line: half of it on either side.
+        first = np.where(level, np.ceil(low) - 1, np.floor(low))  # An axis-parallel ray on a grid line: half on either side.
         beyond = np.where(level, (low == first + 1) / 2, (high - first - 1).clip(0) / np.where(level, 1, high - low))
         length = pixel_size * np.sqrt(1 + slope**2)
         for cell, share in ((first, 1 - beyond), (first + 1, beyond)):

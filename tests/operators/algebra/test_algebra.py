@@ -324,9 +324,9 @@ class TestCompose:
         assert products[0] < share * products[1], products
 
     def test_rejects_shapes_and_inner_noise(self) -> None:
-        with pytest.raises(ValueError, match=r"Matrix @ Mask: the left one takes shape \(4,\), the right one gives \(3,\)"):
+        with pytest.raises(ValueError, match=r"Matrix @ Mask: the left operator takes shape \(4,\), but the right .* \(3,\)"):
             _ = Matrix(randn(3, 4)) @ Mask(torch.tensor([1, 0, 1]))
-        with pytest.raises(ValueError, match=r"Mask @ Matrix: the right one has noise, GaussianNoise\(0.1\).* Give the noise"):
+        with pytest.raises(ValueError, match=r"Mask @ Matrix: the right operator has noise, GaussianNoise\(0.1\).* Give"):
             _ = Mask(torch.tensor([1, 0, 1])) @ Matrix(randn(3, 3), sigma_y=0.1)
         with pytest.raises(TypeError, match="unsupported operand"):
             _ = cast(Any, Identity((3,))) @ randn(3, 3)
@@ -394,14 +394,14 @@ class TestSumAndMultiple:
         photons = Matrix(randn(3, 4), noise=PoissonNoise(0.1, offset=-1.0))
         with pytest.raises(ValueError, match=r"PoissonNoise.* cannot be scaled.* Scale the operator without its noise"):
             _ = 2.0 * photons
-        with pytest.raises(ValueError, match="known only where it is Gaussian and independent, got PoissonNoise"):
+        with pytest.raises(ValueError, match="known only if it is independent and Gaussian, got PoissonNoise"):
             _ = photons + Matrix(randn(3, 4))
         with pytest.raises(ValueError, match=r"Mask measures 2 of 3\. Add the operators without their noise"):
             _ = Mask(torch.tensor([1, 0, 1]), sigma_y=0.1) + Identity((3,))
 
     @pytest.mark.parametrize("factor", [0.0, math.nan, -math.inf])
     def test_rejects_factor(self, factor: float) -> None:
-        with pytest.raises(ValueError, match="Matrix: an operator can be scaled by a finite number other than 0"):
+        with pytest.raises(ValueError, match="Matrix: the factor must be a finite number other than 0"):
             _ = factor * Matrix(randn(3, 4))
 
     def test_rejects_shapes(self) -> None:
@@ -433,7 +433,7 @@ class TestAdjoint:
     def test_gram(self) -> None:
         op = Matrix(randn(3, 4))
         assert_close(matrix_of(op.T @ op), op.matrix.T @ op.matrix)
-        with pytest.raises(ValueError, match="Adjoint @ Matrix: the right one has noise"):
+        with pytest.raises(ValueError, match="Adjoint @ Matrix: the right operator has noise"):
             _ = op.T @ Matrix(op.matrix, sigma_y=0.1)
 
     @pytest.mark.parametrize(("dtype", "lam", "rtol"), [(torch.float32, 1e-4, 1e-4), (torch.float64, 1e-8, 1e-12)])
@@ -485,7 +485,7 @@ class TestStack:
         noise = stack([stack([a, b]), a]).noise
         assert isinstance(noise, GaussianNoise)
         assert_close(noise.deviations, torch.tensor([0.1] * 4 + [0.2] * 4 + [0.1] * 4, dtype=torch.float64))
-        with pytest.raises(ValueError, match="either all measurements are exact or none is"):
+        with pytest.raises(ValueError, match="either all measurements are exact or none"):
             stack([exact, a])
         with pytest.raises(ValueError, match="only independent Gaussian noise can be joined"):
             stack([a, Identity((2, 2), noise=PoissonNoise(0.1, offset=-1.0))])
@@ -503,7 +503,7 @@ class TestStack:
             stack([Identity((3,)), Matrix(randn(3, 4))])
         with pytest.raises(ValueError, match=r"axis must be one of the axes of out_shape \(3,\), got 1"):
             stack([Identity((3,))], axis=1)
-        with pytest.raises(ValueError, match=r"same other sides, got shapes \(2, 4\), \(1, 1, 2\)\. Leave axis out"):
+        with pytest.raises(ValueError, match=r"only along axis 0, got shapes \(2, 4\), \(1, 1, 2\)\. Omit axis"):
             stack([Identity((2, 4)), Downsample((1, 2, 4), 2) @ LinearFunction(lambda x: x.unsqueeze(1), (2, 4))], axis=0)
 
 

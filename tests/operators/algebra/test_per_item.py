@@ -331,13 +331,13 @@ class TestErrors:
         [
             ([], ValueError, "expected an operator for each item of the batch, got none"),
             ([torch.tanh], TypeError, "expected operators, got builtin_function_or_method for item 0"),
-            ([masks()[0], per_item(masks())], ValueError, "of item 1 is one operator for each of 3 items already"),
+            ([masks()[0], per_item(masks())], ValueError, "of item 1 already has separate operators for 3 items"),
             (
                 [masks()[0], Identity((3, 4))],
                 ValueError,
                 r"same in_shape, got \(1, 3, 4\) for Mask of item 0 and \(3, 4\) for Id",
             ),
-            ([Matrix(torch.ones(2, 3)), Matrix(torch.ones(4, 3))], ValueError, r"same out_shape, got \(2,\) .* Run them apart"),
+            ([Matrix(torch.ones(2, 3)), Matrix(torch.ones(4, 3))], ValueError, r"same out_shape, got \(2,\) .* separately"),
             ([masks()[0], saturating()[0]], ValueError, "got linear for Mask of item 0 and not linear for Function of item 1"),
             ([*masks(), masks(0.1)[0]], ValueError, r"got GaussianNoise\(0.3\) for item 0 and GaussianNoise\(0.1\) for item 3"),
             (
@@ -365,7 +365,7 @@ class TestErrors:
             lambda: per_item(saturating()).jacobian(x),
         ]
         for function in maps:
-            with pytest.raises(ValueError, match=r"one operator for each of 3 items, got a batch of 2\. Give as many"):
+            with pytest.raises(ValueError, match=r"expected a batch of 3 items, one per operator, got 2\. Give a batch"):
                 function()
         with pytest.raises(ValueError, match="one for each of 3 items, got 2 measurements"):
             PosteriorSampler(PRIOR, op, method="mmps", steps=2).run(x)
@@ -376,7 +376,7 @@ class TestErrors:
             per_item(masks()).take(rows)
 
     def test_of_different_numbers_of_items(self) -> None:
-        with pytest.raises(ValueError, match="got operators for 2 and for 3 items together"):
+        with pytest.raises(ValueError, match="must agree in the batch size, got 2 and 3 items"):
             compose(per_item(masks()[:2]), per_item(blurs(0.0)))
 
     @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.one_operator])
@@ -387,6 +387,6 @@ class TestErrors:
 
     def test_of_a_batch_of_masks(self) -> None:
         with pytest.raises(
-            ValueError, match=r"For a mask of each item of a batch: per_item\(\[Mask\(m, in_shape\) for m in masks"
+            ValueError, match=r"For one mask per item of the batch: per_item\(\[Mask\(m, in_shape\) for m in masks"
         ):
             Mask(MASKS[:, None], SHAPE)

@@ -121,7 +121,7 @@ class TestFolding:
     @pytest.mark.parametrize(
         ("options", "error", "message"),
         [
-            ({"offset": 2}, ValueError, r"one of the places 0 to stride - 1 .* for stride \(2, 2\) and sides \(12, 8\), got 2"),
+            ({"offset": 2}, ValueError, r"from 0 to stride - 1 .* for stride \(2, 2\) and sides \(12, 8\), got 2"),
             ({"offset": (0, -1)}, ValueError, r"got \(0, -1\)"),
             ({"offset": (0, 1, 0)}, ValueError, r"got \(0, 1, 0\)"),
             ({"offset": 0.5}, TypeError, r"offset must be an integer or one for each axis, got 0\.5"),

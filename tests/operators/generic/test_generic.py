@@ -56,7 +56,7 @@ class TestMatrix:
         [
             (torch.zeros(3), ValueError, r"two-dimensional and not empty, got shape \(3,\)"),
             (torch.zeros(0, 3), ValueError, r"got shape \(0, 3\)"),
-            (torch.tensor([[1.0, math.nan]]), ValueError, "must be finite, got 1 NaN or infinite of 2"),
+            (torch.tensor([[1.0, math.nan]]), ValueError, "must be finite, got 1 NaN or infinite values of 2"),
             (torch.zeros(2, 2, dtype=torch.complex64), TypeError, "must be real, got torch.complex64"),
         ],
     )

@@ -315,7 +315,7 @@ def test_missing_entries_have_no_noise_of_any_law() -> None:
 def test_a_covariance_over_missing_entries_is_refused() -> None:
     op = Mask(torch.tensor([True, False, True]))
     op.noise = CovarianceNoise(torch.eye(3) + 0.1)
-    with pytest.raises(ValueError, match="ties missing entries of Mask to measured ones"):
+    with pytest.raises(ValueError, match="correlates missing entries of Mask with measured ones"):
         whiten(op)
 
 
@@ -346,7 +346,7 @@ def test_noise_of_another_shape_is_refused(noise: Noise) -> None:
 
 
 def test_a_level_is_no_noise_model() -> None:
-    with pytest.raises(TypeError, match="A level alone is sigma_y"):
+    with pytest.raises(TypeError, match="Give a standard deviation as sigma_y"):
         Mask(torch.ones(3), noise=cast(Any, 0.05))
 
 

@@ -97,7 +97,7 @@ class TestJPEG:
             ((3, 16, 16), {"quality": 50, "tables": [[16] * 64]}, "give either quality or tables"),
             ((3, 16, 16), {"quality": 0}, "quality must lie between 1 and 100, got 0"),
             ((3, 16, 16), {"quality": math.nan}, "quality must lie between 1 and 100, got nan"),
-            ((3, 16, 16), {"tables": [[16] * 63]}, r"64 whole numbers from 1 to 255, got shape \(1, 63\)"),
+            ((3, 16, 16), {"tables": [[16] * 63]}, r"64 integers from 1 to 255, got shape \(1, 63\)"),
             ((3, 16, 16), {"tables": [[0] * 64]}, "with values from 0 to 0"),
         ],
     )
@@ -171,7 +171,7 @@ class TestQuantize:
     @pytest.mark.parametrize(
         ("levels", "low", "high", "error", "message"),
         [
-            (1, 0.0, 1.0, ValueError, r"levels must be at least 2, got 1. For b bits that is 2\*\*b"),
+            (1, 0.0, 1.0, ValueError, r"levels must be at least 2, got 1. For b bits give 2\*\*b"),
             (2.5, 0.0, 1.0, TypeError, "levels must be an integer, got 2.5"),
             (4, 1.0, 1.0, ValueError, "low must be below high and both finite, got low=1 and high=1"),
             (4, 0.0, math.inf, ValueError, "both finite"),

@@ -65,7 +65,7 @@ class TestRandomMask:
 
     @pytest.mark.parametrize("missing", [-0.1, 1.0, 30, float("nan")])
     def test_rejects_shares(self, missing: float) -> None:
-        with pytest.raises(ValueError, match="random_mask: missing must be a share of the pixels, at least 0 and below 1"):
+        with pytest.raises(ValueError, match="random_mask: missing must be a fraction of at least 0 and below 1"):
             random_mask(4, 5, missing=missing, seed=0)
 
     def test_rejects_seeds(self) -> None:

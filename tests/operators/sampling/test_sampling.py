@@ -184,7 +184,7 @@ class TestChannelMix:
             (torch.ones(3, 2), ValueError, r"one column per channel, 3 for in_shape \(3, 4, 5\), got shape \(3, 2\)"),
             (torch.ones(3), ValueError, r"matrix must be two-dimensional and not empty, got shape \(3,\)"),
             (torch.zeros(2, 3), ValueError, "matrix holds only zeros, so nothing is measured"),
-            (torch.full((1, 3), torch.nan), ValueError, "matrix must be finite, got 3 NaN or infinite of 3"),
+            (torch.full((1, 3), torch.nan), ValueError, "matrix must be finite, got 3 NaN or infinite values of 3"),
             (torch.ones(1, 3, dtype=torch.complex64), TypeError, r"matrix must be real, got torch\.complex64"),
         ],
     )

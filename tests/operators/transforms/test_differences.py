@@ -74,9 +74,9 @@ class TestFiniteDifferences:
         for axes in ((3,), ()):
             with pytest.raises(ValueError, match=r"axes must be axes of in_shape \(2, 4, 5\)"):
                 FiniteDifferences((2, 4, 5), axes=axes)
-        with pytest.raises(ValueError, match=r"must be distinct and of length 2 at least, got \(1, -2\)"):
+        with pytest.raises(ValueError, match=r"must be distinct and have a length of at least 2, got \(1, -2\)"):
             FiniteDifferences((2, 4, 5), axes=(1, -2))
-        with pytest.raises(ValueError, match=r"must be distinct and of length 2 at least, got \(0,\)"):
+        with pytest.raises(ValueError, match=r"must be distinct and have a length of at least 2, got \(0,\)"):
             FiniteDifferences((1, 4, 5), axes=(0,))
 
 

@@ -77,7 +77,7 @@ class TestHadamard:
     @pytest.mark.parametrize(("in_shape", "per_channel", "size"), [((3, 5, 8), True, 40), ((3, 8, 8), False, 192)])
     def test_rejects_sizes(self, in_shape: tuple[int, ...], per_channel: bool, size: int) -> None:
         lower = 1 << (size.bit_length() - 1)
-        message = f"a power of two of numbers, got {size} per .*Crop or resize to {lower} or {2 * lower}"
+        message = f"must be a power of two, got {size} per .*Crop or resize to {lower} or {2 * lower}"
         with pytest.raises(ValueError, match=message):
             Hadamard(in_shape, [0], per_channel=per_channel)
 
@@ -85,9 +85,9 @@ class TestHadamard:
         ("keep", "error", "found"),
         [
             ([], ValueError, "got none"),
-            ([0, 8], ValueError, "got 2 of them, 2 distinct, from 0 to 8"),
+            ([0, 8], ValueError, "got 2 values, 2 distinct, from 0 to 8"),
             ([-1], ValueError, "from -1 to -1"),
-            (torch.tensor([3, 3]), ValueError, "got 2 of them, 1 distinct"),
+            (torch.tensor([3, 3]), ValueError, "got 2 values, 1 distinct"),
             ([0.5], TypeError, "a sequence of integers"),
         ],
     )
