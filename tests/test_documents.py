@@ -128,6 +128,32 @@ def test_command_lines_exist(page: str, tmp_path: Path, monkeypatch: pytest.Monk
             pytest.fail(f"{page}: {line}: {error.format_message()}")
 
 
+def known_options() -> set[str]:
+    """Return every option of every command and of every problem."""
+    found = {problem_option.flag for problem in invdiff.problems.PROBLEMS.values() for problem_option in problem.options}
+
+    def collect(command: click.Command) -> None:
+        for parameter in command.params:
+            found.update(parameter.opts, parameter.secondary_opts)
+        if isinstance(command, click.Group):
+            for name in command.list_commands(click.Context(command)):
+                child = command.get_command(click.Context(command), name)
+                assert child is not None
+                collect(child)
+
+    collect(main)
+    return found | {"--help", "--version"}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith(("README", "docs/")) and page.count("/") < 2])
+def test_options_in_the_text_exist(page: str) -> None:
+    text = FENCE.sub("", (ROOT / page).read_text(encoding="utf-8"))
+    named = {
+        option for code in re.findall(r"`([^`\n]+)`", text) for option in re.findall(r"^(?:invdiff .*)?(--[a-z][\w-]*)", code)
+    }
+    assert named <= known_options(), f"{page}: there is no option {', '.join(sorted(named - known_options()))}"
+
+
 @pytest.mark.parametrize("words", ["nothing", "solve --problem sr --factr 2", "solve --problem nothing", "priors inspect"])
 def test_a_wrong_command_line_is_found(words: str) -> None:
     with pytest.raises(click.UsageError):
