@@ -1,7 +1,7 @@
 """Ready-made problems on images: one a file, and one line here, which needs no torch. Classes are loaded on first use."""
 
 if __name__ != "invdiff.problems":
-    raise ImportError("Import this folder as invdiff.problems: under its own name its classes would exist twice.")
+    raise ImportError("Import this package as invdiff.problems. Under any other name its classes would exist twice.")
 
 import importlib
 import inspect
