@@ -153,7 +153,7 @@ class TestOwnFiles:
 
     def test_options_are_refused_where_the_file_says_everything(self, tmp_path: Path) -> None:
         saved(tmp_path / "mine.safetensors")
-        with pytest.raises(ValueError, match="no option 'heads', the file says everything itself"):
+        with pytest.raises(ValueError, match="no option 'heads', the file is self-describing"):
             load_prior(tmp_path / "mine.safetensors", heads=3)
 
 
@@ -254,7 +254,7 @@ class TestWhatIsNoCheckpoint:
         refused("supernatural", "Unknown prior 'supernatural': expected one of natural")
         refused(tmp_path / "missing.safetensors", "Unknown prior")
         refused("models/missing.pt", "Unknown prior")
-        refused(tmp_path, "folder without model_index.json")
+        refused(tmp_path, "folder has neither model_index.json nor config.json")
         with pytest.raises(ValueError, match="unknown precision 'float8'"):
             load_prior("natural", precision="float8")
 
