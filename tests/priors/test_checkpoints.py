@@ -220,7 +220,7 @@ class TestWhatIsNoCheckpoint:
             (b"\x89PNG\r\n\x1a\n" + bytes(100), "is a picture"),
             (b"12345678" * 9, "of no kind known here"),
             (b"PK\x03\x04" + bytes(100), "damaged or cut off"),
-            (b"\x80\x04K\x01.", "holds a int without weights|without weights"),
+            (b"\x80\x04K\x01.", "holds a int without network weights"),
             (b"\x80\x04", "damaged"),
         ],
     )

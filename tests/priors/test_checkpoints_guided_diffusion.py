@@ -307,8 +307,8 @@ class TestRefusals:
             ("time_embed.", "it lacks time_embed.0.weight"),
             ("input_blocks.0.0.weight", "it lacks input_blocks.0.0.weight"),
             ("input_blocks.3.", "it lacks input_blocks.3.0.out_layers.3.weight"),
-            ("input_blocks.2.0.in_layers.2.bias", "1 of 198 tensors are lacking"),
-            ("middle_block.1.", "6 of 198 tensors are lacking .the file may be cut off., such as middle_block.1.norm.bias"),
+            ("input_blocks.2.0.in_layers.2.bias", "1 of 198 tensors are missing"),
+            ("middle_block.1.", "6 of 198 tensors are missing .the file may be cut off., such as middle_block.1.norm.bias"),
             ("out.", "it lacks out.2.weight"),
         ],
     )
@@ -316,12 +316,12 @@ class TestRefusals:
         refused(without(whole, lost), message)
 
     def test_sets_with_foreign_weights(self, whole: dict[str, Tensor]) -> None:
-        refused(whole | {"betas": torch.zeros(9)}, "1 tensors lie beside its 198, such as betas")
+        refused(whole | {"betas": torch.zeros(9)}, "1 tensors are unexpected beside its 198, such as betas")
         other = {"middle_block.0.in_layers.2.bias": torch.zeros(7)}
         refused(whole | other, "1 of 198 have other shapes, such as middle_block.0.in_layers.2.bias")
         refused(whole | {"time_embed.0.weight": torch.zeros(0, 0)}, "make no U-Net")
         refused(
-            whole | {"input_blocks.99999999.0.bias": torch.zeros(1)}, "1 tensors lie beside its 198, such as input_blocks.9999"
+            whole | {"input_blocks.99999999.0.bias": torch.zeros(1)}, "1 tensors are unexpected beside its 198, such as input_blocks.9999"
         )
         refused(whole | {"output_blocks.99999999.0.bias": torch.zeros(1)}, "7 output_blocks")
 

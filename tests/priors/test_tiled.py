@@ -199,7 +199,7 @@ class TestFit:
             ),
             ((3, 8, 8), (3, 5, 14), [Tiled], "14 x 5, continued by its mirror image, is denoised through 2 windows"),
             ((3, 8, 8), (3, 5, 8), [Tiled], "through 1 window$"),
-            ((3, None, None), (1, 5, 7), [Gray], "asked for its gray ones"),
+            ((3, None, None), (1, 5, 7), [Gray], "restricted to gray images"),
             ((1, None, None), (4, 5, 7), [PerChannel], "the 4 channels are taken as independent"),
             ((3, 8, 8), (1, 9, 9), [Gray, Tiled], "gray"),
         ],
