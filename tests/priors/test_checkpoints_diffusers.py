@@ -383,7 +383,7 @@ class TestNetwork:
     def test_the_package_is_missed_in_one_line(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "diffusers", None)
         for act in (lambda: read_folder(folder, {}), lambda: download("owner/name"), lambda: DiffusersUNet(**SMALL)):
-            with pytest.raises(ImportError, match=r"^Networks of diffusers need that package: pip install \"invdiff") as error:
+            with pytest.raises(ImportError, match=r"^Networks of diffusers need diffusers: pip install \"invdiff") as error:
                 act()
             assert "\n" not in str(error.value)
 
@@ -504,7 +504,7 @@ class TestOptions:
 
     def test_refuses_betas_where_there_are_none(self, tmp_path: Path) -> None:
         written(tmp_path, NCSNPP, diffusers.ScoreSdeVeScheduler())
-        refused(tmp_path, "steps=10: expected none, as ScoreSdeVeScheduler leaves no choice", steps=10)
+        refused(tmp_path, "steps=10: expected none, as ScoreSdeVeScheduler determines it", steps=10)
         refused(tmp_path, "'fourier' takes the logarithm of a noise level", schedule="linear")
         (tmp_path / "scheduler_config.json").unlink()
         refused(tmp_path, "Expected the scheduler_config.json of a ScoreSdeVeScheduler")
@@ -682,7 +682,7 @@ class TestRefused:
         [
             ({"weight_map": {"conv_in.weight": "../other.safetensors"}}, "is outside of the folder"),
             ({"weight_map": {"conv_in.weight": "/etc/passwd"}}, "is outside of the folder"),
-            ({"weight_map": {"conv_in.weight": "other.safetensors"}}, "names other.safetensors, which is not there"),
+            ({"weight_map": {"conv_in.weight": "other.safetensors"}}, "names other.safetensors, which is missing"),
             ({"weight_map": ["conv_in.weight"]}, "lists no weights"),
             ({}, "lists no weights"),
         ],
