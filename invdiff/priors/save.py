@@ -39,7 +39,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path, *, dtype: torch.dtype | 
     }
     if dtype is not None and not all(w.isfinite().all() for w in weights.values() if w.dtype == dtype):
         raise ValueError(
-            f"{path}: some weights are not finite in {dtype}, nothing was written. Keep their precision, or use bfloat16."
+            f"{path}: some weights are not finite in {dtype}: nothing was written. Keep their precision, or use bfloat16."
         )
     write_safetensors(weights, path, {KEY: json.dumps(checkpoint.spec.to_json())})
 

@@ -126,7 +126,7 @@ class TestNetwork:
         net, x, time = ADM(**SMALL["like-imagenet"]["config"]), torch.zeros(1, 3, 10, 8), torch.zeros(1)
         with pytest.raises(ValueError, match="multiples of 4, got height 10, width 8"):
             net(x, time, torch.zeros(1).long())
-        with pytest.raises(ValueError, match="a label is needed if and only if .* classes, got none for classes=5"):
+        with pytest.raises(ValueError, match=r"a label is needed if and only if .* classes, got none for classes=5"):
             net(x[..., :8, :], time)
         with pytest.raises(ValueError, match="got one for classes=None"):
             ADM(**SMALL["grey"]["config"])(torch.zeros(1, 1, 8, 8), time, torch.zeros(1).long())
@@ -138,7 +138,7 @@ class TestNetwork:
             ({"head_channels": None}, "or head_channels, got heads=None, head_channels=None"),
             ({"heads_up": 4}, "heads_up=4"),
             ({"head_channels": 24}, "64 features of an attention layer cannot be split into heads=None or head_channels=24"),
-            ({"head_channels": 128}, "do not split"),
+            ({"head_channels": 128}, "cannot be split"),
             ({"attention_order": "newest"}, "one of legacy, new, got 'newest'"),
             ({"width": 48}, "divisible"),
         ],
@@ -285,7 +285,7 @@ class TestRefusals:
             ({"label": 3}, "label=3: expected none, as the network is not class-conditional. Leave it out"),
             ({"heads": "many"}, "heads='many': expected a whole number from 1 to 4096"),
             ({"heads": 0}, "heads=0: expected a whole number from 1 to 4096"),
-            ({"heads": 5}, "64 features of an attention do not split"),
+            ({"heads": 5}, "64 features of an attention layer cannot be split"),
             ({"heads": 2, "head_channels": 16}, "got heads=2, head_channels=16"),
             ({"attention_order": "old"}, "attention_order='old': expected one of legacy, new"),
             ({"schedule": "sigmoid"}, "schedule='sigmoid': expected one of linear, cosine"),
