@@ -20,8 +20,9 @@ class Gray(ScoreModel):
 
     A gray image :math:`g_t` with noise-to-signal ratio :math:`\varsigma_t`, repeated in C channels, has noise only along
     :math:`(1, \dots, 1)`, with ratio :math:`\sqrt C \varsigma_t`, and no color noise. The prior is evaluated at that level,
-    which is correct for the brightness, and the mean over its channels is returned. Levels above the largest of the schedule
-    are clamped to it. At :math:`\varsigma_t` instead, a network mistakes noise that is equal in all channels for texture.
+    which is correct for the brightness and at which it infers that there is no color. The mean over its channels is returned.
+    Levels above the largest of the schedule are clamped to it. At :math:`\varsigma_t` instead, a network mistakes noise that
+    is equal in all channels for texture.
 
     Args:
         score: A prior of images ``(C, H, W)``, C > 1.

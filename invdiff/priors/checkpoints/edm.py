@@ -195,7 +195,7 @@ def _asking(kind: str, settings: Mapping[Any, Any], choices: Choices) -> dict[st
     if kind == "ve":
         schedule = {"name": "edm", "sigma_min": setting("sigma_min", 0.02), "sigma_max": setting("sigma_max", 100.0)}
         return {"predicts": "-eps", "schedule": schedule, "time_scale": 0.5, "time_log": True}
-    # The table is computed anew, since the one in the file is rounded to float32 in between.
+    # The table is recomputed, because the one in the file was rounded to float32 (24 bits) in between.
     schedule = {
         "name": "cosine-betas",
         "steps": int(setting("M", 1000)),
