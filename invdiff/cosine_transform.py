@@ -1,4 +1,4 @@
-"""Orthonormal cosine transforms: along an axis, for the two ways a signal can end, and of images."""
+"""Orthonormal cosine transforms: along an axis, with two boundary conditions, and of images."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from invdiff.movable import Movable
 
 __all__ = ["CosineTransform", "cosine_inverse", "cosine_matrix", "cosine_transform"]
 
-# Up to this many entries their matrix was as fast as Fourier transforms or faster, on one core of a CPU: for signals that are
-# mirrored, and for those that end, whose period is twice as long.
+# Up to this many entries the matrix was at least as fast as Fourier transforms, on one CPU core. Key: whether the signal ends
+# instead of being mirrored, which makes its period twice as long.
 DENSE = {False: 512, True: 1024}
 
 
 class CosineTransform(Movable):
-    r"""The orthonormal cosines :math:`q_k(i) \propto \cos((i + \tfrac12)\, \theta_k)` of :math:`n` entries along an axis.
+    r"""Orthonormal transform to the cosines :math:`q_k(i) \propto \cos((i + \tfrac12)\, \theta_k)` of :math:`n` entries.
 
-    Before its first entry the signal is mirrored, that one repeated: :math:`x_{-1-i} = x_i`. Beyond the last it is mirrored
-    likewise, :math:`\theta_k = \pi k / n`, the usual cosine transform (DCT-II); or it ends, :math:`x_n = 0` and
-    :math:`x_{n+i} = -x_{n-i}`, :math:`\theta_k = \pi (2 k + 1) / (2 n + 1)`. In both cases second differences, of the signal
-    continued, multiply :math:`q_k` by :math:`-4 \sin^2(\theta_k / 2)`. Of many entries at :math:`O(n \log n)`, by the Fourier
-    transform of the signal continued to a whole period; of few by their matrix.
+    Before its first entry the signal is mirrored, with that entry repeated: :math:`x_{-1-i} = x_i`. Beyond the last entry it is
+    either mirrored in the same way, :math:`\theta_k = \pi k / n`, which is the usual cosine transform (DCT-II); or it ends,
+    :math:`x_n = 0` and :math:`x_{n+i} = -x_{n-i}`, :math:`\theta_k = \pi (2 k + 1) / (2 n + 1)`. In both cases second
+    differences of the extended signal multiply :math:`q_k` by :math:`-4 \sin^2(\theta_k / 2)`. Long signals are transformed in
+    :math:`O(n \log n)`, by the Fourier transform of the signal extended to a whole period; short ones by a matrix.
 
     Args:
-        side: :math:`n`.
-        ends: Whether the signal ends, instead of being mirrored.
+        side: :math:`n`, the number of entries.
+        ends: Whether the signal ends instead of being mirrored.
 
     Attributes:
         eigenvalues: :math:`4 \sin^2(\theta_k / 2)`, ascending, ``(n,)``.
@@ -46,12 +46,12 @@ class CosineTransform(Movable):
         if not ends:
             norms[0] = side**-0.5
         phases = torch.polar(norms, half_angles)
-        # The signal comes four times in a period, or twice; a frequency twice in the spectrum, but for 0.
+        # A period contains the signal four times, or twice; the spectrum contains every frequency but 0 twice.
         self.analysis = phases.conj().resolve_conj() / (4 if ends else 2)
         self.synthesis = phases * self.period / torch.where(half_angles == 0, 1, 2)
         self.matrix: Tensor | None = None
         if side <= DENSE[ends]:
-            # Its rows are the cosines.
+            # The rows of the matrix are the cosines.
             self.matrix = self.synthesize(torch.eye(side, dtype=torch.float64), -1) if ends else cosine_matrix(side)
 
     def analyze(self, x: Tensor, axis: int) -> Tensor:
@@ -68,7 +68,7 @@ class CosineTransform(Movable):
         return coefficients.movedim(-1, axis)
 
     def synthesize(self, coefficients: Tensor, axis: int) -> Tensor:
-        """Return the signal, the inverse of ``analyze``."""
+        """Return the signal with these coefficients along ``axis``: the inverse of :meth:`analyze`."""
         if self.matrix is not None:
             return _along(axis, self.matrix.to(coefficients).mT, coefficients)
         c = coefficients.movedim(axis, -1)
@@ -80,7 +80,7 @@ class CosineTransform(Movable):
 
 
 def cosine_matrix(side: int) -> Tensor:
-    """Return the orthonormal cosine transform (DCT-II) of ``side`` numbers as a matrix, float64."""
+    """Return the orthonormal cosine transform (DCT-II) of ``side`` entries as a float64 matrix."""
     from scipy.fft import dct
 
     return torch.from_numpy(dct(np.eye(side), axis=0, norm="ortho"))
@@ -93,18 +93,18 @@ def cosine_transform(x: Tensor) -> Tensor:
 
 
 def cosine_inverse(coefficients: Tensor) -> Tensor:
-    """Return the images of cosine coefficients: the inverse, and the adjoint, of :func:`cosine_transform`."""
+    """Return the images with these cosine coefficients: the inverse and adjoint of :func:`cosine_transform`."""
     rows, columns = (_cosines(side, coefficients.dtype, coefficients.device) for side in coefficients.shape[-2:])
     x: Tensor = rows.mT @ coefficients @ columns
     return x
 
 
 @functools.lru_cache(maxsize=32)
-@torch.inference_mode(False)  # Kept, so fit for differentiation later on.
+@torch.inference_mode(False)  # Cached tensors must be usable in later gradients.
 def _cosines(side: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return cosine_matrix(side).to(device, dtype)
 
 
 def _along(axis: int, matrix: Tensor, x: Tensor) -> Tensor:
-    """Return the product of ``matrix`` with ``x`` along ``axis``: from the left unless it is the last, to move less about."""
+    """Return the product of ``matrix`` with ``x`` along ``axis``, from the left unless it is the last, to move less memory."""
     return x @ matrix.mT if axis == -1 else (matrix @ x.movedim(axis, -2)).movedim(-2, axis)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 __all__ = ["WeightsMissingError", "find_lpips_weights", "lpips", "psnr", "ssim"]
 
 SSIM_WINDOW = 11
-LPIPS_MIN_SIZE = 31  # In smaller images the second pooling of AlexNet has nothing left to pool.
+LPIPS_MIN_SIZE = 31  # In smaller images the second pooling of AlexNet has an empty output.
 
 
 class WeightsMissingError(RuntimeError):
@@ -42,8 +42,8 @@ def ssim(x: Tensor, reference: Tensor) -> Tensor:
 
     The constants are those of the paper: Gaussian window of 11 x 11 pixels with standard deviation 1.5, :math:`K_1 = 0.01`,
     :math:`K_2 = 0.03`, on the 0..1 scale of image files (the means of the formula are not invariant to a shift), at the
-    resolution of the image (no down-sampling), averaged over channels and over the positions where the window lies inside the
-    image. Equal to ``skimage.metrics.structural_similarity`` of the images on the 0..1 scale with ``data_range=1``,
+    resolution of the image (no downsampling), averaged over channels and over the positions where the window lies inside the
+    image. The result equals ``skimage.metrics.structural_similarity`` of the images on the 0..1 scale with ``data_range=1``,
     ``gaussian_weights=True``, ``sigma=1.5`` and ``use_sample_covariance=False``.
 
     Args:
@@ -110,7 +110,7 @@ def _prepared(name: str, x: Tensor, reference: Tensor, size: int = 1) -> tuple[T
     if not dtype.is_floating_point or not (x.dtype.is_floating_point and reference.dtype.is_floating_point):
         raise TypeError(f"{name}: expected floating-point images spanning [-1, 1], got {x.dtype} and {reference.dtype}.")
     if not (x.isfinite().all() and reference.isfinite().all()):
-        raise ValueError(f"{name}: the images hold nan or inf.")
+        raise ValueError(f"{name}: expected finite images, got NaN or infinite values.")
     return x.to(dtype).clamp(-1, 1), reference.to(dtype).clamp(-1, 1)
 
 
@@ -133,9 +133,9 @@ def _lpips_network(weights: Path, device: torch.device) -> nn.Module:
 
     try:
         state: dict[str, Any] = torch.load(weights, map_location="cpu", weights_only=True)
-    except Exception as error:  # zipfile, pickle and torch raise exceptions of their own
+    except Exception as error:  # zipfile, pickle and torch raise their own exceptions.
         raise ValueError(f"lpips: {weights} is damaged or holds no weights; download it again.") from error
-    # Without `pretrained`, lpips would have torchvision fetch the backbone. Its random initialization, overwritten at
+    # By default lpips would let torchvision download the backbone. The random initialization, which is overwritten at
     # once, must not advance the global generator.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")

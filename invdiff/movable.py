@@ -1,4 +1,4 @@
-"""What can be moved to another device or dtype as a whole: operators, and their decompositions."""
+"""Base class of objects that can be moved to another device or dtype, such as operators and their decompositions."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["Movable"]
 
 
 class Movable:
-    """Anything whose tensors are attributes of its own, or of attributes that are movable too."""
+    """An object whose tensors are its own attributes, or attributes of attributes that are movable too."""
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        """Return a copy whose tensors lie on ``device`` and, where they are real, have ``dtype``; complex ones match it."""
+        """Return a copy with tensors on ``device``: real ones in ``dtype``, complex ones in the matching complex dtype."""
         moved = copy.copy(self)
         for name, value in vars(self).items():
             if isinstance(value, Movable):

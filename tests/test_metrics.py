@@ -164,8 +164,8 @@ class TestEveryMetric:
         for bad, words in (
             ((x[0], x[0]), "shape"),
             ((x, x[..., 1:]), "shape"),
-            ((x * math.nan, x), "nan"),
-            ((x, x / 0), "nan"),
+            ((x * math.nan, x), "NaN"),
+            ((x, x / 0), "NaN"),
         ):
             with pytest.raises(ValueError, match=words):
                 metric(*bad)

@@ -1,4 +1,4 @@
-"""``invdiff evaluate``: metrics of restored images against their references."""
+"""``invdiff evaluate``: compute metrics of restored images against their references."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ HEADERS = {"psnr": "PSNR [dB]", "ssim": "SSIM", "lpips": "LPIPS"}
 
 @dataclass
 class Pairing:
-    """Which files belong together.
+    """Reference and restored files, paired by name.
 
     Attributes:
-        pairs: ``(name, reference, restored)``, by name.
-        unpaired: Files of either side without a partner.
-        ambiguous: For each name that several files of a folder share, those files.
+        pairs: ``(name, reference, restored)``, sorted by name.
+        unpaired: Files in either folder without a counterpart.
+        ambiguous: Files of each name that several files of one folder share.
     """
 
     pairs: list[tuple[str, Path, Path]] = field(default_factory=list)
@@ -51,16 +51,16 @@ def parse_metrics(ctx: click.Context, param: click.Parameter, value: str) -> lis
     "--restored", required=True, type=click.Path(exists=True, path_type=Path), help="Folder of restored images, or one image."
 )
 @click.option(
-    "--metrics", default=",".join(METRICS), callback=parse_metrics, show_default=True, help="Which, separated by commas."
+    "--metrics", default=",".join(METRICS), callback=parse_metrics, show_default=True, help="Metrics, separated by commas."
 )
 @click.option(
     "--json",
     "json_file",
     type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
-    help='Write the figures as JSON; - prints nothing but JSON. Infinite values are the string "inf".',
+    help='Write the results as JSON; - prints only JSON, to stdout. Infinite values become the string "inf".',
 )
 @click.option(
-    "--csv", "csv_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures as CSV, one line per image."
+    "--csv", "csv_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the results as CSV, one line per image."
 )
 @click.pass_context
 def evaluate(
@@ -68,10 +68,10 @@ def evaluate(
 ) -> None:
     """Compare restored images with their references: PSNR, SSIM and LPIPS of each pair, and their means.
 
-    Files of two folders are paired by name; the endings may differ (a.png and a.jpg). Alpha is not compared; a grey image is
-    compared with a colour one by repeating it. PSNR and SSIM are higher for better images, LPIPS is lower. LPIPS needs the
-    weights of AlexNet, which are never downloaded: where they are missing the column is left out and a line says where they
-    belong.
+    Files in two folders are paired by name; the extensions may differ (a.png and a.jpg). Alpha channels are ignored, and a gray
+    image is repeated in all channels to compare it with a color image. Higher PSNR and SSIM and lower LPIPS are better. LPIPS
+    needs the weights of AlexNet, which are never downloaded: if they are missing, LPIPS is omitted and a message says where to
+    put them.
 
     The exit code is 1 if any pair could not be compared.
 
@@ -90,11 +90,11 @@ def evaluate(
         raise click.ClickException(f"{reference} and {restored} hold no images, expected two folders of images or two images.")
     if not pairing.pairs and not failed:
         raise click.ClickException(
-            f"no image of {restored} has the name of one of {reference}: of the {len(pairing.unpaired)} images found, "
-            f"none has a partner ({_names(pairing.unpaired)})."
+            f"no image of {restored} has the same name as an image of {reference}: none of the {len(pairing.unpaired)} images "
+            f"found has a counterpart ({_names(pairing.unpaired)})."
         )
     if pairing.unpaired:
-        click.echo(f"{len(pairing.unpaired)} without a partner, left out: {_names(pairing.unpaired)}", err=True)
+        click.echo(f"{len(pairing.unpaired)} without a counterpart, skipped: {_names(pairing.unpaired)}", err=True)
     metrics = available(metrics)
     rows: list[dict[str, Any]] = []
     for name, clean, image in tqdm(pairing.pairs, unit="image", disable=None, leave=False):
@@ -125,7 +125,7 @@ def evaluate(
 
 
 def pair(reference: Path, restored: Path) -> Pairing:
-    """Pair two files, or the images of two folders by their names without the endings."""
+    """Pair two files, or the images in two folders by their names without extensions."""
     from invdiff.io.images import list_images
 
     if reference.is_dir() != restored.is_dir():
@@ -149,7 +149,7 @@ def pair(reference: Path, restored: Path) -> Pairing:
 
 
 def available(metrics: list[str]) -> list[str]:
-    """Return the metrics that can be computed here, and say on stderr what is missing for LPIPS."""
+    """Return the metrics that can be computed, and report on stderr what is missing for LPIPS."""
     if "lpips" not in metrics:
         return metrics
     from invdiff.metrics import WeightsMissingError, find_lpips_weights
@@ -159,7 +159,7 @@ def available(metrics: list[str]) -> list[str]:
     except WeightsMissingError as error:
         if metrics == ["lpips"]:
             raise
-        click.echo(f"{error} (LPIPS is left out)", err=True)
+        click.echo(f"{error} (LPIPS is omitted)", err=True)
         return [name for name in metrics if name != "lpips"]
     return metrics
 
@@ -171,7 +171,7 @@ def compare(reference: Path, restored: Path, metrics: list[str]) -> dict[str, fl
     x, clean = load(restored), load(reference)
     if x.shape[2:] != clean.shape[2:]:
         sizes = " and ".join(f"{image.shape[3]} x {image.shape[2]}" for image in (clean, x))
-        raise ValueError(f"expected two images of one size, got {sizes} pixels ({reference}, {restored}).")
+        raise ValueError(f"expected two images of the same size, got {sizes} pixels ({reference}, {restored}).")
     channels = max(x.shape[1], clean.shape[1])
     if {x.shape[1], clean.shape[1]} - {1, channels}:
         raise ValueError(f"cannot compare {clean.shape[1]} with {x.shape[1]} channels ({reference}, {restored}).")
@@ -224,7 +224,7 @@ def write_csv(path: Path, rows: list[dict[str, Any]], metrics: list[str]) -> Non
 
 
 def _without_infinities(value: Any) -> Any:
-    # JSON knows no infinity. The string, unlike null, says what was found, and float("inf") reads it back.
+    # JSON has no infinity. Unlike null, the string "inf" preserves the value, and float("inf") reads it back.
     if isinstance(value, dict):
         return {key: _without_infinities(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""``invdiff priors``: the bundled priors, what a checkpoint holds, and its conversion into a safe file."""
+"""``invdiff priors``: list the bundled priors; inspect, convert and measure checkpoints."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class _Priors(click.Group):
 @AS_JSON
 @click.pass_context
 def priors(ctx: click.Context, as_json: bool) -> None:
-    """List the bundled diffusion priors, or look into checkpoints: what `invdiff solve --prior` takes.
+    """List the bundled diffusion priors, or inspect, convert and measure checkpoints for `invdiff solve --prior`.
 
     \b
-    A checkpoint is told by its content, and reading one runs no code of it:
+    Checkpoint formats are detected from the file contents and loaded without executing code:
       guided-diffusion, improved-diffusion   state dicts, .pt
       EDM                                    pickles, .pkl
       score-SDE (NCSN++, DDPM++)             checkpoints, .pth
@@ -57,14 +57,14 @@ def priors(ctx: click.Context, as_json: bool) -> None:
         _show([_describe(name, {}) for name in BUNDLED], as_json, many=True)
 
 
-@priors.command(short_help="Say what a checkpoint is, and what it does not say.")
+@priors.command(short_help="Describe a checkpoint and the settings assumed for it.")
 @SOURCE
 @prior_option
 @AS_JSON
 def inspect(source: str, prior_option: Sequence[str], as_json: bool) -> None:
-    """Say what the checkpoint FILE (or folder, or hub id) is: network, size, schedule, parameters, digest.
+    """Describe the checkpoint FILE (or folder, or hub id): network, size, schedule, parameters, digest.
 
-    What the file does not say stands under "assumed", by the name under which --prior-option changes it.
+    Settings that the file does not determine are listed under "assumed", with the names by which --prior-option changes them.
 
     \b
     Examples:
@@ -79,12 +79,13 @@ def inspect(source: str, prior_option: Sequence[str], as_json: bool) -> None:
 @SOURCE
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The file to write, .safetensors.")
 @prior_option
-@click.option("--dtype", type=click.Choice(DTYPES), help="Of the weights. Default: as they are; float16 halves the file.")
-@click.option("--overwrite", is_flag=True, help="Replace an earlier file.")
+@click.option("--dtype", type=click.Choice(DTYPES), help="Precision of the weights. Default: unchanged.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 def convert(source: str, out: Path, prior_option: Sequence[str], dtype: str | None, overwrite: bool) -> None:
-    """Write the checkpoint FILE as safetensors: safe to share, fast to load, and it says everything itself.
+    """Write the checkpoint FILE as safetensors, which is safe to share, fast to load and self-describing.
 
-    What --prior-option gives is written into the file and need not be given again.
+    The values of --prior-option are written into the file and need not be given again. --dtype float16 halves the size of a
+    float32 file.
 
     \b
     Examples:
@@ -94,7 +95,7 @@ def convert(source: str, out: Path, prior_option: Sequence[str], dtype: str | No
     if out.suffix != ".safetensors":
         raise click.UsageError(f"--out {out}: expected a name that ends in .safetensors.")
     if out.exists() and not overwrite:
-        raise click.UsageError(f"--out {out}: exists. Choose another name or give --overwrite.")
+        raise click.UsageError(f"--out {out}: the file exists. Choose another name or give --overwrite.")
     import dataclasses
 
     import torch
@@ -106,7 +107,7 @@ def convert(source: str, out: Path, prior_option: Sequence[str], dtype: str | No
 
     path = locate(source)
     checkpoint = read_checkpoint(path, given_options(prior_option))
-    build_network(checkpoint)  # What does not fit together is not written.
+    build_network(checkpoint)  # Fails if weights and spec do not match, before anything is written.
     spec = checkpoint.spec
     converted = {"converted_from": path.name, "converted_sha256": digest(path)} | dict(spec.facts)
     checkpoint = dataclasses.replace(checkpoint, spec=dataclasses.replace(spec, facts=converted))
@@ -117,15 +118,15 @@ def convert(source: str, out: Path, prior_option: Sequence[str], dtype: str | No
     click.echo(f"{out}: {out.stat().st_size / 2**20:,.1f} MiB, sha256 {digest(out)}")
 
 
-@priors.command(short_help="Measure the error of a prior, which makes `solve` faster and its spread right.")
+@priors.command(short_help="Measure a prior's error, for faster and better calibrated samples.")
 @click.argument("source", metavar="PRIOR")
 @click.argument("images", metavar="[FOLDER_OR_TAR]...", type=click.Path(path_type=Path), nargs=-1)
-@click.option("--crops", type=click.IntRange(min=1), default=48, show_default=True, help="Crops of the images, or samples.")
-@click.option("--size", type=click.IntRange(min=8), help="Their side in pixels. Default: that of the prior, or 96.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of crops, samples and noise.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Default: PRIOR.errors.safetensors beside it.")
+@click.option("--crops", type=click.IntRange(min=1), default=48, show_default=True, help="Number of image crops, or samples.")
+@click.option("--size", type=click.IntRange(min=8), help="Side of the crops in pixels. Default: the prior's size, or 96.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed of crops, samples, noise.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Default: PRIOR.errors.safetensors beside PRIOR.")
 @prior_option
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...; auto uses a GPU if there is one.")
 def measure(
     source: str,
     images: tuple[Path, ...],
@@ -136,11 +137,12 @@ def measure(
     prior_option: Sequence[str],
     device: str,
 ) -> None:
-    """Measure how far the denoiser of PRIOR is off, by frequency, colour and noise level, on clean images.
+    """Measure the error of the denoiser of PRIOR by frequency, color and noise level, on clean images.
 
-    The images are those of folders and tars, as `invdiff train` reads them: of the kind the prior is for, best the ones it
-    was trained on. Without any, samples of the prior itself. What is found is written beside the prior, where `invdiff solve`
-    finds it, and belongs to this very file: a prior that changes has to be measured anew. An earlier measurement is replaced.
+    The images are read from folders and tar archives, as by `invdiff train`. They should be from the domain of the prior,
+    preferably its training images. Without any, samples of the prior itself are used. The result is written beside the prior,
+    where `invdiff solve` finds it. It is valid for this version of the file only: measure again after the prior changes. An
+    earlier result is replaced.
 
     \b
     Examples:
@@ -177,13 +179,13 @@ def measure(
     out = out or errors_beside(path)
     save_error_model(model, out, prior=path, given=given)
     rows = zip(model.levels.tolist(), model.facts["error_rms"], model.facts["claimed_rms"], strict=True)
-    headers = ["noise level", "error RMS", "claimed"]
+    headers = ["noise level", "error RMS", "predicted"]
     click.echo(tabulate(list(rows), headers=headers, floatfmt=".4f"))
     click.echo(f"{out}: {out.stat().st_size / 2**10:,.0f} KiB, of {crops} images of {size} x {size} pixels")
 
 
 def _crops(images: Sequence[Path], *, channels: int | None, crops: int, size: int, seed: int, progress: bool) -> Tensor:
-    """Return crops of folders and tars, ``(crops, C, size, size)``."""
+    """Return crops of the images in folders and tar archives, ``(crops, C, size, size)``."""
     import torch
 
     from invdiff.training import load_images
@@ -210,11 +212,11 @@ def _describe(source: str, given: Mapping[str, str]) -> dict[str, Any]:
         needed = str(error.__cause__)
         checkpoint = read_checkpoint(path, {**given, "label": "0"})
     try:
-        build_network(checkpoint)  # or the description would be of what does not exist
+        build_network(checkpoint)  # Checks that weights and spec match.
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     spec, weights = checkpoint.spec, checkpoint.weights
-    # The course of the training is for the card.
+    # The history of the training is in the model card.
     facts = {name: value for name, value in spec.facts.items() if name not in ("history", "settings")}
     card = path.with_suffix(".md")
     text = card.read_text(encoding="utf-8") if card.is_file() else ""

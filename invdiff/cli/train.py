@@ -1,4 +1,4 @@
-"""``invdiff train``: a folder of images in, a prior out."""
+"""``invdiff train``: train a prior on a folder of images."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ __all__ = ["train"]
 
 EPILOG = """\b
 Examples:
-  invdiff train photos/ --out mine.safetensors --steps 1000        minutes on a CPU, to see whether it works
+  invdiff train photos/ --out mine.safetensors --steps 1000        minutes on a CPU, as a test
   invdiff train photos/ --out mine.safetensors --init natural      start from the bundled prior
   invdiff train photos/ --out mine.safetensors --init natural --noise-maps --late-crop 128     for --method exact-score
   invdiff train scans.tar --out ct.safetensors --channels 1 --flips all --licence CC0-1.0
   torchrun --nproc-per-node 4 --no-python invdiff train photos/ --out mine.safetensors --batch 256
   invdiff solve x.png --problem sr --factor 2 --prior mine.safetensors
 
-Killed at any moment, the same command goes on from the last checkpoint and ends with the same weights.
+Training is resumable: after an interruption, the same command continues from the last checkpoint and yields the same weights.
 """
 FLIPS = ("none", "horizontal", "all")  # written out because the help must not import torch
 NETWORK = {"widths": (32, 64, 128, 192, 256), "blocks": (1, 1, 1, 2, 2)}
 MAPS = 32  # features of the maps of noise
-SHOWN = 20  # skipped files that are named
+SHOWN = 20  # number of skipped files that are listed
 
 
 def _numbers(context: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -42,7 +42,7 @@ def _numbers(context: click.Context, param: click.Parameter, value: str | None) 
     except ValueError:
         numbers = ()
     if not numbers or min(numbers) < 1:
-        raise click.BadParameter(f"{value!r} is no list of positive whole numbers such as 32,64,128.")
+        raise click.BadParameter(f"{value!r} is not a list of positive whole numbers such as 32,64,128.")
     return numbers
 
 
@@ -55,49 +55,51 @@ def _positive(context: click.Context, param: click.Parameter, value: float) -> f
 @click.command(epilog=EPILOG, context_settings={"max_content_width": 110, "show_default": True})
 @click.argument("sources", metavar="FOLDER_OR_TAR...", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The .safetensors file to write.")
-@click.option("--steps", type=click.IntRange(min=1), default=20000, help="Optimiser steps in all.")
-@click.option("--batch", type=click.IntRange(min=1), default=16, help="Crops per step, over all devices together.")
+@click.option("--steps", type=click.IntRange(min=1), default=20000, help="Total number of optimizer steps.")
+@click.option("--batch", type=click.IntRange(min=1), default=16, help="Crops per step, summed over all devices.")
 @click.option("--crop", type=click.IntRange(min=8), default=64, help="Side of the random crops in pixels.")
 @click.option(
-    "--late-crop", type=click.IntRange(min=8), help="Side of the crops in the last third; fewer of them, and more high noise."
+    "--late-crop", type=click.IntRange(min=8), help="Side of the crops in the last third, with fewer crops and more high noise."
 )
 @click.option("--rate", type=float, default=3e-3, callback=_positive, help="Largest learning rate.")
-@click.option("--widths", callback=_numbers, help="Features of the network per resolution. Default: 32,64,128,192,256.")
-@click.option("--blocks", callback=_numbers, help="Its residual blocks per resolution. Default: 1,1,1,2,2.")
-@click.option("--init", help="Prior to start from, `natural` or a file. It may grow: more blocks, more resolutions.")
+@click.option("--widths", callback=_numbers, help="Network features per resolution. Default: 32,64,128,192,256.")
+@click.option("--blocks", callback=_numbers, help="Residual blocks per resolution. Default: 1,1,1,2,2.")
+@click.option("--init", help="Prior to start from, `natural` or a file. Blocks and resolutions may be added.")
 @click.option(
     "--noise-maps/--no-noise-maps",
     default=None,
     show_default=False,
-    help="Train for masks, mosaics, circular blur and decimation too (method exact-score). Default: if --init was.",
+    help="Also train for masks, mosaics, circular blur, decimation (method exact-score). Default: as --init.",
 )
-@click.option("--channels", type=click.Choice(("1", "3")), help="Make all images grey or RGB. Default: as they are.")
-@click.option("--side", type=click.IntRange(min=8), help="Scale larger images down to this shorter side. Default: as they are.")
+@click.option("--channels", type=click.Choice(("1", "3")), help="Convert all images to gray or RGB. Default: unchanged.")
+@click.option("--side", type=click.IntRange(min=8), help="Downscale larger images to this shorter side. Default: unchanged.")
 @click.option(
-    "--flips", type=click.Choice(FLIPS), default="horizontal", help="Mirror crops; all: the 8 symmetries of a square."
+    "--flips", type=click.Choice(FLIPS), default="horizontal", help="Random flips of crops; all: the 8 symmetries of a square."
 )
-@click.option("--validation", type=click.IntRange(min=1), help="Images held out. Default: a tenth, at most 16.")
-@click.option("--licence", multiple=True, help="Licence or credit of the images, for the model card. Repeatable.")
+@click.option("--validation", type=click.IntRange(min=1), help="Number of held-out images. Default: a tenth, at most 16.")
+@click.option("--licence", multiple=True, help="License or credit of the images, for the model card. Repeatable.")
 @click.option("--report-every", type=click.IntRange(min=1), help="Steps between reports. Default: a twentieth of --steps.")
 @click.option(
     "--precision",
     type=click.Choice(("auto", "float32", "bfloat16")),
     default="auto",
-    help="Of the network; auto takes bfloat16 where the processor has units for it.",
+    help="Precision of the network; auto uses bfloat16 if the processor has matrix units for it.",
 )
-@click.option("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")
-@click.option("--compile/--no-compile", "compiled", default=None, help="torch.compile. Default: on a GPU.", show_default=False)
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of weights, crops and noise.")
-@click.option("--overwrite", is_flag=True, help="Start anew, replacing what an earlier training has left in --out.")
+@click.option("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto uses a GPU if there is one.")
+@click.option(
+    "--compile/--no-compile", "compiled", default=None, help="Use torch.compile. Default: on a GPU.", show_default=False
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Random seed of weights, crops and noise.")
+@click.option("--overwrite", is_flag=True, help="Start over, replacing the files of an earlier training in --out.")
 def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any) -> None:
-    """Train a diffusion prior on all images of folders and tars.
+    """Train a diffusion prior on all images in folders and tar archives.
 
-    Takes what `invdiff solve` reads, with any number of channels, of any sizes not below that of the crops; files that cannot
-    be read are named and left out. Beside the weights: the checkpoint to continue from (.ckpt), a model card (.md) and, in a
-    folder, samples of the prior as it learns.
+    All image formats of `invdiff solve` are read, with any number of channels and any size not below that of the crops. Files
+    that cannot be read are listed and skipped. Besides the weights, the command writes the checkpoint to continue from (.ckpt),
+    a model card (.md) and a folder of samples of the prior during training.
     """
     _check_out(out, overwrite)
-    # Imported here: `invdiff train --help` answers without torch.
+    # Imported here, so that `invdiff train --help` does not import torch.
     from invdiff.priors import UNet
     from invdiff.priors.load import has_bfloat16_units, load_network
     from invdiff.restoration.device import pick_device
@@ -116,7 +118,7 @@ def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any)
         first_net, spec = load_network(options["init"])
         if not isinstance(first_net, UNet):
             raise ValueError(
-                f"--init {options['init']}: its network is {spec.architecture}, expected a prior of `invdiff train`."
+                f"--init {options['init']}: its network is {spec.architecture}, expected a prior trained by `invdiff train`."
             )
         net, sigma_data = first_net, spec.sigma_data
         shape = {name: options[name] or tuple(net.config[name]) for name in NETWORK}
@@ -154,8 +156,8 @@ def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any)
         )
     except KeyboardInterrupt:
         if first:
-            there = f"goes on from {out.with_suffix('.ckpt')}" if out.with_suffix(".ckpt").exists() else "begins anew"
-            click.echo(f"The same command {there}.", err=True)
+            there = f"continues from {out.with_suffix('.ckpt')}" if out.with_suffix(".ckpt").exists() else "starts over"
+            click.echo(f"Interrupted. The same command {there}.", err=True)
         raise
     if first:
         write_card(
@@ -172,7 +174,7 @@ def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any)
 
 
 class _Table:
-    """Prints one aligned line a report, under one heading."""
+    """Print one aligned line per report, under one heading."""
 
     def __init__(self) -> None:
         self.headed = False
@@ -183,13 +185,13 @@ class _Table:
         if not self.headed:
             levels = "".join(f"{f'sigma {level}':>11}" for level in report.psnr)
             names = "".join(f"{name:>8}" for name in report.conditional)
-            what = "PSNR in dB of denoising, and of E[x0 | y] by one call" if names else "denoising PSNR in dB"
+            what = "PSNR in dB of denoising, and of E[x0 | y] from one evaluation" if names else "denoising PSNR in dB"
             tqdm.write(f"{'step':>9} {'loss':>8} {'crops/s':>8}{levels}{names}   ({what})")
             self.headed = True
         values = "".join(f"{value:11.2f}" for value in report.psnr.values())
         values += "".join(f"{value:8.2f}" for value in report.conditional.values())
         tqdm.write(f"{report.step:>9,} {report.loss:8.4f} {report.crops_per_second:8.0f}{values}")
-        sys.stdout.flush()  # a log file shows it now, not when the buffer is full
+        sys.stdout.flush()  # so that a log file shows it at once
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
@@ -197,18 +199,18 @@ def _check_out(out: Path, overwrite: bool) -> None:
         raise click.BadParameter(f"{out}: the name must end in .safetensors.", param_hint="--out")
     if out.exists() and not out.with_suffix(".ckpt").exists() and not overwrite:
         raise click.UsageError(
-            f"{out} exists and no checkpoint of its training lies beside it. Choose another --out or give --overwrite."
+            f"{out} exists and no checkpoint of its training is beside it. Choose another --out or give --overwrite."
         )
 
 
 def _say_skipped(skipped: Sequence[str], path: Path) -> None:
-    """Name the files that were skipped: the first ones here, where there are more all of them in a file."""
+    """List the first skipped files on stderr, and all of them in a file if there are more."""
     for line in skipped[:SHOWN]:
         click.echo(f"skipped {line}", err=True)
     where = ""
     if len(skipped) > SHOWN:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(skipped) + "\n", encoding="utf-8")
-        where = f"; all of them are named in {path}"
+        where = f"; all of them are listed in {path}"
     if skipped:
         click.echo(f"skipped {len(skipped)} files{where}", err=True)

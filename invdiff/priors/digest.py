@@ -1,4 +1,4 @@
-"""The SHA-256 of a checkpoint: of a file, or of all files of a folder."""
+"""SHA-256 digest of a checkpoint file, or of all files of a checkpoint folder."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from pathlib import Path
 
 __all__ = ["digest", "stamp"]
 
-PARTS = (".json", ".safetensors", ".bin")  # of a folder
+PARTS = (".json", ".safetensors", ".bin")  # the files of a folder that count
 Stamp = list[tuple[str, int, int]]
-SETTLED = 2 * 10**9  # nanoseconds since a file was written
+SETTLED = 2 * 10**9  # nanoseconds since the last write, after which a digest may be cached
 
 
 def stamp(path: Path) -> Stamp:
-    """Return what changes when a file does, or a file of a folder: names, sizes, times."""
+    """Return the names, sizes and modification times of a file, or of the files of a folder, to detect changes."""
     files = sorted(p for p in path.rglob("*") if p.suffix in PARTS and p.is_file()) if path.is_dir() else [path]
     return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
 def digest(path: Path, since: Stamp | None = None) -> str:
-    """Return the SHA-256 of a file; of a folder, that of the names and digests of its configurations and weights.
+    """Return the SHA-256 of a file, or of the names and digests of the configurations and weights in a folder.
 
-    Where the file is no longer what it was at the stamp ``since``, it is not that of what was read then: the answer says so.
+    If the file no longer matches the stamp ``since``, its digest is not the digest of the data read earlier, and a text that
+    says so is returned instead.
     """
     now = stamp(path) if path.exists() else []
     if since not in (None, now):
@@ -35,7 +36,7 @@ def digest(path: Path, since: Stamp | None = None) -> str:
 
 
 def _digest(part: tuple[str, int, int]) -> str:
-    # What was written a moment ago may be written again within one tick of the clock of its file system.
+    # A file written a moment ago may change again within one tick of the file system's clock: its digest is not cached.
     settled = time.time_ns() - part[2] > SETTLED
     return _known(part) if settled else _read(part)
 

@@ -1,4 +1,4 @@
-"""``load_prior``: a name, a file, a folder or a hub id becomes a prior; what it is, is told by its content."""
+"""``load_prior``: load a prior from a name, a file, a folder or a hub id. The format is detected from the content."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from invdiff.priors.spec import Checkpoint, NetworkSpec, build_network, build_pr
 __all__ = ["PRECISIONS", "has_bfloat16_units", "load_network", "load_prior", "locate", "pick_autocast", "read_checkpoint"]
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-FAMILIES = {  # in the order in which they are asked whether a file is theirs
+FAMILIES = {  # in the order in which their readers are tried
     "invdiff": "invdiff.priors.save",
     "guided-diffusion": "invdiff.priors.checkpoints.guided_diffusion",
     "EDM": "invdiff.priors.checkpoints.edm",
@@ -31,7 +31,7 @@ SUFFIXES = (".pt", ".pth", ".pkl", ".ckpt", ".bin", ".safetensors")
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
-@torch.inference_mode(False)  # or its weights could not be part of any gradient
+@torch.inference_mode(False)  # Weights created in inference mode could not take part in gradients.
 def load_prior(
     source: str | Path,
     *,
@@ -41,31 +41,32 @@ def load_prior(
     errors: bool = True,
     **given: Any,
 ) -> NetworkPrior:
-    """Return the prior of a checkpoint, whatever its family; reading it runs no code of the file.
+    """Load the prior of a checkpoint of any supported family, without executing code from the file.
 
     ================= ======================================================================================================
-    source            what it may be
+    source            accepted
     ================= ======================================================================================================
     a name            ``"natural"``, the bundled prior
-    a file            what ``invdiff train`` or ``invdiff priors convert`` wrote; a state dict of OpenAI's guided-diffusion or
+    a file            written by ``invdiff train`` or ``invdiff priors convert``; a state dict of OpenAI's guided-diffusion or
                       improved-diffusion (``.pt``); a pickle of EDM (``.pkl``); a checkpoint of score-SDE (``.pth``)
     a folder          of diffusers: a ``UNet2DModel`` or a pipeline around one
-    a hub id          such as ``"google/ddpm-celebahq-256"``, likewise; needs ``pip install "invdiff[diffusers]"``
+    a hub id          of such a folder, ``"google/ddpm-celebahq-256"``; needs ``pip install "invdiff[diffusers]"``
     ================= ======================================================================================================
 
     Args:
-        source: See above. A bundled name wins over a file of that name: write ``./natural`` for the file.
-        precision: ``float32``, or ``bfloat16`` or ``float16`` for the network's convolutions and matrices (the solver's state
-            stays float32); ``auto`` takes bfloat16 where ``device`` has matrix units for it, float32 elsewhere.
-        device: Where the prior will run. It follows the measurement; this only decides ``auto``.
-        checkpointing: Whether gradients compute activations again instead of keeping them: less memory, a third more time.
-        errors: Whether to take what was measured of the prior's error, ``NAME.errors.safetensors`` beside its file, where it is
-            there (``invdiff priors measure``). One that was measured on another prior is left aside, with a line in ``notes``.
-        given: What the file does not say and is wrongly assumed, such as ``heads=8``, ``schedule="cosine"``, or a ``label`` for
-            networks that know classes: ``invdiff priors inspect FILE`` tells what is assumed and how it is called.
+        source: See above. A bundled name takes precedence over a file of that name: write ``./natural`` for the file.
+        precision: ``float32``, or ``bfloat16`` or ``float16`` for the network's convolutions and matrix products (the solver's
+            state stays float32); ``auto`` uses bfloat16 if ``device`` has matrix units for it, and float32 otherwise.
+        device: Device on which the prior will run, used only to resolve ``auto``. The prior follows the measurement's device.
+        checkpointing: Whether gradients recompute activations instead of storing them: less memory, a third more time.
+        errors: Whether to load the measured error covariance ``NAME.errors.safetensors`` beside the prior's file, if it exists
+            (``invdiff priors measure``). A covariance measured on another prior is ignored, with a line in ``notes``.
+        given: Values of options that the file does not determine and whose defaults are wrong, such as ``heads=8``,
+            ``schedule="cosine"``, or a ``label`` for class-conditional networks. ``invdiff priors inspect FILE`` lists the
+            assumed values and the option names.
 
     Raises:
-        ValueError: If nothing is there, or it is damaged, of no known family, or could run code.
+        ValueError: If the source does not exist, is damaged, is of no supported family, or could run code.
     """
     autocast = pick_autocast(precision, torch.device(device))
     path = locate(source)
@@ -88,7 +89,7 @@ def load_prior(
 
 
 def locate(source: str | Path) -> Path:
-    """Return the file or folder of a prior; what a hub has is downloaded."""
+    """Return the file or folder of a prior. A hub id is downloaded."""
     path = BUNDLED.get(str(source), Path(source))
     if str(source) and path.exists():
         return path
@@ -108,13 +109,14 @@ def load_network(source: str | Path) -> tuple[nn.Module, NetworkSpec]:
 
 
 def read_checkpoint(path: Path, given: Mapping[str, Any]) -> Checkpoint:
-    """Return what a file or folder holds: the weights of a network, and how it is built and asked."""
+    """Read the weights of a network from a file or folder, and the spec of how it is built and evaluated."""
     if path.is_dir():
         diffusers = _diffusers()
         checkpoint: Checkpoint | None = diffusers.read_folder(path, given)
         if checkpoint is None:
             raise ValueError(
-                f"{path}: a folder without model_index.json and config.json. Expected one of diffusers, or a checkpoint file."
+                f"{path}: the folder has neither model_index.json nor config.json. Expected a diffusers folder or a checkpoint "
+                "file."
             )
         _check_given(path, "diffusers", diffusers.OPTIONS, given)
         return checkpoint
@@ -125,17 +127,17 @@ def read_checkpoint(path: Path, given: Mapping[str, Any]) -> Checkpoint:
         if checkpoint is not None:
             _check_given(path, family, reader.OPTIONS, given)
             return checkpoint
-    raise ValueError(f"{path}: {_describe(contents)}. Known are {', '.join(FAMILIES)} and folders of diffusers. {BY_HAND}")
+    raise ValueError(f"{path}: {_describe(contents)}. Expected {', '.join(FAMILIES)} or a diffusers folder. {BY_HAND}")
 
 
 BY_HAND = (
-    "Any network can be wrapped in Python: build it, load these weights into it, and give "
+    "Any network can be wrapped in Python: build it, load these weights into it, and call "
     'invdiff.priors.from_network(net, schedule, predicts="eps").'
 )
 
 
 def pick_autocast(precision: str, device: torch.device) -> torch.dtype | None:
-    """Return the dtype in which a network computes, ``None`` for that of its weights."""
+    """Return the dtype in which a network computes; ``None``: the dtype of its weights."""
     if precision not in PRECISIONS:
         raise ValueError(f"load_prior: unknown precision {precision!r}, expected one of {', '.join(PRECISIONS)}.")
     if precision == "auto":
@@ -149,7 +151,7 @@ def has_bfloat16_units(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu":
         return False
-    # A private name, so asked for with care: without it the answer is the safe one.
+    # A private function that may be absent; the fallback is float32.
     return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 
 
@@ -160,14 +162,14 @@ def _diffusers() -> ModuleType:
 def _check_given(path: Path, family: str, options: Mapping[str, str], given: Mapping[str, Any]) -> None:
     unknown = [name for name in given if name not in options]
     if unknown:
-        expected = f"expected one of {', '.join(options)}" if options else "the file says everything itself"
+        expected = f"expected one of {', '.join(options)}" if options else "the file is self-describing"
         raise ValueError(f"{path}: {family} checkpoints have no option {unknown[0]!r}, {expected}.")
 
 
 def _describe(contents: Contents) -> str:
     found = list(state_dicts(contents.data))
     if not found:
-        return f"holds a {type(contents.data).__name__} without weights of a network"
+        return f"holds a {type(contents.data).__name__} without network weights"
     where, weights = max(found, key=lambda item: len(item[1]))
     names = ", ".join(list(weights)[:3])
-    return f"holds {len(weights)} tensors{f' in {where!r}' if where else ''} ({names}, ...) of no network known here"
+    return f"holds {len(weights)} tensors{f' in {where!r}' if where else ''} ({names}, ...) of no supported network"

@@ -1,4 +1,4 @@
-"""Priors made of networks: one wrapper turns every parametrization into a denoiser."""
+"""Network priors: one wrapper turns every parametrization into a denoiser."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ def edm_denoise(
     sigma_data: float,
     trained: tuple[float, float] | None = None,
 ) -> Tensor:
-    r"""Return :math:`c_\text{skip} x + c_\text{out} F(c_\text{in} x, \tfrac14 \log \sigma)`, the denoiser of a raw EDM network.
+    r"""Denoise with a raw EDM network: :math:`c_\text{skip} x + c_\text{out} F(c_\text{in} x, \tfrac14 \log \sigma)`.
 
     Args:
         net: :math:`F`, called with ``(B, *event)`` and ``(B,)``.
         x: Clean data plus noise, ``(B, *event)``.
-        sigma: Standard deviation of that noise, a scalar or ``(B,)``.
+        sigma: Standard deviation of the noise, a scalar or ``(B,)``.
         sigma_data: Standard deviation of the clean data.
-        trained: Smallest and largest noise level the network knows. Beyond them it is told the nearest: a network without
-            normalization answers levels it has never seen with anything.
+        trained: Smallest and largest noise level of the training. The level passed to the network is clamped to this range,
+            because a network without normalization returns arbitrary values at levels it was not trained on.
 
     References:
         Karras et al., 2022, https://arxiv.org/abs/2206.00364, table 1
@@ -64,10 +64,10 @@ def edm_denoise(
 
 
 class NetworkPrior(ScoreModel):
-    """A prior whose denoiser is a network. Made by :func:`from_network`, which documents the arguments and copies the module.
+    """A prior whose denoiser is a network, created by :func:`from_network`, which documents the arguments.
 
-    The module given there is neither modified nor asked for gradients of its weights. It computes in its own precision;
-    what goes in and comes out keeps the dtype of ``x_t``.
+    :func:`from_network` copies the module, so the original is not modified; no gradients of its weights are computed. The
+    network computes in its own precision; inputs and outputs keep the dtype of ``x_t``.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class NetworkPrior(ScoreModel):
         self.event_shape, self.sigma_data, self.autocast = event_shape, sigma_data, autocast
         self.checkpointing, self.file, self.facts = checkpointing, file, dict(facts)
         self.stamp = None if file is None else stamp(file)
-        self.net = net  # of its own, where it is a module
+        self.net = net  # a module belongs to this prior alone
         if isinstance(net, nn.Module):
             if autocast is not None:
                 _keep_kernels_in(net, autocast)
@@ -125,7 +125,7 @@ class NetworkPrior(ScoreModel):
 
     @property
     def _trained(self) -> tuple[float, float]:
-        """The smallest and the largest noise-to-signal ratio of the schedule."""
+        """Smallest and largest noise-to-signal ratio of the schedule."""
         return float(self.schedule.ratio(self.schedule.t_min)), float(self.schedule.ratio(self.schedule.t_max))
 
     def _call(self, x: Tensor, time: Tensor, maps: NoiseMaps | None = None) -> Tensor:
@@ -163,22 +163,22 @@ class NetworkPrior(ScoreModel):
 
 @torch.inference_mode(False)
 def frozen_view(net: nn.Module, *, device: torch.device | str | None = None) -> nn.Module:
-    """Return ``net`` in evaluation mode with the same weights, of which no gradients are asked: that saves a sixth of the time.
+    """Return ``net`` in evaluation mode with the same weights and without gradients of them, which saves a sixth of the time.
 
-    The weights share their memory, unless they are moved.
+    The weights share memory with those of ``net``, unless they are moved to another device.
     """
     memo: dict[int, Any] = {}
     for weight in itertools.chain(net.parameters(), net.buffers()):
         view = (weight.clone() if weight.is_inference() else weight.detach()).to(device)
         memo[id(weight)] = nn.Parameter(view, requires_grad=False) if isinstance(weight, nn.Parameter) else view
     for value in (value for layer in net.modules() for value in vars(layer).values()):
-        if isinstance(value, Tensor) and not value.is_leaf:  # What a forward pass left, such as that of weight_norm.
+        if isinstance(value, Tensor) and not value.is_leaf:  # Left over from a forward pass, such as by weight_norm.
             memo[id(value)] = value.detach()
     try:
         return copy.deepcopy(net, memo).eval()
     except (TypeError, RuntimeError) as error:
         raise ValueError(
-            f"from_network: this module cannot be copied ({error}). Give a function instead: lambda x, time: net(x, time)."
+            f"from_network: this module cannot be copied ({error}). Pass a function instead: lambda x, time: net(x, time)."
         ) from error
 
 
@@ -186,9 +186,9 @@ KERNELS = (nn.Linear, nn.modules.conv._ConvNd)
 
 
 def _keep_kernels_in(net: nn.Module, dtype: torch.dtype) -> None:
-    """Keep the weights of convolutions and linear layers in the dtype of autocast, to which every call would convert them.
+    """Store the weights of convolutions and linear layers in the autocast dtype, to which every call would convert them.
 
-    Half the memory, the same numbers.
+    This halves their memory and does not change the results.
     """
     for layer in net.modules():
         weight = layer._parameters.get("weight") if isinstance(layer, KERNELS) else None
@@ -197,7 +197,7 @@ def _keep_kernels_in(net: nn.Module, dtype: torch.dtype) -> None:
 
 
 def _pad_to(x: Tensor, stride: int) -> Tensor:
-    """Return ``x`` with its last two sides made multiples of ``stride`` by repeating the border."""
+    """Pad the last two axes of ``x`` to multiples of ``stride`` by repeating the border."""
     height, width = (-n % stride for n in x.shape[-2:]) if stride > 1 else (0, 0)
     return F.pad(x, (0, width, 0, height), mode="replicate") if height or width else x
 
@@ -222,30 +222,31 @@ def from_network(
     predicts the network returns                               :math:`E[x_0 | x_t]`
     ======== ================================================= ============================================================
     eps      the noise :math:`\varepsilon`                      :math:`(x_t - \sigma_t \varepsilon) / \alpha_t`
-    -eps     :math:`-\varepsilon`, the score times             the same
+    -eps     :math:`-\varepsilon`, the score times             as for eps
              :math:`\sigma_t`
-    x0       the clean data                                    itself
+    x0       the clean data                                    the output itself
     v        :math:`\alpha_t \varepsilon - \sigma_t x_0`         :math:`(\alpha_t x_t - \sigma_t v)/(\alpha_t^2 + \sigma_t^2)`
     velocity :math:`\varepsilon - x_0`                          :math:`(x_t - \sigma_t u) / (\alpha_t + \sigma_t)`
     score    :math:`\nabla \log p_t(x_t)`                       :math:`(x_t + \sigma_t^2 s) / \alpha_t`
-    edm      :math:`F` of :func:`edm_denoise`, asked at        the form with :math:`c_\text{skip}` and :math:`c_\text{out}`
+    edm      :math:`F` of :func:`edm_denoise`, evaluated at    the form with :math:`c_\text{skip}` and :math:`c_\text{out}`
              :math:`x_t / \alpha_t` and :math:`\varsigma_t`
     ======== ================================================= ============================================================
 
     Args:
-        net: Called as ``net(x_t, time)`` with ``(B, *event)`` and ``(B,)``. A module is copied, without its weights, which
-            stay shared; the copy is in evaluation mode, and hooks that keep something keep it in the copy.
-        schedule: The schedule it was trained with.
-        predicts: What it returns, see above.
-        time: Maps the schedule's time to what the network expects, such as ``lambda t: 999 * t``. Not used by ``edm``.
-        event_shape: Shape of one item, ``None`` for axes of any size.
+        net: Called as ``net(x_t, time)`` with ``(B, *event)`` and ``(B,)``. A module is copied, except for its weights, which
+            stay shared. The copy is in evaluation mode, and hooks that store something store it in the copy.
+        schedule: The schedule the network was trained with.
+        predicts: Output of the network, see above.
+        time: Maps the schedule's time to the network's time input, such as ``lambda t: 999 * t``. Not used by ``edm``.
+        event_shape: Shape of one item, ``None`` for axes of any size. Default: any shape.
         sigma_data: Standard deviation of the data, for ``edm``.
-        stride: What the sides of an image must be multiples of: others are padded by repeating their border, and cropped back.
-        autocast: Compute the network under autocast to this dtype.
-        checkpointing: Keep, for gradients, only what goes in and out of each block, and compute the rest again: a third more
+        stride: Factor that image sides must be multiples of. Other images are padded by repeating their border, and the
+            result is cropped back.
+        autocast: Compute the network under autocast to this dtype. Default: in the dtype of its weights.
+        checkpointing: Keep, for gradients, only the inputs and outputs of each block, and recompute the rest: a third more
             time and far less memory. A block is a module in a ``ModuleList`` or ``ModuleDict``.
-        file: Where the weights are from, for reports.
-        facts: What reports should say about the network.
+        file: The file of the weights, for reports.
+        facts: Entries about the network for reports.
     """
     if predicts not in {*PARAMETRIZATIONS, "edm"}:
         raise ValueError(f"from_network: unknown predicts={predicts!r}, expected one of {', '.join(PARAMETRIZATIONS)}, edm.")

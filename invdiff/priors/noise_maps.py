@@ -1,10 +1,10 @@
-r"""A network for noise that differs from place to place, or from frequency to frequency: how it is asked, and what it is told.
+r"""Denoising networks for noise that varies with the pixel or the frequency: preconditioning and conditioning maps.
 
 .. math:: D(\mu; \Sigma) = c_\text{skip}(S)\, \mu + c_\text{out}(S)\, F\big(c_\text{in}(S)\, \mu;\; \text{maps}\big), \qquad
     S = \Sigma^{1/2}
 
 with the preconditioning of Karras et al. (2022) as functions of the *matrix* of noise levels: pixel by pixel under a mask,
-frequency by frequency under a circular blur. Of white noise it is theirs, and the maps are zero.
+frequency by frequency under a circular blur. For white noise it reduces to theirs, and the maps are zero.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from invdiff.noise_covariance import NoiseCovariance
 
 __all__ = ["BANDS", "MAP_KINDS", "NoiseMaps", "band_levels", "edm_denoise_pivot", "edm_input", "edm_target", "noise_maps"]
 
-MAP_KINDS = ("pixel", "frequency", "decimation")  # of noise that maps describe
+MAP_KINDS = ("pixel", "frequency", "decimation")  # kinds of noise that maps describe
 EDGES = (0.015, 0.03, 0.06, 0.1, 0.17, 0.26, 0.4)  # between the bands, in cycles per pixel
 BANDS = len(EDGES) + 1
-SCALE = 4.0  # of logarithms of levels, as in the noise embedding of EDM
+SCALE = 4.0  # divides logarithms of levels, as in the noise embedding of EDM
 
 
 @dataclass(frozen=True, eq=False)
 class NoiseMaps:
-    r"""What a network is told of the noise, besides its largest level :math:`s_\text{max}`. All of it is 0 for white noise.
+    r"""Noise conditioning of a network, besides the largest level :math:`s_\text{max}`. All maps are 0 for white noise.
 
     Attributes:
-        shift: :math:`(c_\text{skip}(S) - c_\text{skip}(s_\text{max}))\, \mu`: what is known better than the worst,
-            ``(B, C, H, W)``.
-        levels: :math:`\tfrac14 \log (s_{ij} / s_\text{max})` of the standard deviation of every entry, and by how much more of
-            the entry is to be kept, :math:`c_\text{skip}(s_{ij}) - c_\text{skip}(s_\text{max})`: ``(B, 2 C, H, W)``.
-        bands: :math:`\tfrac14 \log (s / s_\text{max})` of radial bands of frequencies, and a 1 that says that there are any,
-            ``(B, 9)``; ``None`` where the noise is independent from pixel to pixel.
+        shift: :math:`(c_\text{skip}(S) - c_\text{skip}(s_\text{max}))\, \mu`, ``(B, C, H, W)``: the part of the skip connection
+            due to entries with less noise than the largest level.
+        levels: :math:`\tfrac14 \log (s_{ij} / s_\text{max})` for the standard deviation of every entry, and the difference of
+            its skip coefficient, :math:`c_\text{skip}(s_{ij}) - c_\text{skip}(s_\text{max})`: ``(B, 2 C, H, W)``.
+        bands: :math:`\tfrac14 \log (s / s_\text{max})` of radial frequency bands, and a 1 that marks them as present,
+            ``(B, 9)``; ``None`` if the noise is independent from pixel to pixel.
     """
 
     shift: Tensor
@@ -49,13 +49,13 @@ class NoiseMaps:
 
     @staticmethod
     def cat(parts: Sequence[NoiseMaps]) -> NoiseMaps:
-        """Return the maps of one batch after the other; bands of zeros say that there are none."""
+        """Concatenate the maps of several batches. Missing bands become zeros, which mark them as absent."""
         bands = [m.levels.new_zeros(len(m.levels), BANDS + 1) if m.bands is None else m.bands for m in parts]
         return NoiseMaps(torch.cat([m.shift for m in parts]), torch.cat([m.levels for m in parts]), torch.cat(bands))
 
 
 def noise_maps(mu: Tensor, cov: NoiseCovariance, *, sigma_data: float) -> NoiseMaps:
-    r"""Return what a network is told of noise of covariance ``cov`` on ``mu``."""
+    r"""Return the conditioning maps for noise of covariance ``cov`` on ``mu``."""
     largest, each = over_items(cov.largest, mu), cov.pixel_levels().expand(len(mu), *mu.shape[1:])
     skip = _skip(sigma_data)
     shift = cov.apply(skip, mu) - skip(largest) * mu
@@ -68,13 +68,13 @@ def noise_maps(mu: Tensor, cov: NoiseCovariance, *, sigma_data: float) -> NoiseM
 
 
 def band_levels(cov: NoiseCovariance, sides: Sequence[int]) -> Tensor:
-    """Return the geometric mean of the levels in every radial band of frequencies, over all channels, ``(B, 8)``.
+    """Return the geometric mean of the noise levels in every radial frequency band, over all channels, ``(B, 8)``.
 
-    Bands without a frequency, as small images have, are taken for those of the largest level.
+    Bands that contain no frequency, as in small images, get the largest level.
 
     Args:
-        cov: The noise.
-        sides: Of the images, ``(H, W)``.
+        cov: Covariance of the noise.
+        sides: Size of the images, ``(H, W)``.
     """
     levels = cov.frequency_levels()
     rows, columns = torch.fft.fftfreq(sides[0]), torch.fft.rfftfreq(sides[1])
@@ -94,7 +94,7 @@ def edm_denoise_pivot(
     sigma_data: float,
     trained: tuple[float, float],
 ) -> Tensor:
-    r"""Return :math:`D(\mu; \Sigma)` of a raw EDM network that takes maps.
+    r"""Return :math:`D(\mu; \Sigma)` of a raw EDM network conditioned on maps.
 
     Args:
         net: :math:`F`, called with :math:`c_\text{in}(S)\, \mu`, with :math:`\tfrac14 \log s_\text{max}` of every item,
@@ -102,7 +102,8 @@ def edm_denoise_pivot(
         mu: Clean data plus noise, ``(B, C, H, W)``.
         cov: :math:`\Sigma`, of a kind in :data:`MAP_KINDS`.
         sigma_data: Standard deviation of the clean data.
-        trained: Smallest and largest level the network knows. Others are taken for the nearest: exact data for precise ones.
+        trained: Smallest and largest level of the training. Levels are clamped to this range, so exact data count as very
+            precise data.
     """
     cov = cov.clamp(*trained)
     output = net(*edm_input(mu, cov, sigma_data=sigma_data))
@@ -110,13 +111,13 @@ def edm_denoise_pivot(
 
 
 def edm_input(mu: Tensor, cov: NoiseCovariance, *, sigma_data: float) -> tuple[Tensor, Tensor, NoiseMaps]:
-    r"""Return what :math:`F` is called with: :math:`c_\text{in}(S)\, \mu`, the largest levels, and the maps."""
+    r"""Return the inputs of :math:`F`: :math:`c_\text{in}(S)\, \mu`, :math:`\tfrac14 \log s_\text{max}`, and the maps."""
     time = (cov.largest.log() / SCALE).expand(len(mu))
     return cov.apply(lambda s: (s**2 + sigma_data**2).rsqrt(), mu), time, noise_maps(mu, cov, sigma_data=sigma_data)
 
 
 def edm_target(x: Tensor, mu: Tensor, cov: NoiseCovariance, *, sigma_data: float) -> Tensor:
-    r"""Return what :math:`F` should answer for ``mu``, which is ``x`` plus noise.
+    r"""Return the training target of :math:`F` for ``mu``, which is ``x`` plus noise.
 
     .. math:: c_\text{out}(S)^{-1} (x - c_\text{skip}(S)\, \mu)
     """

@@ -1,4 +1,4 @@
-"""Our own files of priors: safetensors whose metadata hold the spec, so that reading one builds tensors and nothing else."""
+"""The file format of invdiff for priors: safetensors with the network spec in its metadata, read without executing code."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ from invdiff.priors.spec import Checkpoint, NetworkSpec
 __all__ = ["BUNDLED", "read", "save_checkpoint", "save_prior", "write_safetensors"]
 
 BUNDLED = {"natural": Path(__file__).with_name("natural.safetensors")}
-KEY = "invdiff"  # of the metadata
+KEY = "invdiff"  # the metadata entry of the spec
 OPTIONS: Mapping[str, str] = {}
 
 
 def save_prior(net: UNet, path: Path, *, sigma_data: float, facts: Mapping[str, Any]) -> None:
-    """Write the weights of ``net`` in half precision, with what ``load_prior`` needs to rebuild it, atomically."""
+    """Write the weights of ``net`` in half precision and the spec from which ``load_prior`` rebuilds it, atomically."""
     spec = _spec_of_unet(net.config, sigma_data, facts)
     save_checkpoint(Checkpoint(spec, net.state_dict()), path, dtype=torch.float16)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path, *, dtype: torch.dtype | None = None) -> None:
-    """Write a checkpoint as safetensors, atomically, in the precision its weights have or in ``dtype``."""
+    """Write a checkpoint as safetensors, atomically, in the precision of its weights or in ``dtype``."""
     weights = {
         name: weight.detach().cpu().to(dtype if weight.is_floating_point() else None).contiguous()
         for name, weight in checkpoint.weights.items()
     }
     if dtype is not None and not all(w.isfinite().all() for w in weights.values() if w.dtype == dtype):
         raise ValueError(
-            f"{path}: some weights are not finite in {dtype}: nothing was written. Keep them as they are, or bfloat16."
+            f"{path}: some weights are not finite in {dtype}: nothing was written. Keep their precision, or use bfloat16."
         )
     write_safetensors(weights, path, {KEY: json.dumps(checkpoint.spec.to_json())})
 
 
 def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
-    """Write tensors and metadata, atomically.
+    """Write tensors and metadata to a safetensors file, atomically.
 
     Raises:
-        OSError: If that is not possible; an earlier file is then still there.
+        OSError: If the file cannot be written. An existing file is then left unchanged.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         save_file(dict(tensors), part, metadata=dict(metadata))
-        part.chmod(0o644)  # safetensors keeps its files from other users; a prior is for sharing
+        part.chmod(0o644)  # safetensors makes files unreadable to other users, but a prior is for sharing
         part.replace(path)
     except (SafetensorError, OSError) as error:
         part.unlink(missing_ok=True)
@@ -61,7 +61,7 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mappi
 
 
 def read(contents: Contents, given: Mapping[str, Any]) -> Checkpoint | None:
-    """Return the checkpoint of a file of ours, ``None`` for any other."""
+    """Return the checkpoint in a file of this format; ``None`` for any other file."""
     if KEY not in contents.metadata:
         return None
     return Checkpoint(_spec(contents.path, contents.metadata), contents.data)
@@ -71,11 +71,11 @@ def _spec(path: Path, metadata: Mapping[str, str]) -> NetworkSpec:
     try:
         description = json.loads(metadata[KEY])
         if isinstance(description, dict) and description.keys() == {"architecture", "config", "sigma_data", "facts"}:
-            # Files of version 0.1 knew one kind of network.
+            # Files of version 0.1 support one architecture only.
             return _spec_of_unet(description["config"], description["sigma_data"], description["facts"])
         return NetworkSpec.from_json(description)
     except (TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: a safetensors file of invdiff, but damaged, or of a later version: {error}.") from error
+        raise ValueError(f"{path}: the file of invdiff is damaged, or of a later version: {error}.") from error
 
 
 def _spec_of_unet(config: Mapping[str, Any], sigma_data: float, facts: Mapping[str, Any]) -> NetworkSpec:

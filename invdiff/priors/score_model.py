@@ -1,4 +1,4 @@
-"""The one interface of a prior: a denoiser at every time of a schedule."""
+"""The interface of a prior: a denoiser at every time of a noise schedule."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 
 __all__ = ["ScoreModel"]
 
-DROWNING = 10.0  # times the scale of the prior, the noise hides it: in KL 2.5e-5 nats a direction
+DROWNING = 10.0  # Noise of this many times the prior's scale hides the prior: KL divergence 2.5e-5 nats per direction.
 
 
 class ScoreModel(ABC):
-    r"""A prior :math:`p(x_0)`, known through its denoiser along :math:`x_t = \alpha_t x_0 + \sigma_t \varepsilon`.
+    r"""A prior :math:`p(x_0)`, given by its denoiser along :math:`x_t = \alpha_t x_0 + \sigma_t \varepsilon`.
 
     Attributes:
         schedule: :math:`t \mapsto (\alpha_t, \sigma_t)`.
-        event_shape: Shape of one item without the batch axis; an axis of any size is ``None``, and so is the whole
-            where even the number of axes is free.
-        noise_kinds: The kinds of noise, of :data:`invdiff.noise_covariance.NOISE_KINDS`, that :meth:`denoise_pivot` knows
+        event_shape: Shape of one item without the batch axis. An axis of any size is ``None``; the whole shape is ``None`` if
+            the number of axes is free too.
+        noise_kinds: The kinds of noise in :data:`invdiff.noise_covariance.NOISE_KINDS` that :meth:`denoise_pivot` supports
             besides white noise.
-        error_model: The covariance of the denoiser's error, where it was measured (:func:`invdiff.priors.measure_error`).
-        notes: Lines for its user, such as of something that was found beside its file and left aside.
-        batched: Whether every item of a batch has a distribution of its own, as exact posteriors have.
-        scale: Largest root mean square of :math:`u^\top x_0` over unit vectors :math:`u`, or a little more, where it is known.
+        error_model: The covariance of the denoiser's error, if it was measured (:func:`invdiff.priors.measure_error`).
+        notes: Messages for the user, such as a file of measured errors that was ignored.
+        batched: Whether every item of a batch has its own distribution, as in exact posteriors.
+        scale: Largest root mean square of :math:`u^\top x_0` over unit vectors :math:`u`, or a slightly larger bound, if known.
     """
 
     schedule: Schedule
@@ -49,7 +49,7 @@ class ScoreModel(ABC):
         return f"{type(self).__name__}({', '.join(self._summary())})"
 
     def _summary(self) -> Sequence[str]:
-        """Return what ``repr`` says of the prior."""
+        """Return the parts of ``repr``."""
         if self.event_shape is None:
             return ("any shape",)
         sides = ", ".join("any" if side is None else str(side) for side in self.event_shape)
@@ -57,7 +57,7 @@ class ScoreModel(ABC):
 
     @abstractmethod
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """Return :math:`E[x_0 | x_t]`, differentiable in ``x_t``.
+        r"""Return :math:`E[x_0 | x_t]`, differentiable in ``x_t``.
 
         Args:
             x_t: Noisy items, ``(B, *event)``.
@@ -68,14 +68,14 @@ class ScoreModel(ABC):
         r"""Return :math:`E[x_0 | \mu]` for :math:`\mu = x_0 + n`, :math:`n \sim \mathcal{N}(0, \Sigma)`.
 
         Args:
-            mu: Noisy items, ``(B, *event)``, without a scale: :math:`\alpha = 1`.
+            mu: Noisy items, ``(B, *event)``, unscaled: :math:`\alpha = 1`.
             cov: :math:`\Sigma`, of a kind in ``noise_kinds``.
 
         Raises:
-            ValueError: If the prior does not know noise of this kind.
+            ValueError: If the prior does not support noise of this kind.
         """
-        known = ", ".join(sorted(self.noise_kinds)) or "none but white noise"
-        raise ValueError(f"{type(self).__name__}: does not know {cov.kind} noise, only {known}.")
+        known = ", ".join(sorted(self.noise_kinds)) or "white noise"
+        raise ValueError(f"{type(self).__name__}: {cov.kind} noise is not supported, only {known}.")
 
     @final
     def score(self, x_t: Tensor, t: Tensor) -> Tensor:
@@ -93,9 +93,10 @@ class ScoreModel(ABC):
 
     @final
     def largest_ratio(self) -> float:
-        """Return the noise-to-signal ratio to start from: the schedule's largest, or ten times ``scale`` if that is more.
+        """Return the noise-to-signal ratio at which sampling starts: the schedule's largest, or ten times ``scale`` if larger.
 
-        What a first state of pure noise lacks is the data seen through it. A schedule that ends before that starts at its end.
+        The first state is pure noise, without a contribution of the data; at this ratio the contribution is negligible. If the
+        schedule does not reach ten times ``scale``, its largest ratio is used.
         """
         largest = float(self.schedule.ratio(self.schedule.t_max))
         wanted = DROWNING * (self.scale or 0.0)
@@ -105,9 +106,9 @@ class ScoreModel(ABC):
         return wanted if math.isclose(reached, wanted, rel_tol=1e-3) else largest
 
     def to(self, device: torch.device | str | None = None) -> ScoreModel:
-        """Return the prior on ``device``; its numbers keep their precision."""
+        """Return the prior on ``device``, with unchanged precision."""
         return self
 
     def describe(self) -> dict[str, Any]:
-        """Return what a report should say about this prior."""
+        """Return the entries of a report about this prior."""
         return {"prior": type(self).__name__, "schedule": type(self.schedule).__name__}

@@ -1,4 +1,4 @@
-"""What must be known of a network, beside its weights, to make a prior of it; plain data that fit a file's metadata."""
+"""The specification that turns the weights of a network into a prior, as plain data that fit a file's metadata."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from invdiff.schedules import EDM, VP, Cosine, DiscreteBetas, RectifiedFlow, Sch
 
 __all__ = ["ARCHITECTURES", "SCHEDULES", "Checkpoint", "ConditionedNetwork", "NetworkSpec", "build_network", "build_prior"]
 
-# Where each architecture lives; only the one that a file names is imported.
+# Module and class of each architecture; only the one that a file names is imported.
 ARCHITECTURES: Mapping[str, tuple[str, str]] = {
     "UNet": ("invdiff.priors.networks.unet", "UNet"),
     "ADM": ("invdiff.priors.networks.adm", "ADM"),
@@ -41,27 +41,28 @@ SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
 }
 
 
-MOST_STEPS = 100_000  # of a table of betas
+MOST_STEPS = 100_000  # largest length of a table of betas
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    r"""What a network is and how it is asked.
+    r"""How to build a network and how to evaluate it.
 
     Attributes:
         architecture: A name in :data:`ARCHITECTURES`.
         config: Arguments of its constructor.
         event_shape: Shape of one item; ``None`` for an axis of any size. A network trained at one size has that size here.
-        predicts: What the network returns, see :func:`~invdiff.priors.from_network`.
+        predicts: Output of the network, see :func:`~invdiff.priors.from_network`.
         schedule: ``{"name": one of SCHEDULES, **its arguments}``, in units of data that span [-1, 1].
-        time_scale: The network is told ``time_scale * t`` ...
-        time_log: ... or its natural logarithm.
+        time_scale: The time input of the network is ``time_scale * t``.
+        time_log: Whether the time input is the natural logarithm of ``time_scale * t`` instead.
         sigma_data: Standard deviation of the data, for ``predicts="edm"``.
-        label: Class the network is told, where it knows classes.
-        unit_range: The network was trained on data that span [0, 1] with the noise added there, and predicts the score.
-        noise_kinds: The kinds of noise, of :data:`~invdiff.noise_covariance.NOISE_KINDS`, it has learned besides white noise.
-        facts: What reports should say, such as the family.
-        assumed: What the file does not say, by the name of the option that changes it: value and reason.
+        label: Class to sample, for class-conditional networks.
+        unit_range: Whether the network was trained on data that span [0, 1], with the noise added there, and predicts the
+            score.
+        noise_kinds: The kinds of noise in :data:`~invdiff.noise_covariance.NOISE_KINDS` it was trained on besides white noise.
+        facts: Entries for reports, such as the family.
+        assumed: Value and reason of every default that the file does not determine, by the name of the option that changes it.
     """
 
     architecture: str
@@ -87,11 +88,11 @@ class NetworkSpec:
         """Return the spec that :meth:`to_json` wrote.
 
         Raises:
-            ValueError: If it is none, or names what is not known here.
+            ValueError: If the data are not a spec, or name something unsupported.
         """
         needed = {"architecture", "config", "event_shape", "predicts", "schedule"}
         if not isinstance(data, dict) or not needed <= data.keys() <= KINDS.keys():
-            raise ValueError("it says nothing of a network and its schedule in a form known here")
+            raise ValueError("it does not describe a network and its schedule in a supported form")
         wrong = next((name for name, value in data.items() if not isinstance(value, KINDS[name])), None)
         if wrong is None and not all(side is None or type(side) is int for side in data["event_shape"]):
             wrong = "event_shape"
@@ -111,22 +112,22 @@ class NetworkSpec:
         """Return the schedule.
 
         Raises:
-            ValueError: If there is none by that name, or its arguments make no sense.
+            ValueError: If the name is unknown, or the arguments are invalid.
         """
         arguments = dict(self.schedule)
         make = SCHEDULES.get(arguments.pop("name", ""))
         if make is None:
-            raise ValueError(f"it names a schedule that is none of {', '.join(SCHEDULES)}")
+            raise ValueError(f"it names an unknown schedule, expected one of {', '.join(SCHEDULES)}")
         if not 0 < arguments.get("steps", 1) <= MOST_STEPS:
             raise ValueError(f"its schedule has {arguments['steps']} steps, expected at most {MOST_STEPS:,}")
         try:
             return make(**arguments)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"its schedule {self.schedule!r:.200} makes no sense ({error})") from error
+            raise ValueError(f"its schedule {self.schedule!r:.200} is invalid ({error})") from error
 
 
 NUMBER = (int, float)
-# What each entry must be in plain data.
+# The type of each entry in plain data.
 KINDS: Mapping[str, type | tuple[type, ...]] = {
     "architecture": str,
     "config": dict,
@@ -146,11 +147,11 @@ KINDS: Mapping[str, type | tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds.
+    """The content of a checkpoint file.
 
     Attributes:
-        spec: What the network is, and how it is asked.
-        weights: Of the network, by the names of its state dict, in the precision of the file.
+        spec: How to build and evaluate the network.
+        weights: State dict of the network, in the precision of the file.
     """
 
     spec: NetworkSpec
@@ -158,9 +159,9 @@ class Checkpoint:
 
 
 class ConditionedNetwork(nn.Module):
-    """A network as a prior asks it: ``net(x, time)``, with its label, range and number of outputs taken care of.
+    """Wrap a network as ``net(x, time)``: the class label, the data range and the number of outputs are handled here.
 
-    Outputs beyond the channels of ``x`` are those of a learned variance, and left out.
+    Outputs beyond the channels of ``x`` belong to a learned variance and are dropped.
     """
 
     def __init__(self, net: nn.Module, *, label: int | None = None, unit_range: bool = False) -> None:
@@ -171,11 +172,11 @@ class ConditionedNetwork(nn.Module):
         labels = () if self.label is None else (torch.full((len(x),), self.label, device=x.device),)
         output: Tensor = self.net((x + 1) / 2 if self.unit_range else x, time, *labels, *maps)
         output = output[:, : x.shape[1]]
-        return output / 2 if self.unit_range else output  # the score in units twice as large
+        return output / 2 if self.unit_range else output  # the score with respect to data on a scale twice as large
 
 
 def build_network(checkpoint: Checkpoint) -> nn.Module:
-    """Return the network with the weights of the checkpoint, which are not copied where they are float32 already.
+    """Build the network with the weights of the checkpoint. Weights that are float32 already are not copied.
 
     Raises:
         ValueError: If the weights do not fit the architecture.
@@ -183,12 +184,12 @@ def build_network(checkpoint: Checkpoint) -> nn.Module:
     spec, weights = checkpoint.spec, checkpoint.weights
     module, name = ARCHITECTURES[spec.architecture]
     try:
-        with torch.device("meta"):  # no memory and no time for weights that are replaced at once
+        with torch.device("meta"):  # neither memory nor time for initial weights, which are replaced at once
             net: nn.Module = getattr(importlib.import_module(module), name)(**spec.config)
         expected = {key: value.shape for key, value in net.state_dict().items()}
         gaps = {
-            "{} of {} tensors are lacking (the file may be cut off)": expected.keys() - weights.keys(),
-            "{} tensors lie beside its {}": weights.keys() - expected.keys(),
+            "{} of {} tensors are missing (the file may be cut off)": expected.keys() - weights.keys(),
+            "{} tensors are unexpected beside its {}": weights.keys() - expected.keys(),
             "{} of {} have other shapes": {k for k in expected.keys() & weights.keys() if expected[k] != weights[k].shape},
         }
         for phrase, keys in gaps.items():
@@ -198,7 +199,7 @@ def build_network(checkpoint: Checkpoint) -> nn.Module:
     except (RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"the weights do not fit the architecture {spec.architecture}: {reason}.") from error
-    if spec.architecture == "UNet":  # which computes in this order; that of others is not copied
+    if spec.architecture == "UNet":  # It computes in this memory format. Weights of other networks are not copied.
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,unused-ignore]
     return net.eval().requires_grad_(False)
 

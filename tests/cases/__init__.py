@@ -1,4 +1,4 @@
-"""Small instances of every class that the laws run over, one file for each room: what to build, not what to test."""
+"""Small instances of every class for the property tests (laws), one file per package: what to build, not what to test."""
 
 from . import algebra, blur, generic, noises, nonlinear, priors, resampling, sampling, schedules, transforms
 from .registry import Case, build, cases_of, has_cases, over, select, selected

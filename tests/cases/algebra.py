@@ -1,4 +1,4 @@
-"""Operators made of operators."""
+"""Operators composed of other operators."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _() -> list[LinearSum]:
     shape = (1, 24, 24)
     return [
         LinearSum([Blur((3, 8, 12), kernel, sigma_y=0.03), Blur((3, 8, 12), kernel.flip(1), sigma_y=0.04)]),
-        # Too many measurements for eigenvectors.
+        # Too many measurements for an eigendecomposition.
         LinearSum([Mask(mask, shape), Blur(shape, kernel), Mask(~mask, shape)]),
     ]
 
@@ -71,7 +71,7 @@ def _() -> list[LinearComposed]:
         LinearComposed(Mask(mask, sigma_y=0.05), blur),
         LinearComposed(rotated, blur),
         LinearComposed(Blur((3, 4, 6), kernel, sigma_y=0.05), blocks),
-        # Too many measurements for eigenvectors: preconditioned by the blur.
+        # Too many measurements for an eigendecomposition: preconditioned by the blur.
         LinearComposed(Mask(hole, (1, 24, 24)), Blur((1, 24, 24), kernel)),
         LinearComposed(Matrix(few), Matrix(few.mT)),
     ]
@@ -153,7 +153,7 @@ def _() -> list[LinearStack]:
 @cases_of(Adjoint, 5)
 def _() -> list[Adjoint]:
     matrix = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    # Closed forms, too large for eigenvectors and singular, and small.
+    # With closed forms; too large for an eigendecomposition; singular; and small.
     blur = Blur((1, 24, 24), torch.tensor([[0.2, 0.7, 0.1]], dtype=torch.float64))
     wide = Matrix(torch.cat([matrix] * 100, 1))
     return [Adjoint(op) for op in (Downsample((3, 8, 12), 2), blur, wide, Matrix(matrix), Identity((5,)))]

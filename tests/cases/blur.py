@@ -20,7 +20,7 @@ def _() -> list[Blur]:
     separable = torch.tensor([0.25, 0.7, 0.1]).outer(torch.tensor([0.1, 0.2, 0.8, 0.15]))
     diagonal = torch.eye(3, dtype=torch.float64) / 6 + torch.tensor([[0, 0, 0], [0, 0.5, 0], [0, 0, 0]])
     shape = (3, 8, 11)
-    box = torch.full((1, 4), 0.25)  # Circular on a width of 12, it wipes out whole frequencies.
+    box = torch.full((1, 4), 0.25)  # Circular on a width of 12, it removes some frequencies completely.
     singular = Blur((3, 8, 12), box, sigma_y=0.05)
     paths = [Blur(shape, kernel, boundary=b, sigma_y=0.05) for b in BOUNDARIES for kernel in (separable, diagonal)]
     cross = torch.tensor([[0.0, 0.1, 0.0], [0.2, 0.4, 0.2], [0.0, 0.1, 0.0]])
@@ -34,7 +34,7 @@ def _() -> list[CircularConvolution]:
 
 @cases_of(PaddedConvolution, 5)
 def _() -> list[PaddedConvolution]:
-    # The last has too many measurements for eigenvectors: solved by conjugate gradients.
+    # The last has too many measurements for an eigendecomposition: solved by conjugate gradients.
     kernel = asymmetric_kernel(3, 4)
     small = [PaddedConvolution((3, 8, 11), kernel, boundary) for boundary in ("reflect", "symmetric", "replicate", "valid")]
     return [*small, PaddedConvolution((1, 24, 24), kernel, "zero")]
@@ -43,7 +43,7 @@ def _() -> list[PaddedConvolution]:
 @cases_of(DecimatedConvolution, 3)
 def _() -> list[DecimatedConvolution]:
     kernel = torch.rand(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    box = torch.full((1, 3), 1 / 3, dtype=torch.float64)  # On a width of 6, it wipes out whole frequencies.
+    box = torch.full((1, 3), 1 / 3, dtype=torch.float64)  # On a width of 6, it removes some frequencies completely.
     return [
         DecimatedConvolution((2, 6, 8), kernel, stride=(3, 2), offset=(1, 0), sigma_y=0.05),
         DecimatedConvolution((1, 4, 6), box, stride=(2, 1), offset=(0, 0)),
@@ -54,7 +54,7 @@ def _() -> list[DecimatedConvolution]:
 @cases_of(CosineConvolution, 2)
 def _() -> list[CosineConvolution]:
     cross = torch.tensor([[0.0, 0.1, 0.0], [0.2, 0.4, 0.2], [0.0, 0.1, 0.0]], dtype=torch.float64)
-    # The mean over a ring has gains of either sign.
+    # The mean over a ring has positive and negative gains.
     return [
         CosineConvolution((3, 8, 11), cross),
         CosineConvolution((1, 7, 10), torch.ones(5, 3).double() - torch.tensor([[0], [0], [1], [0], [0]])),
@@ -87,7 +87,9 @@ def _() -> list[SubsampledConvolution]:
         SubsampledConvolution((1, 9, 12), large, stride=3, boundary="circular", offset=(2, 1)),
         SubsampledConvolution((1, 10, 11), large, stride=(1, 2), boundary="reflect"),
         SubsampledConvolution((1, 10, 12), large, stride=1, boundary="zero"),
-        SubsampledConvolution((1, 23, 26), firm, stride=1, boundary="reflect"),  # Too many measurements for eigenvectors.
+        SubsampledConvolution(
+            (1, 23, 26), firm, stride=1, boundary="reflect"
+        ),  # Too many measurements for an eigendecomposition.
     ]
 
 
@@ -102,7 +104,7 @@ def _() -> list[VaryingBlur]:
 
 
 def asymmetric_kernel(rows: int, columns: int) -> Tensor:
-    """Return a kernel without any symmetry, not separable, and heavy enough at its center to be well conditioned."""
+    """Return a nonseparable kernel without symmetry whose large central weight makes the convolution well conditioned."""
     kernel = torch.rand(rows, columns, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     kernel[rows // 2, columns // 2] += rows * columns
     return kernel / kernel.sum()

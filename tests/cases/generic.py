@@ -1,4 +1,4 @@
-"""Operators given by a function, a matrix or a line."""
+"""Operators given by a function, a matrix or an affine map."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _() -> list[LinearFunction]:
         return along - along.roll(-1, -1) + across - across.roll(-1, -2)
 
     sums = LinearFunction(lambda x: x.cumsum(-1)[..., 1::2], (3, 8, 12), sigma_y=0.05)
-    # More measurements than unknowns and than eigenvectors serve, and singular: the mean is lost.
+    # More measurements than unknowns, too many for an eigendecomposition, and singular: the mean is not measured.
     return [sums, LinearFunction(differences, (20, 20), adjoint=differences_adjoint), LinearFunction(differences, (20, 20))]
 
 
@@ -45,5 +45,5 @@ def _() -> list[Identity]:
 def _() -> list[Matrix]:
     full = torch.randn(6, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     tall = torch.randn(600, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    # Wide; tall; of rank 2; and too many measurements for eigenvectors.
+    # Wide; tall; of rank 2; and with too many measurements for an eigendecomposition.
     return [Matrix(full, sigma_y=0.05), Matrix(full.T, sigma_y=0.05), Matrix(full[:, :2] @ full[:2, :]), Matrix(tall)]

@@ -1,4 +1,4 @@
-"""Nonlinear operators, entry by entry or by a codec or a network."""
+"""Nonlinear operators: pointwise functions, a codec and a network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _() -> list[Gamma]:
 
 @cases_of(JPEG, 2)
 def _() -> list[JPEG]:
-    # Corners of a block: a forward derivative of kornia's codec takes tens of milliseconds whatever the size.
+    # Corners of a block only: a forward derivative of kornia's codec takes tens of milliseconds at any size.
     return [JPEG((3, 1, 2), 10, sigma_y=0.05), JPEG((1, 2, 2), tables=[range(64, 128)])]
 
 

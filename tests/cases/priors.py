@@ -1,4 +1,4 @@
-"""Priors known in closed form."""
+"""Priors in closed form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the cases of each class are kept: built on first use, once, by the tests that need them."""
+"""Registry of the cases of each class. They are built once, on first use, by the tests that need them."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Case:
         return f"{self.cls.__name__}-{self.index}"
 
     def build(self) -> Any:
-        """Return the instance, the same one on every call."""
+        """Return the instance, the same on every call."""
         return build(self.cls)[self.index]
 
 
 def cases_of(cls: type[T], count: int) -> Callable[[Callable[[], Sequence[T]]], Callable[[], Sequence[T]]]:
-    """Register what builds the ``count`` cases of ``cls``, one for each path through its code.
+    """Register a function that builds the ``count`` cases of ``cls``, one for each path through its code.
 
-    The number is given beforehand, so that tests can be listed before anything is built.
+    The count is given in advance, so that tests can be collected before anything is built.
     """
 
     def register(builder: Callable[[], Sequence[T]]) -> Callable[[], Sequence[T]]:
@@ -68,13 +68,13 @@ def has_cases(cls: type) -> bool:
 
 
 def select(name: str | None, *, quick: bool) -> None:
-    """Leave only the cases of classes of this name, all of them for ``None``; and, if ``quick``, no tests marked ``slow``."""
+    """Select only classes of this name (``None``: all classes) and, if ``quick``, only tests not marked ``slow``."""
     global _only, _quick
     _only, _quick = name, quick
 
 
 def selected(base: type, where: Callable[[type], bool] = lambda cls: True) -> list[Case]:
-    """Return the cases of the classes below ``base`` for which ``where`` holds, none of them built."""
+    """Return the cases, not yet built, of ``base`` and its subclasses for which ``where`` holds."""
     classes = [
         cls for cls in [base, *all_subclasses(base)] if cls in _BUILDERS and where(cls) and _only in (None, cls.__name__)
     ]
@@ -82,8 +82,8 @@ def selected(base: type, where: Callable[[type], bool] = lambda cls: True) -> li
 
 
 def over(argument: str, cases: Sequence[Case], *, rest: Literal["slow", "quick"] = "slow") -> pytest.MarkDecorator:
-    """Run a test over cases, each built just before its test. All but the first of a class are ``slow`` by default."""
-    if _quick and rest == "slow":  # Not even listed: that takes a while, too.
+    """Parametrize a test over cases, each built just before its test. All but the first of a class are ``slow`` by default."""
+    if _quick and rest == "slow":  # Not even collected, because collection takes time too.
         cases = [case for case in cases if case.index == 0]
     marks = [[pytest.mark.slow] if case.index and rest == "slow" else [] for case in cases]
     return pytest.mark.parametrize(

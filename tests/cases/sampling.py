@@ -15,7 +15,7 @@ from .registry import cases_of
 def _() -> list[ChannelMix]:
     spectra = torch.rand(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     deficient = spectra[:, :1] @ spectra[:1] + spectra[:, 1:2] @ spectra[1:2]
-    # Wide, tall, and both of them short of rank; without pixels, and with three axes of them.
+    # Wide, tall, and both rank-deficient; without pixel axes, and with three of them.
     shapes: tuple[tuple[tuple[int, ...], Tensor], ...] = (
         ((5, 4, 6), spectra.mT),
         ((3, 4, 6), spectra),

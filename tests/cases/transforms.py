@@ -1,4 +1,4 @@
-"""Transforms of the image, and measurements in them."""
+"""Image transforms, and measurements in a transform domain."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _() -> list[FiniteDifferences]:
 def _() -> list[FourierMask]:
     random = torch.rand(6, 8, generator=torch.Generator().manual_seed(0)) < 0.5
     odd = torch.rand(5, 7, generator=torch.Generator().manual_seed(1)) < 0.5
-    # Pairs, halves of pairs and frequencies that mirror themselves; phases that are signs, and others; all frequencies.
+    # Conjugate pairs, halves of pairs and self-conjugate frequencies; phases that are signs, and others; all frequencies.
     return [
         FourierMask((2, 6, 8), random, sigma_y=0.05),
         FourierMask((1, 5, 7), odd, sigma_y=0.05),
@@ -65,7 +65,7 @@ def _() -> list[FourierMask]:
 @cases_of(Hadamard, 6)
 def _() -> list[Hadamard]:
     together = Hadamard((2, 4, 16), [5, 0, 127, 64], per_channel=False, sign_seed=0)
-    # The fourth has too many binary digits for one matrix. The last keeps all rows.
+    # The fourth is too large for one Hadamard matrix. The last keeps all rows.
     return [
         Hadamard((3, 4, 8), [0, 31, 7, 8], sigma_y=0.05),
         Hadamard.random((3, 4, 8), 9, seed=1),
@@ -79,7 +79,7 @@ def _() -> list[Hadamard]:
 @cases_of(JPEGCoefficients, 9)
 def _() -> list[JPEGCoefficients]:
     whole = [JPEGCoefficients((3, 8 * v, 8 * h), name, sigma_y=0.05) for name, (v, h) in SUBSAMPLINGS.items()]
-    # Parts of blocks, one block of luma missing to the right, to the bottom; and too much for eigenvectors.
+    # Partial blocks, a luma block missing to the right or at the bottom; and too large for an eigendecomposition.
     parts = [
         JPEGCoefficients((3, 5, 7), "4:4:4"),
         JPEGCoefficients((3, 9, 8), "4:2:0"),
@@ -98,7 +98,7 @@ def _() -> list[MRI]:
         MRI((2, 6, 5), mask, sigma_y=0.05),
         MRI((2, 6, 5), torch.ones(5), coil_maps=2 * dark, sigma_y=0.05),
         MRI((2, 6, 5), mask, coil_maps=dark, sigma_y=0.05),
-        MRI((2, 8, 10), large, coil_maps=birdcage_maps(4, 8, 10)),  # Too many numbers for eigenvectors.
+        MRI((2, 8, 10), large, coil_maps=birdcage_maps(4, 8, 10)),  # Too large for an eigendecomposition.
     ]
 
 
@@ -131,7 +131,7 @@ def _() -> list[RandomConvolution]:
 @cases_of(ParallelBeamCT, 2)
 def _() -> list[ParallelBeamCT]:
     wide = ParallelBeamCT((2, 6, 8), [0.0, 90.0, 30.0, 160.0], sigma_y=0.05)
-    # More measurements than eigenvectors serve, and than unknowns.
+    # Too many measurements for an eigendecomposition, and more than unknowns.
     return [wide, ParallelBeamCT((1, 7, 7), np.linspace(0, 180, 40, endpoint=False), detectors=15, detector_spacing=0.7)]
 
 
@@ -146,7 +146,7 @@ def _() -> list[FanBeamCT]:
         detector_spacing=1.5,
         sigma_y=0.05,
     )
-    # More measurements than eigenvectors serve, and than unknowns.
+    # Too many measurements for an eigendecomposition, and more than unknowns.
     turn = np.linspace(0, 360, 40, endpoint=False)
     fine = FanBeamCT((1, 7, 7), turn, source_distance=10.0, detector_distance=0.0, detectors=15, detector_spacing=0.7)
     return [few, fine]

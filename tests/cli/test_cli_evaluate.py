@@ -131,7 +131,7 @@ class TestEvaluate:
         assert [line.split()[0] for line in lines[2:5]] == ["a", "b", "c"]
         assert lines[3].split() == ["b", "inf", "1.0000"]
         assert lines[-1].startswith("mean of 3")
-        assert "2 without a partner" in result.stderr
+        assert "2 without a counterpart" in result.stderr
         assert "lonely.png" in result.stderr
         assert "other.webp" in result.stderr
         assert "run.json" not in result.stderr

@@ -66,7 +66,7 @@ class TestInspect:
 
     def test_a_class_is_asked_for_and_the_rest_is_said(self, invdiff, adm):
         found = json.loads(invdiff("priors", "inspect", adm, "--json").stdout)
-        assert found["label"].startswith("the network knows 10 classes and must be told one")
+        assert found["label"].startswith("the network is conditioned on 10 classes and needs a label")
         assert found["config"]["classes"] == 10
 
     @pytest.mark.parametrize("content", [None, b"", b"\x80\x04K\x01.", b"12345678" * 9])
@@ -107,7 +107,7 @@ class TestConvert:
     def test_refuses(self, invdiff, adm, tmp_path):
         out = tmp_path / "adm.safetensors"
         assert "ends in .safetensors" in invdiff("priors", "convert", adm, "--out", "adm.pt", code=2).stderr
-        assert "knows 10 classes" in invdiff("priors", "convert", adm, "--out", out, code=1).stderr
+        assert "conditioned on 10 classes" in invdiff("priors", "convert", adm, "--out", out, code=1).stderr
         wild = torch.load(adm)
         wild["out.2.weight"][0] = 1e6
         torch.save(wild, tmp_path / "wild.pt")
@@ -174,4 +174,4 @@ class TestSolve:
 def test_training_starts_from_its_own_kind_alone(invdiff, tmp_path):
     save(tmp_path / "adm.pt", classes=None)
     result = invdiff("train", tmp_path, "--out", "new.safetensors", "--init", "adm.pt", code=1)
-    assert "its network is ADM, expected a prior of `invdiff train`" in result.stderr
+    assert "its network is ADM, expected a prior trained by `invdiff train`" in result.stderr

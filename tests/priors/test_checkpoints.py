@@ -153,7 +153,7 @@ class TestOwnFiles:
 
     def test_options_are_refused_where_the_file_says_everything(self, tmp_path: Path) -> None:
         saved(tmp_path / "mine.safetensors")
-        with pytest.raises(ValueError, match="no option 'heads', the file says everything itself"):
+        with pytest.raises(ValueError, match="no option 'heads', the file is self-describing"):
             load_prior(tmp_path / "mine.safetensors", heads=3)
 
 
@@ -217,10 +217,10 @@ class TestWhatIsNoCheckpoint:
             (b"\n <html>", "is a web page"),
             (b"\x89HDF\r\n\x1a\n" + bytes(100), "is HDF5"),
             (b"\x1f\x8b\x08" + bytes(100), "compressed by gzip"),
-            (b"\x89PNG\r\n\x1a\n" + bytes(100), "is a picture"),
-            (b"12345678" * 9, "of no kind known here"),
+            (b"\x89PNG\r\n\x1a\n" + bytes(100), "is an image"),
+            (b"12345678" * 9, "of an unknown kind"),
             (b"PK\x03\x04" + bytes(100), "damaged or cut off"),
-            (b"\x80\x04K\x01.", "holds a int without weights|without weights"),
+            (b"\x80\x04K\x01.", "holds a int without network weights"),
             (b"\x80\x04", "damaged"),
         ],
     )
@@ -237,24 +237,26 @@ class TestWhatIsNoCheckpoint:
 
     def test_another_network_says_what_was_found_and_what_to_do(self, tmp_path: Path) -> None:
         torch.save({"state_dict": nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 3)).state_dict()}, tmp_path / "net.pt")
-        refused(tmp_path / "net.pt", r"holds 4 tensors in 'state_dict' \(0.weight, 0.bias, .*no network known.*from_network")
+        refused(
+            tmp_path / "net.pt", r"holds 4 tensors in 'state_dict' \(0.weight, 0.bias, .*no supported network.*from_network"
+        )
         safetensors.torch.save_file({"weight": torch.zeros(3)}, tmp_path / "net.safetensors")
         refused(tmp_path / "net.safetensors", r"holds 1 tensors \(weight.*from_network")
 
     def test_archives_of_something_else(self, tmp_path: Path) -> None:
         with zipfile.ZipFile(tmp_path / "file.pt", "w") as archive:
             archive.writestr("word/document.xml", "<xml/>")
-        refused(tmp_path / "file.pt", "zip archive, but none that torch.save wrote")
+        refused(tmp_path / "file.pt", "zip archive that torch.save did not write")
         with tarfile.open(tmp_path / "old.pt", "w") as archive_of_2016:
             archive_of_2016.add(tmp_path / "file.pt", "storages")
-        refused(tmp_path / "old.pt", "of no kind known here")
+        refused(tmp_path / "old.pt", "of an unknown kind")
 
     def test_names_and_folders(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         refused("supernatural", "Unknown prior 'supernatural': expected one of natural")
         refused(tmp_path / "missing.safetensors", "Unknown prior")
         refused("models/missing.pt", "Unknown prior")
-        refused(tmp_path, "folder without model_index.json")
+        refused(tmp_path, "folder has neither model_index.json nor config.json")
         with pytest.raises(ValueError, match="unknown precision 'float8'"):
             load_prior("natural", precision="float8")
 

@@ -68,12 +68,12 @@ def test_labels() -> None:
     assert Choices({"label": "none"}).label(5, or_none=True) is None
     for classes in (0, None):
         assert Choices({}).label(classes) is None
-        with pytest.raises(ValueError, match=r"^label=0: expected none, as the network knows no classes"):
+        with pytest.raises(ValueError, match=r"^label=0: expected none, as the network is not class-conditional"):
             Choices({"label": 0}).label(classes)
     for label in (5, -1, "cat", "none", True):
         with pytest.raises(ValueError, match=r"^label=.*: expected a whole number from 0 to 4\.$"):
             Choices({"label": label}).label(5)
     with pytest.raises(
-        ValueError, match=r"knows 1000 classes .* give label=207 in Python, --prior-option label=207 at the com"
+        ValueError, match=r"conditioned on 1000 classes .* give label=207 in Python, --prior-option label=207 at the com"
     ):
         Choices({}).label(1000)

@@ -249,7 +249,10 @@ class TestParity:
             check_steps(tmp_path, net, scheduler, (3, 400), label=label)
         x_t, t = images(SMALL), torch.tensor(400)
         assert (prior_of(tmp_path, label="4").denoise(x_t, t) - prior_of(tmp_path, label=0).denoise(x_t, t)).abs().max() > 1e-3
-        refused(tmp_path, "the network knows 5 classes .* give label=4" if "num_class_embeds" in how else "give label=207")
+        refused(
+            tmp_path,
+            "the network is conditioned on 5 classes .* give label=4" if "num_class_embeds" in how else "give label=207",
+        )
         refused(tmp_path, "label=-1: expected a whole number", label=-1)
         if "num_class_embeds" in how:
             refused(tmp_path, "label=5: expected a whole number from 0 to 4", label=5)
@@ -380,7 +383,7 @@ class TestNetwork:
     def test_the_package_is_missed_in_one_line(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "diffusers", None)
         for act in (lambda: read_folder(folder, {}), lambda: download("owner/name"), lambda: DiffusersUNet(**SMALL)):
-            with pytest.raises(ImportError, match=r"^Networks of diffusers need that package: pip install \"invdiff") as error:
+            with pytest.raises(ImportError, match=r"^Networks of diffusers need diffusers: pip install \"invdiff") as error:
                 act()
             assert "\n" not in str(error.value)
 
@@ -423,25 +426,25 @@ class TestSchedulers:
     @pytest.mark.parametrize(
         ("config", "message"),
         [
-            ({"_class_name": "LCMScheduler"}, "scheduler 'LCMScheduler' says nothing of a denoiser"),
-            ({}, "scheduler 'None' says nothing"),
-            ({"_class_name": ["mine", "Scheduler"]}, "says nothing of a denoiser"),
-            ({"prediction_type": "noise"}, "prediction_type 'noise' is unknown here, expected one of epsilon"),
-            ({"prediction_type": ["noise"]}, "prediction_type .* is unknown here"),
+            ({"_class_name": "LCMScheduler"}, "scheduler 'LCMScheduler' is not supported"),
+            ({}, "scheduler 'None' is not supported"),
+            ({"_class_name": ["mine", "Scheduler"]}, "Scheduler.* is not supported"),
+            ({"prediction_type": "noise"}, "prediction_type 'noise' is not supported, expected one of epsilon"),
+            ({"prediction_type": ["noise"]}, "prediction_type .* is not supported"),
             ({"beta_schedule": "laplace"}, "beta_schedule='laplace': expected one of linear"),
-            ({"beta_start": 0.3, "beta_end": 1.5}, "its levels of noise make no schedule"),
+            ({"beta_start": 0.3, "beta_end": 1.5}, "its noise levels form no valid schedule"),
             ({"beta_end": "much"}, "beta_end='much': expected a positive number"),
             ({"beta_end": float("nan")}, "beta_end=nan: expected a positive number"),
             ({"num_train_timesteps": 1e12}, "steps=1000000000000.0: expected a whole number from 2 to 100000"),
             ({"num_train_timesteps": None}, "steps=None: expected a whole number"),
             ({"trained_betas": "many"}, "trained_betas must be a list"),
             ({"trained_betas": [0.1, "many"]}, "trained_betas='many': expected a positive number"),
-            ({"trained_betas": [0.1]}, "its levels of noise make no schedule"),
+            ({"trained_betas": [0.1]}, "its noise levels form no valid schedule"),
             ({"timestep_type": "continuous", "prediction_type": "v_prediction"}, "timestep_type 'continuous'"),
-            ({"use_flow_sigmas": True}, "use_flow_sigmas goes with"),
-            ({"_class_name": "EDMEulerScheduler", "sigma_min": 90}, "its levels of noise make no schedule"),
+            ({"use_flow_sigmas": True}, "use_flow_sigmas requires"),
+            ({"_class_name": "EDMEulerScheduler", "sigma_min": 90}, "its noise levels form no valid schedule"),
             ({"_class_name": "EDMEulerScheduler", "sigma_data": 0}, "sigma_data=0: expected a positive number"),
-            ({"_class_name": "EDMEulerScheduler", "prediction_type": "sample"}, "of EDM is unknown here"),
+            ({"_class_name": "EDMEulerScheduler", "prediction_type": "sample"}, "of EDM is not supported"),
             ({"_class_name": "ScoreSdeVeScheduler", "sigma_max": None}, "sigma_max=None: expected a positive number"),
             ({"_class_name": "FlowMatchEulerDiscreteScheduler", "invert_sigmas": True}, "invert_sigmas"),
         ],
@@ -489,10 +492,10 @@ class TestOptions:
             ({"steps": "many"}, "steps='many': expected a whole number from 2 to 100000"),
             ({"steps": 0.5}, "steps=0.5: expected a whole number"),
             ({"beta_start": "small"}, "beta_start='small': expected a positive number"),
-            ({"beta_start": 2}, "its levels of noise make no schedule"),
-            ({"schedule": "cosine", "beta_end": 0.1}, "beta_end=0.1: expected none, as the cosine table has no ends"),
+            ({"beta_start": 2}, "its noise levels form no valid schedule"),
+            ({"schedule": "cosine", "beta_end": 0.1}, "beta_end=0.1: expected none, as the cosine table does not use it"),
             ({"predicts": "velocity", "beta_end": 0.1}, "beta_end=0.1: expected none, as a straight path has no betas"),
-            ({"label": 3}, "label=3: expected none, as the network knows no classes"),
+            ({"label": 3}, "label=3: expected none, as the network is not class-conditional"),
             ({"image_size": "large"}, "image_size='large': expected a whole number"),
         ],
     )
@@ -501,7 +504,7 @@ class TestOptions:
 
     def test_refuses_betas_where_there_are_none(self, tmp_path: Path) -> None:
         written(tmp_path, NCSNPP, diffusers.ScoreSdeVeScheduler())
-        refused(tmp_path, "steps=10: expected none, as ScoreSdeVeScheduler leaves no choice", steps=10)
+        refused(tmp_path, "steps=10: expected none, as ScoreSdeVeScheduler determines it", steps=10)
         refused(tmp_path, "'fourier' takes the logarithm of a noise level", schedule="linear")
         (tmp_path / "scheduler_config.json").unlink()
         refused(tmp_path, "Expected the scheduler_config.json of a ScoreSdeVeScheduler")
@@ -638,7 +641,7 @@ class TestRefused:
         content = {"conv_in.weight": Malicious(witness)} if nested else Malicious(witness)
         path = folder / "diffusion_pytorch_model.bin"
         torch.save(content, path, _use_new_zipfile_serialization=not legacy)
-        refused(folder, "could run code when read and is refused")
+        refused(folder, "could run code when read, so the file was not read")
         assert not witness.exists()
         torch.load(path, weights_only=False)
         assert witness.exists()  # the poison was real
@@ -646,17 +649,17 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("file", "content", "message"),
         [
-            ("config.json", None, "config.json: is missing. Expected that of a UNet2DModel"),
+            ("config.json", None, "config.json: is missing. Expected the configuration of a UNet2DModel"),
             ("config.json", "", "config.json: is damaged"),
             ("config.json", "{", "config.json: is damaged"),
             ("config.json", "[" * 100_000, "config.json: is damaged"),
             ("config.json", "\xff", "config.json: is damaged"),
             ("config.json", "[]", "expected a JSON object, got a list"),
-            ("config.json", "{}", "config.json: does not name its _class_name"),
+            ("config.json", "{}", "config.json: has no _class_name"),
             ("scheduler_config.json", "{", "scheduler_config.json: is damaged"),
-            ("scheduler_config.json", "{}", "scheduler 'None' says nothing"),
+            ("scheduler_config.json", "{}", "scheduler 'None' is not supported"),
             ("model_index.json", "{", "model_index.json: is damaged"),
-            ("model_index.json", "{}", "is of the custom pipeline None"),
+            ("model_index.json", "{}", "belongs to the custom pipeline None"),
             ("diffusion_pytorch_model.safetensors", None, "has no weights: expected diffusion_pytorch_model.safetensors"),
             ("diffusion_pytorch_model.safetensors", "", "is empty"),
             ("diffusion_pytorch_model.safetensors", "<html>", "is a web page|not a safetensors file"),
@@ -679,7 +682,7 @@ class TestRefused:
         [
             ({"weight_map": {"conv_in.weight": "../other.safetensors"}}, "is outside of the folder"),
             ({"weight_map": {"conv_in.weight": "/etc/passwd"}}, "is outside of the folder"),
-            ({"weight_map": {"conv_in.weight": "other.safetensors"}}, "names other.safetensors, which is not there"),
+            ({"weight_map": {"conv_in.weight": "other.safetensors"}}, "names other.safetensors, which is missing"),
             ({"weight_map": ["conv_in.weight"]}, "lists no weights"),
             ({}, "lists no weights"),
         ],
@@ -693,27 +696,33 @@ class TestRefused:
         ("changes", "message"),
         [
             ({"block_out_channels": [8, 24]}, "the weights do not fit config.json: .* differ, first"),
-            ({"block_out_channels": [8, 16, 16]}, "describes no network that diffusers can build"),
-            ({"block_out_channels": "wide"}, "describes no network that diffusers can build"),
-            ({"attention_head_dim": 0}, "describes no network that diffusers can build"),
-            ({"norm_num_groups": 3}, "describes no network that diffusers can build"),
-            ({"time_embedding_type": "none"}, "describes no network that diffusers can build"),
+            ({"block_out_channels": [8, 16, 16]}, "diffusers cannot build the network"),
+            ({"block_out_channels": "wide"}, "diffusers cannot build the network"),
+            ({"attention_head_dim": 0}, "diffusers cannot build the network"),
+            ({"norm_num_groups": 3}, "diffusers cannot build the network"),
+            ({"time_embedding_type": "none"}, "diffusers cannot build the network"),
             ({"layers_per_block": 2}, "the weights do not fit config.json"),
             ({"down_block_types": ["DownBlock2D", "KDownBlock2D"]}, "down_block_types 'KDownBlock2D' is not supported"),
             ({"up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"]}, "up_block_types 'CrossAttnUpBlock2D'"),
             ({"up_block_types": None}, "up_block_types 'None' is not supported"),
-            ({"in_channels": 6}, "maps 6 channels to 3, so it is no denoiser alone"),
+            ({"in_channels": 6}, "maps 6 channels to 3, so it is not a plain denoiser"),
             ({"out_channels": 4}, "maps 3 channels to 4"),
             ({"in_channels": "all"}, "in_channels='all': expected a whole number"),
             ({"sample_size": "large"}, "sample_size='large': expected a whole number"),
             ({"sample_size": [1, 2, 3]}, "sample_size=.1, 2, 3.: expected a whole number"),
             ({"class_embed_type": "identity"}, "class_embed_type 'identity' takes vectors"),
-            ({"auto_map": {"AutoModel": "mine.Net"}}, "names code of its own"),
-            ({"_class_name": "MyUNet"}, "is of a MyUNet. Other classes are not read, and no code"),
-            ({"_class_name": ["mine", "MyUNet"]}, "MyUNet.* Other classes are not read"),
-            ({"_class_name": "UNet2DConditionModel"}, "is of a UNet2DConditionModel. Latent priors.* are not supported"),
-            ({"_class_name": "AutoencoderKL"}, "is of a AutoencoderKL. Latent priors.* are not supported"),
-            ({"_class_name": "DiTTransformer2DModel"}, "is of a DiTTransformer2DModel. Latent priors.* are not supported"),
+            ({"auto_map": {"AutoModel": "mine.Net"}}, "refers to custom code"),
+            ({"_class_name": "MyUNet"}, "belongs to the class MyUNet. Other classes are not supported, and no custom code"),
+            ({"_class_name": ["mine", "MyUNet"]}, "MyUNet.* Other classes are not supported"),
+            (
+                {"_class_name": "UNet2DConditionModel"},
+                "belongs to the class UNet2DConditionModel. Latent priors.* are not supported",
+            ),
+            ({"_class_name": "AutoencoderKL"}, "belongs to the class AutoencoderKL. Latent priors.* are not supported"),
+            (
+                {"_class_name": "DiTTransformer2DModel"},
+                "belongs to the class DiTTransformer2DModel. Latent priors.* are not supported",
+            ),
         ],
     )
     def test_networks(self, folder: Path, changes: dict[str, Any], message: str) -> None:
@@ -736,11 +745,14 @@ class TestRefused:
             ({"vqvae": ["diffusers", "VQModel"]}, "made of scheduler, unet, vqvae. Latent priors"),
             ({"unet": ["diffusers", "UNet2DConditionModel"]}, "Latent priors"),
             ({"unet": None, "transformer": ["diffusers", "DiTTransformer2DModel"]}, "transformer. Latent priors"),
-            ({"unet": ["mine", "MyUNet"]}, "its unet is mine.MyUNet, code outside of diffusers, never run"),
-            ({"unet": ["unet.my_unet.py", "UNet2DModel"]}, "my_unet.py.UNet2DModel, code outside of diffusers, never run"),
+            ({"unet": ["mine", "MyUNet"]}, "its unet is mine.MyUNet, which is outside of diffusers and not run"),
+            ({"unet": ["unet.my_unet.py", "UNet2DModel"]}, "my_unet.py.UNet2DModel, which is outside of diffusers and not run"),
             ({"unet": ["diffusers", "UNet1DModel"]}, "its unet is a UNet1DModel, expected a UNet2DModel"),
-            ({"scheduler": ["mine", "MyScheduler"]}, "its scheduler is mine.MyScheduler, code outside of diffusers"),
-            ({"_class_name": ["pipeline", "MyPipeline"]}, "is of the custom pipeline .*MyPipeline.*, whose code is never run"),
+            ({"scheduler": ["mine", "MyScheduler"]}, "its scheduler is mine.MyScheduler, which is outside of diffusers"),
+            (
+                {"_class_name": ["pipeline", "MyPipeline"]},
+                "belongs to the custom pipeline .*MyPipeline.*, whose code is never run",
+            ),
         ],
     )
     def test_pipelines(self, pipeline: Path, parts: dict[str, Any], message: str) -> None:
@@ -811,7 +823,7 @@ class TestHub:
         remote, _ = hub
         remote.mkdir()
         (remote / "config.json").write_text('{"architectures": ["BertModel"]}')
-        with pytest.raises(ValueError, match="owner/name: holds no network of diffusers"):
+        with pytest.raises(ValueError, match="owner/name: holds no diffusers network"):
             download("owner/name")
         written(remote, SMALL)
         (remote / "diffusion_pytorch_model.safetensors").unlink()
@@ -832,7 +844,9 @@ class TestHub:
             raise kind("Cannot reach it.\n\nCheck your connection.")
 
         monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-        with pytest.raises(OSError, match=r"^owner/name: could not be had .*Cannot reach it. Check your connection.") as error:
+        with pytest.raises(
+            OSError, match=r"^owner/name: could not be downloaded .*Cannot reach it. Check your connection."
+        ) as error:
             download("owner/name")
         assert "\n" not in str(error.value)
 
@@ -846,6 +860,6 @@ class TestHub:
             raise failure
 
         monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-        with pytest.raises(OSError, match=f"^owner/name: could not be had from the Hugging Face hub .{name}: ") as error:
+        with pytest.raises(OSError, match=f"^owner/name: could not be downloaded from the hub .{name}: ") as error:
             download("owner/name")
         assert "\n" not in str(error.value)

@@ -126,7 +126,7 @@ class TestNetwork:
         net, x, time = ADM(**SMALL["like-imagenet"]["config"]), torch.zeros(1, 3, 10, 8), torch.zeros(1)
         with pytest.raises(ValueError, match="multiples of 4, got height 10, width 8"):
             net(x, time, torch.zeros(1).long())
-        with pytest.raises(ValueError, match="expected a label if and only if it knows classes, got none for classes=5"):
+        with pytest.raises(ValueError, match=r"a label is needed if and only if .* classes, got none for classes=5"):
             net(x[..., :8, :], time)
         with pytest.raises(ValueError, match="got one for classes=None"):
             ADM(**SMALL["grey"]["config"])(torch.zeros(1, 1, 8, 8), time, torch.zeros(1).long())
@@ -137,8 +137,8 @@ class TestNetwork:
             ({"heads": 4}, "expected heads .* or head_channels, got heads=4, head_channels=16"),
             ({"head_channels": None}, "or head_channels, got heads=None, head_channels=None"),
             ({"heads_up": 4}, "heads_up=4"),
-            ({"head_channels": 24}, "64 features of an attention do not split into heads=None or head_channels=24"),
-            ({"head_channels": 128}, "do not split"),
+            ({"head_channels": 24}, "64 features of an attention layer cannot be split into heads=None or head_channels=24"),
+            ({"head_channels": 128}, "cannot be split"),
             ({"attention_order": "newest"}, "one of legacy, new, got 'newest'"),
             ({"width": 48}, "divisible"),
         ],
@@ -172,7 +172,7 @@ class TestInference:
             for option, value in entry.flags.items():
                 assert spec.assumed[option] == f"{value} (as {entry.name}, see {entry.source})"
         else:
-            assert spec.assumed["steps"] == "1000 (usual; no published network has these shapes)"
+            assert spec.assumed["steps"] == "1000 (common default; no published network has these shapes)"
 
     def test_every_published_network_is_among_them(self) -> None:
         assert {expected[-1] for expected in EXPECTED.values()} == {entry.name for entry in PUBLISHED}
@@ -189,7 +189,7 @@ class TestInference:
         data = shapes(LARGE["grey"]["config"])
         spec = spec_of(data)
         assert spec.event_shape == (1, 32, 32)
-        assert spec.assumed["image_size"] == "32 (usual; no published network has these shapes)"
+        assert spec.assumed["image_size"] == "32 (common default; no published network has these shapes)"
         spec = spec_of(data, image_size="48")
         assert spec.event_shape == (1, 48, 48)
         assert "image_size" not in spec.assumed
@@ -272,7 +272,7 @@ class TestRefusals:
         data = shapes(SMALL["like-imagenet"]["config"])
         refused(
             data,
-            "the network knows 5 classes and must be told one, from 0 to 4: give label=4 in Python, --prior-option label=4 at",
+            "the network is conditioned on 5 classes and needs a label from 0 to 4: give label=4 in Python, --prior-option",
         )
         refused(shapes(SMALL["like-imagenet"]["config"] | {"classes": 1000}), "from 0 to 999: give label=207")
         refused(data, "label='5': expected a whole number from 0 to 4", label="5")
@@ -282,10 +282,10 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("given", "message"),
         [
-            ({"label": 3}, "label=3: expected none, as the network knows no classes. Leave it out"),
+            ({"label": 3}, "label=3: expected none, as the network is not class-conditional. Leave it out"),
             ({"heads": "many"}, "heads='many': expected a whole number from 1 to 4096"),
             ({"heads": 0}, "heads=0: expected a whole number from 1 to 4096"),
-            ({"heads": 5}, "64 features of an attention do not split"),
+            ({"heads": 5}, "64 features of an attention layer cannot be split"),
             ({"heads": 2, "head_channels": 16}, "got heads=2, head_channels=16"),
             ({"attention_order": "old"}, "attention_order='old': expected one of legacy, new"),
             ({"schedule": "sigmoid"}, "schedule='sigmoid': expected one of linear, cosine"),
@@ -307,8 +307,8 @@ class TestRefusals:
             ("time_embed.", "it lacks time_embed.0.weight"),
             ("input_blocks.0.0.weight", "it lacks input_blocks.0.0.weight"),
             ("input_blocks.3.", "it lacks input_blocks.3.0.out_layers.3.weight"),
-            ("input_blocks.2.0.in_layers.2.bias", "1 of 198 tensors are lacking"),
-            ("middle_block.1.", "6 of 198 tensors are lacking .the file may be cut off., such as middle_block.1.norm.bias"),
+            ("input_blocks.2.0.in_layers.2.bias", "1 of 198 tensors are missing"),
+            ("middle_block.1.", "6 of 198 tensors are missing .the file may be cut off., such as middle_block.1.norm.bias"),
             ("out.", "it lacks out.2.weight"),
         ],
     )
@@ -316,12 +316,13 @@ class TestRefusals:
         refused(without(whole, lost), message)
 
     def test_sets_with_foreign_weights(self, whole: dict[str, Tensor]) -> None:
-        refused(whole | {"betas": torch.zeros(9)}, "1 tensors lie beside its 198, such as betas")
+        refused(whole | {"betas": torch.zeros(9)}, "1 tensors are unexpected beside its 198, such as betas")
         other = {"middle_block.0.in_layers.2.bias": torch.zeros(7)}
         refused(whole | other, "1 of 198 have other shapes, such as middle_block.0.in_layers.2.bias")
-        refused(whole | {"time_embed.0.weight": torch.zeros(0, 0)}, "make no U-Net")
+        refused(whole | {"time_embed.0.weight": torch.zeros(0, 0)}, "do not form a U-Net")
         refused(
-            whole | {"input_blocks.99999999.0.bias": torch.zeros(1)}, "1 tensors lie beside its 198, such as input_blocks.9999"
+            whole | {"input_blocks.99999999.0.bias": torch.zeros(1)},
+            "1 tensors are unexpected beside its 198, such as input_blocks.9999",
         )
         refused(whole | {"output_blocks.99999999.0.bias": torch.zeros(1)}, "7 output_blocks")
 
@@ -332,7 +333,7 @@ class TestRefusals:
 
     def test_conditional_on_something_else(self, whole: dict[str, Tensor]) -> None:
         other = {"input_blocks.0.0.weight": torch.zeros(32, 7, 3, 3)}
-        refused(whole | other, "takes 7 channels and returns 6. Expected as many, or twice as many")
+        refused(whole | other, "takes 7 channels and returns 6. Expected as many outputs, or twice as many")
 
     @pytest.mark.parametrize("end", ["out.2.positional_embedding", "out.3.weight"])
     def test_classifiers(self, whole: dict[str, Tensor], end: str) -> None:

@@ -268,7 +268,10 @@ class TestOptions:
             ({"model": "ddpm"}, "model='ddpm': expected ncsnpp, as the network has parts that are not in DDPM"),
             ({"centered": False}, "centered=False: expected yes, as images that span"),
             ({"sde": "subvp", "continuous": "no"}, "continuous='no': expected yes, as subvp is continuous"),
-            ({"sde": "ve", "continuous": True}, "continuous=True: expected no, as ve is continuous with Fourier features, and"),
+            (
+                {"sde": "ve", "continuous": True},
+                "continuous=True: expected no, as ve is continuous with Fourier features and discrete",
+            ),
         ],
     )
     def test_nonsense_is_refused(self, given: dict[str, Any], message: str) -> None:
@@ -276,12 +279,12 @@ class TestOptions:
 
     def test_what_names_tell_cannot_be_given_otherwise(self) -> None:
         model = state_dict(fir=True, progressive_input="residual")
-        refused(model, message="fir='no': expected yes, as the names of its convolutions tell. Leave it out", fir="no")
+        refused(model, message="fir='no': expected yes, as the names of its convolutions show. Leave it out", fir="no")
         refused(state_dict(resblock_type="ddpm"), message="skip_rescale=True: expected no, as DDPM does not", skip_rescale=True)
 
     def test_without_attention_the_size_is_asked_for(self) -> None:
         model = state_dict(attention=[])
-        refused(model, message="nothing in it tells the size .* Give image_size, a multiple of 2")
+        refused(model, message="does not determine the size .* Give image_size, a multiple of 2")
         assert checkpoint(model, image_size=320).spec.event_shape == (3, 320, 320)
 
 
@@ -298,19 +301,19 @@ class TestOthers:
     def test_damaged_files(self, lost: str) -> None:
         model = state_dict(**NCSN)
         kept = {name: value for name, value in model.items() if not name.startswith(lost)}
-        refused(kept, message="is no NCSN")
+        refused(kept, message="is not an NCSN")
 
     def test_other_layers_are_refused(self) -> None:
         model = state_dict()
         refused(model | {"all_modules.2.extra": torch.zeros(3)}, message="2.extra is .3,., where nothing is expected")
-        refused(model | {"all_modules.1000000000000.weight": torch.zeros(3)}, message="is no NCSN")
+        refused(model | {"all_modules.1000000000000.weight": torch.zeros(3)}, message="is not an NCSN")
         refused(model | {"sigmas": torch.zeros(0)}, message="it has no table of noise levels")
         refused({"all_modules.one.weight": torch.zeros(3)}, message="0 of its layers")
-        refused(model | {"all_modules.2.weight": torch.zeros(3, 3, 3, 3)}, message="is no NCSN")
+        refused(model | {"all_modules.2.weight": torch.zeros(3, 3, 3, 3)}, message="is not an NCSN")
 
     @pytest.mark.parametrize("table", [sigmas().flip(0), sigmas() * 0, torch.linspace(50, 0.01, 1000), sigmas() * torch.nan])
     def test_noise_levels_that_are_none(self, table: Tensor) -> None:
-        refused(state_dict(**NCSN) | {"sigmas": table}, message="sigmas are no decreasing geometric sequence")
+        refused(state_dict(**NCSN) | {"sigmas": table}, message="sigmas are not a decreasing geometric sequence")
 
 
 def refused(model: dict[str, Tensor], ema: object = None, /, *, message: str, **given: Any) -> None:

@@ -510,7 +510,7 @@ class TestCommand:
             Image.fromarray(pixels).save(folder / f"{k}.png")
         result = invdiff("priors", "measure", prior_file, folder, "--crops", 3, "--size", 16)
         lines = result.stdout.splitlines()
-        assert lines[0].split() == ["noise", "level", "error", "RMS", "claimed"]
+        assert lines[0].split() == ["noise", "level", "error", "RMS", "predicted"]
         assert len(lines) == 2 + 20 + 1
         assert len({len(line) for line in lines[:-1]}) == 1
         prior = load_prior(prior_file)

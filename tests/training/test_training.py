@@ -346,7 +346,7 @@ class TestCommand:
             (("good", "--out", "a.pt"), 2, "the name must end in .safetensors"),
             (("good", "--out", "there.safetensors"), 2, "there.safetensors exists and no checkpoint"),
             (("good", "--out", "a.safetensors", "--rate", "-1"), 2, "not a positive number"),
-            (("good", "--out", "a.safetensors", "--widths", "8,x"), 2, "no list of positive whole numbers"),
+            (("good", "--out", "a.safetensors", "--widths", "8,x"), 2, "not a list of positive whole numbers"),
             (("good", "--out", "a.safetensors", "--init", "nothing"), 1, "Unknown prior 'nothing'"),
             (
                 ("good", "--out", "a.safetensors", "--channels", "1", "--init", "three.safetensors"),

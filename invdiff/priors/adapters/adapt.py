@@ -1,4 +1,4 @@
-"""A prior for the images at hand: what fits its size and channels is decided in one place, and said."""
+"""Adapt a prior to the size and channels of the images at hand, and report how."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["adapt"]
 
 
 def adapt(score: ScoreModel, shape: Sequence[int]) -> tuple[ScoreModel, tuple[str, ...]]:
-    """Return the prior for items of ``shape``, and lines that say what was done to it.
+    """Return the prior adapted to items of ``shape``, and lines that describe the adaptation.
 
-    Images of another size than a prior's are seen through overlapping windows (:class:`~invdiff.priors.Tiled`); gray images
-    under a prior of colors are asked as :class:`~invdiff.priors.Gray`, images of several channels under a gray prior channel
-    by channel (:class:`~invdiff.priors.PerChannel`).
+    Images of another size than the prior's are denoised through overlapping windows (:class:`~invdiff.priors.Tiled`). Gray
+    images under a color prior use :class:`~invdiff.priors.Gray`; images of several channels under a gray prior are denoised
+    channel by channel (:class:`~invdiff.priors.PerChannel`).
 
     Raises:
-        ValueError: If the prior is of other items altogether.
+        ValueError: If the prior cannot be adapted to items of this shape.
     """
     event, notes = score.event_shape, list(score.notes)
     if event is None:
@@ -43,10 +43,10 @@ def adapt(score: ScoreModel, shape: Sequence[int]) -> tuple[ScoreModel, tuple[st
             notes.append(f"the prior is for gray images: the {shape[0]} channels are taken as independent")
         elif shape[0] == 1:
             score = Gray(score)
-            notes.append(f"the prior is for images of {event[0]} channels: it is asked for its gray ones")
+            notes.append(f"the prior is for images of {event[0]} channels: it is restricted to gray images")
         else:
             raise ValueError(
-                f"The prior is for items of shape {wanted}, the operator measures items of shape {tuple(shape)}. One gray "
-                f"channel, or {event[0]}, would fit."
+                f"The prior is for items of shape {wanted}, the operator measures items of shape {tuple(shape)}. Expected one "
+                f"gray channel, or {event[0]} channels."
             )
     return score, tuple(notes)

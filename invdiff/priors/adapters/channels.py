@@ -1,4 +1,4 @@
-"""Gray images from a prior of colors, and images of any channels from a gray one."""
+"""Gray images from a color prior, and images of any number of channels from a gray prior."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ __all__ = ["Gray", "PerChannel"]
 
 
 class Gray(ScoreModel):
-    r"""The gray images of a prior of colors.
+    r"""A color prior restricted to gray images.
 
-    A gray image :math:`g_t` with noise of ratio :math:`\varsigma_t`, repeated in C channels, has noise only along
-    :math:`(1, \dots, 1)`, there of ratio :math:`\sqrt C \varsigma_t`, and no noise of color. The prior is asked at that level,
-    where what it hears of the brightness is right, and finds the colors to be none; the mean over its channels is the
-    answer. Levels above the largest of the schedule are asked at the largest. Asked at :math:`\varsigma_t` instead, a network
-    takes noise that is the same in all colors for texture.
+    A gray image :math:`g_t` with noise-to-signal ratio :math:`\varsigma_t`, repeated in C channels, has noise only along
+    :math:`(1, \dots, 1)`, with ratio :math:`\sqrt C \varsigma_t`, and no color noise. The prior is evaluated at that level,
+    which is correct for the brightness and at which it infers that there is no color. The mean over its channels is returned.
+    Levels above the largest of the schedule are clamped to it. At :math:`\varsigma_t` instead, a network mistakes noise that
+    is equal in all channels for texture.
 
     Args:
         score: A prior of images ``(C, H, W)``, C > 1.
 
     Raises:
-        ValueError: If the prior is of other items.
+        ValueError: If the prior is not for such images.
     """
 
     def __init__(self, score: ScoreModel) -> None:
@@ -58,13 +58,13 @@ class Gray(ScoreModel):
 
 
 class PerChannel(ScoreModel):
-    """Images whose channels are independent, each under a prior of gray images.
+    """A prior of images with independent channels, each distributed as under a gray prior.
 
     Args:
         score: A prior of images ``(1, H, W)``.
 
     Raises:
-        ValueError: If the prior is of other items.
+        ValueError: If the prior is not for such images.
     """
 
     def __init__(self, score: ScoreModel) -> None:

@@ -15,31 +15,32 @@ from invdiff.priors.score_model import ScoreModel
 
 __all__ = ["Tiled"]
 
-WINDOW_NUMBERS = {"cpu": 2**19, "cuda": 2**23}  # numbers of x denoised at a time unless told otherwise
+WINDOW_NUMBERS = {"cpu": 2**19, "cuda": 2**23}  # entries of x denoised at a time by default
 
 
 class Tiled(ScoreModel):
-    r"""A prior of images of any size that sees them through overlapping windows of one size.
+    r"""A prior of images of any size that denoises overlapping windows of one size.
 
     .. math:: \hat x_0(x_t) = \sum_i W_i^\top \big( w_i \odot \hat x_0^\text{window}(W_i x_t) \big),
         \qquad \sum_i W_i^\top w_i = 1
 
-    :math:`W_i` cuts out window i and the weights :math:`w_i` blend neighbors: they rise over the middle third of an overlap
-    and vanish over its outer third, where a window sees its own border. The whole is one denoiser, so operators, data and the
-    state of the solver stay those of the whole image, and gradients pass through. Windows are spread evenly and cover the
-    image exactly; an image smaller than a window is continued by its mirror image.
+    :math:`W_i` cuts out window i and the weights :math:`w_i` blend neighboring windows: they rise over the middle third of an
+    overlap and vanish over its outer third, next to the border of the window. The result is one denoiser of the whole image:
+    operators, measurements and the solver's state keep the full size, and gradients pass through. Windows are spaced evenly
+    and cover the image exactly; an image smaller than a window is extended by its mirror image.
 
-    With more windows than ``batch``, gradients keep only what goes into them and denoise again: the memory is that of one batch
-    of windows, the time a third more.
+    With more windows than ``batch``, gradients store only the inputs of the windows and denoise them again: the memory is that
+    of one batch of windows, and the time a third more.
 
     Args:
         score: The prior of the windows, for images ``(C, H, W)``.
-        tile: Sides of a window, ``(height, width)`` or one number for both. Default: the size the prior is for.
-        overlap: Pixels that neighboring windows share at least, below their sides. Default: a quarter of the smaller side.
-        batch: Windows denoised at a time. Default: what fits half a million numbers on a CPU, eight million on a GPU.
+        tile: Size of a window, ``(height, width)`` or one number for both, in pixels. Default: the size the prior is for.
+        overlap: Smallest overlap of neighboring windows in pixels, less than their sides. Default: a quarter of the smaller
+            side.
+        batch: Windows denoised at a time. Default: windows of half a million entries in all on a CPU, eight million on a GPU.
 
     Raises:
-        ValueError: If the prior is not one for images, is for another size than ``tile``, or the numbers do not fit.
+        ValueError: If the prior is not for images, is for another size than ``tile``, or an argument is out of range.
     """
 
     def __init__(
@@ -52,24 +53,25 @@ class Tiled(ScoreModel):
     ) -> None:
         event = score.event_shape
         if event is None or len(event) != 3:
-            raise ValueError(f"Tiled: needs a prior of images (C, H, W), got one of items of shape {event}.")
+            raise ValueError(f"Tiled: needs a prior of images (C, H, W), got a prior of items of shape {event}.")
         own = event[1:]
         sides = own if tile is None else (tile, tile) if isinstance(tile, int) else tuple(tile)
         if len(sides) != 2 or not all(isinstance(side, int) and side >= 2 for side in sides):
             raise ValueError(f"Tiled: tile must be one or two whole numbers of at least 2, got {tile} for a prior of {own}.")
         if any(side not in (None, n) for side, n in zip(own, sides, strict=True)):
-            raise ValueError(f"Tiled: the prior is for images of {_size(own)}, got tile={tile}. Leave it out.")
+            raise ValueError(f"Tiled: the prior is for images of {_size(own)}, got tile={tile}. Omit tile.")
         self.tile: tuple[int, int] = (int(sides[0] or 0), int(sides[1] or 0))
         self.overlap = min(self.tile) // 4 if overlap is None else overlap
         if not isinstance(self.overlap, int) or not 0 <= self.overlap < min(self.tile):
             raise ValueError(
-                f"Tiled: overlap must be whole pixels, 0 to below the side of a window, {min(self.tile)}, got {overlap}."
+                f"Tiled: overlap must be a whole number of pixels from 0 to less than {min(self.tile)}, the smaller side of a "
+                f"window, got {overlap}."
             )
         if batch is not None and batch < 1:
             raise ValueError(f"Tiled: batch must be at least 1, got {batch}.")
         self.score_model, self.batch = score, batch
         self.schedule, self.event_shape = score.schedule, (event[0], None, None)
-        self.error_model, self.notes = score.error_model, score.notes  # Of the windows, by frequency: serves any size.
+        self.error_model, self.notes = score.error_model, score.notes  # The error model is by frequency and serves any size.
 
     def _summary(self) -> Sequence[str]:
         return (f"{self.tile[1]} x {self.tile[0]} pixels", repr(self.score_model))
@@ -80,7 +82,7 @@ class Tiled(ScoreModel):
         (down, row), (across, column) = (
             _windows(*sides, self.overlap, x_t) for sides in zip(padded.shape[-2:], self.tile, strict=True)
         )
-        # Every window of every item, (windows down, windows across, B, C, *tile), then as the network takes them.
+        # Every window of every item: (windows down, windows across, B, C, *tile), flattened below to the network's batch axis.
         shape = (*x_t.shape[:2], len(down), rows, len(across), columns)
         grid = padded.index_select(-2, row).index_select(-1, column).reshape(shape).permute(2, 4, 0, 1, 3, 5)
         times = torch.as_tensor(t).expand(len(x_t)).expand(grid.shape[:3]).flatten()
@@ -100,7 +102,7 @@ class Tiled(ScoreModel):
         return torch.zeros_like(padded).index_add(-2, row, wide)[..., :height, :width]
 
     def windows(self, height: int, width: int) -> int:
-        """Return how many windows an image of that size is seen through."""
+        """Return the number of windows of an image of this size."""
         return math.prod(
             len(_starts(max(n, side), side, self.overlap)) for n, side in zip((height, width), self.tile, strict=True)
         )
@@ -113,18 +115,21 @@ class Tiled(ScoreModel):
 
 
 def _starts(side: int, tile: int, overlap: int) -> list[int]:
-    """Return where windows begin along a side: as few as have the overlap, evenly spread from end to end."""
+    """Return the starts of the fewest evenly spaced windows that cover a side with at least this overlap."""
     count = 1 + math.ceil((side - tile) / (tile - overlap))
     return [round(k * (side - tile) / max(count - 1, 1)) for k in range(count)]
 
 
 def _windows(side: int, tile: int, overlap: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the weights of windows along a side, ``(count, tile)``, which sum to 1 at every place, and those places, flat."""
+    """Return the weights of windows along a side, ``(count, tile)``, and the flat list of their positions.
+
+    The weights sum to 1 at every position.
+    """
     starts = _starts(side, tile, overlap)
     weights = torch.ones(len(starts), tile, dtype=torch.float64)
     for k, (first, second) in enumerate(itertools.pairwise(starts)):
         shared = tile - (second - first)
-        # Rises as a squared sine over the middle third of what both see.
+        # Rises as a squared sine over the middle third of the overlap.
         phase = ((torch.arange(shared, dtype=torch.float64) + 0.5 - shared / 3) / max(shared / 3, 1)).clamp(0, 1)
         rise = (math.pi / 2 * phase).sin() ** 2
         weights[k + 1, :shared] *= rise
@@ -135,7 +140,7 @@ def _windows(side: int, tile: int, overlap: int, like: Tensor) -> tuple[Tensor, 
 
 
 def _mirrored(x: Tensor, side: int, axis: int) -> Tensor:
-    """Return ``x`` continued to ``side`` along an axis by its mirror image, which repeats the border."""
+    """Extend ``x`` to ``side`` along an axis by its mirror image, in which the border is repeated."""
     n = x.shape[axis]
     if n >= side:
         return x

@@ -1,4 +1,4 @@
-"""Gaussian priors: the score, the posterior and samples of both are known exactly."""
+"""Gaussian priors, with closed-form score and posterior and exact samples of both."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LARGEST_DENSE = 4096
 
 
 class LinearMeasurement(Protocol):
-    """What a posterior needs of a linear operator with Gaussian noise."""
+    """The attributes of a linear operator with Gaussian noise that an exact posterior uses."""
 
     in_shape: tuple[int, ...]
 
@@ -38,14 +38,14 @@ class Gaussian(ScoreModel):
     .. math:: E[x_0 | x_t] = m + \alpha_t S (\alpha_t^2 S + \sigma_t^2 I)^{-1} (x_t - \alpha_t m)
 
     Args:
-        mean: :math:`m`, shape ``(*event)``, or ``(B, *event)`` when every item has a mean of its own.
-        cov: :math:`S`: ``(n, n)`` with ``n`` the size of an event (dense), or shaped like one event (diagonal:
-            variances). For a stationary covariance use :meth:`stationary`.
-        schedule: The noise schedule.
+        mean: :math:`m`, shape ``(*event)``, or ``(B, *event)`` if every item has its own mean.
+        cov: :math:`S`: ``(n, n)`` with ``n`` the size of an event (dense), or the variances in the shape of one event
+            (diagonal). For a stationary covariance use :meth:`stationary`.
+        schedule: The noise schedule. Default: :class:`~invdiff.schedules.VP`.
         batched: Whether ``mean`` has a batch axis.
 
     Raises:
-        ValueError: If the shapes do not fit, or the covariance is not symmetric positive semi-definite.
+        ValueError: If the shapes do not match, or the covariance is not symmetric positive semi-definite.
     """
 
     noise_kinds = frozenset(NOISE_KINDS)
@@ -75,13 +75,13 @@ class Gaussian(ScoreModel):
 
     @classmethod
     def stationary(cls, mean: Tensor, spectrum: Tensor, *, schedule: Schedule | None = None) -> Self:
-        r"""Return :math:`\mathcal{N}(m, F^* \Lambda F)` for images: periodic, the same at every place.
+        r"""Return the stationary periodic Gaussian :math:`\mathcal{N}(m, F^* \Lambda F)` for images.
 
         Args:
             mean: ``(C, H, W)``.
             spectrum: :math:`\Lambda`, the variance of each Fourier coefficient of ``torch.fft.rfft2(x, norm="ortho")``,
-                shape ``(C, H, W // 2 + 1)``, even under negation of the vertical frequency in its first column, and in its last
-                if ``W`` is even.
+                shape ``(C, H, W // 2 + 1)``, even in the vertical frequency in its first column, and in its last if ``W`` is
+                even.
             schedule: The noise schedule.
         """
         prior = cls.__new__(cls)
@@ -90,7 +90,7 @@ class Gaussian(ScoreModel):
             raise ValueError(
                 f"Gaussian: spectrum must have shape {expected} for mean {tuple(mean.shape)}, got {tuple(spectrum.shape)}."
             )
-        # Columns that are their own mirror image: there a real image has conjugate coefficients at frequencies r and -r.
+        # In columns that are their own mirror image, a real image has conjugate coefficients at frequencies r and -r.
         own = spectrum[..., [0, -1] if mean.shape[-1] % 2 == 0 else [0]]
         if not torch.allclose(own, own.flip(-2).roll(1, -2), rtol=1e-5, atol=0):
             raise ValueError("Gaussian: spectrum must be even in the vertical frequency in its first and last column.")
@@ -101,21 +101,21 @@ class Gaussian(ScoreModel):
 
     @property
     def scale(self) -> float:  # type: ignore[override]
-        r"""Bound of the root mean square along any direction: :math:`\sqrt{\lVert S \rVert + \lVert m \rVert^2}`."""
+        r"""Upper bound on the root mean square along any direction: :math:`\sqrt{\lVert S \rVert + \lVert m \rVert^2}`."""
         mean = self.mean.flatten(1) if self.batched else self.mean.flatten()[None]
         return math.sqrt(float(self._values.max()) + float(mean.square().sum(1).max()))
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         if self._basis == "stationary" or torch.as_tensor(t).ndim == 0:
             alpha_t, sigma_t = self.levels(t, x_t)
-        else:  # One level per item, to multiply coefficients that are flat where the covariance is dense.
+        else:  # One level per item, shaped to multiply the coefficients, which are flat if the covariance is dense.
             alpha_t, sigma_t = self.levels(t, x_t.flatten(1) if self._basis == "dense" else x_t)
         mean = self.mean.to(x_t)
         level = alpha_t if alpha_t.ndim == 0 else alpha_t.reshape(-1, *(1,) * (x_t.ndim - 1))
         return mean + self._apply(lambda s: alpha_t * s / (alpha_t**2 * s + sigma_t**2), x_t - level * mean)
 
     def denoise_pivot(self, mu: Tensor, cov: NoiseCovariance) -> Tensor:
-        r"""Return :math:`m + S (S + \Sigma)^{-1} (\mu - m)`, by dense matrices: events of up to 4,096 numbers."""
+        r"""Return :math:`m + S (S + \Sigma)^{-1} (\mu - m)` by dense matrices, for events of at most 4,096 entries."""
         event, dtype = tuple(mu.shape[1:]), self.mean.dtype
         _check_dense(event)
         prior, mean = self.covariance().to(mu.device), self.mean.to(mu.device)
@@ -126,7 +126,7 @@ class Gaussian(ScoreModel):
         return (mean + shift.reshape(mu.shape)).to(mu)
 
     def _apply(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """Return :math:`f(S) x`."""
+        r"""Return :math:`f(S) x`."""
         factor = function(self._values.to(x))
         if self._basis == "dense":
             vectors = self._vectors.to(x)
@@ -139,24 +139,24 @@ class Gaussian(ScoreModel):
         return x * factor
 
     def log_prob(self, x: Tensor) -> Tensor:
-        r"""Return the log density of every item of ``x``, ``(B, *event)`` to ``(B,)``.
+        r"""Return the log density of every item of ``x``, shape ``(B, *event)``, as ``(B,)``.
 
         .. math:: -\tfrac12 \big((x - m)^\top S^{-1} (x - m) + \log\det S + n \log 2\pi\big)
 
         Raises:
-            ValueError: If the covariance is singular: there is no density then.
+            ValueError: If the covariance is singular, so that there is no density.
         """
         check_density("Gaussian", self._values)
         centered = x - self.mean.to(x)
         distance = dot(centered, self._apply(torch.reciprocal, centered))
         log_values = self._values.log()
-        if self._basis == "stationary":  # Columns inside the half-plane stand for their mirror images too.
+        if self._basis == "stationary":  # Columns inside the half-plane also count for their mirror images.
             width = centered.shape[-1]
             log_values = torch.cat([log_values, log_values[..., 1 : (width + 1) // 2]], -1)
         return -0.5 * (distance + log_values.sum().to(x) + centered[0].numel() * math.log(2 * math.pi))
 
     def covariance(self) -> Tensor:
-        """Return :math:`S` as a dense matrix ``(n, n)``; events of up to 4,096 numbers."""
+        r"""Return :math:`S` as a dense matrix ``(n, n)``, for events of at most 4,096 entries."""
         event = tuple(self.mean.shape[-len(self.event_shape or ()) :])
         _check_dense(event)
         return dense_matrix(lambda x: self._apply(lambda s: s, x), event, dtype=self.mean.dtype, device=self.mean.device)
@@ -173,8 +173,8 @@ class Gaussian(ScoreModel):
         .. math:: \mathcal{N}\big(m + K (y - A m),\, S - K A S\big), \quad K = S A^\top (A S A^\top + \sigma_y^2 I)^{-1}
 
         Args:
-            op: A linear operator with Gaussian noise, on events of up to 4,096 numbers.
-            y: ``(B, *op.out_shape)``.
+            op: A linear operator with Gaussian noise, on events of at most 4,096 entries.
+            y: Measurements, ``(B, *op.out_shape)``.
         """
         event = tuple(op.in_shape)
         _check_dense(event)
@@ -187,17 +187,17 @@ def linear_gaussian_posterior(mean: Tensor, cov: Tensor, op: LinearMeasurement, 
     r"""Condition :math:`\mathcal{N}(m, S)` on :math:`y = A x + n`.
 
     Args:
-        mean: ``(n,)`` or ``(B, n)``.
-        cov: ``(n, n)``.
+        mean: :math:`m`, ``(n,)`` or ``(B, n)``.
+        cov: :math:`S`, ``(n, n)``.
         op: :math:`A` and :math:`\sigma_y`.
-        y: ``(B, *op.out_shape)``.
+        y: Measurements, ``(B, *op.out_shape)``.
 
     Returns:
         Means ``(B, n)``, the covariance ``(n, n)``, and :math:`\log p(y)` up to a constant, ``(B,)``.
     """
     if getattr(op, "items", None) is not None:
         raise ValueError(
-            "posterior: the items have operators of their own. Condition each by its own: op.take([b]), y[b : b + 1]."
+            "posterior: the operator differs from item to item. Condition each item separately: op.take([b]), y[b : b + 1]."
         )
     matrix = dense_matrix(op.adjoint, op.out_shape, dtype=cov.dtype, device=cov.device).mT
     cross = cov @ matrix.mT
@@ -206,7 +206,7 @@ def linear_gaussian_posterior(mean: Tensor, cov: Tensor, op: LinearMeasurement, 
     inverse, log_values, vectors = kept_inverse(matrix @ cross + noise)
     gain = cross @ vectors * inverse @ vectors.mT
     residual = y.flatten(1) - mean @ matrix.mT
-    # Joseph's form, with a part of its own for the noise: a difference of covariances need not be positive.
+    # Joseph's form, with a separate term for the noise: a difference of covariances may lose positivity by rounding.
     left = torch.eye(len(cov), dtype=cov.dtype, device=cov.device) - gain @ matrix
     posterior_cov = left @ cov @ left.mT + op.sigma_y**2 * gain @ gain.mT
     log_p = -0.5 * ((residual @ vectors) ** 2 * inverse).sum(-1) - 0.5 * log_values.sum()
@@ -214,9 +214,10 @@ def linear_gaussian_posterior(mean: Tensor, cov: Tensor, op: LinearMeasurement, 
 
 
 def kept_inverse(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return, of symmetric matrices ``(..., n, n)``, inverse eigenvalues, their logarithms, and eigenvectors.
+    """Return the inverse eigenvalues, log eigenvalues and eigenvectors of symmetric matrices ``(..., n, n)``.
 
-    Where an eigenvalue is rounding only (exact data, missing entries), its inverse and its logarithm are 0: a pseudo-inverse.
+    If an eigenvalue is zero up to rounding (exact data, missing entries), its inverse and its logarithm are set to 0, as in a
+    pseudo-inverse.
     """
     values, vectors = torch.linalg.eigh(matrix)
     kept = values > torch.finfo(matrix.dtype).eps ** 0.75 * values.amax(-1, keepdim=True)
@@ -234,7 +235,7 @@ def _check_dense(event: tuple[int, ...]) -> None:
     size = torch.Size(event).numel()
     if size > LARGEST_DENSE:
         raise ValueError(
-            f"Gaussian: a dense covariance of {size} x {size} is too large, expected events of at most {LARGEST_DENSE} numbers."
+            f"Gaussian: a dense covariance of {size} x {size} is too large, expected events of at most {LARGEST_DENSE} entries."
         )
 
 

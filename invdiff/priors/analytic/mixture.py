@@ -1,4 +1,4 @@
-"""Gaussian mixtures: priors with modes, whose score and posterior are known exactly."""
+"""Gaussian mixtures: multimodal priors with closed-form score and posterior."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class GaussianMixture(ScoreModel):
         \qquad r_k \propto w_k\, \mathcal{N}(x_t; \alpha_t m_k, \alpha_t^2 S_k + \sigma_t^2 I)
 
     Args:
-        weights: :math:`w_k \ge 0`, ``(K,)``, or ``(B, K)`` when every item has a mixture of its own. Normalized.
-        means: ``(K, n)``, or ``(B, K, n)``.
-        covs: :math:`S_k`: ``(K, n, n)`` (dense), or ``(K, n)`` (diagonal: variances).
-        schedule: The noise schedule.
+        weights: :math:`w_k \ge 0`, ``(K,)``, or ``(B, K)`` if every item has its own mixture. They are normalized.
+        means: :math:`m_k`, ``(K, n)``, or ``(B, K, n)``.
+        covs: :math:`S_k`: ``(K, n, n)`` (dense), or the variances ``(K, n)`` (diagonal).
+        schedule: The noise schedule. Default: :class:`~invdiff.schedules.VP`.
 
     Raises:
-        ValueError: If the shapes do not fit, or the covariances are not symmetric positive semi-definite.
+        ValueError: If the shapes do not match, or the covariances are not symmetric positive semi-definite.
 
     Cost: :math:`K n^2` per denoised row for dense covariances, :math:`K n` for diagonal ones.
     """
@@ -48,7 +48,7 @@ class GaussianMixture(ScoreModel):
                 f"got {tuple(weights.shape)}, {tuple(means.shape)}, {tuple(covs.shape)}."
             )
         if not ((weights >= 0).all() and (weights.sum(-1) > 0).all() and means.isfinite().all() and covs.isfinite().all()):
-            raise ValueError("GaussianMixture: weights must not be negative nor all zero, means and covs must be finite.")
+            raise ValueError("GaussianMixture: weights must be nonnegative and not all zero, means and covs must be finite.")
         self.weights, self.means, self.covs = weights / weights.sum(-1, keepdim=True), means, covs
         self._vectors: Tensor | None = None  # None: the coordinate axes
         values = covs
@@ -62,7 +62,7 @@ class GaussianMixture(ScoreModel):
 
     @cached_property
     def scale(self) -> float:  # type: ignore[override]
-        r"""Bound of the root mean square along any direction.
+        r"""Upper bound on the root mean square along any direction.
 
         .. math:: \sqrt{\textstyle\sum_k w_k \lVert S_k \rVert + \lVert \sum_k w_k m_k m_k^\top \rVert}
         """
@@ -90,11 +90,11 @@ class GaussianMixture(ScoreModel):
         return torch.einsum("bk,bkn->bn", log_r.softmax(-1), means + shift)
 
     def _denoise_by_products(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """Denoise with the squares of the diagonal case multiplied out: matrix products, and nothing of size ``(B, K, n)``."""
+        """Denoise in the diagonal case with expanded squares: matrix products only, no tensor of size ``(B, K, n)``."""
         x, means, values = (part.to(x_t.device, torch.float64) for part in (x_t, self.means, self._values))
         alpha_t, sigma_t = self.levels(t, x)
         precision = 1 / (alpha_t**2 * values + sigma_t**2)
-        # Differences of large numbers: hence float64 up to the softmax.
+        # Differences of large values: float64 up to the softmax.
         distance = x**2 @ precision.mT - 2 * alpha_t * x @ (precision * means).mT + alpha_t**2 * (precision * means**2).sum(-1)
         log_r = self.weights.to(x).log() - 0.5 * (distance - precision.log().sum(-1))
         r = log_r.softmax(-1).to(x_t)
@@ -102,7 +102,7 @@ class GaussianMixture(ScoreModel):
         return r @ base + (r @ gain) * x_t
 
     def denoise_pivot(self, mu: Tensor, cov: NoiseCovariance) -> Tensor:
-        r"""Return :math:`\sum_k r_k(\mu)\, (m_k + S_k (S_k + \Sigma)^{-1} (\mu - m_k))`, by dense matrices.
+        r"""Return :math:`\sum_k r_k(\mu)\, (m_k + S_k (S_k + \Sigma)^{-1} (\mu - m_k))` by dense matrices.
 
         The responsibilities are :math:`r_k \propto w_k\, \mathcal{N}(\mu; m_k, S_k + \Sigma)`.
         """
@@ -122,7 +122,7 @@ class GaussianMixture(ScoreModel):
         r"""Return the log density :math:`\log \sum_k w_k\, \mathcal{N}(x; m_k, S_k)` of every item of ``x``, shape ``(B,)``.
 
         Raises:
-            ValueError: If a component has no density, its covariance being singular.
+            ValueError: If a component has a singular covariance and therefore no density.
         """
         check_density("GaussianMixture", self._values)
         means, values = self.means.to(x), self._values.to(x)
@@ -133,7 +133,7 @@ class GaussianMixture(ScoreModel):
         return (self.weights.to(x).log() + each).logsumexp(-1)
 
     def sample(self, num_samples: int, *, seed: int) -> Tensor:
-        """Return exact samples, ``(num_samples, n)``, or ``(num_samples, B, n)`` for a mixture per item."""
+        """Return exact samples, ``(num_samples, n)``, or ``(num_samples, B, n)`` if every item has its own mixture."""
         if num_samples < 1:
             raise ValueError(f"sample: num_samples must be at least 1, got {num_samples}.")
         batch, size = self.weights.shape[:-1], self.means.shape[-1]
@@ -152,9 +152,9 @@ class GaussianMixture(ScoreModel):
     def posterior(self, op: LinearMeasurement, y: Tensor) -> GaussianMixture:
         r"""Return the exact posterior, one mixture per item of ``y`` of shape ``(B, *op.out_shape)``.
 
-        Each component is conditioned like a Gaussian; the weights become
-        :math:`\propto w_k\, \mathcal{N}(y; A m_k, A S_k A^\top + \sigma_y^2 I)`; their
-        covariances are dense, diagonal before or not.
+        Each component is conditioned as a Gaussian, and its weight becomes proportional to
+        :math:`w_k\, \mathcal{N}(y; A m_k, A S_k A^\top + \sigma_y^2 I)`. The covariances of
+        the posterior are dense, even if those of the prior are diagonal.
         """
         y = y.to(self.means.dtype)
         covs = self.covs.diag_embed() if self.covs.ndim == 2 else self.covs

@@ -1,3 +1,3 @@
-"""Checkpoints people have: what each family of files holds, told from the file's content."""
+"""Readers of common checkpoint formats, detected from the file contents and read without executing code."""
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""What a file holds, read without running any of it: tensors in plain containers."""
+"""Read the tensors of a checkpoint file, in plain containers, without executing code from it."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from torch import Tensor
 __all__ = ["Contents", "open_contents", "state_dicts"]
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
-LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number torch.save began with before version 1.6
-OTHERS = {  # what people download by mistake, or for another library
+LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # first bytes of a torch.save file before version 1.6
+OTHERS = {  # other files, often downloaded by mistake
     b"version https://git-lfs": "a pointer of Git LFS, not the file itself: run `git lfs pull`",
-    b"<": "a web page, not the file itself: the download asked for a log-in or a confirmation",
+    b"<": "a web page, not the file itself: the download needs a login or a confirmation",
     b"\x89HDF\r\n\x1a\n": "HDF5 (Keras or MATLAB)",
     b"\x1f\x8b": "compressed by gzip: unpack it first",
     b"7z\xbc\xaf": "compressed by 7-Zip: unpack it first",
-    b"GGUF": "GGUF, of quantized language models",
+    b"GGUF": "GGUF, a format for quantized language models",
     b"\x93NUMPY": "a NumPy array",
-    b"\x89PNG": "a picture",
-    b"\xff\xd8\xff": "a picture",
+    b"\x89PNG": "an image",
+    b"\xff\xd8\xff": "an image",
 }
-PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
+PREFIXES = ("module.", "_orig_mod.")  # added by DataParallel and by torch.compile
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file holds.
+    """The contents of a checkpoint file.
 
     Attributes:
         path: The file.
-        kind: ``safetensors``, ``torch`` (what ``torch.save`` writes) or ``pickle``.
+        kind: ``safetensors``, ``torch`` (written by ``torch.save``) or ``pickle``.
         data: Tensors in dictionaries, lists and :class:`~invdiff.priors.checkpoints.pickles.Record`.
-        metadata: Text beside the tensors, of safetensors.
+        metadata: Text metadata of a safetensors file; empty for other kinds.
     """
 
     path: Path
@@ -51,16 +51,16 @@ class Contents:
 
 
 def open_contents(path: Path) -> Contents:
-    """Read a file by its content, whatever its name. Tensors of safetensors stay on the disk until they are used.
+    """Read a file by its content, whatever its name. The tensors of a safetensors file are read from disk when they are used.
 
     Raises:
-        ValueError: If it is damaged, of an unknown kind, or would have to run code to be read.
+        ValueError: If the file is damaged, of an unknown kind, or cannot be read without running code.
     """
     with path.open("rb") as file:
         start = file.read(64)
     if not start:
         raise ValueError(f"{path}: is empty. The download may have failed.")
-    # Eight bytes of length, then JSON; a length may begin like a pickle.
+    # Safetensors: eight bytes of length, then JSON. Checked first, since the length may begin like a pickle.
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**40:
         return _load_safetensors(path)
     if start.startswith((ZIP, LEGACY_TORCH)):
@@ -71,13 +71,13 @@ def open_contents(path: Path) -> Contents:
         return Contents(path, "pickle", read_pickle(path))
     if path.suffix == ".safetensors":
         return _load_safetensors(path)
-    unknown = f"of no kind known here (it begins with {start[:8]!r})"
+    unknown = f"of an unknown kind (it begins with {start[:8]!r})"
     known = next((what for magic, what in OTHERS.items() if start.lstrip().startswith(magic)), unknown)
-    raise ValueError(f"{path}: is {known}. Expected a checkpoint: safetensors, a file of torch.save, or an EDM pickle.")
+    raise ValueError(f"{path}: is {known}. Expected a checkpoint: safetensors, a torch.save file, or an EDM pickle.")
 
 
 def state_dicts(data: Any, *, depth: int = 3) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yield every dictionary of tensors in ``data`` with the path to it, averaged weights (``ema``) first."""
+    """Yield the path and tensors of every dictionary of tensors in ``data``, averaged weights (``ema``) first."""
     found = list(_nested(data, "", depth))
     yield from sorted(found, key=lambda item: "ema" not in item[0].lower())
 
@@ -97,7 +97,7 @@ def _nested(data: Any, where: str, depth: int) -> Iterator[tuple[str, dict[str, 
 
 
 def _flat_average(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the averages of latent-diffusion's ``LitEma`` by the names of the weights, of which it drops the dots."""
+    """Return the averages kept by latent-diffusion's ``LitEma``, which drops the dots, by the names of the weights."""
     names = {f"model_ema.{name[6:].replace('.', '')}": name[6:] for name in tensors if name.startswith("model.")}
     return {name: tensors[flat] for flat, name in names.items() if flat in tensors and "." in name}
 
@@ -117,25 +117,25 @@ def _load_torch(path: Path, *, zipped: bool) -> Any:
         except (zipfile.BadZipFile, OSError) as error:
             raise ValueError(f"{path}: is damaged or cut off ({_line(error)}). Download it again.") from error
         if "data.pkl" not in names:
-            raise ValueError(f"{path}: is a zip archive, but none that torch.save wrote. Expected a checkpoint in it.")
+            raise ValueError(f"{path}: is a zip archive that torch.save did not write. Expected a checkpoint.")
         if "constants.pkl" in names:
             raise ValueError(
-                f"{path}: is a TorchScript program, which holds code beside its weights. Expected a state dict: "
+                f"{path}: is a TorchScript program, which holds code besides its weights. Expected a state dict: "
                 "torch.save(model.state_dict(), ...)."
             )
     try:
-        # Not mapped: a mapped file that is written anew, as training does with its own, ends the process. And by the handle,
-        # or torch would go by the name.
+        # Not memory-mapped: rewriting a mapped file, as training does with its own, would kill the process. Opened here,
+        # because torch would otherwise interpret the file name.
         with path.open("rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f"holds {refused.group(1)}" if refused else "is damaged, or holds more than tensors in plain containers"
         raise ValueError(
-            f"{path}: {what}, which could run code when read and is refused unread. "
-            "Save the weights alone, where you trust the file: torch.save(model.state_dict(), ...)."
+            f"{path}: {what}, which could run code when read, so the file was not read. "
+            "If you trust the file, save the weights alone: torch.save(model.state_dict(), ...)."
         ) from error
-    except Exception as error:  # A damaged pickle may fail in any way, none of which runs code.
+    except Exception as error:  # A damaged pickle may fail in any way, but runs no code.
         raise ValueError(f"{path}: is damaged or cut off ({_line(error)}). Download it again.") from error
 
 

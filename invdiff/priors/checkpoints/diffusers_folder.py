@@ -1,6 +1,6 @@
-"""Folders of diffusers, here or on the Hugging Face hub: a ``UNet2DModel``, alone or in a pipeline with its scheduler.
+"""Diffusers folders, local or on the Hugging Face hub: a ``UNet2DModel``, alone or in a pipeline with its scheduler.
 
-A folder is data: its JSON is read as JSON and its weights as tensors, and no code of it, nor code that it names, is run.
+A folder is read as data, JSON and tensors. No code in the folder, and no code that it refers to, is run.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ __all__ = ["OPTIONS", "download", "read_folder"]
 
 OPTIONS: Mapping[str, str] = {
     **diffusers_scheduler.OPTIONS,
-    "label": "class to sample, of a network that knows classes: a number from 0",
-    "image_size": "side of the images the network was trained on, where config.json has no sample_size",
+    "label": "class to sample with a class-conditional network: a number from 0",
+    "image_size": "side of the training images, if config.json has no sample_size",
 }
 
 CONFIGS = ("model_index.json", "config.json", "scheduler_config.json", f"{WEIGHTS}*.json", "unet/*.json", "scheduler/*.json")
-# What blocks of a UNet2DModel may be. Others wait for a text, or for nothing at all.
+# Supported blocks of a UNet2DModel. Others need a text encoding, or do not exist.
 BLOCKS = ("", "Attn", "Skip", "AttnSkip")
 DOWN = (*(f"{kind}DownBlock2D" for kind in BLOCKS), "ResnetDownsampleBlock2D")
 UP = (*(f"{kind}UpBlock2D" for kind in BLOCKS), "ResnetUpsampleBlock2D")
 NO_LATENTS = (
-    "Latent priors, and those guided by text or images, are not supported: expected a network of pixels, a UNet2DModel "
+    "Latent priors and priors conditioned on text or images are not supported: expected a pixel-space UNet2DModel "
     "with its scheduler"
 )
 
 
 def read_folder(folder: Path, given: Mapping[str, Any]) -> Checkpoint | None:
-    """Return the network of a folder that diffusers wrote; ``None`` where nothing in it speaks of diffusers.
+    """Read the network of a diffusers folder; return ``None`` if nothing in the folder indicates diffusers.
 
     The folder holds ``config.json`` and weights, or ``unet/`` and ``scheduler/`` with a ``model_index.json``. Samplers of
-    the package may clip the estimate of the image, or rescale it by its largest values. The prior never does, since a
-    clipped denoiser is the gradient of nothing; ``clip_sample`` and ``thresholding`` are recorded among the facts.
+    diffusers may clip the estimate of the image, or rescale it by its largest values. The prior never does, since a clipped
+    denoiser does not correspond to the score of any density; ``clip_sample`` and ``thresholding`` are recorded in the facts.
 
     Args:
         folder: The folder of the network, or of the pipeline.
-        given: Options by the names of :data:`OPTIONS`. They win over what the folder says.
+        given: Options by the names of :data:`OPTIONS`. They take precedence over the folder's configuration.
 
     Raises:
-        ValueError: If it is of diffusers, but damaged, of a kind that is not supported, or in need of an option.
+        ValueError: If a diffusers folder is damaged, of an unsupported kind, or needs an option.
         ImportError: If diffusers is not installed.
     """
     if folder.name == "unet" and (folder.parent / "model_index.json").is_file():
-        folder = folder.parent  # its scheduler is next door
+        folder = folder.parent  # its scheduler is in a sibling folder
     place = _find_network(folder)
     if place is None:
         return None
@@ -102,21 +102,21 @@ def read_folder(folder: Path, given: Mapping[str, Any]) -> Checkpoint | None:
 
 
 def download(hub_id: str) -> Path:
-    """Return the local folder of ``"owner/name"`` on the Hugging Face hub, downloaded where it is not there yet.
+    """Return the local folder of ``"owner/name"`` on the Hugging Face hub, downloading it if necessary.
 
-    The configurations come first, so that what is not supported is refused before its weights are fetched. Of these,
-    ``.bin`` files are fetched only where there is no ``.safetensors``, and nothing else of the repository at all.
+    The configurations are downloaded first, so that unsupported networks are refused before their weights are downloaded.
+    Weights in ``.bin`` files are downloaded only if there is no ``.safetensors``. No other files are downloaded.
 
     Raises:
         ValueError: If the repository holds no network that :func:`read_folder` can read.
-        OSError: If it cannot be had: no such repository, no access, no connection.
+        OSError: If the download fails: no such repository, no access, no connection.
         ImportError: If diffusers is not installed.
     """
     unet2d_model()
     folder = _fetch(hub_id, list(CONFIGS))
     place = _find_network(folder)
     if place is None:
-        raise ValueError(f"{hub_id}: holds no network of diffusers: neither model_index.json nor a config.json of it.")
+        raise ValueError(f"{hub_id}: holds no diffusers network: neither model_index.json nor a config.json of diffusers.")
     prefix = "" if place == folder else f"{place.name}/"
     for variant, ending in KINDS:
         whole, shards = (f"{prefix}{WEIGHTS}{variant}{part}.{ending}" for part in ("", "-*"))
@@ -131,13 +131,13 @@ def _fetch(hub_id: str, patterns: list[str]) -> Path:
 
     try:
         return Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=patterns))
-    except Exception as error:  # The hub's client fails in a dozen ways that have no ancestor in common.
+    except Exception as error:  # The errors of the hub's client have no common base class.
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise OSError(f"{hub_id}: could not be had from the Hugging Face hub ({type(error).__name__}: {reason})") from error
+        raise OSError(f"{hub_id}: could not be downloaded from the hub ({type(error).__name__}: {reason})") from error
 
 
 def _find_network(folder: Path) -> Path | None:
-    """Return where the network of a folder is, ``None`` if nothing speaks of one; refuse what is not supported."""
+    """Return the folder of the network, or ``None`` if there is no sign of one. Raise a ValueError if it is unsupported."""
     index = read_json(folder / "model_index.json")
     if index is not None:
         _check_pipeline(index, folder / "model_index.json")
@@ -149,35 +149,37 @@ def _find_network(folder: Path) -> Path | None:
     if config is None or "_class_name" not in config:
         if index is None and not any(place.glob(f"{WEIGHTS}*")):
             return None
-        missing = "is missing" if config is None else "does not name its _class_name"
-        raise ValueError(f"{path}: {missing}. Expected that of a UNet2DModel. Copy the folder again.")
+        missing = "is missing" if config is None else "has no _class_name"
+        raise ValueError(f"{path}: {missing}. Expected the configuration of a UNet2DModel. Copy the folder again.")
     name = config["_class_name"]
     if config.get("auto_map"):
-        raise ValueError(f"{path}: names code of its own (auto_map: {str(config['auto_map'])[:80]}), never run.")
+        raise ValueError(f"{path}: refers to custom code (auto_map: {str(config['auto_map'])[:80]}), which is never run.")
     if name != "UNet2DModel":
-        other = "Other classes are not read, and no code beside weights is run: expected a UNet2DModel"
+        other = "Other classes are not supported, and no custom code is run: expected a UNet2DModel"
         reason = NO_LATENTS if re.search("Condition|Autoencoder|VQ|Transformer|Text", str(name)) else other
-        raise ValueError(f"{path}: is of a {str(name)[:80]}. {reason}.")
+        raise ValueError(f"{path}: belongs to the class {str(name)[:80]}. {reason}.")
     return place
 
 
 def _check_pipeline(index: Mapping[str, Any], path: Path) -> None:
     name = index.get("_class_name")
     if not isinstance(name, str):
-        raise ValueError(f"{path}: is of the custom pipeline {str(name)[:80]}, whose code is never run.")
+        raise ValueError(f"{path}: belongs to the custom pipeline {str(name)[:80]}, whose code is never run.")
     parts = {key: entry for key, entry in index.items() if key[:1] != "_" and isinstance(entry, list) and any(entry)}
     unet = parts.get("unet", ["diffusers", "UNet2DModel"])
     if not parts.keys() <= {"unet", "scheduler"} or unet == ["diffusers", "UNet2DConditionModel"]:
-        raise ValueError(f"{path}: is of a {name} made of {', '.join(sorted(parts))[:200]}. {NO_LATENTS}.")
+        raise ValueError(f"{path}: belongs to the class {name} made of {', '.join(sorted(parts))[:200]}. {NO_LATENTS}.")
     for key, entry in parts.items():
-        if entry[0] not in ("diffusers", "deprecated"):  # a folder of the package, which it writes of KarrasVeScheduler
-            raise ValueError(f"{path}: its {key} is {'.'.join(map(str, entry))[:80]}, code outside of diffusers, never run.")
+        if entry[0] not in ("diffusers", "deprecated"):  # The package writes the folder "deprecated" for KarrasVeScheduler.
+            raise ValueError(
+                f"{path}: its {key} is {'.'.join(map(str, entry))[:80]}, which is outside of diffusers and not run."
+            )
     if unet != ["diffusers", "UNet2DModel"]:
         raise ValueError(f"{path}: its unet is a {'.'.join(map(str, unet[1:]))[:80]}, expected a UNet2DModel.")
 
 
 def _complete(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return every argument of the network, by the package's defaults where silent, and the names it does not know."""
+    """Return every argument of the network, completed by the defaults of diffusers, and the names of unknown entries."""
     known = inspect.signature(unet2d_model().__init__).parameters
     complete = {key: config.get(key, p.default) for key, p in known.items() if key != "self"}
     complete = {key: list(value) if isinstance(value, tuple) else value for key, value in complete.items()}
@@ -189,8 +191,8 @@ def _complete(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     channels, outputs = (whole(1, 4096)(key, complete[key]) for key in ("in_channels", "out_channels"))
     if outputs not in (channels, 2 * channels):
         raise ValueError(
-            f"the network maps {channels} channels to {outputs}, so it is no denoiser alone: expected as many, or "
-            "twice as many where it returns a variance too. Networks conditioned on an image are not supported."
+            f"the network maps {channels} channels to {outputs}, so it is not a plain denoiser: expected as many outputs, or "
+            "twice as many if it also returns a variance. Networks conditioned on an image are not supported."
         )
     return complete, sorted(key for key in config if key not in known and key[:1] != "_")
 
@@ -199,7 +201,7 @@ def _check_times(config: Mapping[str, Any], training: Training) -> None:
     told_levels = training.unit_range or training.schedule["name"] == "rectified-flow"
     if config["time_embedding_type"] == "fourier" and not told_levels:
         raise ValueError(
-            "time_embedding_type 'fourier' takes the logarithm of a noise level, and the scheduler tells none. "
+            "time_embedding_type 'fourier' takes the logarithm of a noise level, which the scheduler does not give. "
             "Expected the scheduler_config.json of a ScoreSdeVeScheduler beside it."
         )
 
@@ -209,7 +211,7 @@ def _label(config: Mapping[str, Any], choices: Choices) -> int | None:
     if kind == "identity":
         raise ValueError("class_embed_type 'identity' takes vectors instead of classes, which is not supported.")
     if kind == "timestep":
-        return choices.label(2**31)  # any number is a class
+        return choices.label(2**31)  # any whole number is a class
     return choices.label(whole(1, 2**31)("num_class_embeds", classes) if kind is None and classes is not None else None)
 
 
@@ -229,9 +231,11 @@ def _check_weights(config: Mapping[str, Any], weights: Mapping[str, Tensor], pla
             expected = {key: tuple(t.shape) for key, t in DiffusersUNet(**config).state_dict().items()}
     except ImportError:
         raise
-    except Exception as error:  # The package checks little: nonsense fails wherever it is first used.
+    except Exception as error:  # diffusers checks little: an invalid value fails wherever it is first used.
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{place / 'config.json'}: describes no network that diffusers can build ({reason}).") from error
+        raise ValueError(
+            f"{place / 'config.json'}: diffusers cannot build the network that it describes ({reason})."
+        ) from error
     found = {key: tuple(tensor.shape) for key, tensor in weights.items()}
     wrong = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
     if wrong:

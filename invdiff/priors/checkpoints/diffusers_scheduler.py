@@ -1,7 +1,7 @@
-"""What the scheduler of a diffusers folder says of the training: levels, times and the meaning of the output.
+"""The training parameters in the scheduler of a diffusers folder: noise levels, times and the network's parametrization.
 
-The schedulers themselves are samplers, and are not run: of their configuration only what concerns the network is read.
-What a configuration leaves out has the value of the package's own constructor, as for the package.
+The schedulers themselves are samplers and are not run; only the entries that concern the network are read from their
+configuration. Missing entries get the defaults of the scheduler's constructor, as in diffusers.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ __all__ = ["OPTIONS", "Training", "read_scheduler"]
 
 OPTIONS: Mapping[str, str] = {
     "schedule": "linear, scaled-linear or cosine: the table of betas",
-    "steps": "number of steps of the training (1000)",
+    "steps": "number of training steps of the diffusion (1000)",
     "beta_start": "first beta of a linear or scaled-linear table",
-    "beta_end": "last beta, likewise",
-    "predicts": "eps, x0, v or velocity: what the network returns; velocity means a straight path where no schedule is given",
+    "beta_end": "last beta of a linear or scaled-linear table",
+    "predicts": "eps, x0, v or velocity: output of the network; velocity implies a straight path if no schedule is given",
 }
 
 TABLES = {"linear": "linear-betas", "scaled-linear": "scaled-linear-betas", "cosine": "cosine-betas"}
@@ -40,7 +40,7 @@ PREDICTS = ("eps", "x0", "v", "velocity")
 SILENT = "there is no scheduler_config.json"
 
 DDPM_BETAS, LATENT_BETAS = (1e-4, 0.02), (0.00085, 0.012)
-# Every scheduler over a table of betas, with the ends of that table where its configuration says nothing.
+# Every scheduler over a table of betas, with the default ends of that table.
 WITH_BETAS = {
     "DDIMInverseScheduler": DDPM_BETAS,
     "DDIMParallelScheduler": DDPM_BETAS,
@@ -65,13 +65,16 @@ WITH_BETAS = {
 }
 FLOW = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
 EDM = ("EDMDPMSolverMultistepScheduler", "EDMEulerScheduler")
-# Smallest and largest level on the scale of data in [-1, 1]. ScoreSdeVe counts in data of [0, 1], KarrasVe does not.
+# Scale from the configured levels to data in [-1, 1], default smallest and largest level. ScoreSdeVe has data in [0, 1].
 EXPLODING = {"KarrasVeScheduler": (1.0, 0.02, 100.0), "ScoreSdeVeScheduler": (2.0, 0.01, 1348.0)}
 
 
 @dataclass(frozen=True)
 class Training:
-    """How a network was trained, in the terms of :class:`~invdiff.priors.spec.NetworkSpec`; ``negated`` as in the network."""
+    """Training parameters of a network, as in :class:`~invdiff.priors.spec.NetworkSpec`.
+
+    ``negated`` is the argument of :class:`~invdiff.priors.networks.unet2d.DiffusersUNet`.
+    """
 
     predicts: str
     schedule: Mapping[str, Any]
@@ -83,28 +86,28 @@ class Training:
 
 
 def read_scheduler(config: Mapping[str, Any] | None, given: Mapping[str, Any], *, where: str) -> Training:
-    r"""Return what ``scheduler_config.json`` says of the training.
+    r"""Read the training parameters from ``scheduler_config.json``.
 
     ======================= ========================== ============================= =======================================
-    scheduler               :math:`x_t`                network is told               network returns
+    scheduler               :math:`x_t`                time input of the network     network returns
     ======================= ========================== ============================= =======================================
     DDPM and all over betas variance preserving        the step                      by ``prediction_type``
     FlowMatch               :math:`(1-t) x_0 + t n`     ``num_train_timesteps * t``   :math:`n - x_0`
     EDM                     :math:`x_0 + \sigma n`      :math:`\tfrac14 \log \sigma`  :math:`F`, or :math:`-F` for v
-    ScoreSdeVe, KarrasVe    :math:`x_0 + \sigma n`,     :math:`\sigma`, likewise      the score, likewise
-                            in data of [0, 1]
+    ScoreSdeVe, KarrasVe    :math:`x_0 + \sigma n`,     :math:`\sigma`, for data in   the score, for data in [0, 1]
+                            for data in [0, 1]          [0, 1]
     ======================= ========================== ============================= =======================================
 
-    With ``rescale_betas_zero_snr`` the last step holds no image at all: its noise-to-signal ratio is infinite, and that of
-    no time here. The table ends one step before; all other steps keep their levels.
+    With ``rescale_betas_zero_snr`` the last step is pure noise: its noise-to-signal ratio is infinite, which no time of a
+    schedule here represents. The table therefore ends one step earlier; all other steps keep their levels.
 
     Args:
-        config: The configuration; ``None`` where there is none: the linear table of DDPM and a prediction of the noise.
-        given: Options by the names of :data:`OPTIONS`. They win.
-        where: What errors call the configuration.
+        config: The configuration. ``None``: there is none, so the linear DDPM table and noise prediction are assumed.
+        given: Options by the names of :data:`OPTIONS`. They take precedence over ``config``.
+        where: Name of the configuration in error messages.
 
     Raises:
-        ValueError: If the scheduler is none of these, or its numbers or the options are nonsense.
+        ValueError: If the scheduler is none of these, or its values or the options are invalid.
     """
     choices = Choices(given)
     try:
@@ -116,17 +119,16 @@ def read_scheduler(config: Mapping[str, Any] | None, given: Mapping[str, Any], *
 
 
 def _read(config: Mapping[str, Any], choices: Choices, silent: str | None) -> Training:
-    """Return the training; where there is no configuration, ``silent`` is the reason of what is assumed."""
+    """Return the training parameters. If there is no configuration, ``silent`` is the reason recorded for assumptions."""
     name, given = str(config.get("_class_name")), choices.given
     if "schedule" not in given:
         if name in (*EDM, *EXPLODING):
-            choices.refuse("steps", "beta_start", "beta_end", "predicts", reason=f"{name} leaves no choice of it")
+            choices.refuse("steps", "beta_start", "beta_end", "predicts", reason=f"{name} determines it")
             return _edm(config) if name in EDM else _exploding(config)
         if name not in (*WITH_BETAS, *FLOW) and not silent:
             raise ValueError(
-                f"its scheduler {name!r} says nothing of a denoiser in terms known here. Expected a scheduler over "
-                "betas (such as DDPMScheduler), a FlowMatch, EDM or ScoreSdeVe scheduler. Give schedule and predicts where you "
-                "know them."
+                f"its scheduler {name!r} is not supported. Expected a scheduler over betas (such as DDPMScheduler), or a "
+                "FlowMatch, EDM, ScoreSdeVe or KarrasVe scheduler. Give the options schedule and predicts if you know them."
             )
     said = None if "predicts" in given else "velocity" if name in FLOW else _prediction(config)
     predicts = choices.choose("predicts", one_of(PREDICTS), said, silent)
@@ -136,7 +138,7 @@ def _read(config: Mapping[str, Any], choices: Choices, silent: str | None) -> Tr
             raise ValueError("invert_sigmas, where time runs from noise to data, is not supported.")
         return Training(predicts, {"name": "rectified-flow"}, time_scale=float(_steps(config, choices, silent)))
     if config.get("use_flow_sigmas"):
-        raise ValueError("use_flow_sigmas goes with prediction_type flow_prediction only.")
+        raise ValueError("use_flow_sigmas requires prediction_type flow_prediction.")
     if config.get("timestep_type") == "continuous" and predicts == "v":
         raise ValueError("timestep_type 'continuous' is not supported, expected 'discrete'.")
     return Training(predicts, _betas(config, choices, silent))
@@ -156,7 +158,7 @@ def _betas(config: Mapping[str, Any], choices: Choices, silent: str | None) -> d
             kind = BETA_SCHEDULES[one_of(BETA_SCHEDULES)("beta_schedule", config.get("beta_schedule", "linear"))]
         steps = _steps(config, choices, silent)
         if kind == "cosine":
-            choices.refuse("beta_start", "beta_end", reason="the cosine table has no ends")
+            choices.refuse("beta_start", "beta_end", reason="the cosine table does not use it")
             schedule = {"name": TABLES[kind], "steps": steps}
         else:
             ends = WITH_BETAS.get(str(config.get("_class_name")), LATENT_BETAS if kind == "scaled-linear" else DDPM_BETAS)
@@ -178,7 +180,7 @@ def _steps(config: Mapping[str, Any], choices: Choices, silent: str | None) -> i
 
 
 def _rescaled(schedule: Mapping[str, Any]) -> list[float]:
-    r"""Return the betas of a table whose :math:`\alpha` are shifted to reach 0 at the last step, without that step.
+    r"""Return the betas after shifting :math:`\alpha` to reach 0 at the last step, without that step.
 
     References:
         Lin et al., Common Diffusion Noise Schedules and Sample Steps are Flawed, 2023, https://arxiv.org/abs/2305.08891,
@@ -197,13 +199,13 @@ def _built(schedule: Mapping[str, Any]) -> Schedule:
     try:
         return SCHEDULES[arguments.pop("name")](**arguments)
     except ValueError as error:
-        raise ValueError(f"its levels of noise make no schedule ({error})") from error
+        raise ValueError(f"its noise levels form no valid schedule ({error})") from error
 
 
 def _edm(config: Mapping[str, Any]) -> Training:
     kind = str(config.get("prediction_type", "epsilon"))
     if kind not in ("epsilon", "v_prediction"):
-        raise ValueError(f"prediction_type {kind!r} of EDM is unknown here, expected epsilon or v_prediction.")
+        raise ValueError(f"prediction_type {kind!r} of EDM is not supported, expected epsilon or v_prediction.")
     low, high, sigma_data = (
         positive(key, config.get(key, default))
         for key, default in {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5}.items()
@@ -221,8 +223,8 @@ def _exploding(config: Mapping[str, Any]) -> Training:
 
 
 def _prediction(config: Mapping[str, Any]) -> str:
-    # Before prediction_type there was predict_epsilon, without which the network returned the image.
+    # Before prediction_type there was predict_epsilon; if false, the network returns the image.
     kind = str(config.get("prediction_type") or ("epsilon" if config.get("predict_epsilon", True) else "sample"))
     if kind not in PREDICTIONS:
-        raise ValueError(f"prediction_type {kind!r} is unknown here, expected one of {', '.join(PREDICTIONS)}.")
+        raise ValueError(f"prediction_type {kind!r} is not supported, expected one of {', '.join(PREDICTIONS)}.")
     return PREDICTIONS[kind]

@@ -1,4 +1,4 @@
-"""The files of a diffusers folder: its JSON, and its weights, in one file or several."""
+"""Read the JSON files and the weights of a diffusers folder, in one file or several."""
 
 from __future__ import annotations
 
@@ -15,28 +15,32 @@ __all__ = ["KINDS", "WEIGHTS", "read_json", "read_weights"]
 
 WEIGHTS = "diffusion_pytorch_model"
 KINDS = (("", "safetensors"), (".fp16", "safetensors"), ("", "bin"), (".fp16", "bin"))  # in the order of preference
-RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # by older versions of the package
+RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # from older versions of diffusers
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the object in a JSON file, ``None`` where there is no file; ``ValueError`` where it is damaged."""
+    """Return the object in a JSON file, or ``None`` if there is no file.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
     if not path.is_file():
         return None
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path}: is damaged, no JSON ({reason}). Copy the folder again.") from error
+        raise ValueError(f"{path}: is damaged, not valid JSON ({reason}). Copy the folder again.") from error
     if not isinstance(data, dict):
-        raise ValueError(f"{path}: is not what diffusers writes: expected a JSON object, got a {type(data).__name__}.")
+        raise ValueError(f"{path}: was not written by diffusers: expected a JSON object, got a {type(data).__name__}.")
     return data
 
 
 def read_weights(place: Path) -> tuple[dict[str, Tensor], str]:
-    """Return the weights in a folder by the names of the state dict, and the file they are from, or that lists theirs.
+    """Return the state dict in a folder, and the name of its file, or of the index that lists its files.
 
     Raises:
-        ValueError: If there are none, or they are damaged, or in a form that could run code.
+        ValueError: If there are no weights, or they are damaged, or in a format that could run code.
     """
     candidates = [
         name
@@ -55,9 +59,9 @@ def read_weights(place: Path) -> tuple[dict[str, Tensor], str]:
     weights: dict[str, Tensor] = {}
     for file in files:
         if Path(file).name != file:
-            raise ValueError(f"{place / name}: names {file!r}, which is outside of the folder and not read.")
+            raise ValueError(f"{place / name}: names {file!r}, which is outside of the folder and is not read.")
         if not (place / file).is_file():
-            raise ValueError(f"{place / name}: names {file}, which is not there. Copy the folder again.")
+            raise ValueError(f"{place / name}: names {file}, which is missing. Copy the folder again.")
         found = next(state_dicts(open_contents(place / file).data, depth=1), None)
         if found is None:
             raise ValueError(f"{place / file}: holds no weights. Expected a dictionary of tensors.")

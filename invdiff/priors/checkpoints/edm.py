@@ -1,4 +1,4 @@
-"""Networks of EDM (https://github.com/NVlabs/edm): the authors' pickles, and files of the weights alone."""
+"""Networks of EDM (https://github.com/NVlabs/edm): the authors' pickles, and state dicts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from invdiff.priors.spec import Checkpoint, NetworkSpec
 __all__ = ["OPTIONS", "read"]
 
 OPTIONS: Mapping[str, str] = {
-    "label": "class to sample, a number from 0; none: without one, where the network was trained for that as well",
-    "preconditioning": "what the network returns: edm, vp, ve or iddpm",
+    "label": "class to sample, a number from 0; none: sample without a label, if the network was also trained without labels",
+    "preconditioning": "preconditioning of the network: edm, vp, ve or iddpm",
     "sigma_data": "standard deviation of the training data, for edm preconditioning",
 }
 PRECONDITIONINGS = {"EDMPrecond": "edm", "VPPrecond": "vp", "VEPrecond": "ve", "iDDPMPrecond": "iddpm"}
 NETWORKS = ("SongUNet", "DhariwalUNet")
-SILENT = "weights alone do not say; published default"
-# What the constructors of their networks take: with anything else it is another network.
+SILENT = "not determined by the weights; published default"
+# Arguments of the constructors of the networks. With any other argument it is another network.
 KNOWN = (
     "img_resolution in_channels out_channels label_dim augment_dim model_channels channel_mult channel_mult_emb num_blocks "
     "attn_resolutions dropout label_dropout embedding_type channel_mult_noise encoder_type decoder_type resample_filter"
@@ -32,13 +32,13 @@ KNOWN = (
 
 
 def read(contents: Contents, given: Mapping[str, Any]) -> Checkpoint | None:
-    """Return the checkpoint of an EDM network, ``None`` where the file holds none.
+    """Return the checkpoint of an EDM network, or ``None`` if the file holds none.
 
-    A pickle says how its network is preconditioned; of weights alone that is assumed. The configuration of the network
-    follows from the names and shapes of its weights in both.
+    A pickle determines the preconditioning of its network; for a state dict the preconditioning is assumed. In both cases
+    the configuration of the network follows from the names and shapes of its weights.
 
     Raises:
-        ValueError: If the network is not one known here, or needs an option that is not given.
+        ValueError: If the network is not supported, or needs an option that is not given.
     """
     try:
         return _read(contents.data, Choices(given))
@@ -59,14 +59,14 @@ def _read(data: Any, choices: Choices) -> Checkpoint | None:
         if found is None:
             return None
         weights, settings, label_free = found, {}, False
-    table = "u" in weights  # only kept by the discrete preconditioning
+    table = "u" in weights  # stored by the discrete preconditioning only
     weights = {name.removeprefix("model."): value for name, value in weights.items() if name != "u"}
     if any(name.endswith("emb_fourier.freqs") for name in weights):
         raise ValueError(_foreign("Precond"))
     try:
         architecture, config = _infer(weights)
     except (KeyError, StopIteration, IndexError) as error:
-        raise ValueError(f"an EDM network without some of its weights ({error}). Save it again.") from error
+        raise ValueError(f"the EDM network lacks some of its weights ({error}). Save it again.") from error
 
     reason: str | None = None
     if record is not None:
@@ -78,7 +78,7 @@ def _read(data: Any, choices: Choices) -> Checkpoint | None:
     else:
         usual, reason = "edm", SILENT
     kind = choices.choose("preconditioning", one_of(PRECONDITIONINGS.values()), usual, reason)
-    settings = settings if kind == usual else {}  # those of another preconditioning
+    settings = settings if kind == usual else {}  # The stored settings belong to another preconditioning.
     without_label = label_free and choices.given.get("label") is None
     spec = NetworkSpec(
         architecture=architecture,
@@ -93,7 +93,7 @@ def _read(data: Any, choices: Choices) -> Checkpoint | None:
 
 
 def _network_record(data: Any) -> Record | None:
-    """Return the network of a pickle, averaged weights first; ``None`` where it holds none."""
+    """Return the network of a pickle, preferring averaged weights, or ``None`` if it holds no network."""
     if isinstance(data, Record):
         return data
     if not isinstance(data, dict):
@@ -104,13 +104,13 @@ def _network_record(data: Any) -> Record | None:
 
 def _foreign(name: str) -> str:
     if name in ("Precond", "UNet"):
-        what = "a network of EDM2 (Precond), whose layers keep the magnitude of what passes through"
+        what = "a network of EDM2 (Precond), with magnitude-preserving layers"
     elif name in ("Generator", "Discriminator"):
-        what = "a StyleGAN, which is no diffusion model"
+        what = "a StyleGAN (not a diffusion model)"
     else:
         what = f"an object of class {ascii(name[:100])[1:-1]}"
     return (
-        f"holds {what}, not known here. Expected {', '.join(PRECONDITIONINGS)} of EDM; "
+        f"holds {what}, which is not supported. Expected {', '.join(PRECONDITIONINGS)} of EDM; "
         "wrap other networks in Python with invdiff.priors.from_network."
     )
 
@@ -125,8 +125,8 @@ def _inner(record: Record) -> Record:
     unknown = sorted(str(name)[:100] for name in set(options) - set(KNOWN.split())) if isinstance(options, dict) else []
     if unknown:
         raise ValueError(
-            f"a {inner.name} with options not known here ({', '.join(unknown)}), so it computes something "
-            "else. Wrap it in Python with invdiff.priors.from_network."
+            f"a {inner.name} with unsupported options ({', '.join(unknown)}), so it computes another "
+            "function. Wrap it in Python with invdiff.priors.from_network."
         )
     return inner
 
@@ -138,7 +138,7 @@ def _is_network(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _infer(weights: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
-    """Return the architecture and its configuration, from the names and shapes of the weights."""
+    """Infer the architecture and its configuration from the names and shapes of the weights."""
     sizes = sorted({int(found[1]) for name in weights if (found := re.match(r"enc\.(\d+)x\1_block0\.", name))}, reverse=True)
     top = f"enc.{sizes[0]}x{sizes[0]}"
     blocks = len({found[1] for name in weights if (found := re.match(re.escape(top) + r"_block(\d+)\.", name))})
@@ -170,22 +170,22 @@ def _infer(weights: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
 
 
 def _asking(kind: str, settings: Mapping[Any, Any], choices: Choices) -> dict[str, Any]:
-    r"""Return the part of the spec that stands for a preconditioning, of Karras et al., 2022, table 1.
+    r"""Return the part of the spec that expresses a preconditioning of Karras et al., 2022, table 1.
 
-    With :math:`D(x; \sigma) = c_\text{skip} x + c_\text{out} F(c_\text{in} x; c_\text{noise})`, where not ``edm``
-    :math:`c_\text{skip}` is 1 and :math:`|c_\text{out}|` is :math:`\sigma`: the network returns the noise.
+    In :math:`D(x; \sigma) = c_\text{skip} x + c_\text{out} F(c_\text{in} x; c_\text{noise})`, all but ``edm`` have
+    :math:`c_\text{skip} = 1` and :math:`|c_\text{out}| = \sigma`: the network returns the noise, up to its sign.
     """
 
     def setting(name: str, default: float) -> float:
         value = settings.get(name, default)
         if type(value) not in (int, float) or not 0 < value < math.inf:
-            raise ValueError(f"it is damaged: {name} is no positive number.")
+            raise ValueError(f"it is damaged: {name} is not a positive number.")
         return float(value)
 
     if kind == "edm":
         reason = None if "sigma_data" in settings else SILENT
         sigma_data = choices.choose("sigma_data", positive, setting("sigma_data", 0.5), reason)
-        # Their networks accept any level; these are the ends of the paper's sampler.
+        # The networks accept any level; these are the ends of the paper's sampler.
         schedule = {"name": "edm", "sigma_min": 0.002, "sigma_max": 80.0}
         return {"predicts": "edm", "schedule": schedule, "sigma_data": sigma_data}
     if kind == "vp":
@@ -195,7 +195,7 @@ def _asking(kind: str, settings: Mapping[Any, Any], choices: Choices) -> dict[st
     if kind == "ve":
         schedule = {"name": "edm", "sigma_min": setting("sigma_min", 0.02), "sigma_max": setting("sigma_max", 100.0)}
         return {"predicts": "-eps", "schedule": schedule, "time_scale": 0.5, "time_log": True}
-    # The table is worked out again: the file's is rounded to 24 bits along the way.
+    # The table is recomputed, because the one in the file was rounded to float32 (24 bits) in between.
     schedule = {
         "name": "cosine-betas",
         "steps": int(setting("M", 1000)),

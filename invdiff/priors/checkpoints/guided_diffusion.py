@@ -1,4 +1,4 @@
-"""Checkpoints of OpenAI's guided-diffusion and improved-diffusion: the state dict of a U-Net, and nothing said beside it."""
+"""Checkpoints of OpenAI's guided-diffusion and improved-diffusion: the state dict of a U-Net without further information."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from invdiff.priors.spec import Checkpoint, NetworkSpec
 __all__ = ["OPTIONS", "PUBLISHED", "Published", "read"]
 
 OPTIONS: Mapping[str, str] = {
-    "label": "class to sample, for a network that knows classes: a number from 0",
-    "heads": "heads of every attention (num_heads of the training)",
+    "label": "class to sample with a class-conditional network: a number from 0",
+    "heads": "number of attention heads (num_heads of the training)",
     "head_channels": "features of each head, instead of heads (num_head_channels)",
-    "heads_up": "heads on the way up, where they differ (num_heads_upsample)",
+    "heads_up": "number of heads in the decoder, if different (num_heads_upsample)",
     "attention_order": "legacy or new (use_new_attention_order)",
     "schedule": "linear or cosine (noise_schedule)",
-    "steps": "steps of the training (diffusion_steps)",
-    "rescale": "yes or no: the network is told times from 0 to 1000 whatever the steps (rescale_timesteps)",
+    "steps": "number of training steps of the diffusion (diffusion_steps)",
+    "rescale": "yes or no: the time input is rescaled to 0 to 1000 for any number of steps (rescale_timesteps)",
     "predicts": "eps, x0 (predict_xstart) or v",
     "image_size": "side of the images, in pixels",
 }
 
 GUIDED = "https://github.com/openai/guided-diffusion#readme"
 IMPROVED = "https://github.com/openai/improved-diffusion#models-and-hyperparameters"
-BROKEN = "is no whole set of guided-diffusion's weights: {}. Expected the state dict of a UNetModel; the file may be cut off."
-USUAL = "usual; no published network has these shapes"
+BROKEN = "is not a complete set of guided-diffusion weights: {}. Expected the state dict of a UNetModel; it may be cut off."
+USUAL = "common default; no published network has these shapes"
 SIZES: Mapping[tuple[float, ...], int] = {  # script_util.py of both repositories
     (0.5, 1, 1, 2, 2, 4, 4): 512,
     (1, 1, 2, 2, 4, 4): 256,
@@ -47,13 +47,13 @@ DEFAULTS: Mapping[str, Any] = {"attention_order": "legacy", "schedule": "linear"
 
 @dataclass(frozen=True)
 class Published:
-    """What is published with a checkpoint and is not in the file.
+    """Published settings of a checkpoint that are not in its file.
 
     Attributes:
-        name: The checkpoint.
-        source: Where its flags are written.
-        shapes: What tells it from others: arguments of :class:`~invdiff.priors.networks.adm.ADM`.
-        flags: Options that are not in :data:`DEFAULTS`.
+        name: File name of the checkpoint.
+        source: Web page of the settings.
+        shapes: The arguments of :class:`~invdiff.priors.networks.adm.ADM` by which the checkpoint is recognized.
+        flags: Options that differ from :data:`DEFAULTS`.
     """
 
     name: str
@@ -67,7 +67,7 @@ def _shapes(width: int, multipliers: list[float], blocks: int, attention: list[i
     return {"width": width, "multipliers": multipliers, "blocks": blocks, "attention": attention} | usual
 
 
-# Whatever the classes: 256x256_diffusion.pt, 256x256_diffusion_uncond.pt and lsun_*.pt are one entry.
+# Independent of the classes: 256x256_diffusion.pt, 256x256_diffusion_uncond.pt and lsun_*.pt share one entry.
 PUBLISHED = (
     Published("256x256_diffusion.pt", GUIDED, _shapes(256, [1, 1, 2, 2, 4, 4], 2, [8, 16, 32]), {"head_channels": 64}),
     Published("512x512_diffusion.pt", GUIDED, _shapes(256, [0.5, 1, 1, 2, 2, 4, 4], 2, [16, 32, 64]), {"head_channels": 64}),
@@ -112,13 +112,13 @@ PUBLISHED = (
 
 
 def read(contents: Contents, given: Mapping[str, Any]) -> Checkpoint | None:
-    """Read a state dict of this family, which may lie nested in the file, and whose names may have a common beginning.
+    """Read a state dict of this family, which may be nested in the file and whose names may have a common prefix.
 
-    What the shapes do not tell is taken from ``given``, else from what is published for networks of these shapes, and then
-    listed in ``assumed``. Returns ``None`` for a file of another family.
+    Settings that the shapes do not determine are taken from ``given``, or else from those published for networks of these
+    shapes, and are then listed in ``assumed``. Return ``None`` for a file of another family.
 
     Raises:
-        ValueError: If weights are lacking or of another kind of network, or if an option is needed or makes no sense.
+        ValueError: If weights are missing or belong to another kind of network, or an option is missing or invalid.
     """
     for where, tensors in state_dicts(contents.data):
         beginnings = {match[1]: None for name in tensors if (match := re.match(r"(|.*?\.)input_blocks\.\d+\.", name))}
@@ -134,7 +134,7 @@ def read(contents: Contents, given: Mapping[str, Any]) -> Checkpoint | None:
 
 
 def _refuse_others(weights: Mapping[str, Tensor], prefix: str, everything: Mapping[str, Tensor]) -> None:
-    """Raise a ValueError for networks that share the form of the names, and are not denoisers of images."""
+    """Raise a ValueError for networks with the same pattern of names that are not denoisers of images."""
     latent = (
         any("transformer_blocks" in name or name.startswith("first_stage_model.") for name in everything)
         or prefix.endswith("diffusion_model.")
@@ -142,29 +142,31 @@ def _refuse_others(weights: Mapping[str, Tensor], prefix: str, everything: Mappi
     )
     if latent:
         raise ValueError(
-            "is the U-Net of a latent diffusion model (such as Stable Diffusion), which denoises codes of 4 or so channels. "
-            "Expected one of images: latent models are not supported."
+            "is the U-Net of a latent diffusion model (such as Stable Diffusion), which denoises latent codes, often of 4 "
+            "channels. Expected a network of images: latent models are not supported."
         )
     pooled = any(re.match(r"out\.(?!(0|2)\.(weight|bias)$)", name) for name in weights)
     if pooled and not any(name.startswith("output_blocks.") for name in weights):
         raise ValueError("is a classifier of noisy images (guided-diffusion's EncoderUNetModel). Expected a diffusion model.")
     if any(name.endswith(".qkv.weight") and tensor.ndim == 4 for name, tensor in weights.items()):
-        raise ValueError("is of OpenAI's consistency_models, whose networks are asked in another way: not supported.")
+        raise ValueError("is of OpenAI's consistency_models, whose networks are evaluated differently: not supported.")
     came, outputs = _shape(weights, "input_blocks.0.0.weight", 4)[1], _shape(weights, "out.2.weight", 4)[0]
     if came == 2 * outputs or came == outputs == 6:
         raise ValueError(
-            f"takes {came} channels for {came // 2} of an image: it is a super-resolution model, which is told a small image "
-            "beside the noisy one. Expected a model of images alone."
+            f"takes {came} channels for {came // 2} of an image: it is a super-resolution model, conditioned on a small image. "
+            "Expected an unconditional or class-conditional model."
         )
     if outputs not in (came, 2 * came):
-        raise ValueError(f"takes {came} channels and returns {outputs}. Expected as many, or twice as many (learned variance).")
+        raise ValueError(
+            f"takes {came} channels and returns {outputs}. Expected as many outputs, or twice as many (learned variance)."
+        )
 
 
 def _spec(weights: Mapping[str, Tensor], where: str, choices: Choices) -> NetworkSpec:
     inferred = _infer(weights)
     published = next((entry for entry in PUBLISHED if entry.shapes.items() <= inferred.items()), None)
     reason = f"as {published.name}, see {published.source}" if published else USUAL
-    usual = {**DEFAULTS, "rescale": "no" if inferred["updown"] else "yes"}  # of the two repositories
+    usual = {**DEFAULTS, "rescale": "no" if inferred["updown"] else "yes"}  # the defaults of the two repositories
     usual |= published.flags if published else _usual_heads(inferred)
 
     asked = [name for name in HEADS if name in choices.given]
@@ -176,7 +178,7 @@ def _spec(weights: Mapping[str, Tensor], where: str, choices: Choices) -> Networ
 
     kind = choices.choose("schedule", one_of(("linear", "cosine")), usual["schedule"], reason)
     steps = choices.choose("steps", whole(21, 100_000), usual["steps"], reason)
-    if kind == "linear":  # As long as the paper's, in any number of steps; with 20 the largest beta would be 1.
+    if kind == "linear":  # Betas scaled to the paper's total for any number of steps; with 20 steps the last beta would be 1.
         schedule = {"name": "linear-betas", "steps": steps, "beta_start": 0.1 / steps, "beta_end": 20 / steps}
     else:
         schedule = {"name": "cosine-betas", "steps": steps}
@@ -200,17 +202,17 @@ def _spec(weights: Mapping[str, Tensor], where: str, choices: Choices) -> Networ
 
 
 def _infer(weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the arguments of :class:`ADM` that names and shapes tell."""
+    """Infer the arguments of :class:`ADM` that names and shapes determine."""
     outputs = {int(match[1]) for name in weights if (match := re.match(r"output_blocks\.(\d+)\.", name))}
     inputs = {int(match[1]) for name in weights if (match := re.match(r"input_blocks\.(\d+)\.", name))}
     matches = [re.match(r"output_blocks\.(\d+)\.[12]\.(in_layers|conv)\.", name) for name in weights]
     doubles = {int(match[1]): match[2] for match in matches if match}
-    gap = next((index for index in range(max(inputs)) if index not in inputs), None)  # halves the resolution without weights
+    gap = next((index for index in range(max(inputs)) if index not in inputs), None)  # a downsampling layer without weights
     count, width = len(outputs), _shape(weights, "time_embed.0.weight", 2)[1]
-    # Each level has blocks + 1 on the way up, at the last of which the resolution doubles, except on the finest level.
+    # Each level has blocks + 1 decoder blocks; the last one doubles the resolution, except on the finest level.
     blocks = min(doubles) if doubles else gap - 1 if gap is not None else count - 1
     if blocks < 1 or count % (blocks + 1) or width < 1:
-        raise ValueError(BROKEN.format(f"{count} output_blocks, {blocks + 1} for each level, make no U-Net"))
+        raise ValueError(BROKEN.format(f"{count} output_blocks, {blocks + 1} for each level, do not form a U-Net"))
     first = [1 + level * (blocks + 1) for level in range(count // (blocks + 1))]  # input block of each level
     features = [_shape(weights, f"input_blocks.{index}.0.out_layers.3.weight", 4)[0] for index in first]
     channels = _shape(weights, "input_blocks.0.0.weight", 4)[1]
@@ -229,8 +231,8 @@ def _infer(weights: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _usual_heads(inferred: Mapping[str, Any]) -> dict[str, int]:
-    """Return 64 features a head for networks such as most of guided-diffusion's, else the 4 heads of both codes' defaults."""
-    factors = (*inferred["attention"], 2 ** (len(inferred["multipliers"]) - 1))  # The middle always has attention.
+    """Return 64 features per head, as in most guided-diffusion networks, or else 4 heads, the default of both codes."""
+    factors = (*inferred["attention"], 2 ** (len(inferred["multipliers"]) - 1))  # The middle block always has attention.
     features = [round(inferred["multipliers"][factor.bit_length() - 1] * inferred["width"]) for factor in factors]
     return {"head_channels": 64} if inferred["updown"] and not any(f % 64 for f in features) else {"heads": 4}
 

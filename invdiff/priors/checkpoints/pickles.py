@@ -1,4 +1,4 @@
-"""Pickles read safely: what each name in them builds here, which is tensors, plain containers and inert records."""
+"""Safe reading of pickles: every allowed name builds a tensor, a plain container or an inert record, and nothing else."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from invdiff.priors.checkpoints.stack_machine import Name, Refused, StackMachine
 
 __all__ = ["Record", "read_pickle", "state_dict"]
 
-DEEPEST = 100  # containers in containers; published checkpoints have about 25
-MOST_MODULES = 100_000  # of one network
-LEGACY_STORAGE = (0x1950A86A20F9469CFC6C, 1001)  # the two numbers torch.save began with before version 1.6
+DEEPEST = 100  # largest nesting depth of containers; published checkpoints have about 25
+MOST_MODULES = 100_000  # largest number of modules of one network
+LEGACY_STORAGE = (0x1950A86A20F9469CFC6C, 1001)  # magic number and version of torch.save before version 1.6
 
 
 @dataclass(eq=False, repr=False)
 class Record:
-    """What a pickle says of an object whose class is not known here, and never looked for.
+    """The content of a pickled object whose class is unknown and never imported.
 
     Attributes:
-        name: Name of the class, with its module where the file says it.
-        state: Its attributes, which are entries here: none of them becomes one of the record.
+        name: Name of the class, with its module if the file gives it.
+        state: Attributes of the object, as dictionary entries. They do not become attributes of the record.
     """
 
     name: str
@@ -39,10 +39,10 @@ class Record:
 
 
 def read_pickle(path: Path) -> Any:
-    """Return what a pickle holds: tensors, arrays, numbers, text and records in plain containers.
+    """Read a pickle: tensors, arrays, numbers, text and records in plain containers.
 
     Raises:
-        ValueError: If it is damaged, or names what is not in the table of this module.
+        ValueError: If the file is damaged, or uses a name that is not in the table of this module.
     """
     with path.open("rb") as file:
         try:
@@ -50,16 +50,16 @@ def read_pickle(path: Path) -> Any:
                 return _plain(StackMachine(cast(IO[bytes], data), len(data), find=_find, fill=_fill).run())
         except Refused as error:
             raise ValueError(f"{path}: {error}") from error
-        except Exception as error:  # A damaged pickle may fail in any way; none runs code.
+        except Exception as error:  # A damaged pickle may fail in any way, but runs no code.
             reason = ascii(" ".join(str(error).split())[:200])[1:-1] or type(error).__name__
             raise ValueError(f"{path}: is damaged or cut off ({reason}). Download it again.") from error
 
 
 def state_dict(record: Record) -> dict[str, Tensor]:
-    """Return parameters and persistent buffers of the record of a module, by the names of its ``state_dict()``.
+    """Return the ``state_dict()`` of a recorded module: its parameters and persistent buffers.
 
     Raises:
-        ValueError: If a module holds itself, or there are too many.
+        ValueError: If a module contains itself, or there are too many modules.
     """
     found: dict[str, Tensor] = {}
     todo, seen = [("", record)], 0
@@ -67,7 +67,7 @@ def state_dict(record: Record) -> dict[str, Tensor]:
         prefix, module = todo.pop()
         seen += 1
         if seen > MOST_MODULES or prefix.count(".") > DEEPEST:
-            raise ValueError(f"{record.name} holds itself, or too many modules. Expected a network.")
+            raise ValueError(f"{record.name} contains itself, or too many modules. Expected a network.")
         transient = module.state.get("_non_persistent_buffers_set")
         for name, value in (*_entries(module, "_parameters"), *_entries(module, "_buffers")):
             if isinstance(value, Tensor) and not (isinstance(transient, set) and name in transient):
@@ -83,7 +83,7 @@ def _entries(module: Record, kind: str) -> Iterator[tuple[str, Any]]:
 
 
 def _plain(result: Any) -> Any:
-    """Return ``result``, checked to be plain data that are not nested too deep."""
+    """Return ``result`` after checking that it is plain data and not nested too deeply."""
     level, seen = [result], set[int]()
     for _ in range(DEEPEST):
         inner: list[Any] = []
@@ -91,7 +91,7 @@ def _plain(result: Any) -> Any:
             if isinstance(value, Name):
                 raise Refused(value.text)
             if isinstance(value, _Storage):
-                raise ValueError("numbers without a shape")
+                raise ValueError("a storage without a shape")
             children = value.state if isinstance(value, Record) else value
             if isinstance(children, dict | list | tuple) and id(children) not in seen:
                 seen.add(id(children))
@@ -115,10 +115,10 @@ def _fill(target: Any, state: Any) -> None:
         shape, dtype, fortran, data = exactly(state, tuple)[-4:]
         order = "F" if exactly(fortran, bool) else "C"
         checked = _array(exactly(data, bytes), dtype, shape, order)
-        target.__setstate__((1, checked.shape, checked.dtype, fortran, data))  # in place: others may hold it already
+        target.__setstate__((1, checked.shape, checked.dtype, fortran, data))  # in place: there may be other references
     elif isinstance(target, np.dtype):
         if state[1] not in ("<", "|", "=") or state[2:5] != (None, None, None):
-            raise ValueError("an array whose numbers are not plain ones in little-endian order")
+            raise ValueError("an array whose entries are not plain little-endian numbers")
     elif type(target) is not dict:  # Attributes of an ordered dictionary, such as the versions in a state dict, are dropped.
         raise Refused(f"a state for {target.text if isinstance(target, Name) else type(target).__name__}")
 
@@ -130,50 +130,50 @@ class _StorageKind:
 
 @dataclass(frozen=True, eq=False)
 class _Storage:
-    values: Tensor  # of one axis
+    values: Tensor  # with one axis
 
 
 def _load_storage(data: bytes) -> _Storage:
-    """Read what ``torch.save`` writes of a storage without a zip archive: five pickles, a count, and the numbers."""
+    """Read a storage as ``torch.save`` writes it without a zip archive: five pickles, a count, and the values."""
     stream = io.BytesIO(exactly(data, bytes))
 
     def read() -> Any:
         return StackMachine(stream, len(data), find=STORAGES.get, fill=_fill, stored=_stored).run()
 
     if (read(), read()) != LEGACY_STORAGE or exactly(read(), dict).get("little_endian") is not True:
-        raise ValueError("numbers in a form not known here")
+        raise ValueError("a storage in an unknown format")
     dtype, key, count = read()
     if read() != [key] or struct.unpack("<q", stream.read(8)) != (count,):
-        raise ValueError("numbers that contradict their description")
+        raise ValueError("a storage that contradicts its description")
     start, length = stream.tell(), count * exactly(dtype, torch.dtype).itemsize
     if not 0 <= length <= len(data) - start:
-        raise ValueError(f"{len(data) - start} bytes of numbers, expected {length}")
+        raise ValueError(f"a storage of {len(data) - start} bytes, expected {length}")
     if not length:
         return _Storage(torch.empty(0, dtype=dtype))
-    # Copied: the numbers in the file need not begin where the processor wants them.
+    # Copied, since the values in the file need not be aligned.
     return _Storage(torch.frombuffer(bytearray(memoryview(data)[start : start + length]), dtype=dtype))
 
 
 def _stored(identity: Any) -> tuple[torch.dtype, str, int]:
     word, kind, key, _device, count, *view = exactly(identity, tuple)
     if word != "storage" or view not in ([], [None]):
-        raise Refused("a persistent identity that is no storage")
+        raise Refused("a persistent identity that is not a storage")
     return exactly(kind, _StorageKind).dtype, exactly(key, str), exactly(count, int)
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_gradients: Any) -> Tensor:
     values: Tensor = exactly(storage, _Storage).values
     size, stride, (offset,) = _sizes(size), _sizes(stride), _sizes((offset,))
-    count = math.prod(size)  # in whole numbers of Python, which do not overflow
+    count = math.prod(size)  # Python integers do not overflow.
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if count > len(values) or (count and last >= len(values)):
-        raise ValueError(f"a tensor of shape {size} in {len(values)} numbers")
+        raise ValueError(f"a tensor of shape {size} in a storage of {len(values)} values")
     return values.as_strided(size, stride, offset if count else 0)
 
 
 def _sizes(numbers: Any) -> tuple[int, ...]:
     if not isinstance(numbers, tuple) or len(numbers) > 16 or any(type(n) is not int or not 0 <= n < 2**40 for n in numbers):
-        raise TypeError("sizes that are no natural numbers")
+        raise TypeError("sizes that are not natural numbers")
     return tuple(numbers)
 
 
@@ -182,7 +182,7 @@ def _parameter(data: Any, *_gradients: Any) -> Tensor:
 
 
 def _persistent_object(meta: Any) -> Record:
-    # The file's "module_src" is the source code of the class, and dropped.
+    # "module_src" in the file is the source code of the class; it is dropped.
     state = exactly(meta, dict)["state"]
     return Record(exactly(meta["class_name"], str), {} if state is None else exactly(state, dict))
 
@@ -204,7 +204,7 @@ def _scalar(dtype: Any, data: Any) -> complex:
 
 def _array(data: Any, dtype: Any, shape: Any, order: Any = "C") -> np.ndarray[Any, Any]:
     if not isinstance(dtype, np.dtype) or order not in ("C", "F") or not isinstance(data, bytes | bytearray):
-        raise TypeError("an array without its type, order or numbers")
+        raise TypeError("an array without its type, order or values")
     return np.frombuffer(data, dtype).copy().reshape(_sizes(shape), order=cast(Any, order))
 
 
@@ -214,7 +214,7 @@ def _empty_array(*_arguments: Any) -> np.ndarray[Any, Any]:
 
 def _encode(text: Any, encoding: Any) -> bytes:
     if encoding not in ("latin1", "latin-1"):
-        raise ValueError("bytes in a form not known here")
+        raise ValueError("bytes in an unknown encoding")
     return cast(str, exactly(text, str)).encode("latin-1")
 
 
@@ -259,12 +259,12 @@ DTYPES = {
     "Byte": torch.uint8,
     "Bool": torch.bool,
 }
-# Everything a pickle may name, beside modules of torch.
+# Everything a pickle may name, besides modules of torch.
 NAMES: Mapping[str, Any] = {
     **{name: Name(name, build=build) for name, build in CALLS.items()},
     **{name: Name(name, build=_ordered, new=dict) for name in DICTIONARIES},
     **{str(dtype): dtype for dtype in DTYPES.values()},
     "numpy.ndarray": Name("numpy.ndarray"),
 }
-# ... and what the pickles in a stored storage may.
+# Everything the pickles in a stored storage may name.
 STORAGES: Mapping[str, Any] = {f"torch.{name}Storage": _StorageKind(dtype) for name, dtype in DTYPES.items()}

@@ -1,4 +1,4 @@
-"""What the names and shapes of a score-SDE state dict tell of its network."""
+"""Infer the network of a score-SDE checkpoint from the names and shapes of its state dict."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def layout(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the arguments of :class:`NCSNpp` that names and shapes tell; ``fir`` is ``None`` where they do not.
+    """Return the arguments of :class:`NCSNpp` that names and shapes determine; ``fir`` is ``None`` if they do not.
 
-    Each of the ``all_modules`` becomes a letter, see :func:`_letter`. Blocks and attention, ``b`` and ``a``, come in runs: one
-    per resolution on the way down, one per resolution on the way up; that of the coarsest holds both and the middle ``bab``.
-    What lies between two runs changes the resolution and belongs to the pyramids.
+    Each entry of ``all_modules`` is encoded as a letter, see :func:`_letter`. Blocks and attention, ``b`` and ``a``, form runs:
+    one per resolution of the encoder and one per resolution of the decoder. The run of the coarsest resolution contains both
+    and, between them, the middle ``bab``. Modules between two runs change the resolution or belong to the pyramids.
 
     Raises:
-        ValueError: If they are not those of a network of the family.
+        ValueError: If the names and shapes are not those of a network of this family.
     """
     modules: dict[int, dict[str, tuple[int, ...]]] = defaultdict(dict)
     for name, tensor in tensors.items():
         if found := re.fullmatch(r"all_modules\.(\d+)\.(.+)", name):
             modules[int(found[1])][found[2]] = tuple(tensor.shape)
-    if not modules or max(modules) > 2 * len(modules):  # few of the modules have no parameters
-        raise _unknown(f"{len(modules)} of its layers are there")
+    if not modules or max(modules) > 2 * len(modules):  # Few modules have no parameters.
+        raise _unknown(f"it has only {len(modules)} of its layers")
     listed: list[Shapes] = [modules.get(i, {}) for i in range(max(modules) + 1)]
     letters = "".join(map(_letter, listed))
     head, runs = re.match(r"(f?)(ll)?v(?=b)", letters), list(re.finditer(r"[ab]+", letters))
@@ -56,7 +56,7 @@ def layout(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "channels": channels,
         "nf": nf,
         "ch_mult": [width // max(nf, 1) for width in widths],
-        "num_res_blocks": (middle.count("b") - 3) // 2,  # R on the way down, 2 in the middle, R + 1 on the way up
+        "num_res_blocks": (middle.count("b") - 3) // 2,  # R in the encoder, 2 in the middle, R + 1 in the decoder
         "attention": [i for i, run in enumerate(runs[: levels - 1]) if "a" in run[0]] + [levels - 1] * middle.endswith("a"),
         "resblock_type": "biggan" if biggan else "ddpm",
         "resamp_with_conv": biggan or levels == 1 or bool(listed[runs[0].end()]),
@@ -72,8 +72,12 @@ def layout(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _letter(module: Shapes) -> str:
-    """Return ``f`` for Fourier features, ``l`` linear, ``v`` convolution, ``n`` normalization, ``a`` attention, ``b`` residual
-    block, ``r`` one that resizes, ``s`` any other that resizes, with parameters or without, ``c`` combination, ``?`` else."""
+    """Return the letter of a module.
+
+    ``f``: Fourier features, ``l``: linear, ``v``: convolution, ``n``: normalization, ``a``: attention, ``b``: residual block,
+    ``r``: residual block that resizes, ``s``: any other module that resizes, with or without parameters, ``c``: combination,
+    ``?``: unknown.
+    """
     if "Conv_1.weight" in module and "Conv_0.weight" in module:
         shortcut = module.get("Conv_2.weight", (0, 1))
         return "r" if shortcut[0] == shortcut[1] else "b"
@@ -100,4 +104,4 @@ def _check(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
 
 
 def _unknown(reason: str) -> ValueError:
-    return ValueError(f"is no NCSN++, DDPM++ or DDPM of score-SDE, or damaged: {reason}. Download it again, or convert it.")
+    return ValueError(f"is not an NCSN++, DDPM++ or DDPM of score-SDE, or damaged: {reason}. Download it again, or convert it.")

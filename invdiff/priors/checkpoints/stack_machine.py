@@ -1,9 +1,9 @@
-"""The stack machine of pickles, without the instructions that make pickles dangerous.
+"""A stack machine for pickles, without the instructions that make pickles dangerous.
 
-A pickle is a program, and Python's machine imports and calls what the program names. This one runs the same programs and
-imports nothing, takes no attribute and calls nothing but the few builders it is given. Python's own unpickler with a
-``find_class`` of one's own is not enough: its BUILD sets attributes of whatever lies on the stack, and ten bytes can make it
-fill the memory.
+A pickle is a program, and Python's unpickler imports and calls whatever the program names. This machine runs the same
+programs, but imports nothing, reads no attribute and calls only the few builders it is given. Python's unpickler with a custom
+``find_class`` is not enough: its BUILD instruction sets attributes of any object on the stack, and ten bytes can make it fill
+the memory.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ __all__ = ["Name", "Refused", "StackMachine", "exactly", "hashable", "pairs"]
 
 
 class Refused(ValueError):  # noqa: N818 - a decision, not a mistake
-    """The file asks for what could run code: one line, without the path.
+    """The file requests something that could run code. The message is one line, without the path.
 
     Args:
-        what: What it asks for; untrusted text is shortened and made printable.
+        what: The request; untrusted text is shortened and made printable.
     """
 
     def __init__(self, what: str) -> None:
         super().__init__(
             f"holds {ascii(what[:100])[1:-1]}, which could run code when read: it was refused, and nothing was executed. "
-            "Save the weights alone, where you trust the file: torch.save(model.state_dict(), ...)."
+            "If you trust the file, save the weights alone: torch.save(model.state_dict(), ...)."
         )
 
 
 @dataclass(frozen=True, eq=False)
 class Name:
-    """A name that pickles may use, as it lies on the stack.
+    """A name that pickles may use, as an entry of the stack.
 
     Attributes:
         text: Module and name.
-        build: Called in its place (REDUCE).
-        new: Returns an object yet without state (NEWOBJ).
+        build: Function called in its place (REDUCE).
+        new: Function that returns an object without state (NEWOBJ).
     """
 
     text: str
@@ -73,14 +73,15 @@ LITERALS = {
 
 
 class StackMachine:
-    """Runs the program of one pickle. A damaged one ends in any exception that derives from ``Exception``.
+    """Run the program of one pickle. A damaged program may raise any subclass of ``Exception``.
 
     Args:
-        stream: Where the program begins; left where it ends.
-        size: Bytes of the whole. Calls are given no more than three times that: no short program fills the memory.
-        find: Gives what a name stands for, ``None`` for what is refused.
-        fill: Gives an object its state (BUILD).
-        stored: Gives what a persistent identity stands for; without it, none is allowed.
+        stream: Stream at the start of the program; on return it is at the end.
+        size: Size of the file in bytes. Calls get at most three times as much data in all, so that no short program can fill
+            the memory.
+        find: Returns the object for a name, ``None`` for a name that is refused.
+        fill: Sets the state of an object (BUILD).
+        stored: Returns the object for a persistent identity. Default: persistent identities are refused.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class StackMachine:
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        """Return what the program leaves on the stack."""
+        """Run the program and return the top of the stack."""
         for opcode, argument, _ in pickletools.genops(self.stream):
             self._step(opcode.name, argument)
         return self.stack.pop()
@@ -155,7 +156,7 @@ class StackMachine:
                 stack.append(self._create(stack.pop(), len(arguments) + len(keywords)))
             case "BUILD":
                 state = stack.pop()
-                if type(state) is tuple:  # of an array: its numbers are copied
+                if type(state) is tuple:  # the state of an array, whose values are copied
                     self._spend(state)
                 self.fill(stack[-1], state)
             case "BINPERSID" if self.stored is not None:
@@ -180,7 +181,7 @@ class StackMachine:
         self.stack.append(made)
 
     def _extend(self, name: str, items: list[Any]) -> None:
-        # Of exactly these types: nothing else has methods that the file may reach.
+        # Exactly these types, so that the file cannot call the methods of any other.
         if name == "APPENDS":
             exactly(self.stack[-1], list).extend(items)
         elif name == "SETITEMS":
@@ -211,14 +212,14 @@ class StackMachine:
     def _spend(self, arguments: tuple[Any, ...]) -> None:
         self.left -= sum(len(each) for each in arguments if isinstance(each, (str, bytes, bytearray, list, tuple, dict)))
         if self.left < 0:
-            raise ValueError("it builds more than it holds")
+            raise ValueError("it builds more data than the file holds")
 
 
 def exactly(value: Any, kind: type) -> Any:
-    """Return ``value``, which must be of this very type.
+    """Return ``value``, which must be of exactly this type.
 
     Raises:
-        TypeError: If it is not.
+        TypeError: If it is of another type, including a subclass.
     """
     if type(value) is not kind:
         raise TypeError(f"expected {kind.__name__}, got {type(value).__name__}")
@@ -226,10 +227,12 @@ def exactly(value: Any, kind: type) -> Any:
 
 
 def hashable(key: Any) -> Any:
-    """Return ``key``, which must be a number, text or nothing: the hash of a tuple nested deep enough ends the process.
+    """Return ``key``, which must be a number, a string, bytes or ``None``.
+
+    Tuples are refused, because hashing a very deeply nested tuple crashes the process.
 
     Raises:
-        TypeError: If it is not.
+        TypeError: If it is of another type.
     """
     if not isinstance(key, (str, bytes, int, float, type(None))):
         raise TypeError(f"a key of type {type(key).__name__}")
@@ -237,5 +240,5 @@ def hashable(key: Any) -> Any:
 
 
 def pairs(items: list[Any]) -> dict[Any, Any]:
-    """Return the dictionary of keys and values in turn."""
+    """Return the dictionary of alternating keys and values."""
     return {hashable(key): value for key, value in zip(items[::2], items[1::2], strict=True)}

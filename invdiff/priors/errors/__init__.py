@@ -1,3 +1,3 @@
-"""The covariance of a denoiser's error, measured."""
+"""The measured covariance of a denoiser's error."""
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-r"""The covariance of a denoiser's error as it was measured, once: products and draws without the network's gradient."""
+r"""The measured covariance of a denoiser's error: products, solves and draws without the network's gradient."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from invdiff.random import Draw
 __all__ = ["ErrorCovariance", "ErrorModel", "local_energies", "rotate"]
 
 WIDTHS = (1.0, 1.5, 3.0)  # Pixels over which the energy of each octave but the last is averaged.
-EXPONENTS = (-7.0, 5.0)  # Of a local variance over the mean one: beyond, the regression has seen nothing.
+EXPONENTS = (-7.0, 5.0)  # Range of the log ratio of local to mean variance; the regression has no data beyond.
 UNEVENNESS = 0.5  # Exponent of the local variance in draws.
 
 
 class ErrorCovariance:
-    r"""A covariance that cosines make diagonal, one per item: :math:`V = C^\top D^\top \operatorname{diag}(v)\, D\, C`.
+    r"""A covariance per item, diagonal in the cosine basis: :math:`V = C^\top D^\top \operatorname{diag}(v)\, D\, C`.
 
-    Draws may have the same spectrum and more of it in some places than in others, octave by octave, which the algebra of
-    :math:`V` could not afford:
+    Draws may have a variance that depends on the place, octave by octave, with the same spectrum. Products and solves use
+    :math:`V`, because they would be too expensive with the covariance of the draws:
 
     .. math:: V_u = C^\top \Big( \sum_k U_k^{1/2} D^\top \operatorname{diag}(b_k^2\, v)\, D\, U_k^{1/2} \Big) C
 
     Args:
         colors: :math:`C`, orthonormal rows, ``(C, C)``.
-        variances: :math:`v \ge 0`, of every cosine coefficient of every color, ``(B, C, H, W)``.
-        places: :math:`u_k \ge 0`, the diagonal of :math:`U_k`, near 1 on average, ``(B, OCTAVES, C, H, W)``. Default: 1, and
-            :math:`V_u = V`.
+        variances: :math:`v \ge 0`, the variance of every cosine coefficient of every color, ``(B, C, H, W)``.
+        places: :math:`u_k \ge 0`, the diagonal of :math:`U_k`, near 1 on average, ``(B, OCTAVES, C, H, W)``. Default: 1, so
+            that :math:`V_u = V`.
     """
 
     def __init__(self, colors: Tensor, variances: Tensor, places: Tensor | None = None) -> None:
         self.colors, self.variances, self.places = colors, variances, places
 
     def product(self, v: Tensor) -> Tensor:
-        """Return :math:`V v`, ``(B, C, H, W)``."""
+        r"""Return :math:`V v`, ``(B, C, H, W)``."""
         return self._image(self.variances * cosine_transform(rotate(self.colors, v)))
 
     def solve(self, v: Tensor, noise: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class ErrorCovariance:
         return self._image(cosine_transform(rotate(self.colors, v)) / (self.variances + noise))
 
     def draw(self, draw: Draw) -> Tensor:
-        r"""Return a draw of :math:`\mathcal{N}(0, V_u)` for every item, from the standard normal numbers of ``draw``."""
+        r"""Return a draw of :math:`\mathcal{N}(0, V_u)` for every item, from the standard normal variates of ``draw``."""
         scale, event = self.variances.sqrt(), self.variances.shape[1:]
         if self.places is None:
             return self._image(scale * draw(event))
@@ -59,7 +59,7 @@ class ErrorCovariance:
 
     @property
     def level(self) -> Tensor:
-        """Mean variance of a number of the image, ``(B,)``."""
+        """Mean variance of an image entry, ``(B,)``."""
         return self.variances.flatten(1).mean(1)
 
     def _image(self, coefficients: Tensor) -> Tensor:
@@ -68,35 +68,36 @@ class ErrorCovariance:
 
 @dataclass(frozen=True, eq=False)
 class ErrorModel:
-    r"""What is known of the error :math:`x_0 - E[x_0 | x_t]` of a denoiser, from clean images.
+    r"""Model of the error :math:`x_0 - E[x_0 | x_t]` of a denoiser, fitted to clean images.
 
     At noise-to-signal ratio :math:`\varsigma` the error of an image has the covariance
 
     .. math:: V = C^\top D^\top \operatorname{diag}\Big( v_c(f) \sum_k b_k(f)^2\, m_{kc} \Big) D\, C, \qquad
         v_c(f) = \frac{S_c(f)\, \varsigma^2}{S_c(f) + \varsigma^2}
 
-    :math:`D` is the cosine transform, which sees an image continued by its mirror image, :math:`C` the principal colors of the
-    error, and :math:`v` the mean square of its coefficients. It is kept as the spectrum :math:`S` of the Gaussian whose
-    denoiser errs as much, level by level: for a stationary Gaussian prior that is one and the same at all levels, and
-    beyond the measured ones the nearest is used, which makes :math:`v` fall like :math:`\varsigma^2` below them and stay below
-    :math:`S` above. Between levels and frequencies :math:`\log S` is interpolated. Frequencies are in cycles per pixel, so
-    that one table serves images of every size.
+    :math:`D` is the cosine transform, which extends an image by its mirror image, :math:`C` the principal colors of the error,
+    and :math:`v` the mean square of its coefficients. It is stored as the spectrum :math:`S` of the Gaussian prior whose
+    denoiser has the same error, level by level. For a stationary Gaussian prior, :math:`S` is the same at all levels. Beyond
+    the measured levels the nearest is used, so that :math:`v` falls like :math:`\varsigma^2` below them and stays below
+    :math:`S` above them. Between levels and frequencies :math:`\log S` is interpolated. Frequencies are in cycles per pixel,
+    so that one table serves images of every size.
 
-    :math:`b_k` are four octaves whose squares sum to 1, and :math:`m_{kc}` says how much harder or easier this image is there
-    than the average: the mean over its places of :math:`h_{kc} = \exp(w_0 + \sum_j w_j \log(E_j + \epsilon))`, :math:`E_j` the
-    local energies of the octaves of :math:`\hat x_0`. Draws have more of an octave where :math:`h` is large, by
-    :math:`u = h^{1/2}` over its mean: errors lie on edges and texture, and a draw that spreads them over the whole image says
-    too much of the sky and too little of the trees. (Half the exponent, because what is solved with takes :math:`V` for the
-    same everywhere: with all of it scattered pixels lose 0.1 dB more. ``docs/methods.md`` has the figures.)
+    :math:`b_k` are four octaves whose squares sum to 1, and :math:`m_{kc}` is the error variance of this image in octave
+    :math:`k` and color :math:`c` relative to the average image: the mean over its places of
+    :math:`h_{kc} = \exp(w_0 + \sum_j w_j \log(E_j + \epsilon))`, with :math:`E_j` the local energies of the octaves of
+    :math:`\hat x_0`. In draws, the local variance of an octave is scaled by :math:`u = h^{1/2}` divided by its mean: errors
+    concentrate on edges and texture, and a uniform draw would have too much variance in the sky and too little in the trees.
+    (The exponent is one half, because solves assume that :math:`V` is the same everywhere: with exponent one, scattered pixels
+    lose 0.1 dB more. ``docs/methods.md`` has the figures.)
 
     Attributes:
-        levels: Ratios :math:`\varsigma` that were measured, increasing, ``(L,)`` float64.
-        frequencies: Of the table, in cycles per pixel, increasing, ``(G,)`` float64.
-        colors: :math:`C`, ``(C, C)``, the first direction that of the largest error.
+        levels: Measured ratios :math:`\varsigma`, increasing, ``(L,)`` float64.
+        frequencies: Frequencies of the table, in cycles per pixel, increasing, ``(G,)`` float64.
+        colors: :math:`C`, ``(C, C)``, the direction of the largest error first.
         log_signal: :math:`\log S`, ``(L, C, G, G)``, vertical frequencies first.
         weights: :math:`w`, ``(L, features, OCTAVES * C)``.
         floors: :math:`\epsilon`, ``(L,)``.
-        facts: What reports should say, such as the images.
+        facts: Entries for reports, such as the images.
     """
 
     levels: Tensor
@@ -139,9 +140,9 @@ class ErrorModel:
 
         Args:
             x0_hat: Estimates, ``(B, C, H, W)``, of any size.
-            ratio: Noise-to-signal ratio :math:`\varsigma` of the states they are from.
-            weight: How much each place counts in :math:`m`, not negative, ``(B, 1 or C, H, W)``. By default, and where it is 0
-                all over an item, all places count the same.
+            ratio: Noise-to-signal ratio :math:`\varsigma` of the noisy states of these estimates.
+            weight: Weight of each place in :math:`m`, nonnegative, ``(B, 1 or C, H, W)``. By default, and for items whose
+                weights are all 0, all places have the same weight.
         """
         if x0_hat.ndim != 4 or x0_hat.shape[1] != len(self.colors):
             raise ValueError(
@@ -165,7 +166,7 @@ class ErrorModel:
         return _mean(self._local(x0_hat, ratio), self._counts(x0_hat, weight))[..., 0, 0]
 
     def _local(self, x0_hat: Tensor, ratio: float) -> Tensor:
-        """Return :math:`h`, ``(B, OCTAVES, C, H, W)``."""
+        r"""Return :math:`h`, ``(B, OCTAVES, C, H, W)``."""
         colors, weights = self.colors.to(x0_hat), self._between(self.weights, ratio, x0_hat)
         floor = self._between(self.floors.log(), ratio, x0_hat).exp()
         logs = (local_energies(x0_hat, colors) + floor).log()
@@ -173,7 +174,7 @@ class ErrorModel:
         return exponents.clamp(*EXPONENTS).exp().reshape(len(x0_hat), OCTAVES, -1, *x0_hat.shape[-2:])
 
     def _counts(self, x0_hat: Tensor, weight: Tensor | None) -> Tensor | None:
-        """Return how much each place counts, ``(B, 1, 1, H, W)``; ``None``: all the same."""
+        """Return the weight of each place, ``(B, 1, 1, H, W)``; ``None``: equal weights."""
         if weight is None:
             return None
         counts = weight.to(x0_hat).expand(len(x0_hat), -1, *x0_hat.shape[-2:]).mean(1)[:, None, None]
@@ -185,7 +186,7 @@ class ErrorModel:
         return dataclasses.replace(self, **moved)
 
     def _between(self, table: Tensor, ratio: float, like: Tensor) -> Tensor:
-        """Return the row of a table ``(L, ...)`` for a ratio, linear in its logarithm, and held beyond the ends."""
+        """Interpolate a table ``(L, ...)`` linearly in the logarithm of the ratio, constant beyond the ends."""
         place = float(np.interp(np.log(ratio), self.levels.log().cpu().numpy(), np.arange(len(self.levels))))
         below = int(place)
         above = min(below + 1, len(self.levels) - 1)
@@ -205,9 +206,9 @@ def rotate(colors: Tensor, x: Tensor) -> Tensor:
 
 
 def local_energies(x: Tensor, colors: Tensor) -> Tensor:
-    """Return the energy of images ``(B, C, H, W)`` around each place, by octave but the last: ``(B, features, H, W)``.
+    """Return the local energies of images ``(B, C, H, W)`` in every octave but the last, ``(B, features, H, W)``.
 
-    Of the first color by itself and of all others together.
+    Each octave has the energy of the first color, followed by that of all other colors together.
     """
     coefficients, bands = cosine_transform(rotate(colors, x)), octaves(x.shape[-2], x.shape[-1], x)
     found = []

@@ -1,4 +1,4 @@
-"""Files of measured error covariances: safetensors beside the prior's file, which say what prior they belong to."""
+"""Files of measured error covariances: safetensors beside the prior's file, with the digest of that prior."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from invdiff.priors.save import write_safetensors
 
 __all__ = ["errors_beside", "read_error_model", "save_error_model"]
 
-KEY = "invdiff-errors"  # of the metadata
+KEY = "invdiff-errors"  # the metadata entry
 TENSORS = {  # attribute: name and dtype in the file
     "levels": ("levels", torch.float64),
     "frequencies": ("frequencies", torch.float64),
@@ -29,18 +29,18 @@ TENSORS = {  # attribute: name and dtype in the file
 
 
 def errors_beside(prior: Path) -> Path:
-    """Return where the errors of the prior of a file or folder are looked for: ``NAME.errors.safetensors`` beside it."""
+    """Return the path of the measured errors of a prior: ``NAME.errors.safetensors`` beside its file or folder."""
     return prior.with_name(f"{prior.name if prior.is_dir() else prior.stem}.errors.safetensors")
 
 
 def save_error_model(model: ErrorModel, path: Path, *, prior: Path, given: Mapping[str, Any] | None = None) -> None:
-    """Write what was measured of a prior, atomically.
+    """Write the measured error covariance of a prior, atomically.
 
     Args:
-        model: What was measured.
+        model: The measured covariance.
         path: The file to write.
-        prior: The file or folder of the prior, whose digest is kept.
-        given: What the prior was told on loading, such as its class: with anything else it is another prior.
+        prior: The file or folder of the prior, whose digest is stored.
+        given: Options with which the prior was loaded, such as a class label. With other options it counts as another prior.
     """
     tensors = {key: getattr(model, name).cpu().to(dtype).contiguous() for name, (key, dtype) in TENSORS.items()}
     about = {"prior": _identity(prior, given), "facts": dict(model.facts)}
@@ -48,7 +48,7 @@ def save_error_model(model: ErrorModel, path: Path, *, prior: Path, given: Mappi
 
 
 def read_error_model(path: Path, *, prior: Path, given: Mapping[str, Any] | None = None) -> ErrorModel | str:
-    """Return what was measured of a prior, or why the file does not count: it belongs to another prior.
+    """Read the measured error covariance of a prior, or return a message if the file belongs to another prior.
 
     Raises:
         ValueError: If the file is damaged.
@@ -64,7 +64,7 @@ def read_error_model(path: Path, *, prior: Path, given: Mapping[str, Any] | None
         belongs, facts = about["prior"], dict(about["facts"])
         if belongs != _identity(prior, given):
             return (
-                f"{path.name}: measured on another prior than {prior.name} as it is now, and left aside. Measure anew: "
+                f"{path.name}: measured on another prior than the present {prior.name}, and therefore ignored. Measure again: "
                 "invdiff priors measure"
             )
         tensors["log_signal"] = tensors["log_signal"].float()
@@ -72,8 +72,8 @@ def read_error_model(path: Path, *, prior: Path, given: Mapping[str, Any] | None
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(
-            f"{path}: no file of measured errors, damaged, or of a later version ({reason:.200}). Measure anew with invdiff "
-            "priors measure, or move it away."
+            f"{path}: no file of measured errors, damaged, or of a later version ({reason:.200}). Measure again with invdiff "
+            "priors measure, or move the file away."
         ) from error
 
 

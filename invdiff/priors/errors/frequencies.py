@@ -1,4 +1,4 @@
-r"""Images by frequency: octaves, and tables over cycles per pixel that serve every size."""
+r"""Frequencies of images in cycles per pixel: octave windows, and tables that serve images of every size."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from torch import Tensor
 
 __all__ = ["OCTAVES", "frequencies", "hats", "nodes", "octaves", "smooth"]
 
-OCTAVES = 4  # The last one is all that is coarser.
+OCTAVES = 4  # The last one contains all lower frequencies.
 
 
 def frequencies(side: int) -> Tensor:
     r"""Return the frequency of each cosine along a side of ``side`` pixels, in cycles per pixel, ``(side,)`` float64.
 
-    :math:`k / 2n`, and :math:`1 / 8n` for the constant, which stands for all slower ones: the middle of :math:`[0, 1 / 4n]`.
+    These are :math:`k / 2n`, and :math:`1 / 8n` for the constant, which represents all lower frequencies: the middle of
+    :math:`[0, 1 / 4n]`.
     """
     k = torch.arange(side, dtype=torch.float64)
     k[0] = 0.25
@@ -26,7 +27,7 @@ def frequencies(side: int) -> Tensor:
 
 
 def nodes(side: int) -> Tensor:
-    """Return some of the frequencies of a side for a table: every one of the lowest, then ever fewer, ``(G,)``."""
+    """Return a subset of the frequencies of a side for a table, dense at low and sparser at high frequencies, ``(G,)``."""
     chosen = [0]
     while chosen[-1] < side - 1:
         chosen.append(min(side - 1, chosen[-1] + max(1, min(chosen[-1] // 4, side // 16))))
@@ -34,16 +35,16 @@ def nodes(side: int) -> Tensor:
 
 
 def hats(side: int, at: Tensor) -> Tensor:
-    """Return the weights that interpolate a table at the frequencies ``at`` ``(G,)`` for a side, ``(side, G)`` float64.
+    """Return the matrix that interpolates a table at frequencies ``at``, ``(G,)``, for a side: ``(side, G)`` float64.
 
-    Linear in the logarithm of the frequency, constant beyond the ends.
+    The interpolation is linear in the logarithm of the frequency and constant beyond the ends.
     """
     table, wanted = at.double().log().cpu().numpy(), frequencies(side).log().numpy()
     return torch.from_numpy(np.stack([np.interp(wanted, table, row) for row in np.eye(len(table))], 1))
 
 
 def octaves(height: int, width: int, like: Tensor) -> Tensor:
-    """Return smooth windows over the frequencies of an image, ``(OCTAVES, H, W)``, the finest first.
+    """Return smooth octave windows over the frequencies of an image, ``(OCTAVES, H, W)``, highest frequencies first.
 
     Their squares sum to 1 at every frequency.
     """
@@ -51,7 +52,7 @@ def octaves(height: int, width: int, like: Tensor) -> Tensor:
 
 
 def smooth(x: Tensor, width: float) -> Tensor:
-    """Return ``x`` averaged over the last two axes by a Gaussian of standard deviation ``width`` pixels; the border repeats."""
+    """Smooth the last two axes of ``x`` by a Gaussian of standard deviation ``width`` pixels, with a replicated border."""
     radius = max(1, int(2.5 * width))
     offsets = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
     kernel = torch.exp(-(offsets**2) / (2 * width**2))
@@ -61,10 +62,10 @@ def smooth(x: Tensor, width: float) -> Tensor:
 
 
 @functools.lru_cache(maxsize=16)
-@torch.inference_mode(False)  # Kept, so fit for differentiation later on.
+@torch.inference_mode(False)  # Cached tensors must be usable in later gradients.
 def _octaves(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     rows, columns = (torch.arange(side, dtype=torch.float64) / side for side in (height, width))
-    below = -torch.hypot(rows[:, None], columns).clamp(min=1e-9).log2()  # Octaves below the finest stripes.
+    below = -torch.hypot(rows[:, None], columns).clamp(min=1e-9).log2()  # Octaves below the Nyquist frequency.
     windows, rest = [], torch.ones_like(below)
     for octave in range(OCTAVES - 1):
         phase = math.pi / 2 * ((below - octave - 1) / 0.8).clamp(0, 1)

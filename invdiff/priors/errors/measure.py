@@ -1,4 +1,4 @@
-r"""Measuring how a denoiser errs, once, on clean images."""
+r"""Measure the error covariance of a denoiser on clean images."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from invdiff.random import generator
 
 __all__ = ["measure_error"]
 
-LEVELS = (0.002, 10.0, 20)  # From, to, how many; as far as the schedule goes.
-COLORS_EVERY = 4  # levels: from so many fewer the principal colors are found.
-LARGEST_SHARE = 0.99  # of the noise that the error may be: S is not told from infinity above.
-STRIDE = 3  # pixels between the places that the regression sees.
-FLOOR = 0.02  # of the error's mean square, below which local energies say nothing.
+LEVELS = (0.002, 10.0, 20)  # First, last and number of levels, limited to the range of the schedule.
+COLORS_EVERY = 4  # The principal colors are computed from every fourth level.
+LARGEST_SHARE = 0.99  # Largest ratio of error to noise variance; above it S cannot be distinguished from infinity.
+STRIDE = 3  # Distance in pixels between the places used in the regression.
+FLOOR = 0.02  # Fraction of the error's mean square below which local energies carry no information.
 
 
 @torch.no_grad()
@@ -37,26 +37,27 @@ def measure_error(
     facts: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> ErrorModel:
-    r"""Return the covariance of the error of a prior of images, from clean images.
+    r"""Measure the covariance of the error of an image prior on clean images.
 
-    At each of 20 levels the images get noise and are denoised. The squared cosine coefficients of the errors, averaged over
-    the images and around the frequencies of a table, are the spectrum; the local variance of the errors over that spectrum is
-    regressed on local energies of the estimates (gamma regression with a logarithmic link), and scaled so that the mean over
-    the images is what was measured.
+    At each of 20 levels, noise is added to the images and they are denoised. The spectrum is the mean of the squared cosine
+    coefficients of the errors, over the images and around the frequencies of a table. The local variance of the errors
+    relative to that spectrum is regressed on local energies of the estimates (gamma regression with a logarithmic link), and
+    scaled so that its mean over the images equals the measured one.
 
     Args:
         prior: The prior.
-        crops: Clean images in [-1, 1], ``(N, C, n, n)``: dozens, of the kind the prior is for.
-        seed: Of the noise.
+        crops: Clean images in [-1, 1], ``(N, C, n, n)``: dozens of images from the domain of the prior.
+        seed: Random seed of the noise.
         batch: Images denoised at a time.
-        facts: What reports should say, such as where the images are from.
-        progress: Whether to show a bar.
+        facts: Entries for reports, such as the source of the images.
+        progress: Whether to show a progress bar.
 
     Returns:
-        The model. Its ``facts`` also have, for each level, the root mean square of the error and of what is claimed of it.
+        The error model. Its ``facts`` also contain, for each level, the root mean square of the error (``error_rms``) and of
+        the error predicted by the model (``claimed_rms``).
 
     Raises:
-        ValueError: If the images are not square, or not such as the prior is for.
+        ValueError: If the images are not square, or do not have the shape that the prior is for.
 
     Cost: 25 evaluations of the network for each image.
     """
@@ -114,7 +115,7 @@ def measure_error(
 
 
 def _principal_colors(errors: Tensor) -> Tensor:
-    """Return the principal directions of errors ``(L, N, C, n, n)`` over the channels, every level counting the same."""
+    """Return the principal directions of errors ``(L, N, C, n, n)`` over the channels, with equal weights for all levels."""
     unit = errors / errors.square().mean((1, 2, 3, 4), keepdim=True).sqrt().clamp(min=torch.finfo(errors.dtype).tiny)
     covariance = torch.einsum("lnchw,lndhw->cd", unit, unit)
     colors: Tensor = torch.linalg.eigh(covariance).eigenvectors.mT.flip(0)
@@ -122,14 +123,14 @@ def _principal_colors(errors: Tensor) -> Tensor:
 
 
 def _at_level(error: Tensor, x0_hat: Tensor, level: Tensor, colors: Tensor) -> ErrorModel:
-    """Return what the errors at one level tell, for that level alone."""
+    """Fit the error model of a single level to the errors at that level."""
     side, ratio2 = error.shape[-1], float(level) ** 2
     at = nodes(side)
     cell = hats(side, at).to(error)
     coefficients = cosine_transform(rotate(colors, error))
     power = (cell.mT @ coefficients.square().mean(0) @ cell) / torch.outer(cell.sum(0), cell.sum(0))
     share = (power / ratio2).clamp(1e-9, LARGEST_SHARE)
-    log_signal = (ratio2 * share / (1 - share)).log().half().to(error)  # As it is kept in a file.
+    log_signal = (ratio2 * share / (1 - share)).log().half().to(error)  # Rounded as in a file.
     bands, floor = octaves(side, side, error), FLOOR * error.square().mean().clamp(min=1e-12)
 
     signal = (cell @ log_signal @ cell.mT).exp()
@@ -139,27 +140,27 @@ def _at_level(error: Tensor, x0_hat: Tensor, level: Tensor, colors: Tensor) -> E
     targets, logs = (part[..., 1::STRIDE, 1::STRIDE].transpose(0, 1).flatten(1).mT for part in (squares, logs))
     weights = _gamma_regression(torch.cat([torch.ones_like(logs[:, :1]), logs], 1), targets)
     model = ErrorModel(level[None], at, colors, log_signal[None], weights[None], floor[None])
-    # What V has is a mean of exponentials: that over the images shall be what was measured.
+    # V contains a mean of exponentials; it is rescaled so that its mean over the images equals the measured one.
     claimed = model.hardness(x0_hat, float(level)).mean(0).flatten()
     weights[0] += (squares.mean((0, 2, 3)).clamp(min=1e-6) / claimed).log()
     return dataclasses.replace(model, weights=weights[None])
 
 
 def _gamma_regression(features: Tensor, targets: Tensor) -> Tensor:
-    r"""Return weights ``(F, O)`` such that targets have the mean :math:`\exp(f^\top w)`, by Fisher scoring.
+    r"""Return weights ``(F, O)`` such that the targets have mean :math:`\exp(f^\top w)`, by Fisher scoring.
 
-    The likelihood is that of the gamma distribution, which fits squares of Gaussian variables of varying variance: its
-    gradient :math:`f (t\, e^{-f^\top w} - 1)` weighs relative errors. A few places where the target is very large do not rule:
-    those errors are cut at 20.
+    The likelihood is a gamma distribution, which suits squares of Gaussian variables of varying variance: its gradient
+    :math:`f (t\, e^{-f^\top w} - 1)` weighs relative errors. These errors are clipped at 20, so that a few places with very
+    large targets do not dominate.
 
     Args:
-        features: ``(N, F)``, the first one constant.
-        targets: ``(N, O)``, not negative.
+        features: :math:`f`, ``(N, F)``, the first one constant.
+        targets: :math:`t`, ``(N, O)``, nonnegative.
     """
     count, ridge = len(features), 1e-3 * torch.eye(features.shape[1]).to(features)
     information = features.mT @ features / count + ridge
     slopes = ridge.clone()
-    slopes[0, 0] = 0  # The constant is free.
+    slopes[0, 0] = 0  # The constant is not regularized.
     weights = features.new_zeros(features.shape[1], targets.shape[1])
     for _ in range(40):
         errors = (targets * (-(features @ weights).clamp(-8, 8)).exp() - 1).clamp(-1, 20)

@@ -1,3 +1,3 @@
-"""Networks of other people's checkpoints: modules whose state dicts have the names and shapes of theirs."""
+"""Network architectures of published checkpoints, with the parameter names and shapes of the original code."""
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""The U-Net of OpenAI's guided-diffusion, and of improved-diffusion before it: names and shapes of its weights are theirs."""
+"""The U-Net of OpenAI's guided-diffusion and improved-diffusion, with the original parameter names and shapes."""
 
 from __future__ import annotations
 
@@ -13,31 +13,34 @@ from torch import Tensor, nn
 __all__ = ["ADM", "ATTENTION_ORDERS"]
 
 ATTENTION_ORDERS = ("legacy", "new")
-GROUPS = 32  # of every normalization
+GROUPS = 32  # groups of every normalization
 
 
 class ADM(nn.Module):
-    r"""Residual U-Net with attention, told the time step by sines, in evaluation mode (without dropout).
+    r"""Residual U-Net with attention and a sinusoidal embedding of the time step, in evaluation mode (without dropout).
 
-    Level :math:`l` has ``round(multipliers[l] * width)`` features at :math:`2^{-l}` of the image's sides. On the way down it
-    has ``blocks`` residual blocks, on the way up ``blocks + 1``, each with attention behind it where :math:`2^l` is in
-    ``attention``; between the two lie two more around one attention. Every output on the way down goes to its mirror.
+    Level :math:`l` has ``round(multipliers[l] * width)`` features at :math:`2^{-l}` of the image's sides. It has ``blocks``
+    residual blocks in the encoder and ``blocks + 1`` in the decoder, each followed by attention if :math:`2^l` is in
+    ``attention``. The middle has two more blocks around one attention. Every output of the encoder is a skip connection to the
+    decoder.
 
     Args:
         channels: Image channels.
-        width: Features that the multipliers multiply, and half of them sines of the time.
-        multipliers: Features per level, finest first, in units of ``width``. Each level's must be a multiple of 32.
+        width: Base number of features, scaled by the multipliers. It is also the number of sines and cosines of the time.
+        multipliers: Features per level, finest first, in units of ``width``. The features of each level must be a multiple of
+            32.
         blocks: Residual blocks per level.
         attention: Downsampling factors at which there is attention.
-        heads: Heads of every attention ...
-        head_channels: ... or features of each head; exactly one of the two.
-        heads_up: Heads on the way up, where they differ.
-        attention_order: How queries, keys and values lie in their weights: ``legacy`` head by head, ``new`` all queries first.
-        scale_shift: The time scales and shifts what the second normalization of a block returns; else it is added before it.
-        updown: The resolution changes inside residual blocks ...
-        conv_resample: ... or else in a convolution of its own; or without weights, where this is false too.
-        learned_variance: There are twice as many outputs as channels; the second half speaks of the variance.
-        classes: Number of classes the network is told one of; ``None``: it knows none.
+        heads: Number of attention heads. Give either this or ``head_channels``.
+        head_channels: Features per attention head. Give either this or ``heads``.
+        heads_up: Number of attention heads in the decoder. Default: ``heads``.
+        attention_order: Order of queries, keys and values in their weights: ``legacy`` head by head, ``new`` all queries first.
+        scale_shift: Whether the time scales and shifts the output of a block's second normalization; otherwise it is added to
+            the input of that normalization.
+        updown: Whether the resolution changes inside residual blocks.
+        conv_resample: Without ``updown``, whether the resolution changes in separate convolutions, or else without weights.
+        learned_variance: Whether there are twice as many outputs as channels, the second half for the variance.
+        classes: Number of classes of a class-conditional network; ``None``: not class-conditional.
 
     References:
         Dhariwal & Nichol, Diffusion Models Beat GANs on Image Synthesis, 2021, https://arxiv.org/abs/2105.05233,
@@ -133,12 +136,12 @@ class ADM(nn.Module):
         self.out = nn.Sequential(GroupNorm(h), nn.SiLU(), nn.Conv2d(h, outputs, 3, padding=1))
 
     def forward(self, x: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
-        """Return what the network says of ``x``, ``(B, C, H, W)``: of shape ``(B, C, H, W)``, or ``(B, 2 C, H, W)``.
+        """Evaluate the network; the output is ``(B, C, H, W)``, or ``(B, 2 C, H, W)`` with a learned variance.
 
         Args:
-            x: Noisy images. Their sides must be multiples of ``2 ** (len(multipliers) - 1)``.
+            x: Noisy images, ``(B, C, H, W)``. Their sides must be multiples of ``2 ** (len(multipliers) - 1)``.
             time: Step on the scale of the training (0 to 999 for 1000 steps), fractions allowed; shape ``(B,)``.
-            label: Classes, integers of shape ``(B,)``, if and only if the network knows classes.
+            label: Classes, integers of shape ``(B,)``, if and only if the network is class-conditional.
         """
         if x.shape[-2] % self.stride or x.shape[-1] % self.stride:
             raise ValueError(
@@ -147,7 +150,9 @@ class ADM(nn.Module):
             )
         if (label is None) != (self.classes is None):
             given = "none" if label is None else "one"
-            raise ValueError(f"ADM: expected a label if and only if it knows classes, got {given} for classes={self.classes}.")
+            raise ValueError(
+                f"ADM: a label is needed if and only if the network has classes, got {given} for classes={self.classes}."
+            )
         emb: Tensor = self.time_embed(waves(time, self.width).to(next(self.time_embed.parameters()).dtype))
         if label is not None:
             emb = emb + self.label_emb(label)
@@ -163,9 +168,9 @@ class ADM(nn.Module):
 
 
 def waves(time: Tensor, features: int) -> Tensor:
-    """Return cosines, then sines, of ``time`` at frequencies from 1 down to 1/10000: ``(B,)`` to ``(B, features)``."""
+    """Embed ``time``, shape ``(B,)``, as cosines, then sines, at frequencies from 1 down to 1/10000: ``(B, features)``."""
     half = features // 2
-    # The frequencies are those of float32, as in the training: at step 1000 their rounding is no longer small.
+    # Frequencies in float32, as in the training: at step 1000 their rounding is no longer small.
     index = torch.arange(half, dtype=torch.float32, device=time.device)
     angles = _wide(time)[:, None] * torch.exp(-math.log(10000) * index / half)
     return F.pad(torch.cat([angles.cos(), angles.sin()], dim=1), (0, features % 2))
@@ -174,17 +179,17 @@ def waves(time: Tensor, features: int) -> Tensor:
 def _heads(features: int, heads: int | None, head_channels: int | None) -> int:
     count = heads if head_channels is None else features // head_channels
     if not count or features % count or (head_channels is not None and features % head_channels):
-        raise ValueError(f"ADM: {features} features of an attention do not split into {heads=} or {head_channels=}.")
+        raise ValueError(f"ADM: {features} features of an attention layer cannot be split into {heads=} or {head_channels=}.")
     return count
 
 
 def _wide(x: Tensor) -> Tensor:
-    """Return ``x`` in float32 where it has fewer digits."""
+    """Return ``x`` in at least float32 precision."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class Stage(nn.ModuleList):
-    """Layers in a row, of which the residual blocks are told the time."""
+    """A sequence of layers. Its residual blocks also get the time embedding."""
 
     def forward(self, h: Tensor, emb: Tensor) -> Tensor:
         for layer in self:
@@ -193,7 +198,7 @@ class Stage(nn.ModuleList):
 
 
 class GroupNorm(nn.GroupNorm):
-    """Normalization of groups of features, computed with at least the digits of float32."""
+    """Group normalization, computed in at least float32."""
 
     def __init__(self, features: int) -> None:
         super().__init__(GROUPS, features)
@@ -204,7 +209,7 @@ class GroupNorm(nn.GroupNorm):
 
 
 class Residual(nn.Module):
-    """Two convolutions beside a shortcut; ``to`` says whether the resolution becomes ``half``, ``double`` or stays ``same``."""
+    """Two convolutions with a shortcut; ``to`` is the change of resolution: ``half``, ``double`` or ``same``."""
 
     def __init__(self, features: int, out: int, embedding: int, *, scale_shift: bool, to: str) -> None:
         super().__init__()
@@ -212,7 +217,7 @@ class Residual(nn.Module):
         self.resample = {"half": Downsample(out, conv=False), "double": Upsample(out, conv=False), "same": nn.Identity()}[to]
         self.in_layers = nn.Sequential(GroupNorm(features), nn.SiLU(), nn.Conv2d(features, out, 3, padding=1))
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding, 2 * out if scale_shift else out))
-        # The identity stands where the training has dropout: the convolution keeps its name.
+        # The identity replaces the dropout of the training, so that the convolution keeps its name.
         self.out_layers = nn.Sequential(GroupNorm(out), nn.SiLU(), nn.Identity(), nn.Conv2d(out, out, 3, padding=1))
         self.skip_connection = nn.Identity() if features == out else nn.Conv2d(features, out, 1)
 
@@ -232,7 +237,7 @@ class Residual(nn.Module):
 
 
 class Attention(nn.Module):
-    """Every pixel attends to every pixel, beside a shortcut."""
+    """Self-attention over all pixels, with a shortcut."""
 
     def __init__(self, features: int, heads: int, *, order: str) -> None:
         super().__init__()
@@ -254,7 +259,7 @@ class Attention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the resolution."""
+    """Halve the resolution."""
 
     def __init__(self, features: int, *, conv: bool) -> None:
         super().__init__()
@@ -266,7 +271,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the resolution."""
+    """Double the resolution."""
 
     def __init__(self, features: int, *, conv: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Activation checkpointing of any network: blocks forget what they computed, and compute it again for gradients."""
+"""Activation checkpointing of any network: blocks drop their activations and recompute them for gradients."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ LISTS = (nn.ModuleList, nn.ModuleDict)
 
 
 def recompute_blocks(net: nn.Module) -> None:
-    """Make the blocks of ``net`` forget, in place: the modules in its innermost lists."""
+    """Enable activation checkpointing of the blocks of ``net``, in place. Blocks are the modules in its innermost lists."""
     for block in list(_blocks(net)):
-        # On the instance, so that networks which look at the kind of their blocks see no other.
+        # Patched on the instance, so that networks that test the type of their blocks still work.
         block.forward = functools.partial(_recomputed, block.forward)
 
 

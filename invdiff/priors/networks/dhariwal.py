@@ -1,4 +1,4 @@
-"""The U-Net ADM as EDM trains it."""
+"""The ADM U-Net in the version of EDM."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from invdiff.priors.networks.edm_layers import Block, check_sides, group_norm, l
 __all__ = ["DhariwalUNet"]
 
 EPS = 1e-5
-HEAD = 64  # channels of a head of attention; features of fewer channels have none
+HEAD = 64  # channels of an attention head; with fewer channels there is no attention
 
 
 class DhariwalUNet(nn.Module):
     """Residual U-Net whose features are scaled and shifted by the noise level and the class.
 
     Args:
-        size: Side of the images it was trained on, in pixels. It names layers; other sizes are computed as well.
+        size: Side of the training images in pixels. It determines the names of layers; other image sizes work as well.
         channels: Image channels.
-        outputs: Channels returned.
-        classes: Number of classes; 0: it is told none.
-        augmentations: Numbers describing an augmentation it was trained with; sampling gives none.
-        frequencies: Waves of the noise level, each a sine and a cosine.
+        outputs: Output channels.
+        classes: Number of classes; 0: not class-conditional.
+        augmentations: Length of the augmentation vector used in training. It is not used in sampling.
+        frequencies: Frequencies of the noise level embedding, each with a sine and a cosine.
         widths: Channels per resolution, finest first.
         blocks: Residual blocks per resolution.
-        attention: Sizes at which blocks have attention, one head per 64 channels.
+        attention: Image sides at which blocks have attention, one head per 64 channels.
         embedding: Features of the noise level.
 
     References:
@@ -98,7 +98,7 @@ class DhariwalUNet(nn.Module):
     def forward(self, x: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
         """Map ``x`` of shape ``(B, C, H, W)``, ``time`` and ``label`` of shape ``(B,)`` to ``(B, outputs, H, W)``.
 
-        Without a label, the network is told none of its classes.
+        Without a label, the class embedding is zero.
         """
         check_sides("DhariwalUNet", x, len(self.sizes))
         emb = torch.cat(waves(time, self.frequencies, slowest=False), dim=1).to(self.map_layer0.weight.dtype)

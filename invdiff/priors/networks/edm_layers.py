@@ -1,7 +1,7 @@
-"""What the two U-Nets of EDM are made of: convolutions that resample, residual blocks, the ladder of resolutions.
+"""Layers of the two U-Nets of EDM: convolutions that resample, residual blocks, the encoder and decoder.
 
 The names and shapes of weights are those of the published checkpoints (training/networks.py of
-https://github.com/NVlabs/edm). Layers are built without initial values: they are made to be given weights.
+https://github.com/NVlabs/edm). Layers are built uninitialized, because weights are loaded into them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 __all__ = ["Block", "ResampledConv", "check_sides", "group_norm", "ladder", "one_hot", "resample", "waves"]
 
-MAX_PERIOD = 10_000  # of the slowest wave of an embedding, over 2 pi
+MAX_PERIOD = 10_000  # longest period of an embedding, divided by 2 pi
 GROUPS, SMALLEST_GROUP = 32, 4
 
 
 def check_sides(network: str, x: Tensor, resolutions: int) -> None:
-    """Raise ValueError where the sides of ``x`` cannot be halved ``resolutions - 1`` times."""
+    """Raise a ValueError if the sides of ``x`` cannot be halved ``resolutions - 1`` times."""
     stride = 2 ** (resolutions - 1)
     height, width = x.shape[-2:]
     if height % stride or width % stride:
@@ -35,31 +35,31 @@ def waves(time: Tensor, count: int, *, slowest: bool) -> tuple[Tensor, Tensor]:
     Args:
         time: ``(B,)``; angles are computed in at least float32.
         count: :math:`c`.
-        slowest: Whether the last frequency is :math:`10000^{-1}`, :math:`n = c - 1`; otherwise :math:`n = c`.
+        slowest: Whether the last frequency is :math:`10000^{-1}`, which is :math:`n = c - 1`; otherwise :math:`n = c`.
     """
     steps = torch.arange(count, dtype=torch.float32, device=time.device) / (count - slowest)
     time = time.to(torch.promote_types(time.dtype, torch.float32))
-    # The power of a number below 1, as those who trained took it: at time 999 its last digit can be seen.
+    # A power of a base below 1, as in the training: at time 999 its rounding matters.
     angles = torch.outer(time, ((1 / MAX_PERIOD) ** steps).to(time.dtype))
     return angles.cos(), angles.sin()
 
 
 def one_hot(label: Tensor | None, classes: int, like: Tensor) -> Tensor:
-    """Return ``(B, classes)`` in the dtype of ``like``, zeros where no label is given."""
+    """Return the one-hot label, ``(B, classes)``, in the dtype of ``like``; zeros if no label is given."""
     if label is None:
         return like.new_zeros(len(like), classes)
     return F.one_hot(label, classes).to(like.dtype)
 
 
 def group_norm(channels: int, eps: float) -> nn.GroupNorm:
-    """Return a normalization over 32 groups, fewer where a group would have less than 4 channels."""
+    """Return a normalization over 32 groups, or fewer if a group would have less than 4 channels."""
     return nn.GroupNorm(max(1, min(GROUPS, channels // SMALLEST_GROUP)), channels, eps=eps)
 
 
 def resample(x: Tensor, taps: Tensor, way: str, padding: int | None = None) -> Tensor:
-    """Double (``way="up"``) or halve (``"down"``) the sides of ``x`` by a filter ``(1, 1, n, n)`` of unit sum.
+    """Double (``way="up"``) or halve (``"down"``) the sides of ``x`` with a filter ``(1, 1, n, n)`` of unit sum.
 
-    ``padding`` of zeros on each side; by default what makes the sides exactly twice or half as long.
+    ``padding`` is the number of zeros on each side; the default makes the sides exactly twice or half as long.
     """
     padding = (taps.shape[-1] - 1) // 2 if padding is None else padding
     channels = x.shape[1]
@@ -75,11 +75,11 @@ class ResampledConv(nn.Module):
     Args:
         inputs: Channels in.
         outputs: Channels out.
-        kernel: Side of the convolution; 0 only resamples, and has no weights.
+        kernel: Side of the convolution kernel; 0 only resamples, and has no weights.
         way: ``up`` or ``down``.
         taps: Length of the resampling filter.
-        late: Filter what the convolution returns, and not what it is given. That differs at the border alone, where
-            the convolution sees zeros further out.
+        late: Whether to filter the output of the convolution instead of its input. The results differ only at the border,
+            where the convolution then includes zeros further out.
     """
 
     weight: nn.Parameter | None
@@ -105,13 +105,13 @@ class ResampledConv(nn.Module):
 
 
 class Block(nn.Module):
-    r"""Residual block that is told the noise level, then attention over all pixels where it has heads.
+    r"""Residual block conditioned on the noise level, followed by attention over all pixels if it has heads.
 
     .. math:: h = \gamma\, (s(x) + f_1(\mathrm{silu}(m(f_0(\mathrm{silu}(x)))))), \qquad
         \text{out} = \gamma\, (h + \mathrm{attention}(h))
 
-    with :math:`f_0, f_1` convolutions of normalized inputs, :math:`s` the identity or a projection, and :math:`m` a
-    normalization after a shift by the noise level, or before a scale and a shift by it.
+    with convolutions :math:`f_0, f_1` of normalized inputs, :math:`s` the identity or a projection, and :math:`m` a
+    normalization, either after a shift by the noise level or before a scale and a shift by it.
 
     Args:
         inputs: Channels in.
@@ -119,11 +119,11 @@ class Block(nn.Module):
         embedding: Features of the noise level.
         way: ``up`` or ``down`` to resample; the empty string keeps the sides.
         taps: Length of the resampling filter.
-        heads: Heads of the attention; 0: none.
-        scaled: Whether the noise level also scales.
-        project: Whether a resampled skip connection is also projected where it need not be.
+        heads: Attention heads; 0: no attention.
+        scaled: Whether the noise level scales as well as shifts.
+        project: Whether a resampled skip connection is projected even if its channels do not change.
         gain: :math:`\gamma`.
-        eps: Of the normalizations.
+        eps: Constant added to the variance in the normalizations.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class Block(nn.Module):
         return attended
 
     def attend(self, h: Tensor) -> Tensor:
-        # Channels of qkv: per head, per feature of it, a query, a key and a value.
+        # Channels of qkv: for each head and each of its features, a query, a key and a value.
         split = self.qkv(h).flatten(2).unflatten(1, (self.heads, -1, 3))
         query, key, value = split.permute(3, 0, 1, 4, 2).contiguous()  # each (B, heads, pixels, features)
         mixed = F.scaled_dot_product_attention(query, key, value)
@@ -187,16 +187,16 @@ def ladder(
     attention: Sequence[int],
     attends_once: bool,
 ) -> tuple[nn.ModuleDict, nn.ModuleDict]:
-    """Return the way down and the way up of a U-Net whose up-going blocks each take one output of the way down.
+    """Return the encoder and the decoder of a U-Net; each decoder block takes one output of the encoder.
 
     Args:
         sizes: Side of the image at each resolution, halved each time. The names of layers begin with it.
         widths: Channels at each resolution.
-        blocks: Blocks per resolution on the way down; one more on the way up.
+        blocks: Blocks per resolution in the encoder; the decoder has one more.
         first: The layer before all blocks.
         block: Called as ``block(inputs, outputs, way=..., attention=...)``.
-        attention: Sizes at which blocks have attention ...
-        attends_once: ... on the way up only the last at each size.
+        attention: Sizes at which blocks have attention.
+        attends_once: Whether only the last block at each of these sizes has attention in the decoder.
     """
     enc, dec = nn.ModuleDict(), nn.ModuleDict()
     enc[f"{sizes[0]}x{sizes[0]}_conv"] = first

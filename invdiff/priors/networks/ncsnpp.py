@@ -32,27 +32,28 @@ class NCSNpp(nn.Module):
 
     Args:
         channels: Image channels.
-        nf: Feature channels at the finest resolution ...
-        ch_mult: ... times this at each, finest first.
-        num_res_blocks: Residual blocks per resolution on the way down; one more on the way up.
-        attention: Resolutions with attention, 0 the finest. The coarsest has one in its middle whatever is said here.
+        nf: Base number of feature channels.
+        ch_mult: Feature channels at each resolution in units of ``nf``, finest first.
+        num_res_blocks: Residual blocks per resolution in the encoder; the decoder has one more.
+        attention: Resolutions with attention, 0 the finest. The middle of the coarsest always has attention.
         resblock_type: ``biggan`` resizes in residual blocks, ``ddpm`` between them.
-        resamp_with_conv: With a convolution, of ``ddpm``.
-        fir: Resize by the filter [1, 3, 3, 1] instead of copies and means of pixels.
-        skip_rescale: Divide sums with a shortcut by the root of two.
-        smallest_group: Channels of a group of a normalization, at least: 4 in NCSN++ and DDPM++, 1 in DDPM.
+        resamp_with_conv: Whether ``ddpm`` resizes with a convolution.
+        fir: Whether to resize by the filter [1, 3, 3, 1] instead of copies and means of pixels.
+        skip_rescale: Whether to divide sums with a shortcut by the square root of two.
+        smallest_group: Fewest channels of a normalization group: 4 in NCSN++ and DDPM++, 1 in DDPM.
         progressive: How the output is built up: ``none``, ``output_skip`` (the sum of an image per resolution) or
             ``residual`` (features per resolution).
-        progressive_input: How smaller copies of the input enter: ``none``, ``input_skip`` or ``residual``, likewise.
-        progressive_combine: ``sum`` or ``cat``, of ``input_skip``.
+        progressive_input: How downsampled copies of the input enter: ``none``, ``input_skip`` (an image per resolution) or
+            ``residual`` (features per resolution).
+        progressive_combine: How ``input_skip`` joins them with the features: ``sum`` or ``cat``.
         embedding: ``fourier`` features of the noise level, or ``positional`` features of a label.
-        conditional: Whether the network is told the noise level at all.
+        conditional: Whether the network is conditioned on the noise level at all.
         num_scales: Length of the table of noise levels :math:`\sigma_0 > \dots > \sigma_{N-1}` in the file.
-        scale_by_sigma: Divide the output by the noise level.
-        centered: Images span [-1, 1], otherwise [0, 1].
-        told: What ``time`` is. ``label`` is what the authors' network takes: with ``fourier`` the noise level, with
-            ``positional`` 999 t or an index into the table. ``sigma`` is the noise level, of which ``positional`` makes that
-            index, a fraction between two levels of the table.
+        scale_by_sigma: Whether to divide the output by the noise level.
+        centered: Whether images span [-1, 1]; otherwise [0, 1].
+        told: Meaning of ``time``. ``label`` is the input of the authors' network: the noise level with ``fourier``, and 999 t
+            or an index into the table with ``positional``. ``sigma`` is the noise level, which ``positional`` converts to that
+            index, interpolating between two levels of the table.
 
     References:
         Song et al., Score-Based Generative Modeling through SDEs, 2021, https://arxiv.org/abs/2011.13456, appendix H;
@@ -164,10 +165,10 @@ class NCSNpp(nn.Module):
         self.all_modules = nn.ModuleList(modules)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """Map ``x`` of shape ``(B, C, H, W)`` and ``time`` of shape ``(B,)`` to an image like ``x``.
+        """Map ``x`` of shape ``(B, C, H, W)`` and ``time`` of shape ``(B,)`` to an image of the shape of ``x``.
 
         Raises:
-            ValueError: If the sides of ``x`` cannot be halved often enough.
+            ValueError: If the sides of ``x`` are not multiples of ``2 ** (len(ch_mult) - 1)``.
         """
         stride = 2 ** (self.levels - 1)
         if x.shape[-2] % stride or x.shape[-1] % stride:
@@ -196,7 +197,7 @@ class NCSNpp(nn.Module):
         h = next(layers)(h)
         h = next(layers)(h, emb)
 
-        output = h  # the pyramid of the output, which the coarsest resolution starts
+        output = h  # the output pyramid, which starts at the coarsest resolution
         for level in reversed(range(self.levels)):
             for _ in range(self.blocks + 1):
                 h = next(layers)(torch.cat([h, skips.pop()], dim=1), emb)
@@ -218,7 +219,7 @@ class NCSNpp(nn.Module):
         if self.fourier:
             sigma, emb = time, next(layers)(time)
         else:
-            # In float64: an index of a thousand, off by a rounding of float32, is another angle.
+            # In float64: float32 rounding of an index near a thousand would change the angle.
             first, rate = self.sigmas[0].double(), (self.sigmas[-1].double() / self.sigmas[0]).log() / (len(self.sigmas) - 1)
             label = (time.double() / first).log() / rate if self.told == "sigma" else time
             sigma = time if self.told == "sigma" else (first * (rate * time).exp()).to(time)

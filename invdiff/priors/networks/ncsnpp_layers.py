@@ -24,7 +24,7 @@ FIR = (1.0, 3.0, 3.0, 1.0)  # one axis of the separable filter, as in every publ
 
 
 def group_norm(channels: int, *, smallest_group: int) -> nn.GroupNorm:
-    """Return a normalization over 32 groups, fewer where one would hold less than ``smallest_group`` channels."""
+    """Return a normalization over 32 groups, or fewer if a group would have less than ``smallest_group`` channels."""
     return nn.GroupNorm(min(channels // smallest_group, 32), channels, eps=1e-6)
 
 
@@ -34,12 +34,12 @@ def resize(x: Tensor, direction: str, *, fir: bool) -> Tensor:
         return F.avg_pool2d(x, 2) if direction == "down" else F.interpolate(x, scale_factor=2, mode="nearest")
     if direction == "down":
         return F.conv2d(x, _fir_kernel(x), stride=2, padding=1, groups=x.shape[1])
-    # Three of four of the pixels that the filter meets are zeros: four times its gain keeps the brightness.
+    # Three of four input pixels of the filter are zeros: a gain of four keeps the brightness.
     return F.conv_transpose2d(x, 4 * _fir_kernel(x), stride=2, padding=1, groups=x.shape[1])
 
 
 def positional_features(label: Tensor, features: int) -> Tensor:
-    """Return sines and cosines ``(B, features)`` of ``label`` of shape ``(B,)``, at least in float32."""
+    """Return sines and cosines of ``label``, shape ``(B,)``, as ``(B, features)`` in at least float32."""
     half = features // 2
     positions = torch.arange(half, dtype=torch.float32, device=label.device)
     frequencies = torch.exp(positions * -(math.log(10000) / (half - 1)))
@@ -48,21 +48,21 @@ def positional_features(label: Tensor, features: int) -> Tensor:
 
 
 class FourierFeatures(nn.Module):
-    """Sines and cosines of the logarithm of a noise level at random frequencies ``W``, which training leaves alone."""
+    """Sines and cosines of the logarithm of a noise level at random frequencies ``W``, which are not trained."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
         self.W = nn.Parameter(torch.empty(features))
 
     def forward(self, sigma: Tensor) -> Tensor:
-        """Map ``(B,)`` to ``(B, 2 features)``, at least in float32: angles reach thousands of radians."""
+        """Map ``(B,)`` to ``(B, 2 features)`` in at least float32, since angles reach thousands of radians."""
         dtype = torch.promote_types(sigma.dtype, torch.float32)
         angles = sigma.to(dtype).log()[:, None] * self.W.to(dtype) * (2 * math.pi)
         return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 class PixelLinear(nn.Module):
-    """A linear map of the channels, the same at every pixel; the weight is ``(in, out)``."""
+    """The same linear map of the channels at every pixel; the weight is ``(in, out)``."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -80,11 +80,11 @@ class ResidualBlock(nn.Module):
         inputs: Channels of the input.
         outputs: Channels of the output.
         embedding: Features of the noise level.
-        kind: ``biggan``, which resizes inside the block, or ``ddpm``, which does not. Their shortcuts differ in name alone.
-        direction: ``up`` or ``down`` to resize on the way, of ``biggan``.
-        fir: Resize by a filter.
-        skip_rescale: Divide the sum by the root of two.
-        smallest_group: Channels of a group of the normalization, at least.
+        kind: ``biggan``, which resizes inside the block, or ``ddpm``, which does not. Their shortcuts differ only in name.
+        direction: ``up`` or ``down`` to resize inside a ``biggan`` block; the empty string keeps the sides.
+        fir: Whether to resize by the filter :data:`FIR`.
+        skip_rescale: Whether to divide the sum by the square root of two.
+        smallest_group: Fewest channels of a normalization group.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over the pixels with one head, added to the input."""
+    """Single-head self-attention over the pixels, added to the input."""
 
     def __init__(self, channels: int, *, skip_rescale: bool, smallest_group: int) -> None:
         super().__init__()
@@ -141,17 +141,17 @@ class Attention(nn.Module):
 
 
 class Resample(nn.Module):
-    """Double or halve the sides, with a convolution where ``convolve``.
+    """Double or halve the sides, with a convolution if ``convolve``.
 
     Raises:
-        ValueError: For a filter and a convolution on the way up, which the authors' code cannot compute: no network has it.
+        ValueError: For a filter with a convolution in upsampling, which the authors' code cannot compute and no network has.
     """
 
     def __init__(self, inputs: int, outputs: int, *, direction: str, convolve: bool, fir: bool) -> None:
         super().__init__()
         if convolve and fir and direction == "up":
             raise ValueError(
-                "NCSNpp: filters with a convolution on the way up (fir=True with progressive='residual', or with "
+                "NCSNpp: filters with a convolution in upsampling (fir=True with progressive='residual', or with "
                 "resblock_type='ddpm' and resamp_with_conv=True) exist in no published network. Expected fir=False."
             )
         stride, padding = (2, 0) if direction == "down" else (1, 1)
@@ -163,7 +163,7 @@ class Resample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.convolve:
             return resize(x, self.direction, fir=self.fir)
-        if self.fir:  # wide enough for the filter and the convolution: padded once, before both
+        if self.fir:  # padded once, before both, enough for the filter and the convolution
             x = F.conv2d(x, _fir_kernel(x), padding=2, groups=x.shape[1])
             filtered: Tensor = self.get_submodule("Conv2d_0")(x)
             return filtered
@@ -173,7 +173,7 @@ class Resample(nn.Module):
 
 
 class Combine(nn.Module):
-    """The image at a coarser resolution, mapped to features and summed with those of the network, or put beside them."""
+    """Map the image at a coarser resolution to features, and add them to the features of the network or concatenate them."""
 
     def __init__(self, inputs: int, outputs: int, *, method: str) -> None:
         super().__init__()
@@ -186,7 +186,7 @@ class Combine(nn.Module):
 
 
 def add(x: Tensor, h: Tensor, *, rescale: bool) -> Tensor:
-    """Return ``x + h``, over the root of two where ``rescale``: the variance then stays that of either."""
+    """Return ``x + h``, divided by the square root of two if ``rescale``, which preserves the variance."""
     return (x + h) / math.sqrt(2) if rescale else x + h
 
 

@@ -1,4 +1,4 @@
-"""The U-Nets DDPM++ and NCSN++ as EDM trains them."""
+"""The DDPM++ and NCSN++ U-Nets in the version of EDM."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ EPS = 1e-6
 
 
 class SongUNet(nn.Module):
-    r"""Residual U-Net that is told the noise level, a class, or both; DDPM++ and NCSN++ of score-based models.
+    r"""Residual U-Net conditioned on the noise level, and on a class if it has classes: DDPM++ and NCSN++.
 
     Args:
-        size: Side of the images it was trained on, in pixels. It names layers; other sizes are computed as well.
+        size: Side of the training images in pixels. It determines the names of layers; other image sizes work as well.
         channels: Image channels.
-        outputs: Channels returned.
-        classes: Number of classes; 0: it is told none.
-        augmentations: Numbers describing an augmentation it was trained with; sampling gives none.
+        outputs: Output channels.
+        classes: Number of classes; 0: not class-conditional.
+        augmentations: Length of the augmentation vector used in training. It is not used in sampling.
         first: Channels of the first layer.
         widths: Channels per resolution, finest first.
         blocks: Residual blocks per resolution.
-        attention: Sizes at which blocks have attention.
-        frequencies: Waves of the noise level, each a sine and a cosine.
-        fourier: Whether the frequencies of the waves are weights (NCSN++) and not a fixed sequence (DDPM++).
+        attention: Image sides at which blocks have attention.
+        frequencies: Frequencies of the noise level embedding, each with a sine and a cosine.
+        fourier: Whether the frequencies are stored with the weights (NCSN++) instead of a fixed sequence (DDPM++).
         embedding: Features of the noise level.
-        encoder: How the image itself enters at each resolution: ``standard`` (not at all), ``skip`` (halved and added)
+        encoder: How the image itself enters at each resolution: ``standard`` (not at all), ``skip`` (downsampled and added)
             or ``residual`` (convolved and added).
-        decoder: ``standard`` returns the finest features, ``skip`` the sum of images made at each resolution.
+        decoder: ``standard`` computes the output from the finest features, ``skip`` as a sum of images of each resolution.
         taps: Length of the resampling filter.
 
     References:
@@ -120,7 +120,7 @@ class SongUNet(nn.Module):
             attention=attention,
             attends_once=True,
         )
-        carried = channels  # of what enters beside the features
+        carried = channels  # channels of the input pyramid
         for at, width in zip(self.sizes[1:], widths, strict=False):
             if encoder == "skip":
                 self.enc[f"{at}x{at}_aux_down"] = ResampledConv(channels, channels, 0, way="down", taps=taps)
@@ -128,7 +128,7 @@ class SongUNet(nn.Module):
             elif encoder == "residual":
                 self.enc[f"{at}x{at}_aux_residual"] = ResampledConv(carried, width, 3, way="down", taps=taps, late=True)
                 carried = width
-        # Sizes at which an image is made, coarsest first.
+        # Sizes at which an output image is computed, coarsest first.
         self.images = self.sizes[::-1] if decoder == "skip" else self.sizes[:1]
         for at, width in zip(self.sizes, widths, strict=True):
             if at in self.images:
@@ -140,7 +140,7 @@ class SongUNet(nn.Module):
     def forward(self, x: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
         """Map ``x`` of shape ``(B, C, H, W)``, ``time`` and ``label`` of shape ``(B,)`` to ``(B, outputs, H, W)``.
 
-        Without a label, the network is told none of its classes.
+        Without a label, the one-hot class is zero.
         """
         check_sides("SongUNet", x, len(self.sizes))
         emb = self.embed(time, label)
@@ -180,7 +180,7 @@ class SongUNet(nn.Module):
 
 
 class RandomWaves(nn.Module):
-    """Cosines and sines whose frequencies were drawn once, before training."""
+    """Cosines and sines at frequencies drawn at random before training."""
 
     freqs: Tensor
 

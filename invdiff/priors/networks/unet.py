@@ -19,18 +19,18 @@ __all__ = ["UNet"]
 class UNet(nn.Module):
     r"""Residual U-Net conditioned on the noise level, without normalization and without attention.
 
-    Nothing in it looks at the whole image (no group statistics, no attention), so what it was trained on as small
-    crops it does on images of any size, and far-away pixels do not influence each other. Images whose sides are no
-    multiple of ``2 ** (len(widths) - 1)`` are padded by their border and cropped back.
+    No layer depends on the whole image (no group statistics, no attention). A network trained on small crops therefore
+    works the same way on images of any size, and distant pixels do not influence each other. Images whose sides are not
+    multiples of ``2 ** (len(widths) - 1)`` are padded by repeating the border, and the output is cropped back.
 
     Args:
         channels: Image channels.
         widths: Feature channels per resolution, finest first.
-        blocks: Residual blocks per resolution, on the way down and again on the way up; the coarsest has no way up.
+        blocks: Residual blocks per resolution in the encoder, and again in the decoder; the coarsest is in the encoder only.
         embedding: Features of the noise level.
-        maps: Features of the maps of noise that differs from place to place or from frequency to frequency
-            (:mod:`invdiff.priors.noise_maps`). They shift and scale every block, place by place, and begin as zero: a network
-            with maps does at first what it did without. 0: it knows white noise only.
+        maps: Features of the maps that describe noise varying with the pixel or the frequency
+            (:mod:`invdiff.priors.noise_maps`). They shift and scale every block at every pixel and are initialized to zero
+            effect, so that a network with new maps computes the same function as before. 0: white noise only.
     """
 
     def __init__(
@@ -69,9 +69,9 @@ class UNet(nn.Module):
                 nn.init.zeros_(layer.weight)
 
     def forward(self, x: Tensor, c_noise: Tensor, maps: NoiseMaps | None = None) -> Tensor:
-        """Map ``x`` of shape ``(B, C, H, W)`` and ``c_noise`` of shape ``(B,)`` to an image like ``x``.
+        """Map ``x`` of shape ``(B, C, H, W)`` and ``c_noise`` of shape ``(B,)`` to an image of the shape of ``x``.
 
-        ``maps`` say where the noise is less than ``c_noise`` tells; without them it is white.
+        ``maps`` describe where the noise is below the level of ``c_noise``; without them the noise is white.
         """
         height, width = x.shape[-2:]
         emb = self.noise(c_noise).to(x.dtype)
@@ -94,13 +94,13 @@ class UNet(nn.Module):
         return output[..., :height, :width]
 
     def _padded(self, x: Tensor) -> Tensor:
-        """Return ``x`` with its border repeated up to sides that can be halved as often as there are resolutions."""
+        """Pad ``x`` by repeating the border until its sides can be halved at every change of resolution."""
         stride = 2 ** len(self.shrink)
         padded = F.pad(x, (0, -x.shape[-1] % stride, 0, -x.shape[-2] % stride), mode="replicate")
         return padded.contiguous(memory_format=torch.channels_last)
 
     def _local(self, levels: Tensor) -> list[Tensor | None]:
-        """Return the features of the levels of the noise at every resolution, finest first."""
+        """Return the features of the noise level maps at every resolution, finest first."""
         features: list[Tensor | None] = []
         for embed in self.map_levels:
             features.append(F.silu(embed(4 * levels)))
@@ -122,7 +122,7 @@ class Stage(nn.Module):
 
 
 class Block(nn.Module):
-    """Two convolutions around a scale and shift by the noise level, and by its maps; the identity at initialization."""
+    """Two convolutions around a scale and shift by the noise level and its maps; the identity at initialization."""
 
     def __init__(self, width: int, embedding: int, maps: int) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class NoiseEmbedding(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(features, features), nn.SiLU(), nn.Linear(features, features), nn.SiLU())
 
     def forward(self, c_noise: Tensor) -> Tensor:
-        # c_noise = log(sigma) / 4 spans about (-1.6, 1.1): periods from much longer to a fraction of that.
+        # c_noise = log(sigma) / 4 spans about (-1.6, 1.1): periods from much longer than this range to a fraction of it.
         frequencies = torch.logspace(-1, 1, self.features // 2, device=c_noise.device) * math.pi
         angles = c_noise[:, None].float() * frequencies
         waves = torch.cat([angles.sin(), angles.cos()], dim=1)

@@ -1,4 +1,4 @@
-"""The U-Net of diffusers, asked as the networks here are: ``net(x, time[, label])`` returns a tensor."""
+"""The U-Net of diffusers with the call signature used here: ``net(x, time[, label])`` returns a tensor."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def unet2d_model() -> Any:
         return importlib.import_module("diffusers").UNet2DModel
     except ImportError as error:
         reason = "" if getattr(error, "name", None) == "diffusers" else f" ({' '.join(str(error).split())[:200]})"
-        raise ImportError(f'Networks of diffusers need that package{reason}: pip install "invdiff[diffusers]"') from error
+        raise ImportError(f'Networks of diffusers need diffusers{reason}: pip install "invdiff[diffusers]"') from error
 
 
 class DiffusersUNet(nn.Module):
-    """The layers of a ``UNet2DModel``, by the names they have there, and its computation.
+    """A ``UNet2DModel`` with the same layer names and the same computation.
 
-    Times are used as they come, never rounded: those between the steps of training as well.
+    Times are never rounded, so times between training steps are allowed.
 
     Args:
-        negated: Return the negative of what the model returns.
+        negated: Whether to return the negative of the model's output.
         config: Arguments of ``UNet2DModel``.
 
     Raises:
@@ -49,7 +49,7 @@ class DiffusersUNet(nn.Module):
             model.time_proj = StepTable(model.time_proj.num_embeddings, model.time_proj.embedding_dim)
         for name, layer in model.named_children():
             self.add_module(name, layer)
-        # Held by its method, the model is no layer itself: it would put its own name before those of its layers.
+        # Only the bound method holds the model: as a submodule it would prefix the names of its layers.
         self.compute = model.forward
         self.stride = 2 ** (len(model.down_blocks) - 1)
 
@@ -57,7 +57,7 @@ class DiffusersUNet(nn.Module):
         """Map ``x`` of shape ``(B, C, H, W)``, ``time`` of shape ``(B,)`` and classes ``(B,)`` to ``(B, C_out, H, W)``.
 
         Raises:
-            ValueError: If ``H`` or ``W`` is no multiple of ``2 ** (levels - 1)``.
+            ValueError: If ``H`` or ``W`` is not a multiple of ``2 ** (levels - 1)``.
         """
         height, width = x.shape[-2:]
         if height % self.stride or width % self.stride:
@@ -70,9 +70,9 @@ class DiffusersUNet(nn.Module):
 
 
 class StepTable(nn.Module):
-    """A learned embedding of each step of training, linear between the steps and constant beyond the ends.
+    """A learned embedding of the training steps, linear between the steps and constant beyond the ends.
 
-    Instead of the ``nn.Embedding`` of ``time_embedding_type="learned"``, which knows whole steps only.
+    It replaces the ``nn.Embedding`` of ``time_embedding_type="learned"``, which supports integer steps only.
     """
 
     def __init__(self, steps: int, features: int) -> None:
@@ -80,6 +80,6 @@ class StepTable(nn.Module):
         self.weight = nn.Parameter(torch.empty(steps, features))
 
     def forward(self, time: Tensor) -> Tensor:
-        time = time.float().clamp(0, len(self.weight) - 1)  # of which lower precision would lose steps
+        time = time.float().clamp(0, len(self.weight) - 1)  # Lower precision could not distinguish all steps.
         below, above = self.weight[time.floor().long()], self.weight[time.ceil().long()]
         return torch.lerp(below.float(), above.float(), time.frac()[:, None]).to(self.weight.dtype)

@@ -201,7 +201,7 @@ class TestDiagnostics:
     def test_exact_posteriors_are_of_one_operator(self) -> None:
         ops = [Matrix(randn(3, 4, seed=b), sigma_y=0.1) for b in range(3)]  # 3 items and 3 numbers: shapes alone would pass.
         mixture = build(GaussianMixture)[0]
-        with pytest.raises(ValueError, match="items have operators of their own"):
+        with pytest.raises(ValueError, match="the operator differs from item to item"):
             mixture.posterior(per_item(ops), randn(3, 3))
 
 

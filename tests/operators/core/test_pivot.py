@@ -160,7 +160,7 @@ def test_what_a_prior_does_not_know_is_refused() -> None:
 
     mask = Mask(torch.tensor([1, 0, 1]), sigma_y=0.1)
     mu, cov = cast(tuple[Tensor, NoiseCovariance], mask.pivot(randn(1, 3), 0.5, randn(1, 3)))
-    with pytest.raises(ValueError, match="does not know pixel noise"):
+    with pytest.raises(ValueError, match="pixel noise is not supported, only"):
         Plain().denoise_pivot(mu, cov)
 
 
