@@ -1,4 +1,4 @@
-"""MMPS: moment matching with the denoiser's own covariance."""
+"""MMPS: moment matching posterior sampling, with the denoiser's own covariance."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["MMPS"]
 
 
 class MMPS(ConditionalDenoiser):
-    r"""Gaussian guidance with Tweedie's covariance. ``op`` may be nonlinear; it is then linearized at :math:`\hat x_0`.
+    r"""Moment matching with Tweedie's covariance. ``op`` may be nonlinear; it is then linearized at :math:`\hat x_0`.
 
     .. math:: E[x_0 | x_t, y] \approx \hat x_0 + V_t A^\top (\sigma_y^2 I + A V_t A^\top)^{-1} (y - A \hat x_0),
         \qquad V_t = \mathrm{Cov}[x_0 | x_t] = \frac{\sigma_t^2}{\alpha_t} J
