@@ -35,8 +35,9 @@ class DDRM(Transition):
 
     The first state is :math:`\bar x_{T,i} \sim \mathcal{N}(\bar y_i, \varsigma_T^2 - \nu_i^2)` where that variance is
     positive, and :math:`\mathcal{N}(0, \varsigma_T^2)` elsewhere. The three cases are those of the paper, in its order: no
-    measurement, measurement noisier than the state, state noisier than the measurement. In the paper's notation :math:`\bar x_0`
-    is :math:`\bar x_{\theta,t}`, :math:`\varsigma_s` is :math:`\sigma_t` and :math:`\varsigma_t` is :math:`\sigma_{t+1}`.
+    measurement, measurement noisier than the state, state noisier than the measurement. The paper writes
+    :math:`\bar x_{\theta,t}` for :math:`\bar x_0`, :math:`\sigma_t` for :math:`\varsigma_s` and :math:`\sigma_{t+1}` for
+    :math:`\varsigma_t`.
 
     This is a restoration method rather than a sampler. Even for Gaussian priors the mean is biased and the spread too small,
     more so at :math:`\eta = 1`, where noisy data are forgotten over many steps. Without the denoiser's Jacobian it cannot

@@ -93,7 +93,7 @@ class DiffPIR(Transition, ConditionalDenoiser):
             return norm(self.y - self.op(x)) ** 2 + rho_t * norm(x - x0_hat) ** 2
 
         value, share = objective(x0_hat), x0_hat.new_ones(len(x0_hat))
-        # No trial is better than a NaN objective, so the measurement would be silently ignored: return NaN instead.
+        # No trial is better than NaN: return NaN rather than silently ignore the measurement.
         x = torch.where(over_items(value.isfinite(), x0_hat), x0_hat, torch.nan)
         for _ in range(self.iterations):
             linear = self.op.jacobian(x)
@@ -108,7 +108,7 @@ class DiffPIR(Transition, ConditionalDenoiser):
         return x
 
 
-# lambda is that of the released code divided by 4, because the code compares sigma_y on [0, 1] with noise levels on [-1, 1].
+# lambda of the released code, divided by 4: the code compares sigma_y on [0, 1] with noise levels on [-1, 1].
 _SOURCE = "of the released code of Zhu et al., 2023; its lambda divided by 4 (sigma_y on [0, 1], levels on [-1, 1]); log-SNR steps"
 
 METHOD = Method(

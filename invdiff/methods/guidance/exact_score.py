@@ -30,10 +30,11 @@ class ExactScore(ConditionalDenoiser):
         \Sigma = \Big( \frac{\alpha_t^2}{\sigma_t^2} I + \frac{1}{\sigma_y^2} A^\top A \Big)^{-1}
 
     Given :math:`x_0`, state and measurement are independent Gaussian observations of it, and :math:`\mu`
-    (:meth:`LinearOperator.pivot <invdiff.operators.LinearOperator.pivot>`) is their sufficient statistic. No approximation of :math:`p(y | x_t)` is made: with an exact
-    denoiser the mean is exact, for every prior and every linear operator with Gaussian noise. It needs a prior that denoises
-    such noise (:attr:`ScoreModel.noise_kinds <invdiff.priors.ScoreModel.noise_kinds>`): analytic priors accept every kind,
-    networks the kinds they were trained on (``invdiff train --noise-maps``).
+    (:meth:`LinearOperator.pivot <invdiff.operators.LinearOperator.pivot>`) is their sufficient statistic. No approximation of
+    :math:`p(y | x_t)` is made: with an exact denoiser the mean is exact, for every prior and every linear operator with
+    Gaussian noise. It needs a prior that denoises such noise
+    (:attr:`ScoreModel.noise_kinds <invdiff.priors.ScoreModel.noise_kinds>`): analytic priors accept every kind, networks the
+    kinds they were trained on (``invdiff train --noise-maps``).
 
     **Draws**, for the rule ``matched``, are this mean plus a draw of the denoiser's error given :math:`y`, by Matheron's rule,
     with the measured covariance :math:`V` of the error (:class:`invdiff.priors.ErrorModel`):
@@ -41,9 +42,10 @@ class ExactScore(ConditionalDenoiser):
     .. math:: x_0' = E[x_0 | x_t, y] + \zeta - V A^\top (\sigma_y^2 I + A V A^\top)^{-1} (A \zeta + n), \qquad
         \zeta \sim \mathcal{N}(0, V), \quad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    The image-dependent part of :math:`V` is weighted, at each place, by how little of it was measured. Above a noise-to-signal
-    ratio of 1, :math:`V` is the covariance at ratio 1: the measurement leaves details undetermined, a noisier state adds no
-    information about them, and wider covariances span so many decades that the solve for a draw does not converge.
+    The scale of :math:`V` depends on the local energy of the image, averaged with each place weighted by how little of it was
+    measured. Above a noise-to-signal ratio of 1, :math:`V` is the covariance at ratio 1: the measurement leaves details
+    undetermined, a noisier state adds no information about them, and wider covariances span so many decades that the solve for
+    a draw does not converge.
 
     **Unrecorded entries.** The singular basis may have a fast transform only for a larger, complete measurement (a blur whose
     border the camera did not record, missing pixels of a blurred image: :attr:`LinearOperator.completed

@@ -27,7 +27,7 @@ class Guidance(Algorithm):
     corrects: bool = False
 
     def start(self, t: Tensor, draw: Draw) -> Tensor:
-        r"""Return the first state, :math:`x_T \sim \mathcal{N}(0, \sigma_T^2 I)` unless the method overrides it."""
+        r"""Return the first state, :math:`x_T \sim \mathcal{N}(0, \sigma_T^2 I)` by default."""
         return float(self.score.schedule(t)[1]) * draw(self.op.in_shape)
 
     def at(self, x_t: Tensor, t: Tensor) -> Denoised:
@@ -57,7 +57,7 @@ class ConditionalDenoiser(Guidance):
         return self.posterior_mean
 
     def posterior_draw(self, at: Denoised, draw: Draw) -> Tensor:
-        r"""Return a draw of the approximation of :math:`p(x_0 | x_t, y)`. A class that implements it sets ``can_draw = True``."""
+        r"""Return a draw of the approximation of :math:`p(x_0 | x_t, y)`. Such a class sets ``can_draw = True``."""
         raise ValueError(
             f"{type(self).__name__} has a mean of x_0 given x_t and y, but no distribution to draw from, which the rule "
             "'matched' needs. Use 'mmps', or another rule."
@@ -86,7 +86,7 @@ class Correction(Guidance):
 
 
 class Transition(Guidance):
-    """A method with its own step to an earlier time. If it is also a conditional denoiser, it can be run with a step rule."""
+    """A method with its own step to an earlier time. If it is also a conditional denoiser, it can follow step rules."""
 
     own_step: ClassVar[bool] = True
 

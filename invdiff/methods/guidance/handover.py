@@ -43,8 +43,8 @@ class Handover(ConditionalDenoiser):
         ValueError: If the noise of the pivot is of a kind that the prior does not accept, or ``ratio`` is not positive.
 
     References:
-        The combination is new. The two parts are from Mammadov et al., 2026, https://arxiv.org/abs/2606.17048, and Rozet et al.,
-        2024, https://arxiv.org/abs/2405.13712. ``docs/methods.md`` compares them level by level.
+        The combination is new. The two parts are from Mammadov et al., 2026, https://arxiv.org/abs/2606.17048, and Rozet et
+        al., 2024, https://arxiv.org/abs/2405.13712. ``docs/evidence.md`` compares them level by level.
     """
 
     needs = ("linear",)

@@ -34,9 +34,9 @@ class MCG(Correction):
 
     References:
         Chung et al., Improving Diffusion Models for Inverse Problems using Manifold Constraints, 2022,
-        https://arxiv.org/abs/2206.00941, with :math:`W = I`. Departures: :math:`y_s` has the noise level at the end of the step,
-        where the code uses that at its beginning; the projection uses the pseudo-inverse instead of the adjoint, which projects
-        only for orthonormal rows; and the departures of :class:`~invdiff.methods.guidance.DPS`.
+        https://arxiv.org/abs/2206.00941, with :math:`W = I`. Departures: :math:`y_s` has the noise level at the end of the
+        step, where the code uses that at its beginning; the projection uses the pseudo-inverse instead of the adjoint, which
+        projects only for orthonormal rows; and the departures of :class:`~invdiff.methods.guidance.DPS`.
     """
 
     needs = ("linear",)

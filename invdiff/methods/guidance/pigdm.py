@@ -21,9 +21,8 @@ class PiGDM(Correction, ConditionalDenoiser):
         r_t^2 = \frac{\varsigma_t^2 v}{\varsigma_t^2 + v}
 
     It follows from :math:`p(x_0 | x_t) \approx \mathcal{N}(\hat x_0, r_t^2 I)`; the gradient of
-    :math:`\log p(y | x_t)` is :math:`h / r_t^2`, with :math:`J = \partial \hat x_0 / \partial x_t`. In the paper's notation
-    :math:`H` is :math:`A` and :math:`g` is :math:`h`. For exact data the bracket gives the pseudoinverse,
-    :math:`h = J^\top (A^+ y - A^+ A \hat x_0)`.
+    :math:`\log p(y | x_t)` is :math:`h / r_t^2`, with :math:`J = \partial \hat x_0 / \partial x_t`. The paper writes
+    :math:`H` for :math:`A`. For exact data :math:`h = J^\top (A^+ y - A^+ A \hat x_0)`, the paper's vector :math:`g`.
 
     As published, :math:`\alpha_s \alpha_t h` is added to the state after an unconditional step. With ``consistent``, the step
     rule instead uses the posterior mean
