@@ -1,4 +1,4 @@
-"""Settings as published, per method and kind of measurement, collected from the files of the methods."""
+"""Published settings by method and kind of measurement, collected from the files of the methods."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["PRESETS", "Preset", "kind_of", "preset_for"]
 
 
 class _Presets(Mapping[str, Mapping[str, Preset]]):
-    """The methods that have published settings. Their files are read when they are asked for."""
+    """The methods with published settings. The file of a method is imported on first access."""
 
     def __getitem__(self, name: str) -> Mapping[str, Preset]:
         presets = METHODS[name].presets
@@ -32,7 +32,7 @@ PRESETS: Mapping[str, Mapping[str, Preset]] = _Presets()
 
 
 def kind_of(op: Operator) -> str:
-    """Return the kind of measurement that papers tabulate: mask, blur, downsample, nonlinear, or other."""
+    """Return the kind of measurement as papers tabulate it: mask, blur, downsample, nonlinear, or other."""
     if op.items is not None:
         found = sorted({kind_of(one) for one in op.distinct})
         return found[0] if len(found) == 1 else "other"
@@ -42,10 +42,10 @@ def kind_of(op: Operator) -> str:
 
 
 def preset_for(preset: str, method: Method, op: Operator) -> Preset:
-    """Return the published settings of ``method`` for a measurement like ``op``.
+    """Return the published settings of ``method`` for the kind of measurement of ``op``.
 
     Raises:
-        ValueError: If there are none; the error says for which kinds there are.
+        ValueError: If there are none. The message lists the kinds with published settings.
     """
     if preset != "paper":
         raise ValueError(f"Unknown preset {preset!r}, expected 'paper'.")

@@ -109,7 +109,7 @@ class DiffPIR(Transition, ConditionalDenoiser):
 
 
 # lambda of the released code, divided by 4: the code compares sigma_y on [0, 1] with noise levels on [-1, 1].
-_SOURCE = "of the released code of Zhu et al., 2023; its lambda divided by 4 (sigma_y on [0, 1], levels on [-1, 1]); log-SNR steps"
+_SOURCE = "of the released code of Zhu et al., 2023; its lambda / 4 (sigma_y on [0, 1], levels on [-1, 1]); log-SNR steps"
 
 METHOD = Method(
     DiffPIR,

@@ -82,7 +82,7 @@ class DAPS(Sampler):
         return x_t
 
     def follow_ode(self, x_t: Tensor, t: Tensor) -> Tensor:
-        r"""Solve :math:`dz / d\varsigma = (z - \hat x_0) / \varsigma` for :math:`z = x / \alpha`, from ``x_t`` to zero noise."""
+        r"""Solve :math:`dz / d\varsigma = (z - \hat x_0) / \varsigma` from ``x_t`` to zero noise, :math:`z = x / \alpha`."""
         schedule = self.score.schedule
         z = x_t / float(schedule(t)[0])
         for u, v in itertools.pairwise(times_below(schedule, t, self.ode_steps)):

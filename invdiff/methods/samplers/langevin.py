@@ -34,11 +34,11 @@ class Langevin(Sampler):
     .. math:: x_t \leftarrow x_t + \delta s + \sqrt{2 \delta}\, z, \qquad s = \frac{\alpha_t E[x_0 | x_t, y] - x_t}{\sigma_t^2},
         \qquad \delta = \tau \sigma_t^2 \ \text{ or }\ \tau\, \frac{\dim x}{\lVert s \rVert^2},
 
-    where :math:`g` is the likelihood score, and a step of the reverse diffusion (the predictor) leads to the next level. Without
-    a predictor :math:`x_t / \alpha_t` is kept, and the last level ends at the posterior mean. With the first :math:`\delta`, the
-    corrector leaves the distribution with score :math:`s` invariant, up to :math:`O(\tau)`; how close that distribution is to
-    the posterior depends on the likelihood approximation. At low noise the steps shrink with :math:`\sigma_t` while the
-    posterior does not, so errors of earlier levels remain.
+    where :math:`g` is the likelihood score, and a step of the reverse diffusion (the predictor) leads to the next level.
+    Without a predictor :math:`x_t / \alpha_t` is kept, and the last level ends at the posterior mean. With the first
+    :math:`\delta`, the corrector leaves the distribution with score :math:`s` invariant, up to :math:`O(\tau)`; how close that
+    distribution is to the posterior depends on the likelihood approximation. At low noise the steps shrink with
+    :math:`\sigma_t` while the posterior does not, so errors of earlier levels remain.
 
     Args:
         score: The prior.
@@ -53,8 +53,8 @@ class Langevin(Sampler):
         predictor: Whether a reverse-diffusion step leads to the next level.
         eta: Stochasticity of that step in [0, 1]: 0 is the exponential integrator, 1 ancestral sampling.
 
-    Cost: ``corrections + 1`` denoiser evaluations per step (``corrections`` without a predictor, and one more at the end), and as
-    many vector-Jacobian products for ``sda``.
+    Cost: ``corrections + 1`` denoiser evaluations per step (``corrections`` without a predictor, and one more at the end), and
+    as many vector-Jacobian products for ``sda``.
 
     References:
         Jalal et al., Robust Compressed Sensing MRI with Deep Generative Priors, 2021, https://arxiv.org/abs/2108.01368

@@ -26,12 +26,12 @@ class RePaint(Sampler):
 
     .. math:: x_s = m \odot (\alpha_s y + \sigma_s z) + (1 - m) \odot \mathrm{Step}(\hat x_0)
 
-    with :math:`m` the mask of the known entries. The two parts are drawn independently. To make them consistent, the state jumps
-    back ``jump_length`` levels by forward diffusion and is denoised again:
+    with :math:`m` the mask of the known entries. The two parts are drawn independently. To make them consistent, the state
+    jumps back ``jump_length`` levels by forward diffusion and is denoised again:
 
     .. math:: x_t = \frac{\alpha_t}{\alpha_s} x_s + \sqrt{\sigma_t^2 - \frac{\alpha_t^2}{\alpha_s^2} \sigma_s^2}\; z
 
-    The conditional distribution is reached only as ``passes`` grows: with few, the mode is chosen before the data have an effect.
+    The conditional distribution is reached only as ``passes`` grows: with few, the mode is chosen before the data take effect.
 
     Args:
         score: The prior.

@@ -34,7 +34,8 @@ class SNIPS(Sampler):
 
     and the step :math:`\bar x_i \leftarrow \bar x_i + c\, a_i g_i + \sqrt{2 c\, a_i}\, z_i` with :math:`a_i` equal to
     :math:`\varsigma^2 - \nu_i^2`, :math:`\varsigma^2 (1 - \varsigma^2 / \nu_i^2)` and :math:`\varsigma^2`: in all cases a step
-    toward a convex combination of :math:`\bar x_{0,i}` and :math:`\bar y_i`, stable for :math:`c < 1`. The last state is denoised.
+    toward a convex combination of :math:`\bar x_{0,i}` and :math:`\bar y_i`, stable for :math:`c < 1`. The last state is
+    denoised.
 
     Once the level is below every :math:`\nu_i` the score is exact. So for a posterior with one mode, the samples converge to it
     as :math:`c` decreases and the number of corrections grows. The spread is too wide by up to a fraction :math:`c` at finite
@@ -98,7 +99,7 @@ class SNIPS(Sampler):
         return float(self.score.schedule(t)[0]) * self.data.svd.synthesize(x_bar)
 
     def _denoise(self, x_bar: Tensor, t: Tensor) -> Tensor:
-        r"""Return :math:`V^\top \hat x_0`, which is also the mean given state and data where the data are noisier than the state."""
+        r"""Return :math:`V^\top \hat x_0`, also the mean given state and data where the data are noisier than the state."""
         return self.data.svd.analyze(self.score.denoise(self._state(x_bar, t), t))
 
 

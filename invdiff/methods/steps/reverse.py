@@ -30,10 +30,10 @@ def reverse_diffusion(
     streams: Streams,
     on_step: OnStep | None = None,
 ) -> Tensor:
-    r"""Draw :math:`x_T \sim \mathcal{N}(0, \sigma_T^2 I)` for every row of ``guidance.y`` and run the reverse diffusion over ``times``.
+    r"""Draw :math:`x_T \sim \mathcal{N}(0, \sigma_T^2 I)` for every row of ``guidance.y``, and run the reverse diffusion.
 
-    If the state of an item is not finite after a step, or its root mean square exceeds ``1e4 (1 + sigma_s)``, the guided step is
-    replaced by a mixture with the unguided step of the same noise: one half, one quarter, then one eighth of the guidance.
+    If the state of an item is not finite after a step, or its root mean square exceeds ``1e4 (1 + sigma_s)``, the guided step
+    is replaced by a mixture with the unguided step of the same noise: one half, one quarter, then one eighth of the guidance.
     States that are not finite remain so and raise an error: a sample that silently ignored the measurement would be worse.
 
     Args:

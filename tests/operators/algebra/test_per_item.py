@@ -367,7 +367,7 @@ class TestErrors:
         for function in maps:
             with pytest.raises(ValueError, match=r"one operator for each of 3 items, got a batch of 2\. Give as many"):
                 function()
-        with pytest.raises(ValueError, match="one for each of 3 items, got 2 measurements"):
+        with pytest.raises(ValueError, match="differs between its 3 items, got 2 measurements"):
             PosteriorSampler(PRIOR, op, method="mmps", steps=2).run(x)
 
     @pytest.mark.parametrize("rows", [[], [3], [0, -1]])
