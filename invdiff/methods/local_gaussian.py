@@ -70,7 +70,7 @@ class LocalGaussian:
         return torch.einsum("bij,bj->bi", vectors * values.sqrt()[:, None], noise)
 
     def observe(self, x: Tensor) -> Tensor:
-        """Return :math:`A x`, ``(B, d)``."""
+        r"""Return :math:`A x`, ``(B, d)``."""
         return torch.einsum("bin,bn->bi", self.rows, x.flatten(1))
 
     def kalman_gain(self, residual: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class LocalGaussian:
 
         Args:
             x_s: The next states, ``(B, *event)``.
-            kernel: :math:`q(x_s | x_t, x_0) = \mathcal{N}(a x_t + b x_0, v I)`.
+            kernel: DDPM's kernel :math:`q(x_s | x_t, x_0) = \mathcal{N}(a x_t + b x_0, v I)`, :math:`v = \tilde\sigma^2`.
         """
         a, b, variance = kernel
         innovation = x_s - a * self.x_t - b * self.mean

@@ -53,7 +53,7 @@ def residual_of(op: Operator, y: Tensor, measured: Tensor, x: Tensor) -> Tensor:
 
 
 def noise_of(op: Operator, y: Tensor, measured: Tensor, x: Tensor) -> Tensor:
-    """Return the covariance of the noise at ``x``, ``(B, d, d)``: that of the matching Gaussian if it is not Gaussian."""
+    """Return the covariance of the noise at ``x``, ``(B, d, d)``. Noise that is not Gaussian is matched by a Gaussian."""
     variance = op.noise.variance(y, op(x)).expand_as(y)
     return torch.diag_embed(variance.flatten(1)[:, measured])
 

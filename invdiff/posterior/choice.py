@@ -26,7 +26,7 @@ BUDGET = 6000  # vector-Jacobian products per sample: 100 steps for an image wit
 GROUP = 16  # particles per group, and the number of samples of one measurement from which particles are considered
 LARGE_GROUP = 64  # used if small groups disagree. Even larger groups are no better: their samples share few ancestors.
 GROUP_NUMBERS = 2**20  # maximum number of entries of x in a large group, which must fit in memory as a whole
-LARGEST_MEASURED = 256  # measurement dimension; every particle computes and decomposes a covariance of this size
+LARGEST_MEASURED = 256  # measurement dimension for particles at most: each computes and decomposes a covariance this large
 LEAST_STEPS = 20  # with fewer, the weights are too inaccurate
 
 # The pilot run: just enough groups and steps to distinguish relevant weights from constant ones.
@@ -90,6 +90,7 @@ def choose_method(
     particles cost more than the budget          ``chain``
     nonlinear, or noise that is not Gaussian     ``mm-tsmc`` in groups of 64
     fewer than 16 samples per measurement        ``chain``: too few to fill a group
+    no pilot, or it diverges                     ``chain``
     weights of the pilot nearly constant         ``chain``: the same without weights. If ``x`` is so small that particles
                                                  would use eigenvectors of the covariance, the chain also solves exactly
     weights of the pilot not constant            ``mm-tsmc`` in groups of 16, or of 64 if groups of 16 disagree

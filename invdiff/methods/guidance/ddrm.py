@@ -80,6 +80,7 @@ class DDRM(Transition):
         eps_bar = svd.analyze((at.x_t / at.alpha_t - at.x0_hat) / at.ratio)
         z = draw(svd.shape)
 
+        # The three cases: s_i = 0; state cleaner than the data; state noisier than the data.
         missing = x0_bar + kept * ratio_s * eps_bar + eta * ratio_s * z
         cleaner = x0_bar + kept * ratio_s * (y_bar - x0_bar) / nu + eta * ratio_s * z
         noisier = (1 - eta_b) * x0_bar + eta_b * y_bar + (ratio_s**2 - (eta_b * nu) ** 2).clamp(min=0).sqrt() * z

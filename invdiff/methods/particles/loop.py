@@ -84,12 +84,12 @@ class ParticleMethod(Algorithm, Generic[P]):
 
 @dataclass(frozen=True, eq=False)
 class Cloud:
-    """The result of a particle run. Rows of a group are adjacent.
+    r"""The result of a particle run. Rows of a group are adjacent.
 
     Attributes:
         x: Samples, ``(B, *event)``.
         weights: Weights, normalized in every group, ``(B,)``.
-        log_evidence: Estimate of :math:`\\log p(y)` from each group, ``(B / particles,)``.
+        log_evidence: Estimate of :math:`\log p(y)` from each group, ``(B / particles,)``.
         ess: Effective sample size of each group before the last resampling, ``(B / particles,)``.
         ancestors: Number of initial particles with descendants in each group, ``(B / particles,)``.
         equal: Whether the groups were resampled to equal weights.

@@ -108,6 +108,7 @@ class MMTSMC(ParticleMethod[LocalGaussian]):
         x_0 = here.mean + zeta + here.kalman_gain(here.residual - here.observe(zeta) - n)
         x_s = kernel.a * here.x_t + kernel.b * x_0 + math.sqrt(kernel.variance) * draw(event)
 
+        # Delta log w = log psi_s(x_s) - log p~(y | x_s, x_t)
         log_predicted = here.log_predicted(x_s, kernel)
         if kernel.variance == 0:
             return at.elsewhere(x_s, s), self.last_weight(x_s, log_predicted)
