@@ -12,7 +12,7 @@ __all__ = ["PRESETS", "Preset", "kind_of", "preset_for"]
 
 
 class _Presets(Mapping[str, Mapping[str, Preset]]):
-    """Methods with published settings. Their files are imported on first access."""
+    """The methods with published settings. The file of a method is imported on first access."""
 
     def __getitem__(self, name: str) -> Mapping[str, Preset]:
         presets = METHODS[name].presets
@@ -32,7 +32,7 @@ PRESETS: Mapping[str, Mapping[str, Preset]] = _Presets()
 
 
 def kind_of(op: Operator) -> str:
-    """Return the kind of measurement as in the tables of papers: mask, blur, downsample, nonlinear, or other."""
+    """Return the kind of measurement as papers tabulate it: mask, blur, downsample, nonlinear, or other."""
     if op.items is not None:
         found = sorted({kind_of(one) for one in op.distinct})
         return found[0] if len(found) == 1 else "other"
@@ -45,7 +45,7 @@ def preset_for(preset: str, method: Method, op: Operator) -> Preset:
     """Return the published settings of ``method`` for the kind of measurement of ``op``.
 
     Raises:
-        ValueError: If there are none. The message lists the kinds of measurement with published settings.
+        ValueError: If there are none. The message lists the kinds with published settings.
     """
     if preset != "paper":
         raise ValueError(f"Unknown preset {preset!r}, expected 'paper'.")

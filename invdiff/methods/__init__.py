@@ -1,4 +1,4 @@
-"""Sampling methods: one line for each, which needs no torch, and the rooms they are in."""
+"""Table of the sampling methods, with a one-line summary of each. Importing it does not import torch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
     "Transition",
 ]
 
-# name: (where its METHOD is, what it is)
+# name: (location of its METHOD, one-line summary)
 LINES = {
     "mmps": (
         "invdiff.methods.guidance.mmps:METHOD",
@@ -37,39 +37,39 @@ LINES = {
     ),
     "exact-score": (
         "invdiff.methods.guidance.exact_score:METHOD",
-        "one call a step of a prior that denoises state and measurement together; exact, no gradient, no solve",
+        "exact posterior mean in one call of a prior that denoises anisotropic noise; no gradient, no solve",
     ),
     "handover": (
         "invdiff.methods.guidance.handover:METHOD",
-        "exact-score while there is much noise, mmps below: what photographs are solved by",
+        "exact-score at high noise levels, mmps at low ones; the default for photographs",
     ),
     "mm-tsmc": (
         "invdiff.methods.particles.mm_tsmc:METHOD",
-        "particles with matched moments: finds the right modes with the right weights, for few measured numbers",
+        "moment-matched particles: correct modes with correct weights, for low-dimensional measurements",
     ),
     "pigdm": (
         "invdiff.methods.guidance.pigdm:METHOD",
-        "Gaussian guidance with an isotropic covariance; one solve and one gradient a step",
+        "Gaussian guidance with an isotropic covariance; one solve and one gradient per step",
     ),
     "dps": (
         "invdiff.methods.guidance.dps:METHOD",
-        "gradient of the misfit after every step, as published; step size zeta to be tuned, not calibrated",
+        "gradient of the misfit after every step, as published; step size zeta must be tuned, not calibrated",
     ),
     "ddnm": (
         "invdiff.methods.guidance.ddnm:METHOD",
-        "what is measured is put in after every denoising; exact data, no gradients, cannot choose the mode",
+        "range-space component replaced after every denoising; exact data, no gradients, cannot choose the mode",
     ),
     "ddnm+": (
         "invdiff.methods.guidance.ddnm_plus:METHOD",
-        "ddnm for noisy data, by singular values; no gradients, under-dispersed",
+        "ddnm for noisy data, in the SVD basis; no gradients, under-dispersed",
     ),
     "ddrm": (
         "invdiff.methods.guidance.ddrm:METHOD",
-        "restoration by singular values in few steps; no gradients, under-dispersed",
+        "restoration in the SVD basis in few steps; no gradients, under-dispersed",
     ),
     "diffpir": (
         "invdiff.methods.guidance.diffpir:METHOD",
-        "a proximal step towards the data after every denoising; no gradients, cannot choose the mode",
+        "proximal step toward the data after every denoising; no gradients, cannot choose the mode",
     ),
     "repaint": (
         "invdiff.methods.samplers.repaint:METHOD",
@@ -77,27 +77,27 @@ LINES = {
     ),
     "ilvr": (
         "invdiff.methods.guidance.ilvr:METHOD",
-        "what is measured is replaced after every step; exact data, no gradients",
+        "measured components replaced by noised data after every step; exact data, no gradients",
     ),
     "snips": (
         "invdiff.methods.samplers.snips:METHOD",
-        "annealed Langevin dynamics by singular values; thousands of evaluations, no gradients",
+        "annealed Langevin dynamics in the SVD basis; thousands of evaluations, no gradients",
     ),
     "dps-gaussian": (
         "invdiff.methods.guidance.dps_gaussian:METHOD",
-        "DPS with the Gaussian likelihood it derives: no step size to tune, trusts the measurement too much",
+        "DPS with the Gaussian likelihood it derives; no step size to tune, overweights the measurement",
     ),
     "sda": (
         "invdiff.methods.guidance.sda:METHOD",
-        "Gaussian guidance with an isotropic covariance of the measurement; one gradient a step, any operator",
+        "Gaussian guidance with an isotropic covariance in measurement space; one gradient per step, any operator",
     ),
     "tmpd": (
         "invdiff.methods.guidance.tmpd:METHOD",
-        "Gaussian guidance with the row sums of the denoiser's own covariance; two gradients a step",
+        "Gaussian guidance with the row sums of the denoiser's own covariance; two gradients per step",
     ),
     "lgd-mc": (
         "invdiff.methods.guidance.lgd_mc:METHOD",
-        "likelihood averaged over draws around the denoised state; for few measured numbers",
+        "likelihood averaged over draws around the denoised state; for low-dimensional measurements",
     ),
     "dmps": (
         "invdiff.methods.guidance.dmps:METHOD",
@@ -117,31 +117,31 @@ LINES = {
     ),
     "unconditional": (
         "invdiff.methods.guidance.unconditional:METHOD",
-        "the prior alone, which ignores the measurement: the control of every comparison",
+        "samples of the prior, ignoring the measurement: the control for comparisons",
     ),
     "daps": (
         "invdiff.methods.samplers.daps:METHOD",
-        "denoise all the way, draw given the measurement, noise again; no gradients, cannot choose the mode",
+        "denoise by ODE, draw given the measurement, add noise again; no gradients, cannot choose the mode",
     ),
     "pnp-dm": (
         "invdiff.methods.samplers.pnp_dm:METHOD",
-        "split Gibbs: draws given the measurement and draws of the prior in turn; no gradients, many evaluations",
+        "split Gibbs: alternates likelihood and prior draws; no gradients, many evaluations",
     ),
     "red-diff": (
         "invdiff.methods.samplers.red_diff:METHOD",
-        "one point estimate by gradient descent, no spread; no gradients of the network",
+        "point estimate by gradient descent, no posterior spread; no gradients of the network",
     ),
     "tds": (
         "invdiff.methods.particles.tds:METHOD",
-        "particles steered by the gradient of a twist; exact as particles grow, one gradient a step",
+        "particles guided by the gradient of a twist; exact for many particles, one gradient per step",
     ),
     "mcg-diff": (
         "invdiff.methods.particles.mcg_diff:METHOD",
-        "particles steered by singular values; exact as particles grow, no gradients, for few measured numbers",
+        "particles guided in the SVD basis; exact for many particles, no gradients, low-dimensional measurements",
     ),
     "fps-smc": (
         "invdiff.methods.particles.fps:METHOD",
-        "particles filter a diffused measurement, by singular values; no gradients, exact for exact data only",
+        "particles filter a diffused measurement in the SVD basis; no gradients, exact for noiseless data only",
     ),
 }
 

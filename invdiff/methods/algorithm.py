@@ -1,4 +1,4 @@
-"""What every algorithm has: a prior, a measurement, and facts about itself."""
+"""The base class of all algorithms: a prior, a measurement, and the declared properties of the algorithm."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ class Algorithm(ABC):  # noqa: B024 (its kinds have abstract methods)
     Args:
         score: The prior.
         op: The measurement, with its noise model.
-        y: What was measured, ``(B, *op.out_shape)``, one row per sample.
+        y: Measurement, ``(B, *op.out_shape)``, one row per sample.
 
     Attributes:
-        needs: What the algorithm requires of a measurement, keys of :data:`invdiff.methods.requirements.NEEDS`.
-        any_noise: Whether it takes other noise than white Gaussian noise.
-        one_operator: Whether all rows have to share one operator. Where items have operators of their own
-            (:func:`invdiff.operators.algebra.per_item`), they are then run one after the other.
-        own_step: Whether the algorithm has a step or a loop of its own, which it takes where no rule is given.
+        needs: Properties required of the measurement, keys of :data:`invdiff.methods.requirements.NEEDS`.
+        any_noise: Whether it accepts noise other than white Gaussian noise.
+        one_operator: Whether all rows must share one operator. If so, items with different operators
+            (:func:`invdiff.operators.algebra.per_item`) are run one after the other.
+        own_step: Whether the algorithm has its own step or loop, which it uses when no rule is given.
         follows_rules: Whether it can be run with a step rule.
         can_draw: Whether it can draw from its approximation of :math:`p(x_0 | x_t, y)`, for rules that follow draws.
-        differentiates: Whether it takes vector-Jacobian products of the network. Only then is a graph kept.
-        starts_high: Whether it works well from the largest noise level of a network on. Gradients of a network do not.
-        passes_options_to: The algorithm that takes the options which the constructor collects by ``**``.
+        differentiates: Whether it takes vector-Jacobian products of the network. Only then is the autograd graph kept.
+        starts_high: Whether it works well when started from the largest noise level of a network. Methods that differentiate
+            the network do not.
+        passes_options_to: The algorithm that receives the options collected by ``**`` in the constructor.
 
     Raises:
         ValueError: If the measurement lacks what the algorithm needs.
@@ -57,7 +58,7 @@ class Algorithm(ABC):  # noqa: B024 (its kinds have abstract methods)
         self.score, self.op, self.y = score, op, y
 
     def at(self, x_t: Tensor, t: Tensor) -> Denoised:
-        """Return the state ``x_t`` at time ``t`` as the loop hands it over, the network evaluated on first use."""
+        """Return the state ``x_t`` at time ``t`` as the loop passes it to the algorithm. The network runs on first use."""
         return Denoised(self.score, x_t, t, differentiable=self.differentiates)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""The kernel of DDPM: the distribution of the next state given the present one and the clean image."""
+"""The kernel of DDPM: the distribution of the next state given the current state and the clean image."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class DDPMKernel(NamedTuple):
 
 
 def ddpm_kernel(here: tuple[float, float], there: tuple[float, float]) -> DDPMKernel:
-    r"""Return the kernel from a level to one of less noise.
+    r"""Return the kernel from one noise level to a lower one.
 
     .. math:: a = \frac{\alpha_t \sigma_s^2}{\alpha_s \sigma_t^2}, \qquad b = \alpha_s (1 - \kappa), \qquad
         v = \sigma_s^2 (1 - \kappa), \qquad \kappa = \frac{\alpha_t^2 \sigma_s^2}{\alpha_s^2 \sigma_t^2}
 
     Args:
-        here: :math:`(\alpha_t, \sigma_t)`. For states divided by :math:`\alpha` that is :math:`(1, \varsigma_t)`.
+        here: :math:`(\alpha_t, \sigma_t)`. For states divided by :math:`\alpha`: :math:`(1, \varsigma_t)`.
         there: :math:`(\alpha_s, \sigma_s)`.
 
     References:

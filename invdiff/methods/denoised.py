@@ -1,4 +1,4 @@
-r"""What a network says of a state: the loop evaluates it once a step and hands it to the algorithm."""
+r"""A state with its denoised image and Jacobian products. The network is evaluated once per step and shared."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["Denoised", "PosteriorMean", "prior_mean"]
 class Denoised:
     r"""A state :math:`x_t = \alpha_t x_0 + \sigma_t \varepsilon` and its denoised image :math:`\hat x_0 = E[x_0 | x_t]`.
 
-    The network is evaluated when ``x0_hat`` is first asked for, and never again at this state.
+    The network is evaluated when ``x0_hat`` is first accessed, and only once at this state.
 
     Args:
         score: The prior.
         x_t: State, ``(B, *event)``.
         t: Its time, a scalar.
-        differentiable: Whether to keep the graph of the network, which :meth:`vjp` needs.
-        everywhere: Whether :meth:`elsewhere` keeps one too.
+        differentiable: Whether to keep the autograd graph of the network, which :meth:`vjp` needs.
+        everywhere: Whether the states returned by :meth:`elsewhere` keep a graph too.
 
     Attributes:
         score: The prior.
@@ -59,21 +59,21 @@ class Denoised:
 
     @property
     def estimate(self) -> Tensor | None:
-        """``x0_hat`` if the network has been evaluated."""
+        """``x0_hat`` if the network has been evaluated, else ``None``."""
         return self._x0_hat
 
     def vjp(self, v: Tensor) -> Tensor:
-        r"""Return :math:`J^\top v`, :math:`J = \partial \hat x_0 / \partial x_t`, by one pass back through the network.
+        r"""Return :math:`J^\top v`, :math:`J = \partial \hat x_0 / \partial x_t`, by one backward pass through the network.
 
         Raises:
             RuntimeError: If no graph is kept.
         """
         if not self._differentiable:
             raise RuntimeError(
-                "Denoised: no graph was kept, so there are no vector-Jacobian products. An algorithm that takes them "
+                "Denoised: no graph was kept, so vector-Jacobian products are not available. An algorithm that needs them "
                 "declares differentiates = True."
             )
-        _ = self.x0_hat  # This makes the graph, where there is none yet.
+        _ = self.x0_hat  # The first access builds the graph.
         x_t, x0_hat = self._graph or self._evaluate()
         (product,) = torch.autograd.grad(x0_hat, x_t, v, retain_graph=True)
         return product
@@ -92,23 +92,23 @@ class Denoised:
         return self.sigma_t**2 / self.alpha_t * self.vjp(v)
 
     def levels(self, s: Tensor) -> tuple[float, float]:
-        r"""Return :math:`(\alpha_s, \sigma_s)` at any time."""
+        r"""Return :math:`(\alpha_s, \sigma_s)` at time ``s``."""
         alpha_s, sigma_s = self.score.schedule(s)
         return float(alpha_s), float(sigma_s)
 
     def elsewhere(self, x: Tensor, t: Tensor) -> Denoised:
-        """Return the same for another state and time."""
+        """Return a :class:`Denoised` of the same prior for another state and time."""
         return Denoised(self.score, x, t, differentiable=self._elsewhere)
 
     def take(self, rows: Tensor) -> Denoised:
-        """Return the same for these rows, which have no graph in common with all: unless released, it is evaluated anew."""
+        """Return the selected rows. The graph is not shared: unless it was released, the network is evaluated again."""
         taken = copy.copy(self)
         taken.x_t, taken._graph = self.x_t[rows], None
         taken._x0_hat = None if self._x0_hat is None or self._graph is not None else self._x0_hat[rows]
         return taken
 
     def release(self) -> Denoised:
-        """Drop the graph, when no more products are expected, and return this. Another product evaluates the network anew."""
+        """Drop the graph and return ``self``. A later product evaluates the network again."""
         self._graph = None
         return self
 
@@ -117,5 +117,5 @@ PosteriorMean = Callable[[Denoised], Tensor]
 
 
 def prior_mean(at: Denoised) -> Tensor:
-    r"""Return :math:`E[x_0 | x_t]`: what a step rule follows that knows no measurement."""
+    r"""Return :math:`E[x_0 | x_t]`, the mean that a step rule follows without guidance."""
     return at.x0_hat

@@ -1,4 +1,4 @@
-"""States that leave all bounds, and the error that names them."""
+"""Detection of diverging states, and the error that reports them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from torch import Tensor
 
 __all__ = ["EXPLOSION", "DivergenceError", "check_bounds", "lost"]
 
-# A state this many times larger than noise plus data of order one is on its way to infinity.
+# A state this many times larger than the noise plus data of order one is diverging.
 EXPLOSION = 1e4
 
 
 class DivergenceError(RuntimeError):
-    """A sample left all bounds, and weaker guidance did not bring it back.
+    """A sample diverged, and weaker guidance did not prevent it.
 
     Attributes:
         step: Step at which it happened, counted from 1.
@@ -24,7 +24,7 @@ class DivergenceError(RuntimeError):
 
 
 def check_bounds(x: Tensor, *, bound: float, step: int) -> None:
-    """Raise a :class:`DivergenceError` for the first row of ``x`` that is not finite, or larger than ``bound``."""
+    """Raise a :class:`DivergenceError` for the first row of ``x`` that :func:`lost` reports."""
     gone = lost(x, bound)
     if gone.any():
         row = int(gone.nonzero()[0])

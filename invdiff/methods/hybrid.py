@@ -1,4 +1,4 @@
-r"""A few exact products with the denoiser's covariance, and a measured one for what they leave."""
+r"""The Kalman gain from a few exact products with the denoiser's covariance and a measured covariance for the remainder."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ __all__ = ["COVARIANCES", "NEARLY_EXACT", "error_model_for", "hybrid_gain", "mea
 
 COVARIANCES = ("auto", "jacobian", "measured")
 Product = Callable[[Tensor], Tensor]
-NEARLY_EXACT = 1e-4  # of the norm of the operator: noise that stands for none where exact data make a system singular
+NEARLY_EXACT = 1e-4  # relative to the operator norm: noise assumed for exact data, whose system would be singular
 
 
 def error_model_for(score: ScoreModel, covariance: str, *, small: bool) -> ErrorModel | None:
-    """Return the model of the denoiser's error whose covariance is to be used; ``None``: that of the network's Jacobian.
+    """Return the error model whose covariance is used, or ``None`` for the covariance from the network's Jacobian.
 
     Args:
         score: The prior.
-        covariance: ``jacobian``, ``measured``, or ``auto``: measured where the prior has one and the measurement is not small.
+        covariance: ``jacobian``, ``measured``, or ``auto`` (measured if the prior has an error model and ``small`` is false).
         small: Whether the measurement is small enough to be solved exactly.
 
     Raises:
-        ValueError: If there is no such choice, or the error of the prior was not measured.
+        ValueError: If ``covariance`` is none of these, or is ``measured`` and the error of the prior was not measured.
     """
     if covariance not in COVARIANCES:
         raise ValueError(f"MMPS: covariance must be one of {', '.join(COVARIANCES)}, got {covariance!r}.")
     if covariance == "measured" and score.error_model is None:
         raise ValueError(
-            "MMPS: covariance='measured' needs a prior whose error was measured (invdiff priors measure, or "
-            "priors.measure_error), and this one's was not."
+            "MMPS: covariance='measured' needs a prior whose error was measured, and this prior has no error model. Measure it "
+            "with `invdiff priors measure` or priors.measure_error, or use covariance='jacobian'."
         )
     return score.error_model if covariance == "measured" or (covariance == "auto" and not small) else None
 
@@ -49,20 +49,20 @@ def preconditioned_gmres(
     rtol: float,
     max_iterations: int,
 ) -> tuple[Tensor, Tensor]:
-    r"""Solve :math:`(\sigma_y^2 I + A V A^\top) P u = r` by GMRES, :math:`P` the preconditioner of the operator.
+    r"""Solve :math:`(\sigma_y^2 I + A V A^\top) P u = r` by GMRES, where :math:`P` is the preconditioner of the operator.
 
     Args:
         product: :math:`v \mapsto V v`.
         linear: :math:`A`.
         residual: :math:`r`, ``(B, *out_shape)``.
         variance: :math:`\sigma_y^2`.
-        lam: :math:`\lambda` of :math:`P \approx (A A^\top + \lambda I)^{-1}`, which is on the right: the first direction is the
-            answer for an isotropic covariance.
-        rtol: Residual at which an item stops, relative to its own.
-        max_iterations: Products at most.
+        lam: :math:`\lambda` of :math:`P \approx (A A^\top + \lambda I)^{-1}`, applied on the right: the first search direction
+            is the solution for an isotropic covariance.
+        rtol: Residual norm at which an item stops, relative to its initial one.
+        max_iterations: Maximum number of products.
 
     Returns:
-        :math:`u` and :math:`V A^\top P u`, the latter added up from the products of the iterations.
+        The solution :math:`u`, and :math:`V A^\top P u`, which is accumulated from the products of the iterations.
     """
 
     def preconditioned(u: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,13 +87,14 @@ def hybrid_gain(
     products: int,
     inner_iterations: int,
 ) -> Tensor:
-    r"""Return :math:`V A^\top (\sigma_y^2 I + A V A^\top)^{-1} r`, with :math:`V_J` for :math:`V` as far as it goes.
+    r"""Return an approximation of :math:`V_J A^\top (\sigma_y^2 I + A V_J A^\top)^{-1} r` from few products with :math:`V_J`.
 
     .. math:: \text{shift} = V_J A^\top w + V A^\top (\sigma_y^2 I + A V A^\top)^{-1}
         \big[ r - \sigma_y^2 w - A V_J A^\top w \big]
 
-    :math:`w` is what GMRES finds with ``products`` exact products with :math:`V_J`, the measured :math:`V` answers what they
-    leave, by conjugate gradients. Where the first solve ends, or :math:`V = V_J`, that is the exact answer.
+    :math:`w` is the solution after ``products`` GMRES iterations, with one exact product with :math:`V_J` each. The system for
+    the remaining residual is solved with the measured covariance :math:`V`, by conjugate gradients. The result is exact if the
+    first solve converges, or if :math:`V = V_J`.
 
     Args:
         exact: :math:`v \mapsto V_J v`, a vector-Jacobian product of the network.
@@ -101,12 +102,12 @@ def hybrid_gain(
         linear: :math:`A`.
         residual: :math:`r`, ``(B, *out_shape)``.
         variance: :math:`\sigma_y^2`.
-        floor: What stands for :math:`\sigma_y^2` in the second solve at least: without any noise it is singular, or nearly.
-        lam: Of the preconditioner of the first solve.
-        softest: Smallest :math:`\lambda` for that of the second.
-        rtol: Residual at which an item stops, of either solve.
-        products: Exact products at most.
-        inner_iterations: Products with the measured covariance at most.
+        floor: Lower bound on :math:`\sigma_y^2` in the second solve, which is singular or nearly so without noise.
+        lam: :math:`\lambda` of the preconditioner of the first solve.
+        softest: Smallest :math:`\lambda` of the preconditioner of the second solve.
+        rtol: Relative residual norm at which an item stops, for both solves.
+        products: Maximum number of exact products.
+        inner_iterations: Maximum number of products with the measured covariance.
     """
     u, shift = preconditioned_gmres(exact, linear, residual, variance=variance, lam=lam, rtol=rtol, max_iterations=products)
     w = linear.precondition(u, lam)
@@ -126,11 +127,12 @@ def measured_gain(
     rtol: float,
     max_iterations: int,
 ) -> Tensor:
-    r"""Return :math:`V A^\top (s I + A V A^\top)^{-1} r` by conjugate gradients, which ask no network.
+    r"""Return :math:`V A^\top (s I + A V A^\top)^{-1} r` by conjugate gradients, without evaluating the network.
 
-    Two preconditioners. One takes :math:`V` for isotropic. The other is :math:`A (V + s I)^{-1} A^\top`: the inverse, but for
-    what leaks through the places that were not measured. Where ``A`` has orthonormal rows, as masks have, and more of them than
-    half, it takes a third to a sixteenth of the products.
+    There are two preconditioners. One assumes that :math:`V` is isotropic. The other is :math:`A (V + s I)^{-1} A^\top`, which
+    differs from the inverse only by the coupling through the unmeasured entries. It is used where :math:`A` has orthonormal
+    rows, as masks have, and more than half as many rows as columns; there it reduces the number of products to between a third
+    and a sixteenth.
 
     Args:
         measured: :math:`V`.
@@ -138,8 +140,8 @@ def measured_gain(
         residual: :math:`r`, ``(B, *out_shape)``.
         noise: :math:`s > 0`.
         softest: Smallest :math:`\lambda` of the first preconditioner.
-        rtol: Residual at which an item stops, relative to its own.
-        max_iterations: Products with :math:`V` at most.
+        rtol: Residual norm at which an item stops, relative to its initial one.
+        max_iterations: Maximum number of products with :math:`V`.
     """
     isotropic = torch.maximum(noise / over_items(measured.level, residual), softest)
 
@@ -150,7 +152,7 @@ def measured_gain(
     which, a_factor, some = over_items(complete, residual), bool(orthonormal.all()), bool(complete.any())
 
     def precondition(u: Tensor) -> Tensor:
-        # As if V were isotropic, which for orthonormal rows is a factor, and changes nothing.
+        # As if V were isotropic. For orthonormal rows this is a scalar factor, which conjugate gradients ignore.
         z = u if a_factor else linear.precondition(u, isotropic)
         return torch.where(which, linear(measured.solve(linear.adjoint(u), noise)), z) if some else z
 
@@ -159,7 +161,7 @@ def measured_gain(
 
 
 def _rows(linear: LinearOperator, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Return for which items of ``v`` the rows of ``linear`` are orthonormal, and are more than half as many as columns too."""
+    """Return per item of ``v`` if the rows of ``linear`` are orthonormal, and if also more than half as many as its columns."""
     measured = linear.keep_measured(v)
     orthonormal = norm(linear(linear.adjoint(measured)) - measured) < 1e-3 * norm(measured)
     many = 2 * torch.as_tensor(linear.dof, device=v.device) > torch.Size(linear.in_shape).numel()

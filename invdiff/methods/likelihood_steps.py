@@ -1,4 +1,4 @@
-r"""What methods share that alternate between the prior and the measurement: levels down to zero noise, and the data step."""
+r"""Shared parts of the methods that alternate between prior and likelihood: time grids to zero noise, and the data step."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from invdiff.schedules import Schedule
 
 __all__ = ["check_likelihood", "draw_near", "times_below"]
 
-ACCEPTANCE = 0.574  # of Metropolis-adjusted Langevin steps of the best size (Roberts & Rosenthal, 1998)
+ACCEPTANCE = 0.574  # optimal acceptance rate of Metropolis-adjusted Langevin steps (Roberts & Rosenthal, 1998)
 
 
 def check_likelihood(name: str, op: Operator, noise: Noise) -> None:
-    """Raise a ``ValueError`` where :func:`draw_near` has no density to move in: exact data of a nonlinear operator."""
+    """Raise a ``ValueError`` for exact data of a nonlinear operator: :func:`draw_near` then has no density to sample."""
     if noise.sigma == 0 and not isinstance(op, LinearOperator):
         raise ValueError(
-            f"{name} moves by Langevin steps where the operator is not linear, which needs noise in the measurement "
+            f"{name} takes Langevin steps for a nonlinear operator, which needs noise in the measurement "
             f"(sigma_y > 0), got {type(op).__name__} with sigma_y = 0. Give the operator a small sigma_y."
         )
 
 
 def times_below(schedule: Schedule, t: Tensor, steps: int) -> Tensor:
-    r"""Return ``steps + 1`` decreasing times from ``t`` to the noise-free one, equal steps of :math:`\varsigma^{1/7}`.
+    r"""Return ``steps + 1`` decreasing times from ``t`` to the noise-free one, uniform in :math:`\varsigma^{1/7}`.
 
-    The last level before zero noise is the smallest of the schedule, or half that of ``t`` if this is smaller.
+    The last level before zero noise is the smallest of the schedule, or half the level of ``t`` if that is smaller.
     """
     high = float(schedule.ratio(t))
     low = min(float(schedule.ratio(schedule.t_min)), high / 2)
@@ -38,23 +38,23 @@ def times_below(schedule: Schedule, t: Tensor, steps: int) -> Tensor:
 def draw_near(op: Operator, y: Tensor, center: Tensor, *, radius: float, noise: Noise, steps: int, draw: Draw) -> Tensor:
     r"""Return a draw of :math:`\propto \mathcal{N}(x; c, r^2 I)\, p(y | A(x))`, one per item.
 
-    Exactly where ``op`` is linear and the noise :math:`\mathcal{N}(0, \sigma^2 I)`, by perturbing and solving:
+    The draw is exact if ``op`` is linear and the noise :math:`\mathcal{N}(0, \sigma^2 I)`, by perturbing and solving:
 
     .. math:: x = \arg\min_x \lVert y + \sigma e_2 - A x \rVert^2 + \frac{\sigma^2}{r^2} \lVert x - (c + r e_1) \rVert^2,
         \qquad e_1, e_2 \sim \mathcal{N}(0, I)
 
-    Otherwise by Langevin steps from :math:`c`, each accepted or refused by Metropolis' rule: a step that is too large is
-    refused where it would have diverged. Its size starts at the inverse of the curvature
+    Otherwise it takes Langevin steps from :math:`c`, each accepted or rejected by the Metropolis rule, so that a step that is
+    too large is rejected instead of diverging. The step size starts at the inverse of the curvature
     :math:`\lVert J_A \rVert^2 / \sigma^2 + 1 / r^2` at :math:`c`, and is adapted in the first half of the steps.
 
     Args:
-        op: The measurement; its own noise does not enter.
+        op: The measurement; its own noise model is not used.
         y: Measurement, ``(B, *op.out_shape)``.
         center: :math:`c`, ``(B, *op.in_shape)``.
         radius: :math:`r > 0`.
-        noise: The noise of the measurement: exact data only where ``op`` is linear.
+        noise: Noise model of the measurement. Exact data (``sigma`` 0) only if ``op`` is linear.
         steps: Langevin steps.
-        draw: The random numbers.
+        draw: Source of standard normal noise.
     """
     sigma = noise.sigma
     if isinstance(op, LinearOperator) and noise.white:
@@ -71,7 +71,7 @@ def draw_near(op: Operator, y: Tensor, center: Tensor, *, radius: float, noise: 
 
     h = 1 / (_squared_norm(op, center, draw) / sigma**2 + 1 / radius**2)
     value, gradient = potential(center)
-    # Every step from there would be refused, and the measurement silently ignored.
+    # From a non-finite value every step would be rejected, and the measurement silently ignored: return NaN instead.
     x = torch.where(over_items(value.isfinite(), center), center, torch.nan)
     for step in range(steps):
         h_x = over_items(h, x)

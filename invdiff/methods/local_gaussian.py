@@ -1,4 +1,4 @@
-r"""A Gaussian of :math:`x_0` at a state, and what it says of a small measurement."""
+r"""The Gaussian approximation of :math:`p(x_0 | x_t)`, and what it predicts of a low-dimensional measurement."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["LocalGaussian"]
 
 
 class LocalGaussian:
-    r""":math:`\mathcal{N}(\hat x_0, V_t)` of every particle, and the measurement :math:`y = A x_0 + n` that it sees.
+    r""":math:`\mathcal{N}(\hat x_0, V_t)` at every particle, with the measurement :math:`y = A x_0 + n`, linearized there.
 
     Args:
         moments: The Gaussian.
         measurement: Residual :math:`r = y - A \hat x_0`, rows :math:`A` and noise covariance :math:`R`.
-        spectra: What functions of :math:`V_t` on the columns of :math:`A^\top` are read from, where neither is
-            computed anew nor known by eigenvectors.
+        spectra: Krylov spectra from which functions of :math:`V_t` are applied to the columns of :math:`A^\top`. Default:
+            computed here, unless the eigenvectors of :math:`V_t` are known.
 
     Attributes:
         mean: :math:`\hat x_0`, ``(B, *event)``.
@@ -43,12 +43,12 @@ class LocalGaussian:
 
     @property
     def x_t(self) -> Tensor:
-        """The states."""
+        """The states, ``(B, *event)``."""
         return self.moments.at.x_t
 
     @property
     def estimate(self) -> Tensor:
-        """The denoised states."""
+        """The denoised states, ``(B, *event)``."""
         return self.mean
 
     @property
@@ -57,7 +57,7 @@ class LocalGaussian:
         return log_normal(self.residual, self.covariance)
 
     def take(self, rows: Tensor) -> LocalGaussian:
-        """Return those of some particles. No products are computed again."""
+        """Return the selected particles. No products are computed again."""
         return LocalGaussian(self.moments.take(rows), self.measurement.take(rows), [s.take(rows) for s in self.spectra])
 
     def draw(self, noise: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class LocalGaussian:
         return torch.einsum("bij,bj->bi", vectors * values.sqrt()[:, None], noise)
 
     def observe(self, x: Tensor) -> Tensor:
-        """Return :math:`A x`, ``(B, d)``."""
+        r"""Return :math:`A x`, ``(B, d)``."""
         return torch.einsum("bin,bn->bi", self.rows, x.flatten(1))
 
     def kalman_gain(self, residual: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ class LocalGaussian:
         return torch.einsum("bni,bi->bn", self.columns, w).reshape(self.mean.shape)
 
     def log_predicted(self, x_s: Tensor, kernel: DDPMKernel) -> Tensor:
-        r"""Return :math:`\log \tilde p(y | x_s, x_t)`, ``(B,)``: what the Gaussian predicts of ``y`` once ``x_s`` is known.
+        r"""Return :math:`\log \tilde p(y | x_s, x_t)`, ``(B,)``: the prediction of ``y`` given ``x_s``.
 
         .. math:: \tilde p(y | x_s, x_t) = \mathcal{N}\big(y;\, A \tilde x,\, R + A \tilde V A^\top\big), \qquad
             \tilde x = \hat x_0 + b V_t (v I + b^2 V_t)^{-1} (x_s - a x_t - b \hat x_0), \quad
@@ -88,7 +88,7 @@ class LocalGaussian:
 
         Args:
             x_s: The next states, ``(B, *event)``.
-            kernel: :math:`q(x_s | x_t, x_0) = \mathcal{N}(a x_t + b x_0, v I)`.
+            kernel: DDPM's kernel :math:`q(x_s | x_t, x_0) = \mathcal{N}(a x_t + b x_0, v I)`, :math:`v = \tilde\sigma^2`.
         """
         a, b, variance = kernel
         innovation = x_s - a * self.x_t - b * self.mean

@@ -25,9 +25,9 @@ def log_normal(residual: Tensor, covariance: Tensor) -> Tensor:
 
 
 def inverse_eigen(covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Return inverse eigenvalues of :math:`S`, the logarithms of :math:`2 \pi` times eigenvalues, and eigenvectors.
+    r"""Return the inverse eigenvalues :math:`1 / \lambda_i` of :math:`S`, :math:`\log(2 \pi \lambda_i)`, and the eigenvectors.
 
-    Where an eigenvalue is only rounding (exact data, missing pixels), the first two are 0.
+    Where an eigenvalue is below rounding error (exact data, missing pixels), the first two are 0.
 
     Args:
         covariance: :math:`S`, ``(B, d, d)``.

@@ -1,4 +1,4 @@
-"""A method: an algorithm with the settings it runs with, and those published for it."""
+"""A method: an algorithm with its default and published settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Preset:
 
     Attributes:
         settings: Arguments of :class:`~invdiff.PosteriorSampler`.
-        source: Where they are published, and what was changed.
+        source: Publication or code they are taken from, and any changes.
     """
 
     settings: Mapping[str, Any]
@@ -29,24 +29,24 @@ class Preset:
 
 @dataclass(frozen=True)
 class Method:
-    """A posterior sampler, fully specified but for the problem.
+    """A posterior sampler, fully specified except for the prior and the measurement.
 
     Attributes:
-        algorithm: Called as ``algorithm(score, op, y, **options)``: a guidance, which a step rule follows, or a sampler or
-            particle method, which has a loop of its own.
-        rule: A name of :data:`invdiff.methods.RULES` or a step rule. Nothing: the algorithm's own step or loop.
-        steps: Steps unless told otherwise.
-        spacing: Grid, see :func:`invdiff.schedules.time_grid`.
+        algorithm: Called as ``algorithm(score, op, y, **options)``: a guidance, followed by a step rule, or a sampler or
+            particle method with its own loop.
+        rule: A name of :data:`invdiff.methods.RULES` or a step rule. ``None``: the algorithm's own step or loop.
+        steps: Default number of steps.
+        spacing: Spacing of the time grid, see :func:`invdiff.schedules.time_grid`.
         ratio_max: Noise-to-signal ratio to start from. Default: the schedule's largest.
         ratio_min: Noise-to-signal ratio of the last evaluation. Default: chosen from the noise of the measurement.
         options: Options of the algorithm.
-        paper: Where it comes from.
+        paper: Reference.
         presets: Published settings by kind of measurement (:func:`invdiff.presets.kind_of`), or ``"any"``.
-        name: What ``post.method`` reports. The table of methods fills it in, and the summary.
+        name: Name reported in ``post.method``. The table of methods fills in ``name`` and ``summary``.
         summary: One line for the list of methods.
 
     Raises:
-        TypeError: If ``algorithm`` is no algorithm.
+        TypeError: If ``algorithm`` is not a subclass of :class:`~invdiff.methods.algorithm.Algorithm`.
     """
 
     algorithm: type[Algorithm]
@@ -72,17 +72,17 @@ class Method:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What the algorithm requires of a measurement, keys of :data:`invdiff.methods.requirements.NEEDS`."""
+        """Properties required of the measurement, keys of :data:`invdiff.methods.requirements.NEEDS`."""
         return self.algorithm.needs
 
     @property
     def one_operator(self) -> bool:
-        """Whether items that have operators of their own are run one after the other."""
+        """Whether items with different operators are run one after the other."""
         return self.algorithm.one_operator
 
     @property
     def starts_high(self) -> bool:
-        """Whether it starts from the largest noise level of a network rather than from one that suits photographs."""
+        """Whether it starts from the largest noise level of a network rather than from a level suited to photographs."""
         return self.algorithm.starts_high
 
     @property
@@ -92,14 +92,14 @@ class Method:
 
 
 def adopt_method(name: str, thing: Any, *, summary: str = "") -> Method:
-    """Return ``thing``, a :class:`Method` or the class of an algorithm, as the method of a name.
+    """Return ``thing``, a :class:`Method` or the class of an algorithm, as a method with the given name.
 
-    A bare class runs with its own step or loop, or with the rule ``ddpm`` if it has none.
+    A bare class runs with its own step or loop, or with the rule ``ddpm`` if it has neither.
 
     Args:
-        name: What the method is called.
-        thing: What was found under that name.
-        summary: One line about it. Default: its own, or the first line of the docstring of its algorithm.
+        name: Name of the method.
+        thing: The object found under that name.
+        summary: One-line summary. Default: its own, or the first line of the docstring of its algorithm.
 
     Raises:
         TypeError: If it is neither.

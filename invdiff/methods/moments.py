@@ -16,20 +16,20 @@ __all__ = ["TweedieGaussian"]
 class TweedieGaussian:
     r""":math:`\mathcal{N}(\hat x_0, V_t)` with :math:`V_t = \mathrm{Cov}[x_0 | x_t] = (\sigma_t^2 / \alpha_t)\, J`.
 
-    Functions of :math:`V_t` are computed by its eigenvectors where that takes no more products than the Krylov spaces would,
-    and from the Krylov space of the vector they act on otherwise: exact as soon as ``iterations`` reaches the number of
-    distinct eigenvalues. The Jacobian of a network is only nearly symmetric and positive: the small matrices are
-    symmetrized, their negative eigenvalues raised to zero.
+    Functions of :math:`V_t` are computed from its eigenvectors where that takes no more products than Krylov spaces would.
+    Otherwise they are computed from the Krylov space of the vector they act on, which is exact once ``iterations`` reaches the
+    number of distinct eigenvalues. The Jacobian of a network is only approximately symmetric and positive semidefinite, so the
+    small matrices are symmetrized and their negative eigenvalues set to zero.
 
     Args:
         at: The state.
-        iterations: Products with :math:`V_t` for a function of it, at least 1.
-        vectors: To how many vectors functions will be applied, which decides between the two ways.
+        iterations: Products with :math:`V_t` per vector that a function of it is applied to, at least 1.
+        vectors: Number of vectors that functions will be applied to, which decides between the two computations.
 
     Attributes:
         mean: :math:`\hat x_0`, ``(B, *event)``.
-        dense: Whether :math:`V_t` is known by its eigenvectors.
-        eigen: Its eigenvalues ``(B, n)`` and eigenvectors ``(B, n, n)``, if it is.
+        dense: Whether the eigenvectors of :math:`V_t` were computed.
+        eigen: Eigenvalues ``(B, n)`` and eigenvectors ``(B, n, n)``, if ``dense``.
     """
 
     def __init__(self, at: Denoised, *, iterations: int, vectors: int = 1) -> None:
@@ -39,7 +39,7 @@ class TweedieGaussian:
             self.eigen = positive_eigen(dense_matrix_per_item(self.product, self.mean))
 
     def take(self, rows: Tensor) -> TweedieGaussian:
-        """Return the Gaussians of these rows, for which the network is evaluated anew unless they are known by eigenvectors."""
+        """Return the Gaussians of the selected rows. Unless ``dense``, the network is evaluated again at them."""
         if not self.dense:
             return TweedieGaussian(self.at.take(rows), iterations=self.iterations, vectors=0)
         taken = copy.copy(self)
@@ -48,11 +48,11 @@ class TweedieGaussian:
         return taken
 
     def product(self, v: Tensor) -> Tensor:
-        """Return :math:`V_t v` by one vector-Jacobian product."""
+        r"""Return :math:`V_t v` by one vector-Jacobian product."""
         return self.at.covariance(v)
 
     def spectrum(self, v: Tensor) -> Spectrum:
-        r"""Return what any :math:`f(V_t) v` is read from: ``spectrum(v).apply(f)``."""
+        r"""Return the spectrum for :math:`f(V_t) v`: ``spectrum(v).apply(f)`` evaluates it for any :math:`f`."""
         if not self.dense:
             return krylov_spectrum(self.product, v, iterations=self.iterations)
         values, vectors = self.eigen

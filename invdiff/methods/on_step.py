@@ -1,4 +1,4 @@
-"""What a loop reports after each of its steps."""
+"""The callback of a loop, called after each of its steps."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class OnStep(Protocol):
     """Called once after each step of a loop."""
 
     def __call__(self, x_s: Tensor | Callable[[], Tensor], estimate: Tensor | None, /) -> object:
-        r"""Take the state and the estimate of a step.
+        r"""Receive the state and the estimate of a step.
 
         Args:
-            x_s: The state after the step, ``(B, *event)``, or what returns it where it has to be computed. After the last step
-                it is the sample.
-            estimate: The estimate of :math:`x_0` that the step was made with, ``(B, *event)``, if there is one.
+            x_s: The state after the step, ``(B, *event)``, or a function that computes it on demand. After the last step it is
+                the sample.
+            estimate: The estimate of :math:`x_0` used in the step, ``(B, *event)``, or ``None``.
         """
         ...

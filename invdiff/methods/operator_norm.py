@@ -1,4 +1,4 @@
-"""The norm of the measurement operator, which methods scale by."""
+"""The spectral norm of the measurement operator."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["operator_norm"]
 
 
 def operator_norm(op: LinearOperator, y: Tensor, *, iterations: int = 30) -> Tensor:
-    r"""Return :math:`\lVert A \rVert` by power iteration, a lower bound: a number, or one per item, shaped to multiply ``y``.
+    r"""Return :math:`\lVert A \rVert` by power iteration, a lower bound: a scalar, or per item, shaped to multiply ``y``.
 
     Args:
         op: The measurement.
-        y: What was measured, ``(B, *op.out_shape)``, whose dtype and device the result has.
-        iterations: Of the power method.
+        y: Measurement, ``(B, *op.out_shape)``. The result has its dtype and device.
+        iterations: Number of power iterations.
     """
     values = largest_singular_values(
         op.forward,

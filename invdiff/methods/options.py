@@ -1,4 +1,4 @@
-"""The options of an algorithm, read from its constructor, and what to say about a wrong one."""
+"""The options of an algorithm, read from its constructor, and the checks of their names and types."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["check_options", "check_whole", "options_of", "suggestion"]
 def options_of(algorithm: type[Algorithm]) -> dict[str, inspect.Parameter]:
     """Return the options of an algorithm by name: the keyword-only arguments of its constructor.
 
-    Where the constructor collects options by ``**`` for another algorithm, those of that one follow
+    If the constructor collects options by ``**`` for another algorithm, the options of that algorithm follow
     (:attr:`Algorithm.passes_options_to <invdiff.methods.algorithm.Algorithm.passes_options_to>`).
     """
     own = {p.name: p for p in inspect.signature(algorithm).parameters.values() if p.kind is p.KEYWORD_ONLY}
@@ -25,12 +25,12 @@ def options_of(algorithm: type[Algorithm]) -> dict[str, inspect.Parameter]:
 
 
 def check_options(method: str, algorithm: type[Algorithm], options: Mapping[str, Any]) -> None:
-    """Raise a ``TypeError`` for an option that the algorithm does not take, or that is not a whole number where one must be.
+    """Raise a ``TypeError`` for an unknown option, or for a value that must be a whole number and is not.
 
     Args:
         method: Name of the method, for the message.
         algorithm: The algorithm.
-        options: What it is to be given.
+        options: The options to check.
     """
     known = options_of(algorithm)
     for name in options:
@@ -48,7 +48,7 @@ def check_whole(**numbers: Any) -> None:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return `` Did you mean ...?`` for the known name that ``name`` resembles, or nothing."""
+    """Return ``" Did you mean ...?"`` with the known name most similar to ``name``, or an empty string."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
 

@@ -1,4 +1,4 @@
-"""What algorithms require of a measurement, and the errors that name what is missing."""
+"""The properties that algorithms require of a measurement, and the errors for missing ones."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ def _has_svd(op: Operator) -> bool:
     return isinstance(op, LinearOperator) and op.svd is not None
 
 
-# property: (whether a measurement has it, what it is called, what to do without)
+# property: (test of an operator, its name in the error message, advice if it is missing)
 NEEDS: Mapping[str, tuple[Callable[[Operator], bool], str, str]] = {
     "linear": (
         lambda op: isinstance(op, LinearOperator),
         "a linear operator",
-        "Use 'mmps' or 'dps' for nonlinear ones, or LinearFunction if the function is in fact linear.",
+        "Use 'mmps' or 'dps' for nonlinear operators, or LinearFunction if the function is in fact linear.",
     ),
     "svd": (
         _has_svd,
-        "an operator whose singular value decomposition is known",
-        "Masks, downsampling, circular or separable blur and small matrices have one; 'mmps' needs none.",
+        "an operator with a known singular value decomposition",
+        "Masks, downsampling, circular or separable blur and small matrices have one; 'mmps' does not need it.",
     ),
     "mask": (lambda op: isinstance(op, Mask), "a Mask", "Use 'ddnm' or 'mmps' for other operators."),
     "noise": (
@@ -33,8 +33,8 @@ NEEDS: Mapping[str, tuple[Callable[[Operator], bool], str, str]] = {
     ),
     "exact": (
         lambda op: op.sigma_y == 0,
-        "exact data (sigma_y = 0): it would take the noise for signal",
-        "Use 'mmps', or set sigma_y = 0 if the noise may be reproduced.",
+        "exact data (sigma_y = 0), because it would reproduce the noise as signal",
+        "Use 'mmps', or set sigma_y = 0 if reproducing the noise is acceptable.",
     ),
 }
 
@@ -43,20 +43,20 @@ def check_needs(name: str, op: Operator, needs: Sequence[str], *, any_noise: boo
     """Raise a ``ValueError`` that names the first of ``needs``, keys of ``NEEDS``, which ``op`` lacks.
 
     Args:
-        name: Of the algorithm.
+        name: Name of the algorithm, for the message.
         op: The measurement.
-        needs: What it requires.
-        any_noise: Whether it takes other noise than white Gaussian noise.
-        one_operator: Whether all rows have to share one operator.
+        needs: Required properties, in the order of the checks.
+        any_noise: Whether the algorithm accepts noise other than white Gaussian noise.
+        one_operator: Whether all rows must share one operator.
     """
     if one_operator and op.items is not None:
         raise ValueError(
-            f"{name} works on rows that share one operator, got one for each of {op.items} items: run them one after the "
-            "other, as PosteriorSampler does, with op.take([b])."
+            f"{name} needs one operator shared by all rows, got a different one for each of {op.items} items. Run them one "
+            "after the other with op.take([b]), as PosteriorSampler does."
         )
     if not (any_noise or op.noise.white):
         hint = "see invdiff.operators.whiten" if op.noise.gaussian else "use 'mmps', which takes any noise"
-        raise ValueError(f"{name} is made for white Gaussian noise, got {op.noise!r}: {hint}.")
+        raise ValueError(f"{name} needs white Gaussian noise, got {op.noise!r}: {hint}.")
     for need in needs:
         present, what, advice = NEEDS[need]
         if not present(op):

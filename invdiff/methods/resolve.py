@@ -1,4 +1,4 @@
-"""From names and defaults to a run that is fully specified."""
+"""Resolve names, presets and defaults to a fully specified run."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ __all__ = ["ResolvedMethod", "resolve"]
 
 @dataclass(frozen=True, eq=False)
 class ResolvedMethod:
-    """A method with every setting decided.
+    """A method with all settings resolved.
 
     Attributes:
         method: The method.
-        rule: The step rule, or nothing for the method's own step or loop.
-        rule_name: What a report calls it.
-        steps: Steps.
-        spacing: How the times are laid out.
-        times: The grid, ``(steps + 1,)``.
+        rule: The step rule, or ``None`` for the method's own step or loop.
+        rule_name: Name of the rule in reports.
+        steps: Number of steps.
+        spacing: Spacing of the time grid.
+        times: The time grid, ``(steps + 1,)``.
         options: Options of the algorithm.
     """
 
@@ -54,7 +54,7 @@ class ResolvedMethod:
             raise TypeError(f"method {self.method.name!r}: {error}. It takes the options {known}.") from error
 
     def group(self, score: ScoreModel, op: Operator, y: Tensor) -> int:
-        """Return how many samples are drawn together: the particles of a group, or 1."""
+        """Return the number of samples drawn jointly: the particles of a group, or 1."""
         if not issubclass(self.method.algorithm, ParticleMethod):
             return 1
         algorithm = self.algorithm(score, op.take([0]), y[:1])
@@ -65,7 +65,7 @@ class ResolvedMethod:
 def resolve(
     score: ScoreModel, op: Operator, method: Method, given: Mapping[str, Any], options: Mapping[str, Any], preset: str | None
 ) -> ResolvedMethod:
-    """Decide every setting: what was given, over the preset, over the method's own.
+    """Resolve all settings. Given settings take precedence over the preset, and the preset over the method's defaults.
 
     Args:
         score: The prior.
@@ -73,11 +73,11 @@ def resolve(
         method: The method.
         given: Any of ``steps``, ``rule``, ``spacing``, ``ratio_max``, ``ratio_min``.
         options: Options of the algorithm.
-        preset: ``"paper"`` or nothing.
+        preset: ``"paper"`` or ``None``.
 
     Raises:
-        ValueError: If a setting does not fit the method, or there is no such preset.
-        TypeError: If one is of the wrong kind.
+        ValueError: If a setting does not fit the method, or the preset does not exist.
+        TypeError: If a setting has the wrong type.
     """
     names = ("steps", "rule", "spacing", "ratio_max", "ratio_min")
     published = {} if preset is None else preset_for(preset, method, op).settings
@@ -97,7 +97,7 @@ def _step_rule(method: Method, rule: str | StepRule | None) -> tuple[str, StepRu
             raise ValueError(f"method {method.name!r} has no step of its own: give it a rule, one of {', '.join(RULES)}.")
         return "own", None
     if not method.follows_rules:
-        raise ValueError(f"method {method.name!r} takes no step rule: its steps are its own. Leave out rule={rule!r}.")
+        raise ValueError(f"method {method.name!r} takes no step rule: it has its own steps. Leave out rule={rule!r}.")
     if not isinstance(rule, str):
         if not isinstance(rule, StepRule):
             raise TypeError(
@@ -108,11 +108,11 @@ def _step_rule(method: Method, rule: str | StepRule | None) -> tuple[str, StepRu
         name, found = rule, RULES[rule]
     else:
         hint = suggestion(rule, RULES)
-        raise ValueError(f"Unknown step rule {rule!r}, expected one of {', '.join(RULES)}, or a step rule.{hint}")
+        raise ValueError(f"Unknown step rule {rule!r}, expected one of {', '.join(RULES)}, or a StepRule object.{hint}")
     if found.follows_draws and not method.algorithm.can_draw:
         raise ValueError(
             f"rule {name!r} follows draws of x_0, and {method.name!r} has only its mean. Use 'mmps', or another rule. (An "
-            "algorithm with a posterior_draw declares can_draw = True.)"
+            "algorithm that implements posterior_draw declares can_draw = True.)"
         )
     return name, found
 
@@ -128,7 +128,7 @@ def _times(score: ScoreModel, op: Operator, settings: Mapping[str, Any]) -> Tens
 
 
 def _norm(op: Operator) -> float:
-    """Return the largest singular value of the operator, of all where items have their own; 1 for a nonlinear one."""
+    """Return the largest singular value over the operators of all items; 1 if the operator is nonlinear."""
     linear = [one for one in op.distinct if isinstance(one, LinearOperator)]
     norms = (largest_singular_value(one.forward, one.adjoint, one.in_shape, device=op.device, dtype=op.dtype) for one in linear)
     return max(norms, default=1.0)

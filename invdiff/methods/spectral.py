@@ -1,4 +1,4 @@
-"""A linear measurement in the coordinates in which it is one scalar measurement after the other."""
+"""A linear measurement in its SVD basis, where it decouples into scalar measurements."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["SpectralData"]
 
 
 class SpectralData:
-    r"""The measurement :math:`\bar y_i = \bar x_i + (\sigma_y / s_i)\, n_i`, where :math:`s_i > 0`.
+    r"""The decoupled measurements :math:`\bar y_i = \bar x_i + (\sigma_y / s_i)\, n_i` for :math:`s_i > 0`.
 
-    With :math:`A = U \operatorname{diag}(s) V^\top`, these are :math:`\bar x = V^\top x` and
-    :math:`\bar y_i = (U^\top y)_i / s_i`, all noises independent.
+    Here :math:`A = U \operatorname{diag}(s) V^\top`, :math:`\bar x = V^\top x`, :math:`\bar y_i = (U^\top y)_i / s_i`, and the
+    :math:`n_i \sim \mathcal{N}(0, 1)` are independent.
 
     Args:
         op: A linear operator with ``svd``.
@@ -22,12 +22,12 @@ class SpectralData:
 
     Attributes:
         svd: The decomposition, on the device and in the dtype of ``y``.
-        measured: Where :math:`s_i > 0`, of the shape of one :math:`\bar x`.
+        measured: Mask of :math:`s_i > 0`, shape of one :math:`\bar x`.
         y_bar: :math:`\bar y`, ``(B, *svd.shape)``; 0 where not measured.
         noise: :math:`\sigma_y / s_i`; infinite where not measured.
 
     Raises:
-        ValueError: If no decomposition of ``op`` is known.
+        ValueError: If ``op`` has no known singular value decomposition.
     """
 
     def __init__(self, op: Operator, y: Tensor) -> None:

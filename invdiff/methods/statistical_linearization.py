@@ -1,4 +1,4 @@
-r"""The affine measurement that stands for any measurement under a Gaussian: its tangent, or the line that fits best."""
+r"""Affine approximation of a measurement under a Gaussian: the tangent, or the best linear fit."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["AffineMeasurement", "linearize", "noise_of", "ratio", "residual_of"]
 
 
 class AffineMeasurement(NamedTuple):
-    r"""A measurement :math:`y \approx y - r + A (x - \hat x_0) + n`, :math:`n \sim \mathcal{N}(0, R)`, of every particle.
+    r"""A measurement :math:`y \approx y - r + A (x - \hat x_0) + n`, :math:`n \sim \mathcal{N}(0, R)`, at every particle.
 
     Attributes:
-        residual: :math:`r`, ``y`` less what is expected of it, ``(B, d)``.
-        rows: :math:`A`, ``(B, d, n)``.
-        noise: :math:`R`, ``(B, d, d)``.
+        residual: :math:`r`, ``y`` minus its expected value, ``(B, d)``.
+        rows: Rows of :math:`A`, ``(B, d, n)``.
+        noise: Noise covariance :math:`R`, ``(B, d, d)``.
     """
 
     residual: Tensor
@@ -27,19 +27,20 @@ class AffineMeasurement(NamedTuple):
     noise: Tensor
 
     def take(self, rows: Tensor) -> AffineMeasurement:
-        """Return those of some particles."""
+        """Return the measurement at the selected particles."""
         return AffineMeasurement(*(part[rows] for part in self))
 
 
 def linearize(op: Operator, y: Tensor, measured: Tensor, moments: TweedieGaussian) -> AffineMeasurement:
-    r"""Return the affine measurement that stands for ``op`` under :math:`\mathcal{N}(\hat x_0, V_t)`.
+    r"""Return an affine approximation of ``op`` under :math:`\mathcal{N}(\hat x_0, V_t)`.
 
-    The operator itself where it is linear, its best line where :math:`V_t` is known by eigenvectors, its tangent elsewhere.
+    A linear operator is returned as it is. A nonlinear one is replaced by its best linear fit if the eigenvectors of
+    :math:`V_t` are known, and by its tangent at :math:`\hat x_0` otherwise.
 
     Args:
         op: The measurement.
-        y: What was measured, ``(B, *op.out_shape)``.
-        measured: Which numbers of ``y`` are measured, ``(d,)``.
+        y: Measurement, ``(B, *op.out_shape)``.
+        measured: Indices of the measured entries of ``y``, ``(d,)``.
         moments: :math:`\mathcal{N}(\hat x_0, V_t)`.
     """
     tangent = isinstance(op, LinearOperator) or not moments.dense
@@ -47,12 +48,12 @@ def linearize(op: Operator, y: Tensor, measured: Tensor, moments: TweedieGaussia
 
 
 def residual_of(op: Operator, y: Tensor, measured: Tensor, x: Tensor) -> Tensor:
-    """Return :math:`y - A(x)`, ``(B, d)``."""
+    r"""Return :math:`y - A(x)`, ``(B, d)``."""
     return (y - op(x)).flatten(1)[:, measured]
 
 
 def noise_of(op: Operator, y: Tensor, measured: Tensor, x: Tensor) -> Tensor:
-    """Return the covariance of the noise, or of the Gaussian that stands for it at ``x``, ``(B, d, d)``."""
+    """Return the covariance of the noise at ``x``, ``(B, d, d)``. Noise that is not Gaussian is matched by a Gaussian."""
     variance = op.noise.variance(y, op(x)).expand_as(y)
     return torch.diag_embed(variance.flatten(1)[:, measured])
 
@@ -65,12 +66,12 @@ def _tangent(op: Operator, y: Tensor, measured: Tensor, mean: Tensor) -> AffineM
 
 
 def _regression(op: Operator, y: Tensor, measured: Tensor, moments: TweedieGaussian) -> AffineMeasurement:
-    r"""Return the line that fits best over :math:`\mathcal{N}(\hat x_0, V_t)`.
+    r"""Return the best linear fit over :math:`\mathcal{N}(\hat x_0, V_t)`.
 
     Statistical linear regression by cubature: over :math:`x = \hat x_0 \pm \sqrt{n \lambda_i}\, u_i`, with
-    :math:`\lambda, u` the eigenvalues and eigenvectors of :math:`V_t`, :math:`H = \mathrm{Cov}[A(x), x]\, V_t^{-1}`; what
-    the line leaves unexplained is added to the noise. A tangent sees one point: that of :math:`|x|` far from the truth
-    is wrong by its sign.
+    :math:`\lambda, u` the eigenvalues and eigenvectors of :math:`V_t`, :math:`H = \mathrm{Cov}[A(x), x]\, V_t^{-1}`; the
+    covariance of the error of the fit is added to the noise. A tangent uses a single point: the tangent of :math:`|x|` far from
+    the truth can have the wrong sign.
 
     References:
         Garcia-Fernandez et al., Posterior Linearization Filter, 2015, https://doi.org/10.1109/TSP.2015.2454485

@@ -1,4 +1,4 @@
-"""Posterior samples of a measurement."""
+"""Posterior sampling: the sampler, its result, and the callback interface."""
 
 from invdiff.posterior.chi_square import chi_square
 from invdiff.posterior.result import Particles, Posterior

@@ -1,4 +1,4 @@
-"""How well samples explain the measurement."""
+"""The chi-square statistic of samples: squared residuals over the noise variance."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ __all__ = ["chi_square", "chi_square_of_rows"]
 def chi_square(op: Operator, x: Tensor, y: Tensor) -> Tensor:
     r"""Return :math:`\sum_i (y_i - z_i)^2 / v_i`, ``(B,)``, with :math:`z = A(x)` and :math:`v` the variance of the noise.
 
-    At the truth 1 is expected of every measured number, for any noise. Where the noise is 0, it is the squared misfit itself.
+    For the true :math:`x` its expectation is the measurement dimension, for any noise model. If the noise is 0, the squared
+    misfit itself is returned.
     """
     clean = op(x)
     if op.noise.white:
@@ -23,6 +24,6 @@ def chi_square(op: Operator, x: Tensor, y: Tensor) -> Tensor:
 
 
 def chi_square_of_rows(op: Operator, x: Tensor, y: Tensor, items: int, *, rows: int) -> Tensor:
-    """Return :func:`chi_square` of ``x``, whose rows run through the ``items`` again and again, some ``rows`` at a time."""
+    """Return :func:`chi_square` of ``x``, whose rows cycle through the ``items``, computed ``rows`` at a time."""
     starts, whose = range(0, len(x), rows), [row % items for row in range(len(x))]
     return torch.cat([chi_square(op.take(whose[k : k + rows]), x[k : k + rows], y[k : k + rows]) for k in starts])

@@ -1,4 +1,4 @@
-"""Which method ``auto`` takes: what the particles themselves show, within a budget."""
+"""The choice of a method by ``auto``: particles or a single chain, from a pilot run and a budget."""
 
 from __future__ import annotations
 
@@ -22,31 +22,32 @@ from invdiff.priors import ScoreModel
 
 __all__ = ["BUDGET", "Choice", "Pilot", "choose_method", "fly", "single_chain"]
 
-BUDGET = 6000  # vector-Jacobian products of the network for a sample: 100 steps with 8 numbers of an image measured
-GROUP = 16  # particles that compete, and samples of one measurement from which they are worth while
-LARGE_GROUP = 64  # where the small ones disagree. Larger still is no better: what is left of a group are relatives.
-GROUP_NUMBERS = 2**20  # of x in a large group at most: it is held in memory whole
-LARGEST_MEASURED = 256  # numbers, whose covariance every particle computes and decomposes
-LEAST_STEPS = 20  # fewer are too coarse for weights
+BUDGET = 6000  # vector-Jacobian products per sample: 100 steps for an image with 8 measured values
+GROUP = 16  # particles per group, and the number of samples of one measurement from which particles are considered
+LARGE_GROUP = 64  # used if small groups disagree. Even larger groups are no better: their samples share few ancestors.
+GROUP_NUMBERS = 2**20  # maximum number of entries of x in a large group, which must fit in memory as a whole
+LARGEST_MEASURED = 256  # measurement dimension for particles at most: each computes and decomposes a covariance this large
+LEAST_STEPS = 20  # with fewer, the weights are too inaccurate
 
-# The pilot: groups and steps just enough to tell weights that matter from constant ones.
+# The pilot run: just enough groups and steps to distinguish relevant weights from constant ones.
 PILOT_GROUP = 8
 PILOT_STEPS = 10
-PILOT_MEASUREMENTS = 4  # simulated, each seen by two groups
-KEPT = 0.75  # share of the particles that has to last for weights not to matter
-AGREEMENT = 0.5  # standard deviation of the log evidence of a group; its variance falls as the group grows
+PILOT_MEASUREMENTS = 4  # simulated, with two groups each
+KEPT = 0.75  # share of particles that must be left for the weights to count as constant
+AGREEMENT = 0.5  # largest standard deviation of the log evidence of a group; its variance decreases with the group size
 
 
 @dataclass(frozen=True)
 class Pilot:
-    """What small groups of particles showed on simulated measurements.
+    """Result of the pilot run of small groups of particles on simulated measurements.
 
     Attributes:
-        kept: Share of the particles of a group that are left after all resampling, the least of the groups; 1 where the weights
-            stay constant, and a chain does what the particles do.
-        disagreement: Standard deviation of the log evidence by a group, from two groups each that saw the same.
-        evaluations: Network evaluations it took, all together.
-        products: Vector-Jacobian products of the network, likewise.
+        kept: Share of the initial particles of a group with descendants after all resampling, the minimum over the groups. It
+            is 1 if the weights stay constant, so that a single chain gives the same samples.
+        disagreement: Standard deviation of the log evidence of a group, estimated from pairs of groups that share a
+            measurement.
+        evaluations: Total network evaluations of the pilot.
+        products: Total vector-Jacobian products of the network in the pilot.
     """
 
     kept: float
@@ -57,12 +58,12 @@ class Pilot:
 
 @dataclass(frozen=True)
 class Choice:
-    """A method, and why it was taken.
+    """A method, and the reason for its choice.
 
     Attributes:
         method: The method.
-        why: In words; nothing for a method that was named.
-        pilot: What it was decided by, where a pilot was flown.
+        why: The reason, in words; empty for a method chosen by name.
+        pilot: Result of the pilot run, if any.
     """
 
     method: Method
@@ -81,34 +82,36 @@ def choose_method(
     chain: Method | None = None,
     pilot: Callable[[], Pilot | None] | None = None,
 ) -> Choice:
-    """Return the method of a name; ``"auto"`` decides as follows.
+    """Return the method with the given name; ``"auto"`` chooses as follows.
 
     ============================================ ===================================================================
-    what holds                                   method
+    condition                                    method
     ============================================ ===================================================================
     particles cost more than the budget          ``chain``
     nonlinear, or noise that is not Gaussian     ``mm-tsmc`` in groups of 64
-    fewer than 16 samples of a measurement       ``chain``: there is no group to fill
-    the pilot's weights are nearly constant      ``chain``: it is the same without weights; no iterations are broken off if
-                                                 ``x`` is so small that particles would know the covariance by eigenvectors
-    they are not                                 ``mm-tsmc`` in groups of 16, or of 64 where as small ones disagree
+    fewer than 16 samples per measurement        ``chain``: too few to fill a group
+    no pilot, or it diverges                     ``chain``
+    weights of the pilot nearly constant         ``chain``: the same without weights. If ``x`` is so small that particles
+                                                 would use eigenvectors of the covariance, the chain also solves exactly
+    weights of the pilot not constant            ``mm-tsmc`` in groups of 16, or of 64 if groups of 16 disagree
     ============================================ ===================================================================
 
-    Particles take as many steps as the budget pays for, up to the method's own number, and at least 20.
+    Particles take as many steps as the budget allows, up to the default of the method, and at least 20.
 
     Args:
-        method: A name, one in a file, ``"auto"``, a method, or the class of an algorithm.
+        method: A name, a name in a file (``mine.py:Name``), ``"auto"``, a method, or the class of an algorithm.
         op: The measurement.
-        num_samples: Samples wanted of one measurement.
-        steps: Steps, where they are given.
-        budget: Vector-Jacobian products of the network that a sample may take, its share of the pilot among them. Groups are
-            whole: what the last one draws beyond the samples wanted comes on top.
+        num_samples: Samples per measurement.
+        steps: Number of steps, if given.
+        budget: Vector-Jacobian products of the network per sample, including its share of the pilot. Groups are drawn whole:
+            the samples of the last group beyond ``num_samples`` cost extra.
         particles: Whether particle methods may be chosen.
-        chain: What a single chain runs, of :func:`single_chain`. Default: ``mmps``.
-        pilot: Returns what a pilot shows, or nothing if it diverges (:func:`fly`); asked only where it decides.
+        chain: Method of a single chain, from :func:`single_chain`. Default: ``mmps``.
+        pilot: Returns the result of the pilot run, or ``None`` if it diverges (:func:`fly`). Called only if the choice depends
+            on it.
 
     Raises:
-        ValueError: If there is no such method.
+        ValueError: If the method does not exist.
         TypeError: If ``method`` is neither a name nor a method.
     """
     if method != "auto":
@@ -117,16 +120,16 @@ def choose_method(
     chain = chain or METHODS["mmps"]
     measured = int(torch.as_tensor(op.dof).max())
     if not particles:
-        return Choice(chain, "a rule or options are those of a chain")
+        return Choice(chain, "the given rule or options apply to a chain")
     linear = isinstance(op, LinearOperator) and op.noise.gaussian
     if linear and num_samples < GROUP:
-        return Choice(chain, f"fewer than {GROUP} samples of a measurement")
+        return Choice(chain, f"fewer than {GROUP} samples per measurement")
     flown = PILOT_MEASUREMENTS * 2 * PILOT_GROUP * PILOT_STEPS if linear else 0
-    # A group is drawn whole: what fewer samples may take has to pay for all of its particles.
+    # A group is drawn whole: the budget of fewer samples must pay for all particles of a group.
     paid = budget if linear else budget * min(1.0, num_samples / LARGE_GROUP)
     affordable = _steps(op, measured, steps, paid, flown=flown / num_samples)
     if not affordable:
-        return Choice(chain, f"particles would take more than the budget of {budget:g} products")
+        return Choice(chain, f"particles would exceed the budget of {budget:g} vector-Jacobian products per sample")
 
     def groups(particles: int) -> Method:
         options = {"particles": particles, "largest": max(64, measured)}
@@ -136,13 +139,13 @@ def choose_method(
         return Choice(groups(LARGE_GROUP), "nonlinear, or noise that is not Gaussian")
     seen = None if pilot is None else pilot()
     if seen is None:
-        return Choice(chain, "there is no pilot, or its particles diverged")
+        return Choice(chain, "no pilot run, or its particles diverged")
     if seen.kept >= KEPT:
         chain = _exact_chain(chain, op, measured, steps, budget)
-        return Choice(chain, f"weights hardly matter: {seen.kept:.0%} or more of a pilot's particles last", seen)
+        return Choice(chain, f"weights hardly matter: at least {seen.kept:.0%} of the pilot's particles are left", seen)
     possible = num_samples >= 4 * LARGE_GROUP and LARGE_GROUP * torch.Size(op.in_shape).numel() <= GROUP_NUMBERS
     agree = seen.disagreement * (PILOT_GROUP / GROUP) ** 0.5 <= AGREEMENT
-    why = f"weights matter: {seen.kept:.0%} of a pilot's particles last, log evidence within {seen.disagreement:.2g}"
+    why = f"weights matter: {seen.kept:.0%} of the pilot's particles are left, log evidence within {seen.disagreement:.2g}"
     return Choice(groups(LARGE_GROUP if possible and not agree else GROUP), why, seen)
 
 
@@ -156,21 +159,21 @@ def _named(method: str | Method | type[Algorithm]) -> Method:
     if method not in METHODS and ":" not in method:
         known = ["auto", *METHODS]
         raise ValueError(
-            f"Unknown method {method!r}, expected one of {', '.join(known)}, one in a file, such as mine.py:Name, or a Method."
+            f"Unknown method {method!r}, expected one of {', '.join(known)}, a name in a file (mine.py:Name), or a Method."
             f"{suggestion(method, known)}"
         )
     return METHODS.find(method)
 
 
 def single_chain(score: ScoreModel, op: Operator) -> Method:
-    """Return what samples each for itself: ``mmps``, or ``handover`` under a network that was measured and knows the noise."""
+    """Return the single-chain method: ``handover`` if the prior has an error model and denoises the pivots, else ``mmps``."""
     if score.error_model is not None and fits(score, op, imputing=True):
         return replace(METHODS["handover"], rule="matched", steps=METHODS["mmps"].steps)
     return METHODS["mmps"]
 
 
 def _exact_chain(chain: Method, op: Operator, measured: int, steps: int | None, budget: float) -> Method:
-    """Return a chain that is not approximate where particles would not be: square root by eigenvectors, solve by the matrix."""
+    """Return ``chain`` with exact square root and solve, if particles would use eigenvectors and the budget allows it."""
     numel = torch.Size(op.in_shape).numel()
     by_eigenvectors = MMTSMC.products(numel, measured) == numel
     if not by_eigenvectors or (numel + measured) * (steps or chain.steps) > budget:
@@ -179,7 +182,7 @@ def _exact_chain(chain: Method, op: Operator, measured: int, steps: int | None, 
 
 
 def _steps(op: Operator, measured: int, steps: int | None, budget: float, *, flown: float) -> int:
-    """Return how many steps the particles can take, or 0 if those given, or the least, are too many."""
+    """Return the number of steps within the budget, or 0 if the given steps, or the minimum, exceed it."""
     if measured > LARGEST_MEASURED:
         return 0
     products = MMTSMC.products(torch.Size(op.in_shape).numel(), measured)
@@ -193,16 +196,16 @@ def _steps(op: Operator, measured: int, steps: int | None, budget: float, *, flo
 def fly(
     score: ScoreModel, op: Operator, draw: Callable[[Operator, Tensor, Method], Posterior], *, device: torch.device | str
 ) -> Pilot | None:
-    """Return what small groups of particles show on simulated measurements, or nothing if they diverge.
+    """Run small groups of particles on simulated measurements. Return ``None`` if they diverge.
 
-    Simulated, so that what is decided is a property of the prior and the measurement: the same for every item, whatever else
-    is in the batch, and for every seed.
+    The measurements are simulated so that the choice is a property of the prior and the operator: the same for every item,
+    independent of the rest of the batch, and for every seed.
 
     Args:
         score: The prior.
-        op: The measurement. Where items have operators of their own, the first ones are taken.
-        draw: Draws as many samples as a group has particles, of each of some measurements, with a method.
-        device: Where to compute.
+        op: The measurement. If items have different operators, the first ones are used.
+        draw: Called as ``draw(op, y, method)``: draws one group of samples for each measurement.
+        device: Device to compute on.
     """
     method = replace(METHODS["mm-tsmc"], steps=PILOT_STEPS, options={"particles": PILOT_GROUP, "largest": LARGEST_MEASURED})
     op = op.take([b % (op.items or 1) for b in range(PILOT_MEASUREMENTS)]).to(device, torch.float32)
@@ -217,6 +220,6 @@ def fly(
     assert post.particles is not None
     difference = post.particles.log_evidence[::2] - post.particles.log_evidence[1::2]
     count = post.samples.shape[0] * post.samples.shape[1]
-    evaluations = post.nfe * count + PILOT_MEASUREMENTS * (2 * PILOT_STEPS - 1)  # Heun's steps draw the truths.
+    evaluations = post.nfe * count + PILOT_MEASUREMENTS * (2 * PILOT_STEPS - 1)  # The true images are drawn with Heun's steps.
     kept = float(post.particles.ancestors.min()) / PILOT_GROUP
     return Pilot(kept, float(difference.square().mean() / 2) ** 0.5, evaluations, post.nvjp * count)

@@ -1,4 +1,4 @@
-"""A prior that counts the work asked of it."""
+"""A prior that counts its evaluations and vector-Jacobian products."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Counted"]
 
 
 class Counted(ScoreModel):
-    """A prior that counts what is asked of it, per row."""
+    """A prior that counts its evaluations and vector-Jacobian products, one per row of the batch."""
 
     def __init__(self, score: ScoreModel) -> None:
         self.inner, self.schedule, self.event_shape = score, score.schedule, score.event_shape

@@ -1,4 +1,4 @@
-"""Draw the samples of a run: chunk by chunk, each row from random streams of its own, within the memory there is."""
+"""Draw the samples of a run in chunks that fit in memory. Each row has its own random stream."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ from invdiff.random import Streams, generator
 
 __all__ = ["CHUNK_NUMBERS", "Drawing", "chunk_size"]
 
-CHUNK_NUMBERS = {"cpu": 2**19, "cuda": 2**23}  # numbers of x worked on at a time unless told otherwise
-SMALLEST_EVENT = 64  # Smaller ones count as this large: every row draws thousands of random numbers ahead.
+CHUNK_NUMBERS = {"cpu": 2**19, "cuda": 2**23}  # default number of entries of x per chunk
+SMALLEST_EVENT = 64  # Smaller events count as this size: every row draws thousands of random numbers in advance.
 
 
 def chunk_size(op: Operator, device: torch.device) -> int:
-    """Return how many samples are worked on at a time unless told otherwise."""
+    """Return the default number of samples per chunk."""
     numel = torch.Size(op.in_shape).numel()
     return max(1, CHUNK_NUMBERS.get(device.type, CHUNK_NUMBERS["cpu"]) // max(numel, SMALLEST_EVENT))
 
 
 @dataclass(eq=False)
 class Drawing:
-    """A run: so many samples of each measurement, by one method.
+    """A run: a number of samples of each measurement, by one method.
 
     Attributes:
-        plan: The method with every setting decided.
-        score: The prior, which counts.
-        op: The measurement, as the method sees it.
-        y: What was measured, ``(B, *op.out_shape)``.
-        num_samples: Samples of each.
-        seed: The seed of the run.
+        plan: The method with all settings resolved.
+        score: The prior, with counters.
+        op: The measurement as passed to the method (whitened).
+        y: Measurement, ``(B, *op.out_shape)``.
+        num_samples: Samples per measurement.
+        seed: Random seed of the run.
         callback: Called with every :class:`~invdiff.posterior.Step`.
-        group: How many samples are drawn together: the particles of a group, or 1.
+        group: Number of samples drawn jointly: the particles of a group, or 1.
     """
 
     plan: ResolvedMethod
@@ -65,14 +65,14 @@ class Drawing:
         self.group = self.plan.group(self.score, self.op, self.y)
 
     def run(self, *, chunk: int, progress: bool) -> list[Cloud]:
-        """Return the samples, item after item and group after group.
+        """Return the samples, ordered by item and then by group.
 
         Args:
-            chunk: Samples worked on at a time, rounded down to whole groups, at least one.
-            progress: Whether to show a bar.
+            chunk: Samples per chunk, rounded down to whole groups, at least one group.
+            progress: Whether to show a progress bar.
 
         Raises:
-            MemoryError: If the memory does not hold one group.
+            MemoryError: If a single group does not fit in memory.
         """
         total = self.num_samples * len(self.y) * self.plan.steps
         with tqdm(total=total, desc=self.plan.method.name, unit=" steps", disable=not progress, leave=False) as bar:
@@ -84,13 +84,13 @@ class Drawing:
                 what = "a group" if self.group > 1 else "one sample"
                 numbers = self.group * torch.Size(self.op.in_shape).numel()
                 raise MemoryError(
-                    f"{self.plan.method.name}: the memory of {self.y.device} does not hold {what} of {numbers:,} numbers. Load "
-                    "the prior with checkpointing=True or precision='bfloat16', or see the image through smaller windows: "
+                    f"{self.plan.method.name}: the memory of {self.y.device} does not hold {what} of {numbers:,} values. Load "
+                    "the prior with checkpointing=True or precision='bfloat16', or use smaller tiles of the image: "
                     "priors.Tiled(score, tile=...)."
                 ) from error
 
     def _chunks(self, chunk: int) -> list[list[tuple[int, int]]]:
-        """Return what is worked on at a time: the first samples and the items of some groups."""
+        """Return the chunks: lists of groups, each group given by its first sample and its item."""
         rows = [[(first, b) for first in range(0, self.num_samples, self.group)] for b in range(len(self.y))]
         if self.op.items is None or not self.plan.method.one_operator:
             rows = [list(itertools.chain(*rows))]
@@ -122,13 +122,13 @@ class Drawing:
                 row=error.row,
             ) from error
         except (RuntimeError, MemoryError):
-            bar.n, self.score.evaluations, self.score.products = before  # of a chunk that is perhaps drawn again
+            bar.n, self.score.evaluations, self.score.products = before  # The chunk may be drawn again.
             raise
         one = torch.ones(len(x), dtype=torch.float64, device=x.device)
-        return Cloud(x, one, log_evidence=0 * one, ess=one, ancestors=one)  # A chain is a group of one.
+        return Cloud(x, one, log_evidence=0 * one, ess=one, ancestors=one)  # A chain is a group of size one.
 
     def _on_step(self, rows: Sequence[tuple[int, int]], bar: tqdm[Any]) -> OnStep:
-        """Return what reports the steps of some rows. A group is drawn whole; samples beyond those wanted are not reported."""
+        """Return the callback of the loop for these rows. Samples of a group beyond ``num_samples`` are not reported."""
         callback, count, times = self.callback, itertools.count(), self.plan.times
         kept = [r for r, (k, _) in enumerate(rows) if k < self.num_samples]
         wanted = [rows[r] for r in kept]

@@ -1,4 +1,4 @@
-"""What to do when memory runs out: how to tell, and going on with half as much at a time."""
+"""Handling of memory shortage: detect it, and continue with chunks of half the size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 __all__ = ["halve_when_full", "out_of_memory"]
 
-# What torch's allocator of the CPU says, which has no error of its own, and oneDNN, which does not say why.
+# Messages of torch's CPU allocator, which has no error class of its own, and of oneDNN, which does not give the reason.
 CPU_MESSAGES = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "could not create a primitive")
 
 Item = TypeVar("Item")
@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that the memory of a device, or of the process, does not suffice."""
+    """Return whether an error reports that the memory of a device or of the process is exhausted."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(message in str(error) for message in CPU_MESSAGES)
@@ -28,10 +28,11 @@ def out_of_memory(error: BaseException) -> bool:
 def halve_when_full(
     chunks: Iterable[Sequence[Item]], work: Callable[[Sequence[Item]], Result], *, device: torch.device
 ) -> Iterator[Result]:
-    """Yield ``work(chunk)`` for every chunk; one that the memory does not hold is halved, and so are all that follow.
+    """Yield ``work(chunk)`` for every chunk. A chunk that does not fit in memory is halved, and so are all later ones.
 
     Raises:
-        MemoryError, RuntimeError: What ``work`` raised, if the memory does not hold a single item.
+        MemoryError: Raised by ``work``, if a single item does not fit in memory.
+        RuntimeError: Raised by ``work``, likewise, or for any other reason.
     """
     waiting, largest = deque(chunks), 0
     while waiting:
@@ -45,7 +46,7 @@ def halve_when_full(
             if len(chunk) == 1 or not out_of_memory(error):
                 raise
             results = []
-        if not results:  # outside of the handler, whose error holds on to the memory
+        if not results:  # Outside the handler: its exception keeps references to the memory.
             _free(device)
             largest = len(chunk) // 2
             waiting.appendleft(chunk)

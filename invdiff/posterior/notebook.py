@@ -1,4 +1,4 @@
-"""What a notebook shows of posterior samples."""
+"""The HTML representation of posterior samples in notebooks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["posterior_html"]
 
-LARGEST = 4  # items that are shown
+LARGEST = 4  # maximum number of items shown
 GAP = 4  # pixels between mean and standard deviation
 SMALLEST_SIDE = 128  # Smaller images are enlarged.
 

@@ -17,11 +17,12 @@ __all__ = ["Particles", "Posterior"]
 
 @dataclass(frozen=True, eq=False)
 class Particles:
-    r"""How well a particle method did.
+    r"""Diagnostics of a particle method.
 
     Attributes:
         ess: Effective sample size of every item before the last resampling, summed over its groups, ``(B,)``.
-        ancestors: How many of the first particles have descendants among the samples, ``(B,)``. Few: the samples are relatives.
+        ancestors: Number of initial particles with descendants among the samples, ``(B,)``. If it is small, the samples are
+            strongly dependent.
         log_evidence: Estimate of :math:`\log p(y)`, ``(B,)``. Its exponential is unbiased.
     """
 
@@ -32,22 +33,22 @@ class Particles:
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """Samples of p(x | y) and how they were made.
+    """Samples of p(x | y), with diagnostics and the settings of the run.
 
     Attributes:
-        samples: ``(N, B, *event)``: sample ``k`` of item ``b`` is ``samples[k, b]``.
-        weights: ``(N, B)``, summing to 1 over the samples; all equal except for particle methods.
-        residual: ``(N, B)``: squared misfit over the noise variance, to compare with chi-square of ``dof`` degrees of freedom
-            (:func:`~invdiff.posterior.chi_square`). Where the noise is 0, the squared misfit itself.
-        dof: Number of measured values per item: one number, or ``(B,)`` where the operators of the items differ in it.
+        samples: Samples, ``(N, B, *event)``: sample ``k`` of item ``b`` is ``samples[k, b]``.
+        weights: Weights, ``(N, B)``, summing to 1 over the samples; equal except for particle methods.
+        residual: Squared misfit over the noise variance, ``(N, B)``, to compare with chi-square of ``dof`` degrees of freedom
+            (:func:`~invdiff.posterior.chi_square`). If the noise is 0, the squared misfit itself.
+        dof: Number of measured values per item: a scalar, or ``(B,)`` if it differs between the operators of the items.
         nfe: Network evaluations per returned sample, including those of all particles of its group and its share of the pilot
-            run by which ``"auto"`` decided. The pilot counts in every run, though one serves all runs of a sampler.
-        nvjp: Vector-Jacobian products of the network, likewise.
-        seconds: Wall time.
-        method: Name of the method that ran.
-        seed: Seed of the run.
-        options: Every other setting of the run; under ``"auto"`` why ``"auto"`` chose the method.
-        particles: How well the particles did, for particle methods.
+            run by which ``"auto"`` chose the method. The pilot counts in every run, although a sampler runs it only once.
+        nvjp: Vector-Jacobian products of the network per returned sample, counted like ``nfe``.
+        seconds: Wall time, in seconds.
+        method: Name of the method.
+        seed: Random seed of the run.
+        options: All other settings of the run; under ``"auto"`` also the reason for the choice, in ``options["auto"]``.
+        particles: Diagnostics of the particles, for particle methods; otherwise ``None``.
     """
 
     samples: Tensor
@@ -77,7 +78,7 @@ class Posterior:
         return (square / (1 - (self._weights**2).sum(0))).sqrt()
 
     def quantile(self, q: float) -> Tensor:
-        """Return the weighted ``q``-quantile of every number, ``(B, *event)``, linear between the samples for equal weights."""
+        """Return the weighted ``q``-quantile of every entry, ``(B, *event)``; for equal weights linear between samples."""
         if not 0 <= q <= 1:
             raise ValueError(f"quantile: q must lie in [0, 1], got {q}.")
         if bool((self.weights == self.weights[:1]).all()):
@@ -92,7 +93,7 @@ class Posterior:
 
     @cached_property
     def ess(self) -> Tensor:
-        r"""Effective sample size :math:`(\sum w)^2 / \sum w^2` of every item, ``(B,)``; of particles before resampling."""
+        r"""Effective sample size :math:`(\sum w)^2 / \sum w^2` per item, ``(B,)``. For particles, before resampling."""
         return 1 / (self.weights**2).sum(0) if self.particles is None else self.particles.ess
 
     @property
@@ -109,5 +110,5 @@ class Posterior:
         )
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: the summary, and mean and standard deviation where the samples are images."""
+        """Return HTML for notebooks: the summary, and mean and standard deviation if the samples are images."""
         return posterior_html(self)

@@ -1,4 +1,4 @@
-"""Posterior samples of a measurement: ``PosteriorSampler(score, op).run(y)``."""
+"""The posterior sampler: ``PosteriorSampler(score, op).run(y)``."""
 
 from __future__ import annotations
 
@@ -36,24 +36,25 @@ class PosteriorSampler:
     r"""Draws samples of :math:`p(x | y)` for :math:`y = A(x) + n`.
 
     Args:
-        score: The prior. One of another size or other channels than the images is made to fit by
-            :func:`invdiff.priors.adapt.adapt`; ``sampler.notes`` says how.
-        op: The measurement and its noise.
-        method: A name (``invdiff methods`` lists them), one in a file (``"mymethod.py:MyGuidance"``), a
-            :class:`~invdiff.methods.Method` or the class of an algorithm, or ``"auto"``, which is decided by the measurement,
-            the number of samples and what particles show on simulated measurements: see
-            :func:`invdiff.posterior.choice.choose_method`. ``post.options["auto"]`` says why.
+        score: The prior. If its size or channels differ from those of the images, it is adapted by
+            :func:`invdiff.priors.adapt.adapt`; ``sampler.notes`` lists the changes.
+        op: The measurement operator, with its noise model.
+        method: A name (``invdiff methods`` lists them), a name in a file (``"mymethod.py:MyGuidance"``), a
+            :class:`~invdiff.methods.Method`, the class of an algorithm, or ``"auto"``. The choice of ``"auto"`` depends on the
+            measurement, the number of samples, and a pilot run of particles on simulated measurements: see
+            :func:`invdiff.posterior.choice.choose_method`. ``post.options["auto"]`` gives the reason.
         steps: Steps of the reverse diffusion. Default: the method's own.
         rule: Step rule, a name (``ddpm``, ``ddim``, ``heun``, ``matched``) or an object. Default: the method's own.
         spacing: One of :data:`invdiff.schedules.SPACINGS`. Default: the method's own.
         ratio_max: Noise-to-signal ratio to start from. Default: the method's own, or the schedule's largest, or ten times the
-            scale of a prior that knows it, if that is more.
-        ratio_min: Noise-to-signal ratio of the last evaluation. Default: the method's own, or a tenth of the noise of the
-            measurement seen from ``x``, :math:`0.1\, \sigma_y / \lVert A \rVert`, but not below the schedule's smallest.
-        preset: ``"paper"`` takes the settings published for this method and this kind of measurement
-            (:data:`invdiff.presets.PRESETS`); what is given beside it wins.
-        budget: Vector-Jacobian products of the network for a sample, up to which ``"auto"`` may take particles. 0: always
-            a chain.
+            scale of the prior, if the prior has one and that is more.
+        ratio_min: Noise-to-signal ratio of the last evaluation. Default: the method's own, or a tenth of the noise level of
+            the measurement in the units of ``x``, :math:`0.1\, \sigma_y / \lVert A \rVert`, but not below the schedule's
+            smallest.
+        preset: ``"paper"`` uses the settings published for this method and this kind of measurement
+            (:data:`invdiff.presets.PRESETS`). Other arguments take precedence over it.
+        budget: Maximum number of vector-Jacobian products of the network per sample for which ``"auto"`` may choose
+            particles. 0: always a single chain.
         options: Options of the algorithm, such as ``zeta=0.5`` for ``dps``.
     """
 
@@ -74,7 +75,8 @@ class PosteriorSampler:
     ) -> None:
         if score.batched:
             raise ValueError(
-                "Batched priors, such as prior.posterior(...), have another distribution for every item: not a prior here."
+                "A batched prior, such as prior.posterior(...), has a different distribution for every item and cannot be used "
+                "here. Use a prior with a single distribution."
             )
         self.op, self.preset, self.options = op, preset, options
         self.score, self.notes = adapt(score, op.in_shape)
@@ -90,13 +92,13 @@ class PosteriorSampler:
         if not budget >= 0:
             raise ValueError(f"budget must not be negative, got {budget!r}.")
         op.noise.check(type(op).__name__, op.out_shape)
-        self.white = whiten(op)  # What the methods see: independent noise of equal variance, if it is Gaussian at all.
+        self.white = whiten(op)  # The operator passed to the methods: Gaussian noise is whitened.
         if method == "auto" and preset is not None:
             raise ValueError(f"preset={preset!r} needs an explicit method, got method='auto'.")
         self._plans: dict[tuple[str, int, object], ResolvedMethod] = {}
-        self._pilots: list[Pilot | None] = []  # One, once it was needed.
-        # Built once here so that a wrong setting fails now and not after the first picture of a folder. What is run item by
-        # item may fail for a single one.
+        self._pilots: list[Pilot | None] = []  # Empty, or the result of the only pilot run.
+        # Built once here so that a wrong setting fails now, and not after the first image of a folder. Methods that run item by
+        # item may fail for a single operator, so all are checked.
         plan, zeros = self.plan(1), torch.zeros(1, *op.out_shape, device=op.device, dtype=op.dtype)
         for one in self.white.distinct if plan.method.one_operator else [self.white.take([0])]:
             algorithm = plan.algorithm(self.score, one, zeros)
@@ -104,7 +106,7 @@ class PosteriorSampler:
                 algorithm.check_draws()
 
     def plan(self, num_samples: int) -> ResolvedMethod:
-        """Return what :meth:`run` will do for so many samples of each measurement."""
+        """Return the method and settings that :meth:`run` will use for ``num_samples`` samples per measurement."""
         return self._plan(self._choose(num_samples, self.op.device or "cpu"))
 
     def __repr__(self) -> str:
@@ -114,7 +116,7 @@ class PosteriorSampler:
         return f"PosteriorSampler({_short(self.score)}, {_short(self.op)}, method={method!r}{given})"
 
     def shortened(self, steps: int) -> PosteriorSampler:
-        """Return the same sampler with fewer steps, such as to time it."""
+        """Return the same sampler with another number of steps, for example to time it."""
         short = copy.copy(self)
         short.given, short._plans, short._pilots = {**self.given, "steps": steps}, {}, []
         return short
@@ -125,7 +127,7 @@ class PosteriorSampler:
                 self._pilots.append(fly(self.score, self.op, self._fly, device=device))
             return self._pilots[0]
 
-        # A rule, or options, are meant for mmps, which takes all of them and every measurement.
+        # A given rule or options apply to mmps, which accepts all of them and every measurement.
         plain = bool(self.options) or "rule" in self.given
         steps = self.given.get("steps")
         return choose_method(
@@ -150,7 +152,7 @@ class PosteriorSampler:
             self._plans[key] = resolve(self.score, self.white, method, self.given, self.options, self.preset)
         return self._plans[key]
 
-    @torch.inference_mode(False)  # Gradients of the network are needed, also inside somebody's inference mode.
+    @torch.inference_mode(False)  # Gradients of the network are needed even if the caller is in inference mode.
     def run(
         self,
         y: Tensor,
@@ -163,27 +165,27 @@ class PosteriorSampler:
     ) -> Posterior:
         """Return ``num_samples`` posterior samples for every item of ``y``.
 
-        Sample ``k`` of item ``b`` depends on ``(seed, b, k)`` alone; that of a particle method also on the other samples of
-        its group, which are ``k // particles * particles`` and so on, and drawn whole. The state of the solver is float32, or
-        float64 if ``y`` is.
+        Sample ``k`` of item ``b`` depends on ``(seed, b, k)`` only, and not on the rest of the batch. With a particle method it
+        also depends on the other samples of its group, which starts at ``k // particles * particles`` and is always drawn
+        whole. The state is float32, or float64 if ``y`` is.
 
         Args:
             y: Measurements, ``(B, *op.out_shape)``.
             num_samples: Samples per item, at least 1.
-            seed: A non-negative integer.
-            chunk: Samples worked on at a time; of particles as many whole groups as that is, but at least one. Default: what
-                fits half a million numbers of ``x`` on a CPU, eight million on a GPU.
-            progress: Whether to show a bar.
+            seed: Random seed, a non-negative integer.
+            chunk: Samples per chunk. With particles it is rounded down to whole groups, at least one. Default: half a million
+                entries of ``x`` on a CPU, eight million on a GPU.
+            progress: Whether to show a progress bar.
             callback: Called after each step of each chunk with a :class:`~invdiff.posterior.Step`: its number and times, the
-                states, the estimates, and which sample and item each row is. Over a run it sees every sample once in every
-                step. It may keep the tensors, and must not change them.
+                states, the estimates, and the sample and item of each row. In a run it receives every sample once per step. It
+                may keep the tensors, but must not change them.
 
-        Where the memory does not hold a chunk, it is halved and drawn again, with the same result; a callback then sees the
+        A chunk that does not fit in memory is halved and drawn again, with the same result. The callback then receives the
         first steps of its samples again.
 
         Raises:
             DivergenceError: If a sample diverges even with weakened guidance.
-            MemoryError: If the memory does not hold one sample.
+            MemoryError: If a single sample, or group, does not fit in memory.
         """
         y = self._check(y, num_samples, chunk)
         started = time.monotonic()
@@ -194,12 +196,13 @@ class PosteriorSampler:
         parts = drawing.run(chunk=chunk, progress=progress)
 
         x = _by_sample(torch.cat([part.x for part in parts]), items, num_samples)
-        rows = max(1, CHUNK_NUMBERS["cpu"] // x[0, 0].numel())  # Row by row for images, which would not fit at once.
+        rows = max(1, CHUNK_NUMBERS["cpu"] // x[0, 0].numel())  # One row at a time for large images, for memory.
         residual = chi_square_of_rows(op, x.flatten(0, 1), y.repeat(num_samples, *(1,) * (y.ndim - 1)), items, rows=rows)
         if not residual.isfinite().all():
             k, b = divmod(int((~residual.isfinite()).nonzero()[0]), items)
             raise DivergenceError(
-                f"{plan.method.name}: the misfit of sample {k} of item {b} is not finite. The operator has no value there.",
+                f"{plan.method.name}: the misfit of sample {k} of item {b} is not finite: the operator returned no "
+                "finite value for it.",
                 step=plan.steps,
                 row=k * items + b,
             )
@@ -238,8 +241,8 @@ class PosteriorSampler:
             raise ValueError(f"run: y must have shape (B, {wanted}), got {tuple(y.shape)}.{hint}")
         if self.op.items not in (None, len(y)):
             raise ValueError(
-                f"run: the operator is one for each of {self.op.items} items, got {len(y)} measurements. Give as many, or make "
-                "the sampler with op.take(rows)."
+                f"run: the operator differs between its {self.op.items} items, got {len(y)} measurements. Give one per item, "
+                "or make the sampler with op.take(rows)."
             )
         y = self.op.keep_measured(y)
         if y.is_complex() or not y.isfinite().all():
@@ -252,24 +255,24 @@ class PosteriorSampler:
 
 
 def _by_sample(values: Tensor, items: int, num_samples: int) -> Tensor:
-    """Bring rows ``(items, samples)``, of the groups in full, into the order ``(samples, items)``."""
+    """Reorder rows from ``(items, samples)`` to ``(samples, items)``, without the surplus samples of whole groups."""
     return values.reshape(items, -1, *values.shape[1:]).transpose(0, 1)[:num_samples].contiguous()
 
 
 def _short(thing: object) -> str:
-    """Return the ``repr`` of a prior or an operator, or its class where it has none of its own."""
+    """Return the ``repr`` of a prior or an operator, or its class name if it does not define one."""
     return type(thing).__name__ if type(thing).__repr__ is object.__repr__ else repr(thing)
 
 
 def _weigh(parts: Sequence[Cloud], items: int, group: int) -> tuple[Tensor, Particles | None]:
-    """Return the weight of every row, and how the particles of an item did together."""
+    """Return the weight of every row, and the particle diagnostics of every item."""
     log_evidence, ess, ancestors = (
         torch.cat([getattr(part, name) for part in parts]).reshape(items, -1) for name in ("log_evidence", "ess", "ancestors")
     )
     weights = torch.cat([part.weights for part in parts])
     if group == 1:
         return weights, None
-    if not parts[0].equal:  # A group counts by its evidence.
+    if not parts[0].equal:  # A group is weighted by its evidence.
         weights = weights * log_evidence.softmax(1).flatten().repeat_interleave(group)
     together = log_evidence.logsumexp(1) - math.log(log_evidence.shape[1])
     return weights, Particles(ess.sum(1), ancestors.sum(1), together)

@@ -1,4 +1,4 @@
-"""What a callback sees of a run."""
+"""The argument of the callback of a run."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ __all__ = ["Step"]
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    r"""A step of some samples, as ``PosteriorSampler.run(..., callback=...)`` hands it over.
+    r"""One step of a chunk of samples, passed to the callback of ``PosteriorSampler.run(..., callback=...)``.
 
     Attributes:
-        number: Which step of the run it is, counted from 1.
-        steps: How many there are.
-        t: Time at its start, a float64 scalar.
-        s: Time at its end.
+        number: Number of the step, counted from 1.
+        steps: Total number of steps.
+        t: Time at the start of the step, a float64 scalar.
+        s: Time at the end of the step.
         x_s: The state after the step, ``(R, *event)``; after the last step the samples themselves.
-        estimate: The estimate of :math:`x_0` that the step was made with, ``(R, *event)``. For conditional denoisers what the
-            step rule followed: :math:`E[x_0 | x_t, y]`, or a draw under the rule ``matched``. Elsewhere the denoised state
-            :math:`E[x_0 | x_t]`. ``None`` where a method asks for none in the step (``snips``, ``pnp-dm``).
-        rows: For each of the ``R`` rows the sample and the item it belongs to: the last row ``x_s[r]`` becomes
+        estimate: The estimate of :math:`x_0` used in the step, ``(R, *event)``. For conditional denoisers, the one that the
+            step rule followed: :math:`E[x_0 | x_t, y]`, or a draw under the rule ``matched``. For other methods, the denoised
+            state :math:`E[x_0 | x_t]`. ``None`` if the method computes none in the step (``snips``, ``pnp-dm``).
+        rows: The sample and the item of each of the ``R`` rows: after the last step, ``x_s[r]`` becomes
             ``post.samples[rows[r]]``.
     """
 

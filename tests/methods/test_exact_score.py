@@ -118,7 +118,7 @@ def test_what_fits_no_basis_is_refused() -> None:
     prior = image_prior()
     prior.noise_kinds = frozenset({"pixel"})
     for op in incomplete().values():
-        with pytest.raises(ValueError, match=r"exact-score: .* leaves dense noise, and the prior knows pixel"):
+        with pytest.raises(ValueError, match=r"exact-score: .* leaves dense noise, and the prior accepts pixel"):
             ExactScore(prior, op, torch.zeros(1, *op.out_shape))
     with pytest.raises(ValueError, match="rounds must be at least 1, got 0"):
         ExactScore(image_prior(), Mask(torch.ones(SHAPE), sigma_y=0.1), torch.zeros(1, *SHAPE), rounds=0)

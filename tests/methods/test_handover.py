@@ -103,5 +103,5 @@ def test_what_either_refuses() -> None:
         PosteriorSampler(prior, grey, method="handover")
     op, _, y = scene()
     prior.error_model = None
-    with pytest.raises(ValueError, match="the rule 'matched' follows draws, which take a prior whose error was measured"):
+    with pytest.raises(ValueError, match="the rule 'matched' follows draws, which need a prior whose error was measured"):
         PosteriorSampler(prior, op, method="handover", rule="matched").run(y, num_samples=1)

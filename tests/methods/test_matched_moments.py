@@ -157,7 +157,7 @@ class TestWeights:
         assert_close(mean, 4 * weights, rtol=0, atol=2e-3)
 
     def test_refuses(self) -> None:
-        with pytest.raises(ValueError, match="at most 64 numbers, got 65"):
+        with pytest.raises(ValueError, match="at most 64, got 65"):
             PosteriorSampler(Gaussian(torch.zeros(65), torch.ones(65)), Matrix(torch.eye(65), sigma_y=0.1), method="mm-tsmc")
         with pytest.raises(ValueError, match="at least 2 particles"):
             MMTSMC(gaussian(), Matrix(randn(3, 8), sigma_y=0.1), torch.zeros(1, 3), particles=1)

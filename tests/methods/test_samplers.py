@@ -387,7 +387,7 @@ def test_operators_that_hold_tensors_of_one_dtype() -> None:
 
 
 def test_exact_posteriors_are_no_priors() -> None:
-    with pytest.raises(ValueError, match="another distribution for every item"):
+    with pytest.raises(ValueError, match="a different distribution for every item"):
         PosteriorSampler(MIXTURE.posterior(WIDE, measured()), WIDE)
 
 

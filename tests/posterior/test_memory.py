@@ -56,7 +56,7 @@ class TestChunks:
         assert (crowded.nfe, crowded.nvjp) == (roomy.nfe, roomy.nvjp)
 
     def test_one_that_does_not_fit_says_what_to_do(self) -> None:
-        with pytest.raises(MemoryError, match=r"mmps: the memory of cpu does not hold one sample of 6 numbers.*checkpointing"):
+        with pytest.raises(MemoryError, match=r"mmps: the memory of cpu does not hold one sample of 6 values.*checkpointing"):
             PosteriorSampler(Small(0, ERRORS[0]), OP, method="mmps", steps=4).run(randn(2, 3), num_samples=2)
 
     def test_other_errors_are_left_alone(self) -> None:

@@ -1,4 +1,4 @@
-"""Guidance: what a measurement says along the reverse diffusion. One algorithm a file."""
+"""Guidance of the reverse diffusion by a measurement. One algorithm per file."""
 
 from invdiff.methods.guidance.ddnm import DDNM
 from invdiff.methods.guidance.ddnm_plus import DDNMPlus

@@ -23,19 +23,19 @@ class DDNM(Transition, ConditionalDenoiser):
         x_s = \alpha_s \hat x_0' + \sigma_s \big(\sqrt{1 - \eta^2}\, \hat\varepsilon + \eta z\big), \qquad
         \hat\varepsilon = \frac{x_t - \alpha_t \hat x_0}{\sigma_t}
 
-    The range of :math:`A^+` is taken from the data, its complement from the denoiser; the last state fits the data exactly.
-    With time travel, every step is taken ``travel_repeats`` times, and in between the state goes back to :math:`t` by forward
-    diffusion, so that what is not measured can settle with what is.
+    The range-space component (the range of :math:`A^+`) comes from the data, the null-space component from the denoiser. The
+    last state fits the data exactly. With time travel, every step is taken ``travel_repeats`` times, and in between the state
+    returns to :math:`t` by forward diffusion, so that the two components become consistent.
 
-    Without the denoiser's Jacobian the data move measured directions only: what is not measured follows where the denoiser
-    takes it, and among several modes the wrong one is often kept. Prefer ``mmps`` where the spread has to be right.
+    Without the denoiser's Jacobian the data change measured directions only. Unmeasured directions change only through the
+    denoiser, and of several modes the wrong one is often kept. Prefer ``mmps`` where the posterior spread matters.
 
     Args:
         score: The prior.
         op: A linear operator without noise; its ``pinv`` gives :math:`A^+`.
         y: Measurement, ``(B, *op.out_shape)``.
-        eta: Share :math:`\eta` of fresh noise in [0, 1], in the own step.
-        travel_repeats: How many times each own step is taken, at least 1.
+        eta: Share :math:`\eta` of fresh noise in [0, 1], in the method's own step.
+        travel_repeats: Number of times each of its own steps is taken, at least 1.
 
     Cost: one denoiser evaluation and one pseudo-inverse per step; ``travel_repeats`` times that with time travel. No
     gradients.
@@ -43,8 +43,8 @@ class DDNM(Transition, ConditionalDenoiser):
     References:
         Wang et al., Zero-Shot Image Restoration Using Denoising Diffusion Null-Space Model, 2023,
         https://arxiv.org/abs/2212.00490. Departures: time travel goes back one step at a time
-        (:math:`l = 1`), and from :math:`x_s`, where the released code starts from :math:`\hat x_0` before its correction:
-        with single steps that would undo the correction.
+        (:math:`l = 1`), and starts from :math:`x_s`. The released code starts from :math:`\hat x_0` before its
+        correction, which with single steps would undo the correction.
     """
 
     needs = ("linear", "exact")
@@ -62,14 +62,14 @@ class DDNM(Transition, ConditionalDenoiser):
     def transition(self, at: Denoised, s: Tensor, draw: Draw) -> Tensor:
         x_s = self.step(at, s, draw)
         alpha_s, sigma_s = at.levels(s)
-        for _ in range(self.travel_repeats - 1 if sigma_s > 0 else 0):  # Without noise there is no way back.
+        for _ in range(self.travel_repeats - 1 if sigma_s > 0 else 0):  # At zero noise, time travel is undefined.
             shrink = at.alpha_t / alpha_s
             x_t = shrink * x_s + math.sqrt(at.sigma_t**2 - (shrink * sigma_s) ** 2) * draw(x_s.shape[1:])
             x_s = self.step(at.elsewhere(x_t, at.t), s, draw)
         return x_s
 
     def step(self, at: Denoised, s: Tensor, draw: Draw) -> Tensor:
-        """Return the state at ``s`` after one step down."""
+        """Return the state at ``s`` after one step."""
         alpha_s, sigma_s = at.levels(s)
         eps_hat = (at.x_t - at.alpha_t * at.x0_hat) / at.sigma_t
         z = draw(at.x_t.shape[1:])

@@ -1,4 +1,4 @@
-"""DDNM+: null-space correction of noisy data, by singular values."""
+"""DDNM+: null-space correction for noisy data, in the SVD basis."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class DDNMPlus(Transition):
         \big(\sqrt{1 - \eta^2}\, \varsigma_s / \nu_i,\; 0,\; \eta \sigma_s\big) & \varsigma_s < \nu_i \\
         \big(0,\; \sqrt{1 - \eta^2}\, \sigma_s,\; \eta \sigma_s\big) & s_i = 0 \end{cases}
 
-    In the first two cases the noise of the data makes up the rest of :math:`\sigma_s^2`. As a sampler it is under-dispersed,
-    and like DDNM it cannot choose the mode: prefer ``mmps`` where the spread has to be right.
+    In the first two cases the noise of the data supplies the rest of the variance :math:`\sigma_s^2`. As a sampler it is
+    under-dispersed, and like DDNM it cannot choose the mode. Prefer ``mmps`` where the posterior spread matters.
 
     Args:
         score: The prior.

@@ -1,4 +1,4 @@
-"""DDRM: restoration in spectral coordinates."""
+"""DDRM: denoising diffusion restoration models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["DDRM"]
 class DDRM(Transition):
     r"""Denoising diffusion restoration, in spectral coordinates :math:`\bar x = V^\top x_t / \alpha_t`.
 
-    With :math:`A = U \operatorname{diag}(s) V^\top`, :math:`\bar y_i = (U^\top y)_i / s_i` of noise
+    With :math:`A = U \operatorname{diag}(s) V^\top`, :math:`\bar y_i = (U^\top y)_i / s_i` with noise level
     :math:`\nu_i = \sigma_y / s_i`, :math:`\bar x_0 = V^\top \hat x_0` and
     :math:`\bar\varepsilon = (\bar x_t - \bar x_0) / \varsigma_t`, each coordinate is drawn from a Gaussian:
 
@@ -33,17 +33,22 @@ class DDRM(Transition):
         \mathcal{N}\big((1 - \eta_b) \bar x_{0,i} + \eta_b \bar y_i,\; \varsigma_s^2 - \eta_b^2 \nu_i^2\big)
             & \varsigma_s \ge \nu_i \end{cases}
 
-    It starts from :math:`\bar y_i` with variance :math:`\varsigma_T^2 - \nu_i^2` where that is positive, and from
-    noise elsewhere. A restoration method rather than a sampler: even for Gaussian priors the mean is off and the spread too
-    small, and at :math:`\eta = 1` more so, since over many steps noisy data are forgotten. Without the denoiser's Jacobian it
-    cannot choose the mode. Prefer ``mmps`` where the spread has to be right.
+    The first state is :math:`\bar x_{T,i} \sim \mathcal{N}(\bar y_i, \varsigma_T^2 - \nu_i^2)` where that variance is
+    positive, and :math:`\mathcal{N}(0, \varsigma_T^2)` elsewhere. The three cases are those of the paper, in its order: no
+    measurement, measurement noisier than the state, state noisier than the measurement. The paper writes
+    :math:`\bar x_{\theta,t}` for :math:`\bar x_0`, :math:`\sigma_t` for :math:`\varsigma_s` and :math:`\sigma_{t+1}` for
+    :math:`\varsigma_t`.
+
+    This is a restoration method rather than a sampler. Even for Gaussian priors the mean is biased and the spread too small,
+    more so at :math:`\eta = 1`, where noisy data are forgotten over many steps. Without the denoiser's Jacobian it cannot
+    choose the mode. Prefer ``mmps`` where the posterior spread matters.
 
     Args:
         score: The prior.
         op: A linear operator with ``svd``; ``op.sigma_y`` is :math:`\sigma_y`, which may be 0.
         y: Measurement, ``(B, *op.out_shape)``.
-        eta: Share :math:`\eta` of fresh noise in [0, 1] where the state is less noisy than the data.
-        eta_b: Weight :math:`\eta_b` of the data in [0, 1] where the state is noisier.
+        eta: Share :math:`\eta` of fresh noise in [0, 1], where nothing is measured or the state is less noisy than the data.
+        eta_b: Weight :math:`\eta_b` of the data in [0, 1], where the state is noisier than the data.
 
     Cost: one denoiser evaluation and two changes of basis per step. No gradients.
 
@@ -75,6 +80,7 @@ class DDRM(Transition):
         eps_bar = svd.analyze((at.x_t / at.alpha_t - at.x0_hat) / at.ratio)
         z = draw(svd.shape)
 
+        # The three cases: s_i = 0; state cleaner than the data; state noisier than the data.
         missing = x0_bar + kept * ratio_s * eps_bar + eta * ratio_s * z
         cleaner = x0_bar + kept * ratio_s * (y_bar - x0_bar) / nu + eta * ratio_s * z
         noisier = (1 - eta_b) * x0_bar + eta_b * y_bar + (ratio_s**2 - (eta_b * nu) ** 2).clamp(min=0).sqrt() * z

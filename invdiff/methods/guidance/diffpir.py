@@ -19,7 +19,7 @@ __all__ = ["DiffPIR"]
 
 
 class DiffPIR(Transition, ConditionalDenoiser):
-    r"""Plug-and-play restoration: a proximal step towards the data after every denoising. ``op`` may be nonlinear.
+    r"""Plug-and-play restoration: a proximal step toward the data after every denoising. ``op`` may be nonlinear.
 
     .. math:: \hat x_0' = \arg\min_x \lVert y - A(x) \rVert^2 + \rho_t \lVert x - \hat x_0 \rVert^2, \qquad
         \rho_t = \lambda \sigma_y^2 / \varsigma_t^2
@@ -27,11 +27,11 @@ class DiffPIR(Transition, ConditionalDenoiser):
     .. math:: x_s = \alpha_s \hat x_0' + \sigma_s \big(\sqrt{1 - \zeta}\, \hat\varepsilon' + \sqrt{\zeta}\, z\big), \qquad
         \hat\varepsilon' = \frac{x_t - \alpha_t \hat x_0'}{\sigma_t}
 
-    The minimizer is in closed form for a linear operator, and approached by gradient descent for a nonlinear one: steps of
-    the Gauss-Newton length, halved for an item whenever they would raise its objective.
+    The minimizer has a closed form for a linear operator. For a nonlinear one it is approximated by gradient descent, with the
+    Gauss-Newton step length, halved for an item whenever a step would increase its objective.
 
-    Without the denoiser's Jacobian the data move measured directions only: among several modes the wrong one is often kept,
-    with any :math:`\lambda`. Prefer ``mmps`` where the spread has to be right.
+    Without the denoiser's Jacobian the data change measured directions only, and of several modes the wrong one is often kept,
+    for any :math:`\lambda`. Prefer ``mmps`` where the posterior spread matters.
 
     Args:
         score: The prior.
@@ -39,8 +39,8 @@ class DiffPIR(Transition, ConditionalDenoiser):
         y: Measurement, ``(B, *op.out_shape)``.
         lam: Trust :math:`\lambda > 0` in the denoiser. At 1, :math:`\hat x_0'` is the mode of :math:`x_0` given :math:`y`
             under :math:`\mathcal{N}(\hat x_0, \varsigma_t^2 I)`.
-        zeta: Share :math:`\zeta` of fresh noise in [0, 1], in the own step.
-        sigma_min: Floor :math:`> 0` under :math:`\sigma_y`, in the units of ``y``: exact data are taken for this noisy.
+        zeta: Share :math:`\zeta` of fresh noise in [0, 1], in the method's own step.
+        sigma_min: Lower bound :math:`> 0` on :math:`\sigma_y`, in the units of ``y``, used for exact data.
         iterations: Gradient steps for nonlinear operators, at least 1.
 
     Cost: one denoiser evaluation and one proximal step; for a nonlinear operator ``iterations`` times three evaluations or
@@ -49,8 +49,8 @@ class DiffPIR(Transition, ConditionalDenoiser):
     References:
         Zhu et al., Denoising Diffusion Models for Plug-and-Play Image Restoration, 2023, https://arxiv.org/abs/2305.08995,
         algorithm 1. Departures: several safeguarded gradient steps for nonlinear operators instead of one; the proximal step
-        is taken at the last level too, as in the paper and not in the released code. That code holds :math:`\sigma_y` on
-        the scale [0, 1] against :math:`\varsigma_t` on [-1, 1]: its :math:`\lambda` is four times the one here.
+        is taken at the last level too, as in the paper and not in the released code. That code compares :math:`\sigma_y` on
+        the scale [0, 1] with :math:`\varsigma_t` on [-1, 1]: its :math:`\lambda` is four times the one here.
     """
 
     def __init__(
@@ -93,14 +93,14 @@ class DiffPIR(Transition, ConditionalDenoiser):
             return norm(self.y - self.op(x)) ** 2 + rho_t * norm(x - x0_hat) ** 2
 
         value, share = objective(x0_hat), x0_hat.new_ones(len(x0_hat))
-        # Nothing would be better than NaN, and the measurement silently ignored.
+        # No trial is better than NaN: return NaN rather than silently ignore the measurement.
         x = torch.where(over_items(value.isfinite(), x0_hat), x0_hat, torch.nan)
         for _ in range(self.iterations):
             linear = self.op.jacobian(x)
             gradient = rho_t * (x - x0_hat) - linear.adjoint(self.y - self.op(x))
             curvature = norm(linear(gradient)) ** 2 + rho_t * norm(gradient) ** 2
             trial = x - over_items(share * norm(gradient) ** 2 / curvature, x) * gradient
-            # Where the gradient is zero the trial is NaN and no better: the item stays where it is.
+            # At a zero gradient the trial is NaN and is rejected: the item keeps its value.
             trial_value = objective(trial)
             better = trial_value <= value
             x, value = torch.where(over_items(better, x), trial, x), torch.where(better, trial_value, value)
@@ -108,8 +108,8 @@ class DiffPIR(Transition, ConditionalDenoiser):
         return x
 
 
-# Its lambda is that of the released code over 4: there sigma_y on [0, 1] is held against noise levels on [-1, 1].
-_SOURCE = "of the released code of Zhu et al., 2023; its lambda over 4 (sigma_y on [0, 1], levels on [-1, 1]); log-SNR steps"
+# lambda of the released code, divided by 4: the code compares sigma_y on [0, 1] with noise levels on [-1, 1].
+_SOURCE = "of the released code of Zhu et al., 2023; its lambda / 4 (sigma_y on [0, 1], levels on [-1, 1]); log-SNR steps"
 
 METHOD = Method(
     DiffPIR,

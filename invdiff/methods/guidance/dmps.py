@@ -20,8 +20,8 @@ class DMPS(ConditionalDenoiser):
         E[x_0 | x_t, y] \approx \hat x_0 + \lambda\, \varsigma_t^2 A^\top (\sigma_y^2 I + \varsigma_t^2 A A^\top)^{-1}
         \Big(y - \frac{A x_t}{\alpha_t}\Big)
 
-    The prior enters :math:`\hat x_0` and not the likelihood: exact (:math:`\lambda = 1`) as the prior's variance grows. The
-    shift moves measured directions only.
+    The prior enters :math:`\hat x_0` but not the likelihood: with :math:`\lambda = 1` the mean becomes exact as the variance of
+    the prior grows. The shift changes measured directions only.
 
     Args:
         score: The prior.
@@ -33,8 +33,8 @@ class DMPS(ConditionalDenoiser):
 
     References:
         Meng & Kabashima, Diffusion Model Based Posterior Sampling for Noisy Linear Inverse Problems, 2022,
-        https://arxiv.org/abs/2211.12343. Departure: the shift enters the posterior mean, and with it any step rule (with
-        ``ddpm`` the step is that of the authors' code).
+        https://arxiv.org/abs/2211.12343. Departure: the shift is applied to the posterior mean, so any step rule can be used
+        (``ddpm`` gives the step of the authors' code).
     """
 
     needs = ("linear",)

@@ -1,4 +1,4 @@
-"""DPS as published."""
+"""DPS: diffusion posterior sampling, as published."""
 
 from __future__ import annotations
 
@@ -23,14 +23,19 @@ class DPS(Correction):
 
     .. math:: x_s = \mathrm{Step}(\hat x_0) - \zeta\, \nabla_{x_t} \lVert y - A(\hat x_0(x_t)) \rVert_2
 
-    The step itself is unconditional; the gradient is applied after it, with the norm of each item by itself. It is not a
-    calibrated sampler: the spread of its samples depends on :math:`\zeta`, which does not transfer between problems and must
-    grow like 1000 / steps. Prefer ``mmps`` unless the published method is what you want. On schedules that do not preserve the
-    variance, the gradient is applied to the state scaled to where it does, so that :math:`\zeta` means the same.
+    In the order of the paper's algorithm 1: denoise (:math:`\hat x_0`), take the unconditional step (DDPM in the paper), then
+    subtract the gradient of the misfit. :math:`\mathrm{Step}(\hat x_0)` is the paper's :math:`x'_{i-1}`, and
+    :math:`\zeta` times the gradient of the norm is its :math:`\zeta_i` times the gradient of the squared norm, with
+    :math:`\zeta_i = \zeta' / \lVert y - A(\hat x_0) \rVert` and :math:`\zeta = 2 \zeta'`. The norm is taken per item.
+
+    DPS is not a calibrated sampler: the spread of its samples depends on :math:`\zeta`, which does not transfer between
+    problems and must grow like 1000 / steps. Use it to reproduce the published method, and prefer ``mmps`` otherwise. On
+    schedules that do not preserve the variance, the gradient step is taken in the variance-preserving scaling
+    :math:`x_t / \sqrt{\alpha_t^2 + \sigma_t^2}`, so that :math:`\zeta` keeps its meaning.
 
     Args:
         score: The prior.
-        op: The measurement; its noise level does not enter.
+        op: The measurement; its noise level is not used.
         y: Measurement, ``(B, *op.out_shape)``.
         zeta: Step size :math:`\zeta \ge 0` of the released code (twice the paper's :math:`\zeta'`).
 
@@ -42,7 +47,7 @@ class DPS(Correction):
         a clipped value has no gradient.
     """
 
-    any_noise = True  # It looks at the norm of the residual alone.
+    any_noise = True  # The likelihood enters through the norm of the residual only.
     differentiates = True
 
     def __init__(self, score: ScoreModel, op: Operator, y: Tensor, *, zeta: float = 1.0) -> None:
@@ -52,7 +57,8 @@ class DPS(Correction):
         self.zeta = zeta
 
     def correct(self, x_s: Tensor, at: Denoised, s: Tensor, draw: Draw) -> Tensor:
-        # zeta belongs to a variance-preserving state, x / scale. On such a schedule both scales are 1.
+        # zeta refers to the variance-preserving state x / scale. For such a schedule both scales are 1, and this is line 7 of
+        # algorithm 1. Otherwise the chain rule gives the factor scale_t, and the change of the state at s the factor scale_s.
         scale_t, scale_s = math.hypot(at.alpha_t, at.sigma_t), math.hypot(*at.levels(s))
         return x_s - self.zeta * scale_s * scale_t * self.misfit_gradient(at)
 

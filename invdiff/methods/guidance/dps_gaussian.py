@@ -1,4 +1,4 @@
-"""DPS with the likelihood it started from."""
+"""DPS with the Gaussian likelihood that it is derived from."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ __all__ = ["DPSGaussian"]
 
 
 class DPSGaussian(ConditionalDenoiser):
-    r"""The point-mass approximation of DPS with the Gaussian likelihood itself. ``op`` may be nonlinear; noise is needed.
+    r"""The point-mass approximation of DPS with its Gaussian likelihood. ``op`` may be nonlinear; noise is required.
 
     .. math:: p(y | x_t) \approx \mathcal{N}(y;\, A(\hat x_0),\, \sigma_y^2 I), \qquad
         E[x_0 | x_t, y] \approx \hat x_0 + \frac{\sigma_t^2}{\alpha_t \sigma_y^2}
         J^\top A'(\hat x_0)^\top (y - A(\hat x_0))
 
-    What DPS derives before it replaces :math:`1 / \sigma_y^2` by a tuned number. It takes :math:`\hat x_0` for certain, so it
-    trusts the measurement too much wherever :math:`A V_t A^\top` exceeds :math:`\sigma_y^2`: the shift overshoots by that
-    ratio, and few steps must limit it. A reference, not a recommendation.
+    This is the score that DPS derives before it replaces :math:`1 / \sigma_y^2` by a tuned step size. It treats
+    :math:`\hat x_0` as certain, so it overweights the measurement wherever :math:`A V_t A^\top` exceeds
+    :math:`\sigma_y^2`: the shift overshoots by that ratio, and must be limited when there are few steps. It is included as a
+    reference, not as a recommendation.
 
     Args:
         score: The prior.
@@ -36,7 +37,7 @@ class DPSGaussian(ConditionalDenoiser):
     References:
         Chung et al., Diffusion Posterior Sampling for General Noisy Inverse Problems, 2023, https://arxiv.org/abs/2209.14687.
         Departures: the weight :math:`1 / \sigma_y^2` of its theory instead of the step size of its algorithm; the shift is
-        limited where a step would overshoot (:func:`invdiff.methods.step_limit.limit_step`), ever less as steps get smaller.
+        limited where a step would overshoot (:func:`invdiff.methods.step_limit.limit_step`), less so as steps get smaller.
     """
 
     needs = ("noise",)
@@ -54,7 +55,7 @@ class DPSGaussian(ConditionalDenoiser):
         return at.x0_hat + limit_step(self.shift(at, residual), self.op, at.x0_hat, residual, share=share)
 
     def shift(self, at: Denoised, residual: Tensor) -> Tensor:
-        r"""Return what the likelihood adds to :math:`\hat x_0`, from the residual :math:`y - A(\hat x_0)`."""
+        r"""Return the shift of :math:`\hat x_0` by the likelihood, given the residual :math:`y - A(\hat x_0)`."""
         return at.covariance(self.op.jacobian(at.x0_hat).adjoint(residual / self.op.sigma_y**2))
 
 

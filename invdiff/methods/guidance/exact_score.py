@@ -1,4 +1,4 @@
-"""The exact posterior score: the denoiser asked about the noisy state and the measurement at once."""
+"""The exact posterior score, from a denoiser of anisotropic noise that combines the noisy state and the measurement."""
 
 from __future__ import annotations
 
@@ -18,51 +18,54 @@ from invdiff.random import Draw
 
 __all__ = ["ExactScore", "fits"]
 
-RTOL, ITERATIONS = 0.03, 15  # of the solve of a draw, with the measured covariance
-MODERATE = 1.0  # Noise-to-signal ratio above which errors given y are taken for those at it
+RTOL, ITERATIONS = 0.03, 15  # of the linear solve for a draw, with the measured covariance
+MODERATE = 1.0  # Noise-to-signal ratio above which the error covariance is that at this ratio
 
 
 class ExactScore(ConditionalDenoiser):
-    r"""The posterior mean by one call of a denoiser that knows noise which is not the same in all directions.
+    r"""The posterior mean from one call of a denoiser that accepts anisotropic noise.
 
     .. math:: E[x_0 | x_t, y] = E[x_0 | \mu], \qquad
         \mu = \Sigma \Big( \frac{\alpha_t}{\sigma_t^2} x_t + \frac{1}{\sigma_y^2} A^\top y \Big), \quad
         \Sigma = \Big( \frac{\alpha_t^2}{\sigma_t^2} I + \frac{1}{\sigma_y^2} A^\top A \Big)^{-1}
 
-    Given :math:`x_0`, state and measurement are independent Gaussian looks at it, and :math:`\mu` (:meth:`LinearOperator.pivot
-    <invdiff.operators.LinearOperator.pivot>`) says what both say. No approximation of :math:`p(y | x_t)` is made: with an exact
-    denoiser the mean is exact, for every prior and every linear operator with Gaussian noise. It takes a prior that denoises
-    such noise (:attr:`ScoreModel.noise_kinds <invdiff.priors.ScoreModel.noise_kinds>`): analytic ones know every kind, networks
-    those they were trained on (``invdiff train --noise-maps``).
+    Given :math:`x_0`, state and measurement are independent Gaussian observations of it, and :math:`\mu`
+    (:meth:`LinearOperator.pivot <invdiff.operators.LinearOperator.pivot>`) is their sufficient statistic. No approximation of
+    :math:`p(y | x_t)` is made: with an exact denoiser the mean is exact, for every prior and every linear operator with
+    Gaussian noise. It needs a prior that denoises such noise
+    (:attr:`ScoreModel.noise_kinds <invdiff.priors.ScoreModel.noise_kinds>`): analytic priors accept every kind, networks the
+    kinds they were trained on (``invdiff train --noise-maps``).
 
-    **Draws**, for the rule ``matched``, are that mean plus a draw of the measured covariance of the denoiser's error
-    (:class:`invdiff.priors.ErrorModel`) given :math:`y`, by Matheron's rule:
+    **Draws**, for the rule ``matched``, are this mean plus a draw of the denoiser's error given :math:`y`, by Matheron's rule,
+    with the measured covariance :math:`V` of the error (:class:`invdiff.priors.ErrorModel`):
 
     .. math:: x_0' = E[x_0 | x_t, y] + \zeta - V A^\top (\sigma_y^2 I + A V A^\top)^{-1} (A \zeta + n), \qquad
         \zeta \sim \mathcal{N}(0, V), \quad n \sim \mathcal{N}(0, \sigma_y^2 I)
 
-    How hard an image is counts there by how little of each place was measured. Above a noise-to-signal ratio of 1, :math:`V` is
-    that of ratio 1: what the measurement leaves open are details, of which a state of more noise says no more, and wider
-    covariances span so many decades that the solve for a draw does not end.
+    The scale of :math:`V` depends on the local energy of the image, averaged with each place weighted by how little of it was
+    measured. Above a noise-to-signal ratio of 1, :math:`V` is the covariance at ratio 1: the measurement leaves details
+    undetermined, a noisier state adds no information about them, and wider covariances span so many decades that the solve for
+    a draw does not converge.
 
-    **What was not recorded.** Where the basis would be fast if all of the measurement were there (a blur whose border the
-    camera did not see, pixels missing from a blurred picture: :attr:`LinearOperator.completed
-    <invdiff.operators.LinearOperator.completed>`), what is missing of :math:`y` is taken from the estimate,
-    :math:`B \hat x_0^y`, and the estimate from that, in turns, beginning with the estimate of the step before, and at the first
-    step with the nearest entries that were recorded. The turns end at the exact mean if the prior is Gaussian: what is imputed
-    then adds nothing to what was recorded. The less noise, the more of them that takes.
+    **Unrecorded entries.** The singular basis may have a fast transform only for a larger, complete measurement (a blur whose
+    border the camera did not record, missing pixels of a blurred image: :attr:`LinearOperator.completed
+    <invdiff.operators.LinearOperator.completed>`). Then the missing entries of :math:`y` are imputed from the estimate,
+    :math:`B \hat x_0^y` with :math:`B` the complete operator, and the estimate is updated from the imputed measurement, for
+    ``rounds`` rounds. The first round starts from the estimate of the previous step, and at the first step from the nearest
+    recorded entries. For a Gaussian prior the rounds converge to the exact mean: the imputed entries then add no information to
+    the recorded ones. The less noise, the more rounds this takes.
 
     Args:
         score: The prior.
         op: The measurement, linear, in white Gaussian noise or exact.
         y: Measurement, ``(B, *op.out_shape)``.
-        rounds: Turns a step, where a part of the measurement is imputed.
+        rounds: Rounds per step, where a part of the measurement is imputed, at least 1.
 
-    Cost: one denoiser evaluation, no gradient, no solve; ``rounds`` evaluations, and one more at the start, where a part of the
-    measurement is imputed.
+    Cost: one denoiser evaluation, no gradient, no solve. Where a part of the measurement is imputed: ``rounds`` evaluations,
+    and one more at the start.
 
     Raises:
-        ValueError: If the noise of the pivot is of a kind that the prior does not know.
+        ValueError: If the noise of the pivot is of a kind that the prior does not accept.
 
     References:
         Mammadov et al., 2026, https://arxiv.org/abs/2606.17048. The imputation is the EM algorithm of Dempster, Laird & Rubin,
@@ -70,7 +73,7 @@ class ExactScore(ConditionalDenoiser):
     """
 
     needs = ("linear",)
-    one_operator = True  # Each has a singular basis of its own.
+    one_operator = True  # Each operator has a different singular basis.
     can_draw = True
     starts_high = True
 
@@ -83,26 +86,26 @@ class ExactScore(ConditionalDenoiser):
         self.whole, self.recorded, self.rounds = self._of_a_known_kind(op), None, rounds
         if self.whole is not op and op.completed is not None:
             self.recorded = op.completed.recorded
-        self._time: float | None = None  # of the estimate that is under way, and of the one before
+        self._time: float | None = None  # time of the current estimate; _before is the estimate of the previous step
         self._before: Tensor | None = None
         self._now: Tensor | None = None
 
     def _of_a_known_kind(self, op: LinearOperator) -> LinearOperator:
-        """Return the operator whose pivots the prior can denoise: ``op``, or what it is a part of."""
+        """Return the operator whose pivots the prior can denoise: ``op``, or the complete operator it is a part of."""
         whole = _denoisable(self.score, op)
         if whole is not None:
             return whole
         kind = "noise that is diagonal in no known basis" if op.svd is None else f"{op.svd.kind} noise"
         known = ", ".join(sorted(self.score.noise_kinds)) or "white noise alone"
         raise ValueError(
-            f"exact-score: {type(op).__name__} leaves {kind}, and the prior knows {known}. Use 'mmps', which needs no such "
+            f"exact-score: {type(op).__name__} leaves {kind}, and the prior accepts {known}. Use 'mmps', which needs no such "
             "prior, or train one with `invdiff train --noise-maps`."
         )
 
     def posterior_mean(self, at: Denoised) -> Tensor:
         if self.recorded is None:
             return self._mean(at, self.y)
-        if self._time != float(at.t):  # What is asked again at a time begins where it began.
+        if self._time != float(at.t):  # A repeated evaluation at the same time starts from the same guess.
             self._time, self._before = float(at.t), self._now
         guess = self._mean(at, self._filled()) if self._before is None else self._before
         for _ in range(self.rounds):
@@ -112,7 +115,7 @@ class ExactScore(ConditionalDenoiser):
         return guess
 
     def _filled(self) -> Tensor:
-        """Return the measurement with every entry that was not recorded like the nearest one that was."""
+        """Return the measurement with every unrecorded entry set to the nearest recorded one."""
         assert self.recorded is not None
         placed = self.recorded.adjoint(self.y)
         there = self.recorded.adjoint(self.y.new_ones(1, *self.recorded.out_shape)) > 0
@@ -124,7 +127,7 @@ class ExactScore(ConditionalDenoiser):
     def check_draws(self) -> None:
         if self.score.error_model is None:
             raise ValueError(
-                "exact-score: the rule 'matched' follows draws, which take a prior whose error was measured (`invdiff priors "
+                "exact-score: the rule 'matched' follows draws, which need a prior whose error was measured (`invdiff priors "
                 "measure`). Use the rule 'ddpm'."
             )
 
@@ -146,7 +149,7 @@ class ExactScore(ConditionalDenoiser):
         return mean + zeta + shift
 
     def _unknown(self, ratio: float) -> Tensor | None:
-        """Return how much the pivot leaves unknown of every entry, ``(1, C, H, W)``; ``None``: of all alike."""
+        """Return the noise variance of the pivot per entry, ``(1, C, H, W)``, or ``None`` if it is treated as uniform."""
         image, measured = (self.y.new_zeros(1, *shape) for shape in (self.linear.in_shape, self.linear.out_shape))
         pivot = None if self.recorded is not None else self.linear.pivot(image, ratio, measured)
         return None if pivot is None or pivot[1].kind == "dense" else pivot[1].pixel_levels() ** 2
@@ -161,12 +164,12 @@ METHOD = Method(ExactScore, rule="ddpm", steps=32, paper="Mammadov et al., 2026,
 
 
 def fits(score: ScoreModel, op: Operator, *, imputing: bool = False) -> bool:
-    """Return whether the prior denoises what a measurement leaves, so that :class:`ExactScore` can be asked.
+    """Return whether :class:`ExactScore` can be used: whether the prior denoises the noise of the pivots of ``op``.
 
     Args:
         score: The prior.
         op: The measurement.
-        imputing: Whether a part of a measurement will do, of which the rest is imputed.
+        imputing: Whether to accept an incomplete measurement, whose missing entries are imputed.
     """
     white = whiten(op)
     if not isinstance(white, LinearOperator) or not white.noise.white or white.items is not None or not score.noise_kinds:
@@ -176,7 +179,7 @@ def fits(score: ScoreModel, op: Operator, *, imputing: bool = False) -> bool:
 
 
 def _denoisable(score: ScoreModel, op: LinearOperator) -> LinearOperator | None:
-    """Return the operator whose pivots the prior can denoise: ``op``, or what it is a part of; ``None``: neither."""
+    """Return the operator whose pivots the prior can denoise: ``op``, or the complete operator it is a part of, or ``None``."""
     for whole in (op, None if op.completed is None else op.completed.whole):
         if whole is not None and whole.svd is not None and whole.svd.kind in score.noise_kinds:
             return whole

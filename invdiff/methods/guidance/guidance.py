@@ -1,4 +1,4 @@
-r"""The three kinds of guidance: conditional denoisers, corrections after a step, and transitions of their own."""
+r"""The three kinds of guidance: conditional denoisers, corrections after a step, and transitions."""
 
 from __future__ import annotations
 
@@ -15,56 +15,56 @@ __all__ = ["ConditionalDenoiser", "Correction", "Guidance", "Transition"]
 
 
 class Guidance(Algorithm):
-    """What the measurement says along the reverse diffusion. Derive from one of the three kinds below.
+    """Conditioning of the reverse diffusion on a measurement. Derive from one of the three kinds below.
 
-    The loop (:func:`invdiff.methods.steps.reverse_diffusion`) evaluates the network once a step and hands over ``at``, the
-    state with what the network says of it (:class:`~invdiff.methods.denoised.Denoised`).
+    The loop (:func:`invdiff.methods.steps.reverse_diffusion`) evaluates the network once per step and passes ``at``, the state
+    with its denoised image and Jacobian products (:class:`~invdiff.methods.denoised.Denoised`).
 
     Attributes:
-        corrects: Whether a rule takes its step without guidance, and the state is corrected after it.
+        corrects: Whether the step rule takes an unconditional step, after which the state is corrected.
     """
 
     corrects: bool = False
 
     def start(self, t: Tensor, draw: Draw) -> Tensor:
-        r"""Return the first state, :math:`x_T \sim \mathcal{N}(0, \sigma_T^2 I)` unless the method starts elsewhere."""
+        r"""Return the first state, :math:`x_T \sim \mathcal{N}(0, \sigma_T^2 I)` by default."""
         return float(self.score.schedule(t)[1]) * draw(self.op.in_shape)
 
     def at(self, x_t: Tensor, t: Tensor) -> Denoised:
-        # A rule of second order asks a correction for nothing but the denoised state at its second point.
+        # With a correction, the second point of a second-order rule needs the denoised state only, and no gradient.
         return Denoised(self.score, x_t, t, differentiable=self.differentiates, everywhere=not self.corrects)
 
 
 class ConditionalDenoiser(Guidance):
-    r"""An approximation of :math:`E[x_0 | x_t, y]`, which any step rule can follow."""
+    r"""An approximation of :math:`E[x_0 | x_t, y]`, used in the step rule in place of :math:`E[x_0 | x_t]`."""
 
     follows_rules = True
 
     @abstractmethod
     def posterior_mean(self, at: Denoised) -> Tensor:
-        r"""Return the approximation of :math:`E[x_0 | x_t, y]`, shaped like the state, without a graph."""
+        r"""Return the approximation of :math:`E[x_0 | x_t, y]`, shaped like the state, detached."""
 
     def step_mean(self, at: Denoised, s: Tensor, draw: Draw) -> PosteriorMean:
-        """Return what a rule follows in the step from ``at`` to ``s``: the posterior mean, at any state.
+        """Return the function that gives the posterior mean at any state in the step from ``at`` to ``s``.
 
-        Methods whose mean depends on the size of the step, or on noise of its own, override this.
+        Methods whose mean depends on the step size, or draws noise, override this.
 
         Args:
-            at: Where the step starts.
-            s: Time at its end.
-            draw: Noise of the step, after that of the rule.
+            at: State at the start of the step.
+            s: Time at the end of the step.
+            draw: Source of noise. The noise of the step rule is drawn first.
         """
         return self.posterior_mean
 
     def posterior_draw(self, at: Denoised, draw: Draw) -> Tensor:
-        r"""Return a draw of the approximation of :math:`p(x_0 | x_t, y)`. A class that has one declares ``can_draw = True``."""
+        r"""Return a draw of the approximation of :math:`p(x_0 | x_t, y)`. Such a class sets ``can_draw = True``."""
         raise ValueError(
-            f"{type(self).__name__} knows a mean of x_0 given x_t and y, but no distribution to draw from, which the rule "
+            f"{type(self).__name__} has a mean of x_0 given x_t and y, but no distribution to draw from, which the rule "
             "'matched' needs. Use 'mmps', or another rule."
         )
 
     def check_draws(self) -> None:
-        """Raise a ``ValueError`` where :meth:`posterior_draw` is known, but not under this prior."""
+        """Raise a ``ValueError`` if :meth:`posterior_draw` is implemented but not available for this prior."""
 
 
 class Correction(Guidance):
@@ -78,15 +78,15 @@ class Correction(Guidance):
         """Return the corrected state at ``s``.
 
         Args:
-            x_s: Where the unconditional step led, ``(B, *event)``.
-            at: Where it started.
+            x_s: State after the unconditional step, ``(B, *event)``.
+            at: State at the start of the step.
             s: Time of ``x_s``.
-            draw: Noise of the step, after that of the rule.
+            draw: Source of noise. The noise of the step rule is drawn first.
         """
 
 
 class Transition(Guidance):
-    """A step of its own, from the state to an earlier time. One that is a conditional denoiser too can also follow rules."""
+    """A method with its own step to an earlier time. If it is also a conditional denoiser, it can follow step rules."""
 
     own_step: ClassVar[bool] = True
 
@@ -95,7 +95,7 @@ class Transition(Guidance):
         """Return the state at the earlier time ``s``, ``(B, *event)``.
 
         Args:
-            at: The state.
-            s: Where to go.
-            draw: The noise of this step.
+            at: State at the start of the step.
+            s: Time at the end of the step.
+            draw: Source of noise.
         """

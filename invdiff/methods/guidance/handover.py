@@ -1,4 +1,4 @@
-"""The exact posterior score where there is much noise, matched moments below: each where it is the better one."""
+"""The exact posterior score at high noise levels and matched moments at low ones: each where it is more accurate."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ __all__ = ["Handover"]
 
 
 class Handover(ConditionalDenoiser):
-    r""":class:`ExactScore` down to a noise-to-signal ratio, :class:`MMPS` from there on.
+    r""":class:`ExactScore` down to a given noise-to-signal ratio, and :class:`MMPS` below it.
 
     .. math:: E[x_0 | x_t, y] \approx \begin{cases} E[x_0 | \mu], & \sigma_t / \alpha_t \ge \text{ratio} \\
         \hat x_0 + V_t A^\top (\sigma_y^2 I + A V_t A^\top)^{-1} (y - A \hat x_0) & \text{below} \end{cases}
 
-    Of a network both are approximations, and their errors lie at opposite ends. While there is much noise
-    :math:`p(x_0 | x_t)` is far from a Gaussian, and a correction of :math:`\hat x_0` by its covariance gives away decibels that
-    the pivot :math:`\mu` keeps. When there is little it nearly is one, and the network denoises white noise, which it was
-    trained for first of all, better than that of pivots. Under an exact denoiser and a Gaussian prior both are exact.
+    With a network both are approximations, with their errors at opposite ends. At high noise levels :math:`p(x_0 | x_t)` is far
+    from Gaussian, and correcting :math:`\hat x_0` with its covariance loses decibels that the pivot :math:`\mu` keeps. At low
+    noise levels it is nearly Gaussian, and the network denoises white noise, its main training target, better than the noise
+    of pivots. With an exact denoiser and a Gaussian prior both are exact.
 
     Args:
-        score: The prior. It must denoise the noise that the pivots leave, see :class:`ExactScore`.
+        score: The prior. It must denoise the noise of the pivots, see :class:`ExactScore`.
         op: The measurement, linear, in white Gaussian noise or exact.
         y: Measurement, ``(B, *op.out_shape)``.
-        ratio: Noise-to-signal ratio :math:`\sigma_t / \alpha_t` from which on :class:`MMPS` is asked.
-        rounds: Turns a step of :class:`ExactScore`, where a part of the measurement is imputed.
+        ratio: Noise-to-signal ratio :math:`\sigma_t / \alpha_t` below which :class:`MMPS` is used, positive.
+        rounds: Rounds per step of :class:`ExactScore`, where a part of the measurement is imputed.
         mmps: Options of :class:`MMPS`.
 
-    Cost: one denoiser evaluation a step, and below ``ratio`` the gradients of :class:`MMPS`.
+    Cost: one denoiser evaluation per step, and below ``ratio`` the gradients of :class:`MMPS`.
 
     Raises:
-        ValueError: If the noise of the pivot is of a kind that the prior does not know, or ``ratio`` is not positive.
+        ValueError: If the noise of the pivot is of a kind that the prior does not accept, or ``ratio`` is not positive.
 
     References:
-        Own; the two parts are those of Mammadov et al., 2026, https://arxiv.org/abs/2606.17048, and Rozet et al., 2024,
-        https://arxiv.org/abs/2405.13712. ``docs/methods.md`` has the figures, level by level.
+        The combination is new. The two parts are from Mammadov et al., 2026, https://arxiv.org/abs/2606.17048, and Rozet et
+        al., 2024, https://arxiv.org/abs/2405.13712. ``docs/evidence.md`` compares them level by level.
     """
 
     needs = ("linear",)
@@ -71,8 +71,8 @@ class Handover(ConditionalDenoiser):
         self.exact_score.check_draws()
 
     def method(self, at: Denoised) -> ConditionalDenoiser:
-        """Return the part that is used at a level of noise."""
+        """Return the part that is used at the noise level of ``at``."""
         return self.exact_score if at.ratio >= self.ratio else self.mmps
 
 
-METHOD = Method(Handover, rule="ddpm", steps=32, paper="own; docs/methods.md")
+METHOD = Method(Handover, rule="ddpm", steps=32, paper="own; docs/evidence.md")

@@ -14,15 +14,15 @@ __all__ = ["ILVR"]
 
 
 class ILVR(Correction):
-    r"""After every step, what is measured is replaced by the data at the noise level of the step. Exact data, linear ``op``.
+    r"""After every step, replace the measured component by the data at that noise level. Exact data, linear ``op``.
 
     .. math:: x_s = x_s' + A^+ (y_s - A x_s'), \qquad y_s = \alpha_s y + \sigma_s A z, \qquad x_s' = \mathrm{Step}(\hat x_0)
 
-    Any linear operator serves, not the low pass :math:`\phi` of the paper alone: there :math:`\phi(x) = A^+ A x` with
-    downsampling for :math:`A`. :math:`A x_s = y_s` holds at every level, and :math:`A x_0 = y` at the end.
+    Any linear operator can be used, not only the low-pass filter :math:`\phi(x) = A^+ A x` of the paper, where :math:`A` is
+    downsampling. :math:`A x_s = y_s` holds at every level, and :math:`A x_0 = y` at the end.
 
-    What is replaced has just been drawn without the data, and the rest of the state with it: measured and unmeasured
-    directions disagree, and no mode is chosen. Prefer ``mmps`` where the spread has to be right.
+    The whole state is drawn without the data before its measured component is replaced: measured and unmeasured directions are
+    inconsistent, and no mode is chosen. Prefer ``mmps`` where the posterior spread matters.
 
     Args:
         score: The prior.
@@ -33,8 +33,8 @@ class ILVR(Correction):
 
     References:
         Choi et al., ILVR: Conditioning Method for Denoising Diffusion Probabilistic Models, 2021,
-        https://arxiv.org/abs/2108.02938, algorithm 1. Departures: any linear operator and any step rule; the data count at
-        every step (the paper's conditioning range in full), so that they are met at the end.
+        https://arxiv.org/abs/2108.02938, algorithm 1. Departures: any linear operator and any step rule; conditioning at
+        every step (the full conditioning range of the paper), so that the samples fit the data.
     """
 
     needs = ("linear", "exact")

@@ -16,17 +16,17 @@ __all__ = ["MCG"]
 
 
 class MCG(Correction):
-    r"""The gradient of DPS after every step, and then a projection onto the noised measurement. ``op`` must be linear.
+    r"""The gradient step of DPS, followed by a projection onto the noised measurement. ``op`` must be linear.
 
     .. math:: x_s'' = \mathrm{Step}(\hat x_0) - \zeta\, \nabla_{x_t} \lVert y - A \hat x_0 \rVert_2, \qquad
         x_s = x_s'' + A^+ (y_s - A x_s''), \qquad y_s = \alpha_s y + \sigma_s A z
 
-    The last step sets :math:`A x_0 = y`: meant for exact data. The noise of a noisy measurement ends up in the samples; DPS is
-    this method without the projection.
+    The last step sets :math:`A x_0 = y`, so the method is meant for exact data: the noise of a noisy measurement would be
+    reproduced in the samples. DPS is this method without the projection.
 
     Args:
         score: The prior.
-        op: A linear operator; its noise level does not enter.
+        op: A linear operator; its noise level is not used.
         y: Measurement, ``(B, *op.out_shape)``.
         zeta: Step size :math:`\zeta \ge 0` of the released code, as in DPS.
 
@@ -34,9 +34,9 @@ class MCG(Correction):
 
     References:
         Chung et al., Improving Diffusion Models for Inverse Problems using Manifold Constraints, 2022,
-        https://arxiv.org/abs/2206.00941, with :math:`W = I`. Departures: :math:`y_s` has the noise of the step's end, where the
-        code takes that of its beginning; the pseudo-inverse projects, not the adjoint, which does so for orthonormal rows
-        only; and those of :class:`~invdiff.methods.guidance.DPS`.
+        https://arxiv.org/abs/2206.00941, with :math:`W = I`. Departures: :math:`y_s` has the noise level at the end of the
+        step, where the code uses that at its beginning; the projection uses the pseudo-inverse instead of the adjoint, which
+        projects only for orthonormal rows; and the departures of :class:`~invdiff.methods.guidance.DPS`.
     """
 
     needs = ("linear",)

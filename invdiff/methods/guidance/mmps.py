@@ -1,4 +1,4 @@
-"""MMPS: moment matching with the denoiser's own covariance."""
+"""MMPS: moment matching posterior sampling, with the denoiser's own covariance."""
 
 from __future__ import annotations
 
@@ -20,47 +20,52 @@ __all__ = ["MMPS"]
 
 
 class MMPS(ConditionalDenoiser):
-    r"""Gaussian guidance with Tweedie's covariance. ``op`` may be nonlinear; it is then linearized at :math:`\hat x_0`.
+    r"""Moment matching with Tweedie's covariance. ``op`` may be nonlinear; it is then linearized at :math:`\hat x_0`.
 
     .. math:: E[x_0 | x_t, y] \approx \hat x_0 + V_t A^\top (\sigma_y^2 I + A V_t A^\top)^{-1} (y - A \hat x_0),
         \qquad V_t = \mathrm{Cov}[x_0 | x_t] = \frac{\sigma_t^2}{\alpha_t} J
 
-    Exact for every Gaussian prior and every linear operator. Measurements of up to ``exact_up_to`` numbers are solved by
-    the eigenvectors of :math:`A V_t A^\top` with negative eigenvalues raised to zero; larger ones by GMRES, preconditioned
-    by the operator as if the covariance were isotropic. Under a learned prior :math:`A V_t A^\top` is ill-conditioned and
-    not quite symmetric: conjugate gradients move away from the truth there after an iteration or two, minimal residuals come
-    closer with every one (``docs/methods.md`` has the figures).
+    The paper approximates :math:`p(x_0 | x_t)` by :math:`\mathcal{N}(\hat x_0, V_t)`, which gives
+    :math:`\nabla_{x_t} \log p(y | x_t) \approx J^\top A^\top (\Sigma_y + A V_t A^\top)^{-1} (y - A \hat x_0)` with
+    :math:`\Sigma_y = \sigma_y^2 I` and :math:`J = \partial \hat x_0 / \partial x_t`. By Tweedie's formula, the posterior mean
+    is :math:`\hat x_0` plus :math:`\sigma_t^2 / \alpha_t` times this score, which is the equation above.
 
-    **A measured covariance.** Where the prior has one (:class:`invdiff.priors.ErrorModel`) and the measurement is larger than
-    ``exact_up_to``, one exact product is enough: the measured covariance answers what is left of the residual after
-    ``products`` GMRES iterations, and gives the draw (:func:`invdiff.methods.hybrid.hybrid_gain`). That costs a third of
-    the time on photographs, and the spread is nearer to the truth. It is exact only as far as the measured covariance is.
+    Exact for every Gaussian prior and every linear operator. If the measurement dimension is at most ``exact_up_to``, the
+    system is solved with the eigenvectors of :math:`A V_t A^\top`, negative eigenvalues set to zero. Otherwise it is solved by
+    GMRES, with the preconditioner that the operator has for an isotropic covariance. Under a learned prior
+    :math:`A V_t A^\top` is ill-conditioned and not exactly symmetric: conjugate gradients move away from the solution after an
+    iteration or two, while minimal residuals improve with every iteration (``docs/evidence.md`` has the figures).
 
-    Any noise: where it is not Gaussian, a Gaussian of the right gradient stands for it, of the variance at
-    :math:`\hat x_0` (:func:`invdiff.operators.linearize`).
+    **A measured covariance.** If the prior has one (:class:`invdiff.priors.ErrorModel`) and the measurement dimension exceeds
+    ``exact_up_to``, one exact product is enough: the measured covariance is used for the residual that remains after
+    ``products`` GMRES iterations, and for the draw (:func:`invdiff.methods.hybrid.hybrid_gain`). On photographs this takes a
+    third of the time, and the posterior spread is closer to the truth. It is only as exact as the measured covariance.
+
+    Any noise model is accepted: noise that is not Gaussian is replaced by a Gaussian with the same gradient of the log
+    likelihood, and with the variance at :math:`\hat x_0` (:func:`invdiff.operators.linearize`).
 
     Args:
         score: The prior.
         op: The measurement; ``op.sigma_y`` is :math:`\sigma_y`.
         y: Measurement, ``(B, *op.out_shape)``.
-        rtol: Residual at which GMRES stops, relative to that of each item.
-        max_iterations: Iterations at most.
-        exact_up_to: Largest measurement, in numbers, that is solved exactly.
-        root_iterations: Products with :math:`V_t` for its square root, where the rule follows draws.
-        covariance: ``jacobian``: that of the network alone, to which the options above belong; ``measured``: see above;
-            ``auto``: measured where the prior has one and the measurement is larger than ``exact_up_to``.
-        products: Exact products with :math:`V_t` at most, where the covariance is measured; ``max_iterations`` and
-            ``root_iterations`` do not count then.
-        inner_iterations: Products with the measured covariance at most; they need no network.
+        rtol: Residual norm at which GMRES stops, relative to the initial one of each item, in (0, 1).
+        max_iterations: Maximum number of GMRES iterations.
+        exact_up_to: Largest measurement dimension for which the system is solved exactly.
+        root_iterations: Products with :math:`V_t` for its square root, if the rule follows draws.
+        covariance: ``jacobian``: from the Jacobian of the network only, to which the options above apply; ``measured``: see
+            above; ``auto``: measured if the prior has one and the measurement dimension exceeds ``exact_up_to``.
+        products: Maximum number of exact products with :math:`V_t`, if the covariance is measured; ``max_iterations`` and
+            ``root_iterations`` are not used then.
+        inner_iterations: Maximum number of products with the measured covariance, which do not evaluate the network.
 
-    Cost: one denoiser evaluation and one vector-Jacobian product per iteration (per measured number, where exact); with a
-    rule that follows draws, ``root_iterations`` more. With a measured covariance ``products`` in all.
+    Cost: one denoiser evaluation, and one vector-Jacobian product per iteration (per measured value, if solved exactly); with a
+    rule that follows draws, ``root_iterations`` more. With a measured covariance, ``products`` in total.
 
     References:
         Rozet et al., Learning Diffusion Priors from Observations by Expectation Maximization, 2024,
         https://arxiv.org/abs/2405.13712, algorithm 3. Departures: several iterations to a tolerance instead of one; the
-        preconditioner; and the last product with :math:`V_t A^\top` is added up from those of the iterations, which saves a
-        vector-Jacobian product.
+        preconditioner; and the last product with :math:`V_t A^\top` is accumulated from the products of the iterations, which
+        saves a vector-Jacobian product.
     """
 
     any_noise = True
@@ -90,7 +95,7 @@ class MMPS(ConditionalDenoiser):
             )
         self.rtol, self.max_iterations, self.exact_up_to, self.covariance = rtol, max_iterations, exact_up_to, covariance
         self.root_iterations, self.products, self.inner_iterations = root_iterations, products, inner_iterations
-        self.passes = 2 if op.noise.heavy_tailed else 1  # Outliers are told best from a first answer.
+        self.passes = 2 if op.noise.heavy_tailed else 1  # A second pass, at the first solution, identifies outliers.
         self.small = torch.Size(op.out_shape).numel() <= exact_up_to
         self.error_model = error_model_for(score, covariance, small=self.small)
         self.floor, self.square_norm = y.new_zeros(()), y.new_ones(())
@@ -125,7 +130,7 @@ class MMPS(ConditionalDenoiser):
         return guided
 
     def measured(self, at: Denoised) -> ErrorCovariance | None:
-        """Return the measured covariance of the error of ``x0_hat``, where it is to be used."""
+        """Return the measured covariance of the error of ``x0_hat``, or ``None`` if it is not used."""
         return None if self.error_model is None else self.error_model.at(at.x0_hat, at.ratio)
 
     def kalman_gain(
@@ -134,7 +139,7 @@ class MMPS(ConditionalDenoiser):
         r"""Return :math:`V_t A^\top (\sigma_y^2 I + A V_t A^\top)^{-1}` times ``residual``."""
         if measured is None and self.small:
             return dense_gain(at.covariance, linear, residual, variance=sigma_y**2)
-        # The solve of PiGDM, on the right: its answer for an isotropic covariance. The floor keeps it tame for exact data.
+        # Right preconditioner: the solve of PiGDM, with its isotropic covariance r_t^2 I. The floor bounds it for exact data.
         r2_t = at.sigma_t**2 / (at.alpha_t**2 + at.sigma_t**2)
         lam = self.floor.clamp(min=sigma_y**2 / r2_t)
         if measured is None:

@@ -21,21 +21,21 @@ class ScoreALD(ConditionalDenoiser):
         \qquad z_t = \frac{x_t}{\alpha_t}, \quad \gamma_t = \gamma\, \lVert A \rVert\, \varsigma_t
 
     For :math:`A A^\top = \lVert A \rVert^2 I` and :math:`\gamma = 1` this is DMPS, exact for a flat prior; for other operators
-    the directions of small singular values are followed too little. The norm of a nonlinear operator is taken to be 1.
+    the shift is too small in the directions of small singular values. The norm of a nonlinear operator is taken to be 1.
 
     Args:
         score: The prior.
         op: The measurement; ``op.sigma_y`` is :math:`\sigma_y`.
         y: Measurement, ``(B, *op.out_shape)``.
-        gamma: :math:`\gamma > 0`. Below :math:`\sqrt{1/2}` the steps are unstable.
+        gamma: Scale :math:`\gamma > 0` of the annealed noise. Below :math:`\sqrt{1/2}` the steps are unstable.
 
     Cost: one denoiser evaluation.
 
     References:
         Jalal et al., Robust Compressed Sensing MRI with Deep Generative Priors, 2021, https://arxiv.org/abs/2108.01368.
-        Departures: the paper leaves :math:`\gamma_t` to tuning, and its code puts :math:`\varsigma_t` in the place of
-        :math:`(\sigma_y^2 + \gamma_t^2)^{1/2}` for operators of norm 1; the norm of the operator makes that independent of
-        units. The paper's own loop is the method ``langevin``; this is its likelihood under any step rule.
+        Departures: the paper leaves :math:`\gamma_t` to tuning, and its code uses :math:`\varsigma_t` in place of
+        :math:`(\sigma_y^2 + \gamma_t^2)^{1/2}`, for operators of norm 1; here the norm of the operator makes :math:`\gamma`
+        independent of units. The loop of the paper is the method ``langevin``; this is its likelihood with any step rule.
     """
 
     def __init__(self, score: ScoreModel, op: Operator, y: Tensor, *, gamma: float = 1.0) -> None:

@@ -20,21 +20,22 @@ class SDA(ConditionalDenoiser):
         E[x_0 | x_t, y] \approx \hat x_0 + \frac{\sigma_t^2}{\alpha_t} J^\top A'(\hat x_0)^\top
         \frac{y - A(\hat x_0)}{\sigma_y^2 + \gamma \varsigma_t^2}
 
-    Exact where :math:`A V_t A^\top = \gamma \varsigma_t^2 I`, as when :math:`A A^\top = \gamma I` and the noise is far below
-    the spread of the data. Far above it :math:`A V_t A^\top` is bounded while :math:`\gamma \varsigma_t^2` grows: the
-    measurement is trusted too little there, and a smaller :math:`\gamma` trades that against overshooting later.
+    Exact where :math:`A V_t A^\top = \gamma \varsigma_t^2 I`, for example if :math:`A A^\top = \gamma I` and
+    :math:`\varsigma_t` is far below the standard deviation of the data. Far above it :math:`A V_t A^\top` is bounded while
+    :math:`\gamma \varsigma_t^2` grows: the measurement is underweighted there, and a smaller :math:`\gamma` trades this for
+    overshooting later.
 
     Args:
         score: The prior.
         op: The measurement; ``op.sigma_y`` is :math:`\sigma_y`.
         y: Measurement, ``(B, *op.out_shape)``.
-        gamma: :math:`\gamma > 0`, in the square of the units of ``y`` over those of ``x``.
+        gamma: Covariance inflation :math:`\gamma > 0`, in (units of ``y``)² / (units of ``x``)².
 
     Cost: one denoiser evaluation and one vector-Jacobian product.
 
     References:
         Rozet & Louppe, Score-based Data Assimilation, 2023, https://arxiv.org/abs/2306.10574. Departure: any step rule
-        in the place of the exponential integrator, which is ``ddim``; its Langevin corrections are in the method ``langevin``.
+        instead of the exponential integrator (which is ``ddim``); its Langevin corrections are in the method ``langevin``.
     """
 
     differentiates = True

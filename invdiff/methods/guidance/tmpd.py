@@ -18,8 +18,8 @@ class TMPD(ConditionalDenoiser):
     .. math:: E[x_0 | x_t, y] \approx \hat x_0 + V_t A^\top \frac{y - A \hat x_0}{\sigma_y^2 + d}, \qquad
         d = \max(A V_t A^\top \mathbf{1},\, 0), \quad V_t = \mathrm{Cov}[x_0 | x_t] = \frac{\sigma_t^2}{\alpha_t} J
 
-    Exact where :math:`A V_t A^\top` is diagonal. Elsewhere the row sums stand in for a matrix, and where rows correlate
-    negatively they vanish and the step overshoots: prefer ``mmps``. An entry without noise and variance is not followed.
+    Exact where :math:`A V_t A^\top` is diagonal. Otherwise its row sums replace the matrix; with negative correlations they may
+    vanish, and the step overshoots: prefer ``mmps``. An entry with neither noise nor variance has no effect.
 
     Args:
         score: The prior.
@@ -30,8 +30,8 @@ class TMPD(ConditionalDenoiser):
 
     References:
         Boys et al., Tweedie Moment Projected Diffusions for Inverse Problems, 2023, https://arxiv.org/abs/2310.06721, with
-        the row sums of its code. Departures: they are raised to 0; the shift enters the posterior mean, and with it any step
-        rule (with ``ddpm`` the ancestral step of the authors' code).
+        the row sums of its code. Departures: negative row sums are set to 0; the shift is applied to the posterior mean, so
+        any step rule can be used (``ddpm`` gives the ancestral step of the authors' code).
     """
 
     differentiates = True
@@ -40,7 +40,7 @@ class TMPD(ConditionalDenoiser):
         linear = self.op.jacobian(at.x0_hat)
         d = linear(at.covariance(linear.adjoint(torch.ones_like(self.y)))).clamp(min=0)
         variance = self.op.sigma_y**2 + d
-        # Not d > 0: what a mask leaves out, and exact data without variance, would be 0 / 0.
+        # Entries outside a mask, and exact data where d = 0, would give 0 / 0.
         known = variance > 0
         w = torch.where(known, (self.y - self.op(at.x0_hat)) / torch.where(known, variance, 1), 0)
         return at.x0_hat + at.covariance(linear.adjoint(w))

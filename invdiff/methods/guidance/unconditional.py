@@ -1,4 +1,4 @@
-"""No guidance at all."""
+"""The prior alone, without guidance."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ __all__ = ["Unconditional"]
 
 
 class Unconditional(ConditionalDenoiser):
-    r"""The prior alone: :math:`E[x_0 | x_t]` in the place of :math:`E[x_0 | x_t, y]`. The measurement is ignored.
+    r"""The prior alone: :math:`E[x_0 | x_t]` in place of :math:`E[x_0 | x_t, y]`. The measurement is ignored.
 
-    Not a posterior sampler: the control of every comparison. A metric on which it scores well is insensitive to the
+    Not a posterior sampler, but the control for comparisons. A metric on which it scores well is insensitive to the
     measurement.
 
     Args:
         score: The prior.
-        op: The measurement, which does not enter.
-        y: Measurement, ``(B, *op.out_shape)``; its rows are counted.
+        op: The measurement, which is not used.
+        y: Measurement, ``(B, *op.out_shape)``; only its number of rows is used.
 
     Cost: one denoiser evaluation.
 

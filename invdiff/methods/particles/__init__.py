@@ -1,4 +1,4 @@
-"""Weighted particles. One method a file."""
+"""Particle methods (sequential Monte Carlo). One method per file."""
 
 from invdiff.methods.particles.fps import FPS
 from invdiff.methods.particles.loop import ParticleMethod

@@ -1,4 +1,4 @@
-"""FPS-SMC: filtering a diffused measurement."""
+"""FPS-SMC: filtering posterior sampling of a diffused measurement."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["FPS"]
 
 
 class FPS(ParticleMethod[Denoised]):
-    r"""Filtering posterior sampling, by the singular value decomposition of a linear operator.
+    r"""Filtering posterior sampling, in the SVD basis of a linear operator.
 
     The measurement is diffused like the sample, :math:`y_t = \alpha_t y + \sigma_t A \varepsilon`, so that
-    :math:`y_t | x_t \sim \mathcal{N}(A x_t, \alpha_t^2 \sigma_y^2 I)` at every level, and the sequence is filtered by
-    particles with the optimal proposal. In the spectral coordinates of :math:`z = V^\top x / \alpha`, with
+    :math:`y_t | x_t \sim \mathcal{N}(A x_t, \alpha_t^2 \sigma_y^2 I)` at every level, and a particle filter with the
+    optimal proposal is run on this sequence. In the spectral coordinates :math:`z = V^\top x / \alpha`, with
     :math:`u_t = (U^\top y_t)_i / (\alpha_t s_i)`, :math:`\sigma_i = \sigma_y / s_i` and DDPM's kernel
     :math:`\mathcal{N}(m, c^2)`:
 
@@ -33,26 +33,27 @@ class FPS(ParticleMethod[Denoised]):
 
     .. math:: \Delta \log w = \sum_i \log \mathcal{N}(u_s;\, m_i, c^2 + \sigma_i^2) - \log q(u_s)
 
-    Exact data, whose diffusion is that of the sample, are treated exactly as particles and steps grow, and met exactly.
-    **With noise the samples are too close to the measurement**: one and the same error is in all of the sequence, but is
-    filtered as if every level had one of its own, so that levels with less noise than the measurement count it again and
-    again. The estimate of the evidence is that of :math:`p(y)` for exact data only. ``mcg-diff`` has no such flaw.
+    Exact data diffuse like the sample: for them the method becomes exact as particles and steps grow, and the samples fit the
+    data exactly. **With noise the samples are too close to the measurement**: the whole sequence contains the same measurement
+    error, but is filtered as if the errors of different levels were independent, so levels with less noise than the
+    measurement count it repeatedly. The evidence estimate is an estimate of :math:`p(y)` for exact data only. ``mcg-diff``
+    does not have this flaw.
 
     Args:
         score: The prior.
-        op: A linear operator whose singular value decomposition is known; ``sigma_y`` may be 0.
+        op: A linear operator with ``svd``; ``op.sigma_y`` may be 0.
         y: Measurement, ``(B, *op.out_shape)``, one row per particle.
-        particles: Particles in a group; they share one sequence of measurements.
-        weighted: Whether to hand out the last weights instead of resampling to equal ones.
+        particles: Particles per group. They share one sequence of measurements.
+        weighted: Whether to return the last weights instead of resampling to equal ones.
 
-    Cost: one denoiser evaluation a step, no gradient.
+    Cost: one denoiser evaluation per step, no gradient.
 
     References:
         Dou & Song, Diffusion Posterior Sampling for Linear Inverse Problem Solving: A Filtering Perspective, 2024,
-        https://openreview.net/forum?id=tplXNcHZs1, algorithm 2. Departures: the kernels of both sequences are DDPM's, where
-        the released code renews 95 % of the noise at every step, which keeps the variance of neither; resampling only where
-        the effective sample size has fallen below half. As in the released code, the last step, to zero noise, is not
-        weighted for noisy data.
+        https://openreview.net/forum?id=tplXNcHZs1, algorithm 2. Departures: both sequences use DDPM's kernel, where
+        the released code renews 95 % of the noise at every step, which preserves the variance of neither; resampling only if
+        the effective sample size is below half. As in the released code, the last step, to zero noise, is not weighted for
+        noisy data.
     """
 
     needs = ("linear", "svd")
@@ -78,7 +79,7 @@ class FPS(ParticleMethod[Denoised]):
         m = a * z_t + b * z_hat
         if ratio_s == 0 and self.op.sigma_y > 0:
             return here.elsewhere(alpha_s * svd.synthesize(m), s), m.new_zeros(len(m), dtype=torch.float64)
-        if ratio_s == 0:  # DDPM's kernel is a point here, but x_0 is still as uncertain as the noise of x_t.
+        if ratio_s == 0:  # DDPM's kernel is a point mass here, but x_0 given x_t still has the noise variance of x_t.
             log_w = self._log_normal(y_bar, m, torch.full_like(self.data.noise, here.ratio**2))
             return here.elsewhere(alpha_s * svd.synthesize(torch.where(self.data.measured, y_bar, m)), s), log_w
         self.u_t, log_q = self._diffuse(a * self.u_t + b * y_bar, variance, draw)
@@ -86,13 +87,13 @@ class FPS(ParticleMethod[Denoised]):
         return here.elsewhere(alpha_s * svd.synthesize(z_s), s), log_w - log_q
 
     def _diffuse(self, mean: Tensor, variance: float, draw: Draw) -> tuple[Tensor, Tensor]:
-        """Return the measurement at the next level, the same for all particles of a group, and its log density."""
+        """Return the diffused measurement at the next level, shared by the particles of a group, and its log density."""
         first = torch.arange(len(mean), device=mean.device) // self.particles * self.particles
         u = mean + math.sqrt(variance) * draw(mean.shape[1:])[first]
         return u, self._log_normal(u, mean, torch.full_like(self.data.noise, variance))
 
     def _move(self, m: Tensor, variance: float, draw: Draw) -> tuple[Tensor, Tensor]:
-        r"""Draw from :math:`\mathcal{N}(m, c^2)` given the measurement at that level, and return the log density of that."""
+        r"""Draw from :math:`\mathcal{N}(m, c^2)` given the measurement at that level, and return its log density."""
         kalman_gain = torch.where(self.data.measured, variance / (variance + self.data.noise**2), 0)
         std = torch.where(self.data.measured, kalman_gain * self.data.noise**2, variance).sqrt()
         log_w = self._log_normal(self.u_t, m, variance + self.data.noise**2)

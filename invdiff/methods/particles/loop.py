@@ -1,4 +1,4 @@
-"""The particle loop: weights, resampling and the evidence, for every particle method."""
+"""The sequential Monte Carlo loop of all particle methods: weights, resampling and evidence."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Cloud", "ParticleMethod", "Particles", "run_particles", "systematic_
 
 
 class Particles(Protocol):
-    """States of particles with what has been computed at them: :class:`~invdiff.methods.denoised.Denoised`, or more."""
+    """States of particles and the quantities computed at them: :class:`~invdiff.methods.denoised.Denoised`, or more."""
 
     @property
     def x_t(self) -> Tensor:
@@ -32,11 +32,11 @@ class Particles(Protocol):
 
     @property
     def estimate(self) -> Tensor | None:
-        """The denoised states, if they are known."""
+        """The denoised states, or ``None`` if they have not been computed."""
         ...
 
     def take(self, rows: Tensor) -> Self:
-        """Return those of the rows that go on."""
+        """Return the selected rows."""
         ...
 
 
@@ -44,14 +44,14 @@ P = TypeVar("P", bound=Particles)
 
 
 class ParticleMethod(Algorithm, Generic[P]):
-    r"""A sequence of weighted moves that ends at :math:`p(x_0 | y)`: how one particle method differs from another.
+    r"""The proposals and weights of a particle method: a sequence of weighted moves that ends at :math:`p(x_0 | y)`.
 
     Args:
         score: The prior.
         op: The measurement, with its noise model.
-        y: What was measured, ``(B, *op.out_shape)``, one row per particle.
-        particles: Particles in a group, at least 2: those that compete with each other.
-        weighted: Whether the last weights are handed out. Otherwise each group is resampled at the end to equal weights.
+        y: Measurement, ``(B, *op.out_shape)``, one row per particle.
+        particles: Particles per group, at least 2. Weights and resampling act within a group.
+        weighted: Whether to return the last weights. Otherwise each group is resampled at the end to equal weights.
 
     Raises:
         ValueError: If the measurement lacks what the algorithm needs.
@@ -75,23 +75,23 @@ class ParticleMethod(Algorithm, Generic[P]):
 
     @abstractmethod
     def step(self, here: P, s: Tensor, draw: Draw) -> tuple[P | Denoised, Tensor]:
-        """Return the particles at the earlier time ``s``, and by how much the log weights change, ``(B,)``.
+        """Return the particles at the earlier time ``s``, and the increments of the log weights, ``(B,)``.
 
-        ``y`` is the same for all particles of a group, so rows of a group may be exchanged between steps. At zero noise, where
-        nothing more is computed, a bare :class:`~invdiff.methods.denoised.Denoised` may be returned.
+        ``y`` is the same for all particles of a group, so rows of a group may be permuted between steps. At zero noise, where
+        no further quantities are needed, a bare :class:`~invdiff.methods.denoised.Denoised` may be returned.
         """
 
 
 @dataclass(frozen=True, eq=False)
 class Cloud:
-    """What is left at the end of a particle run; rows of a group are neighbours.
+    r"""The result of a particle run. Rows of a group are adjacent.
 
     Attributes:
-        x: ``(B, *event)``.
-        weights: Normalized in every group, ``(B,)``.
-        log_evidence: Estimate of :math:`\\log p(y)` by each group, ``(B / particles,)``.
-        ess: Effective sample size of each group before the last resampling.
-        ancestors: How many of the first particles have descendants in each group.
+        x: Samples, ``(B, *event)``.
+        weights: Weights, normalized in every group, ``(B,)``.
+        log_evidence: Estimate of :math:`\log p(y)` from each group, ``(B / particles,)``.
+        ess: Effective sample size of each group before the last resampling, ``(B / particles,)``.
+        ancestors: Number of initial particles with descendants in each group, ``(B / particles,)``.
         equal: Whether the groups were resampled to equal weights.
     """
 
@@ -112,10 +112,10 @@ def run_particles(
     resampling: Sequence[torch.Generator],
     on_step: OnStep | None = None,
 ) -> Cloud:
-    r"""Carry groups of particles down ``times``; a group is resampled when its effective sample size falls below half.
+    r"""Move groups of particles along ``times``. A group is resampled when its effective sample size is below half its size.
 
     Args:
-        method: The moves and their weights; holds ``y``, one row per particle, the rows of a group side by side.
+        method: The moves and their weights; holds ``y``, one row per particle, the rows of a group adjacent.
         times: Decreasing, ``(steps + 1,)``, the last one noise-free.
         streams: One random stream per row.
         resampling: One generator per group.
@@ -169,7 +169,7 @@ def systematic_resampling(weights: Tensor, u: float) -> Tensor:
 
     Args:
         weights: :math:`w`, summing to 1, ``(n,)``.
-        u: Uniform in [0, 1): the one random number.
+        u: The only random number, uniform in [0, 1).
     """
     positions = (torch.arange(len(weights), dtype=weights.dtype, device=weights.device) + u) / len(weights)
     return torch.searchsorted(weights.cumsum(0), positions, right=True).clamp(max=len(weights) - 1)
@@ -180,7 +180,7 @@ def _ess(log_w: Tensor) -> Tensor:
 
 
 def _resample(log_w: Tensor, which: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-    """Return the parent of every particle, ``(groups, n)``: resampled, and shuffled, in the groups of ``which``."""
+    """Return the parent of every particle, ``(groups, n)``: resampled and shuffled in the groups selected by ``which``."""
     groups, n = log_w.shape
     parents = torch.arange(n, device=log_w.device).repeat(groups, 1)
     for g in which.nonzero().flatten().tolist():
@@ -191,6 +191,6 @@ def _resample(log_w: Tensor, which: Tensor, generators: Sequence[torch.Generator
 
 
 def _rows(chosen: Tensor) -> Tensor:
-    """Return the rows of the batch that are chosen within each group."""
+    """Return the rows of the batch for the indices chosen within each group."""
     groups, n = chosen.shape
     return (chosen + n * torch.arange(groups, device=chosen.device)[:, None]).flatten()

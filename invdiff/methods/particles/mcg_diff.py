@@ -1,4 +1,4 @@
-"""MCG-diff: particles guided by what each measured coordinate should be at every level of noise."""
+"""MCG-diff: Monte Carlo guided diffusion, with a potential on each measured coordinate at every noise level."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["MCGDiff"]
 
 
 class MCGDiff(ParticleMethod[Denoised]):
-    r"""Monte Carlo guided diffusion, by the singular value decomposition of a linear operator.
+    r"""Monte Carlo guided diffusion, in the SVD basis of a linear operator.
 
-    In the spectral coordinates of :math:`z = V^\top x / \alpha`, a measured coordinate has the observation
+    In the spectral coordinates :math:`z = V^\top x / \alpha`, a measured coordinate has the observation
     :math:`\bar y_i = (U^\top y)_i / s_i` with noise of variance :math:`\kappa_i = \sigma_y^2 / s_i^2`. At every level a
-    potential says how near to it the coordinate should be, and the last one is the likelihood:
+    potential draws the coordinate toward it, and the last potential is the likelihood:
 
     .. math:: g_t(z) = \prod_i \mathcal{N}(\bar y_i;\, z_i,\, v_{t,i}), \qquad v_{t,i} = \varsigma_t^2 + \kappa_i
 
@@ -35,26 +35,26 @@ class MCGDiff(ParticleMethod[Denoised]):
     .. math:: z_{s,i} \sim \mathcal{N}\big(m_i + K_i (\bar y_i - m_i),\, K_i v_{s,i}\big), \qquad
         \Delta \log w = \sum_i \log \mathcal{N}(\bar y_i;\, m_i,\, c^2 + v_{s,i}) - \log g_t(z_t)
 
-    while coordinates that are not measured move by the kernel. No gradients. It samples the posterior of the *discretized*
-    prior as the number of particles grows; how many that takes grows with the number of measured coordinates.
+    while unmeasured coordinates move by the kernel. No gradients. As the number of particles grows, it samples the posterior of
+    the *discretized* prior; the number of particles needed grows with the number of measured coordinates.
 
     Args:
         score: The prior.
-        op: A linear operator whose singular value decomposition is known; ``sigma_y`` may be 0.
+        op: A linear operator with ``svd``; ``op.sigma_y`` may be 0.
         y: Measurement, ``(B, *op.out_shape)``, one row per particle.
-        particles: Particles in a group.
-        weighted: Whether to hand out the last weights instead of resampling to equal ones.
-        kappa: :math:`\kappa_i > 0` of exact data, in the units of ``x`` squared. The last state meets them all the same.
+        particles: Particles per group.
+        weighted: Whether to return the last weights instead of resampling to equal ones.
+        kappa: :math:`\kappa_i > 0` assumed for exact data, in the squared units of ``x``. The last state fits them exactly.
 
-    Cost: one denoiser evaluation a step.
+    Cost: one denoiser evaluation per step.
 
     References:
         Cardoso et al., Monte Carlo guided Diffusion for Bayesian linear inverse problems, 2024,
-        https://arxiv.org/abs/2308.07983, algorithm 1. Departures: any schedule; resampling after the move, and only where the
-        effective sample size has fallen below half; and the same algorithm serves noisy data, whose :math:`\kappa_i` is known.
+        https://arxiv.org/abs/2308.07983, algorithm 1. Departures: any schedule; resampling after the move, and only if the
+        effective sample size is below half; and the same algorithm is used for noisy data, where :math:`\kappa_i` is known.
         The paper's second algorithm stops guiding a coordinate where :math:`\varsigma_t` falls below
-        :math:`\sigma_y / s_i`, and divides by a potential of the small variance :math:`\kappa` there: such weights have no
-        finite variance.
+        :math:`\sigma_y / s_i`, and there divides by a potential with the small variance :math:`\kappa`: the variance of
+        such weights is infinite.
     """
 
     needs = ("linear", "svd")
@@ -76,7 +76,7 @@ class MCGDiff(ParticleMethod[Denoised]):
         self.kappa = kappa
         self.data = SpectralData(op, y)
         self.variances = self.data.noise**2 if op.sigma_y > 0 else torch.full_like(self.data.noise, kappa)
-        # log p(y) - log p(y_bar): the change of units, and what of y is nothing but noise.
+        # log p(y) - log p(y_bar): the change of variables, and the density of the components of y that are pure noise.
         singular = self.data.svd.singular[self.data.measured].double()
         self.log_outside = -singular.log().sum()
         excess = op.dof - len(singular)
@@ -101,7 +101,7 @@ class MCGDiff(ParticleMethod[Denoised]):
         return here.elsewhere(alpha_s * svd.synthesize(z_s), s), log_w
 
     def _move(self, m: Tensor, variance: float, v: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-        r"""Draw from :math:`\mathcal{N}(m, c^2 I)\, g` and return the log of its mass, ``(B,)``."""
+        r"""Draw from the normalized :math:`\mathcal{N}(m, c^2 I)\, g` and return its log normalizing constant, ``(B,)``."""
         kalman_gain = torch.where(self.data.measured, variance / (variance + v), 0)
         std = torch.where(self.data.measured, kalman_gain * v, variance).sqrt()
         return m + kalman_gain * (self.data.y_bar - m) + std * draw(m.shape[1:]), self._log_normal(m, variance + v)

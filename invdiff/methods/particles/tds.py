@@ -22,10 +22,10 @@ __all__ = ["TDS"]
 
 @dataclass(frozen=True, eq=False)
 class Twist:
-    r"""The twist :math:`\tilde p_t(x_t)` at every particle.
+    r"""The twist :math:`\tilde p_t(x_t)` and its gradient at every particle.
 
     Attributes:
-        at: The states, without a graph.
+        at: The states, without an autograd graph.
         gradient: :math:`\nabla \log \tilde p_t`, ``(B, *event)``.
         log_p: :math:`\log \tilde p_t`, float64, ``(B,)``.
     """
@@ -45,15 +45,15 @@ class Twist:
         return self.at.x0_hat
 
     def take(self, rows: Tensor) -> Twist:
-        """Return the twist at these rows. All rows of a group have the same measurement."""
+        """Return the twist at these rows, without evaluating it again. All rows of a group have the same measurement."""
         return Twist(self.at.take(rows), self.gradient[rows], self.log_p[rows])
 
 
 class TDS(ParticleMethod[Twist]):
     r"""Twisted sequential Monte Carlo. ``op`` may be nonlinear.
 
-    Particles move by DDPM's kernel :math:`p(x_s | x_t) = \mathcal{N}(m(\hat x_0), c^2 I)` with the mean that the twist
-    shifts, and weights make up for the shift:
+    Particles move by DDPM's kernel :math:`p(x_s | x_t) = \mathcal{N}(m(\hat x_0), c^2 I)` with its mean shifted by the
+    gradient of the twist, and the weights correct for the shift:
 
     .. math:: \tilde p_t(x_t) = \mathcal{N}\big(y;\, A(\hat x_0),\, (\sigma_y^2 + \omega \varsigma_t^2) I\big), \qquad
         x_s \sim q = \mathcal{N}\big(m(\hat x_0^y), c^2 I\big), \quad
@@ -61,23 +61,25 @@ class TDS(ParticleMethod[Twist]):
 
     .. math:: \Delta \log w = \log p(x_s | x_t) - \log q(x_s) + \log \tilde p_s(x_s) - \log \tilde p_t(x_t)
 
-    The last twist is the likelihood itself. So for whatever twist, it samples the posterior of the *discretized* prior as the
-    number of particles grows; the better the twist predicts the measurement, the fewer are needed.
+    The last twist is the likelihood itself. So for any twist, the samples converge to the posterior of the *discretized* prior
+    as the number of particles grows; the better the twist predicts the measurement, the fewer particles are needed.
 
     Args:
         score: The prior.
         op: The measurement; ``op.sigma_y`` is :math:`\sigma_y > 0`.
         y: Measurement, ``(B, *op.out_shape)``, one row per particle.
-        particles: Particles in a group.
-        weighted: Whether to hand out the last weights instead of resampling to equal ones.
-        widening: :math:`\omega \ge 0`: how much of the noise in ``x`` the twist allows for. 0 trusts the denoiser blindly.
+        particles: Particles per group.
+        weighted: Whether to return the last weights instead of resampling to equal ones.
+        widening: :math:`\omega \ge 0`, the share of the noise variance of ``x`` added to the variance of the twist. At 0 the
+            twist treats :math:`\hat x_0` as certain.
 
-    Cost: one denoiser evaluation and one vector-Jacobian product a step.
+    Cost: one denoiser evaluation and one vector-Jacobian product per step. States kept after a resampling are not evaluated
+    again.
 
     References:
         Wu et al., Practical and Asymptotically Exact Conditional Sampling in Diffusion Models, 2023,
-        https://arxiv.org/abs/2306.17775, algorithm 1. Departures: resampling only where the effective sample size has fallen
-        below half; the twist is widened.
+        https://arxiv.org/abs/2306.17775, algorithm 1. Departures: resampling only if the effective sample size is below
+        half; the variance of the twist is widened by :math:`\omega \varsigma_t^2`.
     """
 
     needs = ("noise",)
@@ -106,7 +108,7 @@ class TDS(ParticleMethod[Twist]):
         at = here.at
         a, b, variance = ddpm_kernel((at.alpha_t, at.sigma_t), at.levels(s))
         mean, c = a * at.x_t + b * at.x0_hat, math.sqrt(variance)
-        if c == 0:  # The kernel is a point: there is nothing to propose.
+        if c == 0:  # The kernel is a point mass: there is nothing to propose.
             return at.elsewhere(mean, s), self.log_normal(self.y - self.op(mean), self.op.sigma_y**2) - here.log_p
         shift, noise = b * at.sigma_t**2 / at.alpha_t * here.gradient, draw(at.x_t.shape[1:])
         there = self.twist(self.at(mean + shift + c * noise, s))

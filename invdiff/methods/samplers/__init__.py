@@ -1,4 +1,4 @@
-"""Algorithms that have a loop of their own: annealing, split Gibbs, variational, Langevin. One a file."""
+"""Algorithms with their own loop: annealing, split Gibbs, variational, Langevin. One per file."""
 
 from invdiff.methods.divergence import DivergenceError
 from invdiff.methods.samplers.daps import DAPS

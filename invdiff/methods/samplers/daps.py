@@ -1,4 +1,4 @@
-"""DAPS: decoupled annealing."""
+"""DAPS: decoupled annealing posterior sampling."""
 
 from __future__ import annotations
 
@@ -23,32 +23,34 @@ __all__ = ["DAPS"]
 class DAPS(Sampler):
     r"""Decoupled annealing posterior sampling. ``op`` may be nonlinear.
 
-    At every level the sample is carried to zero noise by the probability-flow ODE, drawn anew around what comes out, given
-    the measurement, and noised to the next level:
+    At every level the probability-flow ODE is solved from the sample to zero noise, :math:`x_0` is drawn around the solution,
+    given the measurement, and noise is added to reach the next level:
 
     .. math:: \hat x_0 = \mathrm{ODE}(x_t), \qquad
         x_0 \sim \frac1Z\, \mathcal{N}(x_0; \hat x_0, \varsigma_t^2 I)\, \mathcal{N}(y; A(x_0), \tau^2 I), \qquad
         x_s = \alpha_s x_0 + \sigma_s \varepsilon
 
-    It would be exact if :math:`p(x_0 | x_t)` were the Gaussian around :math:`\hat x_0`. That Gaussian moves only what is
-    measured, so the mode is chosen without regard to the measurement: fine where the posterior is nearly Gaussian.
+    It would be exact if :math:`p(x_0 | x_t)` were this Gaussian around :math:`\hat x_0`. The Gaussian is isotropic, so the
+    measurement changes only measured directions, and the mode is chosen without it. The method is accurate if the posterior is
+    nearly Gaussian.
 
     Args:
         score: The prior.
         op: The measurement.
         y: Measurement, ``(B, *op.out_shape)``.
-        ode_steps: Euler steps of the ODE.
-        langevin_steps: Steps of the draw where ``op`` is nonlinear.
-        tau: Level :math:`\tau` of the Gaussian noise assumed in the draw, in the units of ``y``; 0 for the noise of ``op``.
+        ode_steps: Euler steps of the ODE, at least 1.
+        langevin_steps: Langevin steps of the draw if ``op`` is nonlinear, at least 1.
+        tau: Standard deviation :math:`\tau \ge 0` of the Gaussian noise assumed in the draw, in the units of ``y``; 0: the
+            noise model of ``op``.
 
-    Cost: ``ode_steps`` denoiser evaluations a level, no gradient through the network; and a linear solve, or two gradients of
+    Cost: ``ode_steps`` denoiser evaluations per level, no gradient of the network; and a linear solve, or two gradients of
     ``op`` for every Langevin step.
 
     References:
         Zhang et al., Improving Diffusion Inverse Problem Solving with Decoupled Noise Annealing, 2025,
         https://arxiv.org/abs/2407.01521, algorithm 1. Departures: the draw is exact for linear operators; Langevin steps are
-        Metropolis-adjusted and choose their size, which the paper tunes per task; :math:`\tau` is :math:`\sigma_y`, not a
-        tuned 0.01, so that the spread of the samples means something.
+        Metropolis-adjusted with an adapted step size, which the paper tunes per task; :math:`\tau` is :math:`\sigma_y`
+        instead of a tuned 0.01, so that the spread of the samples is meaningful.
     """
 
     any_noise = True
@@ -80,7 +82,7 @@ class DAPS(Sampler):
         return x_t
 
     def follow_ode(self, x_t: Tensor, t: Tensor) -> Tensor:
-        r"""Return where :math:`dz / d\varsigma = (z - \hat x_0) / \varsigma`, :math:`z = x / \alpha`, arrives from ``x_t``."""
+        r"""Solve :math:`dz / d\varsigma = (z - \hat x_0) / \varsigma` from ``x_t`` to zero noise, :math:`z = x / \alpha`."""
         schedule = self.score.schedule
         z = x_t / float(schedule(t)[0])
         for u, v in itertools.pairwise(times_below(schedule, t, self.ode_steps)):

@@ -27,17 +27,18 @@ LIKELIHOODS: Mapping[str, Callable[..., ConditionalDenoiser]] = {"score-ald": Sc
 
 
 class Langevin(Sampler):
-    r"""Langevin steps at every noise level, on the way from noise to data. ``op`` may be nonlinear.
+    r"""Annealed Langevin dynamics: Langevin steps at decreasing noise levels. ``op`` may be nonlinear.
 
     At each level :math:`t` the corrector repeats, with :math:`s = \nabla \log p_t(x_t) + g(x_t)` and standard normal :math:`z`,
 
     .. math:: x_t \leftarrow x_t + \delta s + \sqrt{2 \delta}\, z, \qquad s = \frac{\alpha_t E[x_0 | x_t, y] - x_t}{\sigma_t^2},
         \qquad \delta = \tau \sigma_t^2 \ \text{ or }\ \tau\, \frac{\dim x}{\lVert s \rVert^2},
 
-    and a step of the reverse diffusion (the predictor) leads to the next. Without it :math:`x_t / \alpha_t` is carried over,
-    and the last level ends at the posterior mean. The corrector keeps the distribution of its score, up to :math:`O(\tau)` and
-    with the first :math:`\delta`; how near that is to the posterior is up to the likelihood. At low noise the steps shrink with
-    :math:`\sigma_t` while the posterior does not: what earlier levels got wrong stays.
+    where :math:`g` is the likelihood score, and a step of the reverse diffusion (the predictor) leads to the next level.
+    Without a predictor :math:`x_t / \alpha_t` is kept, and the last level ends at the posterior mean. With the first
+    :math:`\delta`, the corrector leaves the distribution with score :math:`s` invariant, up to :math:`O(\tau)`; how close that
+    distribution is to the posterior depends on the likelihood approximation. At low noise the steps shrink with
+    :math:`\sigma_t` while the posterior does not, so errors of earlier levels remain.
 
     Args:
         score: The prior.
@@ -45,13 +46,14 @@ class Langevin(Sampler):
         y: Measurement, ``(B, *op.out_shape)``.
         likelihood: ``score-ald`` (no gradient of the network) or ``sda``.
         gamma: :math:`\gamma` of that likelihood.
-        corrections: Langevin steps a level, not negative.
-        tau: Their size :math:`\tau`, in (0, 1).
-        adaptive: Whether :math:`\delta` follows the length of the score of each item. In few dimensions that is erratic.
+        corrections: Langevin steps per level, at least 0 (at least 1 without a predictor).
+        tau: Relative step size :math:`\tau`, in (0, 1).
+        adaptive: Whether to use the second :math:`\delta`, which depends on the norm of the score of each item. In few
+            dimensions it is erratic.
         predictor: Whether a reverse-diffusion step leads to the next level.
         eta: Stochasticity of that step in [0, 1]: 0 is the exponential integrator, 1 ancestral sampling.
 
-    Cost: ``corrections + 1`` denoiser evaluations a step (``corrections`` without a predictor, and one more at the end), and
+    Cost: ``corrections + 1`` denoiser evaluations per step (``corrections`` without a predictor, and one more at the end), and
     as many vector-Jacobian products for ``sda``.
 
     References:
@@ -59,7 +61,7 @@ class Langevin(Sampler):
         (``predictor=False``, after Song & Ermon, 2019, https://arxiv.org/abs/1907.05600); Rozet & Louppe, Score-based Data
         Assimilation, 2023, https://arxiv.org/abs/2306.10574 (``likelihood="sda", adaptive=True``). Departures: any schedule;
         Jalal's :math:`\gamma_t` as in :class:`~invdiff.methods.guidance.ScoreALD`; SDA corrects after the predictor, which
-        leaves out the first level and takes in the last, where this library has no noise and no score.
+        omits the first level and includes the last, where this library has no noise and thus no score.
     """
 
     def __init__(
@@ -106,7 +108,7 @@ class Langevin(Sampler):
         return x_t
 
     def correct(self, x_t: Tensor, t: Tensor, z: Tensor) -> Tensor:
-        """Return ``x_t`` after one Langevin step at its level."""
+        """Return ``x_t`` after one Langevin step at noise level ``t``."""
         at = self.guidance.at(x_t, t)
         score = (at.alpha_t * self.guidance.posterior_mean(at) - x_t) / at.sigma_t**2
         delta = x_t.new_tensor(self.tau * at.sigma_t**2)

@@ -23,38 +23,38 @@ __all__ = ["PnPDM"]
 
 
 class PnPDM(Sampler):
-    r"""Plug-and-play posterior sampling by two alternating draws. ``op`` may be nonlinear.
+    r"""Split Gibbs sampling with a diffusion prior. ``op`` may be nonlinear.
 
-    The chain :math:`(x, z)` goes through the two conditionals of its stationary distribution
+    The Gibbs chain :math:`(x, z)` alternates between the two conditionals of its stationary distribution
     :math:`\pi(x, z) \propto p(x)\, \mathcal{N}(z; x, \rho^2 I)\, \mathcal{N}(y; A(z), \sigma_y^2 I)`:
 
     .. math:: z \sim \frac1Z\, \mathcal{N}(z; x, \rho^2 I)\, \mathcal{N}(y; A(z), \sigma_y^2 I), \qquad
         x \sim p(x_0 | x_t = \alpha_t z), \quad \varsigma_t = \rho
 
-    The second is the reverse diffusion, started where the noise-to-signal ratio is :math:`\rho`. For linear :math:`A` the
-    distribution of :math:`x` is the posterior under noise of covariance :math:`\sigma_y^2 I + \rho^2 A A^\top`: exact as
-    :math:`\rho \to 0`, where the chain hardly moves any more. So :math:`\rho` comes down the grid, to ``rho_min`` at the
-    least; how well the last levels mix is what limits the accuracy.
+    The second draw is the reverse diffusion, started at noise-to-signal ratio :math:`\rho`. For linear :math:`A`, :math:`x` is
+    distributed as the posterior for noise of covariance :math:`\sigma_y^2 I + \rho^2 A A^\top`, which is exact as
+    :math:`\rho \to 0`, where the chain hardly moves. So :math:`\rho` decreases along the grid, down to ``rho_min``; the mixing
+    at the last levels limits the accuracy.
 
-    One chain per sample, of which the last state is returned: samples are independent, unlike successive states of one
-    chain, which at small :math:`\rho` remember one another for about (posterior variance) / :math:`\rho^2` sweeps.
+    Every sample is the last state of its own chain. Samples are thus independent, unlike successive states of one chain, which
+    at small :math:`\rho` are correlated over about (posterior variance) / :math:`\rho^2` sweeps.
 
     Args:
         score: The prior.
         op: The measurement; ``op.sigma_y`` is :math:`\sigma_y`.
         y: Measurement, ``(B, *op.out_shape)``.
-        prior_steps: Steps of the reverse diffusion (DDPM) of every sweep.
-        rho_min: Smallest :math:`\rho \ge 0`, in the units of ``x``; 0: that of the grid.
-        extra_sweeps: Sweeps more at the last :math:`\rho`, made within the last step.
-        langevin_steps: Steps of the first draw where ``op`` is nonlinear.
+        prior_steps: Steps of the reverse diffusion (DDPM) in every sweep, at least 1.
+        rho_min: Lower bound :math:`\ge 0` on :math:`\rho`, in the units of ``x``; 0: the smallest level of the grid.
+        extra_sweeps: Additional sweeps at the last :math:`\rho`, within the last step.
+        langevin_steps: Langevin steps of the first draw if ``op`` is nonlinear, at least 1.
 
-    Cost: ``prior_steps`` denoiser evaluations a sweep, no gradient through the network; and a linear solve, or two gradients of
+    Cost: ``prior_steps`` denoiser evaluations per sweep, no gradient of the network; and a linear solve, or two gradients of
     ``op`` for every Langevin step.
 
     References:
         Wu et al., Principled Probabilistic Imaging using Diffusion Models as Plug-and-Play Priors, 2024,
         https://arxiv.org/abs/2405.18782, algorithm 1. Departures: parallel chains instead of states of one chain; the reverse
-        diffusion takes DDPM's steps; Langevin steps are Metropolis-adjusted and choose their size.
+        diffusion uses DDPM's steps; Langevin steps are Metropolis-adjusted, with an adapted step size.
     """
 
     any_noise = True
@@ -107,11 +107,11 @@ METHOD = Method(
     PnPDM,
     paper="Wu et al., 2024, arXiv 2405.18782",
     presets={
-        # rho = 10 * 0.9**k: the grid is the whole sequence, and rho_min its floor.
+        # rho = 10 * 0.9**k: the grid is the whole sequence, bounded below by rho_min.
         kind: Preset(
             {"steps": 100, "ratio_max": 10.0, "ratio_min": 10 * 0.9**99, "prior_steps": 100, "rho_min": rho_min},
-            "Wu et al., 2024: the annealing of the paper, as recalled, and the prior's steps of the released "
-            "configs/sampler/pnp_edm.yaml; of every chain the last of 100 sweeps, where the paper takes 20 after 40",
+            "Wu et al., 2024: the annealing of the paper, as recalled, and the prior steps of the released "
+            "configs/sampler/pnp_edm.yaml; the last of 100 sweeps of every chain, where the paper takes 20 sweeps after 40",
         )
         for kind, rho_min in (("blur", 0.3), ("downsample", 0.3), ("nonlinear", 0.1))
     },

@@ -19,31 +19,32 @@ __all__ = ["REDDiff"]
 
 
 class REDDiff(Sampler):
-    r"""Variational, mode seeking: a Gaussian of no width is fitted to the posterior. ``op`` may be nonlinear.
+    r"""Variational and mode-seeking: a Gaussian of zero variance is fitted to the posterior. ``op`` may be nonlinear.
 
-    One Adam step on :math:`\mu` per level, of the loss of :math:`x_t = \alpha_t \mu + \sigma_t \varepsilon`, where what stands
-    in brackets is held fixed:
+    One Adam step on :math:`\mu` per level, with :math:`x_t = \alpha_t \mu + \sigma_t \varepsilon` and the loss below, where the
+    bracket is held constant (stop-gradient), :math:`d_y` is the measurement dimension and :math:`n` the number of entries of
+    ``x``:
 
     .. math:: L = \frac{1}{2 d_y} \lVert y - A(\mu) \rVert^2 + \frac{\lambda \varsigma_t^p}{n}
         \big\langle [\hat\varepsilon(x_t) - \varepsilon],\, \mu \big\rangle
 
-    The result is **a point estimate**: samples differ by the noise they happened to see, and their spread means nothing. The
-    noise level of the measurement does not enter; :math:`\lambda` stands for it and has to be tuned.
+    The result is **a point estimate**: samples differ only through the noise of the optimization, and their spread has no
+    meaning. The noise level of the measurement is not used; :math:`\lambda` takes its place and must be tuned.
 
     Args:
         score: The prior.
         op: The measurement.
         y: Measurement, ``(B, *op.out_shape)``.
-        weight: :math:`\lambda \ge 0`.
-        power: :math:`p`; 1 weighs a level by the root of 1 / SNR.
+        weight: Regularization weight :math:`\lambda \ge 0`.
+        power: Exponent :math:`p`; 1 weights a level by the square root of 1 / SNR.
         lr: Step size of Adam, in the units of ``x``.
 
-    Cost: one denoiser evaluation a level, no gradient through the network, and one gradient of ``op``.
+    Cost: one denoiser evaluation per level, no gradient of the network, and one gradient of ``op``.
 
     References:
         Mardani et al., A Variational Perspective on Solving Inverse Problems with Diffusion Models, 2024,
-        https://arxiv.org/abs/2305.04391, algorithm 1. Departure: nonlinear operators have no pseudo-inverse to start from,
-        and start at zero.
+        https://arxiv.org/abs/2305.04391, algorithm 1. Departure: nonlinear operators have no pseudo-inverse for the
+        initial value, and start at zero.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class REDDiff(Sampler):
     def sample(self, times: Tensor, *, streams: Streams, on_step: OnStep) -> Tensor:
         op, y = self.op, self.y
         mu = op.pinv(y).clone() if isinstance(op, LinearOperator) else y.new_zeros(len(y), *op.in_shape)
-        adam = torch.optim.Adam([mu], lr=self.lr, betas=(0.9, 0.99))  # Entry by entry: items stay apart.
+        adam = torch.optim.Adam([mu], lr=self.lr, betas=(0.9, 0.99))  # Adam acts entrywise: items are independent.
         dof = over_items(torch.as_tensor(op.dof, device=y.device), mu)
         for step, t in enumerate(times[:-1]):
             alpha_t, sigma_t = map(float, self.score.schedule(t))

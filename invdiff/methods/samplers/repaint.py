@@ -22,30 +22,30 @@ __all__ = ["RePaint", "jump_path"]
 
 
 class RePaint(Sampler):
-    r"""Inpainting of exact data: at every level the known entries are the data with noise, the others a DDPM step.
+    r"""Inpainting of exact data: at every level known entries are noised data, and unknown entries a DDPM step.
 
     .. math:: x_s = m \odot (\alpha_s y + \sigma_s z) + (1 - m) \odot \mathrm{Step}(\hat x_0)
 
-    The two halves were drawn apart. To bring them into agreement, the state jumps back ``jump_length`` levels by forward
-    diffusion and comes down again:
+    with :math:`m` the mask of the known entries. The two parts are drawn independently. To make them consistent, the state
+    jumps back ``jump_length`` levels by forward diffusion and is denoised again:
 
     .. math:: x_t = \frac{\alpha_t}{\alpha_s} x_s + \sqrt{\sigma_t^2 - \frac{\alpha_t^2}{\alpha_s^2} \sigma_s^2}\; z
 
-    The conditional distribution is reached only as ``passes`` grows: with few, modes are decided before the data can tell.
+    The conditional distribution is reached only as ``passes`` grows: with few, the mode is chosen before the data take effect.
 
     Args:
         score: The prior.
         op: A :class:`~invdiff.operators.Mask` without noise.
         y: Measurement, ``(B, *op.out_shape)``.
-        jump_length: Levels of a jump, at least 1. A grid of no more levels than this has no jumps.
-        passes: How many times the levels of a jump are gone through, at least 1; 1 for no jumps.
+        jump_length: Levels per jump, at least 1. A grid with at most this many levels has no jumps.
+        passes: Number of passes through the levels of a jump, at least 1; 1: no jumps.
 
-    Cost: one denoiser evaluation per step and per step repeated: 2410 for 250 steps with the default jumps. No gradients.
+    Cost: one denoiser evaluation per step and per repeated step: 2410 for 250 steps with the default jumps. No gradients.
 
     References:
         Lugmayr et al., RePaint: Inpainting using Denoising Diffusion Probabilistic Models, 2022,
-        https://arxiv.org/abs/2201.09865, algorithm 1. Departure: a jump is one draw, with the distribution of ``jump_length``
-        draws level by level.
+        https://arxiv.org/abs/2201.09865, algorithm 1. Departure: a jump is a single draw, with the same distribution as
+        ``jump_length`` draws level by level.
     """
 
     needs = ("mask", "exact")
@@ -96,9 +96,9 @@ METHOD = Method(
 
 
 def jump_path(steps: int, length: int, passes: int) -> list[int]:
-    """Return the levels to visit, from 0 down to ``steps``, which is noise-free.
+    """Return the indices of the levels to visit, from 0 to ``steps``, which is noise-free.
 
-    From every ``length``-th level, counted from the last noisy one, the path jumps back ``length`` levels, ``passes - 1``
+    At every ``length``-th level, counted from the last noisy one, the path jumps back ``length`` levels, ``passes - 1``
     times.
     """
     jumps = dict.fromkeys(range(steps - 1, length - 1, -length), passes - 1)

@@ -1,4 +1,4 @@
-"""The interface of algorithms that have a loop of their own: annealing, split Gibbs, variational, Langevin."""
+"""The interface of algorithms with their own loop: annealing, split Gibbs, variational, Langevin."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["Sampler"]
 
 
 class Sampler(Algorithm):
-    r"""An algorithm that draws samples of :math:`p(x_0 | y)` by a loop of its own."""
+    r"""An algorithm that draws samples of :math:`p(x_0 | y)` with its own loop."""
 
     own_step = True
 
     @abstractmethod
     def sample(self, times: Tensor, *, streams: Streams, on_step: OnStep) -> Tensor:
-        """Return samples ``(B, *event)``.
+        r"""Return samples ``(B, *event)``.
 
         Args:
             times: Decreasing, ``(steps + 1,)``, the last one noise-free.

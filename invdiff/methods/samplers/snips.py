@@ -1,4 +1,4 @@
-"""SNIPS: annealed Langevin dynamics in spectral coordinates."""
+"""SNIPS: annealed Langevin dynamics in the SVD basis."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ __all__ = ["SNIPS"]
 
 
 class SNIPS(Sampler):
-    r"""Solving noisy inverse problems stochastically: preconditioned Langevin steps, level after level.
+    r"""Solving noisy inverse problems stochastically: preconditioned annealed Langevin dynamics in the SVD basis.
 
     With :math:`A = U \operatorname{diag}(s) V^\top`, the state is :math:`\bar x = V^\top x_t / \alpha_t`, the data are
     :math:`\bar y_i = (U^\top y)_i / s_i` with noise :math:`\nu_i = \sigma_y / s_i`, and :math:`\bar x_0 = V^\top \hat x_0`.
-    The noise of the state is made up of the noise of the data as far as that reaches, which gives each coordinate the score
+    The noise of the state and the noise of the data are coupled: the smaller one is a part of the larger. With
+    :math:`\varsigma = \sigma_t / \alpha_t`, each coordinate has the score
 
     .. math:: g_i = \begin{cases}
         (\bar y_i - \bar x_i) / (\varsigma^2 - \nu_i^2) & \varsigma > \nu_i \\
@@ -33,12 +34,13 @@ class SNIPS(Sampler):
 
     and the step :math:`\bar x_i \leftarrow \bar x_i + c\, a_i g_i + \sqrt{2 c\, a_i}\, z_i` with :math:`a_i` equal to
     :math:`\varsigma^2 - \nu_i^2`, :math:`\varsigma^2 (1 - \varsigma^2 / \nu_i^2)` and :math:`\varsigma^2`: in all cases a step
-    towards a mixture of :math:`\bar x_{0,i}` and :math:`\bar y_i`, stable for :math:`c < 1`. The last state is denoised.
+    toward a convex combination of :math:`\bar x_{0,i}` and :math:`\bar y_i`, stable for :math:`c < 1`. The last state is
+    denoised.
 
-    Once the level is below every :math:`\nu_i` the score is the exact one: so for a posterior with one mode the samples have
-    its distribution as :math:`c` falls and the corrections grow; the spread is too wide by up to a share :math:`c` at finite
-    :math:`c`, and where there are too few corrections to follow the levels. At higher levels the score is not the exact one,
-    and there the mode is chosen.
+    Once the level is below every :math:`\nu_i` the score is exact. So for a posterior with one mode, the samples converge to it
+    as :math:`c` decreases and the number of corrections grows. The spread is too wide by up to a fraction :math:`c` at finite
+    :math:`c`, and also if there are too few corrections to follow the levels. At higher levels, where the mode is chosen, the
+    score is not exact.
 
     Args:
         score: The prior.
@@ -51,8 +53,9 @@ class SNIPS(Sampler):
 
     References:
         Kawar et al., SNIPS: Solving Noisy Inverse Problems Stochastically, 2021, https://arxiv.org/abs/2105.14951, and the
-        released code. Departures: the measured coordinates start at the data with their share of noise instead of
-        from a uniform distribution; the end is denoised, and coordinates still noisier than their data become the data.
+        released code. Departures: the measured coordinates start at the data plus noise up to the first level, instead of
+        from a uniform distribution; the last state is denoised, and coordinates still noisier than their data are set to the
+        data.
     """
 
     needs = ("linear", "svd")
@@ -73,7 +76,7 @@ class SNIPS(Sampler):
         x_bar = torch.where(ratio > data.noise, data.y_bar + rest * noise, ratio * noise)
         for level, t in enumerate(times[:-1]):
             ratio = float(schedule.ratio(t))
-            # 1 where the state is noisier than the data, 0 where nothing is measured.
+            # Weight of the data in the target: 1 where the state is noisier than the data, 0 where nothing is measured.
             weight = (ratio / data.noise).square().clamp(max=1)
             kick = (2 * self.step * self._step_variance(ratio)).sqrt()
             for _ in range(self.corrections):
@@ -96,7 +99,7 @@ class SNIPS(Sampler):
         return float(self.score.schedule(t)[0]) * self.data.svd.synthesize(x_bar)
 
     def _denoise(self, x_bar: Tensor, t: Tensor) -> Tensor:
-        r"""Return :math:`V^\top \hat x_0`. It is what is left of :math:`x_0` given the data too, where they are noisier."""
+        r"""Return :math:`V^\top \hat x_0`, also the mean given state and data where the data are noisier than the state."""
         return self.data.svd.analyze(self.score.denoise(self._state(x_bar, t), t))
 
 

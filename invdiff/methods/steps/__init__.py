@@ -1,4 +1,4 @@
-"""Step rules, and the loop of the reverse diffusion that takes them. One a file."""
+"""Step rules, one per file, and the reverse-diffusion loop that uses them."""
 
 from invdiff.methods.steps.ddim import DDIM
 from invdiff.methods.steps.heun import Heun

@@ -1,4 +1,4 @@
-"""The first-order step: DDIM, and DDPM at the other end of the same family."""
+"""The first-order step: DDIM, and DDPM at the other end of the family."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["DDIM"]
 
 
 class DDIM(StepRule):
-    r"""Step with a share of fresh noise: :math:`\eta = 0` is DDIM, :math:`\eta = 1` DDPM's ancestral sampling.
+    r"""First-order step with a share of fresh noise: :math:`\eta = 0` is DDIM, :math:`\eta = 1` DDPM's ancestral sampling.
 
     .. math:: x_s = \alpha_s \hat x_0 + \sqrt{\sigma_s^2 - \eta^2 \tilde\sigma^2}\, \hat\varepsilon + \eta \tilde\sigma z,
         \qquad \tilde\sigma^2 = \sigma_s^2 \Big(1 - \frac{\alpha_t^2 \sigma_s^2}{\alpha_s^2 \sigma_t^2}\Big)

@@ -1,4 +1,4 @@
-"""The second-order step."""
+"""The second-order step: Heun's method."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Heun(StepRule):
 
     .. math:: \frac{dz}{d\varsigma} = \frac{z - \hat x_0(z, \varsigma)}{\varsigma}
 
-    Deterministic: all randomness of a sample lies in where it starts. The step to zero noise is first order, because the slope
-    there is not defined.
+    Deterministic: the only randomness of a sample is its initial state. The step to zero noise is first order, because the
+    slope is not defined there.
 
     Cost: two evaluations of the posterior mean, one in the last step.
 

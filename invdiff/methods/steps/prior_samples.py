@@ -1,4 +1,4 @@
-"""Samples of the prior alone."""
+"""Unconditional samples of the prior."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def sample_prior(
     ratio_min: float | None = None,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    r"""Draw from :math:`p(x)`: noise at the largest level, carried down by the denoiser.
+    r"""Draw from :math:`p(x)` by the reverse diffusion.
 
     Args:
         score: The prior.
         shape: Shape of one sample.
-        num_samples: How many. Each has its own random stream, ``(seed, sample)``.
-        seed: A non-negative integer.
+        num_samples: Number of samples. Each has its own random stream, ``(seed, sample)``.
+        seed: Random seed, a non-negative integer.
         steps: Steps of the reverse diffusion.
         rule: Step rule. Default: Heun.
         spacing: One of :data:`invdiff.schedules.SPACINGS`.
         ratio_max: Noise-to-signal ratio to start from. Default: :meth:`~invdiff.priors.ScoreModel.largest_ratio` of the prior.
         ratio_min: Noise-to-signal ratio of the last evaluation. Default: the schedule's smallest.
-        device: Where to compute.
+        device: Device to compute on.
 
     Returns:
         Samples ``(num_samples, *shape)``, float32.

@@ -1,4 +1,4 @@
-"""The reverse-diffusion loop that serves every guidance and every step rule."""
+"""The reverse-diffusion loop for all guidances and step rules."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def reverse_diffusion(
     streams: Streams,
     on_step: OnStep | None = None,
 ) -> Tensor:
-    r"""Draw :math:`x_T \sim \mathcal{N}(0, \sigma_T^2 I)` for every row of ``guidance.y`` and carry it down ``times``.
+    r"""Draw :math:`x_T \sim \mathcal{N}(0, \sigma_T^2 I)` for every row of ``guidance.y``, and run the reverse diffusion.
 
-    An item whose state is not finite after a step, or whose root mean square exceeds ``1e4 (1 + sigma_s)``, is moved back
-    towards where the step would have led without guidance, with the same noise: to a half, a quarter and an eighth of the way.
-    What is not finite stays so: a sample that silently ignored the measurement would be worse.
+    If the state of an item is not finite after a step, or its root mean square exceeds ``1e4 (1 + sigma_s)``, the guided step
+    is replaced by a mixture with the unguided step of the same noise: one half, one quarter, then one eighth of the guidance.
+    States that are not finite remain so and raise an error: a sample that silently ignored the measurement would be worse.
 
     Args:
-        guidance: What is followed; holds ``y``, one row per sample.
+        guidance: The guidance; holds ``y``, one row per sample.
         times: Decreasing, ``(steps + 1,)``, the last one noise-free.
         rule: The step rule; ``None`` for the guidance's own step.
         streams: One random stream per row.
@@ -64,17 +64,17 @@ def reverse_diffusion(
 
 
 def advance(guidance: Guidance, rule: StepRule | None, at: Denoised, s: Tensor, draw: Draw) -> tuple[Tensor, Tensor | None]:
-    """Return the state after one guided step, and the estimate of :math:`x_0` it was made with.
+    r"""Return the state after one guided step, and the estimate of :math:`x_0` used in it.
 
     Args:
-        guidance: What is followed.
+        guidance: The guidance.
         rule: The step rule; ``None`` for the guidance's own step.
-        at: The state.
-        s: Where to go.
-        draw: The noise of the step: that of the rule comes first.
+        at: State at the start of the step.
+        s: Time at the end of the step.
+        draw: Source of noise. The noise of the rule is drawn first.
 
     Raises:
-        TypeError: If the guidance has no step of its own, or follows no rule.
+        TypeError: If the guidance has no step of its own, or cannot follow a rule.
     """
     if rule is None:
         if not isinstance(guidance, Transition):
@@ -84,13 +84,13 @@ def advance(guidance: Guidance, rule: StepRule | None, at: Denoised, s: Tensor, 
     if isinstance(guidance, Correction) and guidance.corrects:
         return guidance.correct(rule(prior_mean, at, s, noise), at, s, draw), at.estimate
     if not isinstance(guidance, ConditionalDenoiser):
-        raise TypeError(f"{type(guidance).__name__} follows no step rule: its steps are its own.")
+        raise TypeError(f"{type(guidance).__name__} follows no step rule: it has its own steps. Leave out the rule.")
     followed = _Followed(guidance, rule, at, s, draw)
     return rule(followed, at, s, noise), followed.first
 
 
 class _Followed:
-    """The mean, or the draws, that a rule follows in one step; the first one is kept as the estimate of the step."""
+    """The mean, or the draws, that a rule follows in one step. The first one is kept as the estimate of the step."""
 
     def __init__(self, guidance: ConditionalDenoiser, rule: StepRule, at: Denoised, s: Tensor, draw: Draw) -> None:
         self.guidance, self.draw = guidance, draw
@@ -100,19 +100,19 @@ class _Followed:
     def __call__(self, at: Denoised) -> Tensor:
         x_0 = self.guidance.posterior_draw(at, self.draw) if self.mean is None else self.mean(at)
         self.first = x_0 if self.first is None else self.first
-        at.release()  # or a rule of second order would hold two graphs at a time
+        at.release()  # A second-order rule would otherwise hold two graphs at once.
         return x_0
 
 
 def unguided_step(rule: StepRule | None, at: Denoised, s: Tensor, draw: Draws) -> Tensor:
-    """Return where the step leads without guidance: by the rule, or by DDPM's for a guidance with a step of its own."""
-    # New noise would move the streams of rows that are not lost, so there is none if the step took none.
+    """Return the state after a step without guidance: by the rule, or by DDPM if the guidance has its own step."""
+    # Fresh noise would advance the random streams of all rows, so reuse the noise of the step, or none if it drew none.
     noise = draw.taken[0].reshape(at.x_t.shape) if draw.taken else torch.zeros_like(at.x_t)
     return (rule or DDIM(eta=1.0))(prior_mean, at, s, noise)
 
 
 def back_off(guided: Tensor, unguided: Tensor, bound: float) -> Tensor:
-    """Return ``guided`` with lost items moved towards ``unguided``, as little as brings them back."""
+    """Return ``guided`` with diverged items moved toward ``unguided``, by the least amount that brings them within bounds."""
     x_s, gone = guided, lost(guided, bound)
     for strength in BACK_OFF:
         x_s = torch.where(over_items(gone, x_s), torch.lerp(unguided, guided, strength), x_s)

@@ -13,10 +13,10 @@ __all__ = ["StepRule"]
 
 
 class StepRule(ABC):
-    """One step of the reverse diffusion, from a state to an earlier time, along a posterior mean.
+    r"""One step of the reverse diffusion, from a state to an earlier time, along a posterior mean.
 
     Attributes:
-        follows_draws: Whether it follows draws from :math:`p(x_0 | x_t, y)` in the place of the mean.
+        follows_draws: Whether the rule uses draws from :math:`p(x_0 | x_t, y)` in place of the mean.
     """
 
     follows_draws: ClassVar[bool] = False
@@ -26,8 +26,8 @@ class StepRule(ABC):
         r"""Return the state at the earlier time ``s``, ``(B, *event)``.
 
         Args:
-            mean: Gives :math:`E[x_0 | x_t, y]`, or a draw, at a state.
-            at: The state.
-            s: Where to go.
+            mean: Returns :math:`E[x_0 | x_t, y]`, or a draw, at a state.
+            at: State at the start of the step.
+            s: Time at the end of the step.
             noise: Standard normal, shaped like the state.
         """

@@ -286,7 +286,7 @@ class TestPosteriors:
 
     def test_other_methods_say_so(self) -> None:
         op, _ = self.measured(self.PRIOR, self.LAWS[0])
-        with pytest.raises(ValueError, match=r"DDRM is made for white Gaussian noise, got PoissonNoise.*use 'mmps'"):
+        with pytest.raises(ValueError, match=r"DDRM needs white Gaussian noise, got PoissonNoise.*use 'mmps'"):
             PosteriorSampler(self.PRIOR, op, method="ddrm")
 
     @pytest.mark.parametrize("law", [law for law in LAWS if not isinstance(law, JOINT)], ids=repr)
