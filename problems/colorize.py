@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 from torch import Tensor
 
 from invdiff.operators import ChannelMix, Noise, Operator
@@ -20,10 +18,6 @@ class Colorize(Problem):
     needs = "a grey INPUT and nothing else"
     measures = "ChannelMix"
     recommended = photographs(max_iterations=4)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls()]
 
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
         return ChannelMix.gray(shape, noise=noise)

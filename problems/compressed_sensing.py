@@ -89,10 +89,6 @@ class CompressedSensing(ArrayProblem):
         return cls(size, max(1, round(ratio * size[0] * size[1])), sensing=sensing, seed=seed)
 
     @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls((16, 32), 100, sensing="hadamard", seed=0), cls((16, 24), 90, sensing="convolution", seed=1)]
-
-    @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
         sensing: Sensing = options["sensing"] or "hadamard"
         return cls.share(options["ratio"], size, sensing=sensing, seed=options["pattern_seed"])

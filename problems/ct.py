@@ -66,10 +66,6 @@ class ReconstructCT(ArrayProblem):
         return cls(half_turn(count), size)
 
     @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls.evenly(7, (16, 24)), cls([0.0, 30.0, 100.0], (16, 24), detectors=20)]
-
-    @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
         return cls.evenly(options["angles"], size)
 

@@ -49,10 +49,6 @@ class Deblur(Problem):
         self.kernel, self.boundary = torch.as_tensor(kernel), boundary
 
     @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls(gaussian_kernel(1.0, 5), boundary=boundary) for boundary in ("reflect", "circular")]
-
-    @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
         kernel = options["kernel"]
         return cls(kernel_of(str(kernel), size) if is_text(kernel) else kernel, boundary=options["boundary"])

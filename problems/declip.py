@@ -48,10 +48,6 @@ class Declip(Problem):
         self.low, self.high = low, high
 
     @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls(-0.8, 0.5), cls(-math.inf, 0.3)]
-
-    @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
         low, high = options["clip_low"], options["clip_high"]
         return cls(-math.inf if low is None else 2 * low - 1, math.inf if high is None else 2 * high - 1)

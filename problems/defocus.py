@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 from invdiff.operators import Blur, Noise, Operator
 from invdiff.operators.blur.kernels import defocus_kernel
 
@@ -44,10 +42,6 @@ class Defocus(Problem):
         if not radius > 0:
             raise ValueError(f"Defocus: radius must be positive, in pixels, got {radius:g}.")
         self.radius, self.boundary = radius, boundary
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls(1.7), cls(2.5, boundary="circular")]
 
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
         # Before it is built: a kernel far larger than the image would not fit the memory.

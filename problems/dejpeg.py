@@ -89,14 +89,6 @@ class Dejpeg(Problem):
         self.subsampling, self.size, self.orientation = subsampling, size, orientation
 
     @classmethod
-    def examples(cls) -> list[Self]:
-        return [
-            cls(quality=10, subsampling="4:4:4"),
-            cls(tables=[range(1, 65), range(64, 128)], subsampling="4:4:0"),
-            cls(quality=50, size=(16, 24)),  # half a unit more than whole ones
-        ]
-
-    @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
         return cls(quality=options["jpeg_quality"])
 

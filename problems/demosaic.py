@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -44,10 +42,6 @@ class Demosaic(Problem):
         if pattern not in BAYER_PATTERNS:
             raise ValueError(f"Demosaic: unknown pattern {pattern!r}, expected one of {', '.join(BAYER_PATTERNS)}.")
         self.pattern = pattern
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls(pattern) for pattern in BAYER_PATTERNS]
 
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
         return Mosaic(shape, self.pattern, noise=noise)

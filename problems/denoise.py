@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 from invdiff.operators import Identity, Noise, Operator
 
 from .problem import Problem, photographs
@@ -20,10 +18,6 @@ class Denoise(Problem):
     measures = "Identity"
     recommended = photographs(max_iterations=4)
     leaves_white = True
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls()]
 
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
         return Identity(shape, noise=noise)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 from torch import Tensor
 
 from invdiff.operators import Identity, Noise, Operator, RoundingNoise, temper
@@ -44,10 +42,6 @@ class Dequantize(Problem):
         if levels < 2:
             raise ValueError(f"Dequantize: levels must be at least 2, got {levels}.")
         self.levels = levels
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls(2), cls(8)]
 
     @property
     def step(self) -> float:

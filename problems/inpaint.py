@@ -64,12 +64,6 @@ class Inpaint(Problem):
             what = "nothing to fill" if self.mask.all() else "everything to fill"
             raise ValueError(f"Inpaint: the mask leaves {what}. White marks what to fill, black what to keep.")
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        mask = torch.ones(16, 24, dtype=torch.bool)
-        mask[4:9, 5:12] = False
-        return [cls(mask)]
-
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
         if tuple(self.mask.shape[-2:]) != shape[-2:]:
             (mh, mw), (h, w) = self.mask.shape[-2:], shape[-2:]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 from invdiff.operators import Blur, Noise, Operator
 from invdiff.operators.blur.kernels import motion_kernel
 
@@ -44,10 +42,6 @@ class MotionDeblur(Problem):
         if length < 3 or length % 2 == 0:
             raise ValueError(f"MotionDeblur: length must be odd and at least 3, in pixels, got {length}.")
         self.length, self.angle, self.boundary = length, angle, boundary
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls(5, 30.0), cls(3, 0.0, boundary="circular")]
 
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
         # Before it is built: a kernel far larger than the image would not fit the memory.

@@ -97,13 +97,6 @@ class ReconstructMRI(ArrayProblem):
         return cls(mask, birdcage_maps(coils, *size) if coils > 1 else None)
 
     @classmethod
-    def examples(cls) -> list[Self]:
-        single, several = (
-            cls.simulated((16, 24), acceleration=2, center_fraction=0.2, coils=coils, seed=0) for coils in (1, 3)
-        )
-        return [single, several]
-
-    @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
         acceleration, given = options["acceleration"], options["center_fraction"]
         return cls.simulated(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 import numpy as np
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -47,10 +45,6 @@ class Outpaint(Problem):
         if margin < 1:
             raise ValueError(f"Outpaint: margin must be at least 1, in pixels, got {margin}.")
         self.margin = margin
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls(3)]
 
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
         height, width = (side - 2 * self.margin for side in shape[-2:])

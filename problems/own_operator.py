@@ -11,7 +11,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from invdiff.operators import Identity, Noise, Operator
+from invdiff.operators import Noise, Operator
 from invdiff.registry import load_object
 
 from .options import Option
@@ -60,10 +60,6 @@ class OwnOperator(Problem):
     def files(cls, options: Mapping[str, Any]) -> dict[str, Path]:
         place, _, _ = str(options["operator"]).rpartition(":")
         return {"operator": Path(place)} if place.endswith(".py") else {}
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls(Identity)]
 
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
         op = self.build(shape)

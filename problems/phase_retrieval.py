@@ -84,10 +84,6 @@ class RetrievePhase(ArrayProblem):
         return cls(size, masks=CodedDiffraction.random((1, *size), count, seed=seed).masks)
 
     @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls.coded(2, (16, 24), seed=0), cls((16, 24), oversampling=2.0)]
-
-    @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
         if options["codes"]:
             return cls.coded(options["codes"], size, seed=options["pattern_seed"])

@@ -118,11 +118,6 @@ class Problem(ABC):
             ValueError: If such an image cannot be measured, or not with such noise.
         """
 
-    @classmethod
-    def examples(cls) -> Sequence[Self]:
-        """Return instances for images of 16 x 24 pixels, or of a size of their own: what the shared tests run over."""
-        return ()
-
     # From options and INPUT to a problem and a measurement.
 
     @classmethod

@@ -46,10 +46,6 @@ class SuperResolution(Problem):
         self.factor, self.kernel = factor, kernel
 
     @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls(2), cls(4, kernel="area")]
-
-    @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
         return cls(options["factor"], kernel=options["downsampling"])
 

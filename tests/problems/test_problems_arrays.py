@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from helpers import all_subclasses, randn
+from cases import build, selected
+from helpers import randn
 from numpy.testing import assert_allclose
 from skimage.data import shepp_logan_phantom
 from skimage.transform import radon, resize
@@ -17,11 +18,7 @@ from invdiff.problems.mri import estimated_maps
 
 EVERY = pytest.mark.parametrize(
     "problem",
-    [
-        pytest.param(problem, id=f"{cls.name}-{k}")
-        for cls in all_subclasses(ArrayProblem)
-        for k, problem in enumerate(cls.examples())
-    ],
+    [pytest.param(case, id=f"{case.cls.name}-{case.index}") for case in selected(ArrayProblem)],
 )
 
 
@@ -109,7 +106,7 @@ class TestMRI:
         assert 0.7 < problem.scale < 1.3
 
     def test_real_and_imaginary_part_as_last_axis(self):
-        arrays = ReconstructMRI.examples()[1].to_arrays(torch.randn(1, 1, 3, 16, 24, 2))
+        arrays = build(ReconstructMRI)[1].to_arrays(torch.randn(1, 1, 3, 16, 24, 2))
         split = {**arrays, "kspace": torch.view_as_real(torch.from_numpy(arrays["kspace"])).numpy()}
         one, two = (ReconstructMRI.from_arrays(a, scale=1.0)[1] for a in (arrays, split))
         assert_close(one, two)
@@ -186,7 +183,7 @@ class TestCT:
         with pytest.raises(ValueError, match="nothing in it is bright"):
             ReconstructCT.from_arrays({"sinogram": np.zeros((3, 4))}, scale=None)
 
-    @pytest.mark.parametrize("problem", [*ReconstructCT.examples(), *ReconstructMRI.examples()], ids=lambda p: p.name)
+    @pytest.mark.parametrize("problem", [*selected(ReconstructCT), *selected(ReconstructMRI)], ids=str)
     def test_channels_that_are_no_colours_are_refused_before_the_work(self, problem):
         with pytest.raises(ValueError, match="grey picture, or one of red, green and blue, got 2"):
             problem.fit(randn(1, 2, 16, 24))

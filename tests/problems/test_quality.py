@@ -31,7 +31,7 @@ class Told(ScoreModel):
 
 
 def case(cls: type[Problem]) -> tuple[Problem, Any]:
-    problem = cls.examples()[0]
+    problem = build(cls)[0]
     height, width = problem.size or (16, 24)
     return problem, problem.operator((3, height, width))
 
@@ -107,7 +107,7 @@ class TestCommand:
     def test_natural_asks_for_few_gradients(self) -> None:
         """Enlargement, for one: 20 evaluations, the gradients below ratio 1, and what was measured is kept."""
         natural = load_prior("natural", precision="float32")
-        problem = PROBLEMS["sr"].examples()[0]
+        problem = build(PROBLEMS["sr"])[0]
         op = problem.operator((3, 32, 48))
         y = 0.2 * torch.randn(1, *op.out_shape, generator=torch.Generator().manual_seed(0))
         post = PosteriorSampler(natural, op, **problem.settings(natural, op)).run(y, num_samples=2)
