@@ -1,4 +1,4 @@
-"""Taking noise away."""
+"""Denoising."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Denoise"]
 
 
 class Denoise(Problem):
-    """Take away Gaussian noise of a known standard deviation."""
+    """Remove noise of a known distribution, such as Gaussian noise with a known standard deviation."""
 
     name = "denoise"
     needs = "--noise above 0"

@@ -1,4 +1,4 @@
-"""What lies around a picture."""
+"""Outpainting: extension of a picture beyond its borders."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["Outpaint"]
 
 
 class Outpaint(Problem):
-    """Continue a picture beyond its borders.
+    """Extend a picture beyond its borders.
 
     Args:
-        margin: How far, in pixels, on every side; at least 1.
+        margin: Width of the margin on every side, in pixels; at least 1.
 
     Raises:
         ValueError: If the margin is not positive.
@@ -33,10 +33,10 @@ class Outpaint(Problem):
             minimum=1,
             needed="yes",
             help="Pixels to add on every side.",
-            help_simulated="Pixels to cut away on every side.",
+            help_simulated="Pixels to crop on every side.",
         ),
     )
-    needs = "--margin, how many pixels to add on every side"
+    needs = "--margin, the number of pixels to add on every side"
     exact_is_usual = True
     measures = "Crop"
     recommended = photographs(max_iterations=4)
