@@ -1,7 +1,7 @@
 """Ready-made inverse problems on images. The table needs no torch: classes are loaded on first use."""
 
 if __name__ != "invdiff.problems":
-    raise ImportError("Import this package as invdiff.problems. Imported as problems, every class would exist twice.")
+    raise ImportError("Import this package as invdiff.problems. Under any other name its classes would exist twice.")
 
 import importlib
 import inspect

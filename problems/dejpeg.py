@@ -255,7 +255,7 @@ def _checked(tables: Sequence[Sequence[int]]) -> list[Tensor]:
         for table in given
     ):
         raise ValueError(
-            f"Dejpeg: tables must be one to three lists of 64 integers from 1 to {LARGEST_STEP}, got {len(given)} lists with "
+            f"Dejpeg: tables must be one to three lists of 64 integers from 1 to {LARGEST_STEP}, got {len(given)} with "
             f"{', '.join(str(len(table)) for table in given)} values."
         )
     return [given[0], given[min(1, len(given) - 1)], given[-1]]

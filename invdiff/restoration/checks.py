@@ -27,9 +27,7 @@ def find_problem(problem: str | type[Problem], taken: Collection[str] = ()) -> t
     except (ValueError, TypeError) as error:
         raise OptionError(str(error)) from error
     if not (isinstance(kind, type) and issubclass(kind, Problem)):
-        raise OptionError(
-            f"problem: expected a name, FILE.py:NAME such as mine.py:MyProblem, or a Problem class, got {kind!r}."
-        )
+        raise OptionError(f"problem: expected a name, a place such as mine.py:MyProblem, or a Problem class, got {kind!r}.")
     clash = [option.flag for option in kind.options if option.name in taken]
     if clash:
         raise OptionError(f"--problem {kind.name}: {clash[0]} is the name of another option. Rename the problem's option.")

@@ -21,9 +21,7 @@ __all__ = ["PRIORS", "find_prior"]
 def _adopt(name: str, thing: Any) -> ScoreModel:
     found = thing() if callable(thing) and not isinstance(thing, ScoreModel) else thing
     if not isinstance(found, ScoreModel):
-        raise TypeError(
-            f"{name} is not a prior: expected a ScoreModel, or a function or class that returns one, got {found!r}."
-        )
+        raise TypeError(f"{name} is not a prior: expected a ScoreModel, or a function or class returning one, got {found!r}.")
     return found
 
 

@@ -220,7 +220,7 @@ def test_wrong_sizes():
         inpaint.operator((3, HEIGHT + 1, WIDTH))
     with pytest.raises(ValueError, match="factor must be a positive divisor"):
         SuperResolution(5).operator((3, HEIGHT, WIDTH))
-    with pytest.raises(ValueError, match="cannot be scaled down by 17"):
+    with pytest.raises(ValueError, match="cannot be downsampled by 17"):
         SuperResolution(17).fit(randn(1, 3, HEIGHT, WIDTH))
     with pytest.raises(ValueError, match="at least 2, got 1"):
         SuperResolution(1)
@@ -235,7 +235,7 @@ def test_wrong_sizes():
         (lambda: Demosaic("RGGB").fit(randn(1, 1, 4, 4)), "clean picture has 1 channels"),
         (lambda: Demosaic("RGGB").image_shape((3, 4, 4)), "mosaic has 3 channels, expected one"),
         (lambda: Colorize().fit(randn(1, 1, 4, 4)), "clean picture has 1 channels"),
-        (lambda: Colorize().image_shape((3, 4, 4)), "has 3 channels, expected a grey one"),
+        (lambda: Colorize().image_shape((3, 4, 4)), "has 3 channels, expected a grayscale one"),
         (lambda: Defocus(0.0), "radius must be positive"),
         (lambda: Defocus(float("nan")), "radius must be positive"),
         (lambda: Defocus(1e9).operator((3, 16, 24)), "larger than the image, 24 x 16"),
@@ -246,7 +246,7 @@ def test_wrong_sizes():
         (lambda: Declip(0.5, 0.5), "low must be below high"),
         (lambda: Declip(-math.inf, math.inf), "one of them finite"),
         (lambda: Dequantize(1), "at least 2, got 1"),
-        (lambda: Dequantize(8).operator((3, 16, 24), noise=GaussianNoise(0.1)), "rounding is all the noise there is"),
+        (lambda: Dequantize(8).operator((3, 16, 24), noise=GaussianNoise(0.1)), "rounding is the only noise"),
     ],
 )
 def test_what_cannot_be(build, message):

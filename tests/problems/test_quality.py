@@ -102,7 +102,7 @@ class TestCommand:
     def test_what_it_decides_cannot_be_given_too(self, invdiff: Any, arguments: Any) -> None:
         for more in (("--steps", 3), ("--method", "dps"), ("--option", "rtol=0.1")):
             result = invdiff(*arguments, "--quality", "best", *more, code=2)
-            assert f"--quality decides the method and its settings: leave out {more[0]}" in result.output
+            assert f"--quality determines the method and its settings: leave out {more[0]}" in result.output
 
     def test_natural_asks_for_few_gradients(self) -> None:
         """Enlargement, for one: 20 evaluations, the gradients below ratio 1, and what was measured is kept."""
