@@ -1,7 +1,7 @@
 """Measurement operators: ``y = A(x) + n``. One operator a file; ``core`` holds what they share."""
 
 if __name__ != "invdiff.operators":
-    raise ImportError("Import this folder as invdiff.operators: under its own name its classes would exist twice.")
+    raise ImportError("Import this package as invdiff.operators. Under any other name its classes would exist twice.")
 
 from .adapters import from_deepinv, from_linear_operator
 from .algebra.compose import compose

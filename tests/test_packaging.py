@@ -206,7 +206,7 @@ def test_the_walk_sees_imports() -> None:
 def test_the_folders_refuse_to_be_imported_by_their_own_names(folder: str) -> None:
     done = subprocess.run([sys.executable, "-c", f"import {folder}"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert f"ImportError: Import this folder as invdiff.{folder}" in done.stderr
+    assert f"ImportError: Import this package as invdiff.{folder}" in done.stderr
     assert importlib.import_module(f"invdiff.{folder}") is getattr(invdiff, folder)
 
 
