@@ -195,9 +195,9 @@ WRONG = [
     (1, "diverged", (*SMALL, "--method", "dps", "--option", "zeta=1e30")),
     # the prior and the device
     (1, "Unknown prior 'nonsense'", (*SMALL, "--prior", "nonsense")),
-    (1, "folder: a folder without model_index.json", (*SMALL, "--prior", "folder")),
+    (1, "model_index.json", (*SMALL, "--prior", "folder")),
     (1, "empty.png: is empty", (*SMALL, "--prior", "empty.png")),
-    (1, "in.png: is a picture", (*SMALL, "--prior", "in.png")),
+    (1, "in.png: is a", (*SMALL, "--prior", "in.png")),
     (2, "'float8' is not one of", (*SMALL, "--precision", "float8")),
     (1, "--device nonsense cannot be used here", (*SMALL, "--device", "nonsense")),
     (1, "--device meta cannot be used here", (*SMALL, "--device", "meta")),
