@@ -128,8 +128,8 @@ class TestMRI:
             ({"kspace": np.full((4, 4), np.nan + 0j)}, "finite"),
             ({"kspace": np.ones((1, 2, 4, 4), complex)}, "finite k-space"),
             ({"kspace": np.diag([1j, 1j, 0, 1j])}, "frequency 0, in the center"),
-            ({"kspace": np.ones((4, 4), complex), "mask": np.ones((4, 5))}, "mask has shape .* as k-space has"),
-            ({"kspace": np.ones((4, 4), complex), "coil_maps": np.ones((2, 4, 4), complex)}, "coil_maps has shape .* as k-space has"),
+            ({"kspace": np.ones((4, 4), complex), "mask": np.ones((4, 5))}, "mask has shape"),
+            ({"kspace": np.ones((4, 4), complex), "coil_maps": np.ones((2, 4, 4), complex)}, "coil_maps has shape"),
         ],
     )
     def test_what_cannot_be(self, arrays, message):
