@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Names are loaded on first use: the command line answers --help without importing torch.
+# Names are loaded on first use, so that the command line answers --help without importing torch.
 _MODULES = {
     *("diagnostics", "methods", "metrics", "operators", "posterior", "presets", "priors", "problems", "restoration"),
     *("schedules", "training"),

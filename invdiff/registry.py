@@ -1,4 +1,4 @@
-"""Tables of things that describe themselves: a line each, which needs no torch, and the thing itself on first use."""
+"""Tables of named objects, such as methods and problems: one line of text each, and the object loaded on first use."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """Things by name: those of the library, those of installed packages, and those in a file of a person's own.
+    """Objects by name: those of the library, those of installed packages, and those in files of the user.
 
-    A name is looked up without importing what it stands for: iteration, ``in`` and :meth:`summary` are instant.
+    Iteration, ``in`` and, for objects of the library, :meth:`summary` import nothing.
 
     Args:
-        kind: What the things are, for error messages, such as ``"method"``.
-        lines: For each name where the thing is, ``"module:attribute"``, and one line about it.
-        adopt: Called as ``adopt(name, thing)`` with what was found there; returns what the registry hands out.
-
-            It raises a ``TypeError`` for what is no such thing.
-        group: Entry points of installed packages that belong to the table, such as ``"invdiff.methods"``.
+        kind: Kind of the objects, for error messages, such as ``"method"``.
+        lines: Place ``"module:attribute"`` and one-line summary of each object, by name.
+        adopt: Called as ``adopt(name, thing)`` with the object at a place; returns the object of the registry. Raises a
+            ``TypeError`` if the object is not of the expected kind.
+        group: Entry point group whose objects belong to the table, such as ``"invdiff.methods"``.
     """
 
     def __init__(self, kind: str, lines: Mapping[str, tuple[str, str]], adopt: Callable[[str, Any], T], *, group: str) -> None:
@@ -38,7 +37,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
     @cached_property
     def places(self) -> Mapping[str, str]:
-        """Where each thing is, ``"module:attribute"``: the library's own first, which no package can replace."""
+        """Place of each object, ``"module:attribute"``. Names of the library come first, and packages cannot replace them."""
         installed = {point.name: point.value for point in entry_points(group=self.group)}
         return {
             **{name: place for name, (place, _) in self.lines.items()},
@@ -60,23 +59,23 @@ class Registry(Mapping[str, T], Generic[T]):
         return self._loaded[name]
 
     def summary(self, name: str) -> str:
-        """Return the line about a thing; for those of other packages the first line of its docstring."""
+        """Return the one-line summary of an object; for other packages, the first line of its docstring."""
         if name in self.lines:
             return self.lines[name][1]
         return (load_object(self.places[name]).__doc__ or "").strip().partition("\n")[0].rstrip(".")
 
     def find(self, text: str) -> T:
-        """Return the thing of a name, or of a file: ``"mine.py:Name"``.
+        """Return the object with a name, or at a place in a file such as ``"mine.py:Name"``.
 
         Raises:
-            ValueError: If there is none; the error says which there are.
-            TypeError: If what the file holds is no such thing.
+            ValueError: If there is none; the error lists the valid names.
+            TypeError: If the object in the file is not of the expected kind.
         """
         if text in self.places:
             return self[text]
         if ":" in text:
             where, _, attribute = text.rpartition(":")
-            # By the whole path: what a relative one leads to depends on the folder one is in.
+            # By absolute path: the meaning of a relative path depends on the working directory.
             place = f"{Path(where).resolve()}:{attribute}" if where.endswith(".py") else text
             if place not in self._loaded:
                 self._loaded[place] = self.adopt(attribute, load_object(text))
@@ -84,13 +83,13 @@ class Registry(Mapping[str, T], Generic[T]):
         near = difflib.get_close_matches(text, self.places, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"Unknown {self.kind} {text!r}, expected one of {', '.join(self.places)}, or one in a file, such as "
+            f"Unknown {self.kind} {text!r}, expected one of {', '.join(self.places)}, or a place in a file such as "
             f"mine.py:Name.{hint}"
         )
 
 
 def load_object(place: str) -> Any:
-    """Return what ``"module:attribute"`` or ``"path/to/file.py:attribute"`` names. The module or the file is run.
+    """Return the object at ``"module:attribute"`` or ``"path/to/file.py:attribute"``. The module or the file is executed.
 
     Raises:
         ValueError: If there is no such file, module or attribute.
@@ -101,7 +100,7 @@ def load_object(place: str) -> Any:
         return getattr(module, attribute)
     except AttributeError:
         near = [name for name in vars(module) if not name.startswith("_")]
-        raise ValueError(f"{place}: {where} has no {attribute!r}, it has {', '.join(near)}.") from None
+        raise ValueError(f"{place}: {where} has no {attribute!r}, only {', '.join(near)}.") from None
 
 
 def _from_name(where: str, place: str) -> Any:
@@ -110,13 +109,13 @@ def _from_name(where: str, place: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not where.startswith(error.name):
             raise
-        raise ValueError(f"{place}: there is no module {where!r}. For a file write its ending too: {where}.py.") from None
+        raise ValueError(f"{place}: there is no module {where!r}. For a file, include its extension: {where}.py.") from None
 
 
 def _from_file(path: Path, place: str) -> Any:
     if not path.is_file():
         raise ValueError(f"{place}: there is no file {path}. Expected FILE.py:NAME, such as mine.py:Name.")
-    # One module a file, under a name that no other has: classes of it can then be found again by their module.
+    # One module per file, with a unique name, so that its classes can be found again through their module.
     name = f"invdiff_own_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)

@@ -1,4 +1,4 @@
-"""Ready-made problems on images: one a file, and one line here, which needs no torch. Classes are loaded on first use."""
+"""Ready-made inverse problems on images. The table needs no torch: classes are loaded on first use."""
 
 if __name__ != "invdiff.problems":
     raise ImportError("Import this package as invdiff.problems. Under any other name its classes would exist twice.")
@@ -41,7 +41,7 @@ def _adopt(name: str, thing: Any) -> "type[Problem]":
 
     if not (isinstance(thing, type) and issubclass(thing, Problem)) or inspect.isabstract(thing):
         raise TypeError(
-            f"{name} is no problem: expected a subclass of invdiff.problems.Problem with an operator, got {thing!r}."
+            f"{name} is not a problem: expected a subclass of invdiff.problems.Problem that defines operator(), got {thing!r}."
         )
     return thing
 
@@ -49,29 +49,29 @@ def _adopt(name: str, thing: Any) -> "type[Problem]":
 PROBLEMS: "Registry[type[Problem]]" = Registry(
     "problem",
     {
-        "inpaint": ("invdiff.problems.inpaint:Inpaint", "fill the pixels a mask leaves out"),
-        "outpaint": ("invdiff.problems.outpaint:Outpaint", "continue a picture beyond its borders"),
-        "denoise": ("invdiff.problems.denoise:Denoise", "take noise of a known strength away"),
-        "deblur": ("invdiff.problems.deblur:Deblur", "undo a blur whose kernel is known"),
-        "defocus": ("invdiff.problems.defocus:Defocus", "undo the blur of a lens out of focus"),
-        "motion-deblur": ("invdiff.problems.motion_deblur:MotionDeblur", "undo the blur of a straight movement"),
-        "sr": ("invdiff.problems.super_resolution:SuperResolution", "enlarge an image that was scaled down"),
-        "colorize": ("invdiff.problems.colorize:Colorize", "give a grey picture colors"),
-        "demosaic": ("invdiff.problems.demosaic:Demosaic", "make colors of the raw mosaic of a camera"),
-        "declip": ("invdiff.problems.declip:Declip", "recover what is saturated"),
-        "dequantize": ("invdiff.problems.dequantize:Dequantize", "undo rounding to few levels"),
-        "dejpeg": ("invdiff.problems.dejpeg:Dejpeg", "remove the artifacts of JPEG compression"),
+        "inpaint": ("invdiff.problems.inpaint:Inpaint", "fill in masked pixels"),
+        "outpaint": ("invdiff.problems.outpaint:Outpaint", "extend an image beyond its borders"),
+        "denoise": ("invdiff.problems.denoise:Denoise", "remove noise of a known level"),
+        "deblur": ("invdiff.problems.deblur:Deblur", "remove a blur with a known kernel"),
+        "defocus": ("invdiff.problems.defocus:Defocus", "remove the blur of an out-of-focus lens"),
+        "motion-deblur": ("invdiff.problems.motion_deblur:MotionDeblur", "remove the blur of linear motion"),
+        "sr": ("invdiff.problems.super_resolution:SuperResolution", "enlarge a downsampled image"),
+        "colorize": ("invdiff.problems.colorize:Colorize", "colorize a grayscale image"),
+        "demosaic": ("invdiff.problems.demosaic:Demosaic", "reconstruct colors from a raw Bayer mosaic"),
+        "declip": ("invdiff.problems.declip:Declip", "recover saturated values"),
+        "dequantize": ("invdiff.problems.dequantize:Dequantize", "recover an image rounded to few levels"),
+        "dejpeg": ("invdiff.problems.dejpeg:Dejpeg", "remove JPEG compression artifacts"),
         "compressed-sensing": (
             "invdiff.problems.compressed_sensing:CompressedSensing",
-            "reconstruct an image from few random projections",
+            "reconstruct an image from few random measurements",
         ),
         "phase-retrieval": (
             "invdiff.problems.phase_retrieval:RetrievePhase",
-            "find an image by the magnitudes of its Fourier transform",
+            "reconstruct an image from Fourier magnitudes",
         ),
-        "mri": ("invdiff.problems.mri:ReconstructMRI", "reconstruct an image from incomplete k-space"),
-        "ct": ("invdiff.problems.ct:ReconstructCT", "reconstruct an image from its projections"),
-        "operator": ("invdiff.problems.own_operator:OwnOperator", "invert a measurement operator of your own"),
+        "mri": ("invdiff.problems.mri:ReconstructMRI", "reconstruct an image from undersampled k-space"),
+        "ct": ("invdiff.problems.ct:ReconstructCT", "reconstruct an image from a sinogram"),
+        "operator": ("invdiff.problems.own_operator:OwnOperator", "invert your own measurement operator"),
     },
     _adopt,
     group="invdiff.problems",

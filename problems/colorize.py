@@ -1,8 +1,6 @@
-"""Colors for a grey picture."""
+"""Colorization of a grayscale picture."""
 
 from __future__ import annotations
-
-from typing import Self
 
 from torch import Tensor
 
@@ -14,16 +12,12 @@ __all__ = ["Colorize"]
 
 
 class Colorize(Problem):
-    """Find colors whose luma (ITU-R BT.601) is a grey picture."""
+    """Find colors whose luma (ITU-R BT.601) equals a grayscale picture."""
 
     name = "colorize"
-    needs = "a grey INPUT and nothing else"
+    needs = "a grayscale INPUT and nothing else"
     measures = "ChannelMix"
     recommended = photographs(max_iterations=4)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls()]
 
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
         return ChannelMix.gray(shape, noise=noise)
@@ -31,12 +25,12 @@ class Colorize(Problem):
     def image_shape(self, measured: tuple[int, ...]) -> tuple[int, int, int]:
         channels, height, width = measured
         if channels != 1:
-            raise ValueError(f"Colorize: the picture has {channels} channels, expected a grey one: convert it first.")
+            raise ValueError(f"Colorize: the picture has {channels} channels, expected a grayscale one. Convert it first.")
         return 3, height, width
 
     def fit(self, x: Tensor) -> Tensor:
         if x.shape[1] != 3:
-            raise ValueError(f"Colorize: the clean picture has {x.shape[1]} channels, expected red, green and blue.")
+            raise ValueError(f"Colorize: the clean picture has {x.shape[1]} channels, expected 3 (RGB).")
         return x
 
     def preview(self, y: Tensor) -> Tensor:

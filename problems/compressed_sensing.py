@@ -1,4 +1,4 @@
-"""An image from few random projections."""
+"""Compressed sensing: an image from few random measurements."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ Sensing = Literal["hadamard", "convolution"]
 
 
 class CompressedSensing(ArrayProblem):
-    r"""Reconstruct an image from fewer numbers than it has pixels, each of them made of all of its pixels.
+    r"""Reconstruct an image from fewer measurements than pixels, each a weighted sum of all pixels.
 
-    Rows are orthonormal in either kind of sensing, and the same for every channel.
+    The rows of the measurement matrix are orthonormal in both kinds of sensing, and the same for every channel.
 
     Args:
-        size: Of the image, ``(H, W)``.
-        count: Numbers measured of every channel.
-        sensing: ``"hadamard"``: rows of a Walsh-Hadamard transform behind random signs, as a single-pixel camera sees them;
-            ``H * W`` is a power of two. ``"convolution"``: some pixels of a convolution with random phases, of any size.
-        seed: Of the rows and signs, or of the phases and pixels.
-        rows: Indices of the rows of the transform, in the place of ``count`` random ones, without signs: a single-pixel camera
-            with patterns of its own choice. Numbered as by :class:`~invdiff.operators.Hadamard`.
-        scale: What white is in the units of a file.
+        size: Image size, ``(H, W)``.
+        count: Number of measurements per channel.
+        sensing: ``"hadamard"``: rows of a Walsh-Hadamard transform applied after random sign flips, as in a single-pixel
+            camera; ``H * W`` must be a power of two. ``"convolution"``: a random subset of the pixels of a convolution with
+            random phases, for any size.
+        seed: Random seed of the rows and signs, or of the phases and pixels.
+        rows: Indices of the rows of the transform, instead of ``count`` random ones, without random signs: a single-pixel
+            camera with given patterns. Numbered as in :class:`~invdiff.operators.Hadamard`.
+        scale: Pixel value of white in the units of a file.
 
     Raises:
-        ValueError: If ``count`` is more than there are pixels, or the size does not suit the transform.
+        ValueError: If ``count`` exceeds the number of pixels, or the size does not suit the transform.
     """
 
     name = "compressed-sensing"
@@ -49,19 +50,19 @@ class CompressedSensing(ArrayProblem):
             maximum=1,
             needed="yes",
             simulation=True,
-            help="Numbers measured over pixels, to simulate.",
+            help="Number of measurements divided by the number of pixels (simulation).",
         ),
         Option(
             name="sensing",
             kind=("hadamard", "convolution"),
             simulation=True,
-            help="Rows of a Walsh-Hadamard transform, of sides that are powers of two, or pixels of a random convolution, to "
-            "simulate. Default: hadamard.",
+            help="Rows of a Walsh-Hadamard transform, for sides that are powers of two, or pixels of a random convolution "
+            "(simulation). Default: hadamard.",
         ),
         PATTERN_SEED,
         SCALE,
     )
-    needs = "an .npz file as INPUT; to simulate, --ratio of numbers measured to pixels"
+    needs = "an .npz file as INPUT or, to simulate, --ratio, the number of measurements per pixel"
     measures = "Hadamard, RandomConvolution"
     recommended = photographs(max_iterations=4)
     measured = "y"
@@ -78,19 +79,15 @@ class CompressedSensing(ArrayProblem):
         scale: float = 1.0,
     ) -> None:
         self.size, self.count, self.sensing, self.seed, self.rows, self.scale = size, count, sensing, seed, rows, scale
-        self.operator((1, *size))  # Fails here rather than at the first image.
+        self.operator((1, *size))  # Invalid arguments fail here rather than at the first image.
 
     @classmethod
     def share(cls, ratio: float, size: tuple[int, int], *, sensing: Sensing, seed: int) -> Self:
-        """Return it with a share ``ratio`` of as many numbers as there are pixels."""
+        """Return the problem with ``ratio`` measurements per pixel, 0 < ``ratio`` <= 1."""
         if not 0 < ratio <= 1:
             raise ValueError(f"compressed-sensing: the ratio must lie in (0, 1], got {ratio:g}.")
         size = whole_size(size) if sensing == "hadamard" else size
         return cls(size, max(1, round(ratio * size[0] * size[1])), sensing=sensing, seed=seed)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls((16, 32), 100, sensing="hadamard", seed=0), cls((16, 24), 90, sensing="convolution", seed=1)]
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
@@ -104,13 +101,13 @@ class CompressedSensing(ArrayProblem):
             raise ValueError(f"compressed-sensing: y must have shape (m,) or (C, m), got {tuple(y.shape)}.")
         if "size" not in arrays or not ("rows" in arrays or {"sensing", "seed"} <= set(arrays)):
             raise ValueError(
-                "compressed-sensing: how it was measured is not in the file. Expected .npz with `y`, `size` (H, W), and either "
-                f"`rows` of the Walsh-Hadamard transform or `sensing` and `seed`; got {', '.join(sorted(arrays))}."
+                "compressed-sensing: the file does not describe the measurement. Expected .npz with `y`, `size` (H, W), and "
+                f"either `rows` of the Walsh-Hadamard transform or `sensing` and `seed`; got {', '.join(sorted(arrays))}."
             )
         if "rows" in arrays:
             rows = real_numbers(arrays, "rows").long()
             if rows.shape != y.shape[-1:]:
-                raise ValueError(f"compressed-sensing: y has {y.shape[-1]} numbers, rows have the shape {tuple(rows.shape)}.")
+                raise ValueError(f"compressed-sensing: y has {y.shape[-1]} values, but rows has shape {tuple(rows.shape)}.")
             problem = cls(image_size(arrays), y.shape[-1], sensing="hadamard", rows=rows)
         else:
             sensing, seed = str(arrays["sensing"]), int(real_numbers(arrays, "seed"))
@@ -140,6 +137,6 @@ class CompressedSensing(ArrayProblem):
 
 
 def whole_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Return the largest sides that are powers of two within ``size``."""
+    """Return the largest powers of two that do not exceed the sides of ``size``."""
     height, width = (1 << (side.bit_length() - 1) for side in size)
     return height, width

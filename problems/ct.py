@@ -1,4 +1,4 @@
-"""An image from its projections."""
+"""Computed tomography: an image from its projections."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ __all__ = ["ReconstructCT"]
 
 
 class ReconstructCT(ArrayProblem):
-    r"""Reconstruct an image from line integrals along parallel rays, at few angles or in noise.
+    r"""Reconstruct an image from line integrals along parallel rays, from few angles or noisy data.
 
-    Lengths are in pixels: the integral over ten white pixels is 10 ``scale``. Detectors are as far apart as pixels are.
+    Lengths are in pixels: the integral over ten white pixels is 10 ``scale``. The detector spacing is one pixel.
 
     Args:
-        angles: In degrees, as ``skimage.transform.radon`` counts them.
-        size: Of the image, ``(H, W)``.
-        detectors: How many. Default: as many as cover the diagonal.
-        scale: What white is in the units of a file, per pixel.
+        angles: Projection angles in degrees, in the convention of ``skimage.transform.radon``.
+        size: Image size, ``(H, W)``.
+        detectors: Number of detectors. Default: enough to cover the diagonal.
+        scale: Pixel value of white in the units of a file, per pixel length.
 
     Raises:
-        ValueError: If there is no angle, or a number is out of range.
+        ValueError: If there are no angles, or a number is out of range.
     """
 
     name = "ct"
@@ -42,11 +42,11 @@ class ReconstructCT(ArrayProblem):
             minimum=1,
             needed="yes",
             simulation=True,
-            help="Number of angles, evenly over half a turn, to simulate.",
+            help="Number of angles, evenly spaced over 180 degrees (simulation).",
         ),
         SCALE,
     )
-    needs = "an .npy or .npz file of a sinogram as INPUT; to simulate, --angles, how many"
+    needs = "an .npy or .npz file of a sinogram as INPUT or, to simulate, --angles, their number"
     measures = "ParallelBeamCT"
     bundled = "shepp_logan_phantom"
     recommended = photographs(max_iterations=16, products=2)
@@ -62,12 +62,8 @@ class ReconstructCT(ArrayProblem):
 
     @classmethod
     def evenly(cls, count: int, size: tuple[int, int]) -> Self:
-        """Return it with ``count`` angles that divide half a turn."""
+        """Return the problem with ``count`` angles evenly spaced over 180 degrees."""
         return cls(half_turn(count), size)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls.evenly(7, (16, 24)), cls([0.0, 30.0, 100.0], (16, 24), detectors=20)]
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
@@ -81,7 +77,7 @@ class ReconstructCT(ArrayProblem):
         count, detectors = sinogram.shape
         angles = real_numbers(arrays, "angles").tolist() if "angles" in arrays else half_turn(count)
         if np.shape(angles) != (count,):
-            raise ValueError(f"ct: a sinogram of {count} rows needs as many angles, got shape {np.shape(angles)}.")
+            raise ValueError(f"ct: a sinogram of {count} rows needs {count} angles, got an array of shape {np.shape(angles)}.")
         size = image_size(arrays) if "size" in arrays else (detectors, detectors)
         problem, y = cls(angles, size, detectors=detectors), sinogram[None, None].float()
         problem.scale = white_of(problem._backprojected(y)) if scale is None else scale
@@ -90,7 +86,7 @@ class ReconstructCT(ArrayProblem):
     def to_arrays(self, y: Tensor) -> dict[str, NDArray[Any]]:
         sinogram = self.in_units(y)[0]
         if len(sinogram) > 1:
-            raise ValueError(f"ct: a sinogram of {len(sinogram)} channels has no file, expected that of a grey image.")
+            raise ValueError(f"ct: cannot write a sinogram of {len(sinogram)} channels, expected one channel.")
         return {"sinogram": sinogram[0].numpy(), "angles": np.array(self.angles), "size": np.array(self.size)}
 
     def measurement(self, shape: tuple[int, int, int], noise: Noise | None) -> Operator:
@@ -103,7 +99,10 @@ class ReconstructCT(ArrayProblem):
         return 2 * self._backprojected(self.in_units(y)) / self.scale - 1
 
     def _backprojected(self, y: Tensor) -> Tensor:
-        """Return the filtered backprojection (Ram-Lak) of a sinogram, in its units per pixel, angles dividing half a turn."""
+        """Return the filtered backprojection (Ram-Lak) of a sinogram, in its units per pixel.
+
+        Angles are assumed to be evenly spaced over 180 degrees.
+        """
         detectors = y.shape[-1]
         offsets = torch.arange(-detectors, detectors + 1)
         kernel = torch.where(offsets % 2 == 1, -1 / (torch.pi * offsets) ** 2, 0.0)
@@ -116,7 +115,7 @@ class ReconstructCT(ArrayProblem):
 
 
 def half_turn(count: int) -> list[float]:
-    """Return ``count`` angles from 0 degrees on that divide half a turn."""
+    """Return ``count`` angles evenly spaced over [0, 180) degrees."""
     if count < 1:
         raise ValueError(f"ct: expected at least one angle, got {count}.")
     return [180 * k / count for k in range(count)]

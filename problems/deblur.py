@@ -1,4 +1,4 @@
-"""Undoing a known blur."""
+"""Deblurring with a known kernel."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from .problem import Problem, photographs
 
 __all__ = ["Deblur"]
 
-KINDS = ("gaussian:", "motion:")  # of kernels that need no file
+KINDS = ("gaussian:", "motion:")  # prefixes of kernels computed from parameters
 
 
 class Deblur(Problem):
-    """Undo a blur whose kernel is known.
+    """Remove a blur whose kernel is known.
 
     Args:
-        kernel: ``(kh, kw)``, its centre at ``(kh // 2, kw // 2)``.
-        boundary: What the blur saw beyond the border: ``reflect``, ``zero`` or ``circular``.
+        kernel: Blur kernel ``(kh, kw)``, with its center at ``(kh // 2, kw // 2)``.
+        boundary: Boundary condition of the blur: ``reflect``, ``zero`` or ``circular``.
     """
 
     name = "deblur"
@@ -41,16 +41,12 @@ class Deblur(Problem):
         ),
         BOUNDARY,
     )
-    needs = "--kernel, a file (image, .npy, .npz:name), gaussian:SIGMA or motion:SIZE,ANGLE"
+    needs = "--kernel, a file (image, .npy or .npz:name), gaussian:SIGMA or motion:SIZE,ANGLE"
     measures = "Blur"
     recommended = photographs(max_iterations=6)
 
     def __init__(self, kernel: Any, *, boundary: str = "reflect") -> None:
         self.kernel, self.boundary = torch.as_tensor(kernel), boundary
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls(gaussian_kernel(1.0, 5), boundary=boundary) for boundary in ("reflect", "circular")]
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
@@ -70,12 +66,12 @@ class Deblur(Problem):
 
 
 def is_text(kernel: Any) -> bool:
-    """Whether a kernel is given by a file or by numbers, and not as an array."""
+    """Return whether a kernel is given as a path or as text with its parameters, rather than as an array."""
     return isinstance(kernel, str | Path)
 
 
 def kernel_of(text: str, size: tuple[int, int]) -> Tensor:
-    """Return the kernel of a file, or of ``gaussian:SIGMA`` or ``motion:SIZE,ANGLE``, for an image of ``size`` ``(H, W)``."""
+    """Return the kernel from a file, ``gaussian:SIGMA`` or ``motion:SIZE,ANGLE``, for an image of ``size`` ``(H, W)``."""
     kind, _, arguments = text.partition(":")
     if not text.startswith(KINDS):
         return torch.from_numpy(read_kernel(text))
@@ -85,7 +81,7 @@ def kernel_of(text: str, size: tuple[int, int]) -> Tensor:
         numbers = []
     if len(numbers) != (1 if kind == "gaussian" else 2) or not all(map(math.isfinite, numbers)):
         raise ValueError(f"--kernel {text}: expected gaussian:SIGMA or motion:SIZE,ANGLE, such as gaussian:2 or motion:15,45.")
-    # Checked before it is built: a kernel far larger than the image would not fit the memory.
+    # Checked before the kernel is built: one far larger than the image would exhaust memory.
     side = 2 * math.ceil(4 * numbers[0]) + 1 if kind == "gaussian" else int(numbers[0])
     if side > min(size):
         height, width = size

@@ -1,4 +1,4 @@
-"""What saturation hides."""
+"""Recovery of saturated values."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from .problem import Problem, photographs
 
 __all__ = ["Declip"]
 
-HALF_STEP = 1 / 255  # of files of 8 bits: the end of the range is seldom one of their values
+HALF_STEP = 1 / 255  # half an 8-bit step: the clipping level rarely coincides with one of the 256 values
 
 
 class Declip(Problem):
-    r"""Recover what is too bright or too dark for the range of a sensor.
+    r"""Recover values that are too bright or too dark for the range of a sensor.
 
-    Without noise the values inside the range are known exactly, and of those at its end it is known that they lie beyond.
-    What is within half a step of 8 bits of the end counts as being there.
+    Without noise, values inside the range are known exactly, and those at its ends are known to lie at or beyond them. A value
+    within half an 8-bit step of an end counts as saturated.
 
     Args:
-        low: Values below are measured as this one, images spanning [-1, 1]. :math:`-\infty`: none are.
-        high: Values above are measured as this one. :math:`\infty`: none are.
+        low: Lower clipping level, images spanning [-1, 1]: smaller values are measured as this one. :math:`-\infty`: none.
+        high: Upper clipping level: larger values are measured as this one. :math:`\infty`: none.
 
     Raises:
-        ValueError: If ``low`` is not below ``high``, or neither is finite.
+        ValueError: If ``low`` is not below ``high``, or both are infinite.
     """
 
     name = "declip"
     options = (
-        Option(name="clip_low", kind="NUMBER", needed="any", help="Value of all that is darker, pixels spanning 0..1."),
-        Option(name="clip_high", kind="NUMBER", needed="any", help="Value of all that is brighter, pixels spanning 0..1."),
+        Option(name="clip_low", kind="NUMBER", needed="any", help="Lower clipping level, pixels spanning 0..1."),
+        Option(name="clip_high", kind="NUMBER", needed="any", help="Upper clipping level, pixels spanning 0..1."),
     )
-    needs = "--clip-low or --clip-high, the ends of the range that INPUT is confined to, or both"
+    needs = "--clip-low, --clip-high or both, the levels at which INPUT is clipped"
     measures = "Clip"
     recommended = photographs(max_iterations=4)
 
@@ -46,10 +46,6 @@ class Declip(Problem):
         if not low < high or (math.isinf(low) and math.isinf(high)):
             raise ValueError(f"Declip: low must be below high, and one of them finite, got low={low:g} and high={high:g}.")
         self.low, self.high = low, high
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls(-0.8, 0.5), cls(-math.inf, 0.3)]
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:

@@ -1,8 +1,6 @@
-"""Undoing a lens out of focus."""
+"""Deblurring of an out-of-focus image."""
 
 from __future__ import annotations
-
-from typing import Self
 
 from invdiff.operators import Blur, Noise, Operator
 from invdiff.operators.blur.kernels import defocus_kernel
@@ -14,11 +12,11 @@ __all__ = ["Defocus"]
 
 
 class Defocus(Problem):
-    """Undo the blur of a lens out of focus: a uniform disc.
+    """Remove the blur of an out-of-focus lens, whose kernel is a uniform disc.
 
     Args:
-        radius: Of the disc, in pixels, positive.
-        boundary: What the blur saw beyond the border: ``reflect``, ``zero`` or ``circular``.
+        radius: Radius of the disc, in pixels, positive.
+        boundary: Boundary condition of the blur: ``reflect``, ``zero`` or ``circular``.
 
     Raises:
         ValueError: If the radius is not positive.
@@ -32,11 +30,11 @@ class Defocus(Problem):
             minimum=0,
             above=True,
             needed="yes",
-            help="Radius of the defocus disc that a point becomes, in pixels.",
+            help="Radius of the defocus disc, in pixels.",
         ),
         BOUNDARY,
     )
-    needs = "--radius, of the disc that a point becomes, in pixels"
+    needs = "--radius, the radius of the defocus disc in pixels"
     measures = "Blur"
     recommended = photographs(max_iterations=6)
 
@@ -45,12 +43,8 @@ class Defocus(Problem):
             raise ValueError(f"Defocus: radius must be positive, in pixels, got {radius:g}.")
         self.radius, self.boundary = radius, boundary
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls(1.7), cls(2.5, boundary="circular")]
-
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
-        # Before it is built: a kernel far larger than the image would not fit the memory.
+        # Checked before the kernel is built: one far larger than the image would exhaust memory.
         if 2 * self.radius > min(shape[-2:]):
             raise ValueError(f"Defocus: a disc of radius {self.radius:g} is larger than the image, {shape[-1]} x {shape[-2]}.")
         return Blur(shape, defocus_kernel(self.radius), boundary=self.boundary, noise=noise)

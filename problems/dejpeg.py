@@ -1,4 +1,4 @@
-"""What a picture was before it was stored as JPEG."""
+"""Removal of JPEG compression artifacts."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ from .problem import Given, Problem, photographs
 
 __all__ = ["Dejpeg"]
 
-HALF = 127.5  # of 8-bit samples, for one of images that span [-1, 1]
-DC_SHIFT = 4.0  # libjpeg counts from 128 and not from 127.5: half a sample, times 8 in the DC coefficient of luma
+HALF = 127.5  # 8-bit levels per unit of an image spanning [-1, 1]
+DC_SHIFT = 4.0  # libjpeg subtracts 128 rather than 127.5: half a level, which is 4 in the DC coefficient of luma
 LARGEST_STEP = 65535
 
 
 class Dejpeg(Problem):
-    r"""Remove the artefacts of JPEG compression.
+    r"""Remove JPEG compression artifacts.
 
-    A file holds rounded coefficients, and those are the measurement ``y``: a linear one
-    (:class:`~invdiff.operators.JPEGCoefficients`), whose noise is the rounding to multiples of the steps of the tables. What is
-    known exactly is the interval of every coefficient, and ``finish`` brings samples into it. :meth:`from_file` reads problem
-    and measurement from a file.
+    The measurement ``y`` consists of the quantized DCT coefficients in a JPEG file. They are linear in the image
+    (:class:`~invdiff.operators.JPEGCoefficients`); the noise is the rounding to multiples of the quantization steps. The
+    interval of every coefficient is known exactly, and ``finish`` projects samples onto it. :meth:`from_file` reads problem and
+    measurement from a file.
 
-    The colors of a file were rounded to 8 bits before they were transformed, which is not modelled: an error of a third of a
-    step of 1, to be seen beyond quality 95 only.
+    An encoder also rounds YCbCr values to 8 bits before the transform. This is not modeled: it adds an error of about a
+    third of a quantization step of 1, visible only above quality 95.
 
     Args:
-        quality: 1 to 100, as libjpeg counts: its tables.
-        tables: In the place of ``quality``, those of a file: 64 whole numbers each, row by row, for luma, :math:`C_b` and
-            :math:`C_r`; two serve luma and both chroma, one serves all.
-        subsampling: ``4:4:4``, ``4:2:2``, ``4:4:0`` or ``4:2:0``. Of no consequence for grey images.
-        size: ``(H, W)`` of the image. Default: any that consists of whole units of a file, squares of 16 x 16 pixels for 4:2:0;
-            others are cropped to it.
-        orientation: The EXIF orientation, 1 to 8, which :meth:`upright` undoes. All else works in the orientation of the file,
-            whose blocks do not turn.
+        quality: JPEG quality, 1 to 100, which selects the standard tables of libjpeg.
+        tables: Quantization tables, instead of ``quality``: 64 integers each, row by row, for luma, :math:`C_b` and
+            :math:`C_r`. Two tables are for luma and both chroma planes, one is for all planes.
+        subsampling: Chroma subsampling: ``4:4:4``, ``4:2:2``, ``4:4:0`` or ``4:2:0``. Ignored for grayscale images.
+        size: Image size, ``(H, W)``. Default: any size made of complete coding units, such as 16 x 16 pixels for 4:2:0; other
+            images are cropped.
+        orientation: EXIF orientation, 1 to 8, applied by :meth:`upright`. Everything else uses the orientation of the stored
+            blocks.
 
     Raises:
-        TypeError: If the quality is not a whole number.
+        TypeError: If the quality is not an integer.
         ValueError: If not exactly one of ``quality`` and ``tables`` is given, or an argument is out of range.
     """
 
@@ -61,10 +61,10 @@ class Dejpeg(Problem):
             maximum=100,
             needed="yes",
             simulation=True,
-            help="Quality of the simulated JPEG file, as libjpeg counts.",
+            help="JPEG quality of the simulated file, in the scale of libjpeg.",
         ),
     )
-    needs = "a JPEG file as INPUT; to simulate, --jpeg-quality from 1 to 100"
+    needs = "a JPEG file as INPUT or, to simulate, --jpeg-quality from 1 to 100"
     reads = "JPEG file"
     accepts_noise = "rounding"
     measures = "JPEGCoefficients"
@@ -84,17 +84,9 @@ class Dejpeg(Problem):
         if subsampling not in SUBSAMPLINGS:
             raise ValueError(f"Dejpeg: unknown subsampling {subsampling!r}, expected one of {', '.join(SUBSAMPLINGS)}.")
         if orientation not in range(1, 9):
-            raise ValueError(f"Dejpeg: orientation must be 1 to 8, as EXIF counts, got {orientation}.")
+            raise ValueError(f"Dejpeg: the EXIF orientation must be between 1 and 8, got {orientation}.")
         self.tables = _checked(_standard_tables(quality) if quality is not None else tables or [])
         self.subsampling, self.size, self.orientation = subsampling, size, orientation
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [
-            cls(quality=10, subsampling="4:4:4"),
-            cls(tables=[range(1, 65), range(64, 128)], subsampling="4:4:0"),
-            cls(quality=50, size=(16, 24)),  # half a unit more than whole ones
-        ]
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
@@ -105,35 +97,37 @@ class Dejpeg(Problem):
         path = source.file()
         problem, y = cls.from_file(path)
         luma = problem.tables[0]
-        note = f"tables of {path.name}: luma steps from {int(luma.min())} to {int(luma.max())}"
+        note = f"quantization tables of {path.name}: luma steps from {int(luma.min())} to {int(luma.max())}"
         return Given(problem, y, replace(source.picture(), alpha=None), (note,))
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> tuple[Self, Tensor]:
-        """Return the problem of a JPEG file and the measurement it holds, ``(1, *out_shape)``.
+        """Return the problem of a JPEG file and its measurement, ``(1, *out_shape)``.
 
-        Everything is in the orientation that the file is stored in: turn results by :meth:`upright`.
+        Both are in the orientation of the stored blocks: turn results with :meth:`upright`.
 
         Raises:
-            ValueError: If the file is damaged, no JPEG, or one of another kind: CMYK, RGB, 12 bits, arithmetic coding, another
-                subsampling.
-            OSError: If there is no such file, or it cannot be opened.
+            ValueError: If the file is damaged, is not a JPEG file, or is of an unsupported kind: CMYK, RGB, 12 bits, arithmetic
+                coding, another subsampling.
+            OSError: If the file does not exist or cannot be opened.
         """
         from PIL import Image
 
         try:
-            with Image.open(path) as image:  # which refuses what claims to be absurdly large
+            with Image.open(path) as image:  # raises an error for images that claim to be absurdly large
                 orientation = image.getexif().get(0x0112, 1)
         except OSError as error:
-            if error.errno is not None:  # of the system: no such file, or no permission
+            if error.errno is not None:  # raised by the operating system: no such file, or no permission
                 raise
-            raise ValueError(f"{os.fspath(path)}: is damaged, or no JPEG file: dejpeg reads the tables of one.") from error
+            raise ValueError(
+                f"{os.fspath(path)} is damaged or not a JPEG file: dejpeg reads the quantization tables of a JPEG file."
+            ) from error
         file = read_jpeg(path)
         factors = [component.factors for component in file.components]
         known = [name for name, cell in SUBSAMPLINGS.items() if factors in ([cell, (1, 1), (1, 1)], [(1, 1)])]
         if not known:
             raise ValueError(
-                f"{os.fspath(path)}: has the sampling factors {factors}, rows by columns of each component, expected those of "
+                f"{os.fspath(path)}: the sampling factors are {factors} (rows, columns for each component), expected those of "
                 f"{', '.join(SUBSAMPLINGS)}."
             )
         planes = []
@@ -154,7 +148,7 @@ class Dejpeg(Problem):
 
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
         if noise is not None and noise.sigma:
-            raise ValueError(f"Dejpeg: rounding is all the noise there is, expected no other, got {noise!r}.")
+            raise ValueError(f"Dejpeg: rounding is the only noise in this problem, got {noise!r}. Leave noise out.")
         if self.size is not None and tuple(shape[1:]) != self.size:
             raise ValueError(f"Dejpeg: the image is {shape[2]} x {shape[1]} pixels, expected {self.size[1]} x {self.size[0]}.")
         step, offset = self._lattice(shape[0])
@@ -165,7 +159,8 @@ class Dejpeg(Problem):
         channels = {64: 1, 64 * (v * h + 2): 3}.get(measured[0])
         if channels is None:
             raise ValueError(
-                f"Dejpeg: {measured[0]} coefficients a unit, expected 64 (grey) or {64 * (v * h + 2)} ({self.subsampling})."
+                f"Dejpeg: got {measured[0]} coefficients per unit, expected 64 (grayscale) or {64 * (v * h + 2)} "
+                f"({self.subsampling})."
             )
         v, h = (v, h) if channels == 3 else (1, 1)
         height, width = self.size or (8 * v * measured[1], 8 * h * measured[2])
@@ -177,22 +172,23 @@ class Dejpeg(Problem):
     def fit(self, x: Tensor) -> Tensor:
         channels, height, width = x.shape[1:]
         if channels not in (1, 3):
-            raise ValueError(f"Dejpeg: the clean picture has {channels} channels, expected 3 (RGB) or 1 (grey).")
+            raise ValueError(f"Dejpeg: the clean picture has {channels} channels, expected 3 (RGB) or 1 (grayscale).")
         v, h = SUBSAMPLINGS[self.subsampling] if channels == 3 else (1, 1)
         rows, columns = self.size or (height - height % (8 * v), width - width % (8 * h))
         if height < rows or width < columns or not rows or not columns:
             least = self.size or (8 * v, 8 * h)
-            raise ValueError(f"Dejpeg: the image is {width} x {height} pixels, expected {least[1]} x {least[0]} at least.")
+            raise ValueError(f"Dejpeg: the image is {width} x {height} pixels, expected at least {least[1]} x {least[0]}.")
         return x[..., :rows, :columns]
 
     def preview(self, y: Tensor) -> Tensor:
-        """Return the picture that a viewer shows."""
+        """Return the decoded picture."""
         return self._coefficients(self.image_shape(y.shape[1:])).decode(y)
 
     def finish(self, x: Tensor, y: Tensor, op: Operator) -> Tensor:
-        """Return the samples brought into the intervals that were rounded to ``y``, by the smallest change.
+        """Project the samples onto the intervals that were rounded to ``y``, by the smallest change.
 
-        Where blocks reach beyond the image, not every value of their coefficients is possible: those are met nearly.
+        Blocks that reach beyond the image do not admit every value of their coefficients, so their intervals are only met
+        approximately.
         """
         step, _ = self._lattice(op.in_shape[0])
         half = step.to(y) / 2
@@ -201,7 +197,7 @@ class Dejpeg(Problem):
         return x + coefficients.pinv(coefficients.keep_measured(clean.clamp(y - half, y + half) - clean))
 
     def in_channels(self, op: Operator, y: Tensor, channels: int) -> tuple[Operator, Tensor]:
-        # Its coefficients are not measured channel by channel.
+        # The measurement of a color image is not made channel by channel.
         problem, measured = self.in_color(y)
         return problem.operator((channels, op.in_shape[1], op.in_shape[2])), measured
 
@@ -209,9 +205,11 @@ class Dejpeg(Problem):
         return self.upright(self.preview(y))[0]
 
     def in_color(self, y: Tensor) -> tuple[Dejpeg, Tensor]:
-        """Return the measurement of a grey file as that of a color file without colors: for a prior of color images."""
+        """Return the measurement of a grayscale file as that of a color file with zero chroma, for a prior of color images."""
         if y.shape[1] != 64:
-            raise ValueError(f"Dejpeg: {y.shape[1]} coefficients a unit, expected 64: only grey measurements can be colored.")
+            raise ValueError(
+                f"Dejpeg: got {y.shape[1]} coefficients per unit, expected 64: only grayscale measurements can be colored."
+            )
         exact = [1] * 64
         tables = [self.tables[0].tolist(), exact, exact]
         problem = Dejpeg(tables=tables, subsampling="4:4:4", size=self.size, orientation=self.orientation)
@@ -225,7 +223,7 @@ class Dejpeg(Problem):
         return JPEGCoefficients(shape, self.subsampling)
 
     def _lattice(self, channels: int) -> tuple[Tensor, Tensor]:
-        """Return the step of every coefficient of a unit, and one of the values it can take: ``(K, 1, 1)``, float64."""
+        """Return the step and the offset of the quantization lattice of every coefficient in a unit: ``(K, 1, 1)``, float64."""
         v, h = SUBSAMPLINGS[self.subsampling] if channels == 3 else (1, 1)
         luma, *chroma = self.tables
         step = torch.cat([luma.repeat(v * h), *chroma[: channels - 1]]).reshape(-1, 1, 1) / HALF
@@ -235,13 +233,13 @@ class Dejpeg(Problem):
 
 
 def _standard_tables(quality: int) -> list[list[int]]:
-    """Return the tables of luma and chroma that libjpeg makes for a quality."""
+    """Return the luma and chroma tables of libjpeg for a quality."""
     from PIL import Image, JpegImagePlugin
 
     if isinstance(quality, bool) or not hasattr(quality, "__index__"):
-        raise TypeError(f"Dejpeg: quality must be a whole number, got {quality!r}.")
+        raise TypeError(f"Dejpeg: quality must be an integer, got {quality!r}.")
     if not 1 <= quality <= 100:
-        raise ValueError(f"Dejpeg: quality must lie between 1 and 100, got {quality}.")
+        raise ValueError(f"Dejpeg: quality must be between 1 and 100, got {quality}.")
     file = io.BytesIO()
     Image.new("RGB", (8, 8)).save(file, "JPEG", quality=quality)
     with Image.open(file) as image:
@@ -250,14 +248,14 @@ def _standard_tables(quality: int) -> list[list[int]]:
 
 
 def _checked(tables: Sequence[Sequence[int]]) -> list[Tensor]:
-    """Return three tables, float64."""
+    """Validate the tables and return three of them, float64."""
     given = [torch.tensor(list(table), dtype=torch.float64) for table in tables]
     if len(given) not in (1, 2, 3) or any(
         table.shape != (64,) or (table < 1).any() or (table > LARGEST_STEP).any() or (table != table.round()).any()
         for table in given
     ):
         raise ValueError(
-            f"Dejpeg: tables must be one to three lists of 64 whole numbers from 1 to {LARGEST_STEP}, got {len(given)} of "
-            f"{', '.join(str(len(table)) for table in given)} numbers."
+            f"Dejpeg: tables must be one to three lists of 64 integers from 1 to {LARGEST_STEP}, got {len(given)} with "
+            f"{', '.join(str(len(table)) for table in given)} values."
         )
     return [given[0], given[min(1, len(given) - 1)], given[-1]]

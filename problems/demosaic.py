@@ -1,8 +1,6 @@
-"""All colors of every pixel, from one behind a color filter each."""
+"""Demosaicing of raw images taken through a Bayer filter."""
 
 from __future__ import annotations
-
-from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -18,13 +16,13 @@ __all__ = ["Demosaic"]
 
 
 class Demosaic(Problem):
-    """Find the two colors that every pixel behind a Bayer filter lacks.
+    """Reconstruct the two missing color values at every pixel behind a Bayer filter.
 
     Args:
-        pattern: ``RGGB``, ``BGGR``, ``GRBG`` or ``GBRG``: the colors of the top left 2 x 2 pixels, row by row.
+        pattern: Colors of the top left 2 x 2 pixels, row by row: ``RGGB``, ``BGGR``, ``GRBG`` or ``GBRG``.
 
     Raises:
-        ValueError: If the pattern is none of these.
+        ValueError: If the pattern is not one of these.
     """
 
     name = "demosaic"
@@ -45,31 +43,27 @@ class Demosaic(Problem):
             raise ValueError(f"Demosaic: unknown pattern {pattern!r}, expected one of {', '.join(BAYER_PATTERNS)}.")
         self.pattern = pattern
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls(pattern) for pattern in BAYER_PATTERNS]
-
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
         return Mosaic(shape, self.pattern, noise=noise)
 
     def image_shape(self, measured: tuple[int, ...]) -> tuple[int, int, int]:
         channels, height, width = measured
         if channels != 1:
-            raise ValueError(f"Demosaic: the mosaic has {channels} channels, expected one: a raw value for every pixel.")
+            raise ValueError(f"Demosaic: the mosaic has {channels} channels, expected one, with a raw value for every pixel.")
         return 3, height, width
 
     def fit(self, x: Tensor) -> Tensor:
         if x.shape[1] != 3:
-            raise ValueError(f"Demosaic: the clean picture has {x.shape[1]} channels, expected red, green and blue.")
+            raise ValueError(f"Demosaic: the clean picture has {x.shape[1]} channels, expected 3 (RGB).")
         return x
 
     def noise_pixels(self, y: Tensor) -> Tensor:
-        """Return the mosaic with its four colors as channels: neighbors of one color are two pixels apart."""
+        """Return the 2 x 2 positions of the mosaic as four channels, since neighbors of one color are two pixels apart."""
         height, width = (side // 2 * 2 for side in y.shape[2:])
         return F.pixel_unshuffle(y[..., :height, :width], 2)
 
     def preview(self, y: Tensor) -> Tensor:
-        """Return every value in its own color, the two others black."""
+        """Return an RGB picture in which each pixel has its measured color and zero in the two others (black)."""
         return Mosaic((3, y.shape[-2], y.shape[-1]), self.pattern).adjoint(y + 1) - 1
 
     def finish(self, x: Tensor, y: Tensor, op: Operator) -> Tensor:

@@ -1,8 +1,6 @@
-"""Taking noise away."""
+"""Denoising."""
 
 from __future__ import annotations
-
-from typing import Self
 
 from invdiff.operators import Identity, Noise, Operator
 
@@ -12,7 +10,7 @@ __all__ = ["Denoise"]
 
 
 class Denoise(Problem):
-    """Take away Gaussian noise of a known standard deviation."""
+    """Remove noise of a known distribution, such as Gaussian noise with a known standard deviation."""
 
     name = "denoise"
     needs = "--noise above 0"
@@ -20,10 +18,6 @@ class Denoise(Problem):
     measures = "Identity"
     recommended = photographs(max_iterations=4)
     leaves_white = True
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls()]
 
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
         return Identity(shape, noise=noise)

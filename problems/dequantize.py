@@ -1,8 +1,6 @@
-"""More grey levels than a picture was left with."""
+"""Recovery of an image rounded to few levels."""
 
 from __future__ import annotations
-
-from typing import Self
 
 from torch import Tensor
 
@@ -15,10 +13,10 @@ __all__ = ["Dequantize"]
 
 
 class Dequantize(Problem):
-    """Recover what was between the few levels that a picture was rounded to.
+    """Recover the values of an image that was rounded to few levels per channel.
 
     Args:
-        levels: How many levels every channel has, black and white included; at least 2.
+        levels: Number of levels per channel, including black and white; at least 2.
 
     Raises:
         ValueError: If there are fewer than two levels.
@@ -32,10 +30,10 @@ class Dequantize(Problem):
             minimum=2,
             maximum=65536,
             needed="yes",
-            help="Levels of a channel, black and white included.",
+            help="Number of levels per channel, including black and white.",
         ),
     )
-    needs = "--levels, how many a channel of INPUT has"
+    needs = "--levels, the number of levels per channel of INPUT"
     accepts_noise = "rounding"
     measures = "Identity"
     recommended = photographs(max_iterations=4)
@@ -45,18 +43,14 @@ class Dequantize(Problem):
             raise ValueError(f"Dequantize: levels must be at least 2, got {levels}.")
         self.levels = levels
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls(2), cls(8)]
-
     @property
     def step(self) -> float:
-        """Between one level and the next, images spanning [-1, 1]."""
+        """Distance between neighboring levels, images spanning [-1, 1]."""
         return 2 / (self.levels - 1)
 
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
         if noise is not None and noise.sigma:
-            raise ValueError(f"Dequantize: rounding is all the noise there is, expected no other, got {noise!r}.")
+            raise ValueError(f"Dequantize: rounding is the only noise in this problem, got {noise!r}. Leave noise out.")
         return Identity(shape, noise=RoundingNoise(self.step, offset=-1.0))
 
     def in_channels(self, op: Operator, y: Tensor, channels: int) -> tuple[Operator, Tensor]:

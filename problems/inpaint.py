@@ -1,4 +1,4 @@
-"""Filling in what is missing."""
+"""Inpainting of missing pixels."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from .problem import Given, Problem, photographs, pixels_of
 
 __all__ = ["Inpaint"]
 
-MOSTLY_KNOWN = 0.25  # share of missing pixels up to which the noise of the others can be told
+MOSTLY_KNOWN = 0.25  # largest fraction of missing pixels at which the noise of the others can be estimated
 
 
 class Inpaint(Problem):
-    """Fill the pixels that a mask leaves out.
+    """Fill in the pixels that a mask marks as missing.
 
     Args:
-        mask: Boolean ``(H, W)``, or anything that broadcasts to ``(C, H, W)``: true where the pixel is known.
+        mask: Boolean ``(H, W)``, or any shape that broadcasts to ``(C, H, W)``: true where the pixel is known.
 
     Raises:
-        ValueError: If nothing is missing, or nothing is known.
+        ValueError: If no pixel is missing, or none is known.
     """
 
     name = "inpaint"
@@ -42,7 +42,7 @@ class Inpaint(Problem):
             needed="yes",
             input_tells=True,
             changes_spread=False,
-            help="Image as large as INPUT, white where pixels are to be filled.",
+            help="Image of the same size as INPUT, white where pixels are to be filled.",
             help_simulated="Image of SIZE x SIZE pixels, white where pixels are to be filled.",
         ),
         Option(
@@ -64,12 +64,6 @@ class Inpaint(Problem):
             what = "nothing to fill" if self.mask.all() else "everything to fill"
             raise ValueError(f"Inpaint: the mask leaves {what}. White marks what to fill, black what to keep.")
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        mask = torch.ones(16, 24, dtype=torch.bool)
-        mask[4:9, 5:12] = False
-        return [cls(mask)]
-
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
         if tuple(self.mask.shape[-2:]) != shape[-2:]:
             (mh, mw), (h, w) = self.mask.shape[-2:], shape[-2:]
@@ -83,7 +77,7 @@ class Inpaint(Problem):
     @classmethod
     def of_picture(cls, picture: Picture, options: Mapping[str, Any], *, source: str) -> Given:
         known = known_of_alpha(picture, source) if options["mask"] is None else known_pixels(options)
-        # What was transparent is filled.
+        # Transparent pixels are filled, so results are opaque.
         written = replace(picture, alpha=None) if options["mask"] is None else picture
         return Given(cls(known), pixels_of(picture), written, (f"filling {1 - known.mean():.1%} of the pixels",))
 
@@ -93,14 +87,14 @@ class Inpaint(Problem):
         return height, width
 
     def noise_pixels(self, y: Tensor) -> Tensor:
-        """Return the picture with each missing pixel like the nearest known one."""
+        """Return the picture with each missing pixel replaced by the nearest known one."""
         from scipy import ndimage
 
         missing = self.facts()["missing"]
         if missing > MOSTLY_KNOWN:
             raise ValueError(
-                f"--noise auto: {missing:.0%} of the pixels are missing, at most {MOSTLY_KNOWN:.0%} may be to estimate the "
-                "noise of the others. Give its standard deviation."
+                f"--noise auto: {missing:.0%} of the pixels are missing; the noise can be estimated if at most "
+                f"{MOSTLY_KNOWN:.0%} are. Give its standard deviation instead."
             )
         nearest = ndimage.distance_transform_edt(
             ~self.mask.broadcast_to(y.shape[-2:]).numpy(), return_distances=False, return_indices=True
@@ -111,12 +105,12 @@ class Inpaint(Problem):
         return {"missing": round(1 - float(self.mask.double().mean()), 4)}
 
     def finish(self, x: Tensor, y: Tensor, op: Operator) -> Tensor:
-        # Exact data: the sampler comes close, and what is known is known.
+        # Samples meet exact data only approximately: put in the known pixels.
         return torch.where(self.mask.to(x.device), y, x) if op.sigma_y == 0 else x
 
 
 def known_pixels(options: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """Return where pixels are known, ``(H, W)``, by the options ``mask`` and ``mask_keep``."""
+    """Return a boolean array ``(H, W)``, true at known pixels, from the options ``mask`` and ``mask_keep``."""
     mask, keep = options["mask"], options["mask_keep"]
     if isinstance(mask, os.PathLike):
         return read_mask(mask, keep=keep)
@@ -125,7 +119,7 @@ def known_pixels(options: Mapping[str, Any]) -> NDArray[np.bool_]:
 
 
 def known_of_alpha(picture: Picture, source: str) -> NDArray[np.bool_]:
-    """Return where a picture is opaque, ``(H, W)``; ``source`` names it in errors."""
+    """Return a boolean array ``(H, W)``, true at opaque pixels; ``source`` is the name of the picture in errors."""
     advice = "give --mask, an image of the same size, white where pixels are to be filled."
     known = None if picture.alpha is None else mask_from_alpha(picture)
     if known is None or known.all() or not known.any():

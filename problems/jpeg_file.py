@@ -1,7 +1,7 @@
-"""JPEG files down to the whole numbers they hold: the quantised coefficients, without the rounding that decoding adds.
+"""Reader of the quantized DCT coefficients in JPEG files, without the rounding that decoding adds.
 
-Pillow, scikit-image and kornia do not hand these over. From the pixels of a decoder they can only be guessed: those are cut to
-0..255, rounded, their chroma interpolated, and what stands beyond the border is gone.
+Pillow, scikit-image and kornia do not expose the coefficients. They cannot be recovered exactly from decoded pixels, which are
+clipped to 0..255, rounded, have interpolated chroma, and lack the parts of blocks beyond the border.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from numpy.typing import NDArray
 __all__ = ["Component", "JPEGFile", "read_jpeg"]
 
 BLOCK = 64
-# Where in a block, row by row, the coefficients lie that a file lists by rising frequency.
+# Row-major index within a block of each coefficient in zigzag order, the order of a file.
 ZIGZAG = sorted(range(BLOCK), key=lambda k: (k // 8 + k % 8, k // 8 if (k // 8 + k % 8) % 2 else k % 8))
 SUPPORTED = {0xC0: "baseline", 0xC1: "extended", 0xC2: "progressive"}
-MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # what ends the data of a scan
+MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # ends the data of a scan
 RESTART = re.compile(rb"\xff+[\xd0-\xd7]")
 
 
 @dataclass(eq=False)
 class Component:
-    """One plane of a file: luma, or one of the chroma.
+    """One plane of a file: luma or a chroma component.
 
     Attributes:
-        factors: How many blocks of it a unit of the file has, ``(rows, columns)``.
-        coefficients: ``(block rows, block columns, 64)``, whole numbers, row by row within a block; units of the file complete.
-        table: What they are multiples of, ``(64,)``, likewise row by row.
+        factors: Number of its blocks in a coding unit, ``(rows, columns)``.
+        coefficients: Quantized integers, ``(block rows, block columns, 64)``, row-major within a block, for complete units.
+        table: Quantization steps, ``(64,)``, row-major.
     """
 
     factors: tuple[int, int]
@@ -45,11 +45,11 @@ class Component:
 
 @dataclass(eq=False)
 class JPEGFile:
-    """What a JPEG file holds.
+    """Contents of a JPEG file.
 
     Attributes:
-        size: ``(H, W)``, as stored: an EXIF orientation is not applied.
-        components: Luma alone, or luma and two chroma.
+        size: Image size as stored, ``(H, W)``: the EXIF orientation is not applied.
+        components: Luma alone, or luma and two chroma components.
     """
 
     size: tuple[int, int]
@@ -57,11 +57,12 @@ class JPEGFile:
 
 
 def read_jpeg(path: str | os.PathLike[str]) -> JPEGFile:
-    """Read the quantised coefficients of a baseline, extended or progressive JPEG file of 8 bits, grey or luma and chroma.
+    """Read the quantized coefficients of an 8-bit baseline, extended or progressive JPEG file, grayscale or YCbCr.
 
     Raises:
-        ValueError: If it is damaged, no JPEG, or one of another kind: CMYK, RGB, 12 bits, lossless, arithmetic coding.
-        OSError: If there is no such file, or it cannot be opened.
+        ValueError: If the file is damaged, is not a JPEG file, or is of an unsupported kind: CMYK, RGB, 12 bits, lossless,
+            arithmetic coding.
+        OSError: If the file does not exist or cannot be opened.
 
     References:
         ITU-T Recommendation T.81, https://www.w3.org/Graphics/JPEG/itu-t81.pdf, annexes B, F and G
@@ -71,31 +72,31 @@ def read_jpeg(path: str | os.PathLike[str]) -> JPEGFile:
     except ValueError as error:
         raise ValueError(f"{os.fspath(path)}: {error}") from error
     except (IndexError, KeyError, OverflowError, struct.error) as error:
-        raise ValueError(f"{os.fspath(path)}: is damaged: its data make no JPEG.") from error
+        raise ValueError(f"{os.fspath(path)}: is damaged: its data are not valid JPEG.") from error
 
 
 @dataclass(eq=False)
 class _Plane:
-    """A component while it is being read; its coefficients in zigzag, one after the other."""
+    """A component while it is being read, with its coefficients in zigzag order, block after block."""
 
     factors: tuple[int, int]
-    selector: int  # of its quantisation table
-    blocks: tuple[int, int]  # rows and columns within the image
-    stride: int  # columns, units complete
+    selector: int  # number of its quantization table
+    blocks: tuple[int, int]  # rows and columns of blocks within the image
+    stride: int  # columns of blocks in complete units
     coefficients: array[int]
     table: list[int] | None = None
     dc: list[int] = field(default_factory=list)
     ac: list[int] = field(default_factory=list)
-    last: int = 0  # DC coefficient of the block before
+    last: int = 0  # DC coefficient of the previous block
 
 
 class _Reader:
     def __init__(self, data: bytes) -> None:
         if not data.startswith(b"\xff\xd8"):
-            raise ValueError("is no JPEG file.")
+            raise ValueError("is not a JPEG file.")
         self.data = data
         self.tables: dict[int, list[int]] = {}
-        self.codes: dict[int, list[int]] = {}  # by class and number, as DHT has them
+        self.codes: dict[int, list[int]] = {}  # by class and number, as in the DHT segment
         self.planes: dict[int, _Plane] = {}
         self.interval, self.kind = 0, ""
         self.is_jfif, self.transform = False, -1
@@ -134,16 +135,16 @@ class _Reader:
         bits, height, width, count = struct.unpack_from(">BHHB", content)
         self.size = height, width
         if bits != 8 or not height or not width:
-            raise ValueError(f"holds {width} x {height} pixels of {bits} bits, expected 8 bits and a size that is not 0.")
+            raise ValueError(f"holds {width} x {height} pixels of {bits} bits, expected 8 bits and a positive size.")
         parts = [content[6 + 3 * k : 9 + 3 * k] for k in range(count)]
         numbers = [part[0] for part in parts]
         is_rgb = numbers == [*b"RGB"] if self.transform < 0 else self.transform == 0
         if count not in (1, 3) or (count == 3 and is_rgb and not self.is_jfif):
             kind = {3: "RGB", 4: "CMYK"}.get(count, f"{count} components")
-            raise ValueError(f"is a JPEG of {kind}, expected grey or luma and chroma (YCbCr), as photographs are.")
+            raise ValueError(f"is a JPEG of {kind}, expected grayscale or YCbCr, as in photographs.")
         factors = [(part[1] & 15, part[1] >> 4) for part in parts] if count > 1 else [(1, 1)]
         if any(not 1 <= factor <= 4 for pair in factors for factor in pair):
-            raise ValueError(f"is damaged: it has sampling factors {factors}.")
+            raise ValueError(f"is damaged: it has invalid sampling factors {factors}.")
         v_max, h_max = (max(axis) for axis in zip(*factors, strict=True))
         self.units = -(-height // (8 * v_max)), -(-width // (8 * h_max))
         for part, (v, h) in zip(parts, factors, strict=True):
@@ -158,7 +159,7 @@ class _Reader:
             content = content[129 if wide else 65 :]
 
     def _huffman(self, content: bytes) -> None:
-        """Keep for every 16 bits that may come the length and the value of the code they begin with; 0 where there is none."""
+        """Map the next 16 bits to the length and the value of the code that they begin with, or to 0 if there is none."""
         while content:
             counts, values = content[1:17], content[17 : 17 + sum(content[1:17])]
             table: list[int] = []
@@ -171,7 +172,7 @@ class _Reader:
 
     def _scan(self, content: bytes, at: int) -> int:
         if not self.planes:
-            raise ValueError("is damaged: it has data before a size.")
+            raise ValueError("is damaged: it has data before the image size.")
         planes = []
         for k in range(content[0]):
             number, codes = content[1 + 2 * k], content[2 + 2 * k]
@@ -181,11 +182,11 @@ class _Reader:
             planes.append(plane)
         first, last, approximation = content[1 + 2 * len(planes) :][:3]
         if last >= BLOCK or (self.kind != "progressive" and (first, last, approximation) != (0, 63, 0)):
-            raise ValueError(f"is damaged: a scan of coefficients {first} to {last}.")
+            raise ValueError(f"is damaged: it has an invalid scan of coefficients {first} to {last}.")
         found = MARKER.search(self.data, at)
         end = len(self.data) if found is None else found.start()
         blocks = list(self._order(planes))
-        if self.interval:  # counted in units, of one block where a scan has one component
+        if self.interval:  # in units, which are single blocks in a scan of one component
             size = self.interval * (sum(v * h for v, h in (plane.factors for plane in planes)) if len(planes) > 1 else 1)
             groups = [blocks[k : k + size] for k in range(0, len(blocks), size)]
         else:
@@ -198,7 +199,7 @@ class _Reader:
         return end
 
     def _order(self, planes: list[_Plane]) -> Iterator[tuple[_Plane, int]]:
-        """Yield the blocks of a scan in its order: the component, and where in its coefficients the block begins."""
+        """Yield the blocks of a scan in order: the component, and the index of the first coefficient of the block."""
         if len(planes) == 1:
             rows, columns = planes[0].blocks
             yield from ((planes[0], BLOCK * (i * planes[0].stride + j)) for i in range(rows) for j in range(columns))
@@ -226,18 +227,18 @@ class _Reader:
 
 
 class _Bits:
-    """The bits of a segment, the first of a byte being its highest."""
+    """Reader of the bits of a segment, most significant bit first."""
 
     def __init__(self, data: bytes) -> None:
         padded = np.frombuffer(data + bytes(8), dtype=np.uint8).astype(np.uint32)
         windows = padded[:-3] << 24 | padded[1:-2] << 16 | padded[2:-1] << 8 | padded[3:]
-        self.windows = windows.astype(np.uint32).data  # 32 bits from every byte on
+        self.windows = windows.astype(np.uint32).data  # the 32 bits that start at each byte
         self.at, self.end = 0, 8 * len(data)
 
     def code(self, table: list[int]) -> int:
         entry = table[self.windows[self.at >> 3] >> 16 - (self.at & 7) & 0xFFFF]
         if not entry:
-            raise ValueError("is damaged: its data make no JPEG.")
+            raise ValueError("is damaged: its data are not valid JPEG.")
         self.at += entry >> 8
         return entry & 0xFF
 
@@ -252,8 +253,8 @@ class _Bits:
 
 
 def _decode(blocks: Iterable[tuple[_Plane, int]], bits: _Bits, first: int, last: int, high: int, low: int) -> None:
-    """Decode coefficients ``first`` to ``last`` from bit ``low`` on; ``high`` is not 0 where only that bit is new."""
-    run = 0  # blocks that have no more to come
+    """Decode coefficients ``first`` to ``last`` down to bit ``low``; a nonzero ``high`` means a refinement by that bit only."""
+    run = 0  # blocks to skip in an end-of-band run
     for plane, _ in blocks:
         plane.last = 0
     for plane, base in blocks:
@@ -282,7 +283,7 @@ def _extend(coefficients: array[int], at: int, last: int, bits: _Bits, codes: li
             at += zeros
             value = bits.signed(size) * unit
             if at > last:
-                raise ValueError("is damaged: its data make no JPEG.")
+                raise ValueError("is damaged: its data are not valid JPEG.")
             coefficients[at] = value
             at += 1
         elif zeros == 15:
@@ -300,7 +301,7 @@ def _refine(coefficients: array[int], at: int, last: int, bits: _Bits, codes: li
             run = (1 << zeros) + bits.number(zeros)
             break
         value = (unit if bits.number(1) else -unit) if size else 0
-        while at <= last and (coefficients[at] or zeros):  # coefficients that are not 0 do not count among the zeros
+        while at <= last and (coefficients[at] or zeros):  # nonzero coefficients do not count in a run of zeros
             if coefficients[at]:
                 _refine_one(coefficients, at, bits, unit)
             else:

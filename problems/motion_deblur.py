@@ -1,8 +1,6 @@
-"""Undoing a straight movement of the camera."""
+"""Deblurring of linear motion."""
 
 from __future__ import annotations
-
-from typing import Self
 
 from invdiff.operators import Blur, Noise, Operator
 from invdiff.operators.blur.kernels import motion_kernel
@@ -14,12 +12,12 @@ __all__ = ["MotionDeblur"]
 
 
 class MotionDeblur(Problem):
-    """Undo the blur of a straight movement, of the camera or of all it saw.
+    """Remove the blur of linear motion, of the camera or of the whole scene.
 
     Args:
-        length: Of the movement, in pixels, odd and at least 3.
-        angle: Of the movement, in degrees, counter-clockwise from the horizontal.
-        boundary: What the blur saw beyond the border: ``reflect``, ``zero`` or ``circular``.
+        length: Length of the motion, in pixels, odd and at least 3.
+        angle: Angle of the motion, in degrees, counterclockwise from horizontal.
+        boundary: Boundary condition of the blur: ``reflect``, ``zero`` or ``circular``.
 
     Raises:
         ValueError: If the length is even or below 3.
@@ -27,16 +25,16 @@ class MotionDeblur(Problem):
 
     name = "motion-deblur"
     options = (
-        Option(name="length", kind="INTEGER", minimum=3, needed="yes", help="Length of the movement, an odd number of pixels."),
+        Option(name="length", kind="INTEGER", minimum=3, needed="yes", help="Length of the motion, an odd number of pixels."),
         Option(
             name="angle",
             kind="NUMBER",
             needed="yes",
-            help="Angle of the movement, in degrees, anticlockwise from horizontal.",
+            help="Angle of the motion, in degrees, counterclockwise from horizontal.",
         ),
         BOUNDARY,
     )
-    needs = "--length in pixels and --angle in degrees of the movement"
+    needs = "--length in pixels and --angle in degrees"
     measures = "Blur"
     recommended = photographs(max_iterations=6)
 
@@ -45,14 +43,10 @@ class MotionDeblur(Problem):
             raise ValueError(f"MotionDeblur: length must be odd and at least 3, in pixels, got {length}.")
         self.length, self.angle, self.boundary = length, angle, boundary
 
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls(5, 30.0), cls(3, 0.0, boundary="circular")]
-
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
-        # Before it is built: a kernel far larger than the image would not fit the memory.
+        # Checked before the kernel is built: one far larger than the image would exhaust memory.
         if self.length > min(shape[-2:]):
             raise ValueError(
-                f"MotionDeblur: a movement of {self.length} pixels is larger than the image, {shape[-1]} x {shape[-2]}."
+                f"MotionDeblur: a motion of {self.length} pixels is larger than the image, {shape[-1]} x {shape[-2]}."
             )
         return Blur(shape, motion_kernel(self.length, self.angle), boundary=self.boundary, noise=noise)

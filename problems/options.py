@@ -1,4 +1,4 @@
-"""How a problem declares its options: as data, from which the command line and ``invdiff.restore`` are made."""
+"""Declarations of the options of a problem, used by the command line and ``invdiff.restore``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["BOUNDARY", "PATTERN_SEED", "SCALE", "Option", "OptionError"]
 
 
 class OptionError(ValueError):
-    """An option that is unknown, missing, or does not go with the others: wrong usage, at the command line exit code 2."""
+    """An option is unknown, missing, or conflicts with others: a usage error, exit code 2 at the command line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,20 +20,21 @@ class Option:
     """An option of a problem, ``--clip-low`` at the command line and ``clip_low=`` in Python.
 
     Attributes:
-        name: The Python name.
-        kind: What it takes: ``"FILE"``, ``"INTEGER"``, ``"NUMBER"``, ``"TEXT"``, or the words to choose from. In Python a file
-            may also be what it would hold, such as an array.
-        help: One or two sentences.
-        help_simulated: The same where it differs for a clean image that is degraded first.
-        metavar: What the help shows in place of the kind.
-        default: Its value where it is not given; ``None``: none.
-        minimum: Smallest number.
-        maximum: Largest number.
-        above: Whether the minimum itself is too small.
-        needed: ``"yes"``; ``"any"``: at least one of the options marked so; ``"either"``: exactly one of them; ``"no"``.
-        simulation: Whether it serves to simulate only, because a measured INPUT tells it.
-        input_tells: Whether it can be left out because INPUT may tell it.
-        changes_spread: Whether a calibration made with one value does not hold for another.
+        name: Name in Python.
+        kind: Type of the value: ``"FILE"``, ``"INTEGER"``, ``"NUMBER"``, ``"TEXT"``, or a tuple of choices. In Python, a file
+            may also be given by its contents, such as an array.
+        help: Help text, one or two sentences.
+        help_simulated: Help text if INPUT is a clean image that is degraded first. Default: ``help``.
+        metavar: Placeholder for the value in the help. Default: derived from ``kind``.
+        default: Default value; ``None`` if there is none.
+        minimum: Smallest number allowed.
+        maximum: Largest number allowed.
+        above: Whether the value must be strictly greater than ``minimum``.
+        needed: ``"yes"``: required; ``"any"``: at least one of the options marked so is required; ``"either"``: exactly one of
+            them; ``"no"``: optional.
+        simulation: Whether the option is for simulations only, because a measured INPUT contains its value.
+        input_tells: Whether the option can be left out because INPUT may contain its value.
+        changes_spread: Whether a calibration made with one value is not valid for another.
     """
 
     name: str
@@ -52,14 +53,14 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """The option as it is written at the command line."""
+        """The option as written at the command line."""
         return f"--{self.name.replace('_', '-')}"
 
     def convert(self, value: Any) -> Any:
-        """Return a value as the problem takes it.
+        """Convert a value to the type that the problem expects.
 
         Raises:
-            OptionError: If it is out of range or of another kind.
+            OptionError: If the value is out of range or of the wrong type.
         """
         if value is None or self.kind == "TEXT":
             return value
@@ -79,7 +80,7 @@ class Option:
         except (TypeError, ValueError):
             number = math.nan
         if not math.isfinite(number) or (whole and not number.is_integer()):
-            raise OptionError(f"{self.flag}: expected a {'whole' if whole else 'finite'} number, got {value!r}.")
+            raise OptionError(f"{self.flag}: expected {'an integer' if whole else 'a finite number'}, got {value!r}.")
         low, high = self.minimum, self.maximum
         if (low is not None and (number < low or (self.above and number == low))) or (high is not None and number > high):
             bounds = "" if low is None else f" {'above' if self.above else 'from'} {low:g}"
@@ -88,12 +89,12 @@ class Option:
         return int(number) if whole else number
 
 
-# Options that several problems take.
+# Options shared by several problems.
 BOUNDARY = Option(
     name="boundary",
     kind=("reflect", "zero", "circular"),
     default="reflect",
-    help="What the blur saw beyond the border.",
+    help="Boundary condition of the blur.",
 )
 PATTERN_SEED = Option(
     name="pattern_seed",
@@ -110,5 +111,5 @@ SCALE = Option(
     minimum=0,
     above=True,
     changes_spread=False,
-    help="What white is in the units of INPUT. Default: what a simple reconstruction shows (mri, ct), or 1.",
+    help="Pixel value of white in the units of INPUT. Default: estimated from a simple reconstruction (mri, ct), or 1.",
 )

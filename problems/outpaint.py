@@ -1,8 +1,6 @@
-"""What lies around a picture."""
+"""Outpainting: extension of a picture beyond its borders."""
 
 from __future__ import annotations
-
-from typing import Self
 
 import numpy as np
 import torch.nn.functional as F
@@ -18,10 +16,10 @@ __all__ = ["Outpaint"]
 
 
 class Outpaint(Problem):
-    """Continue a picture beyond its borders.
+    """Extend a picture beyond its borders.
 
     Args:
-        margin: How far, in pixels, on every side; at least 1.
+        margin: Width of the margin on every side, in pixels; at least 1.
 
     Raises:
         ValueError: If the margin is not positive.
@@ -35,10 +33,10 @@ class Outpaint(Problem):
             minimum=1,
             needed="yes",
             help="Pixels to add on every side.",
-            help_simulated="Pixels to cut away on every side.",
+            help_simulated="Pixels to crop on every side.",
         ),
     )
-    needs = "--margin, how many pixels to add on every side"
+    needs = "--margin, the number of pixels to add on every side"
     exact_is_usual = True
     measures = "Crop"
     recommended = photographs(max_iterations=4)
@@ -47,10 +45,6 @@ class Outpaint(Problem):
         if margin < 1:
             raise ValueError(f"Outpaint: margin must be at least 1, in pixels, got {margin}.")
         self.margin = margin
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls(3)]
 
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
         height, width = (side - 2 * self.margin for side in shape[-2:])

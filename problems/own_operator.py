@@ -1,4 +1,4 @@
-"""Any operator of a person's own, from a file."""
+"""Inversion of a user-defined operator, which may be loaded from a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from invdiff.operators import Identity, Noise, Operator
+from invdiff.operators import Noise, Operator
 from invdiff.registry import load_object
 
 from .options import Option
@@ -21,14 +21,14 @@ __all__ = ["OwnOperator"]
 
 
 class OwnOperator(Problem):
-    r"""Invert a measurement :math:`y = A(x) + n` whose operator is a person's own.
+    r"""Invert a measurement :math:`y = A(x) + n` with a user-defined operator.
 
     Args:
-        operator: Called with the image shape ``(C, H, W)``; returns the operator: a subclass of
-            :class:`~invdiff.operators.Operator`, which needs ``forward`` alone, or a function.
+        operator: Called with the image shape ``(C, H, W)``; returns the operator. A subclass of
+            :class:`~invdiff.operators.Operator`, which only needs to define ``forward``, or a function.
 
-    A measurement that comes in must have the shape of the image. An operator that changes the shape can be simulated; or it has
-    a class method ``image_shape(measured)``, which returns the shape of the image for that of a measurement.
+    INPUT must have the shape of the image unless the operator has a class method ``image_shape(measured)``, which returns the
+    shape of the image for the shape of a measurement. An operator that changes the shape can be simulated without it.
     """
 
     name = "operator"
@@ -38,11 +38,11 @@ class OwnOperator(Problem):
             kind="TEXT",
             metavar="FILE.py:NAME",
             needed="yes",
-            help="Class or function that makes an operator of the image shape (C, H, W). The file is run as Python code.",
+            help="Class or function that returns an operator for the image shape (C, H, W). The file is run as Python code.",
         ),
     )
-    needs = "--operator, such as mine.py:MyOperator: what makes an operator of the image shape (C, H, W)"
-    measures = "yours"
+    needs = "--operator, a class or function that returns an operator for the image shape (C, H, W), such as mine.py:MyOperator"
+    measures = "your own"
 
     def __init__(self, operator: Callable[[tuple[int, int, int]], Operator]) -> None:
         self.build = operator
@@ -52,7 +52,7 @@ class OwnOperator(Problem):
         given = options["operator"]
         build = load_object(given) if isinstance(given, str) else given
         if not callable(build):
-            raise TypeError(f"--operator {given}: expected a class or function to call with the image shape, got {build!r}.")
+            raise TypeError(f"--operator {given}: expected a class or function that takes the image shape, got {build!r}.")
         called: Callable[..., Any] = build
         return cls(called)
 
@@ -60,10 +60,6 @@ class OwnOperator(Problem):
     def files(cls, options: Mapping[str, Any]) -> dict[str, Path]:
         place, _, _ = str(options["operator"]).rpartition(":")
         return {"operator": Path(place)} if place.endswith(".py") else {}
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls(Identity)]
 
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
         op = self.build(shape)
@@ -81,14 +77,14 @@ class OwnOperator(Problem):
         made = tuple(self.operator((measured[0], measured[1], measured[2])).out_shape)
         if made != tuple(measured):
             raise ValueError(
-                f"--operator: it makes {made} of an image of INPUT's shape {tuple(measured)}, so of what image INPUT is the "
-                "measurement cannot be told. Give the operator a class method image_shape(measured), or a clean INPUT and "
-                "--simulate."
+                f"--operator: an image with the shape of INPUT, {tuple(measured)}, has a measurement of shape {made}, so the "
+                "shape of the image is unknown. Give the operator a class method image_shape(measured), or use --simulate with "
+                "a clean INPUT."
             )
         return measured[0], measured[1], measured[2]
 
     def preview(self, y: Tensor) -> Tensor:
-        """Return the measurement as it is where it is a picture; else its numbers in rows, from the smallest to the largest."""
+        """Return the measurement itself if it is a picture; otherwise its values in rows of a square, scaled to [-1, 1]."""
         if is_picture(y):
             return y
         numbers = y.flatten(1)
@@ -108,5 +104,5 @@ class OwnOperator(Problem):
 
 
 def is_picture(y: Tensor) -> bool:
-    """Whether a measurement ``(B, ...)`` can be shown as it is: grey, or red, green and blue."""
+    """Return whether a measurement ``(B, ...)`` can be shown as a grayscale or RGB picture."""
     return y.ndim == 4 and y.shape[1] in (1, 3)

@@ -1,4 +1,4 @@
-"""An image from diffraction patterns, which have lost their phases."""
+"""Phase retrieval: an image from the magnitudes of diffraction patterns."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ __all__ = ["RetrievePhase"]
 
 
 class RetrievePhase(ArrayProblem):
-    r"""Find an image by the magnitudes of its Fourier transform, among zeros or behind several known masks.
+    r"""Reconstruct an image from the magnitudes of its Fourier transform, zero-padded or behind several known masks.
 
     .. math:: y = |F P (x + 1)| + n \quad \text{or} \quad y_k = |F (d_k \odot (x + 1))| + n
 
-    with a unitary transform, for light that is 0 where the image is black. A file holds :math:`y \cdot \text{scale} / 2`.
-    Without masks an image and its half-turn measure alike, and so do its shifts among the zeros.
+    with a unitary transform :math:`F` and zero padding :math:`P`; the field is 0 where the image is black. A file holds
+    :math:`y \cdot \text{scale} / 2`. Without masks, an image, its rotation by 180 degrees and its shifts within the padding
+    have the same measurement.
 
     Args:
-        size: Of the image, ``(H, W)``.
-        oversampling: How far the zeros reach, as :class:`~invdiff.operators.PhaseRetrieval` counts: 2.0 makes sides one and a
+        size: Image size, ``(H, W)``.
+        oversampling: Amount of zero padding, as in :class:`~invdiff.operators.PhaseRetrieval`: 2.0 makes the sides one and a
             half times as long.
-        masks: :math:`d_k`, complex ``(K, H, W)``, in its place.
-        scale: What white is in the units of a file.
+        masks: Masks :math:`d_k`, complex ``(K, H, W)``, instead of ``oversampling``.
+        scale: Pixel value of white in the units of a file.
 
     Raises:
         ValueError: If not exactly one of ``oversampling`` and ``masks`` is given, or it is out of range.
@@ -46,7 +47,7 @@ class RetrievePhase(ArrayProblem):
             minimum=1,
             needed="either",
             simulation=True,
-            help="Number of random masks, a pattern behind each, to simulate.",
+            help="Number of random masks, each with its own diffraction pattern (simulation).",
         ),
         Option(
             name="oversampling",
@@ -54,12 +55,12 @@ class RetrievePhase(ArrayProblem):
             minimum=0,
             needed="either",
             simulation=True,
-            help="How far zeros reach around the image, 2 being half its side in all, to simulate.",
+            help="Amount of zero padding; 2 adds half the side of the image in total (simulation).",
         ),
         PATTERN_SEED,
         SCALE,
     )
-    needs = "an .npz file as INPUT; to simulate, --codes, how many masks, or --oversampling"
+    needs = "an .npz file as INPUT or, to simulate, --codes, the number of masks, or --oversampling"
     measures = "CodedDiffraction, PhaseRetrieval"
     recommended = photographs(max_iterations=4)
     measured = "magnitudes"
@@ -74,18 +75,14 @@ class RetrievePhase(ArrayProblem):
         scale: float = 1.0,
     ) -> None:
         if (oversampling is None) == (masks is None):
-            raise ValueError("phase-retrieval: expected either an oversampling or masks, not both and not neither.")
+            raise ValueError("phase-retrieval: expected exactly one of oversampling and masks.")
         self.size, self.oversampling, self.masks, self.scale = size, oversampling, masks, scale
-        self.operator((1, *size))  # Fails here rather than at the first image.
+        self.operator((1, *size))  # Invalid arguments fail here rather than at the first image.
 
     @classmethod
     def coded(cls, count: int, size: tuple[int, int], *, seed: int) -> Self:
-        """Return it with ``count`` masks of random phases."""
+        """Return the problem with ``count`` masks of random phases."""
         return cls(size, masks=CodedDiffraction.random((1, *size), count, seed=seed).masks)
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls.coded(2, (16, 24), seed=0), cls((16, 24), oversampling=2.0)]
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
@@ -99,15 +96,17 @@ class RetrievePhase(ArrayProblem):
         if "masks" in arrays:
             masks = np.asarray(arrays["masks"])
             if masks.ndim != 3 or masks.dtype.kind not in "buifc":
-                raise ValueError(f"phase-retrieval: masks must be numbers (K, H, W), got {masks.dtype} of shape {masks.shape}.")
+                raise ValueError(
+                    f"phase-retrieval: masks must be a numeric array (K, H, W), got {masks.dtype} of shape {masks.shape}."
+                )
             height, width = masks.shape[1:]
             problem = cls((height, width), masks=torch.from_numpy(masks.astype(np.complex128)))
         elif {"oversampling", "size"} <= set(arrays):
             problem = cls(image_size(arrays), oversampling=float(real_numbers(arrays, "oversampling")))
         else:
             raise ValueError(
-                "phase-retrieval: how it was measured is not in the file. Expected .npz with `magnitudes` and either `masks` "
-                f"or `oversampling` and `size` (H, W); got {', '.join(sorted(arrays))}."
+                "phase-retrieval: the file does not describe the measurement. Expected .npz with `magnitudes` and either "
+                f"`masks` or `oversampling` and `size` (H, W); got {', '.join(sorted(arrays))}."
             )
         wanted = problem.operator((1, *problem.size)).out_shape[1:]
         if tuple(values.shape[-len(wanted) :]) != wanted:

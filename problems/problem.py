@@ -1,4 +1,4 @@
-"""The interface of a ready-made problem on images."""
+"""Interface of ready-made problems on images."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ __all__ = ["QUALITIES", "Given", "Problem", "photographs"]
 
 
 def photographs(*, max_iterations: int, products: int = 1, steps: int = 16) -> Mapping[str, Any]:
-    """Return what solves photographs well under the bundled prior; docs/methods.md has the figures.
+    """Return sampler settings that work well for photographs under the bundled prior; docs/methods.md has the figures.
 
     Args:
-        max_iterations: Of GMRES, under a prior whose error was not measured.
-        products: Of the network, under one whose error was.
-        steps: Of the reverse diffusion.
+        max_iterations: GMRES iterations per step, for a prior without a measured error.
+        products: Vector-Jacobian products of the network per step, for a prior with a measured error.
+        steps: Steps of the reverse diffusion.
     """
     options = {"max_iterations": max_iterations, "root_iterations": 2, "products": products}
     return {"rule": "matched", "steps": steps, "ratio_max": 10.0, **options}
 
 
-# Where the prior denoises what the measurement leaves, and its error was measured; docs/methods.md has the figures. It starts
-# from a level at which a state says nothing yet, not even of the mean color of a large hole.
+# For priors with a measured error that can denoise the noise the measurement leaves; docs/methods.md has the figures. The first
+# noise level is so high that the state has no information yet, not even about the mean color of a large hole.
 HANDOVER: Mapping[str, Any] = {"method": "handover", "rule": "matched", "steps": 20, "ratio_max": 80.0, "products": 1}
-# Where what the measurement leaves is white noise: the pivot is what every prior was trained for.
+# The measurement leaves white noise, which is what every prior was trained to remove.
 EXACT: Mapping[str, Any] = {"method": "exact-score", "rule": "matched", "steps": 16, "ratio_max": 10.0, "ratio_min": 0.01}
-# Without a gradient, and without a measured error.
+# No gradients, and no measured error needed.
 FAST: Mapping[str, Any] = {"method": "exact-score", "rule": "ddpm", "steps": 20, "ratio_max": 80.0, "ratio_min": 0.01}
 
 
@@ -50,13 +50,13 @@ QUALITIES = ("fast", "balanced", "best")
 
 @dataclass(frozen=True)
 class Given:
-    """What INPUT and the options give.
+    """The problem and the data described by INPUT and the options.
 
     Attributes:
         problem: The problem.
-        y: What was measured, ``(1, C, ...)``; where INPUT is clean and still to be degraded, its pixels.
-        picture: How results are written: bits, opacity, color profile.
-        notes: Lines for the person who runs this.
+        y: The measurement, ``(1, C, ...)``; the pixels of INPUT if it is a clean image that is degraded later.
+        picture: Format of the results: bit depth, alpha channel, color profile.
+        notes: Messages for the user.
     """
 
     problem: Problem
@@ -66,26 +66,27 @@ class Given:
 
 
 class Problem(ABC):
-    """A problem on images: its options, the operator for an image of any size, and the settings that solve it well.
+    """A problem on images: its options, the operator for an image of any size, and recommended sampler settings.
 
-    A subclass needs :meth:`operator` alone; what else there is has a default for pictures.
+    A subclass only needs to define :meth:`operator`; everything else has a default suitable for pictures.
 
     Attributes:
-        name: What ``--problem`` takes, and part of the name of the results. Default: the class's, in lower case.
-        options: Its options at the command line and in ``invdiff.restore``; :meth:`from_options` gets their values.
-        needs: What it cannot do without, as the error says where it is missing. Default: the options that are needed.
-        reads: What INPUT is when it is a measurement. Other than a picture, it tells what ``simulation`` options say.
-        accepts_noise: ``"any"``; ``"above 0"``: any, but no exact data; ``"gaussian"``: of a known level; ``"rounding"``: its
-            own and no other.
-        exact_is_usual: Whether data without noise are what is expected, so that no note need be made of it.
+        name: Name for ``--problem``, also part of the name of the results. Default: the class name in lower case.
+        options: Options at the command line and in ``invdiff.restore``; :meth:`from_options` receives their values.
+        needs: Requirements of the problem, for the error message if one is missing. Default: the required options.
+        reads: Type of INPUT if it is a measurement. If not a picture, it contains the values of the ``simulation`` options.
+        accepts_noise: ``"any"``; ``"above 0"``: any noise, but no exact data; ``"gaussian"``: Gaussian noise of a known level;
+            ``"rounding"``: only the rounding of the problem itself.
+        exact_is_usual: Whether noise-free data are common, so that no note about them is needed.
         measures: Name of the operator, for the list of problems.
-        looks: What the measurement is called in the comparison.
-        bundled: Picture of scikit-image that is degraded where there is no INPUT.
-        why_cropped: Said where :meth:`fit` crops a picture.
-        size: Of the image, ``(H, W)``, where the measurement is of one size alone; ``None``: any.
-        recommended: Arguments of :class:`~invdiff.PosteriorSampler` that solve photographs well by ``mmps``, under any prior.
-            ``benchmarks/RESULTS.md`` has the figures behind them.
-        leaves_white: Whether what is left to find out is alike everywhere, so that ``exact-score`` serves at all levels.
+        looks: Label of the measurement in the comparison panel.
+        bundled: Name of the scikit-image picture that is degraded if there is no INPUT.
+        why_cropped: Reason for the crop, for the note if :meth:`fit` crops a picture.
+        size: Image size, ``(H, W)``, if the measurement fixes it; ``None``: any size.
+        recommended: Arguments of :class:`~invdiff.PosteriorSampler` for ``mmps`` that work well for photographs, under any
+            prior. ``benchmarks/RESULTS.md`` has the figures behind them.
+        leaves_white: Whether the measurement leaves the same uncertainty in all pixels, so that ``exact-score`` can be used at
+            all noise levels.
     """
 
     name: ClassVar[str]
@@ -96,7 +97,7 @@ class Problem(ABC):
     exact_is_usual: ClassVar[bool] = False
     measures: ClassVar[str] = ""
     looks: ClassVar[str] = "measured"
-    bundled: ClassVar[str] = "chelsea"  # scikit-image's cat: CC0, inside its wheel
+    bundled: ClassVar[str] = "chelsea"  # the cat of scikit-image: CC0, part of its wheel
     why_cropped: ClassVar[str] = ""
     size: tuple[int, int] | None = None
     recommended: ClassVar[Mapping[str, Any]] = photographs(max_iterations=4)
@@ -108,30 +109,25 @@ class Problem(ABC):
 
     @abstractmethod
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
-        """Return the measurement of an image of ``shape`` ``(C, H, W)``.
+        """Return the measurement operator for images of a shape.
 
         Args:
-            shape: Of the image.
-            noise: In the units of images that span [-1, 1]. Default: none, or that of the problem itself.
+            shape: Image shape, ``(C, H, W)``.
+            noise: Noise model, in the units of images that span [-1, 1]. Default: no noise, or the noise of the problem itself.
 
         Raises:
-            ValueError: If such an image cannot be measured, or not with such noise.
+            ValueError: If an image of this shape cannot be measured, or the problem does not accept this noise.
         """
-
-    @classmethod
-    def examples(cls) -> Sequence[Self]:
-        """Return instances for images of 16 x 24 pixels, or of a size of their own: what the shared tests run over."""
-        return ()
 
     # From options and INPUT to a problem and a measurement.
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
-        """Return the problem that values of :attr:`options` describe.
+        """Return the problem that the values of :attr:`options` describe.
 
         Args:
-            options: Value by name, for every one of them; ``None`` where it is not given and has no default.
-            size: Of the picture that came in, ``(H, W)``.
+            options: Values of all options by name; ``None`` for one that is not given and has no default.
+            size: Size of the input picture, ``(H, W)``.
         """
         build: Any = cls
         problem: Self = build(**{name: value for name, value in options.items() if value is not None})
@@ -139,65 +135,65 @@ class Problem(ABC):
 
     @classmethod
     def of_picture(cls, picture: Picture, options: Mapping[str, Any], *, source: str) -> Given:
-        """Return the problem for a picture that came in, measured or clean; ``source`` names it in errors."""
+        """Return the problem for an input picture, measured or clean; ``source`` is its name in errors."""
         _, height, width = picture.pixels.shape
         return Given(cls.from_options(options, size=(height, width)), pixels_of(picture), picture)
 
     @classmethod
     def read(cls, source: Source, options: Mapping[str, Any]) -> Given:
-        """Return the problem and the measurement that INPUT holds, where it :attr:`reads` other than a picture.
+        """Return the problem and the measurement in INPUT, if it :attr:`reads` something other than a picture.
 
         Raises:
-            ValueError: If it does not hold one.
-            OSError: If it is a file that cannot be opened.
+            ValueError: If INPUT does not hold such a measurement.
+            OSError: If INPUT is a file that cannot be opened.
         """
         return cls.of_picture(source.picture(), options, source=str(source))
 
     @classmethod
     def bundled_size(cls, options: Mapping[str, Any]) -> tuple[int, int]:
-        """Return the size ``(H, W)`` of the bundled picture that is degraded where there is no INPUT."""
+        """Return the size ``(H, W)`` of the bundled picture that is degraded if there is no INPUT."""
         return 256, 256
 
     @classmethod
     def files(cls, options: Mapping[str, Any]) -> dict[str, Path]:
-        """Return the files that options name: records say what they held."""
+        """Return the files given as options, whose digests go into the record of a run."""
         return {option.name: options[option.name] for option in cls.options if isinstance(options[option.name], Path)}
 
     def noise_pixels(self, y: Tensor) -> Tensor:
-        """Return pictures ``(B, C, H, W)`` of a measurement from which its noise can be estimated."""
+        """Return pictures ``(B, C, H, W)`` from which the noise of a measurement can be estimated."""
         return y
 
     def in_channels(self, op: Operator, y: Tensor, channels: int) -> tuple[Operator, Tensor]:
-        """Return operator and measurement for a prior of more channels than the grey picture that came in.
+        """Return operator and measurement for a grayscale picture under a prior with more channels.
 
-        Its values are those of equal channels, each of which carries a share of the noise: see
-        :func:`invdiff.operators.temper`.
+        The image is modeled as equal channels, whose noise is tempered so that together they carry the information of one
+        measurement: see :func:`invdiff.operators.temper`.
         """
         own, height, width = op.in_shape
         return self.operator((channels, height, width), noise=temper(op.noise, channels // own)), y
 
-    # What solves it.
+    # Sampler settings.
 
     def settings(self, score: ScoreModel, op: Operator, *, quality: str = "balanced") -> Mapping[str, Any]:
-        """Return the arguments of :class:`~invdiff.PosteriorSampler` that solve this well under a prior.
+        """Return the recommended arguments of :class:`~invdiff.PosteriorSampler` under a prior.
 
         ======== ===============================================================================================================
-        quality  what runs
+        quality  method and settings
         ======== ===============================================================================================================
-        fast     ``exact-score``, 20 steps of DDPM, where the prior denoises what the measurement leaves, and all of it was
-                 recorded: no gradient, narrow samples; elsewhere half the steps of what follows
-        balanced ``handover`` where the prior denoises what the measurement leaves and its error was measured (``exact-score``
-                 with matched draws where that is white noise); else ``recommended``
-        best     the same with three times the steps, and twice the products or iterations
+        fast     ``exact-score`` with 20 DDPM steps, if the prior can denoise the noise the measurement leaves and no value is
+                 missing: no gradients, but samples with too little spread; otherwise half the steps of ``balanced``
+        balanced ``handover``, if the prior can denoise the noise the measurement leaves and has a measured error
+                 (``exact-score`` with matched draws if that noise is white); otherwise ``recommended``
+        best     as ``balanced`` with three times the steps, and twice the products or iterations
         ======== ===============================================================================================================
 
         Args:
             score: The prior.
-            op: The measurement, of :meth:`operator`.
+            op: The operator, from :meth:`operator`.
             quality: One of :data:`QUALITIES`.
 
         Raises:
-            ValueError: If there is no such quality.
+            ValueError: If ``quality`` is not one of them.
         """
         if quality not in QUALITIES:
             raise ValueError(f"quality must be one of {', '.join(QUALITIES)}, got {quality!r}.")
@@ -219,58 +215,58 @@ class Problem(ABC):
         """Return the shape of the image whose measurement has the shape ``measured``.
 
         Raises:
-            ValueError: If no measurement has it.
+            ValueError: If no measurement has this shape.
         """
         channels, height, width = measured
         return channels, height, width
 
     def fit(self, x: Tensor) -> Tensor:
-        """Return the clean images ``(B, C, H, W)`` cropped, where needed, to a size that can be measured.
+        """Return clean images ``(B, C, H, W)``, cropped if needed to a size that can be measured.
 
         Raises:
-            ValueError: If they are too small, or have channels that cannot be measured.
+            ValueError: If they are too small, or have an unsupported number of channels.
         """
         return x
 
     def preview(self, y: Tensor) -> Tensor:
-        """Return the measurement as pictures ``(B, C, H, W)`` to look at."""
+        """Return the measurement as pictures ``(B, C, H, W)`` for display."""
         return y
 
     def upright(self, x: Tensor) -> Tensor:
-        """Return pictures ``(B, C, H, W)`` turned as the file asks for that they were measured from."""
+        """Return pictures ``(B, C, H, W)`` in the orientation that the measured file declares (EXIF)."""
         return x
 
     def finish(self, x: Tensor, y: Tensor, op: Operator) -> Tensor:
-        """Return the samples ``x`` with what is known exactly put in, ``x`` and ``y`` row by row."""
+        """Return the samples ``x`` made consistent with exact data ``y``; rows of ``x`` and ``y`` correspond."""
         return x
 
     def alpha_of(self, alpha: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
-        """Return the opacity of an image of ``size`` ``(H, W)`` for that of the picture it was measured as."""
+        """Return the alpha channel of an image of ``size`` ``(H, W)``, given the alpha channel of its measured picture."""
         (height, width), (rows, columns) = size, alpha.shape
         return alpha.repeat(height // rows, 0).repeat(width // columns, 1)
 
     def picture_of(self, y: Tensor) -> Tensor:
-        """Return the picture ``(C, H, W)`` that a file of a measurement ``(1, ...)`` holds."""
+        """Return a measurement ``(1, ...)`` as the picture ``(C, H, W)`` written to a file."""
         return y[0]
 
     def numbers(self, y: Tensor) -> NDArray[Any]:
-        """Return the numbers measured, in the units of a file."""
+        """Return the measured values in the units of a file."""
         return self.picture_of(y).numpy() / 2 + 0.5
 
     def write_measurement(self, folder: Path, y: Tensor, *, suffix: str, bits: int, icc: bytes | None) -> None:
-        """Write a simulated measurement ``(1, ...)`` that :meth:`read` can read, ``measurement`` and an ending.
+        """Write a simulated measurement to a file ``measurement.*`` that :meth:`read` can read.
 
         Args:
-            folder: Where to.
-            y: The measurement.
-            suffix: Ending of pictures.
-            bits: Of their channels.
-            icc: Their color profile.
+            folder: Folder of the file.
+            y: The measurement, ``(1, ...)``.
+            suffix: File name extension of pictures.
+            bits: Bits per channel of pictures.
+            icc: Color profile of pictures.
         """
         write_image(folder / f"measurement{suffix}", self.picture_of(y).numpy(), bits=bits, icc=icc)
 
     def facts(self) -> dict[str, Any]:
-        """Return what the spread of samples depends on besides the options: a calibration is held against it."""
+        """Return properties, besides options, that affect the spread of samples, to compare with a calibration."""
         return {}
 
 

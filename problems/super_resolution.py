@@ -1,4 +1,4 @@
-"""Enlarging."""
+"""Super-resolution."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["SuperResolution"]
 
 
 class SuperResolution(Problem):
-    """Enlarge an image that was scaled down by a known factor.
+    """Enlarge an image that was downsampled by a known factor.
 
     Args:
-        factor: Whole number, at least 2.
-        kernel: How it was scaled down: ``bicubic`` (antialiased, as Pillow does) or ``area`` (mean over blocks).
+        factor: Downsampling factor, an integer of at least 2.
+        kernel: Downsampling kernel: ``bicubic`` (antialiased, as in Pillow) or ``area`` (mean over blocks).
     """
 
     name = "sr"
@@ -30,24 +30,20 @@ class SuperResolution(Problem):
             kind="INTEGER",
             minimum=2,
             needed="yes",
-            help="How many times smaller INPUT is than the image.",
-            help_simulated="How many times smaller the measured image is.",
+            help="Downsampling factor: how many times smaller INPUT is than the image.",
+            help_simulated="Downsampling factor: how many times smaller the measured image is.",
         ),
-        Option(name="downsampling", kind=("bicubic", "area"), default="bicubic", help="How it was made smaller."),
+        Option(name="downsampling", kind=("bicubic", "area"), default="bicubic", help="Downsampling kernel."),
     )
-    needs = "--factor, how many times smaller INPUT is than the image"
+    needs = "--factor, the downsampling factor of INPUT"
     measures = "Downsample"
     why_cropped = "a multiple of the factor"
     recommended = photographs(max_iterations=4)
 
     def __init__(self, factor: int, *, kernel: str = "bicubic") -> None:
         if factor < 2:
-            raise ValueError(f"SuperResolution: factor must be a whole number of at least 2, got {factor}.")
+            raise ValueError(f"SuperResolution: factor must be an integer of at least 2, got {factor}.")
         self.factor, self.kernel = factor, kernel
-
-    @classmethod
-    def examples(cls) -> list[Self]:
-        return [cls(2), cls(4, kernel="area")]
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
@@ -64,7 +60,7 @@ class SuperResolution(Problem):
         height, width = (side - side % self.factor for side in x.shape[-2:])
         if not height or not width:
             raise ValueError(
-                f"SuperResolution: an image of {x.shape[-1]} x {x.shape[-2]} cannot be scaled down by {self.factor}."
+                f"SuperResolution: an image of {x.shape[-1]} x {x.shape[-2]} cannot be downsampled by {self.factor}."
             )
         return x[..., :height, :width]
 

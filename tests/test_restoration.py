@@ -186,7 +186,7 @@ class TestResult:
     def test_saved_once(self, folder, few):
         result = invdiff.restore("in.png", problem="sr", factor=2, **few)
         assert result.save() == Path("invdiff-out/in-sr")
-        with pytest.raises(ValueError, match="holds files already"):
+        with pytest.raises(ValueError, match="is not empty"):
             result.save("invdiff-out/in-sr")
         result.save("invdiff-out/in-sr", overwrite=True)
 
@@ -208,17 +208,17 @@ class TestErrors:
             ("Did you mean 'samples'?", {"mask": "mask.png", "sample": 2}),
             ("unknown option 'factor'", {"mask": "mask.png", "factor": 2}),
             ("Unknown problem 'inpain', .* Did you mean 'inpaint'?", {"problem": "inpain"}),
-            ("expected a name, a place such as mine.py:MyProblem, or a class", {"problem": Denoise()}),
+            ("expected a name, a place such as mine.py:MyProblem, or a Problem class", {"problem": Denoise()}),
             ("--problem sr needs --factor", {"problem": "sr"}),
-            ("expected a whole number", {"problem": "sr", "factor": 1.5}),
+            ("expected an integer", {"problem": "sr", "factor": 1.5}),
             ("expected a number from 2", {"problem": "sr", "factor": 1}),
             ("expected a number above 0", {"problem": "defocus", "radius": 0}),
             ("expected a finite number", {"problem": "defocus", "radius": float("inf")}),
             ("'RGB' is not one of 'RGGB'", {"problem": "demosaic", "pattern": "RGB"}),
             ("expected a standard deviation such as 0.02", {"mask": "mask.png", "noise": "much"}),
-            ("the noise there is rounding", {"problem": "dequantize", "levels": 3, "noise": 0.1}),
-            ("two ways to measure", {"problem": "phase-retrieval", "codes": 1, "oversampling": 2, "simulate": True}),
-            ("is for a simulation", {"problem": "ct", "angles": 4}),
+            ("its only noise is rounding", {"problem": "dequantize", "levels": 3, "noise": 0.1}),
+            ("exclude each other", {"problem": "phase-retrieval", "codes": 1, "oversampling": 2, "simulate": True}),
+            ("is for simulations only", {"problem": "ct", "angles": 4}),
             ("leave out --steps", {"mask": "mask.png", "quality": "best"}),
             ("expected one of 50%", {"mask": "mask.png", "intervals": 33}),
         ],

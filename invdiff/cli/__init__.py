@@ -1,6 +1,6 @@
-"""The command ``invdiff``: its subcommands, and the one place where errors become exit codes.
+"""The command ``invdiff``: its subcommands, and the conversion of errors to exit codes.
 
-Subcommands are imported when they run, and import torch when they compute: asking for help stays instant.
+Subcommands are imported when they run, and import torch only to compute, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import click
 
 __all__ = ["COMMANDS", "main"]
 
-# name: (module, help in one line). The module holds a click command of that name.
+# name: (module, one line of help). The module has a click command of that name.
 COMMANDS = {
     "solve": ("invdiff.cli.solve", "Sample the posterior of a measured image."),
     "train": ("invdiff.cli.train", "Train a prior on your own images."),
-    "calibrate": ("invdiff.cli.calibrate", "Test the samplers on your own clean images."),
+    "calibrate": ("invdiff.cli.calibrate", "Test the calibration of samples on your own clean images."),
     "evaluate": ("invdiff.cli.evaluate", "Compare restored images with their references."),
     "problems": ("invdiff.cli.problems", "List the measurement models."),
     "methods": ("invdiff.cli.methods", "List the sampling methods."),
@@ -27,7 +27,7 @@ COMMANDS = {
 
 
 class _LazyGroup(click.Group):
-    """A group whose commands stay unimported until one is called."""
+    """A group whose commands are imported when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -55,7 +55,7 @@ class _LazyGroup(click.Group):
             from invdiff.problems import OptionError
 
             if os.environ.get("INVDIFF_DEBUG") == "1" or (isinstance(error, OSError) and error.errno == errno.EPIPE):
-                raise  # click ends quietly when the reader of a pipe has gone
+                raise  # click exits quietly if the reader of a pipe has closed it
             kind = click.UsageError if isinstance(error, OptionError) else click.ClickException
             raise kind(_one_line(error)) from error
 
@@ -68,8 +68,8 @@ def main() -> None:
     \b
     Examples:
       invdiff solve --problem sr --factor 4 --noise 0.01      degrade and restore a bundled photograph
-      invdiff solve photo.png --problem inpaint --mask m.png  fill what is white in the mask
-      invdiff train photos/ --out mine.safetensors            a prior of your own images
+      invdiff solve photo.png --problem inpaint --mask m.png  fill the white pixels of the mask
+      invdiff train photos/ --out mine.safetensors            train a prior on your own images
       invdiff evaluate --reference clean/ --restored out/     PSNR, SSIM and LPIPS of two folders
       invdiff COMMAND --help                                  options and examples of a command
 
@@ -81,7 +81,7 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     text = " ".join(str(error).split())
-    # What invdiff and the file system say is written for users; of anything else at least the kind is named.
+    # Messages of invdiff and the file system are written for users; for other errors, name the type.
     if text and (isinstance(error, (ValueError, TypeError, OSError)) or type(error).__module__.startswith("invdiff")):
         return text
-    return f"{type(error).__name__}: {text} (INVDIFF_DEBUG=1 shows where)"
+    return f"{type(error).__name__}: {text} (INVDIFF_DEBUG=1 shows the traceback)"

@@ -1,4 +1,4 @@
-"""``invdiff calibrate``: on images whose truth is known, can the spread of the samples be trusted?"""
+"""``invdiff calibrate``: test whether posterior samples are calibrated, on images with known truth."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["calibrate"]
 
-# Options of `invdiff solve` that mean the same here; where INPUT is spoken of, the help is another.
+# Options shared with `invdiff solve`; HELP replaces help texts that mention INPUT.
 SHARED = (*("problem", "noise", *SAMPLER, *PRIOR_OPTIONS, "device", "output", "overwrite"),)
 HELP = {
     "noise": "Standard deviation of the noise to add, pixels spanning 0..1 (required, above 0 unless --save is given).",
-    "quality": "As `invdiff solve` will be run. Default: balanced.",
+    "quality": "Use the value intended for `invdiff solve`. Default: balanced.",
     "output": "Folder for the results. Default: invdiff-out/calibration-PROBLEM.",
 }
 SECTIONS = {
@@ -55,35 +55,39 @@ Examples:
 )
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--size", type=click.IntRange(min=8), default=64, help="Side of the square crops, in pixels.")
-@click.option("--cases", type=click.IntRange(min=2), help="Crops to try. Default: one of each image; more are correlated.")
-@click.option("--samples", type=click.IntRange(min=1), default=8, help="Posterior samples for each crop.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of crops, noise and samples.")
+@click.option(
+    "--cases",
+    type=click.IntRange(min=2),
+    help="Number of crops. Default: one per image; more are correlated.",
+)
+@click.option("--samples", type=click.IntRange(min=1), default=8, help="Number of posterior samples per crop.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Random seed of crops, noise and samples.")
 @click.option(
     "--save",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Learn how wide intervals must be, and add it to this file for `invdiff solve --calibration`; one entry a problem.",
+    help="Learn interval widths and add them to this file, one entry per problem, for `invdiff solve --calibration`.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print calibration.json instead of a table.")
 def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool, save: Path | None, **settings: Any) -> None:
-    """See on the clean images of FOLDER whether the spread of posterior samples can be trusted.
+    """Test on the clean images of FOLDER whether the standard deviation of posterior samples can be trusted.
 
-    A crop of each image is degraded as --problem says and sampled. If prior and sampler are right, the truth is one sample
-    among the others: its rank among them is uniform, and 90 % intervals hold it in 90 % of the cases. The misfit to the data
-    and the posterior density are ranked too, which no sampler passes that ignores the data.
+    A crop of each image is degraded according to --problem and sampled. If prior and sampler are correct, the truth has the
+    same distribution as the samples: its rank among them is uniform, and 90 % intervals cover it in 90 % of the cases. The
+    misfit to the data and the posterior density are ranked as well; a sampler that ignores the data fails these tests.
 
-    The images must be new to the prior, and like those it will be used for. A rejection means that prior and sampler together
-    do not describe them; which of the two is at fault, it cannot say. Cases tell more than samples: 50 images or more see
-    errors of a few percent.
+    The images must not have been used to train the prior, and should resemble those it will be used for. A rejection means that
+    prior and sampler together do not describe them; it does not say which of the two is wrong. More cases are worth more than
+    more samples: with 50 images or more, errors of a few percent are detected.
 
     The output folder holds calibration.png (histograms of the ranks with 99 % bands, observed against nominal coverage) and
     calibration.json.
 
-    With --save the spread is corrected, not only judged: the file says how many standard deviations of the samples reach as far
-    as they should, with a guarantee for new images (conformal risk control). Give --samples as `invdiff solve` will be given.
-    Exact data and rounding are then allowed, and the values that they leave open are judged.
+    With --save the standard deviation is corrected as well: the file states how many standard deviations of the samples give
+    the right coverage, with a guarantee for new images (conformal risk control). Use the same --samples as for `invdiff solve`.
+    Exact data and rounding are then allowed; only values that they do not determine are tested.
     """
-    # Imported here: `invdiff calibrate --help` answers without torch.
+    # Imported here, so that `invdiff calibrate --help` answers without torch.
     from invdiff import PosteriorSampler, diagnostics
     from invdiff.cli.crops import cut_crops
     from invdiff.restoration.calibration_file import (
@@ -117,14 +121,12 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
         check_images(sources)
         check_target(save, kind.name, overwrite=overwrite)
     clean = problem.fit(crops)
-    clean = clean.expand(-1, crops.shape[1], -1, -1)  # What sees no colours gets a grey picture of equal channels.
+    clean = clean.expand(-1, crops.shape[1], -1, -1)  # Problems without color give one channel, repeated for the prior.
     op = problem.operator((clean.shape[1], clean.shape[2], clean.shape[3]), noise=noise.model())
     sampler = PosteriorSampler(score, op, **sampler_arguments(problem, score, op, settings, option))
     notes = [*sampler.notes, *notes]
     if not op.noise.white or op.sigma_y == 0:
-        notes.append(
-            "no Gaussian noise above 0: the misfit is not held against it, and values that are known exactly are left out"
-        )
+        notes.append("no Gaussian noise above 0: the misfit is not tested, and values that are known exactly are left out")
     for note in notes:
         click.echo(note, err=True)
     with output_folder(output, f"calibration-{kind.name}", overwrite=overwrite) as (part, target):
@@ -164,20 +166,20 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
 
 def _check(settings: Mapping[str, Any], kind: type[Problem], *, saving: bool) -> None:
     if settings["noise"].level is None:
-        raise click.UsageError("--noise must be a standard deviation: the misfit to the data is held against Gaussian noise.")
+        raise click.UsageError("--noise must be a standard deviation: the misfit to the data is tested against Gaussian noise.")
     if saving and settings["samples"] < 2:
-        raise click.UsageError("--save takes --samples 2 or more: one sample has no spread.")
+        raise click.UsageError("--save needs --samples 2 or more: a single sample has no standard deviation.")
     if saving:
         return
     if kind.accepts_noise == "rounding":
         raise click.UsageError(
-            f"--problem {kind.name} has no Gaussian noise, and the misfit to the data is held against that; "
-            "with --save it is left out."
+            f"--problem {kind.name} has no Gaussian noise, which the test of the misfit requires; "
+            "with --save this test is left out."
         )
     if settings["noise"].none:
         raise click.UsageError(
-            "--noise must be above 0: without noise the measured values are known exactly, and whether intervals cover them "
-            "means nothing. For 8-bit files --noise 0.01 is a small one. With --save the values that are left open are judged."
+            "--noise must be above 0: without noise the measured values are known exactly, and the coverage of their intervals "
+            "is meaningless. For 8-bit files --noise 0.01 is small. With --save only values that are not measured are tested."
         )
 
 
@@ -226,10 +228,10 @@ def _table(report: Calibration) -> str:
     ]
     if report.residual is not None:
         seen = f"{report.residual.ratio:.2f} +- {report.residual.error:.2f}"
-        rows.append(("misfit over what the noise explains", seen, "1.00", report.residual.p_value))
+        rows.append(("misfit over its expected value", seen, "1.00", report.residual.p_value))
     lines = [[name, seen, right, f"{p:.2g}{' *' if p < report.threshold else ''}"] for name, seen, right, p in rows]
     return tabulate(
-        lines, headers=["", "seen", "right", "p"], disable_numparse=True, colalign=("left", "right", "right", "left")
+        lines, headers=["", "observed", "expected", "p"], disable_numparse=True, colalign=("left", "right", "right", "left")
     )
 
 
@@ -244,7 +246,7 @@ def _as_in_solve() -> list[click.Parameter]:
             parameter = copy.copy(parameter)
             if isinstance(parameter, click.Option) and parameter.name in HELP:
                 parameter.help = HELP[parameter.name]
-                parameter.show_default = parameter.name != "noise"  # Its default, 0, is refused.
+                parameter.show_default = parameter.name != "noise"  # The default, 0, is rejected here.
             shared.append(parameter)
     return shared
 

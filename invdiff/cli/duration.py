@@ -1,4 +1,4 @@
-"""How long a run will take, told before it begins: one call of the network is timed, and the calls are counted."""
+"""Estimate of the duration of a run, from the time of a short run and the number of steps."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ __all__ = ["duration", "estimate"]
 
 
 def estimate(sampler: PosteriorSampler, y: Tensor, samples: int) -> float:
-    """Return about how many seconds ``sampler.run(y, num_samples=samples)`` will take.
+    """Estimate the duration of ``sampler.run(y, num_samples=samples)`` in seconds.
 
-    A run of the first step and the last, of one sample, is timed; several samples at once are a little faster each.
+    A run with one sample and only the first and the last step is timed. In a batch, each sample takes slightly less time.
 
     Args:
-        sampler: What will run.
+        sampler: The sampler.
         y: The measurement, ``(1, *op.out_shape)``.
-        samples: How many.
+        samples: Number of samples.
     """
     steps = sampler.plan(samples).steps
     short = sampler.shortened(2)
     seconds = []
-    for _ in range(2):  # The first call of a network is slower than any other.
+    for _ in range(2):  # The first call of a network is slower than the following ones.
         started = time.perf_counter()
         short.run(y, num_samples=1, seed=0)
         if y.is_cuda:
@@ -35,7 +35,7 @@ def estimate(sampler: PosteriorSampler, y: Tensor, samples: int) -> float:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds in words, to two figures: ``8 seconds``, ``3.5 minutes``, ``2 hours``."""
+    """Format a duration to two significant digits: ``8 seconds``, ``3.5 minutes``, ``2 hours``."""
     for unit, size in (("hours", 3600.0), ("minutes", 60.0)):
         if seconds >= 1.5 * size:
             return f"{float(f'{seconds / size:.2g}'):g} {unit}"

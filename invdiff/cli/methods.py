@@ -1,4 +1,4 @@
-"""``invdiff methods``: the sampling methods."""
+"""``invdiff methods``: list the sampling methods."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WIDTH = 84  # characters of the last column
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def methods(as_json: bool) -> None:
-    """List the sampling methods: what `invdiff solve --method` takes, what each costs, and its options.
+    """List the sampling methods for `invdiff solve --method`, with their requirements, cost and options.
 
     \b
     Examples:
@@ -35,24 +35,24 @@ def methods(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    auto = "mmps; mm-tsmc where a pilot shows that weights matter, within a budget (the default)"
+    auto = "mmps, or mm-tsmc if a pilot run shows that weights matter, within a budget (the default)"
     table = [["auto", "any", "", "", auto]]
     table += [[row["name"], ", ".join(row["needs"]) or "any", row["steps"], row["rule"], _text(row)] for row in rows]
-    click.echo(tabulate(table, headers=["method", "needs", "steps", "rule", "what it is"]))
+    click.echo(tabulate(table, headers=["method", "needs", "steps", "rule", "description"]))
 
 
 def options_of(method: Method) -> dict[str, Any]:
-    """Return the options of a method that are numbers or words, with their defaults: what ``--option`` takes."""
+    """Return the options that ``--option`` accepts: those with numbers or strings as defaults, with these defaults."""
     from invdiff.methods.options import options_of as parameters_of
 
     parameters = parameters_of(method.algorithm).values()
     options = {p.name: p.default for p in parameters if isinstance(p.default, int | float | str)}
-    options.pop("weighted", None)  # Files have no weights.
+    options.pop("weighted", None)  # The files of a run have no weights.
     return options | {name: value for name, value in method.options.items() if name in options}
 
 
 def _describe(method: Method) -> dict[str, Any]:
-    # The page of an algorithm states its cost in a paragraph of its own.
+    # The docstring of an algorithm states its cost in a separate paragraph.
     _, _, rest = (inspect.getdoc(method.algorithm) or "").partition("\nCost: ")
     return {
         "name": method.name,

@@ -1,4 +1,4 @@
-"""The options of every command that takes a prior, and the prior they stand for."""
+"""Options of the commands that take a prior, and loading of the prior."""
 
 from __future__ import annotations
 
@@ -21,44 +21,46 @@ prior_option = click.option(
     "--prior-option",
     multiple=True,
     metavar="NAME=VALUE",
-    help="What a checkpoint does not say, such as heads=8 or label=207; see `invdiff priors inspect`. Repeatable.",
+    help="Option that a checkpoint does not specify, such as heads=8 or label=207; see `invdiff priors inspect`. Repeatable.",
 )
 OPTIONS = (
     click.option(
         "--prior",
         default="natural",
-        help="Bundled prior, checkpoint file, diffusers folder or hub id; see `invdiff priors`. Or FILE.py:NAME, a prior of "
-        "your own: that file is run as Python code, which a checkpoint never is.",
+        help="Bundled prior, checkpoint file, diffusers folder or hub id; see `invdiff priors`. Or FILE.py:NAME, your own "
+        "prior: this file is run as Python code. Loading a checkpoint runs no code.",
     ),
     prior_option,
     click.option(
         "--precision",
         type=click.Choice(("auto", "float32", "bfloat16", "float16")),
         default="auto",
-        help="Of the network; auto takes bfloat16 where the processor has units for it.",
+        help="Precision of the network; auto selects bfloat16 if the processor has units for it.",
     ),
-    click.option(
-        "--checkpointing", is_flag=True, help="Compute activations again for gradients: less memory, a third more time."
-    ),
+    click.option("--checkpointing", is_flag=True, help="Recompute activations for gradients: less memory, a third more time."),
     click.option(
         "--tile",
         type=click.IntRange(min=2),
-        help="Side of the windows through which the prior sees the image. Default: the size it was trained for, if any.",
+        help="Side of the windows in which the prior processes the image. Default: its training size, if fixed.",
     ),
-    click.option("--overlap", type=click.IntRange(min=0), help="Pixels that windows share. Default: a quarter of a window."),
+    click.option(
+        "--overlap",
+        type=click.IntRange(min=0),
+        help="Overlap of windows, in pixels. Default: a quarter.",
+    ),
 )
 PRIOR_OPTIONS = ("prior", "prior_option", "precision", "checkpointing", "tile", "overlap")
 
 
 def prior_options(command: Command) -> Command:
-    """Give ``command`` the options."""
+    """Add the options to ``command``."""
     for option in reversed(OPTIONS):
         command = option(command)
     return command
 
 
 def given_options(texts: Sequence[str]) -> dict[str, Any]:
-    """Return what ``--prior-option`` gave, by name."""
+    """Parse ``--prior-option`` values: options by name."""
     given: dict[str, Any] = {}
     for text in texts:
         name, separator, value = text.partition("=")
@@ -67,13 +69,13 @@ def given_options(texts: Sequence[str]) -> dict[str, Any]:
         if name in given:
             raise click.UsageError(f"--prior-option {text}: {name} is given twice.")
         if name in ARGUMENTS:
-            raise click.UsageError(f"--prior-option {text}: is no option of a checkpoint, see {ARGUMENTS[name]}.")
+            raise click.UsageError(f"--prior-option {text}: {name} is not an option of a checkpoint, use {ARGUMENTS[name]}.")
         given[name] = value
     return given
 
 
 def load(settings: Mapping[str, Any], device: torch.device) -> ScoreModel:
-    """Return the prior that the options name, on the way to ``device``."""
+    """Return the prior given by the options, to run on ``device``."""
     from invdiff.restoration.priors import find_prior
 
     names = ("precision", "checkpointing", "tile", "overlap")

@@ -1,4 +1,4 @@
-"""The options of problems: declared by each, made into those of a command once ``--problem`` says which it is."""
+"""Command-line options of problems, created from their declarations once ``--problem`` is known."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from invdiff.restoration.noise import NoiseChoice, noise_choice
 
 __all__ = ["NOISE_OPTION", "PROBLEM_OPTION", "ProblemCommand", "click_option", "problem_names"]
 
-KEY = "invdiff.problem"  # of the options of the problem, in the context of a call
+KEY = "invdiff.problem"  # key of the problem's options in the metadata of a click context
 
 
-class NoiseType(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic in new versions of click alone
+class NoiseType(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic only in new versions of click
     """The type of ``--noise``."""
 
     name = "noise"
@@ -31,11 +31,11 @@ class NoiseType(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gen
 
 
 class NameType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """A name of a table, or one in a file such as ``mine.py:Name``; the table is asked on conversion, and not for help.
+    """A name in a table, or a place such as ``mine.py:Name``. The table is loaded on conversion, so help does not need it.
 
     Args:
-        table: Module and name of the table.
-        extra: Names that are none of the table.
+        table: Place of the table, ``"module:attribute"``.
+        extra: Valid names that are not in the table.
     """
 
     name = "name"
@@ -66,7 +66,7 @@ class NameType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 def _required(context: click.Context, param: click.Parameter, value: str | None) -> str | None:
     if value is None and not context.resilient_parsing:
         known = "".join(f"\n  {name:<18} {summary}" for name, summary in problem_names())
-        raise click.UsageError(f"--problem is missing: say what happened to the image.{known}")
+        raise click.UsageError(f"--problem is missing: give the measurement model of the image.{known}")
     return value
 
 
@@ -75,25 +75,25 @@ PROBLEM_OPTION = click.option(
     type=NameType("invdiff.problems:PROBLEMS"),
     metavar="NAME|FILE.py:NAME",
     callback=_required,
-    help="What happened to the image (required).",
+    help="Measurement model of the image (required).",
 )
 NOISE_OPTION = click.option(
     "--noise",
     type=NoiseType(),
     metavar="SIGMA|auto|poisson:PEAK[,SIGMA]|laplace:SCALE|student:SCALE,DOF",
     default="0",
-    help="In INPUT, pixels spanning 0..1: a standard deviation, 0 being exact; auto estimates it; PEAK: photons at white.",
+    help="Noise in INPUT, pixels spanning 0..1: standard deviation (0: exact data); auto estimates it. PEAK: photons at white.",
 )
 
 
 def problem_names() -> list[tuple[str, str]]:
-    """Return every problem and one line about it, without loading any."""
+    """Return the name and the summary of every problem, without loading any."""
     own = {name: summary for name, (_, summary) in PROBLEMS.lines.items()}
-    return [(name, own.get(name, f"of {PROBLEMS.places[name]}")) for name in PROBLEMS]
+    return [(name, own.get(name, f"from {PROBLEMS.places[name]}")) for name in PROBLEMS]
 
 
 def click_option(option: Option, *, simulated: bool) -> click.Option:
-    """Return a declared option as one of the command line; ``simulated`` where every INPUT is clean and degraded first."""
+    """Convert a declared option to a click option; ``simulated``: every INPUT is clean and degraded first."""
     kinds: dict[Any, Any] = {"FILE": click.Path(path_type=Path), "TEXT": click.STRING}
     low: Any = option.minimum
     high: Any = option.maximum
@@ -118,11 +118,11 @@ def click_option(option: Option, *, simulated: bool) -> click.Option:
 
 
 class ProblemCommand(click.Command):
-    """A command whose options depend on ``--problem``, and whose help is in sections.
+    """A command whose options depend on ``--problem``, and whose help has sections.
 
     Args:
-        sections: Title of a section to the names of its parameters; the first has the options of the problem too, the last
-            those that are named nowhere.
+        sections: Names of the parameters in each section, by title. The options of the problem are added to the first section,
+            and parameters that are in no section to the last.
         simulated: Whether every INPUT is clean and degraded first.
     """
 
@@ -159,11 +159,11 @@ class ProblemCommand(click.Command):
         taken = {flag for param in self.params for flag in param.opts}
         for option in kind.options:
             if option.flag in taken:
-                raise click.UsageError(f"--problem {chosen}: its option {option.flag} means something else: rename it.", ctx)
+                raise click.UsageError(f"--problem {chosen}: {option.flag} is the name of another option. Rename it.", ctx)
         ctx.meta[KEY] = [click_option(option, simulated=self.simulated) for option in kind.options]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the sections; where no problem is chosen, a table of the problems in the place of their options."""
+        """Write the sections; if no problem is chosen, a table of the problems instead of their options."""
         options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
         records = {param.name: record for param in options if (record := param.get_help_record(ctx)) is not None}
         own = [option.name for option in ctx.meta.get(KEY, ())]
@@ -179,7 +179,7 @@ class ProblemCommand(click.Command):
 
 
 def _problem_of(args: Sequence[str]) -> str | None:
-    """Return what arguments name as the problem, the last word counting."""
+    """Return the value of ``--problem`` in the arguments; the last one counts."""
     found = None
     for argument, following in zip(args, [*args[1:], None], strict=True):
         if argument == "--":
@@ -196,7 +196,7 @@ def _asks_for_help(args: Sequence[str]) -> bool:
 
 
 def _owners(flag: str) -> list[str]:
-    """Return the problems of the library that have an option. This loads all of them."""
+    """Return the names of the library's problems that have an option. This loads all of them."""
     return [name for name in PROBLEMS.lines if any(option.flag == flag for option in PROBLEMS[name].options)]
 
 

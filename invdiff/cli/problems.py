@@ -1,4 +1,4 @@
-"""``invdiff problems``: the measurement models."""
+"""``invdiff problems``: list the measurement models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["problems"]
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def problems(as_json: bool) -> None:
-    """List the measurement models: what `invdiff solve --problem` takes, and the options each cannot do without.
+    """List the measurement models for `invdiff solve --problem`, with their required options.
 
     \b
     Examples:
@@ -35,11 +35,11 @@ def problems(as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=2))
     else:
         table = [{**row, "needs": ", ".join(row["needs"])} for row in rows]
-        click.echo(tabulate(table, headers={name: name for name in rows[0]} | {"name": "problem", "summary": "what it does"}))
+        click.echo(tabulate(table, headers={name: name for name in rows[0]} | {"name": "problem", "summary": "description"}))
 
 
 def needed(problem: type[Problem]) -> list[str]:
-    """Return the options that a problem cannot do without; ``--a or --b`` where one of several is enough."""
+    """Return the required options of a problem; ``--a or --b`` if one of several is enough."""
     needs = [option.flag for option in problem.options if option.needed == "yes"]
     for group in ("any", "either"):
         members = [option.flag for option in problem.options if option.needed == group]

@@ -1,4 +1,4 @@
-"""``invdiff solve``: a measured image in, posterior samples out."""
+"""``invdiff solve``: draw posterior samples for a measured image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["INTERVALS", "QUALITIES", "SAMPLER", "method_options", "solve"]
 
 QUALITIES = ("fast", "balanced", "best")
 
-# Levels of interval maps, in percent; a test holds them to those that calibration files have.
+# Levels of interval maps, in percent; a test compares them with those of calibration files.
 INTERVALS = ("50", "68", "80", "90", "95")
 
 SAMPLER = ("method", "steps", "rule", "quality", "preset", "option")
@@ -31,14 +31,14 @@ SECTIONS = {
 
 EPILOG = """\b
 Examples:
-  invdiff solve photo.png --problem inpaint --mask m.png  fill what is white in m.png
-  invdiff solve photo.png --problem inpaint               fill what is transparent
+  invdiff solve photo.png --problem inpaint --mask m.png  fill the white pixels of m.png
+  invdiff solve photo.png --problem inpaint               fill the transparent pixels
   invdiff solve blurred.png --problem deblur --kernel psf.png --noise 0.01
   invdiff solve small.jpg --problem sr --factor 2 --noise 0.01 --samples 8 -o large
   invdiff solve photo.png --problem deblur --kernel gaussian:2 --noise 0.02 --simulate
   invdiff solve old.jpg --problem denoise --noise 0.1
-  invdiff solve grey.png --problem colorize
-  invdiff solve photo.jpg --problem dejpeg                the tables are in the file
+  invdiff solve gray.png --problem colorize
+  invdiff solve photo.jpg --problem dejpeg                uses the quantization tables in the file
   invdiff solve cells.tif --problem denoise --noise poisson:40
   invdiff solve kspace.npy --problem mri --noise 0.01
   invdiff solve --problem ct --angles 40 --noise 0.5      simulate and solve a phantom
@@ -58,56 +58,56 @@ FILE = click.Path(path_type=Path)
 @PROBLEM_OPTION
 @NOISE_OPTION
 @click.option("--simulate", is_flag=True, help="INPUT is clean: degrade it, solve, and compare.")
-@click.option("--samples", type=click.IntRange(min=1), default=4, help="Posterior samples to draw.")
+@click.option("--samples", type=click.IntRange(min=1), default=4, help="Number of posterior samples.")
 @click.option(
     "--method",
     type=NameType("invdiff.methods:METHODS", extra=("auto",)),
     metavar="NAME|FILE.py:NAME",
     default="auto",
-    help="Sampler; see `invdiff methods`.",
+    help="Sampling method; see `invdiff methods`.",
 )
 @click.option(
-    "--steps", type=click.IntRange(min=1), help="Steps of the reverse diffusion. Default: the problem's or method's own."
+    "--steps", type=click.IntRange(min=1), help="Steps of the reverse diffusion. Default: set by the problem or method."
 )
 @click.option(
-    "--rule", type=click.Choice(("ddpm", "ddim", "heun", "matched")), help="Step rule. Default: the problem's or method's own."
+    "--rule", type=click.Choice(("ddpm", "ddim", "heun", "matched")), help="Step rule. Default: set by the problem or method."
 )
 @click.option(
     "--quality",
     type=click.Choice(QUALITIES),
-    help="How long to work for a better result; says how long it takes. Default: balanced.",
+    help="Trade-off between run time and quality; prints an estimate of the time. Default: balanced.",
     show_default=False,
 )
-@click.option("--preset", type=click.Choice(("paper",)), help="Settings of --method as published for such a problem.")
+@click.option("--preset", type=click.Choice(("paper",)), help="Published settings of --method for this kind of problem.")
 @click.option("--option", multiple=True, metavar="NAME=VALUE", help="Option of the method, such as zeta=0.5. Repeatable.")
 @prior_options
-@click.option("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the samples and of simulated noise.")
-@click.option("--chunk", type=click.IntRange(min=1), help="Samples worked on at a time. Default: what fits the memory.")
+@click.option("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto selects a GPU if there is one.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Random seed of the samples and of simulated noise.")
+@click.option("--chunk", type=click.IntRange(min=1), help="Samples processed at a time. Default: as many as fit in memory.")
 @click.option("-o", "--output", type=FILE, help="Folder for the results. Default: invdiff-out/NAME-PROBLEM.")
 @click.option("--overwrite", is_flag=True, help="Replace earlier results in the output folder.")
 @click.option(
     "--calibration",
     type=FILE,
     metavar="FILE|natural",
-    help="Of `invdiff calibrate --save`: scales std and intervals to what held the truth there. natural: of the bundled prior.",
+    help="File of `invdiff calibrate --save`: scales std and intervals to their calibrated coverage. natural: the bundled one.",
 )
 @click.option(
     "--intervals",
     type=click.Choice(INTERVALS),
-    help="Also write low and high, ends of intervals for so many percent of the values. Default: 90 with --calibration.",
+    help="Also write low and high, the ends of intervals with this coverage in percent. Default: 90 with --calibration.",
 )
 @click.option("--npz", is_flag=True, help="Also write the samples as floats, posterior.npz.")
 @click.option("--json", "as_json", is_flag=True, help="Print run.json instead of a summary.")
 def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bool, **settings: Any) -> None:
-    """Draw samples of what the measured image INPUT may have looked like.
+    """Draw posterior samples of the image behind the measurement INPUT.
 
-    INPUT is an image file (PNG, JPEG, TIFF, WebP; 8 or 16 bits; grey, RGB, RGBA, in TIFF any number of channels) or an .npy
-    array; for compressed-sensing, phase-retrieval, mri and ct an .npy or .npz file of what was measured, as --simulate writes
-    one. Without INPUT a bundled picture is degraded and solved. The output folder holds every sample, their mean, the map
-    of their standard deviation, a panel to compare, and run.json, from which the run can be repeated.
+    INPUT is an image file (PNG, JPEG, TIFF, WebP; 8 or 16 bits; grayscale, RGB, RGBA; TIFF with any number of channels) or an
+    .npy array; for compressed-sensing, phase-retrieval, mri and ct, an .npy or .npz file of the measurement, as written by
+    --simulate. Without INPUT, a bundled picture is degraded and solved. The output folder holds every sample, their mean, a map
+    of their standard deviation, a comparison panel, and run.json, from which the run can be repeated.
     """
-    # Imported here: `invdiff solve --help` answers without torch.
+    # Imported here, so that `invdiff solve --help` answers without torch.
     from invdiff.cli.duration import duration, estimate
     from invdiff.cli.summary import summary
     from invdiff.restoration import prepare
@@ -128,7 +128,7 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
 
 
 def method_options(texts: Sequence[str], method: str) -> dict[str, Any]:
-    """Return what ``--option`` gave, by name: numbers and words as the method of that name takes them."""
+    """Parse ``--option`` values: options by name, as the numbers or strings that the method takes."""
     if not texts:
         return {}
     from invdiff.cli.methods import options_of
@@ -144,7 +144,7 @@ def method_options(texts: Sequence[str], method: str) -> dict[str, Any]:
         if isinstance(known[name], str):
             given[name] = value
             continue
-        kind = "a whole number" if isinstance(known[name], int) else "a number"
+        kind = "an integer" if isinstance(known[name], int) else "a number"
         try:
             given[name] = int(value) if isinstance(known[name], int) else float(value)
             if not math.isfinite(given[name]):

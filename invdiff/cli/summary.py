@@ -1,4 +1,4 @@
-"""What ``invdiff solve`` prints of a run."""
+"""Summary of a run, printed by ``invdiff solve``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["summary"]
 
 
 def summary(record: Mapping[str, Any]) -> str:
-    """Return a few aligned lines that say what came out."""
+    """Return a summary of the record of a run in a few aligned lines."""
     residual, metrics, options = record["residual"], record["metrics"], record["options"]
     work = f"{record['nfe']:g} network evaluations and {record['nvjp']:g} gradients each"
     lines = {
@@ -18,11 +18,11 @@ def summary(record: Mapping[str, Any]) -> str:
     }
     if record["residual_expected"]:
         ratio = sum(residual) / len(residual) / record["residual_expected"]
-        lines["misfit"] = f"{ratio:.2f} of what the noise explains (1 is right)"
+        lines["misfit"] = f"{ratio:.2f} times its expected value under the noise (1 is right)"
     if metrics:
-        lines["PSNR"] = f"{metrics['psnr_mean']:.2f} dB of the mean, {metrics['psnr_samples']:.2f} dB of single samples"
+        lines["PSNR"] = f"{metrics['psnr_mean']:.2f} dB for the mean, {metrics['psnr_samples']:.2f} dB for single samples"
     if len(residual) == 1:
-        lines["spread"] = "no std.png: it takes two samples or more"
+        lines["spread"] = "no std.png: it needs two samples or more"
     elif "spread" in record:
         lines["spread"] = _spread(record["spread"])
     lines["results"] = record["output"]

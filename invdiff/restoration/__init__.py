@@ -1,6 +1,6 @@
-"""From a file to an operator and a measurement, and from samples back to pictures and records.
+"""Restoration of image files: from a file to operator and measurement, and from samples to pictures and records.
 
-What the command line, notebooks and programs share. In one call, or step by step::
+Shared by the command line, notebooks and programs. In one call, or step by step::
 
     result = invdiff.restore("photo.png", problem="inpaint", mask="m.png")
     result.save("filled")
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "Measured", "Restoration", "prepare", "read", "restore", "write"]
 
-# Loaded on first use: the command line answers --help without importing torch.
+# Names are loaded on first use, so that the command line answers --help without importing torch.
 _PLACES = {
     **dict.fromkeys(("Measured", "read"), "inputs"),
     **dict.fromkeys(("Job", "prepare", "restore"), "job"),

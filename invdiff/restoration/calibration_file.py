@@ -1,4 +1,4 @@
-"""Files of widths that ``invdiff calibrate --save`` learned for the intervals of ``invdiff solve``, one entry a problem."""
+"""Calibration files: interval widths from ``invdiff calibrate --save`` for ``invdiff solve``, one entry per problem."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ __all__ = [
 FORMAT = "invdiff calibration, version 1"
 BUNDLED = Path(priors.__file__).with_name("natural.calibration.json")
 LEVELS = (0.5, ONE_STD, 0.8, 0.9, 0.95)
-INTERVAL = 0.9  # of interval maps unless told otherwise: images must be enough for it
-CLOSE = 0.05  # difference of the share of missing pixels that is not worth a word
-# Of a prior's description: what depends on the file's place, the machine or the size of the image, and not the distribution.
+INTERVAL = 0.9  # default level of interval maps; there must be enough images for it
+CLOSE = 0.05  # differences in the fraction of missing pixels up to this are ignored
+# Entries of a prior's description that depend on file path, machine or image size, and do not affect the distribution.
 APART = ("file", "autocast", "checkpointing", "tile", "overlap", "gray", "per_channel")
 
 
 @dataclass(frozen=True)
 class Spread:
-    """How the spread of the samples is shown.
+    """Scaling of the standard deviation and the intervals in the results.
 
     Attributes:
-        std_factor: What ``std.png`` is multiplied by.
-        width: Standard deviations from the mean to an end of the intervals, before ``std_factor``.
-        level: Share of the values that the intervals are to hold.
-        record: What ``run.json`` says about it.
-        notes: Lines for the person who runs this.
+        std_factor: Factor applied to ``std.png``.
+        width: Half width of the intervals, in standard deviations of the samples before multiplication by ``std_factor``.
+        level: Nominal coverage of the intervals, a fraction of the values.
+        record: Entry in ``run.json``.
+        notes: Messages for the user.
     """
 
     std_factor: float
@@ -65,14 +65,14 @@ class Spread:
 
     @classmethod
     def plain(cls, level: float, num_samples: int) -> Spread:
-        """Return that of samples taken as exact draws of a Gaussian posterior."""
+        """Return the uncalibrated scaling, which treats samples as exact draws from a Gaussian posterior."""
         width = exact_width(level, num_samples)
-        record = {"level": level, "width": round(width, 4), "from": "Student's law: samples taken as exact, not calibrated"}
+        record = {"level": level, "width": round(width, 4), "from": "Student's t: samples taken as exact, not calibrated"}
         return cls(1.0, width, level, record)
 
 
 def settings_of(problem: Problem, sampler: PosteriorSampler, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what widths depend on besides problem and prior, by the names of options of ``invdiff solve``."""
+    """Return the settings that widths depend on besides problem and prior, by the option names of ``invdiff solve``."""
     given = {option.name: settings[option.name] for option in problem.options if option.changes_spread}
     given |= {
         name: f"sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
@@ -86,21 +86,25 @@ def settings_of(problem: Problem, sampler: PosteriorSampler, settings: Mapping[s
 
 
 def check_images(sources: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse, before the work, to learn from too few images, or from more crops of some than of others."""
+    """Raise an error, before sampling, if there are too few images for a calibration or unequal numbers of crops per image.
+
+    Raises:
+        ValueError: In either case.
+    """
     images, needed = len({source["image"] for source in sources}), images_needed(INTERVAL)
     if images < needed:
         raise ValueError(
-            f"--save: {images} images are too few to promise anything about {INTERVAL:.0%} intervals on a new one, at least "
-            f"{needed} are needed. Several crops of one image count as one."
+            f"--save: {images} images are too few for a guarantee of {INTERVAL:.0%} intervals on a new image, at least "
+            f"{needed} are needed. Several crops of an image count as one."
         )
     if len(sources) % images:
-        raise ValueError(f"--save: every image must have as many crops as the others: give --cases as a multiple of {images}.")
+        raise ValueError(f"--save: every image must have the same number of crops: give --cases as a multiple of {images}.")
 
 
 def by_image(scores: Sequence[Tensor], sources: Sequence[Mapping[str, Any]]) -> list[Tensor]:
-    """Return the deviations of all crops of an image in one vector, for every image: images are independent, crops are not.
+    """Concatenate the deviations of all crops of each image, since images are independent and crops of one image are not.
 
-    Images of which everything is known exactly are left out.
+    Images in which all values are known exactly are left out.
     """
     found: dict[str, list[Tensor]] = {}
     for part, source in zip(scores, sources, strict=True):
@@ -111,16 +115,16 @@ def by_image(scores: Sequence[Tensor], sources: Sequence[Mapping[str, Any]]) -> 
 def make_entry(
     scores: Sequence[Tensor], *, settings: Mapping[str, Any], prior: Mapping[str, Any], size: Sequence[int]
 ) -> dict[str, Any]:
-    """Return what a file says about a problem.
+    """Return the entry of a problem in a calibration file.
 
     Args:
-        scores: Deviations of the truth, a vector for each independent image.
-        settings: See :func:`settings_of`.
-        prior: What describes it.
-        size: Of the crops, ``(H, W)``.
+        scores: Deviations of the truth from the sample mean in standard deviations, one vector per independent image.
+        settings: Settings of the runs, see :func:`settings_of`.
+        prior: Description of the prior.
+        size: Size of the crops, ``(H, W)``.
 
     Raises:
-        ValueError: If there are too few images, or more values than may be missed have no spread at all.
+        ValueError: If there are too few images, or too many values have samples without any spread.
     """
     widths, count = [], len(scores)
     for level in LEVELS:
@@ -133,8 +137,8 @@ def make_entry(
             widths.append({"level": level, "width": round(width, 4), "exact": exact, "per_image": round(strict, 4)})
     if not any(row["level"] == ONE_STD for row in widths):
         raise ValueError(
-            "calibration: on 30 % of the values or more all samples agree, and not with the truth: no multiple of that "
-            "spread can be right. Draw more samples, or take another method or prior."
+            "calibration: for 30 % of the values or more, all samples are equal and differ from the truth, so no multiple of "
+            "their standard deviation can be right. Draw more samples, or use another method or prior."
         )
     return {
         "settings": dict(settings),
@@ -148,41 +152,46 @@ def make_entry(
 
 
 def guarantee(images: int) -> str:
-    """Return in words what the widths of so many images promise."""
+    """Return a statement of the guarantee of widths learned from ``images`` images."""
     return (
-        f"In expectation over these {images} images and a new one exchangeable with them (of the same kind, degraded and "
-        "sampled alike, with as many samples), at least the stated share of the values of the new image lies within the mean "
-        "plus and minus width times the standard deviation of the samples (conformal risk control; values known exactly do "
-        "not count). "
-        "It is no promise for a single image or for a single pixel; per_image is the width that holds the share in nine of ten "
-        "new images."
+        f"In expectation over these {images} images and a new one exchangeable with them (of the same kind, with the same "
+        "degradation, sampler settings and number of samples), at least the stated fraction of the values of the new image "
+        "lies within the mean plus and minus width times the standard deviation of the samples (conformal risk control; values "
+        "known exactly do not count). "
+        "This is not a guarantee for a single image or a single pixel; per_image is the width that covers the fraction in nine "
+        "of ten new images."
     )
 
 
 def width_table(entry: Mapping[str, Any]) -> str:
-    """Return in rows and words what an entry says."""
+    """Return the widths and the guarantee of an entry as text."""
     lines = [
         [f"{row['level']:.0%} of the values", f"{row['width']:.2f}", f"{row['exact']:.2f}", f"{row['per_image']:.2f}"]
         for row in entry["widths"]
     ]
-    headers = ["intervals for", "standard deviations", "of exact samples", "in 9 of 10 images"]
+    headers = ["intervals for", "standard deviations", "for exact samples", "in 9 of 10 images"]
     table = tabulate(lines, headers, disable_numparse=True, colalign=("left", "right", "right", "right"))
     given = [row["level"] for row in entry["widths"]]
     missing = [f"{level:.0%} ({images_needed(level)} images)" for level in LEVELS if level not in given]
-    more = f"\nNot given, for want of images or of spread: {', '.join(missing)}." if missing else ""
+    more = f"\nNot available, because images or spread are insufficient: {', '.join(missing)}." if missing else ""
     return f"{table}\n\n{entry['guarantee']}{more}"
 
 
 def check_target(path: Path, problem: str, *, overwrite: bool) -> None:
-    """Refuse, before the work, a file that cannot take an entry for ``problem``."""
+    """Raise an error, before sampling, if an entry for ``problem`` cannot be added to a file.
+
+    Raises:
+        ValueError: If the file is not a calibration file, or has an entry for the problem and ``overwrite`` is false.
+        FileNotFoundError: If its folder does not exist.
+    """
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist.")
     if path.exists() and problem in _read(path)["problems"] and not overwrite:
-        raise ValueError(f"{path} holds a calibration for {problem} already: choose another file, or add --overwrite.")
+        raise ValueError(f"{path} already has a calibration for {problem}: choose another file, or add --overwrite.")
 
 
 def save_entry(path: Path, problem: str, entry: Mapping[str, Any], *, overwrite: bool) -> None:
-    """Add an entry to a file, all of it or nothing; entries of other problems stay."""
+    """Add an entry to a file atomically; entries of other problems are kept."""
     check_target(path, problem, overwrite=overwrite)
     entries = _read(path)["problems"] if path.exists() else {}
     contents = {"format": FORMAT, "problems": dict(sorted((entries | {problem: plain(entry)}).items()))}
@@ -193,20 +202,20 @@ def save_entry(path: Path, problem: str, entry: Mapping[str, Any], *, overwrite:
 def read_spread(
     file: str | Path, problem: type[Problem], *, level: float, settings: Mapping[str, Any], prior: Mapping[str, Any]
 ) -> Spread:
-    """Return the spread that a file learned for a problem, as far as it applies to a run.
+    """Read the calibration of a problem from a file and adapt it to the settings of a run.
 
-    Widths learned from another number of samples are carried over by the ratio of :func:`~invdiff.diagnostics.exact_width`,
-    which is right where the posterior is near Gaussian; the guarantee is then lost, and a note says so.
+    Widths learned with another number of samples are scaled by the ratio of :func:`~invdiff.diagnostics.exact_width`, which is
+    accurate if the posterior is nearly Gaussian. The guarantee is then lost, and a note says so.
 
     Args:
-        file: The file; ``natural`` stands for the one that comes with the bundled prior.
+        file: Path of the file; ``natural`` is the file of the bundled prior.
         problem: The problem.
-        level: Of the intervals, one of ``LEVELS``.
-        settings: Of the run, see :func:`settings_of`.
-        prior: What describes it.
+        level: Level of the intervals, one of ``LEVELS``.
+        settings: Settings of the run, see :func:`settings_of`.
+        prior: Description of the prior.
 
     Raises:
-        ValueError: If the file is damaged, or has nothing for this problem, prior or level.
+        ValueError: If the file is damaged, or has no entry for this problem, prior or level.
     """
     path, name = Path(file), problem.name
     if str(path) == "natural" and not path.exists():
@@ -214,20 +223,21 @@ def read_spread(
     contents = _read(path)
     if name not in contents["problems"]:
         raise ValueError(
-            f"{path}: has a calibration for {', '.join(contents['problems'])}, and none for {name}: add it by "
+            f"{path} has a calibration for {', '.join(contents['problems'])}, but none for {name}: add it with "
             f"`invdiff calibrate FOLDER --problem {name} ... --save {path}`."
         )
     entry = contents["problems"][name]
     if _law(entry["prior"]) != _law(plain(prior)):
         raise ValueError(
-            f"{path}: was made with another prior ({entry['prior'].get('sha256', 'unknown')[:12]}, here "
-            f"{prior.get('sha256', 'unknown')[:12]}): calibrate this one by `invdiff calibrate ... --save`."
+            f"{path} was made with another prior ({entry['prior'].get('sha256', 'unknown')[:12]}, here "
+            f"{prior.get('sha256', 'unknown')[:12]}): calibrate this one with `invdiff calibrate ... --save`."
         )
     widths = {row["level"]: row["width"] for row in entry["widths"]}
     if level not in widths:
         raise ValueError(
-            f"{path}: {entry['images']} images give no {level:.0%} intervals for {name} (at least {images_needed(level)} "
-            f"are needed, and samples that differ). There are: {', '.join(f'{known:.0%}' for known in widths)}."
+            f"{path} has no {level:.0%} intervals for {name}: it was made from {entry['images']} images, and at least "
+            f"{images_needed(level)} with differing samples are needed. Levels available: "
+            f"{', '.join(f'{known:.0%}' for known in widths)}."
         )
     there, samples = entry["settings"], settings["samples"]
     differences = _differences(there, settings, told=problem.reads != "picture")
@@ -251,7 +261,7 @@ def read_spread(
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any], *, told: bool) -> list[str]:
-    """Return in words how settings differ; ``told`` where INPUT tells what a simulation needs to be given."""
+    """Describe how settings differ; ``told``: INPUT contains the values of simulation options, which are not compared."""
     found = []
     for name in sorted(there.keys() | here.keys()):
         a: Any = there.get(name)
@@ -274,7 +284,9 @@ def _read(path: Path) -> dict[str, Any]:
         for entry in contents["problems"].values():
             _check_entry(entry)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: is no calibration file, or a damaged one ({error}); expected one of --save.") from None
+        raise ValueError(
+            f"{path} is damaged or not a calibration file ({error}); expected a file from `invdiff calibrate --save`."
+        ) from None
     return contents  # type: ignore[no-any-return]
 
 
@@ -282,7 +294,7 @@ def _check_entry(entry: Mapping[str, Any]) -> None:
     numbers = [value for row in entry["widths"] for value in (row["level"], row["width"])]
     numbers += [entry["images"], entry["settings"]["samples"]]
     if not all(isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) and n >= 0 for n in numbers):
-        raise ValueError("a width is no number")
+        raise ValueError("a width is not a number")
     if entry["settings"]["samples"] < 2 or not any(row["level"] == ONE_STD for row in entry["widths"]):
         raise ValueError("a width is missing")
     if not isinstance(entry["prior"], Mapping) or not isinstance(entry["guarantee"], str):

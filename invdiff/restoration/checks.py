@@ -1,4 +1,4 @@
-"""Which options a problem takes, and whether those that are given make sense together."""
+"""Validation of the options of a problem."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ __all__ = ["check_options", "complete", "find_problem"]
 
 
 def find_problem(problem: str | type[Problem], taken: Collection[str] = ()) -> type[Problem]:
-    """Return the problem of a name, of a file such as ``mine.py:MyProblem``, or itself.
+    """Return a problem class, given by name, by a place such as ``mine.py:MyProblem``, or as the class itself.
 
     Args:
-        problem: Which one.
-        taken: Names of options that mean something else already.
+        problem: Name, place or class.
+        taken: Option names that are already in use.
 
     Raises:
-        OptionError: If there is no such problem, or one of its options has a name that is taken.
+        OptionError: If there is no such problem, or the name of one of its options is in use.
     """
     try:
         kind = PROBLEMS.find(problem) if isinstance(problem, str) else problem
     except (ValueError, TypeError) as error:
         raise OptionError(str(error)) from error
     if not (isinstance(kind, type) and issubclass(kind, Problem)):
-        raise OptionError(f"problem: expected a name, a place such as mine.py:MyProblem, or a class of Problem, got {kind!r}.")
+        raise OptionError(f"problem: expected a name, a place such as mine.py:MyProblem, or a Problem class, got {kind!r}.")
     clash = [option.flag for option in kind.options if option.name in taken]
     if clash:
-        raise OptionError(f"--problem {kind.name}: its option {clash[0]} means something else already: give it another name.")
+        raise OptionError(f"--problem {kind.name}: {clash[0]} is the name of another option. Rename the problem's option.")
     return kind
 
 
 def complete(kind: type[Problem], given: Mapping[str, Any], *, others: Collection[str] = ()) -> dict[str, Any]:
-    """Return a value for every option of a problem: what is given, its default, or ``None``.
+    """Return a value for every option of a problem: the given value, its default, or ``None``.
 
     Args:
         kind: The problem.
         given: Values by name.
-        others: Names that could have been meant, besides its own.
+        others: Other valid names, to suggest for a misspelled one.
 
     Raises:
-        OptionError: If a name is not one of its options, or a value is out of range.
+        OptionError: If a name is not an option of the problem, or a value is out of range.
     """
     own = {option.name: option for option in kind.options}
     for name in given:
@@ -58,23 +58,26 @@ def complete(kind: type[Problem], given: Mapping[str, Any], *, others: Collectio
 def check_options(
     kind: type[Problem], values: Mapping[str, Any], noise: NoiseChoice, *, has_input: bool, simulated: bool
 ) -> None:
-    """Refuse what does not go together, and the lack of what the problem needs.
+    """Check that required options are given and that options do not conflict.
 
     Args:
         kind: The problem.
-        values: Of all its options.
+        values: Values of all options of the problem.
         noise: The noise.
         has_input: Whether there is an INPUT.
         simulated: Whether a clean image is degraded first.
+
+    Raises:
+        OptionError: If an option is missing, conflicts with another, or is only for simulations; or if the noise is unsuitable.
     """
-    told = kind.reads != "picture" and not simulated  # by INPUT itself
+    told = kind.reads != "picture" and not simulated  # INPUT contains the values of simulation options
     given = [option for option in kind.options if _is_given(option, values[option.name])]
     for option in given:
         if told and option.simulation:
-            raise OptionError(f"{option.flag} is for a simulation, and INPUT is a measurement, which tells it: leave it out.")
+            raise OptionError(f"{option.flag} is for simulations only: a measured INPUT contains its value. Leave it out.")
     either = [option.flag for option in given if option.needed == "either"]
     if len(either) > 1:
-        raise OptionError(f"{' and '.join(either)} are two ways to measure: give one of them.")
+        raise OptionError(f"{' and '.join(either)} exclude each other: give only one of them.")
     missing = missing_options(kind, given, told=told, has_input=has_input)
     if missing or (kind.accepts_noise == "above 0" and noise.none):
         raise OptionError(f"--problem {kind.name} needs {kind.needs or ' and '.join(missing) or '--noise above 0'}.")
@@ -82,7 +85,7 @@ def check_options(
 
 
 def missing_options(kind: type[Problem], given: Collection[Option], *, told: bool, has_input: bool) -> list[str]:
-    """Return what a problem needs and lacks; of several that are one as good as the other, all in one text."""
+    """Return the flags of missing required options; alternatives are joined by "or" in one string."""
     needed = [option for option in kind.options if not (told and option.simulation) and not (has_input and option.input_tells)]
     missing = [option.flag for option in needed if option.needed == "yes" and option not in given]
     for group in ("any", "either"):
@@ -100,8 +103,8 @@ def _is_given(option: Option, value: Any) -> bool:
 
 def _check_noise(kind: type[Problem], noise: NoiseChoice, *, simulated: bool) -> None:
     if kind.accepts_noise == "rounding" and not noise.none:
-        raise OptionError(f"--noise does not go with --problem {kind.name}: the noise there is rounding.")
+        raise OptionError(f"--problem {kind.name} does not take --noise: its only noise is rounding. Leave --noise out.")
     if noise.kind == "auto" and simulated:
-        raise OptionError("--noise auto estimates the noise of a measured INPUT: say how much there shall be.")
+        raise OptionError("--noise auto is for a measured INPUT. In a simulation, give the level of the noise to add.")
     if kind.accepts_noise == "gaussian" and noise.level is None:
         raise OptionError(f"--problem {kind.name} takes Gaussian noise of a known level, such as --noise 0.01.")

@@ -1,4 +1,4 @@
-"""Where to compute: what ``--device`` means."""
+"""Selection of the device for ``--device``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ __all__ = ["pick_device"]
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device of a name, ``auto`` being a GPU if there is one, once it has shown that it works."""
+    """Return the device of a name after a test allocation; ``auto`` selects a GPU if there is one.
+
+    Raises:
+        ValueError: If the device cannot be used.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

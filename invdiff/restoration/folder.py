@@ -1,4 +1,4 @@
-"""The folder of a run: all of its files at once, or none."""
+"""The output folder of a run, which receives either all files or none."""
 
 from __future__ import annotations
 
@@ -20,21 +20,25 @@ RESULTS = (*IMAGES, "std.png", "comparison.png", "measurement.npz", "posterior.n
 
 @contextlib.contextmanager
 def output_folder(wanted: Path | None, name: str, *, overwrite: bool) -> Iterator[tuple[Path, Path]]:
-    """Yield a temporary folder to write into, and the folder its files move to once all of them are written.
+    """Yield a temporary folder to write into, and the target folder to which its files move once all of them are written.
 
-    A new folder gets its files all at once. In one that was there already ``run.json`` goes first and comes back last: where it
-    stands, the results beside it are complete and of one run. A run that fails leaves nothing behind.
+    A new target folder appears with all its files at once. In an existing one ``run.json`` is removed first and written last:
+    if it exists, the results beside it are complete and from one run. A run that fails leaves no files behind.
 
     Args:
-        wanted: Where to write. Default: ``invdiff-out/NAME``, numbered if it is taken.
+        wanted: Target folder. Default: ``invdiff-out/NAME``, with a number appended if it exists.
         name: Name for the default.
-        overwrite: Whether earlier results may be replaced in a folder that is not empty. Other files there stay.
+        overwrite: Whether earlier results in a folder that is not empty may be replaced. Other files there are kept.
+
+    Raises:
+        ValueError: If the target is a file, or is not empty and ``overwrite`` is false.
+        OSError: If the target cannot be written.
     """
     made: list[Path] = []
     try:
         target = _claim(wanted, name, made, overwrite=overwrite)
         new = target in made
-        # Beside a new folder, to become it in one move; inside one that was there, whose parent may be closed to writing.
+        # Beside a new folder, to replace it in one rename; inside an existing one, whose parent may not be writable.
         part = (target.parent if new else target) / f".invdiff-{secrets.token_hex(4)}"
         with _explained(target):
             part.mkdir()
@@ -47,11 +51,11 @@ def output_folder(wanted: Path | None, name: str, *, overwrite: bool) -> Iterato
     finally:
         for folder in made:
             with contextlib.suppress(OSError):
-                folder.rmdir()  # refused where something is in it
+                folder.rmdir()  # fails if the folder is not empty
 
 
 def _claim(wanted: Path | None, name: str, made: list[Path], *, overwrite: bool) -> Path:
-    """Return the folder for the results, made now: one that cannot be written fails before the work, not after it."""
+    """Return the target folder, created now so that a folder that cannot be written fails before sampling."""
     if wanted is None:
         default = Path("invdiff-out") / name
         numbered = (default.with_name(f"{default.name}-{number}") for number in itertools.count(2))
@@ -62,7 +66,7 @@ def _claim(wanted: Path | None, name: str, made: list[Path], *, overwrite: bool)
 
 
 def _make(target: Path, made: list[Path]) -> bool:
-    """Make a folder and those above it, add them to ``made``, and return whether it is new."""
+    """Create a folder and its parents, append the new ones to ``made``, and return whether the folder is new."""
     with _explained(target):
         missing = [folder for folder in (target, *target.parents) if not folder.exists()]
         try:
@@ -75,9 +79,9 @@ def _make(target: Path, made: list[Path]) -> bool:
 
 def _check_free(target: Path, *, overwrite: bool) -> None:
     if not target.is_dir():
-        raise ValueError(f"{target} is a file, expected a folder for the results: choose another with -o.")
+        raise ValueError(f"{target} is a file, expected a folder for the results. Choose another with -o.")
     if not overwrite and any(not path.name.startswith(".") for path in target.iterdir()):
-        raise ValueError(f"{target} holds files already: choose another folder with -o, or add --overwrite to replace results.")
+        raise ValueError(f"{target} is not empty: choose another folder with -o, or add --overwrite to replace results.")
 
 
 @contextlib.contextmanager
@@ -86,14 +90,14 @@ def _explained(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OSError(f"{target}: the results cannot be written there ({reason}): choose another folder with -o.") from error
+        raise OSError(f"{target}: the results cannot be written there ({reason}). Choose another folder with -o.") from error
 
 
 def _become(part: Path, target: Path) -> bool:
     try:
         target.rmdir()
         part.rename(target)
-    except OSError:  # such as a file that a viewer of the new folder has put there
+    except OSError:  # for example because a file viewer has created a file in the new folder
         target.mkdir(exist_ok=True)
         return False
     return True
@@ -103,7 +107,7 @@ def _replace_results(part: Path, target: Path, *, overwrite: bool) -> None:
     _check_free(target, overwrite=overwrite)
     files = sorted(part.iterdir(), key=lambda file: file.name == RECORD)
     (target / RECORD).unlink(missing_ok=True)
-    for old in target.iterdir():  # A shorter run must not end among the samples of a longer one.
+    for old in target.iterdir():  # A run with fewer samples must not leave the other samples of an earlier run.
         if any(fnmatch.fnmatchcase(old.name, pattern) for pattern in RESULTS) and not (part / old.name).exists():
             old.unlink()
     for file in files:

@@ -1,4 +1,4 @@
-"""From a file and options to what is to be solved: a measurement and its operator."""
+"""Construction of the operator and the measurement from a file and options."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from invdiff.restoration.noise import NoiseChoice, noise_choice
 
 __all__ = ["Measured", "read"]
 
-LARGEST = 2**26  # pixels; one feature map of the network already takes 8 GB there
+LARGEST = 2**26  # pixels; a single feature map of the network takes 8 GB at this size
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What is to be solved.
+    """A measurement with its operator, ready for sampling.
 
     Attributes:
         problem: The problem.
-        op: Its operator in the channels of the prior.
-        y: The measurement of an image in the channels of the prior, ``(1, *op.out_shape)``.
-        observed: The operator in the channels of the picture.
-        measurement: The measurement of an image in the channels of the picture, ``(1, *observed.out_shape)``.
-        clean: The true image, where it is known: ``(1, C, H, W)``.
-        picture: How results are written: bits, opacity, and the color profile where it fits them.
+        op: Operator for images with the channels of the prior.
+        y: Measurement for ``op``, ``(1, *op.out_shape)``.
+        observed: Operator for images with the channels of the picture.
+        measurement: Measurement for ``observed``, ``(1, *observed.out_shape)``.
+        clean: True image, ``(1, C, H, W)``, if it is known.
+        picture: Format of the results: bit depth, alpha channel, and the color profile if it fits them.
         name: Short name for the output folder.
-        notes: Lines for the person who runs this.
+        notes: Messages for the user.
     """
 
     problem: Problem
@@ -50,12 +50,12 @@ class Measured:
     notes: tuple[str, ...]
 
     def finish(self, samples: Tensor) -> Tensor:
-        """Return samples of the prior as pictures: what is known exactly is put in, and grey stays grey."""
+        """Convert samples to pictures: exact data are put in, and samples for a grayscale INPUT are averaged over channels."""
         results = samples.mean(1, keepdim=True) if self.observed.in_shape[0] == 1 else samples
         return self.problem.finish(results, self.measurement.expand(len(results), *self.observed.out_shape), self.observed)
 
     def residual(self, results: Tensor) -> list[float]:
-        """Return, per picture, the squared misfit over the noise variance; where the noise is 0, the squared misfit itself."""
+        """Return the squared misfit of each picture divided by the noise variance, or undivided if the noise is 0."""
         measured = self.measurement.expand(len(results), *self.observed.out_shape)
         return [float(f"{value:.6g}") for value in chi_square(self.observed, results, measured)]
 
@@ -70,23 +70,24 @@ def read(
     channels: int = 3,
     **options: Any,
 ) -> Measured:
-    r"""Return the operator and the measurement that a file and the options of a problem describe.
+    r"""Return the operator and the measurement described by a file and the options of a problem.
 
     >>> measured = read("photo.png", "inpaint", mask="m.png")  # doctest: +SKIP
     >>> PosteriorSampler(score, measured.op).run(measured.y)  # doctest: +SKIP
 
-    A grey picture meets a prior of colors as equal channels, which share one noise: see :func:`invdiff.operators.temper`.
+    Under a color prior, a grayscale picture is modeled as equal channels with tempered noise: see
+    :func:`invdiff.operators.temper`.
 
     Args:
-        source: INPUT: a path, a Pillow image, an array or tensor on the 0..1 scale, or, for problems that read arrays, several
-            by name (see :class:`invdiff.io.source.Source`). ``None``: a bundled picture is degraded.
-        problem: Name of a problem, ``mine.py:MyProblem``, or a class.
-        noise: In INPUT, pixels spanning 0..1: a standard deviation, ``"auto"``, a text such as ``"poisson:40"``, or a noise
-            model in the units of images that span [-1, 1].
+        source: INPUT: a path, a Pillow image, an array or tensor on the 0..1 scale or, for problems that read arrays, a mapping
+            of arrays by name (see :class:`invdiff.io.source.Source`). ``None``: a bundled picture is degraded.
+        problem: Name of a problem, a place such as ``mine.py:MyProblem``, or a class.
+        noise: Noise in INPUT, pixels spanning 0..1: a standard deviation, ``"auto"``, or text such as ``"poisson:40"``; or a
+            noise model in the units of images that span [-1, 1].
         simulate: Whether INPUT is clean and is degraded first.
-        seed: Of the simulated noise.
-        channels: Of the images that the prior knows; 1: any number.
-        options: Those of the problem.
+        seed: Random seed of the simulated noise.
+        channels: Number of channels of the prior; 1: images of any number of channels.
+        options: Options of the problem.
 
     Raises:
         OptionError: If an option is unknown, missing or out of range.
@@ -98,7 +99,7 @@ def read(
     check_options(kind, values, said, has_input=source is not None, simulated=simulated)
     entry, notes = Source(source), list[str]()
     if entry.path is not None and entry.path.is_dir():
-        raise IsADirectoryError(f"{entry} is a folder, expected one image: folders come later, run the command for each image.")
+        raise IsADirectoryError(f"{entry} is a folder, expected a single image. Run the command once per image.")
     if simulated or kind.reads == "picture":
         where = "the bundled picture" if source is None else str(entry)
         if source is None:
@@ -109,7 +110,7 @@ def read(
             picture = entry.picture()
         if channels > 1 and len(picture.pixels) not in (1, channels):
             raise ValueError(
-                f"{where}: has {len(picture.pixels)} channels, and this prior knows images of {channels}, or grey ones."
+                f"{where} has {len(picture.pixels)} channels, but this prior takes images of {channels} channels or grayscale."
             )
         given = kind.of_picture(picture, values, source=where)
     else:
@@ -128,26 +129,26 @@ def _measured(
     own, height, width = problem.image_shape(given.y.shape[1:]) if clean is None else clean.shape[1:]
     if height * width > LARGEST:
         raise ValueError(
-            f"{where}: an image of {width} x {height} pixels is too large to sample, crop it or choose a smaller --factor "
+            f"{where}: an image of {width} x {height} pixels is too large to sample. Crop it, or choose a smaller --factor "
             "or --margin."
         )
     channels = own if channels == 1 else channels
     if own not in (1, channels):
-        raise ValueError(f"--problem {problem.name} makes images of {own} channels, and this prior knows images of {channels}.")
+        raise ValueError(f"--problem {problem.name} has images of {own} channels, but this prior takes {channels} channels.")
     observed = problem.operator((own, height, width), noise=_noise(said, given, notes))
     measurement = observed.keep_measured(given.y if clean is None else observed.measure(clean, seed=seed))
     op, y = (observed, measurement) if own == channels else problem.in_channels(observed, measurement, channels)
     picture = _written_as(given.picture, problem, (own, height, width), notes, simulated=simulated)
     if picture.icc is not None and op.out_shape[0] != op.in_shape[0]:
         picture = replace(picture, icc=None)
-        notes.append("the color profile of INPUT is left out of the results: it does not fit both grey and colors")
+        notes.append("the color profile of INPUT is not written to the results: it does not fit both grayscale and color")
     notes += _doubts(said, problem, observed)
     y = y.expand(-1, *op.out_shape)
     return Measured(problem, op, y, observed, measurement, clean, picture, f"{name}-{problem.name}", tuple(notes))
 
 
 def _noise(said: NoiseChoice, given: Given, notes: list[str]) -> Noise | None:
-    """Return the noise, in the units of images that span [-1, 1]; estimated from the picture if it is not known."""
+    """Return the noise in the units of images that span [-1, 1], estimated from INPUT for ``--noise auto``."""
     if said.kind != "auto":
         return said.model()
     noise = GaussianNoise.estimate(given.problem.noise_pixels(given.y))
@@ -158,28 +159,28 @@ def _noise(said: NoiseChoice, given: Given, notes: list[str]) -> Noise | None:
 def _written_as(
     picture: Picture, problem: Problem, shape: tuple[int, int, int], notes: list[str], *, simulated: bool
 ) -> Picture:
-    """Return how results are written: with the opacity of an image of the shape ``(C, H, W)``."""
+    """Return the format of the results, with an alpha channel for an image of shape ``(C, H, W)``."""
     alpha, (own, height, width) = picture.alpha, shape
     if alpha is not None and own not in (1, 3):
         alpha = None
-        notes.append(f"the alpha of INPUT is left out of the results: files of {own} channels are written without")
+        notes.append(f"the alpha channel of INPUT is not written to the results: files of {own} channels have none")
     if alpha is not None:
         alpha = alpha[:height, :width] if simulated else problem.alpha_of(alpha, (height, width))
     return replace(picture, alpha=alpha)
 
 
 def _doubts(said: NoiseChoice, problem: Problem, op: Operator) -> list[str]:
-    """Return what there is to ask about the noise."""
+    """Return notes on noise levels that are probably unintended."""
     if op.sigma_y == 0 and not problem.exact_is_usual:
         return ["noise 0: INPUT is taken as exact; an 8-bit file has rounding noise of 0.001, a photograph more (--noise 0.01)"]
     if said.level is not None and said.level > 1 and problem.reads != "arrays":
         level = said.level
-        return [f"noise {level:g}: pixels span 0..1, is that meant? {level:g} of 255 is --noise {level / 255:.3g}"]
+        return [f"noise {level:g}: pixels span 0..1, is this intended? {level:g} of 255 is --noise {level / 255:.3g}"]
     return []
 
 
 def bundled_picture(name: str, size: tuple[int, int]) -> Picture:
-    """Return a picture of scikit-image, cropped to the proportions of ``size`` ``(H, W)`` and scaled to it."""
+    """Return a picture of scikit-image, cropped to the aspect ratio of ``size`` ``(H, W)`` and resized to it."""
     from skimage import data
 
     pixels = getattr(data, name)()

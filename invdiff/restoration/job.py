@@ -1,4 +1,4 @@
-"""A restoration from beginning to end: ``invdiff.restore``, which does what ``invdiff solve`` does."""
+"""Complete restoration in one call: ``invdiff.restore``, the Python counterpart of ``invdiff solve``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from invdiff.restoration.sampling import sampler_arguments
 
 __all__ = ["SETTINGS", "TAKEN", "Job", "prepare", "restore"]
 
-# Settings of every problem, and what they are unless given: those of `invdiff solve`.
+# Settings common to all problems with their defaults, as in `invdiff solve`.
 SETTINGS: Mapping[str, Any] = {
     "problem": None,
     "noise": 0,
@@ -52,7 +52,7 @@ SETTINGS: Mapping[str, Any] = {
     "calibration": None,
     "intervals": None,
 }
-# What the options of a problem cannot be called: the settings, and the other options of the commands that take a problem.
+# Names that options of a problem cannot have: the settings, and other options of commands that take a problem.
 TAKEN = (*SETTINGS, "source", "output", "overwrite", "json", "npz", "progress", "folder", "size", "cases", "save")
 
 
@@ -61,12 +61,12 @@ class Job:
     """A restoration that is ready to run.
 
     Attributes:
-        source: What came in.
-        settings: All settings, those of the problem included: the arguments of the record.
-        measured: What is to be solved.
-        sampler: What solves it.
-        device: Where.
-        spread: How the spread of the samples is to be shown, where more is asked for than it is.
+        source: INPUT.
+        settings: All settings including the options of the problem: the arguments in the record.
+        measured: Measurement and operator.
+        sampler: Posterior sampler.
+        device: Device to compute on.
+        spread: Scaling of standard deviation and intervals; ``None``: no calibration and no intervals.
     """
 
     source: Any
@@ -83,11 +83,11 @@ class Job:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Lines for the person who runs this."""
+        """Messages for the user."""
         return *self.sampler.notes, *self.measured.notes, *(self.spread.notes if self.spread else ())
 
     def run(self, *, progress: bool = False) -> Restoration:
-        """Return what comes out, with a bar on the way if ``progress``."""
+        """Draw the samples and return the restoration, with a progress bar if ``progress`` is true."""
         settings, measured = self.settings, self.measured
         post = self.sampler.run(
             self.y, num_samples=settings["samples"], seed=settings["seed"], chunk=settings["chunk"], progress=progress
@@ -106,17 +106,17 @@ def prepare(
     option: Mapping[str, Any] | None = None,
     prior_option: Mapping[str, Any] | None = None,
 ) -> Job:
-    """Read the files and build prior, measurement and sampler: what is wrong fails here, before the work.
+    """Read the files and build prior, measurement and sampler, so that errors appear before sampling.
 
     Args:
-        source: INPUT, as :func:`read` takes it.
+        source: INPUT, as in :func:`read`.
         settings: Values of :data:`SETTINGS` and of the options of the problem.
-        option: Options of the method by name, as numbers and words; ``settings["option"]`` is their text for the record.
-        prior_option: What a checkpoint does not say, likewise.
+        option: Options of the method by name, as numbers or strings; ``settings["option"]`` is their text for the record.
+        prior_option: Options of a checkpoint that its file does not specify, likewise.
 
     Raises:
-        OptionError: If an option is unknown, missing, out of range, or does not go with another.
-        ValueError: If something does not fit together.
+        OptionError: If an option is unknown, missing or out of range, or conflicts with another.
+        ValueError: If INPUT, prior and problem do not fit together.
         OSError: If a file cannot be opened.
     """
     source = Path(source) if isinstance(source, str | os.PathLike) else source
@@ -127,7 +127,7 @@ def prepare(
     check_options(kind, values, noise, has_input=source is not None, simulated=source is None or settings["simulate"])
     for name in ("calibration", "intervals"):
         if settings[name] is not None and settings["samples"] < 2:
-            raise OptionError(f"--{name} takes --samples 2 or more: one sample has no spread.")
+            raise OptionError(f"--{name} needs --samples 2 or more: a single sample has no standard deviation.")
     device = pick_device(settings["device"])
     names = ("precision", "checkpointing", "tile", "overlap")
     score = find_prior(settings["prior"], device=device, given=prior_option, **{name: settings[name] for name in names})
@@ -173,7 +173,7 @@ def restore(
     progress: bool = False,
     **options: Any,
 ) -> Restoration:
-    """Return pictures of what a measured image may have looked like: what ``invdiff solve`` does, without the files.
+    """Sample the posterior of a measured image, as ``invdiff solve`` does, and return the results without writing files.
 
     >>> result = invdiff.restore("photo.png", problem="inpaint", mask="m.png")  # doctest: +SKIP
     >>> result.mean.shape, result.std.max(), result.record["method"]  # doctest: +SKIP
@@ -181,34 +181,36 @@ def restore(
 
     Args:
         source: INPUT: a path, a Pillow image, or an array or tensor on the 0..1 scale, ``(H, W)`` or ``(C, H, W)``; for
-            problems that read arrays also several by name. ``None``: a bundled picture is degraded and restored.
-        problem: What happened to the image: a name of :data:`invdiff.problems.PROBLEMS`, ``mine.py:MyProblem``, or a class.
-        noise: In INPUT, pixels spanning 0..1: a standard deviation, 0 being exact; ``"auto"``; a text such as ``"poisson:40"``;
-            or a noise model in the units of images that span [-1, 1].
-        simulate: Whether INPUT is clean: it is degraded first, and the result is compared with it.
-        samples: Posterior samples to draw.
-        method: A name of :data:`invdiff.methods.METHODS`, ``mine.py:MyGuidance``, or a method.
-        steps: Of the reverse diffusion. Default: the problem's or the method's own.
-        rule: Step rule, likewise.
-        quality: One of :data:`invdiff.problems.QUALITIES`: how long to work for a better result.
-        preset: ``"paper"``: settings of the method as published.
+            problems that read arrays, also a mapping of arrays by name. ``None``: a bundled picture is degraded and restored.
+        problem: Measurement model: a name in :data:`invdiff.problems.PROBLEMS`, a place such as ``mine.py:MyProblem``, or a
+            class.
+        noise: Noise in INPUT, pixels spanning 0..1: a standard deviation, 0 for exact data; ``"auto"``; text such as
+            ``"poisson:40"``; or a noise model in the units of images that span [-1, 1].
+        simulate: Whether INPUT is clean: it is degraded first, and the results are compared with it.
+        samples: Number of posterior samples.
+        method: A name in :data:`invdiff.methods.METHODS`, a place such as ``mine.py:MyGuidance``, or a method.
+        steps: Steps of the reverse diffusion. Default: set by the problem or the method.
+        rule: Step rule. Default: set by the problem or the method.
+        quality: One of :data:`invdiff.problems.QUALITIES`: trade-off between run time and quality.
+        preset: ``"paper"``: published settings of the method.
         option: Options of the method, such as ``{"zeta": 0.5}``.
-        prior: A bundled name, checkpoint, folder or hub id; ``mine.py:my_prior``; or a prior.
-        prior_option: What a checkpoint does not say, such as ``{"heads": 8}``.
-        precision: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"auto"``.
-        checkpointing: Whether gradients compute activations again: less memory, a third more time.
-        tile: Side of the windows through which the prior sees the image.
-        overlap: Pixels that windows share.
-        device: ``"cpu"``, ``"cuda"``, ...; ``"auto"`` takes a GPU if there is one.
-        seed: Of the samples and of simulated noise.
-        chunk: Samples worked on at a time. Default: what fits the memory.
-        calibration: File of ``invdiff calibrate --save``, or ``"natural"``: scales the spread to what held the truth there.
+        prior: A bundled name, a checkpoint file, folder or hub id, a place such as ``mine.py:my_prior``, or a prior.
+        prior_option: Options of a checkpoint that its file does not specify, such as ``{"heads": 8}``.
+        precision: Precision of the network: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"auto"``.
+        checkpointing: Whether to recompute activations for gradients: less memory, a third more time.
+        tile: Side of the windows in which the prior processes the image, in pixels.
+        overlap: Overlap of neighboring windows, in pixels.
+        device: ``"cpu"``, ``"cuda"``, ...; ``"auto"`` selects a GPU if there is one.
+        seed: Random seed of the samples and of simulated noise.
+        chunk: Number of samples processed at a time. Default: as many as fit in memory.
+        calibration: File of ``invdiff calibrate --save``, or ``"natural"``: scales standard deviation and intervals to the
+            coverage learned there.
         intervals: Level of intervals in percent, one of 50, 68, 80, 90, 95: :meth:`Restoration.save` writes their ends.
-        progress: Whether to show a bar.
-        options: Those of the problem, such as ``mask="m.png"``: ``invdiff solve --problem NAME --help`` lists them.
+        progress: Whether to show a progress bar.
+        options: Options of the problem, such as ``mask="m.png"``: ``invdiff solve --problem NAME --help`` lists them.
 
     Raises:
-        OptionError: If an option is unknown (the error says which there are), missing or out of range, or does not go with
+        OptionError: If an option is unknown (the error lists the valid ones), missing or out of range, or conflicts with
             another.
         ValueError: If INPUT, prior and problem do not fit together.
         OSError: If a file cannot be opened.

@@ -1,4 +1,4 @@
-"""What noise is said to be: a level, a distribution, ``auto``, or a noise model."""
+"""Specification of the noise: a level, a distribution, ``auto``, or a noise model."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ KINDS = {
     "laplace": ("SCALE",),
     "student": ("SCALE", "DOF"),
 }
-OPTIONAL = {"poisson": 1}  # how many of the last numbers may be left out
+OPTIONAL = {"poisson": 1}  # number of trailing parameters that may be left out
 EXPECTED = "expected a standard deviation such as 0.02, auto, poisson:PEAK[,SIGMA], laplace:SCALE or student:SCALE,DOF"
 
 
 @dataclass(frozen=True)
 class NoiseChoice:
-    """What is said about the noise, pixels spanning 0..1.
+    """A noise specification, pixels spanning 0..1.
 
     Attributes:
-        kind: A key of ``KINDS``; ``auto``: Gaussian, of a level that INPUT tells; ``model``: what ``given`` is.
-        numbers: Its numbers.
-        given: A noise model, in the units of images that span [-1, 1].
+        kind: A key of ``KINDS``; ``auto``: Gaussian, with a level estimated from INPUT; ``model``: the model in ``given``.
+        numbers: Parameters of the distribution.
+        given: Noise model, in the units of images that span [-1, 1].
     """
 
     kind: str
@@ -44,13 +44,13 @@ class NoiseChoice:
 
     @property
     def level(self) -> float | None:
-        """Standard deviation of Gaussian noise of known level."""
+        """Standard deviation, if the noise is Gaussian with a known level; otherwise ``None``."""
         if self.given is not None:
             return self.given.sigma / 2 if self.given.white else None
         return self.numbers[0] if self.kind == "gaussian" else None
 
     def model(self) -> Noise | None:
-        """Return the noise in the units of images that span [-1, 1], where black is -1; nothing for exact data."""
+        """Return the noise model in the units of images that span [-1, 1], where black is -1; ``None`` for exact data."""
         from invdiff.operators import GaussianNoise, LaplaceNoise, PoissonGaussianNoise, PoissonNoise, StudentNoise
 
         if self.none or self.given is not None:
@@ -64,7 +64,7 @@ class NoiseChoice:
         return LaplaceNoise(2 * first) if self.kind == "laplace" else GaussianNoise(2 * first)
 
     def plain(self) -> float | str:
-        """Return it as it is written at the command line; a level as a number."""
+        """Return the specification as written at the command line; a level as a number."""
         if self.level is not None:
             return self.level
         if self.given is not None:
@@ -73,14 +73,14 @@ class NoiseChoice:
 
 
 def noise_choice(value: Any) -> NoiseChoice:
-    """Return what a number, a text such as ``"poisson:40"``, or a noise model says.
+    """Parse a noise specification: a number, text such as ``"poisson:40"``, or a noise model.
 
     Raises:
-        OptionError: If it is none of these, or has a number that cannot be.
+        OptionError: If the value is none of these, or a number in it is out of range.
     """
     if isinstance(value, NoiseChoice):
         return value
-    if hasattr(value, "log_likelihood"):  # a model of noise, told without importing them
+    if hasattr(value, "log_likelihood"):  # a noise model, recognized without importing the operators
         return NoiseChoice("model", given=value)
     text = str(value)
     kind, colon, arguments = text.partition(":")
@@ -95,7 +95,7 @@ def noise_choice(value: Any) -> NoiseChoice:
     if kind not in KINDS or not len(KINDS[kind]) - OPTIONAL.get(kind, 0) <= len(numbers) <= len(KINDS[kind]):
         raise OptionError(f"{text!r}: {EXPECTED}.")
     if not all(math.isfinite(number) and number >= 0 for number in numbers):
-        raise OptionError(f"{text!r}: expected finite numbers, 0 or larger.")
+        raise OptionError(f"{text!r}: expected finite numbers of at least 0.")
     if kind != "gaussian" and 0 in numbers:
-        raise OptionError(f"{text!r}: expected numbers above 0; for exact data --noise 0.")
+        raise OptionError(f"{text!r}: expected numbers above 0; for exact data use --noise 0.")
     return NoiseChoice(kind, numbers)

@@ -1,4 +1,4 @@
-"""From samples back to pictures in a folder."""
+"""Writing of the results of a restoration to a folder."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 __all__ = ["write"]
 
-TILES = 3  # samples shown in the comparison
+TILES = 3  # samples in the comparison panel
 
 
 def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: bool) -> None:
     """Write every sample, ``mean.png``, ``std.png``, ``comparison.png``, ``run.json``, and on request ``posterior.npz``.
 
-    Where the result has a ``spread``, the standard deviation is multiplied by its factor, and ``low.png`` and ``high.png`` are
-    the ends of its intervals; samples and mean stay as they are.
+    If the result has a ``spread``, the standard deviation is multiplied by its factor, and ``low.png`` and ``high.png`` are the
+    ends of its intervals; samples and mean are unchanged.
 
-    Pictures of other than 1 or 3 channels, which no PNG file holds, are written as ``.tif``. Of such the comparison shows the
-    first channel of two, and the first three of more.
+    Pictures whose number of channels is neither 1 nor 3 do not fit in PNG files and are written as ``.tif``. For these, the
+    comparison shows the first of two channels, or the first three of more.
 
     Args:
-        folder: Where to.
-        result: What came out.
-        record: What ``run.json`` holds.
+        folder: Folder to write to.
+        result: The restoration.
+        record: Contents of ``run.json``.
         npz: Whether to write the samples as floats, on the 0..1 scale of the command line and not clipped to it.
     """
     measured, samples, spread = result.measured, result.samples, result.spread

@@ -1,4 +1,4 @@
-"""The prior that a name, a file, or an object stands for."""
+"""Lookup of priors by name, file or object."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ __all__ = ["PRIORS", "find_prior"]
 def _adopt(name: str, thing: Any) -> ScoreModel:
     found = thing() if callable(thing) and not isinstance(thing, ScoreModel) else thing
     if not isinstance(found, ScoreModel):
-        raise TypeError(f"{name} is no prior: expected a ScoreModel, or a function or class that returns one, got {found!r}.")
+        raise TypeError(f"{name} is not a prior: expected a ScoreModel, or a function or class returning one, got {found!r}.")
     return found
 
 
-# Those of a person's own: of installed packages, and in a .py file, which is run. Checkpoints are no part of it: reading one
-# runs no code.
+# User-defined priors: those of installed packages, and those in .py files, which are executed. Checkpoints are not in this
+# table: reading one executes no code.
 PRIORS: Registry[ScoreModel] = Registry("prior", {}, _adopt, group="invdiff.priors")
 
 
@@ -40,21 +40,21 @@ def find_prior(
     overlap: int | None = None,
     given: Mapping[str, Any] | None = None,
 ) -> ScoreModel:
-    """Return the prior that ``prior`` stands for.
+    """Return the prior described by ``prior``.
 
     Args:
-        prior: What :func:`~invdiff.priors.load_prior` takes; or ``mine.py:my_prior``, a :class:`~invdiff.priors.ScoreModel` or
-            what returns one, in a file of Python code, which is run; or the name that an installed package gave it; or the
-            prior itself.
-        device: Where it will run.
-        precision: Of the network of a checkpoint.
-        checkpointing: Whether gradients compute its activations again.
-        tile: Side of the windows through which it sees the image.
-        overlap: Pixels that windows share.
-        given: What a checkpoint does not say.
+        prior: A source for :func:`~invdiff.priors.load_prior`; a place such as ``mine.py:my_prior``, where a file of Python
+            code, which is executed, has a :class:`~invdiff.priors.ScoreModel` or a function or class that returns one; an
+            entry point name of an installed package; or a prior.
+        device: Device that the prior will run on.
+        precision: Precision of the network of a checkpoint.
+        checkpointing: Whether to recompute the activations of a checkpoint's network for gradients.
+        tile: Side of the windows in which the prior processes the image, in pixels.
+        overlap: Overlap of neighboring windows, in pixels.
+        given: Options of a checkpoint that its file does not specify.
 
     Raises:
-        OptionError: If windows are wanted that have no size.
+        OptionError: If an overlap is given and the size of the windows is unknown.
         ValueError: If there is no such prior.
     """
     score: ScoreModel

@@ -1,4 +1,4 @@
-"""What is said about a run: ``run.json``, from which it can be repeated."""
+"""Record of a run: ``run.json``, from which the run can be repeated."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def make_record(
     post: Posterior,
     results: Tensor,
 ) -> dict[str, Any]:
-    """Return what ``run.json`` holds.
+    """Return the contents of ``run.json``.
 
     Args:
-        source: What came in, or nothing.
-        settings: The arguments that decide the result, those of the problem included.
-        task: What was solved.
-        sampler: What solved it.
-        post: The posterior.
-        results: The pictures made of its samples, ``(N, C, H, W)``.
+        source: INPUT, or ``None``.
+        settings: Arguments that determine the result, including the options of the problem.
+        task: Measurement and operator.
+        sampler: Posterior sampler.
+        post: Posterior samples.
+        results: Pictures made from the samples, ``(N, C, H, W)``.
     """
     device, noisy = post.samples.device, task.observed.sigma_y > 0
     files = {"input": source, **task.problem.files(settings), **_code(settings)}
@@ -69,12 +69,12 @@ def make_record(
 
 
 def to_json(value: Any) -> str:
-    """Return JSON. Infinities, which it does not know, become the strings ``inf`` and ``-inf``: ``float`` reads them back."""
+    """Return JSON. Infinities, which JSON cannot represent, become the strings ``inf`` and ``-inf``, which ``float`` parses."""
     return json.dumps(plain(value), indent=2, allow_nan=False)
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON holds it; of what JSON cannot hold, what it is."""
+    """Convert a value to types that JSON can represent; other objects become their type and shape."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -85,13 +85,13 @@ def plain(value: Any) -> Any:
         return str(value) if isinstance(value, float) and math.isinf(value) else value
     if isinstance(value, Path):
         return str(value)
-    shape = getattr(value, "shape", None)  # of what was given in memory
+    shape = getattr(value, "shape", None)  # of arrays and tensors
     name = getattr(value, "__qualname__", type(value).__name__)
     return name if shape is None else f"{name} of shape {tuple(shape)}"
 
 
 def _code(settings: Mapping[str, Any]) -> dict[str, Path]:
-    """Return the files of a person's own code that took part, such as ``mine.py:MyProblem``."""
+    """Return the files of user code that were loaded, such as the one in ``mine.py:MyProblem``."""
     texts = {name: str(settings.get(name)).rpartition(":")[0] for name in ("problem", "method", "prior")}
     return {name: Path(text) for name, text in texts.items() if text.endswith(".py")}
 

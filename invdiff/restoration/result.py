@@ -1,4 +1,4 @@
-"""What a restoration leaves: pictures, their spread, and how they were made."""
+"""Result of a restoration: samples, statistics and the record of the run."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ __all__ = ["Restoration"]
 
 @dataclass(frozen=True, eq=False)
 class Restoration:
-    """Pictures of what a measured image may have looked like, in the channels and the orientation of INPUT.
+    """Posterior samples of a measured image as pictures, in the channels and the orientation of INPUT.
 
     Attributes:
-        samples: The pictures spanning [-1, 1], ``(N, C, H, W)``, on the CPU.
-        posterior: The samples in the channels of the prior, and what they cost.
-        measured: What was solved: operator, measurement, and the true image where it is known.
-        record: What ``run.json`` holds: settings, digests of files, versions, cost, misfit.
-        spread: How the spread is calibrated, and which intervals are wanted, if any.
+        samples: Pictures spanning [-1, 1], ``(N, C, H, W)``, on the CPU.
+        posterior: Samples in the channels of the prior, and their cost.
+        measured: Operator, measurement, and the true image if it is known.
+        record: Contents of ``run.json``: settings, digests of files, versions, cost, misfit.
+        spread: Calibration of the standard deviation and level of the intervals, if requested.
     """
 
     samples: Tensor
@@ -41,7 +41,7 @@ class Restoration:
 
     @cached_property
     def pictures(self) -> Tensor:
-        """The posterior samples on the 0..1 scale, not clipped to it, ``(N, C, H, W)``."""
+        """Posterior samples on the 0..1 scale, not clipped, ``(N, C, H, W)``."""
         return (self.samples + 1) / 2
 
     @cached_property
@@ -51,30 +51,30 @@ class Restoration:
 
     @cached_property
     def std(self) -> Tensor:
-        """Standard deviation of the pictures, ``(C, H, W)``, on the 0..1 scale, calibrated if asked for. NaN for one sample."""
+        """Standard deviation of the pictures, ``(C, H, W)``, on the 0..1 scale, calibrated if requested. NaN for one sample."""
         if len(self.samples) == 1:
             return torch.full_like(self.samples[0], torch.nan)
         return (1.0 if self.spread is None else self.spread.std_factor) * self.samples.std(0) / 2
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Lines for the person who runs this."""
+        """Messages for the user."""
         return tuple(self.record["notes"])
 
     def save(self, folder: str | os.PathLike[str] | None = None, *, overwrite: bool = False, npz: bool = False) -> Path:
-        """Write every picture, their mean and spread, a comparison, and ``run.json``: all of them, or nothing.
+        """Write all samples, their mean and standard deviation, a comparison, and ``run.json``: all files or none.
 
         Args:
-            folder: Where to. Default: ``invdiff-out/NAME-PROBLEM``, numbered if it is taken.
-            overwrite: Whether to replace earlier results there.
-            npz: Whether to write the samples as floats too, ``posterior.npz``.
+            folder: Folder to write to. Default: ``invdiff-out/NAME-PROBLEM``, with a number appended if it exists.
+            overwrite: Whether to replace earlier results in the folder.
+            npz: Whether to also write the samples as floats, ``posterior.npz``.
 
         Returns:
-            The folder.
+            Path of the folder.
 
         Raises:
-            ValueError: If the folder holds files already.
-            OSError: If it cannot be written.
+            ValueError: If the folder is not empty and ``overwrite`` is false.
+            OSError: If the folder cannot be written.
         """
         wanted = None if folder is None else Path(folder)
         with output_folder(wanted, self.measured.name, overwrite=overwrite) as (part, target):
@@ -82,7 +82,7 @@ class Restoration:
         return target
 
     def write(self, part: Path, target: Path, *, npz: bool) -> Mapping[str, Any]:
-        """Write the files into the folder ``part``, to be moved to ``target``; return what ``run.json`` holds."""
+        """Write the files into the folder ``part``, to be moved to ``target``; return the contents of ``run.json``."""
         record = {**self.record, "arguments": {**self.record["arguments"], "npz": npz}, "output": str(target)}
         write(part, self, record, npz=npz)
         return record

@@ -1,4 +1,4 @@
-"""How a problem is sampled: what was asked for, over what solves it best under the prior."""
+"""Sampler arguments of a restoration: the settings of the user, over those recommended for the problem and the prior."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["find_method", "sampler_arguments"]
 
 
 def find_method(method: str | Method) -> Method:
-    """Return the method of a name, or of a file such as ``mymethod.py:MyGuidance``, or itself; of ``auto`` that is ``mmps``.
+    """Return a method given by name, by a place such as ``mymethod.py:MyGuidance``, or as itself; ``auto`` is ``mmps`` here.
 
     Raises:
-        OptionError: If there is none.
+        OptionError: If there is no such method.
     """
     if not isinstance(method, str):
         return method
@@ -35,24 +35,24 @@ def find_method(method: str | Method) -> Method:
 def sampler_arguments(
     problem: Problem, score: ScoreModel, op: Operator, settings: Mapping[str, Any], option: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what :class:`~invdiff.PosteriorSampler` is built with.
+    """Return the arguments of :class:`~invdiff.PosteriorSampler`.
 
     Args:
-        problem: What is solved.
+        problem: The problem.
         score: The prior.
-        op: The measurement.
-        settings: ``method``, ``steps``, ``rule``, ``preset``, and perhaps ``quality``; ``None`` or ``"auto"``: not given.
+        op: The operator.
+        settings: ``method``, ``steps``, ``rule``, ``preset``, and optionally ``quality``; ``None`` or ``"auto"``: not given.
         option: Options of the method.
 
     Raises:
-        OptionError: If there is no such method, or ``quality`` is given beside what it decides.
+        OptionError: If there is no such method, or ``quality`` is given together with a setting that it determines.
     """
     quality = settings.get("quality")
     others = [name for name in ("method", "steps", "rule", "preset") if settings[name] not in (None, "auto")]
     others += ["option"] if option else []
     if quality is not None and others:
-        raise OptionError(f"--quality decides the method and its settings: leave out --{others[0]}, or --quality.")
-    # Options without a method are those of mmps, which takes every measurement.
+        raise OptionError(f"--quality determines the method and its settings: leave out --{others[0]}, or --quality.")
+    # Options without a method belong to mmps, which applies to every measurement.
     recommended = problem.recommended if option else problem.settings(score, op, quality=quality or "balanced")
     wanted = settings["method"]
     if wanted == "auto":
@@ -61,7 +61,7 @@ def sampler_arguments(
         named = find_method(wanted)
         arguments = {"method": wanted if wanted in METHODS else named}
         if named.ratio_max is None and not named.starts_high and settings["preset"] is None:
-            # Where to start is a matter of the pictures: beyond, the network's gradient is mostly error.
+            # Start at the level recommended for photographs: at higher ones the gradient of the network is mostly error.
             arguments |= {name: problem.recommended[name] for name in ("ratio_max",) if name in problem.recommended}
     arguments |= {name: settings[name] for name in ("steps", "rule", "preset") if settings[name] is not None}
     return arguments | dict(option)

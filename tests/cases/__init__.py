@@ -1,6 +1,6 @@
 """Small instances of every class for the property tests (laws), one file per package: what to build, not what to test."""
 
-from . import algebra, blur, generic, noises, nonlinear, priors, resampling, sampling, schedules, transforms
+from . import algebra, blur, generic, noises, nonlinear, priors, problems, resampling, sampling, schedules, transforms
 from .registry import Case, build, cases_of, has_cases, over, select, selected
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "nonlinear",
     "over",
     "priors",
+    "problems",
     "resampling",
     "sampling",
     "schedules",

@@ -165,8 +165,8 @@ class TestCommand:
             (("--noise", 0.1), "--problem is missing"),
             (("--problem", "demosaic", "--noise", 0.1), "--problem demosaic needs --pattern"),
             (("--problem", "dequantize", "--levels", 4), "dequantize has no Gaussian noise"),
-            (("--problem", "sr", "--factor", 2, "--noise", "laplace:0.1"), "held against Gaussian noise"),
-            (("--problem", "sr", "--factor", 2, "--noise", "auto"), "say how much there shall be"),
+            (("--problem", "sr", "--factor", 2, "--noise", "laplace:0.1"), "tested against Gaussian noise"),
+            (("--problem", "sr", "--factor", 2, "--noise", "auto"), "give the level of the noise to add"),
         ],
     )
     def test_refuses(self, invdiff, photographs, arguments, message):
@@ -178,7 +178,7 @@ class TestCommand:
         command = ("calibrate", photographs, *NOISY, *SMALL, "--prior", tiny_prior, "-o", "out")
         invdiff(*command)
         first = (photographs / "out" / "calibration.json").read_text()
-        assert "holds files already" in invdiff(*command, code=1).stderr
+        assert "is not empty" in invdiff(*command, code=1).stderr
         assert (photographs / "out" / "calibration.json").read_text() == first
         invdiff(*command, "--seed", 1, "--overwrite")
         assert (photographs / "out" / "calibration.json").read_text() != first

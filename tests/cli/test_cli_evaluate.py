@@ -97,8 +97,8 @@ class TestGroup:
             (TypeError("wrong kind"), 1, "Error: wrong kind\n"),
             (FileNotFoundError(2, "No such file", "x.png"), 1, "Error: x.png: No such file\n"),
             (invdiff.cli.click.ClickException("said"), 1, "Error: said\n"),
-            (RuntimeError("deep inside"), 1, "Error: RuntimeError: deep inside (INVDIFF_DEBUG=1 shows where)\n"),
-            (KeyError("x"), 1, "Error: KeyError: 'x' (INVDIFF_DEBUG=1 shows where)\n"),
+            (RuntimeError("deep inside"), 1, "Error: RuntimeError: deep inside (INVDIFF_DEBUG=1 shows the traceback)\n"),
+            (KeyError("x"), 1, "Error: KeyError: 'x' (INVDIFF_DEBUG=1 shows the traceback)\n"),
             (KeyboardInterrupt(), 130, "Interrupted.\n"),
         ],
     )

@@ -152,7 +152,7 @@ class TestSolve:
             ("heads", "expected NAME=VALUE"),
             ("colour=3", "no option 'colour'"),
             ("label=4", "label is given twice: NAME"),
-            ("device=cuda", "is no option of a checkpoint, see --device: NAME"),
+            ("device=cuda", "device is not an option of a checkpoint, use --device: NAME"),
         ],
     )
     def test_options_that_make_no_sense(self, invdiff, adm, option, message):

@@ -84,7 +84,7 @@ class TestSave:
         assert list(entries(tmp_path / "c.json")) == ["colorize", "sr"]
         assert entries(tmp_path / "c.json")["sr"] == first
         before = (tmp_path / "c.json").read_bytes()
-        assert "holds a calibration for sr already" in learn(*PLAIN, code=1).stderr
+        assert "already has a calibration for sr" in learn(*PLAIN, code=1).stderr
         assert (tmp_path / "c.json").read_bytes() == before
         learn(*PLAIN, "--seed", 1, "--overwrite")
         assert entries(tmp_path / "c.json")["sr"] != first
@@ -106,8 +106,8 @@ class TestSave:
     def test_of_exact_data_what_is_missing_counts(self, learn, tmp_path, problem, unknown):
         said = learn("--problem", *problem)
         assert entries(tmp_path / "c.json")[problem[0]]["values"] == 10 * unknown
-        assert "the misfit is not held against it" in said.stderr
-        assert "misfit over what the noise explains" not in said.stdout
+        assert "the misfit is not tested" in said.stderr
+        assert "misfit over its expected value" not in said.stdout
 
     def test_crops_of_one_image_are_one(self, learn, tmp_path):
         learn(*PLAIN, "--cases", 20)
@@ -136,7 +136,7 @@ class TestSave:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ((*PLAIN, "--samples", 1), "--save takes --samples 2"),
+            ((*PLAIN, "--samples", 1), "--save needs --samples 2"),
             (("--problem", "sr", "--factor", 2, "--noise", "laplace:0.1"), "must be a standard deviation"),
         ],
     )
@@ -152,7 +152,7 @@ class TestSave:
             learn(*PLAIN, "--overwrite", code=1),
             solve("in.png", *PLAIN, "--calibration", "c.json", code=1),
         ):
-            assert "c.json: is no calibration file, or a damaged one" in said.stderr
+            assert "c.json is damaged or not a calibration file" in said.stderr
         assert (tmp_path / "c.json").read_text() == content
         assert not (tmp_path / "invdiff-out").exists()
 
@@ -236,8 +236,8 @@ class TestApply:
         folder, _ = solved
         for arguments, message in (
             ((*PLAIN, "--prior", "natural"), "was made with another prior"),
-            (("--problem", "denoise", "--noise", 0.1), "for sr, and none for denoise"),
-            ((*PLAIN, "--intervals", 95), "give no 95% intervals"),
+            (("--problem", "denoise", "--noise", 0.1), "for sr, but none for denoise"),
+            ((*PLAIN, "--intervals", 95), "has no 95% intervals"),
         ):
             assert message in solve("in.png", *arguments, "--calibration", "c.json", "-o", "b", code=1).stderr
         assert not (folder / "b").exists()
@@ -279,7 +279,7 @@ class TestIntervals:
 
     def test_one_sample_has_none(self, solve, photographs):
         for option in (("--intervals", 90), ("--calibration", "c.json")):
-            assert "takes --samples 2 or more" in solve("in.png", *PLAIN, "--samples", 1, *option, code=2).stderr
+            assert "needs --samples 2 or more" in solve("in.png", *PLAIN, "--samples", 1, *option, code=2).stderr
 
 
 def test_the_bundled_file_is_made_of_a_folder(tiny_prior, photographs, solve, tmp_path, monkeypatch, capsys):

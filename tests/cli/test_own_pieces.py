@@ -145,8 +145,8 @@ class TestProblem:
     def test_what_is_no_problem(self, solve, mine):
         mine("dead.py", PROBLEM + "\nsomething = 1\n")
         for text, message in (
-            ("dead.py:something", "something is no problem: expected a subclass of invdiff.problems.Problem"),
-            ("dead.py:Grid", "dead.py has no 'Grid', it has torch, Mask, Option, Problem, DeadGrid"),
+            ("dead.py:something", "something is not a problem: expected a subclass of invdiff.problems.Problem"),
+            ("dead.py:Grid", "dead.py has no 'Grid', only torch, Mask, Option, Problem, DeadGrid"),
             ("none.py:DeadGrid", "there is no file none.py"),
         ):
             assert message in solve("in.png", "--problem", text, code=2).stderr
@@ -154,7 +154,7 @@ class TestProblem:
     def test_names_that_are_taken(self, solve, mine):
         mine("taken.py", PROBLEM.replace('"every"', '"steps"'))
         said = solve("in.png", "--problem", "taken.py:DeadGrid", code=2).stderr
-        assert "its option --steps means something else" in said
+        assert "--steps is the name of another option" in said
 
     def test_of_an_installed_package(self, solve, mine, tmp_path, monkeypatch):
         mine("dead_pixels.py", PROBLEM)
@@ -204,7 +204,7 @@ class TestOperator:
         solve(*how, "--simulate", "-o", "out")
         assert read_image(tmp_path / "out" / "measurement.png").pixels.shape == (3, HEIGHT, WIDTH // 2)
         assert read_image(tmp_path / "out" / "mean.png").pixels.shape == (3, HEIGHT, WIDTH)
-        assert "of what image INPUT is the measurement cannot be told" in solve(*how, code=1).stderr
+        assert "the shape of the image is unknown" in solve(*how, code=1).stderr
 
     def test_what_is_no_picture(self, solve, tmp_path, mine):
         mine(
@@ -234,7 +234,7 @@ class TestPrior:
     def test_what_is_no_prior(self, solve, mine):
         mine("smooth.py", "def smooth():\n    return 3")
         given = ("in.png", "--problem", "denoise", "--noise", 0.1, "--prior")
-        assert "smooth is no prior: expected a ScoreModel" in solve(*given, "smooth.py:smooth", code=1).stderr
+        assert "smooth is not a prior: expected a ScoreModel" in solve(*given, "smooth.py:smooth", code=1).stderr
 
     def test_none_replaces_the_bundled_one(self, monkeypatch):
         table = Registry("prior", {}, own_priors.PRIORS.adopt, group="none")

@@ -455,7 +455,7 @@ class TestChannelsSolved:
         write_image(tmp_path / "in.tif", spanned(integers(5, HEIGHT, WIDTH)))
         Image.new("L", (WIDTH, HEIGHT), 255).save(tmp_path / "mask.png")
         result = invdiff("solve", "in.tif", "--prior", prior(3), *self.few, code=1)
-        assert "has 5 channels, and this prior knows images of 3" in result.stderr
+        assert "has 5 channels, but this prior takes images of 3" in result.stderr
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.parametrize(

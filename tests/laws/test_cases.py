@@ -8,12 +8,13 @@ from helpers import all_subclasses
 
 from invdiff.operators import Jacobian, Noise, Operator
 from invdiff.priors import Gaussian, ScoreModel
+from invdiff.problems import Problem
 from invdiff.schedules import Schedule
 
 EXCEPT: dict[type, str] = {Jacobian: "tested through the nonlinear operators it derives from"}
 
 
-@pytest.mark.parametrize("base", [Operator, Noise, Schedule], ids=lambda base: base.__name__)
+@pytest.mark.parametrize("base", [Operator, Noise, Schedule, Problem], ids=lambda base: base.__name__)
 def test_every_class_has_cases(base: type) -> None:
     # A class is an interface or final: those that others build on are tested through these.
     final = [cls for cls in all_subclasses(base) if not cls.__subclasses__()]

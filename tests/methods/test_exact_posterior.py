@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import build
 from helpers import norm, randn
 from torch import Tensor
 
@@ -156,7 +157,7 @@ def test_a_mixture_is_pulled_towards_its_exact_posterior(rule: str) -> None:
 
 def is_gaussian(cls: type[Problem]) -> bool:
     """Whether the posterior of a problem under a Gaussian prior is Gaussian."""
-    example = cls.examples()[0]
+    example = build(cls)[0]
     height, width = example.size or (16, 24)
     op = example.operator((3, height, width))
     return isinstance(op, LinearOperator) and op.noise.gaussian
@@ -165,7 +166,7 @@ def is_gaussian(cls: type[Problem]) -> bool:
 @pytest.mark.parametrize("cls", filter(is_gaussian, PROBLEMS.values()), ids=lambda cls: cls.name)
 def test_what_is_recommended_for_photographs_keeps_the_spread(cls: type[Problem]) -> None:
     """Sixteen matched steps: the variance within 8 %, where twelve of second order gain 15 % and first order loses 30 %."""
-    problem = cls.examples()[0]
+    problem = build(cls)[0]
     height, width = problem.size or (16, 24)
     rows, columns = torch.fft.fftfreq(height, dtype=torch.float64), torch.fft.rfftfreq(width, dtype=torch.float64)
     spectrum = (0.02 / (0.02 + rows[:, None] ** 2 + columns**2)).expand(3, height, width // 2 + 1)

@@ -110,12 +110,12 @@ def with_frame(content: bytes, marker: int) -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (encoded(PHOTOGRAPH.convert("CMYK")), "JPEG of CMYK, expected grey or luma and chroma"),
+        (encoded(PHOTOGRAPH.convert("CMYK")), "JPEG of CMYK, expected grayscale or YCbCr"),
         (encoded(keep_rgb=True), "JPEG of RGB"),
         (with_frame(encoded(), 0xC9), "arithmetically coded, expected a baseline"),
         (encoded()[:-2], "ends early"),
         (encoded()[:300] + b"\xff\xd9", "is damaged"),
-        (b"\x89PNG", "is no JPEG file"),
+        (b"\x89PNG", "is not a JPEG file"),
         (b"\xff\xd8\xff\xd9", "holds no image"),
         (encoded().replace(b"\x03\x01\x22\x00", b"\x03\x01\x22\x07"), "is damaged"),
     ],
@@ -144,7 +144,7 @@ def test_a_subsampling_that_is_not_known(tmp_path):
     content = encoded(quality=50, subsampling="4:4:4")
     at = content.index(b"\xff\xc0") + 4 + 6 + 1
     (tmp_path / "a.jpg").write_bytes(content[:at] + b"\x41" + content[at + 1 :])
-    with pytest.raises(ValueError, match=r"factors \[\(1, 4\), .*expected those of 4:4:4|is damaged"):
+    with pytest.raises(ValueError, match=r"factors are \[\(1, 4\), .*expected those of 4:4:4|is damaged"):
         Dejpeg.from_file(tmp_path / "a.jpg")
 
 
@@ -203,17 +203,17 @@ class TestDejpeg:
             (lambda: Dejpeg(), "either quality or tables"),
             (lambda: Dejpeg(quality=10, tables=[[1] * 64]), "either quality or tables"),
             (lambda: Dejpeg(quality=0), "between 1 and 100, got 0"),
-            (lambda: Dejpeg(tables=[[0] * 64]), "64 whole numbers from 1 to 65535"),
-            (lambda: Dejpeg(tables=[[1] * 63]), "got 1 of 63 numbers"),
+            (lambda: Dejpeg(tables=[[0] * 64]), "64 integers from 1 to 65535"),
+            (lambda: Dejpeg(tables=[[1] * 63]), "got 1 with 63 values"),
             (lambda: Dejpeg(quality=10, subsampling="4:1:1"), "unknown subsampling '4:1:1'"),
-            (lambda: Dejpeg(quality=10, orientation=9), "orientation must be 1 to 8"),
-            (lambda: Dejpeg(quality=10).operator((3, 16, 16), noise=GaussianNoise(0.1)), "rounding is all the noise there is"),
+            (lambda: Dejpeg(quality=10, orientation=9), "orientation must be between 1 and 8"),
+            (lambda: Dejpeg(quality=10).operator((3, 16, 16), noise=GaussianNoise(0.1)), "rounding is the only noise"),
             (lambda: Dejpeg(quality=10, size=(16, 16)).operator((3, 16, 32)), "32 x 16 pixels, expected 16 x 16"),
-            (lambda: Dejpeg(quality=10).image_shape((3, 16, 16)), "3 coefficients a unit, expected 64"),
+            (lambda: Dejpeg(quality=10).image_shape((3, 16, 16)), "3 coefficients per unit, expected 64"),
             (lambda: Dejpeg(quality=10, size=(16, 16)).image_shape((384, 2, 2)), "no measurement of shape"),
-            (lambda: Dejpeg(quality=10).fit(randn(1, 3, 15, 40)), "40 x 15 pixels, expected 16 x 16 at least"),
+            (lambda: Dejpeg(quality=10).fit(randn(1, 3, 15, 40)), "40 x 15 pixels, expected at least 16 x 16"),
             (lambda: Dejpeg(quality=10).fit(randn(1, 2, 16, 16)), "has 2 channels"),
-            (lambda: Dejpeg(quality=10).in_color(randn(1, 384, 1, 1)), "only grey measurements"),
+            (lambda: Dejpeg(quality=10).in_color(randn(1, 384, 1, 1)), "only grayscale measurements"),
         ],
     )
     def test_what_cannot_be(self, build, message):
@@ -221,5 +221,5 @@ class TestDejpeg:
             build()
 
     def test_kind_of_quality(self):
-        with pytest.raises(TypeError, match=r"whole number, got 7\.5"):
+        with pytest.raises(TypeError, match=r"an integer, got 7\.5"):
             Dejpeg(quality=cast(Any, 7.5))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cases import build, selected
 from helpers import all_subclasses, randn
 from torch.testing import assert_close
 
@@ -43,10 +44,9 @@ ROUNDED = (Dequantize, Dejpeg)  # whose noise is rounding, never something else
 GREY = (ReconstructMRI, ReconstructCT)  # which see no colours
 EXACT = (Inpaint, Outpaint, Colorize, Demosaic, Declip)  # whose samples meet exact data exactly
 CASES = [
-    pytest.param(problem, channels, id=f"{cls.name}-{k}-{channels}")
-    for cls in PROBLEMS.values()
-    for k, problem in enumerate(cls.examples())
-    for channels in ((3,) if cls in COLOURED else (1, 3))
+    pytest.param(case, channels, id=f"{case.cls.name}-{case.index}-{channels}")
+    for case in selected(Problem)
+    for channels in ((3,) if case.cls in COLOURED else (1, 3))
 ]
 
 
@@ -83,8 +83,7 @@ def test_facts(cls):
     assert cls.needs
     arguments = set(inspect.signature(PosteriorSampler).parameters) - {"score", "op"}
     assert set(cls.recommended) <= arguments | set(options_of(METHODS["mmps"]))
-    assert cls.examples()
-    operators = {type(problem.operator(shape_of(problem, 3))).__name__ for problem in cls.examples()}
+    operators = {type(problem.operator(shape_of(problem, 3))).__name__ for problem in build(cls)}
     assert cls in (ReconstructMRI, RetrievePhase, OwnOperator) or operators <= set(cls.measures.split(", "))
 
 
@@ -159,7 +158,7 @@ class TestProblem:
 class TestFinish:
     """What is not known stays as it was sampled."""
 
-    @pytest.mark.parametrize("problem", [*Inpaint.examples(), *Outpaint.examples(), *Demosaic.examples()], ids=lambda p: p.name)
+    @pytest.mark.parametrize("problem", [*selected(Inpaint), *selected(Outpaint), *selected(Demosaic)], ids=str)
     def test_values_not_measured(self, problem):
         x, sample = randn(2, 3, HEIGHT, WIDTH, seed=1), randn(2, 3, HEIGHT, WIDTH, seed=2)
         op = problem.operator((3, HEIGHT, WIDTH))
@@ -170,7 +169,7 @@ class TestFinish:
         assert_close(torch.where(measured, sample, finished), sample, rtol=0, atol=0)
 
     def test_colours_keep_their_differences(self):
-        (problem,) = Colorize.examples()
+        problem = Colorize()
         op = problem.operator((3, HEIGHT, WIDTH))
         sample = randn(2, 3, HEIGHT, WIDTH, seed=2)
         change = problem.finish(sample, op(randn(2, 3, HEIGHT, WIDTH, seed=1)), op) - sample
@@ -216,17 +215,17 @@ def test_a_mask_must_leave_something_to_do(mask):
 
 
 def test_wrong_sizes():
-    (inpaint,) = Inpaint.examples()
+    (inpaint,) = build(Inpaint)
     with pytest.raises(ValueError, match="mask is 24 x 16 pixels and the image 24 x 17"):
         inpaint.operator((3, HEIGHT + 1, WIDTH))
     with pytest.raises(ValueError, match="factor must be a positive divisor"):
         SuperResolution(5).operator((3, HEIGHT, WIDTH))
-    with pytest.raises(ValueError, match="cannot be scaled down by 17"):
+    with pytest.raises(ValueError, match="cannot be downsampled by 17"):
         SuperResolution(17).fit(randn(1, 3, HEIGHT, WIDTH))
     with pytest.raises(ValueError, match="at least 2, got 1"):
         SuperResolution(1)
     with pytest.raises(ValueError, match="larger than the image"):
-        PROBLEMS["deblur"].examples()[0].operator((3, 4, 4))
+        build(PROBLEMS["deblur"])[0].operator((3, 4, 4))
 
 
 @pytest.mark.parametrize(
@@ -236,7 +235,7 @@ def test_wrong_sizes():
         (lambda: Demosaic("RGGB").fit(randn(1, 1, 4, 4)), "clean picture has 1 channels"),
         (lambda: Demosaic("RGGB").image_shape((3, 4, 4)), "mosaic has 3 channels, expected one"),
         (lambda: Colorize().fit(randn(1, 1, 4, 4)), "clean picture has 1 channels"),
-        (lambda: Colorize().image_shape((3, 4, 4)), "has 3 channels, expected a grey one"),
+        (lambda: Colorize().image_shape((3, 4, 4)), "has 3 channels, expected a grayscale one"),
         (lambda: Defocus(0.0), "radius must be positive"),
         (lambda: Defocus(float("nan")), "radius must be positive"),
         (lambda: Defocus(1e9).operator((3, 16, 24)), "larger than the image, 24 x 16"),
@@ -247,7 +246,7 @@ def test_wrong_sizes():
         (lambda: Declip(0.5, 0.5), "low must be below high"),
         (lambda: Declip(-math.inf, math.inf), "one of them finite"),
         (lambda: Dequantize(1), "at least 2, got 1"),
-        (lambda: Dequantize(8).operator((3, 16, 24), noise=GaussianNoise(0.1)), "rounding is all the noise there is"),
+        (lambda: Dequantize(8).operator((3, 16, 24), noise=GaussianNoise(0.1)), "rounding is the only noise"),
     ],
 )
 def test_what_cannot_be(build, message):

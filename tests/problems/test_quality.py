@@ -31,7 +31,7 @@ class Told(ScoreModel):
 
 
 def case(cls: type[Problem]) -> tuple[Problem, Any]:
-    problem = cls.examples()[0]
+    problem = build(cls)[0]
     height, width = problem.size or (16, 24)
     return problem, problem.operator((3, height, width))
 
@@ -102,12 +102,12 @@ class TestCommand:
     def test_what_it_decides_cannot_be_given_too(self, invdiff: Any, arguments: Any) -> None:
         for more in (("--steps", 3), ("--method", "dps"), ("--option", "rtol=0.1")):
             result = invdiff(*arguments, "--quality", "best", *more, code=2)
-            assert f"--quality decides the method and its settings: leave out {more[0]}" in result.output
+            assert f"--quality determines the method and its settings: leave out {more[0]}" in result.output
 
     def test_natural_asks_for_few_gradients(self) -> None:
         """Enlargement, for one: 20 evaluations, the gradients below ratio 1, and what was measured is kept."""
         natural = load_prior("natural", precision="float32")
-        problem = PROBLEMS["sr"].examples()[0]
+        problem = build(PROBLEMS["sr"])[0]
         op = problem.operator((3, 32, 48))
         y = 0.2 * torch.randn(1, *op.out_shape, generator=torch.Generator().manual_seed(0))
         post = PosteriorSampler(natural, op, **problem.settings(natural, op)).run(y, num_samples=2)
