@@ -56,7 +56,7 @@ def tiny_prior(tmp_path_factory):
         for weight in net.parameters():
             weight.copy_(0.05 * torch.randn(weight.shape, generator=generator))
     path = tmp_path_factory.mktemp("prior") / "tiny.safetensors"
-    save_prior(net, path, sigma_data=0.5, facts={"steps": 7, "images_seen": 1234, "licence": "CC0"})
+    save_prior(net, path, sigma_data=0.5, facts={"steps": 7, "images_seen": 1234, "license": "CC0"})
     return path
 
 

@@ -221,7 +221,7 @@ def _describe(source: str, given: Mapping[str, str]) -> dict[str, Any]:
     card = path.with_suffix(".md")
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     lines = [line.strip(" #*-") for line in text.splitlines()]
-    licence = next((line for line in lines if line.lower().startswith(("licence:", "license:"))), "")
+    license_line = next((line for line in lines if line.lower().startswith(("licence:", "license:"))), "")
     described = {
         "name": source if source in BUNDLED else path.name,
         "what": facts.pop("summary", None) or next(filter(None, lines), None),
@@ -235,7 +235,7 @@ def _describe(source: str, given: Mapping[str, str]) -> dict[str, Any]:
         "label": needed or spec.label,
         "parameters": sum(weight.numel() for weight in weights.values()),
         "dtypes": sorted({str(weight.dtype).removeprefix("torch.") for weight in weights.values()}),
-        "licence": facts.pop("licence", None) or licence.partition(":")[2].strip(" *"),
+        "license": facts.pop("license", None) or license_line.partition(":")[2].strip(" *"),
         "card": str(card) if text else None,
         "file": str(path),
         "sha256": digest(path),

@@ -28,20 +28,35 @@ def problems(as_json: bool) -> None:
     from invdiff.problems import PROBLEMS
 
     rows = [
-        {"name": name, "summary": PROBLEMS.summary(name), "needs": needed(problem), "operator": problem.measures}
+        {
+            "name": name,
+            "summary": PROBLEMS.summary(name),
+            "needs": needed(problem, simulation=False, mark="" if as_json else "*"),
+            "to simulate": needed(problem, simulation=True),
+            "operator": problem.measures,
+        }
         for name, problem in PROBLEMS.items()
     ]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     else:
-        table = [{**row, "needs": ", ".join(row["needs"])} for row in rows]
+        table = [{**row, **{column: ", ".join(row[column]) for column in ("needs", "to simulate")}} for row in rows]
         click.echo(tabulate(table, headers={name: name for name in rows[0]} | {"name": "problem", "summary": "description"}))
+        click.echo("* unless INPUT provides it: transparent pixels serve as the mask")
 
 
-def needed(problem: type[Problem]) -> list[str]:
-    """Return the required options of a problem; ``--a or --b`` if one of several is enough."""
-    needs = [option.flag for option in problem.options if option.needed == "yes"]
+def needed(problem: type[Problem], *, simulation: bool, mark: str = "") -> list[str]:
+    """Return the required options of a problem; ``--a or --b`` if one of several is enough.
+
+    Args:
+        problem: The problem.
+        simulation: Whether to return the options that are needed only to simulate a measurement, or all others.
+        mark: Appended to options that can be left out if INPUT provides them.
+    """
+    options = [option for option in problem.options if option.simulation == simulation]
+    flag = {option.name: f"{option.flag}{mark if option.input_tells else ''}" for option in options}
+    needs = [flag[option.name] for option in options if option.needed == "yes"]
     for group in ("any", "either"):
-        members = [option.flag for option in problem.options if option.needed == group]
+        members = [flag[option.name] for option in options if option.needed == group]
         needs += [" or ".join(members)] if members else []
-    return [*needs, "--noise"] if problem.accepts_noise == "above 0" else needs
+    return [*needs, "--noise"] if problem.accepts_noise == "above 0" and not simulation else needs

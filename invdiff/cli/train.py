@@ -22,7 +22,7 @@ Examples:
   invdiff train photos/ --out mine.safetensors --steps 1000        minutes on a CPU, as a test
   invdiff train photos/ --out mine.safetensors --init natural      start from the bundled prior
   invdiff train photos/ --out mine.safetensors --init natural --noise-maps --late-crop 128     for --method exact-score
-  invdiff train scans.tar --out ct.safetensors --channels 1 --flips all --licence CC0-1.0
+  invdiff train scans.tar --out ct.safetensors --channels 1 --flips all --license CC0-1.0
   torchrun --nproc-per-node 4 --no-python invdiff train photos/ --out mine.safetensors --batch 256
   invdiff solve x.png --problem sr --factor 2 --prior mine.safetensors
 
@@ -77,7 +77,7 @@ def _positive(context: click.Context, param: click.Parameter, value: float) -> f
     "--flips", type=click.Choice(FLIPS), default="horizontal", help="Random flips of crops; all: the 8 symmetries of a square."
 )
 @click.option("--validation", type=click.IntRange(min=1), help="Number of held-out images. Default: a tenth, at most 16.")
-@click.option("--licence", multiple=True, help="License or credit of the images, for the model card. Repeatable.")
+@click.option("--license", multiple=True, help="License or credit of the images, for the model card. Repeatable.")
 @click.option("--report-every", type=click.IntRange(min=1), help="Steps between reports. Default: a twentieth of --steps.")
 @click.option(
     "--precision",
@@ -166,7 +166,7 @@ def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any)
             images,
             sources=[str(source) for source in sources],
             skipped=len(skipped),
-            licences=options["licence"],
+            licenses=options["license"],
             command=shlex.join(["invdiff", *sys.argv[1:]]),
         )
         seen, hours = facts["images_seen"], facts["hours"]

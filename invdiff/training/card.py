@@ -28,7 +28,7 @@ def write_card(
     *,
     sources: Sequence[str],
     skipped: int,
-    licences: Sequence[str],
+    licenses: Sequence[str],
     command: str,
 ) -> None:
     """Write the card as Markdown.
@@ -39,7 +39,7 @@ def write_card(
         images: All images, including the held-out ones.
         sources: Folders and archives that the images come from.
         skipped: Number of files that could not be used.
-        licences: Known licenses of the images.
+        licenses: Known licenses of the images.
         command: Command line that started the training.
     """
     settings, history = facts["settings"], facts["history"]
@@ -72,7 +72,7 @@ def write_card(
         ["Sources", ", ".join(sources)],
         ["Sizes", f"{sides} pixels"],
         ["Pixels", f"mean {mean:.3f}, standard deviation {std:.3f} on the [-1, 1] scale"],
-        ["License of the images", "; ".join(licences) or "not given"],
+        ["License of the images", "; ".join(licenses) or "not given"],
     ]
     training: list[list[Any]] = [
         ["Steps", f"{facts['steps']:,} of {settings['batch']} crops of {settings['crop']} pixels{_late(settings)}"],

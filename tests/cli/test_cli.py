@@ -124,7 +124,15 @@ class TestLists:
     def test_problems(self, invdiff):
         rows = json.loads(invdiff("problems", "--json").stdout)
         assert [row["name"] for row in rows] == list(PROBLEMS)
-        assert rows[0] == {"name": "inpaint", "summary": PROBLEMS.summary("inpaint"), "needs": ["--mask"], "operator": "Mask"}
+        assert rows[0] == {
+            "name": "inpaint",
+            "summary": PROBLEMS.summary("inpaint"),
+            "needs": ["--mask"],
+            "to simulate": [],
+            "operator": "Mask",
+        }
+        (mri,) = (row for row in rows if row["name"] == "mri")
+        assert (mri["needs"], mri["to simulate"]) == ([], ["--acceleration"])
         text = invdiff("problems").stdout
         assert all(row["summary"] in text and row["operator"] in text for row in rows)
 

@@ -48,7 +48,7 @@ def adm(tmp_path_factory):
 class TestInspect:
     def test_a_prior_of_our_own(self, invdiff, tiny_prior):
         found = json.loads(invdiff("priors", "inspect", tiny_prior, "--json").stdout)
-        assert (found["channels"], found["steps"], found["images_seen"], found["licence"]) == (3, 7, 1234, "CC0")
+        assert (found["channels"], found["steps"], found["images_seen"], found["license"]) == (3, 7, 1234, "CC0")
         text = invdiff("priors", "inspect", tiny_prior).stdout
         assert "1,234" in text
         assert "images seen" in text

@@ -288,7 +288,7 @@ class TestCommand:
     def test_a_folder_becomes_a_prior_that_solves(self, tmp_path: Path, invdiff: Any) -> None:
         folder, out = write(tmp_path / "grey", 30, side=24, channels=1), tmp_path / "mine.safetensors"
         (folder / "broken.png").write_bytes(b"not a picture")
-        result = invdiff("train", folder, "--out", out, *SMALL, "--steps", "2", "--licence", "CC0-1.0")
+        result = invdiff("train", folder, "--out", out, *SMALL, "--steps", "2", "--license", "CC0-1.0")
         assert "30 images with 1 channels" in result.stdout
         assert "broken.png" in result.stderr
         assert "skipped 1 files" in result.stderr
