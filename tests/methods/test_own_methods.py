@@ -179,7 +179,7 @@ def test_products_without_a_graph_are_explained(mine: Path) -> None:
     ("place", "error", "message"),
     [
         ("nowhere.py:Matched", ValueError, "there is no file"),
-        ("{mine}:Matchd", ValueError, "has no 'Matchd', it has .*Matched"),
+        ("{mine}:Matchd", ValueError, "has no 'Matchd', only .*Matched"),
         ("{mine}:number", TypeError, "number: expected a Method, or a class derived from .* got int"),
     ],
 )

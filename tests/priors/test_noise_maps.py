@@ -136,14 +136,14 @@ def test_a_prior_without_maps_refuses(tiny_prior: Path) -> None:
     plain = load_prior(tiny_prior)
     assert plain.noise_kinds == frozenset()
     op = operators(0.1)["mask"]
-    with pytest.raises(ValueError, match=r"Mask leaves pixel noise, and the prior knows white noise alone. Use 'mmps'"):
+    with pytest.raises(ValueError, match=r"Mask leaves pixel noise, and the prior accepts white noise alone. Use 'mmps'"):
         PosteriorSampler(plain, op, method="exact-score")
 
 
 def test_a_kind_that_was_not_learned_is_refused() -> None:
     natural = load_prior("natural")
     gray = ChannelMix((3, 24, 24), torch.tensor([[0.3, 0.6, 0.1]]), sigma_y=0.1)
-    with pytest.raises(ValueError, match="exact-score: ChannelMix leaves dense noise, and the prior knows decimation, freq"):
+    with pytest.raises(ValueError, match="exact-score: ChannelMix leaves dense noise, and the prior accepts decimation, freq"):
         PosteriorSampler(natural, gray, method="exact-score")
 
 

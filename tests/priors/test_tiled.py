@@ -65,7 +65,7 @@ class TestTiled:
         op = Mask(torch.arange(63).reshape(7, 9) % 3 != 0, in_shape=IMAGE, sigma_y=sigma_y)
         y = op.measure(randn(2, *IMAGE, seed=3), seed=0)
         if method in ("exact-score", "handover"):  # A window sees a part of the pivot alone.
-            with pytest.raises(ValueError, match="leaves pixel noise, and the prior knows white noise alone"):
+            with pytest.raises(ValueError, match="leaves pixel noise, and the prior accepts white noise alone"):
                 PosteriorSampler(Tiled(independent(1, 4, 4), overlap=2), op, method=method)
             return
         tiled, whole, other = (

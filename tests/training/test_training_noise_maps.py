@@ -287,7 +287,7 @@ class TestCommand:
         told = invdiff(*arguments, tmp_path / "told.safetensors", "--noise-maps", "--late-crop", "20", "--report-every", "2")
         heading, *lines = told.stdout.splitlines()[1:4]
         columns = "sigma 5 sigma 15 sigma 25 sigma 50 sigma 100 letters random hole Bayer blur x2 x4"
-        assert " ".join(heading.split()[3:]) == f"{columns} (PSNR in dB of denoising, and of E[x0 | y] by one call)"
+        assert " ".join(heading.split()[3:]) == f"{columns} (PSNR in dB of denoising, and of E[x0 | y] from one evaluation)"
         assert [len(line) for line in lines] == [heading.index("   (")] * 2
         card = " ".join((tmp_path / "told.md").read_text().split())
         for text in (
