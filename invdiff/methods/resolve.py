@@ -13,10 +13,10 @@ from invdiff.methods.algorithm import Algorithm
 from invdiff.methods.method import Method
 from invdiff.methods.options import check_options, check_whole, options_of, suggestion
 from invdiff.methods.particles.loop import ParticleMethod
+from invdiff.methods.published import preset_for
 from invdiff.methods.steps.rule import StepRule
 from invdiff.methods.steps.rules import RULES
 from invdiff.operators import LinearOperator, Operator
-from invdiff.presets import preset_for
 from invdiff.priors import ScoreModel
 from invdiff.schedules import time_grid
 

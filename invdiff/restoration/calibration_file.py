@@ -14,10 +14,11 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from invdiff import PosteriorSampler, priors
+from invdiff import priors
 from invdiff.diagnostics import exact_width, images_needed, marginal_width, width_per_image
 from invdiff.diagnostics.conformal import ONE_STD
 from invdiff.io.images import atomic_write
+from invdiff.posterior import PosteriorSampler
 from invdiff.problems import Problem
 from invdiff.restoration.record import plain
 
