@@ -76,6 +76,7 @@ def untimed(record):
 
 
 class TestAsTheCommand:
+    @pytest.mark.slow
     @pytest.mark.parametrize("problem", [name for name in PROBLEMS if name != "operator"])
     def test_every_problem(self, solve, folder, few, problem):
         settings = CASES[problem]
