@@ -55,14 +55,36 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         if name not in self._loaded:
-            self._loaded[name] = self.adopt(name, load_object(self.places[name]))
+            self._loaded[name] = self.adopt(name, self._load(name))
         return self._loaded[name]
 
     def summary(self, name: str) -> str:
         """Return the one-line summary of an object; for other packages, the first line of its docstring."""
         if name in self.lines:
             return self.lines[name][1]
-        return (load_object(self.places[name]).__doc__ or "").strip().partition("\n")[0].rstrip(".")
+        return (self._load(name).__doc__ or "").strip().partition("\n")[0].rstrip(".")
+
+    def broken(self) -> dict[str, str]:
+        """Return the names from installed packages that cannot be loaded, with the reasons."""
+        reasons = {}
+        for name in self.places.keys() - self.lines.keys():
+            try:
+                self[name]
+            except Exception as error:  # whatever somebody else's package raises
+                reasons[name] = " ".join(str(error).split())
+        return reasons
+
+    def _load(self, name: str) -> Any:
+        if name in self.lines:
+            return load_object(self.places[name])
+        try:
+            return load_object(self.places[name])
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"{self.kind} {name!r} comes from the entry point {self.places[name]!r} of an installed package (group "
+                f"{self.group}), which cannot be loaded: {reason} Update or uninstall that package."
+            ) from error
 
     def find(self, text: str) -> T:
         """Return the object with a name, or at a place in a file such as ``"mine.py:Name"``.
@@ -81,7 +103,7 @@ class Registry(Mapping[str, T], Generic[T]):
                 self._loaded[place] = self.adopt(attribute, load_object(text))
             return self._loaded[place]
         near = difflib.get_close_matches(text, self.places, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = f" Did you mean {near[0]!r}?" if near else " Add :NAME after the file." if text.endswith(".py") else ""
         raise ValueError(
             f"Unknown {self.kind} {text!r}, expected one of {', '.join(self.places)}, or a place in a file such as "
             f"mine.py:Name.{hint}"
@@ -94,13 +116,19 @@ def load_object(place: str) -> Any:
     Raises:
         ValueError: If there is no such file, module or attribute.
     """
-    where, _, attribute = place.rpartition(":")
+    where, colon, attribute = place.rpartition(":")
+    if not colon or not where or not attribute:
+        raise ValueError(
+            f"{place}: expected FILE.py:NAME, such as mine.py:Name, got no {'file' if colon and attribute else 'name'}."
+        )
     module = _from_file(Path(where), place) if where.endswith(".py") else _from_name(where, place)
     try:
         return getattr(module, attribute)
     except AttributeError:
         near = [name for name in vars(module) if not name.startswith("_")]
-        raise ValueError(f"{place}: {where} has no {attribute!r}, only {', '.join(near)}.") from None
+        similar = difflib.get_close_matches(attribute, near, n=1)
+        hint = f" Did you mean {similar[0]!r}?" if similar else ""
+        raise ValueError(f"{place}: {where} has no {attribute!r}, only {', '.join(near) or 'nothing'}.{hint}") from None
 
 
 def _from_name(where: str, place: str) -> Any:
@@ -122,9 +150,12 @@ def _from_file(path: Path, place: str) -> Any:
         assert spec is not None
         assert spec.loader is not None
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        sys.path.insert(0, str(path.resolve().parent))  # As for ``python FILE.py``: it may import its neighbors.
         try:
             spec.loader.exec_module(module)
-        except BaseException:
+        except (Exception, SystemExit) as error:
             del sys.modules[name]
-            raise
+            raise ValueError(f"{place}: {path} cannot be imported, {type(error).__name__}: {error}") from error
+        finally:
+            sys.path.remove(str(path.resolve().parent))
     return sys.modules[name]

@@ -87,3 +87,7 @@ def __getattr__(name: str) -> Any:
     if name in _CLASSES:
         return getattr(importlib.import_module(_CLASSES[name]), name)
     raise AttributeError(f"module 'invdiff.problems' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

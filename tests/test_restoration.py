@@ -16,7 +16,10 @@ import invdiff
 from invdiff import PosteriorSampler, load_prior
 from invdiff.cli.solve import solve as command
 from invdiff.io.images import read_arrays, read_image, write_image
-from invdiff.operators import GaussianNoise, PoissonNoise
+from invdiff.io.source import Source
+from invdiff.methods import METHODS
+from invdiff.methods.guidance import PiGDM
+from invdiff.operators import GaussianNoise, Identity, PoissonNoise
 from invdiff.problems import PROBLEMS, Denoise, OptionError
 from invdiff.restoration import read
 from invdiff.restoration.job import SETTINGS
@@ -200,8 +203,63 @@ class TestResult:
         given = read_image("in.png").pixels.astype(np.float32)
         np.testing.assert_array_equal(pictures[0].numpy()[:, known], given[:, known])
 
+    def test_says_what_it_is_in_a_line(self, folder, few):
+        result = invdiff.restore("in.png", problem="denoise", noise=0.05, **few)
+        assert repr(result).startswith("Restoration(2 pictures of 3 x 16 x 24, in-denoise, Posterior(2 samples")
+        assert "\n" not in repr(result)
+        assert "data:image/png;base64" in result._repr_html_()
+
+    def test_a_method_may_be_an_object(self, folder, few):
+        by_name = invdiff.restore("in.png", problem="denoise", noise=0.05, method="pigdm", **few)
+        for method in (METHODS["pigdm"], PiGDM):
+            assert invdiff.restore("in.png", problem="denoise", noise=0.05, method=method, **few).posterior.method in (
+                "pigdm",
+                "PiGDM",
+            )
+        same = invdiff.restore("in.png", problem="denoise", noise=0.05, method=METHODS["pigdm"], **few)
+        assert_close(same.pictures, by_name.pictures)
+
+
+class Deaf(Denoise):
+    """A problem that does not pass the noise on."""
+
+    def operator(self, shape, *, noise=None):
+        return Identity(shape)
+
+
+class Forgetful(Denoise):
+    def operator(self, shape, *, noise=None):  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+        Identity(shape)
+
 
 class TestErrors:
+    @pytest.mark.parametrize(
+        ("problem", "error", "message"),
+        [
+            (Deaf, ValueError, "must give the operator the noise"),
+            (Forgetful, TypeError, "must return an Operator, got NoneType"),
+        ],
+    )
+    def test_an_operator_without_its_noise(self, folder, few, problem, error, message):
+        with pytest.raises(error, match=message):
+            invdiff.restore("in.png", problem=problem, noise=0.05, **few)
+
+    def test_an_array_on_another_scale(self, folder, few):
+        image = np.linspace(-1, 1, 3 * HEIGHT * WIDTH).reshape(3, HEIGHT, WIDTH)
+        with pytest.warns(UserWarning, match=r"Pass \(x \+ 1\) / 2"):
+            invdiff.restore(image, problem="denoise", noise=0.05, **few)
+
+    @pytest.mark.parametrize("mode", ["CMYK", "F"])
+    def test_modes_that_png_does_not_know(self, folder, mode):
+        picture = Source(
+            Image.open("in.png").convert("L").convert(mode) if mode == "CMYK" else Image.new("F", (4, 6), 0.5)
+        ).picture()
+        assert np.isfinite(picture.pixels).all()
+
+    def test_method_of_another_kind(self, folder, few):
+        with pytest.raises(OptionError, match="expected a Method"):
+            invdiff.restore("in.png", problem="denoise", noise=0.05, method=3, **few)  # pyright: ignore[reportArgumentType]
+
     @pytest.mark.parametrize(
         ("message", "settings"),
         [

@@ -31,7 +31,10 @@ def methods(as_json: bool) -> None:
 
     from invdiff.methods import METHODS
 
-    rows = [_describe(method) for method in METHODS.values()]
+    broken = METHODS.broken()
+    rows = [_describe(METHODS[name]) for name in METHODS if name not in broken]
+    for reason in broken.values():
+        click.echo(reason, err=True)
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return

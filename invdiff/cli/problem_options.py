@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -181,7 +182,7 @@ class ProblemCommand(click.Command):
 def _problem_of(args: Sequence[str]) -> str | None:
     """Return the value of ``--problem`` in the arguments; the last one counts."""
     found = None
-    for argument, following in zip(args, [*args[1:], None], strict=True):
+    for argument, following in itertools.zip_longest(args, args[1:]):
         if argument == "--":
             break
         if argument == "--problem":

@@ -27,15 +27,19 @@ def problems(as_json: bool) -> None:
 
     from invdiff.problems import PROBLEMS
 
+    broken = PROBLEMS.broken()
+    for reason in broken.values():
+        click.echo(reason, err=True)
     rows = [
         {
             "name": name,
             "summary": PROBLEMS.summary(name),
-            "needs": needed(problem, simulation=False, mark="" if as_json else "*"),
-            "to simulate": needed(problem, simulation=True),
-            "operator": problem.measures,
+            "needs": needed(PROBLEMS[name], simulation=False, mark="" if as_json else "*"),
+            "to simulate": needed(PROBLEMS[name], simulation=True),
+            "operator": PROBLEMS[name].measures,
         }
-        for name, problem in PROBLEMS.items()
+        for name in PROBLEMS
+        if name not in broken
     ]
     if as_json:
         click.echo(json.dumps(rows, indent=2))

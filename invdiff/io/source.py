@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from PIL import Image, ImageOps
 from invdiff.io.images import Picture, picture_of_array, read_arrays, read_image
 
 __all__ = ["Source"]
+
+FAR_BELOW_BLACK = -0.5  # on the 0..1 scale: noise alone rarely goes there
+UNKNOWN_TO_PNG = ("CMYK", "YCbCr", "HSV", "LAB")  # modes of Pillow
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +57,23 @@ class Source:
         if self.path is not None:
             return read_image(self.path)
         if isinstance(self.value, Image.Image):
+            if self.value.mode == "F":
+                return picture_of_array(np.asarray(self.value), str(self))
             with tempfile.TemporaryDirectory() as folder:  # read as from a file: palettes, opacity, depth and color profile
                 path = Path(folder, "picture.png")
-                ImageOps.exif_transpose(self.value).save(path, icc_profile=self.value.info.get("icc_profile"))
+                image = self.value.convert("RGB") if self.value.mode in UNKNOWN_TO_PNG else self.value
+                profile = None if image is not self.value else image.info.get("icc_profile")
+                ImageOps.exif_transpose(image).save(path, icc_profile=profile)
                 return read_image(path)
         if isinstance(self.value, Mapping):
             raise ValueError("expected a picture, got several arrays by name.")
         values = _array(self.value)
+        if values.dtype.kind == "f" and values.size and np.quantile(values, 0.05) < FAR_BELOW_BLACK:
+            warnings.warn(
+                f"{self}: one value in twenty is below {FAR_BELOW_BLACK}, and arrays are read on the 0..1 scale. Pass "
+                "(x + 1) / 2 of an image that spans [-1, 1].",
+                stacklevel=2,
+            )
         return picture_of_array(values[0] if values.ndim == 4 and len(values) == 1 else values, str(self))
 
     def arrays(self, name: str) -> dict[str, NDArray[Any]]:

@@ -140,6 +140,9 @@ class Drawing:
             x_s, step = x_s if isinstance(x_s, Tensor) else x_s(), next(count)
             if len(kept) < len(rows):
                 x_s, estimate = x_s[kept], None if estimate is None else estimate[kept]
-            callback(Step(step + 1, self.plan.steps, times[step], times[step + 1], x_s, estimate, wanted))
+            # Copies: what the callback keeps does not change later, and what it changes does not reach the run.
+            t, s, x_s = times[step].clone(), times[step + 1].clone(), x_s.detach().clone()
+            estimate = None if estimate is None else estimate.detach().clone()
+            callback(Step(step + 1, self.plan.steps, t, s, x_s, estimate, wanted))
 
         return report

@@ -177,17 +177,20 @@ class PosteriorSampler:
                 entries of ``x`` on a CPU, eight million on a GPU.
             progress: Whether to show a progress bar.
             callback: Called after each step of each chunk with a :class:`~invdiff.posterior.Step`: its number and times, the
-                states, the estimates, and the sample and item of each row. In a run it receives every sample once per step. It
-                may keep the tensors, but must not change them.
+                states, the estimates, and the sample and item of each row, all of them copies. In a run it receives every
+                sample once per step.
 
         A chunk that does not fit in memory is halved and drawn again, with the same result. The callback then receives the
         first steps of its samples again.
 
         Raises:
+            TypeError: If ``callback`` cannot be called.
             DivergenceError: If a sample diverges even with weakened guidance.
             MemoryError: If a single sample, or group, does not fit in memory.
         """
         y = self._check(y, num_samples, chunk)
+        if callback is not None and not callable(callback):
+            raise TypeError(f"callback must be a function of a Step, got {type(callback).__name__}.")
         started = time.monotonic()
         choice = self._choose(num_samples, y.device)
         plan, items, chunk = self._plan(choice), len(y), chunk or chunk_size(self.op, y.device)

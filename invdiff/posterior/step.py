@@ -14,6 +14,8 @@ __all__ = ["Step"]
 class Step:
     r"""One step of a chunk of samples, passed to the callback of ``PosteriorSampler.run(..., callback=...)``.
 
+    Its tensors are copies: they can be kept and modified.
+
     Attributes:
         number: Number of the step, counted from 1.
         steps: Total number of steps.

@@ -135,7 +135,12 @@ def _measured(
     channels = own if channels == 1 else channels
     if own not in (1, channels):
         raise ValueError(f"--problem {problem.name} has images of {own} channels, but this prior takes {channels} channels.")
-    observed = problem.operator((own, height, width), noise=_noise(said, given, notes))
+    noise = _noise(said, given, notes)
+    observed = problem.operator((own, height, width), noise=noise)
+    if not isinstance(observed, Operator):
+        raise TypeError(f"problem {problem.name}: operator() must return an Operator, got {type(observed).__name__}.")
+    if noise is not None and noise.sigma > 0 and observed.noise.sigma == 0:
+        raise ValueError(f"problem {problem.name}: operator(shape, noise=...) must give the operator the noise {noise!r}.")
     measurement = observed.keep_measured(given.y if clean is None else observed.measure(clean, seed=seed))
     op, y = (observed, measurement) if own == channels else problem.in_channels(observed, measurement, channels)
     picture = _written_as(given.picture, problem, (own, height, width), notes, simulated=simulated)

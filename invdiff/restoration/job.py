@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from invdiff.methods import Method
+from invdiff.methods.algorithm import Algorithm
 from invdiff.operators import Noise
 from invdiff.posterior import PosteriorSampler
 from invdiff.priors import ScoreModel
@@ -153,7 +154,7 @@ def restore(
     noise: float | str | Noise = 0,
     simulate: bool = False,
     samples: int = 4,
-    method: str | Method = "auto",
+    method: str | Method | type[Algorithm] = "auto",
     steps: int | None = None,
     rule: str | None = None,
     quality: str | None = None,

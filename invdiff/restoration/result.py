@@ -56,6 +56,13 @@ class Restoration:
             return torch.full_like(self.samples[0], torch.nan)
         return (1.0 if self.spread is None else self.spread.std_factor) * self.samples.std(0) / 2
 
+    def __repr__(self) -> str:
+        count, channels, height, width = self.samples.shape
+        return f"Restoration({count} pictures of {channels} x {height} x {width}, {self.measured.name}, {self.posterior!r})"
+
+    def _repr_html_(self) -> str:
+        return self.posterior._repr_html_()
+
     @property
     def notes(self) -> tuple[str, ...]:
         """Messages for the user."""

@@ -13,23 +13,18 @@ from invdiff.problems import OptionError, Problem
 __all__ = ["find_method", "sampler_arguments"]
 
 
-def find_method(method: str | Method) -> Method:
+def find_method(method: Any) -> Method:
     """Return a method given by name, by a place such as ``mymethod.py:MyGuidance``, or as itself; ``auto`` is ``mmps`` here.
 
     Raises:
         OptionError: If there is no such method.
     """
-    if not isinstance(method, str):
-        return method
-    table: Any = METHODS
-    find = getattr(table, "find", table.__getitem__)
     try:
-        found: Method = find("mmps" if method == "auto" else method)
-    except KeyError:
-        raise OptionError(f"Unknown method {method!r}, expected one of auto, {', '.join(METHODS)}.") from None
+        if isinstance(method, str):
+            return METHODS.find("mmps" if method == "auto" else method)
+        return METHODS.adopt(getattr(method, "__name__", ""), method)
     except (ValueError, TypeError) as error:
         raise OptionError(str(error)) from error
-    return found
 
 
 def sampler_arguments(
@@ -59,7 +54,7 @@ def sampler_arguments(
         arguments = dict(recommended)
     else:
         named = find_method(wanted)
-        arguments = {"method": wanted if wanted in METHODS else named}
+        arguments = {"method": wanted if isinstance(wanted, str) and wanted in METHODS else named}
         if named.ratio_max is None and not named.starts_high and settings["preset"] is None:
             # Start at the level recommended for photographs: at higher ones the gradient of the network is mostly error.
             arguments |= {name: problem.recommended[name] for name in ("ratio_max",) if name in problem.recommended}

@@ -305,3 +305,8 @@ def test_kill_while_writing(files, tiny_prior, monkeypatch):
         process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
     assert list((files / "out").iterdir()) == []  # claimed, and free for the next run
+
+
+@pytest.mark.parametrize("command", ["solve", "calibrate"])
+def test_nothing_is_given(invdiff, command):
+    assert "missing" in invdiff(command, code=2).stderr.lower()

@@ -186,3 +186,28 @@ def test_products_without_a_graph_are_explained(mine: Path) -> None:
 def test_what_is_not_there(mine: Path, place: str, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         PosteriorSampler(PRIOR, OP, method=place.format(mine=mine))
+
+
+WRONG = """
+from invdiff.methods import ConditionalDenoiser, Transition
+
+
+class Empty(ConditionalDenoiser):
+    def posterior_mean(self, at):
+        return None
+
+
+class Batched(Transition):
+    def transition(self, at, s, draw):
+        return at.x0_hat + at.sigma_t * draw(at.x_t.shape)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("Empty", "an estimate of x_0 of shape .*, got NoneType"), ("Batched", "a state of shape .*, got a tensor of shape")],
+)
+def test_a_result_of_the_wrong_shape_is_named(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "wrong.py").write_text(WRONG)
+    with pytest.raises(TypeError, match=f"{name}: expected {message}"):
+        PosteriorSampler(PRIOR, OP, method=f"{tmp_path / 'wrong.py'}:{name}").run(Y)

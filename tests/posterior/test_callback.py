@@ -114,3 +114,26 @@ def test_an_error_of_the_callback_ends_the_run() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         PosteriorSampler(PRIOR, OPS["noise"], method="dps", steps=3).run(torch.zeros(1, 3), callback=stop)
+
+
+@pytest.mark.parametrize("method", ["dps", "red-diff", "tds", "daps", "langevin"])
+def test_what_it_keeps_and_what_it_changes_are_copies(method: str) -> None:
+    op, kept = OPS["noise"], list[Tensor]()
+    y = op.measure(PRIOR.sample(1, seed=1), seed=2)
+    sampler = PosteriorSampler(PRIOR, op, method=method, steps=STEPS)
+
+    def spoil(step: Step) -> None:
+        kept.append(step.x_s)
+        for tensor in (step.t, step.s, *([] if step.estimate is None else [step.estimate])):
+            tensor.zero_()
+
+    assert_close(sampler.run(y, callback=spoil).samples, sampler.run(y).samples)
+    assert len({float(x.sum()) for x in kept}) == STEPS
+    for x in kept:
+        x.zero_()
+    assert_close(sampler.run(y, callback=lambda step: step.x_s.zero_()).samples, sampler.run(y).samples)
+
+
+def test_it_can_be_called() -> None:
+    with pytest.raises(TypeError, match="callback must be a function of a Step, got int"):
+        PosteriorSampler(PRIOR, OPS["noise"], method="dps", steps=3).run(torch.zeros(1, 3), callback=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

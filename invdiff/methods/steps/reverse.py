@@ -55,12 +55,22 @@ def reverse_diffusion(
     for step, (t, s) in enumerate(itertools.pairwise(times), start=1):
         draw, at = Draws(streams, dtype), guidance.at(x_t, t)
         x_t, estimate = advance(guidance, rule, at, s, draw)
+        _check_shape(x_t, at, guidance, "a state")
         if lost(x_t, bounds[step]).any():
             x_t = back_off(x_t, unguided_step(rule, at, s, draw), bounds[step])
             check_bounds(x_t, bound=bounds[step], step=step)
         if on_step is not None:
             on_step(x_t, estimate)
     return x_t
+
+
+def _check_shape(x: object, at: Denoised, guidance: Guidance, what: str) -> None:
+    if not isinstance(x, Tensor) or x.shape != at.x_t.shape:
+        got = f"a tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(
+            f"{type(guidance).__name__}: expected {what} of shape {tuple(at.x_t.shape)}, got {got}. The shapes that "
+            "draw(...) takes have no batch axis, such as at.x_t.shape[1:]."
+        )
 
 
 def advance(guidance: Guidance, rule: StepRule | None, at: Denoised, s: Tensor, draw: Draw) -> tuple[Tensor, Tensor | None]:
@@ -99,6 +109,7 @@ class _Followed:
 
     def __call__(self, at: Denoised) -> Tensor:
         x_0 = self.guidance.posterior_draw(at, self.draw) if self.mean is None else self.mean(at)
+        _check_shape(x_0, at, self.guidance, "an estimate of x_0")
         self.first = x_0 if self.first is None else self.first
         at.release()  # A second-order rule would otherwise hold two graphs at once.
         return x_0
