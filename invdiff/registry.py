@@ -137,7 +137,7 @@ def _from_name(where: str, place: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not where.startswith(error.name):
             raise
-        raise ValueError(f"{place}: there is no module {where!r}. For a file, include its extension: {where}.py.") from None
+        raise ValueError(f"{place}: there is no module {where!r}. Expected FILE.py:NAME for a file.") from None
 
 
 def _from_file(path: Path, place: str) -> Any:
