@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Self
@@ -12,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from invdiff.io.images import Picture, mask_from_alpha, read_mask
+from invdiff.io.images import Picture, mask_from_alpha
 from invdiff.io.source import Source
 from invdiff.operators import Mask, Noise, Operator
 
@@ -72,18 +71,19 @@ class Inpaint(Problem):
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
-        return cls(known_pixels(options))
+        return cls(known_pixels(options, size)[0])
 
     @classmethod
     def of_picture(cls, picture: Picture, options: Mapping[str, Any], *, source: str) -> Given:
-        known = known_of_alpha(picture, source) if options["mask"] is None else known_pixels(options)
+        alone = options["mask"] is None  # INPUT tells by its transparency
+        known, notes = (known_of_alpha(picture, source), ()) if alone else known_pixels(options, picture.pixels.shape[1:])
         # Transparent pixels are filled, so results are opaque.
         written = replace(picture, alpha=None) if options["mask"] is None else picture
-        return Given(cls(known), pixels_of(picture), written, (f"filling {1 - known.mean():.1%} of the pixels",))
+        return Given(cls(known), pixels_of(picture), written, (f"filling {1 - known.mean():.1%} of the pixels", *notes))
 
     @classmethod
     def bundled_size(cls, options: Mapping[str, Any]) -> tuple[int, int]:
-        height, width = known_pixels(options).shape
+        height, width = known_pixels(options, None)[0].shape
         return height, width
 
     def noise_pixels(self, y: Tensor) -> Tensor:
@@ -109,13 +109,14 @@ class Inpaint(Problem):
         return torch.where(self.mask.to(x.device), y, x) if op.sigma_y == 0 else x
 
 
-def known_pixels(options: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """Return a boolean array ``(H, W)``, true at known pixels, from the options ``mask`` and ``mask_keep``."""
-    mask, keep = options["mask"], options["mask_keep"]
-    if isinstance(mask, os.PathLike):
-        return read_mask(mask, keep=keep)
-    white: NDArray[np.bool_] = Source(mask).picture().pixels.mean(0) >= 0
-    return white if keep == "white" else ~white
+def known_pixels(options: Mapping[str, Any], size: tuple[int, ...] | None) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Return a boolean array ``(H, W)``, true at known pixels, from the options ``mask`` and ``mask_keep``, and notes.
+
+    Args:
+        options: Values of the options.
+        size: Size ``(H, W)`` of the image, which the mask must have; ``None``: any.
+    """
+    return Source(options["mask"]).mask(keep=options["mask_keep"], size=size)
 
 
 def known_of_alpha(picture: Picture, source: str) -> NDArray[np.bool_]:

@@ -7,9 +7,12 @@ Pixels span [-1, 1], as everywhere below the command line: an 8-bit value ``v`` 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import secrets
 import warnings
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,19 +21,26 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from invdiff.io.codecs import READABLE, Decoded, decode, encode, first_line
+from invdiff.io.codecs import READABLE, Decoded, declared_size, decode, encode, first_line
+from invdiff.io.limits import check_image
+from invdiff.io.numpy_headers import declared_shapes
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "Picture",
     "atomic_write",
+    "image_size",
     "list_images",
     "mask_from_alpha",
+    "mask_of_array",
+    "mask_of_picture",
+    "native",
     "picture_of_array",
     "read_arrays",
     "read_image",
     "read_kernel",
     "read_mask",
+    "read_mask_and_notes",
     "write_image",
 ]
 
@@ -38,6 +48,7 @@ Array = NDArray[np.float64]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".npy"})
 SOFT_MASK_SHARE = 0.01
+ZERO_AND_ONE = "the mask holds 0 and 1 alone: 1 is taken as white"
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +60,16 @@ class Picture:
         alpha: Opacity ``(H, W)`` in [0, 1]; ``None`` if the file has none.
         bits: Bits per channel of the file, 8 or 16; 16 for arrays of floats.
         icc: The color profile embedded in the file.
+        exif: The EXIF data of the file as results carry them: orientation 1, without thumbnail; see :mod:`invdiff.io.metadata`.
+        notes: What was taken for granted when the file was read, for the user.
     """
 
     pixels: Array
     alpha: Array | None = None
     bits: int = 8
     icc: bytes | None = None
+    exif: bytes | None = None
+    notes: tuple[str, ...] = ()
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
@@ -72,29 +87,60 @@ def read_image(path: str | os.PathLike[str]) -> Picture:
 
     A TIFF file may hold any number of channels: samples of one page, interleaved or in planes, or pages that the file declares
     as channels (the axes ``CYX`` of ImageJ, OME and tifffile). Other stacks of pages are refused. Only a sample declared as
-    alpha is alpha: the second or fourth channel of a microscope or satellite image is an image channel.
+    alpha is alpha: the second or fourth channel of a microscope or satellite image is an image channel. Samples of 9 to 15 bits
+    are scaled to 16 bits; colors multiplied by alpha are divided by it.
 
     Raises:
-        ValueError: If the file is empty, damaged, animated, a stack of pages, or not an image, or contains NaN or infinity.
+        ValueError: If the file is empty, damaged, animated, a stack of pages, or not an image, or contains NaN or infinity, or
+            declares more pixels than :data:`invdiff.io.limits.LARGEST_IMAGE`, which is found before they are decoded.
         OSError: If the file does not exist or cannot be opened.
     """
     path = _existing(path)
     if path.suffix.lower() == ".npy":
-        return picture_of_array(_load_numpy(path), str(path))
-    values, has_alpha, icc = decode(path)
-    unit = np.ascontiguousarray(_unit(values, path).transpose(2, 0, 1))
-    colours, alpha = (unit[:-1], unit[-1]) if has_alpha else (unit, None)
-    return Picture(2 * colours - 1, alpha, 8 if values.dtype == np.uint8 else 16, icc)
+        return picture_of_array(_load_numpy(path, image=True), str(path))
+    decoded = decode(path)
+    unit = np.ascontiguousarray(_unit(decoded.values, path).transpose(2, 0, 1))
+    colours, alpha = (unit[:-1], unit[-1]) if decoded.alpha else (unit, None)
+    bits, notes = 8 if decoded.values.dtype == np.uint8 else 16, tuple(f"{path}: {note}" for note in decoded.notes)
+    return Picture(2 * colours - 1, alpha, bits, decoded.icc, decoded.exif, notes)
+
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Return the size ``(H, W)`` that an image or a ``.npy`` file declares, upright, without decoding its pixels.
+
+    Raises:
+        ValueError: If the file is no image, or too large.
+        OSError: If it does not exist or cannot be opened.
+    """
+    path = _existing(path)
+    if path.suffix.lower() != ".npy":
+        return declared_size(path)
+    height, width = _declared_arrays(path, image=True).get("", ())[-2:]
+    return height, width
 
 
 def picture_of_array(values: NDArray[Any], source: str) -> Picture:
     """Return the picture of an array, as of an ``.npy`` file that holds it; ``source`` names it in errors."""
-    if values.ndim not in (2, 3) or not values.size:
-        raise ValueError(f"{source}: expected an array of shape (H, W) or (C, H, W), got {values.shape}.")
-    if values.ndim == 3 and values.shape[-1] <= 4 < values.shape[0]:
-        raise ValueError(f"{source}: expected the channels first, (C, H, W), got {values.shape}: transpose the array.")
-    channels = values[None] if values.ndim == 2 else values
+    _check_picture(values.shape, source)
+    channels = native(values[None] if values.ndim == 2 else values)
     return Picture(2 * _unit(channels, source) - 1, bits=8 if values.dtype.itemsize == 1 else 16)
+
+
+def native(values: NDArray[Any]) -> NDArray[Any]:
+    """Return an array in the byte order of this machine: torch takes no other, and comparisons of types fail on others."""
+    return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
+
+
+def _check_picture(shape: tuple[int, ...], source: str | os.PathLike[str]) -> None:
+    """Raise an error if an array of a shape is no picture."""
+    if len(shape) not in (2, 3) or not math.prod(shape):
+        raise ValueError(f"{source}: expected an array of shape (H, W) or (C, H, W), got {shape}.")
+    if len(shape) == 3 and shape[-1] <= 4 < shape[0]:
+        raise ValueError(f"{source}: expected the channels first, (C, H, W), got {shape}: transpose the array.")
+    try:
+        check_image(*shape[-2:], *shape[:-2])
+    except ValueError as error:
+        raise ValueError(f"{source}: cannot be read as an image: {error}.") from error
 
 
 def write_image(
@@ -104,6 +150,7 @@ def write_image(
     bits: int = 8,
     alpha: ArrayLike | None = None,
     icc: bytes | None = None,
+    exif: bytes | None = None,
 ) -> None:
     """Write an image atomically, in the format given by the file suffix. Unmodified images are reproduced bit for bit.
 
@@ -123,6 +170,7 @@ def write_image(
         bits: 8 or 16 bits per channel. A 16-bit gray PNG with alpha is written as RGBA.
         alpha: Opacity ``(H, W)`` in [0, 1], see ``Picture.alpha``.
         icc: Color profile to embed, see ``Picture.icc``; BMP and ``.npy`` files hold none.
+        exif: EXIF data to embed, with the resolution, see ``Picture.exif``; BMP and ``.npy`` files hold none.
 
     Raises:
         ValueError: If the pixels are not finite, or the format cannot hold them.
@@ -158,28 +206,69 @@ def write_image(
     if opacity is not None:
         values.append(_quantised(opacity.astype(np.float64) * 2 * half, bits))
     with atomic_write(path) as temporary:
-        encode(temporary, Decoded(np.stack(values, axis=-1), opacity is not None, icc))
+        encode(temporary, Decoded(np.stack(values, axis=-1), opacity is not None, icc, exif))
 
 
-def read_mask(path: str | os.PathLike[str], *, keep: Literal["black", "white"] = "black") -> NDArray[np.bool_]:
+def read_mask(
+    path: str | os.PathLike[str], *, keep: Literal["black", "white"] = "black", size: tuple[int, ...] | None = None
+) -> NDArray[np.bool_]:
     """Read a mask as booleans ``(H, W)``: True where the pixel is measured, False where it is to be filled.
 
     In the file white means fill and black means keep, unless ``keep="white"`` reverses this. Gray levels are thresholded at one
-    half: the blurred edges of a hand-drawn mask do no harm. ``.npy`` masks follow the same rule, with True for white.
+    half: the blurred edges of a hand-drawn mask do no harm. ``.npy`` masks follow the same rule, with True for white. In masks
+    that hold the integers 0 and 1 alone, 1 is white.
+
+    Args:
+        path: The file.
+        keep: Color of the pixels to keep.
+        size: Size ``(H, W)`` that the mask must have, compared before its pixels are decoded.
 
     Raises:
         ValueError: If more than 1 % of the pixels lie between 0.1 and 0.9: the mask is soft, and a threshold would be a guess.
+            Or if the mask has another size.
     """
+    return read_mask_and_notes(path, keep=keep, size=size)[0]
+
+
+def read_mask_and_notes(
+    path: str | os.PathLike[str], *, keep: Literal["black", "white"] = "black", size: tuple[int, ...] | None = None
+) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Return what :func:`read_mask` returns, and what was taken for granted."""
+    path = _existing(path)
+    if size is not None:
+        height, width = image_size(path)
+        if (height, width) != tuple(size):
+            raise ValueError(
+                f"{path}: the mask is {width} x {height} pixels and the image {size[1]} x {size[0]}. They must be the same size."
+            )
+    if path.suffix.lower() == ".npy":
+        return mask_of_array(_load_numpy(path, image=True), str(path), keep=keep)
+    return mask_of_picture(read_image(path), str(path), keep=keep)
+
+
+def mask_of_array(values: NDArray[Any], source: str, *, keep: str) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Return the mask in an array, see :func:`read_mask`, and what was taken for granted; ``source`` names it in errors."""
+    if values.dtype.kind in "iu" and values.size and values.min() >= 0 and values.max() == 1:
+        known, notes = mask_of_picture(picture_of_array(values == 1, source), source, keep=keep)
+        return known, (f"{source}: {ZERO_AND_ONE}", *notes)
+    return mask_of_picture(picture_of_array(values, source), source, keep=keep)
+
+
+def mask_of_picture(picture: Picture, source: str, *, keep: str) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Return the mask in a picture, see :func:`read_mask`, and what was taken for granted; ``source`` names it in errors."""
     if keep not in ("black", "white"):
         raise ValueError(f"read_mask: keep must be 'black' or 'white', got {keep!r}.")
-    grey = _grey(path, "a mask")
+    grey, notes = _grey(picture, source, "a mask"), picture.notes
+    levels = (picture.pixels + 1) / 2 * (2**picture.bits - 1)
+    if 0.999 < levels.max() < 1.001 and (np.abs(levels - levels.round()) < 0.001).all() and levels.min() > -0.001:
+        grey, notes = levels.mean(0), (*notes, f"{source}: {ZERO_AND_ONE}")
     soft = float(((grey > 0.1) & (grey < 0.9)).mean())
     if soft > SOFT_MASK_SHARE:
         raise ValueError(
-            f"{path}: expected a mask of black and white pixels, but {soft:.1%} are gray or colored (at most "
+            f"{source}: expected a mask of black and white pixels, but {soft:.1%} are gray or colored (at most "
             f"{SOFT_MASK_SHARE:.0%} may be, at edges): make every pixel black (keep) or white (fill)."
         )
-    return grey >= 0.5 if keep == "white" else grey < 0.5
+    return grey >= 0.5 if keep == "white" else grey < 0.5, notes
 
 
 def mask_from_alpha(picture: Picture) -> NDArray[np.bool_]:
@@ -199,6 +288,7 @@ def read_arrays(path: str | os.PathLike[str], name: str) -> dict[str, NDArray[An
     path = _existing(path)
     if path.suffix.lower() not in (".npy", ".npz"):
         raise ValueError(f"{path}: expected an .npy or .npz file with the array {name!r}, as written by --simulate.")
+    _declared_arrays(path)
     arrays = _arrays(path)
     if list(arrays) == [""]:
         return {name: arrays[""]}
@@ -224,7 +314,7 @@ def read_kernel(path: str | os.PathLike[str]) -> Array:
     elif name.lower().endswith((".npy", ".npz")):
         values = _load_numpy(_existing(name))
     else:
-        values = _grey(name, "a kernel")
+        values = _grey(read_image(name), name, "a kernel")
     if values.dtype.kind not in "buif":
         raise ValueError(f"{path}: a blur kernel holds real numbers, got {values.dtype}.")
     kernel = values.astype(np.float64)
@@ -261,15 +351,32 @@ def _existing(path: str | os.PathLike[str]) -> Path:
         raise FileNotFoundError(f"{path}: no such file; expected {READABLE}.")
     if path.stat().st_size == 0 and path.is_file():
         raise ValueError(f"{path}: the file is empty; expected {READABLE}.")
+    if not path.is_file():  # reading would wait for a writer, or never end
+        raise ValueError(f"{path}: is a pipe or a device; expected {READABLE}: save its content to a file first.")
     return path
 
 
-def _load_numpy(path: Path, key: str = "") -> NDArray[Any]:
+def _load_numpy(path: Path, key: str = "", *, image: bool = False) -> NDArray[Any]:
+    _declared_arrays(path, image=image)
     arrays = _arrays(path)
     if key in arrays or (not key and len(arrays) == 1):
         return arrays[key] if key else next(iter(arrays.values()))
     wanted = f"no array {key!r}" if key else "several arrays and none was named"
     raise ValueError(f"{path}: {wanted}; append one of its names after a colon: {', '.join(arrays)}.")
+
+
+def _declared_arrays(path: Path, *, image: bool = False) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that a NumPy file declares, by name; raise if they are too large or, for an image, the shape of none."""
+    with path.open("rb") as file:
+        try:
+            shapes = declared_shapes(file)
+        except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error, EOFError):
+            return {}  # damaged, or encrypted: named when it is read
+        except ValueError as error:
+            raise ValueError(f"{path}: cannot be read: {error}.") from error
+    if image and "" in shapes:
+        _check_picture(shapes[""], path)
+    return shapes
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -279,9 +386,9 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
             warnings.simplefilter("ignore")  # numpy warns before it fails on a damaged header.
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
-                return {"": loaded}
+                return {"": native(loaded)}
             with loaded:
-                return {name: loaded[name] for name in loaded}
+                return {name: native(loaded[name]) for name in loaded}
     except Exception as error:  # zipfile, zlib, tokenize and numpy raise exceptions of their own
         if "pickle" in str(error):
             raise ValueError(f"{path}: holds pickled objects, which can run code when read; expected numbers.") from error
@@ -304,10 +411,9 @@ def _unit(values: NDArray[Any], path: Path | str) -> Array:
     return unit
 
 
-def _grey(path: str | os.PathLike[str], what: str) -> Array:
-    picture = read_image(path)
+def _grey(picture: Picture, source: str, what: str) -> Array:
     if picture.alpha is not None and (picture.alpha < 1).any():
-        raise ValueError(f"{path}: {what} must not be transparent, because its meaning would be a guess. Flatten the image.")
+        raise ValueError(f"{source}: {what} must not be transparent, because its meaning would be a guess. Flatten the image.")
     return np.asarray((picture.pixels.mean(0) + 1) / 2, dtype=np.float64)
 
 

@@ -6,20 +6,46 @@ import os
 import tempfile
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
-from invdiff.io.images import Picture, picture_of_array, read_arrays, read_image
+from invdiff.io.images import (
+    Picture,
+    mask_of_array,
+    mask_of_picture,
+    native,
+    picture_of_array,
+    read_arrays,
+    read_image,
+    read_mask_and_notes,
+)
+from invdiff.io.limits import check_image
+from invdiff.io.metadata import exif_of, orientation_of
 
 __all__ = ["Source"]
 
 FAR_BELOW_BLACK = -0.5  # on the 0..1 scale: noise alone rarely goes there
 UNKNOWN_TO_PNG = ("CMYK", "YCbCr", "HSV", "LAB")  # modes of Pillow
+TURNS = dict(  # by EXIF orientation: what turns a Pillow image upright
+    zip(
+        range(2, 9),
+        (
+            Image.Transpose.FLIP_LEFT_RIGHT,
+            Image.Transpose.ROTATE_180,
+            Image.Transpose.FLIP_TOP_BOTTOM,
+            Image.Transpose.TRANSPOSE,
+            Image.Transpose.ROTATE_270,
+            Image.Transpose.TRANSVERSE,
+            Image.Transpose.ROTATE_90,
+        ),
+        strict=True,
+    )
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,14 +83,7 @@ class Source:
         if self.path is not None:
             return read_image(self.path)
         if isinstance(self.value, Image.Image):
-            if self.value.mode == "F":
-                return picture_of_array(np.asarray(self.value), str(self))
-            with tempfile.TemporaryDirectory() as folder:  # read as from a file: palettes, opacity, depth and color profile
-                path = Path(folder, "picture.png")
-                image = self.value.convert("RGB") if self.value.mode in UNKNOWN_TO_PNG else self.value
-                profile = None if image is not self.value else image.info.get("icc_profile")
-                ImageOps.exif_transpose(image).save(path, icc_profile=profile)
-                return read_image(path)
+            return _of_pillow(self.value, str(self))
         if isinstance(self.value, Mapping):
             raise ValueError("expected a picture, got several arrays by name.")
         values = _array(self.value)
@@ -75,6 +94,23 @@ class Source:
                 stacklevel=2,
             )
         return picture_of_array(values[0] if values.ndim == 4 and len(values) == 1 else values, str(self))
+
+    def mask(self, *, keep: Literal["black", "white"], size: tuple[int, ...] | None) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+        """Return the mask that it is, booleans ``(H, W)``, true at known pixels, and what was taken for granted.
+
+        Args:
+            keep: Color of the known pixels.
+            size: Size ``(H, W)`` of the image, which a file must have; ``None``: any.
+
+        Raises:
+            ValueError: If it is none, or a file of another size.
+            OSError: If it is a file that cannot be opened.
+        """
+        if self.path is not None:
+            return read_mask_and_notes(self.path, keep=keep, size=size)
+        if isinstance(self.value, Image.Image):
+            return mask_of_picture(self.picture(), str(self), keep=keep)
+        return mask_of_array(_array(self.value), str(self), keep=keep)
 
     def arrays(self, name: str) -> dict[str, NDArray[Any]]:
         """Return arrays by name; one alone by the name that is given."""
@@ -95,4 +131,22 @@ class Source:
 
 def _array(values: Any) -> NDArray[Any]:
     # Tensors, without importing torch: files and pictures know nothing of the engine.
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+    return native(np.asarray(values.detach().cpu() if hasattr(values, "detach") else values))
+
+
+def _of_pillow(image: Image.Image, source: str) -> Picture:
+    """Return the picture of a Pillow image, read as from a file: palettes, opacity, depth, color profile and EXIF data."""
+    if image.mode in ("F", "I"):  # floats, and integers that 16-bit files may not hold
+        values = np.asarray(image)
+        fits = image.mode == "I" and values.size and values.min() >= 0 and values.max() < 2**16
+        return picture_of_array(values.astype(np.uint16) if fits else values, source)
+    check_image(image.height, image.width)
+    orientation, exif = orientation_of(image), exif_of(image)
+    plain = image.convert("RGB") if image.mode in UNKNOWN_TO_PNG else image.copy()
+    profile = None if image.mode in UNKNOWN_TO_PNG else image.info.get("icc_profile")
+    if orientation != 1:
+        plain = plain.transpose(TURNS[orientation])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "picture.png")
+        plain.save(path, icc_profile=profile, exif=b"")
+        return replace(read_image(path), exif=exif)

@@ -1,0 +1,52 @@
+"""Shapes of the arrays in NumPy files, read from their headers: what a file declares is bounded before its values are read."""
+
+from __future__ import annotations
+
+import zipfile
+from typing import IO, Any
+
+from numpy.lib import format as npy
+
+from invdiff.io.limits import check_array
+
+__all__ = ["declared_shapes"]
+
+LARGEST = 2**31  # bytes that the members of an .npz file may have in all
+HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+
+def declared_shapes(file: IO[bytes]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the arrays in an open ``.npy`` or ``.npz`` file by name, and go back to its beginning.
+
+    The name of the array of an ``.npy`` file is empty. Members that are no array, and unknown versions, are left out.
+
+    Raises:
+        ValueError: If an array, or all of them together, is too large to be read.
+    """
+    if not zipfile.is_zipfile(file):
+        file.seek(0)
+        shapes = {"": _shape(file)}
+    else:
+        file.seek(0)
+        with zipfile.ZipFile(file) as archive:
+            total = sum(member.file_size for member in archive.infolist())
+            if total > LARGEST:
+                raise ValueError(f"its arrays have {total} bytes in all, expected at most {LARGEST}")
+            shapes = {}
+            for name in archive.namelist():
+                with archive.open(name) as member:
+                    shapes[name.removesuffix(".npy")] = _shape(member)
+    file.seek(0)
+    found = {name: shape for name, shape in shapes.items() if shape is not None}
+    for shape in found.values():
+        check_array(shape)
+    return found
+
+
+def _shape(file: IO[bytes]) -> tuple[int, ...] | None:
+    try:
+        read: Any = HEADERS[npy.read_magic(file)]
+        shape: tuple[int, ...] = read(file)[0]
+    except (KeyError, ValueError):  # numpy says what is wrong with it when it reads it
+        return None
+    return shape
