@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 from torch import Tensor
 
+from invdiff.io.images import Picture
 from invdiff.operators import ChannelMix, Noise, Operator
 
 from .problem import Problem, photographs
 
 __all__ = ["Colorize"]
+
+
+EQUAL = 1.01 / 127.5  # one level of 8 bits: equal channels of JPEG files and color-managed ones may differ by it
 
 
 class Colorize(Problem):
@@ -19,13 +26,25 @@ class Colorize(Problem):
     measures = "ChannelMix"
     recommended = photographs(max_iterations=4)
 
+    @classmethod
+    def as_measured(cls, picture: Picture, notes: list[str]) -> Picture:
+        """Return one channel of a picture saved as RGB whose channels are equal, but for the rounding of 8-bit files."""
+        pixels = picture.pixels
+        if len(pixels) != 3 or np.ptp(pixels, axis=0).max() > EQUAL:
+            return picture
+        notes.append("the channels of INPUT are equal: it is taken as a grayscale picture")
+        return replace(picture, pixels=pixels.mean(0, keepdims=True))
+
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
         return ChannelMix.gray(shape, noise=noise)
 
     def image_shape(self, measured: tuple[int, ...]) -> tuple[int, int, int]:
         channels, height, width = measured
         if channels != 1:
-            raise ValueError(f"Colorize: the picture has {channels} channels, expected a grayscale one. Convert it first.")
+            raise ValueError(
+                f"Colorize: the picture has {channels} channels{' that differ' * (channels == 3)}, expected a grayscale one. "
+                "Convert it to grayscale first, or add --simulate to have it done."
+            )
         return 3, height, width
 
     def fit(self, x: Tensor) -> Tensor:

@@ -6,11 +6,14 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from invdiff.io.codecs import declared_orientation
+from invdiff.io.images import existing_file
 from invdiff.io.source import Source
 from invdiff.operators import JPEGCoefficients, Noise, Operator, RoundingNoise
 from invdiff.operators.transforms.jpeg_coefficients import SUBSAMPLINGS
@@ -111,18 +114,8 @@ class Dejpeg(Problem):
                 coding, another subsampling.
             OSError: If the file does not exist or cannot be opened.
         """
-        from PIL import Image
-
-        try:
-            with Image.open(path) as image:  # raises an error for images that claim to be absurdly large
-                orientation = image.getexif().get(0x0112, 1)
-        except OSError as error:
-            if error.errno is not None:  # raised by the operating system: no such file, or no permission
-                raise
-            raise ValueError(
-                f"{os.fspath(path)} is damaged or not a JPEG file: dejpeg reads the quantization tables of a JPEG file."
-            ) from error
-        file = read_jpeg(path)
+        file = read_jpeg(existing_file(path))
+        orientation = declared_orientation(Path(path))
         factors = [component.factors for component in file.components]
         known = [name for name, cell in SUBSAMPLINGS.items() if factors in ([cell, (1, 1), (1, 1)], [(1, 1)])]
         if not known:
@@ -139,7 +132,7 @@ class Dejpeg(Problem):
             tables=[component.table.tolist() for component in file.components],
             subsampling=known[0],
             size=file.size,
-            orientation=orientation if orientation in range(1, 9) else 1,
+            orientation=orientation,
         )
         y = torch.cat(planes).unsqueeze(0) / HALF
         shape = problem.image_shape(y.shape[1:])

@@ -18,13 +18,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from invdiff.io.jpeg_segments import MARKER, check_segments
+from invdiff.io.limits import check_image
+
 __all__ = ["Component", "JPEGFile", "read_jpeg"]
 
 BLOCK = 64
 # Row-major index within a block of each coefficient in zigzag order, the order of a file.
 ZIGZAG = sorted(range(BLOCK), key=lambda k: (k // 8 + k % 8, k // 8 if (k // 8 + k % 8) % 2 else k % 8))
 SUPPORTED = {0xC0: "baseline", 0xC1: "extended", 0xC2: "progressive"}
-MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # ends the data of a scan
 RESTART = re.compile(rb"\xff+[\xd0-\xd7]")
 
 
@@ -93,7 +95,8 @@ class _Plane:
 class _Reader:
     def __init__(self, data: bytes) -> None:
         if not data.startswith(b"\xff\xd8"):
-            raise ValueError("is not a JPEG file.")
+            raise ValueError("is not a JPEG file: dejpeg reads the quantization tables of a JPEG file.")
+        check_segments(data)
         self.data = data
         self.tables: dict[int, list[int]] = {}
         self.codes: dict[int, list[int]] = {}  # by class and number, as in the DHT segment
@@ -136,6 +139,7 @@ class _Reader:
         self.size = height, width
         if bits != 8 or not height or not width:
             raise ValueError(f"holds {width} x {height} pixels of {bits} bits, expected 8 bits and a positive size.")
+        check_image(height, width, count)
         parts = [content[6 + 3 * k : 9 + 3 * k] for k in range(count)]
         numbers = [part[0] for part in parts]
         is_rgb = numbers == [*b"RGB"] if self.transform < 0 else self.transform == 0
@@ -162,6 +166,8 @@ class _Reader:
         """Map the next 16 bits to the length and the value of the code that they begin with, or to 0 if there is none."""
         while content:
             counts, values = content[1:17], content[17 : 17 + sum(content[1:17])]
+            if sum(count << 16 - length for length, count in enumerate(counts, start=1)) > 1 << 16:
+                raise ValueError("is damaged: it has more Huffman codes than there can be.")  # it would fill the memory
             table: list[int] = []
             for length, count in enumerate(counts, start=1):
                 for value in values[:count]:

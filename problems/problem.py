@@ -55,7 +55,7 @@ class Given:
     Attributes:
         problem: The problem.
         y: The measurement, ``(1, C, ...)``; the pixels of INPUT if it is a clean image that is degraded later.
-        picture: Format of the results: bit depth, alpha channel, color profile.
+        picture: Format of the results: bit depth, alpha channel, color profile, EXIF data.
         notes: Messages for the user.
     """
 
@@ -83,6 +83,8 @@ class Problem(ABC):
         bundled: Name of the scikit-image picture that is degraded if there is no INPUT.
         why_cropped: Reason for the crop, for the note if :meth:`fit` crops a picture.
         size: Image size, ``(H, W)``, if the measurement fixes it; ``None``: any size.
+        enlarges: Pixels of the image along a side for each pixel of the measured picture: the resolution in pixels per inch
+            that the measured file declares is multiplied by it, so that the image has the same size on paper.
         recommended: Arguments of :class:`~invdiff.PosteriorSampler` for ``mmps`` that work well for photographs, under any
             prior. ``benchmarks/RESULTS.md`` has the figures behind them.
         leaves_white: Whether the measurement leaves the same uncertainty in all pixels, so that ``exact-score`` can be used at
@@ -100,6 +102,7 @@ class Problem(ABC):
     bundled: ClassVar[str] = "chelsea"  # the cat of scikit-image: CC0, part of its wheel
     why_cropped: ClassVar[str] = ""
     size: tuple[int, int] | None = None
+    enlarges: float = 1
     recommended: ClassVar[Mapping[str, Any]] = photographs(max_iterations=4)
     leaves_white: ClassVar[bool] = False
 
@@ -138,6 +141,11 @@ class Problem(ABC):
         """Return the problem for an input picture, measured or clean; ``source`` is its name in errors."""
         _, height, width = picture.pixels.shape
         return Given(cls.from_options(options, size=(height, width)), pixels_of(picture), picture)
+
+    @classmethod
+    def as_measured(cls, picture: Picture, notes: list[str]) -> Picture:
+        """Return a measured picture in the channels that the problem measures, and append to ``notes`` what the user should know."""
+        return picture
 
     @classmethod
     def read(cls, source: Source, options: Mapping[str, Any]) -> Given:

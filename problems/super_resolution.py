@@ -43,7 +43,7 @@ class SuperResolution(Problem):
     def __init__(self, factor: int, *, kernel: str = "bicubic") -> None:
         if factor < 2:
             raise ValueError(f"SuperResolution: factor must be an integer of at least 2, got {factor}.")
-        self.factor, self.kernel = factor, kernel
+        self.factor, self.kernel, self.enlarges = factor, kernel, factor
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:

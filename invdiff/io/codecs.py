@@ -10,7 +10,7 @@ import io
 import mmap
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,9 +23,10 @@ from invdiff.io.kinds import HEAD, kind_of
 from invdiff.io.limits import check_image
 from invdiff.io.metadata import exif_of, orientation_of, pixels_per_inch, sized
 from invdiff.io.png import decode_deep_png, encode_deep_png
+from invdiff.io.quiet import without_stderr
 from invdiff.io.tiff import TIFF_MAGIC, decode_tiff, encode_tiff, tiff_size
 
-__all__ = ["READABLE", "Decoded", "decode", "declared_size", "encode", "first_line"]
+__all__ = ["READABLE", "Decoded", "decode", "declared_orientation", "declared_size", "encode", "first_line"]
 
 READABLE = "a PNG, JPEG, TIFF, WebP or BMP image or a .npy array"
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
@@ -67,6 +68,16 @@ def declared_size(path: Path) -> tuple[int, int]:
             return tiff_size(file)
         with _by_pillow(file, head) as image:
             return image.size[::-1] if orientation_of(image) < 5 else image.size
+
+
+def declared_orientation(path: Path) -> int:
+    """Return the EXIF orientation, 1 to 8, that a PNG, JPEG, WebP or BMP file declares.
+
+    Raises:
+        ValueError: If the file is damaged, too large, not an image, or of an unsupported kind.
+    """
+    with _opened(path) as (file, head), _by_pillow(file, head) as image:
+        return orientation_of(image)
 
 
 def encode(path: Path, decoded: Decoded) -> None:
@@ -142,7 +153,8 @@ def _is_deep_png(head: bytes) -> bool:
 
 
 def _decode_with_pillow(image: Image.Image, head: bytes) -> Decoded:
-    image.load()
+    with without_stderr() if image.format == "TIFF" else nullcontext():
+        image.load()
     orientation, exif = orientation_of(image), exif_of(image)
     if image.mode.startswith("I;16"):
         values = np.asarray(image)[..., None]

@@ -29,6 +29,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "Picture",
     "atomic_write",
+    "existing_file",
     "image_size",
     "list_images",
     "mask_from_alpha",
@@ -95,7 +96,7 @@ def read_image(path: str | os.PathLike[str]) -> Picture:
             declares more pixels than :data:`invdiff.io.limits.LARGEST_IMAGE`, which is found before they are decoded.
         OSError: If the file does not exist or cannot be opened.
     """
-    path = _existing(path)
+    path = existing_file(path)
     if path.suffix.lower() == ".npy":
         return picture_of_array(_load_numpy(path, image=True), str(path))
     decoded = decode(path)
@@ -112,7 +113,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         ValueError: If the file is no image, or too large.
         OSError: If it does not exist or cannot be opened.
     """
-    path = _existing(path)
+    path = existing_file(path)
     if path.suffix.lower() != ".npy":
         return declared_size(path)
     height, width = _declared_arrays(path, image=True).get("", ())[-2:]
@@ -234,7 +235,9 @@ def read_mask_and_notes(
     path: str | os.PathLike[str], *, keep: Literal["black", "white"] = "black", size: tuple[int, ...] | None = None
 ) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
     """Return what :func:`read_mask` returns, and what was taken for granted."""
-    path = _existing(path)
+    if keep not in ("black", "white"):
+        raise ValueError(f"read_mask: keep must be 'black' or 'white', got {keep!r}.")
+    path = existing_file(path)
     if size is not None:
         height, width = image_size(path)
         if (height, width) != tuple(size):
@@ -256,8 +259,6 @@ def mask_of_array(values: NDArray[Any], source: str, *, keep: str) -> tuple[NDAr
 
 def mask_of_picture(picture: Picture, source: str, *, keep: str) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
     """Return the mask in a picture, see :func:`read_mask`, and what was taken for granted; ``source`` names it in errors."""
-    if keep not in ("black", "white"):
-        raise ValueError(f"read_mask: keep must be 'black' or 'white', got {keep!r}.")
     grey, notes = _grey(picture, source, "a mask"), picture.notes
     levels = (picture.pixels + 1) / 2 * (2**picture.bits - 1)
     if 0.999 < levels.max() < 1.001 and (np.abs(levels - levels.round()) < 0.001).all() and levels.min() > -0.001:
@@ -285,7 +286,7 @@ def read_arrays(path: str | os.PathLike[str], name: str) -> dict[str, NDArray[An
         ValueError: If the file is neither ``.npy`` nor ``.npz``, is damaged, or has no array of this name.
         OSError: If the file does not exist or cannot be opened.
     """
-    path = _existing(path)
+    path = existing_file(path)
     if path.suffix.lower() not in (".npy", ".npz"):
         raise ValueError(f"{path}: expected an .npy or .npz file with the array {name!r}, as written by --simulate.")
     _declared_arrays(path)
@@ -310,9 +311,9 @@ def read_kernel(path: str | os.PathLike[str]) -> Array:
     name = os.fspath(path)
     stem, colon, key = name.rpartition(":")
     if colon and stem.lower().endswith(".npz"):
-        values = _load_numpy(_existing(stem), key)
+        values = _load_numpy(existing_file(stem), key)
     elif name.lower().endswith((".npy", ".npz")):
-        values = _load_numpy(_existing(name))
+        values = _load_numpy(existing_file(name))
     else:
         values = _grey(read_image(name), name, "a kernel")
     if values.dtype.kind not in "buif":
@@ -343,7 +344,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _existing(path: str | os.PathLike[str]) -> Path:
+def existing_file(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a file that can be read; raise if there is none, or if it is empty, a folder, a pipe or a device."""
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path}: is a folder; expected {READABLE}.")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import TiffImagePlugin
 
 from invdiff.io.limits import check_array
+from invdiff.io.quiet import without_stderr
 
 __all__ = ["DECOMPRESSED", "samples_of"]
 
@@ -86,7 +87,7 @@ def _decompressed(page: Any, content: Any, segments: list[int], rows: int, row_b
         out[stored] = _reversed_bits(values) if page.fillorder == 2 else values
         return out
     file = io.BytesIO(_image_of_bytes(parts, page.compression, page.fillorder, rows, row_bytes))
-    with cast(Any, TiffImagePlugin.TiffImageFile(file)) as image:  # not Image.open, whose bound is on pixels, not bytes
+    with without_stderr(), cast(Any, TiffImagePlugin.TiffImageFile(file)) as image:  # not Image.open, whose bound is on pixels, not bytes
         image.load()
         out[stored] = np.asarray(image).reshape(-1, rows, row_bytes)
     return out

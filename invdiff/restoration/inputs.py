@@ -11,6 +11,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from invdiff.io.images import Picture
+from invdiff.io.limits import LARGEST_IMAGE
+from invdiff.io.metadata import enlarged
 from invdiff.io.source import Source
 from invdiff.operators import GaussianNoise, Noise, Operator
 from invdiff.posterior import chi_square
@@ -19,8 +21,6 @@ from invdiff.restoration.checks import check_options, complete, find_problem
 from invdiff.restoration.noise import NoiseChoice, noise_choice
 
 __all__ = ["Measured", "read"]
-
-LARGEST = 2**26  # pixels; a single feature map of the network takes 8 GB at this size
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Measured:
         observed: Operator for images with the channels of the picture.
         measurement: Measurement for ``observed``, ``(1, *observed.out_shape)``.
         clean: True image, ``(1, C, H, W)``, if it is known.
-        picture: Format of the results: bit depth, alpha channel, and the color profile if it fits them.
+        picture: Format of the results: bit depth, alpha channel, EXIF data, and the color profile if it fits them.
         name: Short name for the output folder.
         notes: Messages for the user.
     """
@@ -108,6 +108,8 @@ def read(
             notes.append(f"no INPUT given: degrading a bundled picture ({kind.bundled}, {size})")
         else:
             picture = entry.picture()
+            notes += picture.notes
+            picture = picture if simulated else kind.as_measured(picture, notes)
         if channels > 1 and len(picture.pixels) not in (1, channels):
             raise ValueError(
                 f"{where} has {len(picture.pixels)} channels, but this prior takes images of {channels} channels or grayscale."
@@ -127,7 +129,7 @@ def _measured(
     if clean is not None and clean.shape[2:] != given.y.shape[2:]:
         notes.append(", ".join(filter(None, (f"cropped to {_size(clean.shape)}", problem.why_cropped))))
     own, height, width = problem.image_shape(given.y.shape[1:]) if clean is None else clean.shape[1:]
-    if height * width > LARGEST:
+    if height * width > LARGEST_IMAGE:
         raise ValueError(
             f"{where}: an image of {width} x {height} pixels is too large to sample. Crop it, or choose a smaller --factor "
             "or --margin."
@@ -171,7 +173,9 @@ def _written_as(
         notes.append(f"the alpha channel of INPUT is not written to the results: files of {own} channels have none")
     if alpha is not None:
         alpha = alpha[:height, :width] if simulated else problem.alpha_of(alpha, (height, width))
-    return replace(picture, alpha=alpha)
+    factor = 1 if simulated else problem.enlarges
+    exif = picture.exif if picture.exif is None or factor == 1 else enlarged(picture.exif, factor)
+    return replace(picture, alpha=alpha, exif=exif)
 
 
 def _doubts(said: NoiseChoice, problem: Problem, op: Operator) -> list[str]:

@@ -43,7 +43,14 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
     suffix = ".png" if len(mean) in (1, 3) else ".tif"
     ends = {} if spread is None or std is None else {"low": mean - spread.width * std, "high": mean + spread.width * std}
     for name, image in {**images, "mean": mean, **ends}.items():
-        write_image(folder / f"{name}{suffix}", image.numpy(), bits=picture.bits, alpha=picture.alpha, icc=picture.icc)
+        write_image(
+            folder / f"{name}{suffix}",
+            image.numpy(),
+            bits=picture.bits,
+            alpha=picture.alpha,
+            icc=picture.icc,
+            exif=picture.exif,
+        )
     tiles = {problem.looks: problem.upright(problem.preview(y))[0], "mean": mean}
     tiles |= {f"sample {k}": sample for k, sample in enumerate(samples[:TILES], 1)}
     if measured.clean is not None:

@@ -165,7 +165,7 @@ WRONG = [
     (2, "needs a JPEG file as INPUT", ("in.png", "--problem", "dejpeg", "--simulate")),
     (2, "is for simulations only", ("in.png", "--problem", "dejpeg", "--jpeg-quality", 9)),
     (1, "in.png: is not a JPEG file", ("in.png", "--problem", "dejpeg")),
-    (1, "text.txt is damaged or not a JPEG file", ("text.txt", "--problem", "dejpeg")),
+    (1, "text.txt: is not a JPEG file", ("text.txt", "--problem", "dejpeg")),
     (2, "needs an .npy or .npz file", ("in.png", "--problem", "mri", "--simulate")),
     (1, "expected an .npy or .npz file with the array 'kspace'", ("in.png", "--problem", "mri")),
     (1, "finite real numbers", ("nan.npy", "--problem", "ct", "--noise", 1)),
