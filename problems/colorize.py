@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import numpy as np
 from torch import Tensor
 
 from invdiff.io.images import Picture
 from invdiff.operators import ChannelMix, Noise, Operator
 
-from .problem import Problem, photographs
+from .problem import Problem, in_gray, photographs
 
 __all__ = ["Colorize"]
-
-
-EQUAL = 1.01 / 127.5  # one level of 8 bits: equal channels of JPEG files and color-managed ones may differ by it
 
 
 class Colorize(Problem):
@@ -28,12 +22,7 @@ class Colorize(Problem):
 
     @classmethod
     def as_measured(cls, picture: Picture, notes: list[str]) -> Picture:
-        """Return one channel of a picture saved as RGB whose channels are equal, but for the rounding of 8-bit files."""
-        pixels = picture.pixels
-        if len(pixels) != 3 or np.ptp(pixels, axis=0).max() > EQUAL:
-            return picture
-        notes.append("the channels of INPUT are equal: it is taken as a grayscale picture")
-        return replace(picture, pixels=pixels.mean(0, keepdims=True))
+        return in_gray(picture, notes)
 
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
         return ChannelMix.gray(shape, noise=noise)
@@ -42,8 +31,8 @@ class Colorize(Problem):
         channels, height, width = measured
         if channels != 1:
             raise ValueError(
-                f"Colorize: the picture has {channels} channels{' that differ' * (channels == 3)}, expected a grayscale one. "
-                "Convert it to grayscale first, or add --simulate to have it done."
+                f"Colorize: the picture has {channels} channels, expected a grayscale one, or equal channels. Convert it to "
+                "grayscale first, or add --simulate to have that done."
             )
         return 3, height, width
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from invdiff.io.codecs import declared_orientation
-from invdiff.io.images import existing_file
+from invdiff.io.numpy_files import existing_file
 from invdiff.io.source import Source
 from invdiff.operators import JPEGCoefficients, Noise, Operator, RoundingNoise
 from invdiff.operators.transforms.jpeg_coefficients import SUBSAMPLINGS

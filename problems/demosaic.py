@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from invdiff.io.images import Picture
 from invdiff.operators import Mosaic, Noise, Operator
 from invdiff.operators.sampling.mosaic import BAYER_PATTERNS
 
 from .options import Option
-from .problem import Problem, photographs
+from .problem import Problem, in_gray, photographs
 
 __all__ = ["Demosaic"]
 
@@ -42,6 +43,10 @@ class Demosaic(Problem):
         if pattern not in BAYER_PATTERNS:
             raise ValueError(f"Demosaic: unknown pattern {pattern!r}, expected one of {', '.join(BAYER_PATTERNS)}.")
         self.pattern = pattern
+
+    @classmethod
+    def as_measured(cls, picture: Picture, notes: list[str]) -> Picture:
+        return in_gray(picture, notes)
 
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
         return Mosaic(shape, self.pattern, noise=noise)

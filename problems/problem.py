@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -45,6 +45,7 @@ EXACT: Mapping[str, Any] = {"method": "exact-score", "rule": "matched", "steps":
 FAST: Mapping[str, Any] = {"method": "exact-score", "rule": "ddpm", "steps": 20, "ratio_max": 80.0, "ratio_min": 0.01}
 
 
+EQUAL = 1.01 / 127.5  # one level of 8 bits: channels of a gray picture may differ by it after JPEG or color management
 QUALITIES = ("fast", "balanced", "best")
 
 
@@ -144,7 +145,7 @@ class Problem(ABC):
 
     @classmethod
     def as_measured(cls, picture: Picture, notes: list[str]) -> Picture:
-        """Return a measured picture in the channels that the problem measures, and append to ``notes`` what the user should know."""
+        """Return a measured picture in the channels that the problem measures; append messages for the user to ``notes``."""
         return picture
 
     @classmethod
@@ -276,6 +277,15 @@ class Problem(ABC):
     def facts(self) -> dict[str, Any]:
         """Return properties, besides options, that affect the spread of samples, to compare with a calibration."""
         return {}
+
+
+def in_gray(picture: Picture, notes: list[str]) -> Picture:
+    """Return a grayscale picture that was saved as RGB with one channel, and append a note; other pictures as they are."""
+    pixels = picture.pixels
+    if len(pixels) != 3 or np.ptp(pixels, axis=0).max() > EQUAL:
+        return picture
+    notes.append("the channels of INPUT are equal: it is taken as a grayscale picture")
+    return replace(picture, pixels=pixels.mean(0, keepdims=True))
 
 
 def pixels_of(picture: Picture) -> Tensor:

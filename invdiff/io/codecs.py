@@ -6,7 +6,6 @@ Pillow handles files with 8 bits per channel, but truncates color images with mo
 
 from __future__ import annotations
 
-import io
 import mmap
 import warnings
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from invdiff.io.png import decode_deep_png, encode_deep_png
 from invdiff.io.quiet import without_stderr
 from invdiff.io.tiff import TIFF_MAGIC, decode_tiff, encode_tiff, tiff_size
 
-__all__ = ["READABLE", "Decoded", "decode", "declared_orientation", "declared_size", "encode", "first_line"]
+__all__ = ["READABLE", "Decoded", "declared_orientation", "declared_size", "decode", "encode", "first_line"]
 
 READABLE = "a PNG, JPEG, TIFF, WebP or BMP image or a .npy array"
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
@@ -67,7 +66,8 @@ def declared_size(path: Path) -> tuple[int, int]:
         if head.startswith(TIFF_MAGIC):
             return tiff_size(file)
         with _by_pillow(file, head) as image:
-            return image.size[::-1] if orientation_of(image) < 5 else image.size
+            height, width = image.height, image.width
+            return (height, width) if orientation_of(image) < 5 else (width, height)
 
 
 def declared_orientation(path: Path) -> int:

@@ -7,35 +7,27 @@ Pixels span [-1, 1], as everywhere below the command line: an 8-bit value ``v`` 
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import secrets
-import warnings
-import zipfile
-import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from invdiff.io.codecs import READABLE, Decoded, declared_size, decode, encode, first_line
-from invdiff.io.limits import check_image
-from invdiff.io.numpy_headers import declared_shapes
+from invdiff.io.codecs import Decoded, declared_size, decode, encode
+from invdiff.io.masks import gray, mask_of_array, mask_of_picture
+from invdiff.io.numpy_files import declared_arrays, existing_file, load_numpy, read_arrays
+from invdiff.io.picture import Array, Picture, picture_of_array, unit
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "Picture",
     "atomic_write",
-    "existing_file",
     "image_size",
     "list_images",
     "mask_from_alpha",
-    "mask_of_array",
-    "mask_of_picture",
-    "native",
     "picture_of_array",
     "read_arrays",
     "read_image",
@@ -45,32 +37,7 @@ __all__ = [
     "write_image",
 ]
 
-Array = NDArray[np.float64]
-
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".npy"})
-SOFT_MASK_SHARE = 0.01
-ZERO_AND_ONE = "the mask holds 0 and 1 alone: 1 is taken as white"
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """An image read from a file, with the metadata needed to write a result in the same mode.
-
-    Attributes:
-        pixels: ``(C, H, W)``, float64, spanning [-1, 1]. ``C`` is 1 (gray) or 3 (RGB), or any number for TIFF files and arrays.
-        alpha: Opacity ``(H, W)`` in [0, 1]; ``None`` if the file has none.
-        bits: Bits per channel of the file, 8 or 16; 16 for arrays of floats.
-        icc: The color profile embedded in the file.
-        exif: The EXIF data of the file as results carry them: orientation 1, without thumbnail; see :mod:`invdiff.io.metadata`.
-        notes: What was taken for granted when the file was read, for the user.
-    """
-
-    pixels: Array
-    alpha: Array | None = None
-    bits: int = 8
-    icc: bytes | None = None
-    exif: bytes | None = None
-    notes: tuple[str, ...] = ()
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
@@ -98,10 +65,10 @@ def read_image(path: str | os.PathLike[str]) -> Picture:
     """
     path = existing_file(path)
     if path.suffix.lower() == ".npy":
-        return picture_of_array(_load_numpy(path, image=True), str(path))
+        return picture_of_array(load_numpy(path, image=True), str(path))
     decoded = decode(path)
-    unit = np.ascontiguousarray(_unit(decoded.values, path).transpose(2, 0, 1))
-    colours, alpha = (unit[:-1], unit[-1]) if decoded.alpha else (unit, None)
+    scaled = np.ascontiguousarray(unit(decoded.values, path).transpose(2, 0, 1))
+    colours, alpha = (scaled[:-1], scaled[-1]) if decoded.alpha else (scaled, None)
     bits, notes = 8 if decoded.values.dtype == np.uint8 else 16, tuple(f"{path}: {note}" for note in decoded.notes)
     return Picture(2 * colours - 1, alpha, bits, decoded.icc, decoded.exif, notes)
 
@@ -116,32 +83,8 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     path = existing_file(path)
     if path.suffix.lower() != ".npy":
         return declared_size(path)
-    height, width = _declared_arrays(path, image=True).get("", ())[-2:]
+    height, width = declared_arrays(path, image=True).get("", ())[-2:]
     return height, width
-
-
-def picture_of_array(values: NDArray[Any], source: str) -> Picture:
-    """Return the picture of an array, as of an ``.npy`` file that holds it; ``source`` names it in errors."""
-    _check_picture(values.shape, source)
-    channels = native(values[None] if values.ndim == 2 else values)
-    return Picture(2 * _unit(channels, source) - 1, bits=8 if values.dtype.itemsize == 1 else 16)
-
-
-def native(values: NDArray[Any]) -> NDArray[Any]:
-    """Return an array in the byte order of this machine: torch takes no other, and comparisons of types fail on others."""
-    return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
-
-
-def _check_picture(shape: tuple[int, ...], source: str | os.PathLike[str]) -> None:
-    """Raise an error if an array of a shape is no picture."""
-    if len(shape) not in (2, 3) or not math.prod(shape):
-        raise ValueError(f"{source}: expected an array of shape (H, W) or (C, H, W), got {shape}.")
-    if len(shape) == 3 and shape[-1] <= 4 < shape[0]:
-        raise ValueError(f"{source}: expected the channels first, (C, H, W), got {shape}: transpose the array.")
-    try:
-        check_image(*shape[-2:], *shape[:-2])
-    except ValueError as error:
-        raise ValueError(f"{source}: cannot be read as an image: {error}.") from error
 
 
 def write_image(
@@ -242,34 +185,12 @@ def read_mask_and_notes(
         height, width = image_size(path)
         if (height, width) != tuple(size):
             raise ValueError(
-                f"{path}: the mask is {width} x {height} pixels and the image {size[1]} x {size[0]}. They must be the same size."
+                f"{path}: the mask is {width} x {height} pixels and the image {size[1]} x {size[0]}. They must be the same "
+                "size."
             )
     if path.suffix.lower() == ".npy":
-        return mask_of_array(_load_numpy(path, image=True), str(path), keep=keep)
+        return mask_of_array(load_numpy(path, image=True), str(path), keep=keep)
     return mask_of_picture(read_image(path), str(path), keep=keep)
-
-
-def mask_of_array(values: NDArray[Any], source: str, *, keep: str) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
-    """Return the mask in an array, see :func:`read_mask`, and what was taken for granted; ``source`` names it in errors."""
-    if values.dtype.kind in "iu" and values.size and values.min() >= 0 and values.max() == 1:
-        known, notes = mask_of_picture(picture_of_array(values == 1, source), source, keep=keep)
-        return known, (f"{source}: {ZERO_AND_ONE}", *notes)
-    return mask_of_picture(picture_of_array(values, source), source, keep=keep)
-
-
-def mask_of_picture(picture: Picture, source: str, *, keep: str) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
-    """Return the mask in a picture, see :func:`read_mask`, and what was taken for granted; ``source`` names it in errors."""
-    grey, notes = _grey(picture, source, "a mask"), picture.notes
-    levels = (picture.pixels + 1) / 2 * (2**picture.bits - 1)
-    if 0.999 < levels.max() < 1.001 and (np.abs(levels - levels.round()) < 0.001).all() and levels.min() > -0.001:
-        grey, notes = levels.mean(0), (*notes, f"{source}: {ZERO_AND_ONE}")
-    soft = float(((grey > 0.1) & (grey < 0.9)).mean())
-    if soft > SOFT_MASK_SHARE:
-        raise ValueError(
-            f"{source}: expected a mask of black and white pixels, but {soft:.1%} are gray or colored (at most "
-            f"{SOFT_MASK_SHARE:.0%} may be, at edges): make every pixel black (keep) or white (fill)."
-        )
-    return grey >= 0.5 if keep == "white" else grey < 0.5, notes
 
 
 def mask_from_alpha(picture: Picture) -> NDArray[np.bool_]:
@@ -277,25 +198,6 @@ def mask_from_alpha(picture: Picture) -> NDArray[np.bool_]:
     if picture.alpha is None:
         raise ValueError("mask_from_alpha: the picture has no alpha channel; give a mask image instead.")
     return picture.alpha >= 0.5
-
-
-def read_arrays(path: str | os.PathLike[str], name: str) -> dict[str, NDArray[Any]]:
-    """Read all arrays of an ``.npz`` file by name, or the array of an ``.npy`` file under the name ``name``.
-
-    Raises:
-        ValueError: If the file is neither ``.npy`` nor ``.npz``, is damaged, or has no array of this name.
-        OSError: If the file does not exist or cannot be opened.
-    """
-    path = existing_file(path)
-    if path.suffix.lower() not in (".npy", ".npz"):
-        raise ValueError(f"{path}: expected an .npy or .npz file with the array {name!r}, as written by --simulate.")
-    _declared_arrays(path)
-    arrays = _arrays(path)
-    if list(arrays) == [""]:
-        return {name: arrays[""]}
-    if name not in arrays:
-        raise ValueError(f"{path}: has no array {name!r}, got {', '.join(arrays) or 'none'}.")
-    return arrays
 
 
 def read_kernel(path: str | os.PathLike[str]) -> Array:
@@ -311,11 +213,11 @@ def read_kernel(path: str | os.PathLike[str]) -> Array:
     name = os.fspath(path)
     stem, colon, key = name.rpartition(":")
     if colon and stem.lower().endswith(".npz"):
-        values = _load_numpy(existing_file(stem), key)
+        values = load_numpy(existing_file(stem), key)
     elif name.lower().endswith((".npy", ".npz")):
-        values = _load_numpy(existing_file(name))
+        values = load_numpy(existing_file(name))
     else:
-        values = _grey(read_image(name), name, "a kernel")
+        values = gray(read_image(name), name, "a kernel")
     if values.dtype.kind not in "buif":
         raise ValueError(f"{path}: a blur kernel holds real numbers, got {values.dtype}.")
     kernel = values.astype(np.float64)
@@ -342,81 +244,6 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def existing_file(path: str | os.PathLike[str]) -> Path:
-    """Return the path of a file that can be read; raise if there is none, or if it is empty, a folder, a pipe or a device."""
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path}: is a folder; expected {READABLE}.")
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; expected {READABLE}.")
-    if path.stat().st_size == 0 and path.is_file():
-        raise ValueError(f"{path}: the file is empty; expected {READABLE}.")
-    if not path.is_file():  # reading would wait for a writer, or never end
-        raise ValueError(f"{path}: is a pipe or a device; expected {READABLE}: save its content to a file first.")
-    return path
-
-
-def _load_numpy(path: Path, key: str = "", *, image: bool = False) -> NDArray[Any]:
-    _declared_arrays(path, image=image)
-    arrays = _arrays(path)
-    if key in arrays or (not key and len(arrays) == 1):
-        return arrays[key] if key else next(iter(arrays.values()))
-    wanted = f"no array {key!r}" if key else "several arrays and none was named"
-    raise ValueError(f"{path}: {wanted}; append one of its names after a colon: {', '.join(arrays)}.")
-
-
-def _declared_arrays(path: Path, *, image: bool = False) -> dict[str, tuple[int, ...]]:
-    """Return the shapes that a NumPy file declares, by name; raise if they are too large or, for an image, the shape of none."""
-    with path.open("rb") as file:
-        try:
-            shapes = declared_shapes(file)
-        except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error, EOFError):
-            return {}  # damaged, or encrypted: named when it is read
-        except ValueError as error:
-            raise ValueError(f"{path}: cannot be read: {error}.") from error
-    if image and "" in shapes:
-        _check_picture(shapes[""], path)
-    return shapes
-
-
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a NumPy file by name; the name of the array of an ``.npy`` file is empty."""
-    try:
-        with warnings.catch_warnings(), path.open("rb") as file:
-            warnings.simplefilter("ignore")  # numpy warns before it fails on a damaged header.
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return {"": native(loaded)}
-            with loaded:
-                return {name: native(loaded[name]) for name in loaded}
-    except Exception as error:  # zipfile, zlib, tokenize and numpy raise exceptions of their own
-        if "pickle" in str(error):
-            raise ValueError(f"{path}: holds pickled objects, which can run code when read; expected numbers.") from error
-        raise ValueError(f"{path}: is damaged or holds no numpy array of numbers ({first_line(error)}).") from error
-
-
-def _unit(values: NDArray[Any], path: Path | str) -> Array:
-    """Convert image values of any supported type to float64 on the 0..1 scale."""
-    if values.dtype in (np.uint8, np.uint16):
-        return values / float(np.iinfo(values.dtype).max)
-    if values.dtype.kind not in "bf":
-        raise ValueError(
-            f"{path}: holds {values.dtype} values; expected unsigned 8- or 16-bit integers, or floats on the 0..1 scale."
-        )
-    unit = values.astype(np.float64)
-    if not np.isfinite(unit).all():
-        raise ValueError(f"{path}: holds nan or inf; expected finite values on the 0..1 scale.")
-    if np.abs(unit).max() > 16:  # Noise may exceed the 0..1 scale, but never by this much.
-        raise ValueError(f"{path}: values reach {np.abs(unit).max():g}; expected the 0..1 scale: divide by the largest value.")
-    return unit
-
-
-def _grey(picture: Picture, source: str, what: str) -> Array:
-    if picture.alpha is not None and (picture.alpha < 1).any():
-        raise ValueError(f"{source}: {what} must not be transparent, because its meaning would be a guess. Flatten the image.")
-    return np.asarray((picture.pixels.mean(0) + 1) / 2, dtype=np.float64)
 
 
 def _quantised(values: Array, bits: int) -> NDArray[np.unsignedinteger[Any]]:

@@ -18,8 +18,8 @@ def check_image(height: int, width: int, channels: int = 1) -> None:
     if height * width > LARGEST_IMAGE or height * width * channels > LARGEST_ARRAY:
         of = f" of {channels} channels" if channels > 4 else ""
         raise ValueError(
-            f"it declares {width} x {height} pixels{of}, expected at most {LARGEST_IMAGE} pixels ({LARGEST_ARRAY} values): crop "
-            "or shrink it"
+            f"it declares {width} x {height} pixels{of}, expected at most {LARGEST_IMAGE} pixels ({LARGEST_ARRAY} values): "
+            "crop or shrink it"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import struct
@@ -159,11 +160,9 @@ def _written(values: Mapping[int, Any], tags: tuple[int, ...] | None) -> dict[in
     for tag in values if tags is None else tags:
         if tag not in values or isinstance(values[tag], dict):
             continue
-        try:
+        with contextlib.suppress(Exception):
             _structure({tag: values[tag]}).tobytes(8)
-        except Exception:
-            continue
-        kept[tag] = values[tag]
+            kept[tag] = values[tag]
     return kept
 
 

@@ -32,7 +32,7 @@ def decode_deep_png(image: Image.Image, content: bytes) -> Decoded:
     if colour_type in (GREY, GREY_ALPHA):
         values = _pairs(content, 2 if colour_type == GREY_ALPHA else 1)
     else:
-        values = _by_kornia(content, image.size[::-1], "rgba" if colour_type == COLOUR_ALPHA else "rgb")
+        values = _by_kornia(content, (image.height, image.width), "rgba" if colour_type == COLOUR_ALPHA else "rgb")
     alpha = colour_type in (GREY_ALPHA, COLOUR_ALPHA)
     transparent = image.info.get("transparency")  # one color, whose pixels are transparent
     if transparent is not None and not alpha:
@@ -77,7 +77,7 @@ def _pairs(content: bytes, channels: int) -> NDArray[np.uint16]:
     with Image.open(file, formats=("PNG",)) as image:
         image.load()
         halves = np.asarray(image).reshape(height, width, channels, 2)
-    return halves[..., 0].astype(np.uint16) << 8 | halves[..., 1]
+    return np.ascontiguousarray(halves).view(">u2")[..., 0].astype(np.uint16)
 
 
 def _by_kornia(content: bytes, size: tuple[int, int], mode: str) -> NDArray[np.uint16]:

@@ -14,18 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from invdiff.io.images import (
-    Picture,
-    mask_of_array,
-    mask_of_picture,
-    native,
-    picture_of_array,
-    read_arrays,
-    read_image,
-    read_mask_and_notes,
-)
+from invdiff.io.images import read_image, read_mask_and_notes
 from invdiff.io.limits import check_image
+from invdiff.io.masks import mask_of_array, mask_of_picture
 from invdiff.io.metadata import exif_of, orientation_of
+from invdiff.io.numpy_files import read_arrays
+from invdiff.io.picture import Picture, native, picture_of_array
 
 __all__ = ["Source"]
 
@@ -95,7 +89,9 @@ class Source:
             )
         return picture_of_array(values[0] if values.ndim == 4 and len(values) == 1 else values, str(self))
 
-    def mask(self, *, keep: Literal["black", "white"], size: tuple[int, ...] | None) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    def mask(
+        self, *, keep: Literal["black", "white"], size: tuple[int, ...] | None
+    ) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
         """Return the mask that it is, booleans ``(H, W)``, true at known pixels, and what was taken for granted.
 
         Args:

@@ -33,8 +33,9 @@ def tiff_size(content: Any) -> tuple[int, int]:
 
     with tifffile.TiffFile(content, _multifile=False) as file:
         page: Any = file.pages.first
-        size = page.imagelength, page.imagewidth
-        return size if _orientation(page) < 5 else size[::-1]
+        height, width = page.imagelength, page.imagewidth
+        check_image(height, width)
+        return (height, width) if _orientation(page) < 5 else (width, height)
 
 
 def decode_tiff(content: Any) -> Decoded | None:
@@ -123,7 +124,8 @@ def _values(image: Any, page: Any, content: Any) -> NDArray[Any]:
             raise ValueError("its pages differ in size, type or compression")
         return np.concatenate([samples_of(part, content) for part in pages], axis=-1)
     try:
-        values, axes = image.asarray(), image.axes
+        values: NDArray[Any] = image.asarray()
+        axes = image.axes
     except (ImportError, KeyError, ValueError) as error:  # tifffile needs an extra for most codecs
         if not isinstance(error, ImportError) and "imagecodecs" not in str(error):
             raise

@@ -1,8 +1,8 @@
 """Decompression of the strips and tiles of TIFF files, and their assembly to an image.
 
-tifffile alone decompresses few codecs, and those without a bound on what comes out; kornia_rs ignores planes; Pillow keeps eight
-bits of colors. libtiff, which is part of Pillow, decompresses all of LZW, Deflate, PackBits, LZMA and Zstandard: it is given the
-strips or tiles as those of an image of bytes, one gray pixel each, which leaves predictor, byte order and layout to this module.
+tifffile alone decompresses few codecs, without a bound on what comes out; kornia_rs ignores planes; Pillow truncates colors.
+libtiff, a part of Pillow, decompresses LZW, Deflate, PackBits, LZMA and Zstandard: it is given the strips or tiles as those of an
+image of bytes, one gray pixel each, which leaves predictor, byte order and layout to this module.
 """
 
 from __future__ import annotations
@@ -87,7 +87,10 @@ def _decompressed(page: Any, content: Any, segments: list[int], rows: int, row_b
         out[stored] = _reversed_bits(values) if page.fillorder == 2 else values
         return out
     file = io.BytesIO(_image_of_bytes(parts, page.compression, page.fillorder, rows, row_bytes))
-    with without_stderr(), cast(Any, TiffImagePlugin.TiffImageFile(file)) as image:  # not Image.open, whose bound is on pixels, not bytes
+    with (
+        without_stderr(),
+        cast(Any, TiffImagePlugin.TiffImageFile(file)) as image,
+    ):  # not Image.open, whose bound is on pixels, not bytes
         image.load()
         out[stored] = np.asarray(image).reshape(-1, rows, row_bytes)
     return out
@@ -130,11 +133,14 @@ def _values(page: Any, raw: NDArray[np.uint8], columns: int, count: int) -> NDAr
     if page.predictor == FLOAT_DIFFERENCES:  # of bytes, sorted by significance
         steps = raw.reshape(*raw.shape[:-1], columns * bits // 8, count).cumsum(-2, dtype=np.uint8)
         ordered = steps.reshape(*raw.shape[:-1], bits // 8, columns * count).swapaxes(-1, -2)
-        return np.ascontiguousarray(ordered).view(dtype.newbyteorder(">"))[..., 0].reshape(*raw.shape[:-1], columns, count)
-    values = raw.view(dtype).reshape(*raw.shape[:-1], columns, count)
+        floats = np.ascontiguousarray(ordered).view(dtype.newbyteorder(">"))[..., 0].reshape(*raw.shape[:-1], columns, count)
+        result: NDArray[Any] = floats.astype(dtype.newbyteorder("="))
+        return result
+    values: NDArray[Any] = raw.view(dtype).reshape(*raw.shape[:-1], columns, count)
     if page.predictor == DIFFERENCES:
         integers = values.view(f"{order}u{dtype.itemsize}")
-        return integers.cumsum(-2, dtype=f"u{dtype.itemsize}").view(dtype.newbyteorder("="))
+        sums: NDArray[Any] = integers.cumsum(-2, dtype=f"u{dtype.itemsize}")
+        return sums.view(dtype.newbyteorder("="))
     if page.predictor != NONE:
         raise ValueError(f"its predictor {int(page.predictor)} is not supported; save it without one")
     return values.astype(dtype.newbyteorder("="), copy=False)
