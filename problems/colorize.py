@@ -21,8 +21,8 @@ class Colorize(Problem):
     recommended = photographs(max_iterations=4)
 
     @classmethod
-    def as_measured(cls, picture: Picture, notes: list[str]) -> Picture:
-        return in_gray(picture, notes)
+    def as_measured(cls, picture: Picture) -> Picture:
+        return in_gray(picture)
 
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
         return ChannelMix.gray(shape, noise=noise)

@@ -45,8 +45,8 @@ class Demosaic(Problem):
         self.pattern = pattern
 
     @classmethod
-    def as_measured(cls, picture: Picture, notes: list[str]) -> Picture:
-        return in_gray(picture, notes)
+    def as_measured(cls, picture: Picture) -> Picture:
+        return in_gray(picture)
 
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
         return Mosaic(shape, self.pattern, noise=noise)

@@ -144,8 +144,8 @@ class Problem(ABC):
         return Given(cls.from_options(options, size=(height, width)), pixels_of(picture), picture)
 
     @classmethod
-    def as_measured(cls, picture: Picture, notes: list[str]) -> Picture:
-        """Return a measured picture in the channels that the problem measures; append messages for the user to ``notes``."""
+    def as_measured(cls, picture: Picture) -> Picture:
+        """Return a measured picture in the channels that the problem measures, with a note for the user if they change."""
         return picture
 
     @classmethod
@@ -279,13 +279,13 @@ class Problem(ABC):
         return {}
 
 
-def in_gray(picture: Picture, notes: list[str]) -> Picture:
-    """Return a grayscale picture that was saved as RGB with one channel, and append a note; other pictures as they are."""
+def in_gray(picture: Picture) -> Picture:
+    """Return a grayscale picture that was saved as RGB with one channel and a note; other pictures as they are."""
     pixels = picture.pixels
     if len(pixels) != 3 or np.ptp(pixels, axis=0).max() > EQUAL:
         return picture
-    notes.append("the channels of INPUT are equal: it is taken as a grayscale picture")
-    return replace(picture, pixels=pixels.mean(0, keepdims=True))
+    notes = (*picture.notes, "the channels of INPUT are equal: it is taken as a grayscale picture")
+    return replace(picture, pixels=pixels.mean(0, keepdims=True), notes=notes)
 
 
 def pixels_of(picture: Picture) -> Tensor:

@@ -7,6 +7,7 @@ Pillow handles files with 8 bits per channel, but truncates color images with mo
 from __future__ import annotations
 
 import mmap
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -30,6 +31,7 @@ __all__ = ["READABLE", "Decoded", "declared_orientation", "declared_size", "deco
 READABLE = "a PNG, JPEG, TIFF, WebP or BMP image or a .npy array"
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 PNG_MAGIC, JPEG_MAGIC = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
+WORDS = re.compile(r"[A-Za-z][^{}]{3,200} [^{}]{1,200}$")
 LARGEST_EXIF = 65533 - 6  # bytes in a JPEG segment, behind its mark
 
 
@@ -134,7 +136,10 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], bytes]]:
     except MemoryError as error:
         raise ValueError(f"{path}: there is not enough memory to read it as an image.") from error
     except Exception as error:  # every decoder raises its own exceptions for damaged files
-        raise ValueError(f"{path}: cannot be read as an image: {first_line(error)}.") from error
+        reason = first_line(error)
+        if not WORDS.match(reason):  # such as a key or a table
+            reason = "its data are damaged"
+        raise ValueError(f"{path}: cannot be read as an image: {reason}.") from error
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from invdiff.io.codecs import Decoded, declared_size, decode, encode
 from invdiff.io.masks import gray, mask_of_array, mask_of_picture
 from invdiff.io.numpy_files import declared_arrays, existing_file, load_numpy, read_arrays
-from invdiff.io.picture import Array, Picture, picture_of_array, unit
+from invdiff.io.picture import Array, Picture, picture_of_array, spanned, unit
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -67,10 +67,10 @@ def read_image(path: str | os.PathLike[str]) -> Picture:
     if path.suffix.lower() == ".npy":
         return picture_of_array(load_numpy(path, image=True), str(path))
     decoded = decode(path)
-    scaled = np.ascontiguousarray(unit(decoded.values, path).transpose(2, 0, 1))
-    colours, alpha = (scaled[:-1], scaled[-1]) if decoded.alpha else (scaled, None)
+    stored = decoded.values.transpose(2, 0, 1)
+    colours, alpha = (stored[:-1], unit(stored[-1], path)) if decoded.alpha else (stored, None)
     bits, notes = 8 if decoded.values.dtype == np.uint8 else 16, tuple(f"{path}: {note}" for note in decoded.notes)
-    return Picture(2 * colours - 1, alpha, bits, decoded.icc, decoded.exif, notes)
+    return Picture(spanned(colours, path), alpha, bits, decoded.icc, decoded.exif, notes)
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:

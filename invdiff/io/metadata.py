@@ -6,6 +6,7 @@ import contextlib
 import io
 import math
 import struct
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,22 +54,26 @@ def exif_of(image: Image.Image) -> bytes | None:
     Returns:
         A TIFF structure, little-endian, as stored in the chunk ``eXIf`` of PNG files.
     """
-    try:
-        exif = image.getexif()
-    except Exception:  # damaged; Pillow raises many kinds of errors
-        exif = Image.Exif()
-    return _clean(exif, image.info.get("dpi"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            exif = image.getexif()
+        except Exception:  # damaged; Pillow raises many kinds of errors
+            exif = Image.Exif()
+        return _clean(exif, image.info.get("dpi"))
 
 
 def exif_of_tiff(content: Any) -> bytes | None:
     """Return the same for an open TIFF file."""
     exif = Image.Exif()
-    try:
-        content.seek(0)
-        exif.load_from_fp(content)
-    except Exception:
-        return None
-    return _clean(exif, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            content.seek(0)
+            exif.load_from_fp(content)
+        except Exception:
+            return None
+        return _clean(exif, None)
 
 
 def _clean(exif: Image.Exif, dpi: Any) -> bytes | None:
@@ -93,10 +98,12 @@ def _clean(exif: Image.Exif, dpi: Any) -> bytes | None:
 
 def orientation_of(image: Image.Image) -> int:
     """Return the EXIF orientation of an open image, 1 to 8; 1 if it has none or a damaged one."""
-    try:
-        orientation = image.getexif().get(ORIENTATION, 1)
-    except Exception:
-        return 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            orientation = image.getexif().get(ORIENTATION, 1)
+        except Exception:
+            return 1
     return orientation if orientation in range(1, 9) else 1
 
 

@@ -47,6 +47,6 @@ def _shape(file: IO[bytes]) -> tuple[int, ...] | None:
     try:
         read: Any = HEADERS[npy.read_magic(file)]
         shape: tuple[int, ...] = read(file)[0]
-    except (KeyError, ValueError):  # numpy says what is wrong with it when it reads it
+    except Exception:  # of many kinds; numpy says what is wrong when it reads the file
         return None
     return shape

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from invdiff.io.limits import check_image
 
-__all__ = ["Array", "Picture", "check_picture", "native", "picture_of_array", "unit"]
+__all__ = ["Array", "Picture", "check_picture", "native", "picture_of_array", "spanned", "unit"]
 
 Array = NDArray[np.float64]
 
@@ -43,7 +43,7 @@ def picture_of_array(values: NDArray[Any], source: str) -> Picture:
     """Return the picture of an array, as of an ``.npy`` file that holds it; ``source`` names it in errors."""
     check_picture(values.shape, source)
     channels = native(values[None] if values.ndim == 2 else values)
-    return Picture(2 * unit(channels, source) - 1, bits=8 if values.dtype.itemsize == 1 else 16)
+    return Picture(spanned(channels, source), bits=8 if values.dtype.itemsize == 1 else 16)
 
 
 def native(values: NDArray[Any]) -> NDArray[Any]:
@@ -63,6 +63,14 @@ def check_picture(shape: tuple[int, ...], source: str | os.PathLike[str]) -> Non
         raise ValueError(f"{source}: cannot be read as an image: {error}.") from error
 
 
+def spanned(values: NDArray[Any], path: Path | str) -> Array:
+    """Convert image values of any supported type to float64 spanning [-1, 1], with one array of that size in memory."""
+    pixels = unit(np.ascontiguousarray(values), path)
+    pixels *= 2
+    pixels -= 1
+    return pixels
+
+
 def unit(values: NDArray[Any], path: Path | str) -> Array:
     """Convert image values of any supported type to float64 on the 0..1 scale."""
     if values.dtype in (np.uint8, np.uint16):
@@ -71,7 +79,8 @@ def unit(values: NDArray[Any], path: Path | str) -> Array:
         raise ValueError(
             f"{path}: holds {values.dtype} values; expected unsigned 8- or 16-bit integers, or floats on the 0..1 scale."
         )
-    scaled = values.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # signaling NaN: named below
+        scaled = values.astype(np.float64)
     if not np.isfinite(scaled).all():
         raise ValueError(f"{path}: holds nan or inf; expected finite values on the 0..1 scale.")
     largest = np.abs(scaled).max()

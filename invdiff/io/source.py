@@ -19,7 +19,7 @@ from invdiff.io.limits import check_image
 from invdiff.io.masks import mask_of_array, mask_of_picture
 from invdiff.io.metadata import exif_of, orientation_of
 from invdiff.io.numpy_files import read_arrays
-from invdiff.io.picture import Picture, native, picture_of_array
+from invdiff.io.picture import Picture, check_picture, native, picture_of_array
 
 __all__ = ["Source"]
 
@@ -81,13 +81,15 @@ class Source:
         if isinstance(self.value, Mapping):
             raise ValueError("expected a picture, got several arrays by name.")
         values = _array(self.value)
-        if values.dtype.kind == "f" and values.size and np.quantile(values, 0.05) < FAR_BELOW_BLACK:
+        values = values[0] if values.ndim == 4 and len(values) == 1 else values
+        check_picture(values.shape, str(self))
+        if values.dtype.kind == "f" and np.quantile(values, 0.05) < FAR_BELOW_BLACK:
             warnings.warn(
                 f"{self}: one value in twenty is below {FAR_BELOW_BLACK}, and arrays are read on the 0..1 scale. Pass "
                 "(x + 1) / 2 of an image that spans [-1, 1].",
                 stacklevel=2,
             )
-        return picture_of_array(values[0] if values.ndim == 4 and len(values) == 1 else values, str(self))
+        return picture_of_array(values, str(self))
 
     def mask(
         self, *, keep: Literal["black", "white"], size: tuple[int, ...] | None

@@ -1,8 +1,8 @@
 """Decompression of the strips and tiles of TIFF files, and their assembly to an image.
 
 tifffile alone decompresses few codecs, without a bound on what comes out; kornia_rs ignores planes; Pillow truncates colors.
-libtiff, a part of Pillow, decompresses LZW, Deflate, PackBits, LZMA and Zstandard: it is given the strips or tiles as those of an
-image of bytes, one gray pixel each, which leaves predictor, byte order and layout to this module.
+libtiff, a part of Pillow, decompresses LZW, Deflate, PackBits, LZMA and Zstandard: it is given the strips or tiles as those of
+an image of bytes, one gray pixel each, which leaves predictor, byte order and layout to this module.
 """
 
 from __future__ import annotations

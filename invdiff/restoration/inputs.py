@@ -108,8 +108,7 @@ def read(
             notes.append(f"no INPUT given: degrading a bundled picture ({kind.bundled}, {size})")
         else:
             picture = entry.picture()
-            notes += picture.notes
-            picture = picture if simulated else kind.as_measured(picture, notes)
+            picture = picture if simulated else kind.as_measured(picture)
         if channels > 1 and len(picture.pixels) not in (1, channels):
             raise ValueError(
                 f"{where} has {len(picture.pixels)} channels, but this prior takes images of {channels} channels or grayscale."
@@ -124,7 +123,7 @@ def read(
 def _measured(
     given: Given, said: NoiseChoice, *, name: str, where: str, notes: list[str], simulated: bool, seed: int, channels: int
 ) -> Measured:
-    problem, notes = given.problem, [*notes, *given.notes]
+    problem, notes = given.problem, [*notes, *given.picture.notes, *given.notes]
     clean = problem.fit(given.y) if simulated else None
     if clean is not None and clean.shape[2:] != given.y.shape[2:]:
         notes.append(", ".join(filter(None, (f"cropped to {_size(clean.shape)}", problem.why_cropped))))
