@@ -83,7 +83,10 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     path = existing_file(path)
     if path.suffix.lower() != ".npy":
         return declared_size(path)
-    height, width = declared_arrays(path, image=True).get("", ())[-2:]
+    shape = declared_arrays(path, image=True).get("")
+    if shape is None:  # damaged, or of a version whose header is not read in advance
+        return picture_of_array(load_numpy(path, image=True), str(path)).pixels.shape[1:]
+    height, width = shape[-2:]
     return height, width
 
 

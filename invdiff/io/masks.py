@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from invdiff.io.picture import Array, Picture, picture_of_array
+from invdiff.io.picture import Array, Picture, check_picture, picture_of_array
 
 __all__ = ["gray", "mask_of_array", "mask_of_picture"]
 
@@ -17,6 +17,7 @@ ZERO_AND_ONE = "the mask holds 0 and 1 alone: 1 is taken as white"
 
 def mask_of_array(values: NDArray[Any], source: str, *, keep: str) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
     """Return the mask in an array, see :func:`read_mask`, and what was taken for granted; ``source`` names it in errors."""
+    check_picture(values.shape, source)
     if values.dtype.kind in "iu" and values.size and values.min() >= 0 and values.max() == 1:
         known, notes = mask_of_picture(picture_of_array(values == 1, source), source, keep=keep)
         return known, (f"{source}: {ZERO_AND_ONE}", *notes)

@@ -60,7 +60,9 @@ def exif_of(image: Image.Image) -> bytes | None:
             exif = image.getexif()
         except Exception:  # damaged; Pillow raises many kinds of errors
             exif = Image.Exif()
-        return _clean(exif, image.info.get("dpi"))
+        # Pillow makes up 72 dots per inch for JPEG files that say none.
+        made_up = image.format in ("JPEG", "MPO") and image.info.get("jfif_unit") not in (1, 2)
+        return _clean(exif, None if made_up else image.info.get("dpi"))
 
 
 def exif_of_tiff(content: Any) -> bytes | None:

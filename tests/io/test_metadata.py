@@ -192,16 +192,20 @@ def test_damaged_exif_never_fails(tmp_path, suffix, seed, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("dpi", [(0, 0), (1, 1), (float("inf"), 1)])
-def test_no_resolution_is_made_up(tmp_path, dpi):
+@pytest.mark.parametrize("resolution", [None, 0.0, 1.0, 1e7])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_no_resolution_is_made_up(tmp_path, suffix, resolution):
     exif = Image.Exif()
     exif[271] = "Maker"
-    Image.new("RGB", (8, 8)).save(tmp_path / "in.png", exif=exif)
-    assert read_image(tmp_path / "in.png").exif is not None
-    write_image(tmp_path / "out.png", pixels(), exif=read_image(tmp_path / "in.png").exif)
-    first, *_, resolution = exif_in(tmp_path / "out.png")
-    assert resolution is None
-    assert not set(first) & {282, 283, 296}
+    if resolution is not None:
+        exif[282] = exif[283] = resolution
+    Image.new("RGB", (8, 8)).save(tmp_path / f"in{suffix}", exif=exif)
+    assert read_image(tmp_path / f"in{suffix}").exif is not None
+    for bits in (8, 16):
+        write_image(tmp_path / "out.png", pixels(), bits=bits, exif=read_image(tmp_path / f"in{suffix}").exif)
+        first, *_, found = exif_in(tmp_path / "out.png")
+        assert found is None
+        assert not set(first) & {282, 283, 296}
 
 
 def test_pixels_per_centimeter(tmp_path):

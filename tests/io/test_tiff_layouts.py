@@ -13,7 +13,7 @@ from PIL import Image
 
 from invdiff.io.images import read_image
 
-from .tiff_writer import CODECS, DIFFERENCES, FLOAT_DIFFERENCES, NO_PREDICTOR, write_tiff
+from tiff_writer import CODECS, DIFFERENCES, FLOAT_DIFFERENCES, NO_PREDICTOR, write_tiff
 
 HEIGHT, WIDTH = 23, 37
 
@@ -108,7 +108,9 @@ class TestAlpha:
         straight = self.straight[..., [*range(channels), 3]] / 255
         exact = np.concatenate([straight[..., :-1] * straight[..., -1:], straight[..., -1:]], axis=-1) * white
         stored = exact.astype(kind) if kind == "f4" else np.rint(exact).astype(kind)
-        write_tiff(tmp_path / "image.tif", stored, codec=codec, planar=planar, photometric=2 if channels == 3 else 1, extra=(1,))
+        write_tiff(
+            tmp_path / "image.tif", stored, codec=codec, planar=planar, photometric=2 if channels == 3 else 1, extra=(1,)
+        )
         picture = read_image(tmp_path / "image.tif")
         assert picture.alpha is not None
         np.testing.assert_allclose(picture.alpha, straight[..., -1], atol=1e-6)
