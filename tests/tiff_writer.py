@@ -39,7 +39,22 @@ def write_tiff(
     bits: int | None = None,
     reverse: bool = False,
 ) -> None:
-    """Write ``(H, W, S)`` in strips of some rows, or in tiles; ``bits`` of each integer are stored, or of each byte in reverse."""
+    """Write ``(H, W, S)`` in strips of some rows, or in tiles.
+
+    Args:
+        path: The file.
+        values: The samples.
+        codec: A name in :data:`CODECS`.
+        planar: Whether each sample has strips or tiles of its own.
+        tile: Side of tiles.
+        rows: Of a strip.
+        predictor: What is stored instead of the samples.
+        order: Byte order.
+        photometric: Photometric interpretation. Default: RGB for three samples, otherwise BlackIsZero.
+        extra: Kinds of extra samples.
+        bits: Of each integer. Default: all.
+        reverse: Whether the lowest bit of each byte comes first.
+    """
     height, width, samples = values.shape
     parts = [values[..., k : k + 1] for k in range(samples)] if planar else [values]
     segments = []

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from invdiff.io.codecs import Decoded, declared_size, decode, encode
+from invdiff.io.limits import LARGEST_IMAGE
 from invdiff.io.masks import gray, mask_of_array, mask_of_picture
 from invdiff.io.numpy_files import declared_arrays, existing_file, load_numpy, read_arrays
 from invdiff.io.picture import Array, Picture, picture_of_array, spanned, unit
@@ -216,9 +217,9 @@ def read_kernel(path: str | os.PathLike[str]) -> Array:
     name = os.fspath(path)
     stem, colon, key = name.rpartition(":")
     if colon and stem.lower().endswith(".npz"):
-        values = load_numpy(existing_file(stem), key)
+        values = load_numpy(existing_file(stem), key, largest=LARGEST_IMAGE)
     elif name.lower().endswith((".npy", ".npz")):
-        values = load_numpy(existing_file(name))
+        values = load_numpy(existing_file(name), largest=LARGEST_IMAGE)
     else:
         values = gray(read_image(name), name, "a kernel")
     if values.dtype.kind not in "buif":

@@ -23,7 +23,7 @@ def check_image(height: int, width: int, channels: int = 1) -> None:
         )
 
 
-def check_array(shape: Sequence[int]) -> None:
+def check_array(shape: Sequence[int], largest: int = LARGEST_ARRAY) -> None:
     """Raise a ``ValueError``, which does not name the file, if an array is too large to be read."""
-    if math.prod(shape) > LARGEST_ARRAY:
-        raise ValueError(f"it declares an array of shape {tuple(shape)}, expected at most {LARGEST_ARRAY} values")
+    if math.prod(shape) > largest:
+        raise ValueError(f"it declares an array of shape {tuple(shape)}, expected at most {largest} values")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from invdiff.io.codecs import READABLE, first_line
+from invdiff.io.limits import LARGEST_ARRAY
 from invdiff.io.numpy_headers import declared_shapes
 from invdiff.io.picture import check_picture, native
 
@@ -52,8 +53,8 @@ def read_arrays(path: str | os.PathLike[str], name: str) -> dict[str, NDArray[An
     return arrays
 
 
-def load_numpy(path: Path, key: str = "", *, image: bool = False) -> NDArray[Any]:
-    declared_arrays(path, image=image)
+def load_numpy(path: Path, key: str = "", *, image: bool = False, largest: int = LARGEST_ARRAY) -> NDArray[Any]:
+    declared_arrays(path, image=image, largest=largest)
     arrays = _arrays(path)
     if key in arrays or (not key and len(arrays) == 1):
         return arrays[key] if key else next(iter(arrays.values()))
@@ -61,11 +62,11 @@ def load_numpy(path: Path, key: str = "", *, image: bool = False) -> NDArray[Any
     raise ValueError(f"{path}: {wanted}; append one of its names after a colon: {', '.join(arrays)}.")
 
 
-def declared_arrays(path: Path, *, image: bool = False) -> dict[str, tuple[int, ...]]:
+def declared_arrays(path: Path, *, image: bool = False, largest: int = LARGEST_ARRAY) -> dict[str, tuple[int, ...]]:
     """Return the shapes that a NumPy file declares, by name; raise if they are too large, or no image where one is due."""
     with path.open("rb") as file:
         try:
-            shapes = declared_shapes(file)
+            shapes = declared_shapes(file, largest)
         except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error, EOFError):
             return {}  # damaged, or encrypted: named when it is read
         except ValueError as error:

@@ -7,7 +7,7 @@ from typing import IO, Any
 
 from numpy.lib import format as npy
 
-from invdiff.io.limits import check_array
+from invdiff.io.limits import LARGEST_ARRAY, check_array
 
 __all__ = ["declared_shapes"]
 
@@ -15,10 +15,14 @@ LARGEST = 2**31  # bytes that the members of an .npz file may have in all
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
-def declared_shapes(file: IO[bytes]) -> dict[str, tuple[int, ...]]:
+def declared_shapes(file: IO[bytes], largest: int = LARGEST_ARRAY) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the arrays in an open ``.npy`` or ``.npz`` file by name, and go back to its beginning.
 
     The name of the array of an ``.npy`` file is empty. Members that are no array, and unknown versions, are left out.
+
+    Args:
+        file: The file.
+        largest: Most values that an array may have.
 
     Raises:
         ValueError: If an array, or all of them together, is too large to be read.
@@ -39,7 +43,7 @@ def declared_shapes(file: IO[bytes]) -> dict[str, tuple[int, ...]]:
     file.seek(0)
     found = {name: shape for name, shape in shapes.items() if shape is not None}
     for shape in found.values():
-        check_array(shape)
+        check_array(shape, largest)
     return found
 
 
