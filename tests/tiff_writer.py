@@ -33,7 +33,7 @@ def write_tiff(
     tile: int | None = None,
     rows: int = 5,
     predictor: int = NO_PREDICTOR,
-    order: str = "<",
+    order: Any = "<",
     photometric: int | None = None,
     extra: tuple[int, ...] = (),
     bits: int | None = None,
@@ -99,7 +99,7 @@ def write_tiff(
     path.write_bytes(head + body + lists + struct.pack(f"{order}H", len(tags)) + entries + bytes(4))
 
 
-def _stored(segment: Any, predictor: int, order: str, bits: int | None) -> bytes:
+def _stored(segment: Any, predictor: int, order: Any, bits: int | None) -> bytes:
     rows, columns, samples = segment.shape
     if bits is not None:  # the most significant bit first, whatever the byte order
         digits = segment.reshape(rows, -1)[..., None] >> np.arange(bits - 1, -1, -1) & 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -216,7 +217,8 @@ def test_pixels_per_centimeter(tmp_path):
 
 
 def test_layouts_in_the_words_of_a_program_are_no_description(tmp_path):
-    for options in ({"imagej": True}, {"ome": True}, {"metadata": {"axes": "YX"}}):
+    kinds: list[dict[str, Any]] = [{"imagej": True}, {"ome": True}, {"metadata": {"axes": "YX"}}]
+    for options in kinds:
         tifffile.imwrite(tmp_path / "in.tif", np.zeros((8, 8), dtype=np.uint16), **options)
         exif = read_image(tmp_path / "in.tif").exif
         assert exif is None or not any(mark in exif for mark in (b"ImageJ=", b"<OME", b"shape"))

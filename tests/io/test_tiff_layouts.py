@@ -6,6 +6,7 @@ import contextlib
 import io
 import itertools
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def test_every_layout(tmp_path, codec, kind, count):
     values, pixels = sampled(kind, count)
     predictors = [NO_PREDICTOR, DIFFERENCES] + [FLOAT_DIFFERENCES] * (kind[0] == "f")
     for planar, tile, order, predictor in itertools.product((False, True), (None, 16), "<>", predictors):
-        options = {"planar": planar, "tile": tile, "order": order, "predictor": predictor}
+        options: dict[str, Any] = {"planar": planar, "tile": tile, "order": order, "predictor": predictor}
         write_tiff(tmp_path / "image.tif", values, codec=codec, extra=(0,) * (count % 3 and count - 1), **options)
         found = read_image(tmp_path / "image.tif").pixels
         np.testing.assert_allclose(found, pixels.transpose(2, 0, 1), rtol=0, atol=1e-12, err_msg=str(options))
@@ -75,7 +76,7 @@ def test_12_bits_as_pillow_reads_them(tmp_path):
 @pytest.mark.parametrize("codec", ["none", "lzw"])
 def test_pages_as_channels(tmp_path, codec):
     values = np.random.default_rng(0).integers(0, 65536, (2, HEIGHT, WIDTH), dtype=np.uint16)
-    options = {} if codec == "none" else {"compression": "zlib"}
+    options: dict[str, Any] = {} if codec == "none" else {"compression": "zlib"}
     tifffile.imwrite(tmp_path / "image.tif", values, photometric="minisblack", metadata={"axes": "CYX"}, **options)
     np.testing.assert_array_equal(read_image(tmp_path / "image.tif").pixels, values / 32767.5 - 1)
 
@@ -84,7 +85,7 @@ def test_pages_as_channels(tmp_path, codec):
 @pytest.mark.parametrize("byteorder", ["<", ">"])
 def test_both_sizes_of_offsets(tmp_path, byteorder, bigtiff):
     values = np.random.default_rng(0).integers(0, 65536, (HEIGHT, WIDTH, 3), dtype=np.uint16)
-    options = {"bigtiff": bigtiff, "byteorder": byteorder, "compression": "zlib"}
+    options: dict[str, Any] = {"bigtiff": bigtiff, "byteorder": byteorder, "compression": "zlib"}
     tifffile.imwrite(tmp_path / "image.tif", values, photometric="rgb", **options)
     np.testing.assert_array_equal(read_image(tmp_path / "image.tif").pixels, values.transpose(2, 0, 1) / 32767.5 - 1)
 
@@ -219,6 +220,7 @@ def test_palettes_keep_their_transparency(tmp_path):
     image.save(tmp_path / "image.tif")
     picture = read_image(tmp_path / "image.tif")
     np.testing.assert_array_equal(picture.pixels.transpose(1, 2, 0), [[[1, -1, -1], [-1, 1, -1]]])
+    assert picture.alpha is not None
     np.testing.assert_allclose(picture.alpha, [[1, 0.2]])
 
 
