@@ -151,6 +151,8 @@ class _Reader:
             raise ValueError(f"is damaged: it has invalid sampling factors {factors}.")
         v_max, h_max = (max(axis) for axis in zip(*factors, strict=True))
         self.units = -(-height // (8 * v_max)), -(-width // (8 * h_max))
+        if self.units[0] * self.units[1] * sum(v * h for v, h in factors) > 8 * len(self.data):
+            raise ValueError("is damaged: it ends early.")  # a block takes a bit or more
         for part, (v, h) in zip(parts, factors, strict=True):
             inside = math.ceil(math.ceil(height * v / v_max) / 8), math.ceil(math.ceil(width * h / h_max) / 8)
             rows, stride = self.units[0] * v, self.units[1] * h

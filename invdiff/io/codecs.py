@@ -26,7 +26,7 @@ from invdiff.io.png import decode_deep_png, encode_deep_png
 from invdiff.io.quiet import without_stderr
 from invdiff.io.tiff import TIFF_MAGIC, decode_tiff, encode_tiff, tiff_size
 
-__all__ = ["READABLE", "Decoded", "declared_orientation", "declared_size", "decode", "encode", "first_line"]
+__all__ = ["READABLE", "Decoded", "declared_orientation", "declared_size", "decode", "encode", "first_line", "is_image"]
 
 READABLE = "a PNG, JPEG, TIFF, WebP or BMP image or a .npy array"
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
@@ -151,6 +151,11 @@ def _by_pillow(file: IO[bytes], head: bytes) -> Iterator[Image.Image]:
     with Image.open(file, formats=FORMATS) as image:
         check_image(image.height, image.width)
         yield image
+
+
+def is_image(head: bytes) -> bool:
+    """Return whether the first bytes of a file are those of a format that is read."""
+    return head.startswith((PNG_MAGIC, JPEG_MAGIC, *TIFF_MAGIC, b"BM")) or (head[:4], head[8:12]) == (b"RIFF", b"WEBP")
 
 
 def _is_deep_png(head: bytes) -> bool:

@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from invdiff.io.codecs import READABLE, first_line
+from invdiff.io.codecs import READABLE, first_line, is_image
+from invdiff.io.kinds import HEAD, kind_of
 from invdiff.io.limits import LARGEST_ARRAY
 from invdiff.io.numpy_headers import declared_shapes
 from invdiff.io.picture import check_picture, native
 
 __all__ = ["declared_arrays", "existing_file", "load_numpy", "read_arrays"]
+
+PICKLE = b"\x80"
 
 
 def existing_file(path: str | os.PathLike[str]) -> Path:
@@ -78,6 +81,11 @@ def declared_arrays(path: Path, *, image: bool = False, largest: int = LARGEST_A
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Return the arrays of a NumPy file by name; the name of the array of an ``.npy`` file is empty."""
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    if not head.startswith((b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06", PICKLE)):
+        reason = kind_of(head) or ("is an image: give its name the right ending" if is_image(head) else "is damaged")
+        raise ValueError(f"{path}: {reason}; expected a NumPy file.")
     try:
         with warnings.catch_warnings(), path.open("rb") as file:
             warnings.simplefilter("ignore")  # numpy warns before it fails on a damaged header.

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from invdiff.io.images import read_image, read_mask_and_notes
-from invdiff.io.limits import check_image
 from invdiff.io.masks import mask_of_array, mask_of_picture
 from invdiff.io.metadata import exif_of, orientation_of
 from invdiff.io.numpy_files import read_arrays
@@ -134,11 +133,11 @@ def _array(values: Any) -> NDArray[Any]:
 
 def _of_pillow(image: Image.Image, source: str) -> Picture:
     """Return the picture of a Pillow image, read as from a file: palettes, opacity, depth, color profile and EXIF data."""
+    check_picture((image.height, image.width), source)  # before the pixels of a file that was opened are decoded
     if image.mode in ("F", "I"):  # floats, and integers that 16-bit files may not hold
         values = np.asarray(image)
         fits = image.mode == "I" and values.size and values.min() >= 0 and values.max() < 2**16
         return picture_of_array(values.astype(np.uint16) if fits else values, source)
-    check_image(image.height, image.width)
     orientation, exif = orientation_of(image), exif_of(image)
     plain = image.convert("RGB") if image.mode in UNKNOWN_TO_PNG else image.copy()
     profile = None if image.mode in UNKNOWN_TO_PNG else image.info.get("icc_profile")

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from invdiff.io.decoded import Decoded, upright, without_premultiplication
-from invdiff.io.limits import check_image
+from invdiff.io.jpeg_segments import check_segments
+from invdiff.io.limits import check_array, check_image
 from invdiff.io.metadata import exif_of_tiff, tiff_with_exif
 from invdiff.io.tiff_segments import DECOMPRESSED, samples_of
 
@@ -19,6 +20,8 @@ __all__ = ["TIFF_MAGIC", "decode_tiff", "encode_tiff", "tiff_size"]
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE = range(4)  # photometric interpretations
+JPEG = 7  # compression
+MOST_PAGES = 1000
 COLOR_FILTER_ARRAY, LINEAR_RAW = 32803, 34892
 DNG_VERSION, SUB_DIRECTORIES = 50706, 330
 UNSPECIFIED, PREMULTIPLIED_ALPHA, ALPHA = range(3)  # types of extra samples
@@ -50,6 +53,8 @@ def decode_tiff(content: Any) -> Decoded | None:
     with tifffile.TiffFile(content, _multifile=False) as file:
         page: Any = file.pages.first
         check_image(page.imagelength, page.imagewidth, page.samplesperpixel)
+        if page.is_tiled:
+            check_array((page.tilelength, page.tilewidth, page.samplesperpixel))
         _refuse_raw(page)
         image = _one_image(file)
         kind, bits, notes = page.photometric, page.bitspersample, list[str]()
@@ -62,6 +67,9 @@ def decode_tiff(content: Any) -> Decoded | None:
         if isinstance(bits, tuple):
             raise ValueError(f"it holds channels of different depth, {bits} bits")
         if plain and bits <= 8 and not (grey_or_rgb and bits == 8 and decompressed):
+            for offset, size in zip(page.dataoffsets, page.databytecounts, strict=False) if page.compression == JPEG else ():
+                content.seek(offset)
+                check_segments(content.read(size))
             return None
         # Channels stored as pages may each have a color table for display; their values are intensities nevertheless.
         if not grey_or_rgb and (plain or kind != PALETTE):
@@ -145,7 +153,10 @@ def _refuse_raw(page: Any) -> None:
 
 def _one_image(file: Any) -> Any:
     """Return the page that is the image, or the series of pages that are its channels; raise if it is neither."""
-    pages, series = len(file.pages), file.series
+    pages = len(file.pages)
+    if pages > MOST_PAGES:  # each takes time to look at
+        raise ValueError(f"it holds {pages} pages, expected one image")
+    series = file.series
     if pages == 1 and not series:
         return file.pages.first
     image = series[0]
