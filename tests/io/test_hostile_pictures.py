@@ -7,6 +7,8 @@ import os
 import struct
 import subprocess
 import sys
+import tracemalloc
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -246,6 +248,86 @@ class TestJPEG:
         (tmp_path / "a.jpg").write_bytes(large_jpeg())
         assert "declares 11000 x 11000 pixels" in self.error(tmp_path / "a.jpg", Dejpeg.from_file)
 
+    def test_blocks_that_the_file_cannot_hold(self, tmp_path):
+        content = bytearray(saved("JPEG"))
+        place = content.index(b"\xff\xc0") + 5
+        content[place : place + 4] = struct.pack(">HH", 8000, 8000)
+        (tmp_path / "a.jpg").write_bytes(content)
+        assert "ends early" in self.error(tmp_path / "a.jpg", Dejpeg.from_file)
+
+    def test_strips_of_a_tiff_file(self, tmp_path):
+        content = bytes(saved("JPEG", progressive=True))
+        place = content.rindex(b"\xff\xda")
+        strip = content[:-2] + 2000 * content[place:-2] + content[-2:]
+        Image.fromarray(np.zeros((16, 16, 3), dtype=np.uint8)).save(tmp_path / "a.tif", compression="jpeg")
+        size = (tmp_path / "a.tif").stat().st_size
+        with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
+            file.pages.first.tags[273].overwrite(size)
+            file.pages.first.tags[279].overwrite(len(strip))
+        with (tmp_path / "a.tif").open("ab") as file:
+            file.write(strip)
+        assert "more than 100 scans" in self.error(tmp_path / "a.tif", read_image)
+
+
+class TestBombs:
+    """What inflates to much more than the header asks for is not inflated."""
+
+    bomb = zlib.compress(bytes(10**8))
+
+    @pytest.mark.parametrize("depth", [8, 16])
+    @pytest.mark.parametrize("colour_type", [0, 2])
+    def test_pixels_of_png(self, tmp_path, colour_type, depth):
+        content = png(4, 3, depth=depth, colour_type=colour_type)
+        place = content.index(b"IDAT") - 4
+        (tmp_path / "a.png").write_bytes(content[:place] + chunk(b"IDAT", self.bomb) + chunk(b"IEND", b""))
+        grown = memory_of(read_image, tmp_path / "a.png")
+        assert grown < 10_000_000
+
+    @pytest.mark.parametrize("name", [b"iCCP", b"zTXt"])
+    def test_metadata_of_png(self, tmp_path, name):
+        content = png(4, 3, data=3 * bytes(13), extra=chunk(name, b"x\0\0" + self.bomb))
+        (tmp_path / "a.png").write_bytes(content)
+        with pytest.raises(ValueError, match=r"a\.png"):
+            read_image(tmp_path / "a.png")
+
+    def test_pages(self, tmp_path):
+        numbers = ((256, 1), (257, 1), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, 1), (279, 1))
+        entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in numbers)
+        size, count = 6 + len(entries), 5000
+        pages = [struct.pack("<H", len(numbers)) + entries + struct.pack("<I", 8 + k * size) for k in range(1, count)]
+        last = struct.pack("<H", len(numbers)) + entries + bytes(4)
+        (tmp_path / "a.tif").write_bytes(b"II*\0\x08\0\0\0" + b"".join(pages) + last)
+        with pytest.raises(ValueError, match=r"a\.tif.*5000 pages"):
+            read_image(tmp_path / "a.tif")
+
+    def test_tiles_of_a_palette(self, tmp_path):
+        options = {"photometric": "palette", "colormap": np.zeros((3, 256), dtype=np.uint16)}
+        tifffile.imwrite(tmp_path / "a.tif", np.zeros((32, 32), dtype=np.uint8), tile=(16, 16), metadata=None, **options)
+        with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
+            for tag in (322, 323):
+                file.pages.first.tags[tag].overwrite(2**20)
+        with pytest.raises(ValueError, match=r"a\.tif.*declares"):
+            read_image(tmp_path / "a.tif")
+
+    def test_pillow_images_that_were_only_opened(self, tmp_path):
+        (tmp_path / "a.png").write_bytes(png(SIDE, SIDE))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(tmp_path / "a.png")
+        with image, pytest.raises(ValueError, match="at most 67108864 pixels"):
+            Source(image).picture()
+
+
+def memory_of(read, path):
+    """Return the largest number of bytes that reading allocates in Python and numpy, in a process that did so before."""
+    read(path)
+    tracemalloc.start()
+    try:
+        read(path)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
 
 class TestNoFiles:
     @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
@@ -324,6 +406,22 @@ class TestKinds:
         (tmp_path / "in.fits").write_bytes(KINDS["a FITS file"]())
         result = solve("in.fits", "--problem", "denoise", "--noise", "0.1", code=1)
         assert result.stderr.startswith("Error: in.fits: is a FITS file, which is not supported: save its array as .npy")
+
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            (bytes(saved("PNG")), "is an image"),
+            (bytes(saved("TIFF")), "is an image"),
+            (b"1,2,3", "is damaged"),
+            (KINDS["a FITS file"](), "is a FITS file"),
+            (b"\x80\x04K\x01.", "pickled"),
+        ],
+    )
+    def test_arrays_that_are_none(self, tmp_path, content, words):
+        for name, read in (("a.npy", read_image), ("a.npy", read_kernel), ("a.npz", lambda path: read_arrays(path, "y"))):
+            (tmp_path / name).write_bytes(content)
+            with pytest.raises(ValueError, match=rf"{name}: .*{words}"):
+                read(tmp_path / name)
 
     @pytest.mark.parametrize("text", [b"P6 is a text", b"A photograph", b"GI", b"8B", b"\xff", b"II"])
     def test_others_are_no_image(self, tmp_path, text):
