@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from invdiff.io.decoded import Decoded, upright
 from invdiff.io.jpeg_segments import check_segments
 from invdiff.io.kinds import HEAD, kind_of
-from invdiff.io.limits import check_image
+from invdiff.io.limits import LARGEST_IMAGE, check_image
 from invdiff.io.metadata import exif_of, orientation_of, pixels_per_inch, sized
 from invdiff.io.png import decode_deep_png, encode_deep_png
 from invdiff.io.quiet import without_stderr
@@ -54,7 +54,11 @@ def decode(path: Path) -> Decoded:
             if frames > 1 and image.format != "MPO":  # MPO: a JPEG whose further frames are camera previews.
                 raise ValueError(f"it holds {frames} frames or pages, expected one")
             if _is_deep_png(head):
-                return decode_deep_png(image, path.read_bytes())
+                place = file.tell()
+                file.seek(0)
+                content = file.read()
+                file.seek(place)
+                return decode_deep_png(image, content)
             return _decode_with_pillow(image, head)
 
 
@@ -133,6 +137,10 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], bytes]]:
     except UnidentifiedImageError as error:
         reason = kind_of(head) or f"is damaged or not an image; expected {READABLE}"
         raise ValueError(f"{path}: {reason}.") from error
+    except Image.DecompressionBombError as error:  # the bound of Pillow, which is higher
+        raise ValueError(
+            f"{path}: cannot be read as an image: it declares more than {LARGEST_IMAGE} pixels: crop or shrink it."
+        ) from error
     except MemoryError as error:
         raise ValueError(f"{path}: there is not enough memory to read it as an image.") from error
     except Exception as error:  # every decoder raises its own exceptions for damaged files

@@ -81,7 +81,7 @@ def decode_tiff(content: Any) -> Decoded | None:
             raise ValueError(f"it holds channels of {bits} bits, expected 8 to 16 bits, or floats")
         values = _values(image, page, content)
         colours = [k for k in range(values.shape[-1]) if k not in alphas]
-        values = values[..., colours + alphas]
+        values = values[..., colours + alphas] if alphas else values
         if packed:  # to the scale of 16 bits, to the nearest
             values = np.rint(values * (65535 / (2**bits - 1))).astype(np.uint16)
         if alphas and extra[alphas[0] - samples + len(extra)] == PREMULTIPLIED_ALPHA:

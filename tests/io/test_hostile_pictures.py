@@ -103,6 +103,7 @@ def npz(members):
 
 LARGE = {
     "a.png": lambda: png(SIDE, SIDE),
+    "huge.png": lambda: png(2**20, 2**20),
     "gray.png": lambda: png(SIDE, SIDE, colour_type=0),
     "deep.png": lambda: png(SIDE, SIDE, depth=16, colour_type=6),
     "a.jpg": large_jpeg,

@@ -252,6 +252,21 @@ class TestPillowImages:
         with pytest.raises(ValueError, match="int32"):
             Source(Image.fromarray(values + 65530)).picture()
 
+    @pytest.mark.parametrize("mode", ["I", "F", "I;16"])
+    @pytest.mark.parametrize("orientation", [1, 3, 6])
+    def test_in_more_than_8_bits(self, tmp_path, mode, orientation):
+        values = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
+        stored = {"I": values.astype(np.int32), "F": (values / 1000).astype(np.float32), "I;16": values.astype(np.uint16)}[mode]
+        image = Image.fromarray(stored)
+        assert image.mode == mode
+        image.getexif().load(photo_exif(orientation))
+        picture = Source(image).picture()
+        plain = Source(stored.astype(np.uint16) if mode == "I" else stored).picture().pixels
+        turned = {1: plain, 3: np.rot90(plain, 2, (1, 2)), 6: np.rot90(plain, -1, (1, 2))}[orientation]
+        np.testing.assert_array_equal(picture.pixels, turned)
+        write_image(tmp_path / "out.png", picture.pixels, bits=16, exif=picture.exif)
+        check(tmp_path / "out.png")
+
     def test_resolution_without_exif(self):
         image = Image.new("RGB", (8, 8))
         image.info["dpi"] = (240, 240)
