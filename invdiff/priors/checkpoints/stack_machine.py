@@ -72,6 +72,10 @@ LITERALS = {
 }
 
 
+CONTAINERS = {*TUPLES, *EMPTY, "MARK", "TUPLE", "LIST", "DICT", "FROZENSET"}
+MOST_CONTAINERS = 1_000_000  # an empty set takes one byte of a program and 200 bytes of memory; checkpoints have some thousand
+
+
 class StackMachine:
     """Run the program of one pickle. A damaged program may raise any subclass of ``Exception``.
 
@@ -97,6 +101,7 @@ class StackMachine:
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # the stacks under each mark
         self.memo: dict[int, Any] = {}
+        self.containers = 0
 
     def run(self) -> Any:
         """Run the program and return the top of the stack."""
@@ -106,6 +111,10 @@ class StackMachine:
 
     def _step(self, name: str, argument: Any) -> None:
         stack = self.stack
+        if name in CONTAINERS:
+            self.containers += 1
+            if self.containers > MOST_CONTAINERS:
+                raise ValueError(f"it makes more than {MOST_CONTAINERS:,} containers")
         match name:
             case "PROTO" | "FRAME" | "STOP":
                 pass
@@ -128,8 +137,10 @@ class StackMachine:
                 stack.append(self.memo[argument])
             case "PUT" | "BINPUT" | "LONG_BINPUT":
                 self.memo[argument] = stack[-1]
-            case "MEMOIZE":
+            case "MEMOIZE" if len(self.memo) < MOST_CONTAINERS:
                 self.memo[len(self.memo)] = stack[-1]
+            case "MEMOIZE":
+                raise ValueError(f"it remembers more than {MOST_CONTAINERS:,} objects")
             case "TUPLE" | "LIST" | "DICT" | "FROZENSET":
                 self._make(name, self._above_mark())
             case _ if name in TUPLES:

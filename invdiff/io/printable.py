@@ -1,0 +1,25 @@
+"""Text of files, made safe to print."""
+
+from __future__ import annotations
+
+import unicodedata
+
+__all__ = ["printable"]
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with every character that could control a terminal written as an escape, such as ``\\x1b``.
+
+    File names, metadata and names of weights are written by others: raw, they could move the cursor, recolor or retitle the
+    terminal, or reverse the direction of the line. Controls, formats (marks of direction, zero width), surrogates (bytes of
+    a file name that are not UTF-8) and separators of lines are escaped; line feeds and every kind of space are kept.
+    """
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    if character.isprintable() or character == "\n":
+        return character
+    if unicodedata.category(character) == "Zs":
+        return " "
+    return character.encode("unicode_escape").decode("ascii")

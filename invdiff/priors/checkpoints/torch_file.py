@@ -1,0 +1,207 @@
+"""Files of ``torch.save``, zip archives and the older format, read by the stack machine: any pickle protocol, no code.
+
+``torch.load(..., weights_only=True)`` takes pickles of protocol 2 alone, inflates archives of any size, and returns tensors that
+claim more numbers than they have. Here a file gets as much memory as it holds.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import struct
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any, NoReturn, cast
+
+import torch
+from torch import Tensor
+
+from invdiff.priors.checkpoints.pickles import (
+    LEGACY_STORAGE,
+    NAMES,
+    STORAGES,
+    Other,
+    Storage,
+    StorageKind,
+    fill,
+    guarded,
+    plain,
+    strided,
+)
+from invdiff.priors.checkpoints.stack_machine import Name, Refused, StackMachine, exactly
+
+__all__ = ["is_legacy", "read_torch"]
+
+UNPACKED = 4  # how many times as large as the file the entries of a compressed archive may be in all
+SMALL = 2**16  # bytes that may be unpacked from any archive
+MAGIC = LEGACY_STORAGE[0]
+LEGACY = (  # the first pickle of the older format, by protocol: 1, then 2 and 3, then 4 and 5
+    b"L%dL\n." % MAGIC,
+    b"\x8a\x0a" + MAGIC.to_bytes(10, "little") + b".",
+)
+
+
+def is_legacy(start: bytes) -> bool:
+    """Return whether a file that begins with these bytes was written by ``torch.save`` before version 1.6, or in its format."""
+    return any(magic in start[:32] for magic in LEGACY)
+
+
+def read_torch(path: Path, *, zipped: bool) -> Any:
+    """Return what ``torch.save`` wrote: tensors, numbers and text in plain containers.
+
+    Raises:
+        ValueError: If the file is damaged, is another kind of archive, names anything that could run code, or asks for more
+            memory than it holds.
+    """
+    return guarded(path, _read_zip if zipped else _read_legacy)
+
+
+def _read_zip(file: IO[bytes], size: int) -> Any:
+    try:
+        archive = zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise ValueError(f"its list of entries at the end is missing: {error}") from error
+    with archive:
+        entries = {name: entry for entry in archive.infolist() for name in [entry.filename.partition("/")[2]] if name}
+        total = sum(entry.file_size for entry in archive.infolist())
+        if total > UNPACKED * size + SMALL:
+            raise Other(f"unpacks to {total / 2**20:,.0f} MiB from {size / 2**20:,.2f} MiB, more than weights do: it is not read")
+        if "data.pkl" not in entries:
+            raise Other(_other_archive([entry.filename for entry in archive.infolist()]))
+        if "constants.pkl" in entries or any(name.startswith("code/") for name in entries):
+            raise Other(
+                "is a TorchScript program, which holds code besides its weights. Expected a state dict: "
+                "torch.save(model.state_dict(), ...)"
+            )
+        if "byteorder" in entries and archive.read(entries["byteorder"]) != b"little":
+            raise Other("was written on a big-endian machine, which is not supported. Save it again on another")
+        storages: dict[str, Tensor] = {}
+
+        def load(key: str, length: int) -> Tensor:
+            if key not in storages:
+                values = torch.empty(entries[f"data/{key}"].file_size, dtype=torch.uint8)
+                with archive.open(entries[f"data/{key}"]) as member:
+                    _fill_from(member, values)
+                storages[key] = values
+            return storages[key]
+
+        program = archive.read(entries["data.pkl"])
+        return plain(_machine(io.BytesIO(program), len(program), load).run())
+
+
+def _other_archive(names: list[str]) -> str:
+    found = {name.rpartition("/")[2] for name in names}
+    if "model.weights.h5" in found:
+        return "is a model of Keras, not of PyTorch. Expected a checkpoint of PyTorch"
+    if names and all(name.endswith(".npy") for name in names):
+        return "holds arrays of NumPy (.npz). Expected a checkpoint"
+    inner = sorted(name for name in names if name.endswith((".pt", ".pth", ".pkl", ".ckpt", ".safetensors", "model_index.json")))
+    advice = f"Unpack it, and give {inner[0]:.100}" if inner else "Expected a checkpoint"
+    return f"is a zip archive that torch.save did not write. {advice}"
+
+
+def _read_legacy(file: IO[bytes], size: int) -> Any:
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        stream, storages, left = cast(IO[bytes], data), dict[str, Tensor](), size
+
+        def load(key: str, length: int) -> Tensor:
+            nonlocal left
+            if key not in storages:
+                left -= length
+                if left < 0:
+                    raise ValueError("its storages are larger than the file")
+                storages[key] = torch.empty(length, dtype=torch.uint8)
+            return storages[key]
+
+        def read() -> Any:
+            return _machine(stream, size, load).run()
+
+        if (read(), read()) != LEGACY_STORAGE or exactly(read(), dict).get("little_endian") is not True:
+            raise ValueError("it is in an unknown version of the format")
+        result = plain(read())
+        for key in exactly(read(), list):
+            values = storages.get(exactly(key, str))
+            if values is None:
+                raise ValueError("it holds a storage that nothing describes")
+            (count,) = struct.unpack("<q", stream.read(8))
+            if not count or len(values) % count:
+                raise ValueError("it holds a storage that contradicts its description")
+            _fill_from(stream, values)
+        return result
+
+
+def _fill_from(stream: Any, values: Tensor) -> None:
+    """Read the bytes of a storage, a piece at a time."""
+    target, done = memoryview(values.numpy()), 0
+    while done < len(target):
+        piece = stream.read(min(len(target) - done, 2**24))
+        if not piece:
+            raise EOFError(f"a storage ends after {done} of {len(target)} bytes")
+        target[done : done + len(piece)] = piece
+        done += len(piece)
+
+
+def _machine(stream: IO[bytes], size: int, load: Callable[[str, int], Tensor]) -> StackMachine:
+    def stored(identity: Any) -> Storage:
+        word, kind, key, _device, count, *view = exactly(identity, tuple)
+        if word != "storage" or view not in ([], [None]):
+            raise Refused("a persistent identity that is not a storage")
+        length = exactly(count, int) * exactly(kind, StorageKind).dtype.itemsize
+        values = load(exactly(key, str), length)
+        if not 0 <= length <= len(values):
+            raise ValueError(f"a storage of {len(values)} bytes, expected {length}")
+        return Storage(values[:length].view(kind.dtype))
+
+    return StackMachine(stream, size, find=TORCH_NAMES.get, fill=fill, stored=stored)
+
+
+def _typed(storage: Any, offset: Any, size: Any, stride: Any, _grad: Any, _hooks: Any, dtype: Any, *_metadata: Any) -> Tensor:
+    """Return a tensor of a type that is younger than typed storages."""
+    values = exactly(storage, Storage).values.view(exactly(dtype, torch.dtype))
+    return strided(Storage(values), offset, size, stride)
+
+
+def _parameter(data: Any, *_rest: Any) -> Tensor:
+    return cast(Tensor, exactly(data, Tensor))
+
+
+def _with_attributes(build: Any, kind: Any, arguments: Any, _attributes: Any) -> Tensor:
+    if exactly(kind, Name).text not in ("torch.Tensor", "torch.nn.parameter.Parameter"):
+        raise Refused(f"a tensor of class {kind.text}")
+    return cast(Tensor, exactly(exactly(build, Name).build(*exactly(arguments, tuple)), Tensor))
+
+
+def _not_plain(what: str) -> Callable[..., NoReturn]:
+    def refuse(*_arguments: Any) -> NoReturn:
+        raise Other(f"holds {what} tensors, which are not supported. Save the weights as plain tensors in float32")
+
+    return refuse
+
+
+KINDS = {
+    "_rebuild_qtensor": "quantized",
+    "_rebuild_sparse_tensor": "sparse",
+    "_rebuild_sparse_csr_tensor": "sparse",
+    "_rebuild_nested_tensor": "nested",
+    "_rebuild_meta_tensor_no_storage": "empty (meta)",
+    "_rebuild_wrapper_subclass": "wrapped",
+}
+TYPES = ("float8_e4m3fn", "float8_e5m2", "complex64", "complex128", "uint16", "uint32", "uint64")
+# Everything a file of torch.save may name.
+TORCH_NAMES: Mapping[str, Any] = {
+    **NAMES,
+    **STORAGES,
+    **{f"torch.{name}": getattr(torch, name) for name in TYPES if hasattr(torch, name)},
+    "torch.storage.UntypedStorage": StorageKind(torch.uint8),
+    "torch.ComplexFloatStorage": StorageKind(torch.complex64),
+    "torch.ComplexDoubleStorage": StorageKind(torch.complex128),
+    "torch._utils._rebuild_tensor": Name("torch._utils._rebuild_tensor", build=strided),
+    "torch._utils._rebuild_tensor_v3": Name("torch._utils._rebuild_tensor_v3", build=_typed),
+    "torch._utils._rebuild_parameter_with_state": Name("torch._utils._rebuild_parameter_with_state", build=_parameter),
+    "torch._tensor._rebuild_from_type_v2": Name("torch._tensor._rebuild_from_type_v2", build=_with_attributes),
+    "torch.Tensor": Name("torch.Tensor"),
+    "torch.nn.parameter.Parameter": Name("torch.nn.parameter.Parameter"),
+    "collections.Counter": Name("collections.Counter", build=lambda items=(): dict(items) if type(items) is dict else {}),
+    **{f"torch._utils.{name}": Name(f"torch._utils.{name}", build=_not_plain(what)) for name, what in KINDS.items()},
+}
