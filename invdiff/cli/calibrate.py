@@ -90,6 +90,7 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
     # Imported here, so that `invdiff calibrate --help` answers without torch.
     from invdiff import PosteriorSampler, diagnostics
     from invdiff.cli.crops import cut_crops
+    from invdiff.io.printable import printable
     from invdiff.restoration.calibration_file import (
         by_image,
         check_images,
@@ -128,7 +129,7 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
     if not op.noise.white or op.sigma_y == 0:
         notes.append("no Gaussian noise above 0: the misfit is not tested, and values that are known exactly are left out")
     for note in notes:
-        click.echo(note, err=True)
+        click.echo(printable(note), err=True)
     with output_folder(output, f"calibration-{kind.name}", overwrite=overwrite) as (part, target):
         report = diagnostics.calibrate(
             sampler,
@@ -161,7 +162,7 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
         save_entry(save, kind.name, entry, overwrite=overwrite)
     parts = [_table(report), _sentences(report), *([] if entry is None else [width_table(entry)]), f"results: {target}"]
     parts += [] if save is None else [f"saved: {save}"]
-    click.echo(to_json(record) if as_json else "\n\n".join(parts[:-1]) + "\n" + parts[-1])
+    click.echo(to_json(record) if as_json else printable("\n\n".join(parts[:-1]) + "\n" + parts[-1]))
 
 
 def _check(settings: Mapping[str, Any], kind: type[Problem], *, saving: bool) -> None:

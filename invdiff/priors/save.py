@@ -74,8 +74,9 @@ def _spec(path: Path, metadata: Mapping[str, str]) -> NetworkSpec:
             # Files of version 0.1 support one architecture only.
             return _spec_of_unet(description["config"], description["sigma_data"], description["facts"])
         return NetworkSpec.from_json(description)
-    except (TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: the file of invdiff is damaged, or of a later version: {error}.") from error
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{path}: the file of invdiff is damaged, or of a later version: {reason}.") from error
 
 
 def _spec_of_unet(config: Mapping[str, Any], sigma_data: float, facts: Mapping[str, Any]) -> NetworkSpec:

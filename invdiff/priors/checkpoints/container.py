@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +16,9 @@ from invdiff.priors.checkpoints.kinds import foreign_kind
 from invdiff.priors.checkpoints.pickles import read_pickle
 from invdiff.priors.checkpoints.torch_file import is_legacy, read_torch
 
-__all__ = ["Contents", "open_contents", "state_dicts"]
+__all__ = ["CHANGED", "Contents", "open_contents", "state_dicts"]
 
+CHANGED = "has changed while it was read. Try again when it is complete."
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
 EMPTY_ZIP = b"PK\x05\x06"
 LARGEST_HEADER = 2**23  # bytes; 70,000 tensors take as many
@@ -49,6 +51,18 @@ def open_contents(path: Path) -> Contents:
     """
     if not path.is_file():  # A pipe or a device may have no end.
         raise ValueError(f"{path}: is not a regular file. Expected a checkpoint; copy it to a file first.")
+    before = path.stat()
+    contents = _open(path)
+    if _written(path.stat()) != _written(before):
+        raise ValueError(f"{path}: {CHANGED}")
+    return contents
+
+
+def _written(stat: os.stat_result) -> tuple[int, ...]:
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _open(path: Path) -> Contents:
     with path.open("rb") as file:
         start = file.read(64)
     if not start:
@@ -103,7 +117,7 @@ def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _load_safetensors(path: Path) -> Contents:
-    """Read a safetensors file. Its values are copied: a mapped file that is rewritten would change them, or kill the process."""
+    """Read a safetensors file. The values are copied, since rewriting a mapped file would change them, or kill the process."""
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")

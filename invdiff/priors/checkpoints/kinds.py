@@ -1,4 +1,4 @@
-"""Name files that are not checkpoints by their first bytes, and networks that are not supported by the names of their weights."""
+"""Name files that are no checkpoints by their first bytes, and unsupported networks by the names of their weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-__all__ = ["folder_kind", "foreign_kind", "is_optimizer", "is_pointer", "network_kind"]
+__all__ = ["PULL", "folder_kind", "foreign_kind", "is_optimizer", "is_pointer", "network_kind"]
 
 POINTER = b"version https://git-lfs"
 PULL = "a pointer of Git LFS, not the file itself: run `git lfs pull` in its folder"
@@ -59,7 +59,7 @@ def foreign_kind(path: Path) -> str | None:
     if known is None and text[:1] in b"{[" and text:
         return "JSON text. If it describes weights, give the folder or the file of the weights"
     if known is None and _is_text(start):
-        return f"text (it begins with {ascii(text[:20].decode('utf-8', 'replace'))})"
+        return f"text (it begins with {text[:20].decode('utf-8', 'replace')!a})"
     return known
 
 
@@ -70,9 +70,7 @@ def _is_text(start: bytes) -> bool:
 # The names of weights that tell a network, and what it is. The first that matches counts.
 NETWORKS = {
     r"lora_|\.alpha$|hada_w1|dora_scale": "a LoRA, a change to another network's weights",
-    r"^(cond_stage_model|text_model|transformer\.text_model|te\d?\.|text_encoder)|^encoder\.block\.0\.layer\.0\.SelfAttention": (
-        "a text encoder"
-    ),
+    r"^(cond_stage_model|text_model|transformer\.text_model|te\d?\.|text_encoder)|^encoder\.block\.0\.layer": "a text encoder",
     r"^controlnet|controlnet_cond_embedding|^zero_convs": "a ControlNet, an addition to another network",
     r"^(encoder\.(down_blocks|down|conv_in)|decoder\.(up_blocks|up|conv_in)|quant_conv|post_quant_conv|quantize)": (
         "an autoencoder (VAE) of a latent diffusion model, which is no diffusion model itself"

@@ -1,7 +1,7 @@
 """Files of ``torch.save``, zip archives and the older format, read by the stack machine: any pickle protocol, no code.
 
-``torch.load(..., weights_only=True)`` takes pickles of protocol 2 alone, inflates archives of any size, and returns tensors that
-claim more numbers than they have. Here a file gets as much memory as it holds.
+``torch.load(..., weights_only=True)`` takes pickles of protocol 2 alone, inflates archives of any size, and returns tensors
+that claim more numbers than they have. Here a file gets as much memory as it holds.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _read_zip(file: IO[bytes], size: int) -> Any:
         entries = {name: entry for entry in archive.infolist() for name in [entry.filename.partition("/")[2]] if name}
         total = sum(entry.file_size for entry in archive.infolist())
         if total > UNPACKED * size + SMALL:
-            raise Other(f"unpacks to {total / 2**20:,.0f} MiB from {size / 2**20:,.2f} MiB, more than weights do: it is not read")
+            raise Other(f"unpacks to {total / 2**20:,.0f} MiB from {size / 2**20:,.2f} MiB, more than weights do: not read")
         if "data.pkl" not in entries:
             raise Other(_other_archive([entry.filename for entry in archive.infolist()]))
         if "constants.pkl" in entries or any(name.startswith("code/") for name in entries):
@@ -96,7 +96,8 @@ def _other_archive(names: list[str]) -> str:
         return "is a model of Keras, not of PyTorch. Expected a checkpoint of PyTorch"
     if names and all(name.endswith(".npy") for name in names):
         return "holds arrays of NumPy (.npz). Expected a checkpoint"
-    inner = sorted(name for name in names if name.endswith((".pt", ".pth", ".pkl", ".ckpt", ".safetensors", "model_index.json")))
+    wanted = (".pt", ".pth", ".pkl", ".ckpt", ".safetensors", "model_index.json")
+    inner = sorted(name for name in names if name.endswith(wanted))
     advice = f"Unpack it, and give {inner[0]:.100}" if inner else "Expected a checkpoint"
     return f"is a zip archive that torch.save did not write. {advice}"
 
@@ -133,7 +134,7 @@ def _read_legacy(file: IO[bytes], size: int) -> Any:
 
 def _fill_from(stream: Any, values: Tensor) -> None:
     """Read the bytes of a storage, a piece at a time."""
-    target, done = memoryview(values.numpy()), 0
+    target, done = memoryview(cast(Any, values.numpy())), 0
     while done < len(target):
         piece = stream.read(min(len(target) - done, 2**24))
         if not piece:

@@ -47,7 +47,7 @@ class _Counted(TorchFunctionMode):
         if func in FACTORIES:
             self.left -= 1
             if self.left < 0:
-                raise ValueError(f"its description asks for many more layers than the {self.held:,} tensors in the file can fill")
+                raise ValueError(f"its description asks for many more layers than the file's {self.held:,} tensors fill")
         return func(*args, **(kwargs or {}))
 
 
