@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import mmap
 import os
@@ -17,13 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff.priors.checkpoints.stack_machine import Name, Refused, StackMachine, exactly, hashable
+from invdiff.priors.checkpoints.stack_machine import Name, Other, Refused, StackMachine, exactly, hashable
 
 __all__ = [
     "LEGACY_STORAGE",
     "NAMES",
     "STORAGES",
-    "Other",
     "Record",
     "Storage",
     "StorageKind",
@@ -51,10 +51,6 @@ class Record:
 
     name: str
     state: dict[Any, Any] = field(default_factory=dict)
-
-
-class Other(ValueError):  # noqa: N818 - a statement about a file, complete but for its path
-    """The file is sound, but is not a checkpoint of plain tensors. The message says what it is."""
 
 
 def read_pickle(path: Path) -> Any:
@@ -104,8 +100,8 @@ def state_dict(record: Record) -> dict[str, Tensor]:
         for name, value in (*_entries(module, "_parameters"), *_entries(module, "_buffers")):
             if isinstance(value, Tensor) and not (isinstance(transient, set) and name in transient):
                 found[f"{prefix}{name}"] = value
-        children = [(name, child) for name, child in _entries(module, "_modules") if isinstance(child, Record)]
-        todo += [(f"{prefix}{name}.", child) for name, child in children[: MOST_MODULES + 1]]
+        modules = itertools.islice(_entries(module, "_modules"), MOST_MODULES + 1)
+        todo += [(f"{prefix}{name}.", child) for name, child in modules if isinstance(child, Record)]
     return found
 
 
@@ -215,7 +211,11 @@ def strided(storage: Any, offset: Any, size: Any, stride: Any, *_gradients: Any)
     count = math.prod(size)  # Python integers do not overflow.
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if count > len(values) or (count and last >= len(values)):
-        raise ValueError(f"a tensor of shape {size} in a storage of {len(values)} values: more than the file holds")
+        shape = f"{size}"
+        raise Other(
+            f"holds a tensor of shape {shape:.80} in a storage of {len(values):,} values: it is expanded, or damaged. Save it "
+            "as a whole: tensor.clone()"
+        )
     return values.as_strided(size, stride, offset if count else 0)
 
 

@@ -21,7 +21,6 @@ from invdiff.priors.checkpoints.pickles import (
     LEGACY_STORAGE,
     NAMES,
     STORAGES,
-    Other,
     Storage,
     StorageKind,
     fill,
@@ -29,7 +28,7 @@ from invdiff.priors.checkpoints.pickles import (
     plain,
     strided,
 )
-from invdiff.priors.checkpoints.stack_machine import Name, Refused, StackMachine, exactly
+from invdiff.priors.checkpoints.stack_machine import Name, Other, Refused, StackMachine, exactly
 
 __all__ = ["is_legacy", "read_torch"]
 
