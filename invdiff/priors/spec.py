@@ -101,7 +101,8 @@ class NetworkSpec:
         if self.label is None or self.config.get("class_embed_type") == "timestep":
             return
         if not isinstance(classes, int) or isinstance(self.label, bool) or not 0 <= self.label < classes:
-            raise ValueError(f"its label is {self.label!r:.80}, expected one of the network's {classes!r:.80} classes, from 0")
+            has = f"{classes!r:.80} classes, from 0" if classes else "no classes"
+            raise ValueError(f"its label is {self.label!r:.80}, and the network has {has}")
 
     def to_json(self) -> dict[str, Any]:
         """Return the spec as plain data."""
@@ -126,7 +127,7 @@ class NetworkSpec:
             raise ValueError(f"its architecture is {data['architecture']!r:.80}, expected one of {', '.join(ARCHITECTURES)}")
         if data["predicts"] not in {*PARAMETRIZATIONS, "edm"}:
             raise ValueError(f"its predicts is {data['predicts']!r:.80}, expected one of {', '.join(PARAMETRIZATIONS)}, edm")
-        if not set(data.get("noise_kinds", ())) <= set(NOISE_KINDS):
+        if not all(kind in list(NOISE_KINDS) for kind in data.get("noise_kinds", ())):
             raise ValueError(f"its noise_kinds are {data['noise_kinds']!r:.80}, expected some of {', '.join(NOISE_KINDS)}")
         spec = cls(**{**data, "event_shape": tuple(data["event_shape"]), "noise_kinds": tuple(data.get("noise_kinds", ()))})
         spec.make_schedule()
@@ -139,7 +140,8 @@ class NetworkSpec:
             ValueError: If the name is unknown, or the arguments are invalid.
         """
         arguments = dict(self.schedule)
-        make = SCHEDULES.get(arguments.pop("name", ""))
+        name = arguments.pop("name", None)
+        make = SCHEDULES.get(name) if isinstance(name, str) else None
         if make is None:
             raise ValueError(f"it names an unknown schedule, expected one of {', '.join(SCHEDULES)}")
         if not 0 < arguments.get("steps", 1) <= MOST_STEPS:
@@ -225,7 +227,9 @@ def build_network(checkpoint: Checkpoint) -> nn.Module:
     except ImportError:
         raise
     except Exception as error:  # A description of another form fails wherever it is first used.
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+        if not isinstance(error, ValueError):
+            reason = f"it cannot be built from its description ({type(error).__name__}: {reason:.160})"
         raise ValueError(f"the weights do not fit the architecture {spec.architecture}: {reason}.") from error
     if spec.architecture == "UNet":  # It computes in this memory format. Weights of other networks are not copied.
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,unused-ignore]

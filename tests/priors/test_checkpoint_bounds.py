@@ -1,4 +1,4 @@
-"""What a file asks for is bounded by what it holds: small files that ask for much end in one line, at once, in little memory."""
+"""What a file asks for is bounded by what it holds: small files that ask for much end in one line, at once, without memory."""
 
 from __future__ import annotations
 
@@ -58,7 +58,15 @@ SPEC: dict[str, Any] = {
 }
 CONFIGS: dict[str, dict[str, Any]] = {
     "UNet": {"widths": [8, 16], "blocks": [1, 1], "embedding": 16, "channels": 3, "maps": 0},
-    "ADM": {"channels": 3, "width": 32, "multipliers": [1, 2], "blocks": 1, "attention": [2], "head_channels": 32, "classes": 2},
+    "ADM": {
+        "channels": 3,
+        "width": 32,
+        "multipliers": [1, 2],
+        "blocks": 1,
+        "attention": [2],
+        "head_channels": 32,
+        "classes": 2,
+    },
     "SongUNet": {"size": 16, "widths": [32, 32], "blocks": 1, "attention": [8], "first": 32, "frequencies": 8, "taps": 2},
     "DhariwalUNet": {"size": 16, "widths": [32, 32], "blocks": 1, "attention": [8], "frequencies": 8, "embedding": 32},
     "NCSNpp": {"nf": 32, "ch_mult": [1, 2], "num_res_blocks": 1, "attention": [1], "num_scales": 10, "smallest_group": 4},
@@ -173,7 +181,9 @@ BOMBS: dict[str, Callable[[Path], None]] = {
     "empty.safetensors": lambda path: header(path, json.dumps({"a": entry([0, 0], [2**40, 2**40, 0])}).encode()),
     "backwards.safetensors": lambda path: header(path, json.dumps({"a": entry([8, 0], [2])}).encode(), bytes(8)),
     "twice.safetensors": lambda path: header(
-        path, json.dumps({"a": entry([0, 8], [2]), "b": 0}).replace('"b": 0', f'"a": {json.dumps(entry([0, 8], [2]))}').encode(), bytes(8)
+        path,
+        json.dumps({"a": entry([0, 8], [2]), "b": 0}).replace('"b": 0', f'"a": {json.dumps(entry([0, 8], [2]))}').encode(),
+        bytes(8),
     ),
     "length.safetensors": lambda path: header(path, b'{"a": 1}', length=2**39),
     "nested.safetensors": lambda path: header(path, b'{"a":' + b"[" * 10**6, bytes(8)),
@@ -203,7 +213,8 @@ for name, known in CONFIGS.items():
 
 def folder(path: Path, **changes: Any) -> None:
     path.mkdir()
-    (path / "config.json").write_text(json.dumps({"_class_name": "UNet2DModel", **CONFIGS["UNet2DModel"], **changes}))
+    config = CONFIGS["UNet2DModel"] | {"num_class_embeds": None} | changes
+    (path / "config.json").write_text(json.dumps({"_class_name": "UNet2DModel", **config}))
     (path / "scheduler_config.json").write_text(json.dumps({"_class_name": "DDPMScheduler"}))
     safetensors.torch.save_file({"a": torch.zeros(1)}, path / "diffusion_pytorch_model.safetensors")
 

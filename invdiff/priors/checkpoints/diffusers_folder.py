@@ -146,8 +146,11 @@ def _fetch(hub_id: str, patterns: list[str]) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=patterns))
     except Exception as error:  # The errors of the hub's client have no common base class.
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise OSError(f"{hub_id}: could not be downloaded from the hub ({type(error).__name__}: {reason})") from error
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise OSError(
+            f"{hub_id}: could not be downloaded from the hub ({type(error).__name__}: {reason}). No file or folder here has "
+            "this name: check the spelling, and the connection."
+        ) from error
 
 
 def _find_network(folder: Path) -> Path | None:
@@ -203,8 +206,6 @@ def _complete(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         if wrong:
             raise ValueError(f"{key} {str(wrong[0])[:80]!r} is not supported, expected {', '.join(expected)}.")
     channels, outputs = (whole(1, 4096)(key, complete[key]) for key in ("in_channels", "out_channels"))
-    if complete["downsample_padding"] is not None:  # The weights do not bound it, and it is added to every image.
-        whole(0, 8)("downsample_padding", complete["downsample_padding"])
     if outputs not in (channels, 2 * channels):
         raise ValueError(
             f"the network maps {channels} channels to {outputs}, so it is not a plain denoiser: expected as many outputs, or "

@@ -65,7 +65,7 @@ def _read_zip(file: IO[bytes], size: int) -> Any:
         entries = {name: entry for entry in archive.infolist() for name in [entry.filename.partition("/")[2]] if name}
         total = sum(entry.file_size for entry in archive.infolist())
         if total > UNPACKED * size + SMALL:
-            raise Other(f"unpacks to {total / 2**20:,.0f} MiB from {size / 2**20:,.2f} MiB, more than weights do: not read")
+            raise Other(f"unpacks to {total / 2**10:,.0f} KiB from {size / 2**10:,.0f} KiB, more than weights do: not read")
         if "data.pkl" not in entries:
             raise Other(_other_archive([entry.filename for entry in archive.infolist()]))
         if "constants.pkl" in entries or any(name.startswith("code/") for name in entries):
@@ -125,7 +125,7 @@ def _read_legacy(file: IO[bytes], size: int) -> Any:
             if values is None:
                 raise ValueError("it holds a storage that nothing describes")
             (count,) = struct.unpack("<q", stream.read(8))
-            if not count or len(values) % count:
+            if len(values) % count if count else len(values):
                 raise ValueError("it holds a storage that contradicts its description")
             _fill_from(stream, values)
         return result
@@ -194,6 +194,8 @@ TORCH_NAMES: Mapping[str, Any] = {
     **STORAGES,
     **{f"torch.{name}": getattr(torch, name) for name in TYPES if hasattr(torch, name)},
     "torch.storage.UntypedStorage": StorageKind(torch.uint8),
+    "torch.serialization._get_layout": Name("torch.serialization._get_layout", build=lambda *_: None),
+    **{f"torch.{name}Storage": StorageKind(torch.int8) for name in ("QInt8", "QUInt8", "QInt32", "QUInt4x2", "QUInt2x4")},
     "torch.ComplexFloatStorage": StorageKind(torch.complex64),
     "torch.ComplexDoubleStorage": StorageKind(torch.complex128),
     "torch._utils._rebuild_tensor": Name("torch._utils._rebuild_tensor", build=strided),
