@@ -102,8 +102,7 @@ def convert(source: str, out: Path, prior_option: Sequence[str], dtype: str | No
     import torch
 
     from invdiff.priors.digest import digest
-    from invdiff.priors.load import built, read_checkpoint
-    from invdiff.priors.place import locate
+    from invdiff.priors.load import built, locate, read_checkpoint
     from invdiff.priors.save import save_checkpoint
 
     path = locate(source)
@@ -157,7 +156,7 @@ def measure(
 
     from invdiff.priors import load_prior, measure_error, save_error_model
     from invdiff.priors.errors.files import errors_beside
-    from invdiff.priors.place import locate
+    from invdiff.priors.load import locate
     from invdiff.restoration.device import pick_device
 
     if out is not None and out.suffix != ".safetensors":
@@ -200,8 +199,7 @@ def _crops(images: Sequence[Path], *, channels: int | None, crops: int, size: in
 def _describe(source: str, given: Mapping[str, str]) -> dict[str, Any]:
     from invdiff.priors.checkpoints.assumptions import LabelNeededError
     from invdiff.priors.digest import digest
-    from invdiff.priors.load import built, read_checkpoint
-    from invdiff.priors.place import locate
+    from invdiff.priors.load import built, locate, read_checkpoint
     from invdiff.priors.save import BUNDLED
 
     path, needed = locate(source), None

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from invdiff.priors.checkpoints.container import CHANGED, Contents, open_contents, state_dicts
+from invdiff.priors.checkpoints.container import Contents, open_contents, state_dicts
 from invdiff.priors.checkpoints.kinds import folder_kind, is_optimizer, network_kind
-from invdiff.priors.digest import stamp
 from invdiff.priors.errors.files import errors_beside, read_error_model
 from invdiff.priors.network import NetworkPrior
 from invdiff.priors.place import locate
@@ -27,6 +26,7 @@ __all__ = [
     "has_bfloat16_units",
     "load_network",
     "load_prior",
+    "locate",
     "pick_autocast",
     "read_checkpoint",
 ]
@@ -79,15 +79,12 @@ def load_prior(
     """
     autocast = pick_autocast(precision, torch.device(device))
     path = locate(source)
-    before = stamp(path) if path.is_file() else None
     checkpoint = read_checkpoint(path, given)
     spec = checkpoint.spec
     said = {"label": spec.label, "given": dict(given) or None, "assumed": dict(spec.assumed) or None}
     facts = {"name": str(source), **{name: value for name, value in said.items() if value is not None}, **spec.facts}
     with _naming(path):
         prior = build_prior(checkpoint, autocast=autocast, checkpointing=checkpointing, file=path, facts=facts)
-        if before not in (None, prior.stamp):  # Its digest, taken later, would be that of another file.
-            raise ValueError(CHANGED)
     prior.notes = (*checkpoint.notes, *assumptions(path, spec))
     measured = errors_beside(path)
     if errors and measured.is_file():

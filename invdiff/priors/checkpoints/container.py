@@ -16,9 +16,8 @@ from invdiff.priors.checkpoints.kinds import foreign_kind
 from invdiff.priors.checkpoints.pickles import read_pickle
 from invdiff.priors.checkpoints.torch_file import is_legacy, read_torch
 
-__all__ = ["CHANGED", "Contents", "open_contents", "state_dicts"]
+__all__ = ["Contents", "open_contents", "state_dicts"]
 
-CHANGED = "has changed while it was read. Try again when it is complete."
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
 EMPTY_ZIP = b"PK\x05\x06"
 LARGEST_HEADER = 2**23  # bytes; 70,000 tensors take as many
@@ -54,7 +53,7 @@ def open_contents(path: Path) -> Contents:
     before = path.stat()
     contents = _open(path)
     if _written(path.stat()) != _written(before):
-        raise ValueError(f"{path}: {CHANGED}")
+        raise ValueError(f"{path}: has changed while it was read. Try again when it is complete.")
     return contents
 
 

@@ -112,6 +112,7 @@ class StackMachine:
 
     def run(self) -> Any:
         """Run the program and return the top of the stack."""
+        argument: Any
         for opcode, argument, _ in pickletools.genops(self.stream):
             self.instructions += 1
             name = opcode.name
