@@ -172,11 +172,11 @@ def assumptions(path: Path, spec: NetworkSpec) -> tuple[str, ...]:
     reasons: dict[str, list[str]] = {}
     for name, text in spec.assumed.items():
         value, _, reason = text.removesuffix(")").partition(" (")
-        reasons.setdefault(reason, []).append(f"{name.replace('_', ' ')} {value}")
+        reasons.setdefault(reason, []).append(f"{name}={value}")
     if not reasons:
         return ()
     told = "; ".join(f"{', '.join(values)}{f' ({reason})' if reason else ''}" for reason, values in reasons.items())
-    return (f"assumed of {path.name}: {told}. --prior-option NAME=VALUE changes them, invdiff priors inspect lists the names",)
+    return (f"assumed of {path.name}: {told}. Other values: --prior-option NAME=VALUE",)
 
 
 def pick_autocast(precision: str, device: torch.device) -> torch.dtype | None:

@@ -72,7 +72,7 @@ def _reason(text: str, path: Path) -> str:
         return " (~ is expanded by the shell only, without quotes)"
     if "\\" in text and os.sep != "\\":
         return r" (here the separator is /, not \)"
-    parent = next((folder for folder in path.parents if folder.is_dir()), Path())
+    parent = next((folder for folder in path.parents if os.path.isdir(folder)), Path())
     wanted = path.relative_to(parent).parts[0] if parent != path else path.name
     near = difflib.get_close_matches(wanted, _names(parent, wanted), 3, 0.6)
     missing = f" (there is no folder {parent / wanted})" if wanted != path.name else ""

@@ -17,7 +17,6 @@ FOREIGN = {  # other files, often downloaded or chosen by mistake, by their firs
     b"\x89HDF\r\n\x1a\n": "HDF5 (weights of Keras, or data of MATLAB), not weights of PyTorch",
     b"GGUF": "GGUF, a format for quantized language models",
     b"GGML": "GGML, a format for quantized language models",
-    b"TFL3": "TensorFlow Lite, which holds no weights of PyTorch",
     b"\x93NUMPY": "a NumPy array",
     b"\x1f\x8b": "compressed by gzip: unpack it first",
     b"7z\xbc\xaf": "compressed by 7-Zip: unpack it first",
@@ -52,7 +51,9 @@ def foreign_kind(path: Path) -> str | None:
         return "all zeros at its beginning: the download or the copy was not finished"
     if start[TAR_MARK : TAR_MARK + 5] == b"ustar":
         return "a tar archive: unpack it first"
-    if path.suffix == ".onnx" or (ONNX.match(start) and path.suffix not in (".pkl", ".pickle")):
+    if start[4:8] == b"TFL3":
+        return "TensorFlow Lite, which holds no weights of PyTorch"
+    if path.suffix == ".onnx" or ONNX.match(start):
         return "ONNX, which holds a compiled graph. Expected weights of PyTorch"
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
     known = next((what for magic, what in FOREIGN.items() if (text if magic[:1] == b"<" else start).startswith(magic)), None)
