@@ -72,10 +72,10 @@ def _reason(text: str, path: Path) -> str:
         return " (~ is expanded by the shell only, without quotes)"
     if "\\" in text and os.sep != "\\":
         return r" (here the separator is /, not \)"
-    parent = next((folder for folder in path.parents if os.path.isdir(folder)), Path())
+    parent = next((folder for folder in path.parents if os.path.isdir(folder)), Path())  # noqa: PTH112 - never raises
     wanted = path.relative_to(parent).parts[0] if parent != path else path.name
     near = difflib.get_close_matches(wanted, _names(parent, wanted), 3, 0.6)
-    missing = f" (there is no folder {parent / wanted})" if wanted != path.name else ""
+    missing = f" (there is no folder {parent / wanted!s:.200})" if wanted != path.name else ""
     return f"{missing}; did you mean {' or '.join(str(parent / name) for name in near)}?" if near else missing
 
 

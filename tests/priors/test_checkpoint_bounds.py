@@ -152,7 +152,7 @@ def quantized(path: Path) -> None:
         torch.save({"weight": torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.qint8)}, path)
 
 
-BOMBS: dict[str, Callable[[Path], None]] = {
+BOMBS: dict[str, Callable[[Path], object]] = {
     "steps.safetensors": lambda path: own(path, architecture="UNet", schedule={"name": "linear-betas", "steps": MUCH}),
     "image.safetensors": lambda path: own(path, architecture="UNet", event_shape=[3, MUCH, MUCH]),
     "negative.safetensors": lambda path: own(path, architecture="UNet", event_shape=[3, -1, 16]),

@@ -201,7 +201,8 @@ class TestPersistentIdentities:
         ids=str,
     )
     def test_others(self, change: dict[str, Any], message: str) -> None:
-        identity = self.identity(**({"kind": named("torch", "FloatStorage")} | change))
+        arguments: dict[str, Any] = {"kind": named("torch", "FloatStorage")} | change
+        identity = self.identity(**arguments)
         found = refusal(zipped(whole(b"}" + text("a") + self.tensor(identity) + b"s"), {"0": bytes(8)}))
         assert any(part in found for part in message.split("|"))
 
@@ -270,7 +271,7 @@ FILES: dict[str, Callable[[], bytes]] = {
     "guided.bin": lambda: torch_file(weights(), legacy=True),
     "score.pth": lambda: torch_file(score_sde()),
 }
-GIVEN = {"guided": {"heads": 4}, "score": {"image_size": 16}}
+GIVEN: dict[str, dict[str, Any]] = {"guided": {"heads": 4}, "score": {"image_size": 16}}
 
 
 def end_in_one_line(name: str, content: bytes) -> bool:

@@ -359,7 +359,9 @@ class TestRefusals:
         assert found.spec.config["learned_variance"] is (outputs == 8)
         assert "4 channels" in found.notes[0]
         assert "Latent codes" in found.notes[0]
-        assert not read(Contents(Path("some.pt"), "torch", whole), {}).notes
+        three = read(Contents(Path("some.pt"), "torch", whole), {})
+        assert three is not None
+        assert not three.notes
 
     def test_consistency_models(self, whole: dict[str, Tensor]) -> None:
         refused(whole | {"middle_block.1.qkv.weight": torch.zeros(192, 64, 1, 1)}, "is of OpenAI's consistency_models")
