@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["priors"]
 
 WIDTH = 100  # characters of the last column
+LONGEST = 1000  # characters of an entry
+CARD = 2**16  # bytes of a model card in which its summary and license are looked for
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 SOURCE = click.argument("source", metavar="FILE")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -113,6 +115,8 @@ def convert(source: str, out: Path, prior_option: Sequence[str], dtype: str | No
     checkpoint = dataclasses.replace(checkpoint, spec=dataclasses.replace(spec, facts=converted))
     out.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(checkpoint, out, dtype=None if dtype is None else getattr(torch, dtype))
+    for note in checkpoint.notes:
+        click.echo(printable(note), err=True)
     for name, value in spec.assumed.items():
         click.echo(printable(f"assumed {name}: {value}"), err=True)
     click.echo(printable(f"{out}: {out.stat().st_size / 2**20:,.1f} MiB, sha256 {digest(out)}"))
@@ -215,7 +219,7 @@ def _describe(source: str, given: Mapping[str, str]) -> dict[str, Any]:
     # The history of the training is in the model card.
     facts = {name: value for name, value in spec.facts.items() if name not in ("history", "settings")}
     card = path.with_suffix(".md")
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    text = card.read_bytes()[:CARD].decode(errors="replace") if card.is_file() else ""
     lines = [line.strip(" #*-") for line in text.splitlines()]
     license_line = next((line for line in lines if line.lower().startswith(("licence:", "license:"))), "")
     described = {
@@ -251,7 +255,7 @@ def _show(found: Sequence[dict[str, Any]], as_json: bool, *, many: bool) -> None
         assumed = [("assumed" if k == 0 else "", f"{name}: {why}") for k, (name, why) in enumerate(prior["assumed"].items())]
         rows = [row for row in rows if row[0] != "assumed"] + assumed
         wrapped = [
-            (printable(name), textwrap.fill(printable(text), WIDTH, break_on_hyphens=False, break_long_words=False))
+            (printable(name), textwrap.fill(printable(text[:LONGEST]), WIDTH, break_on_hyphens=False, break_long_words=False))
             for name, text in rows
         ]
         click.echo(("\n" if number else "") + tabulate(wrapped, tablefmt="plain", disable_numparse=True))

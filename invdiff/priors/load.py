@@ -172,11 +172,11 @@ def assumptions(path: Path, spec: NetworkSpec) -> tuple[str, ...]:
     reasons: dict[str, list[str]] = {}
     for name, text in spec.assumed.items():
         value, _, reason = text.removesuffix(")").partition(" (")
-        reasons.setdefault(reason, []).append(f"{name}={value}")
+        reasons.setdefault(reason[:200], []).append(f"{name:.80}={value:.80}")
     if not reasons:
         return ()
     told = "; ".join(f"{', '.join(values)}{f' ({reason})' if reason else ''}" for reason, values in reasons.items())
-    return (f"assumed of {path.name}: {told}. Other values: --prior-option NAME=VALUE",)
+    return (f"assumed of {path.name}: {told:.1000}. Other values: --prior-option NAME=VALUE",)
 
 
 def pick_autocast(precision: str, device: torch.device) -> torch.dtype | None:

@@ -121,6 +121,8 @@ class NetworkSpec:
         wrong = next((name for name, value in data.items() if not isinstance(value, KINDS[name])), None)
         if wrong is None and not all(side is None or type(side) is int for side in data["event_shape"]):
             wrong = "event_shape"
+        if wrong is None and not all(isinstance(text, str) for text in data.get("assumed", {}).values()):
+            wrong = "assumed"
         if wrong is not None:
             raise ValueError(f"its {wrong} is {data[wrong]!r:.80}")
         if data["architecture"] not in ARCHITECTURES:

@@ -9,18 +9,37 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from torch import Tensor
 
 from invdiff.priors.checkpoints.kinds import foreign_kind
 from invdiff.priors.checkpoints.pickles import read_pickle
-from invdiff.priors.checkpoints.torch_file import is_legacy, read_torch
+from invdiff.priors.checkpoints.torch_file import fill_from, is_legacy, read_torch
 
 __all__ = ["Contents", "open_contents", "state_dicts"]
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
 EMPTY_ZIP = b"PK\x05\x06"
 LARGEST_HEADER = 2**23  # bytes; 70,000 tensors take as many
+TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "C64": torch.complex64,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 PREFIXES = ("module.", "_orig_mod.")  # added by DataParallel and by torch.compile
 
 
@@ -123,25 +142,31 @@ def _load_safetensors(path: Path) -> Contents:
             if size > LARGEST_HEADER:
                 raise ValueError(f"its header of {size:,} bytes is too large, expected at most {LARGEST_HEADER:,}")
             header = file.read(size)
-        with safe_open(path, framework="pt") as opened:  # checks the header and the place of every tensor
-            _check_names(header)
-            metadata = opened.metadata() or {}
-            return Contents(path, "safetensors", {name: opened.get_tensor(name).clone() for name in opened.keys()}, metadata)  # noqa: SIM118
+            with safe_open(path, framework="pt") as checked:  # checks the header, and that every tensor has its own place
+                metadata = checked.metadata() or {}
+            entries: dict[str, Any] = json.loads(header, object_pairs_hook=_once)
+            entries.pop("__metadata__", None)
+            data: dict[str, Tensor] = {}
+            for name, entry in entries.items():
+                if entry["dtype"] not in TYPES:
+                    raise ValueError(f"{name:.100} is of type {entry['dtype']:.20}, expected one of {', '.join(TYPES)}")
+                data[name] = torch.empty(entry["shape"], dtype=TYPES[entry["dtype"]])
+                file.seek(8 + size + entry["data_offsets"][0])
+                fill_from(file, data[name].view(-1).view(torch.uint8))
+        return Contents(path, "safetensors", data, metadata)
     except OSError:
         raise
     except Exception as error:  # safetensors and torch have errors of their own
         raise ValueError(f"{path}: not a safetensors file, or damaged ({_line(error)}).") from error
 
 
-def _check_names(header: bytes) -> None:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        entries = dict(pairs)
-        if len(entries) < len(pairs):
-            names = [name for name, _ in pairs]
-            raise ValueError(f"it has two entries named {next(name for name in names if names.count(name) > 1)!r:.100}")
-        return entries
-
-    json.loads(header, object_pairs_hook=once)
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the entries of a JSON object, whose names must differ."""
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it has two entries named {next(name for name in names if names.count(name) > 1)!r:.100}")
+    return entries
 
 
 def _line(error: BaseException) -> str:

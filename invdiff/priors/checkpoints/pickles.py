@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import math
-import mmap
-import os
 import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff.priors.checkpoints.stack_machine import Name, Other, Refused, StackMachine, exactly, hashable
+from invdiff.priors.checkpoints.stack_machine import Name, Other, ProgramFile, Refused, StackMachine, exactly, hashable
 
 __all__ = [
     "LEGACY_STORAGE",
@@ -27,8 +26,8 @@ __all__ = [
     "Record",
     "Storage",
     "StorageKind",
+    "failures_of",
     "fill",
-    "guarded",
     "plain",
     "read_pickle",
     "state_dict",
@@ -60,27 +59,24 @@ def read_pickle(path: Path) -> Any:
         ValueError: If the file is damaged, or uses a name that is not in the table of this module.
     """
 
-    def read(file: IO[bytes], _size: int) -> Any:
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return plain(StackMachine(cast(IO[bytes], data), len(data), find=_find, fill=fill).run())
-
-    return guarded(path, read)
+    with ProgramFile(path) as file, failures_of(path):
+        return plain(StackMachine(file, file.size, find=_find, fill=fill).run())
 
 
-def guarded(path: Path, read: Callable[[IO[bytes], int], Any]) -> Any:
-    """Return ``read(file, size)``, whose failures become one line with the name of the file.
+@contextlib.contextmanager
+def failures_of(path: Path) -> Iterator[None]:
+    """Turn every failure to read a file into one line with its name.
 
     Raises:
         ValueError: If reading fails.
     """
-    with path.open("rb") as file:
-        try:
-            return read(file, os.fstat(file.fileno()).st_size)
-        except (Refused, Other) as error:
-            raise ValueError(f"{path}: {error}") from error
-        except Exception as error:  # A damaged file may fail in any way, but runs no code.
-            reason = ascii(" ".join(str(error).split())[:200])[1:-1] or type(error).__name__
-            raise ValueError(f"{path}: is damaged or cut off ({reason}). Download it again.") from error
+    try:
+        yield
+    except (Refused, Other) as error:
+        raise ValueError(f"{path}: {error}") from error
+    except Exception as error:  # A damaged file may fail in any way, but runs no code.
+        reason = ascii(" ".join(str(error).split())[:200])[1:-1] or type(error).__name__
+        raise ValueError(f"{path}: is damaged or cut off ({reason}). Download it again.") from error
 
 
 def state_dict(record: Record) -> dict[str, Tensor]:

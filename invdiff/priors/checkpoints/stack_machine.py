@@ -8,12 +8,15 @@ the memory.
 
 from __future__ import annotations
 
+import io
+import os
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["Name", "Other", "Refused", "StackMachine", "exactly", "hashable", "pairs"]
+__all__ = ["Name", "Other", "ProgramFile", "Refused", "StackMachine", "exactly", "hashable", "pairs"]
 
 
 class Refused(ValueError):  # noqa: N818 - a decision, not a mistake
@@ -76,6 +79,28 @@ LITERALS = {
 }
 
 
+class ProgramFile(io.BufferedReader):
+    """An open file of pickles. Reads end where the file does, whatever length the file claims, without memory for the claim.
+
+    Not a mapped file: if another process shortens a mapped file, the system kills the process that reads it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path), PAGE)
+        self.size = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size < PAGE:
+            left = max(0, self.size - super().tell())
+            size = left if size is None or size < 0 else min(size, left)
+        return super().read(size)
+
+    def tell(self) -> int:
+        """Return 0: ``pickletools`` asks before every instruction and needs no answer, which would cost a system call."""
+        return 0
+
+
+PAGE = 2**16
 GETS = {"GET", "BINGET", "LONG_BINGET"}
 CONTAINERS = {*TUPLES, *EMPTY, "MARK", "TUPLE", "LIST", "DICT", "FROZENSET"}
 # A checkpoint of a thousand tensors has 50,000 instructions, which make 10,000 containers. An empty set takes one byte

@@ -7,7 +7,7 @@ that claim more numbers than they have. Here a file gets as much memory as it ho
 from __future__ import annotations
 
 import io
-import mmap
+import os
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
@@ -23,17 +23,19 @@ from invdiff.priors.checkpoints.pickles import (
     STORAGES,
     Storage,
     StorageKind,
+    failures_of,
     fill,
-    guarded,
     plain,
     strided,
 )
-from invdiff.priors.checkpoints.stack_machine import Name, Other, Refused, StackMachine, exactly
+from invdiff.priors.checkpoints.stack_machine import Name, Other, ProgramFile, Refused, StackMachine, exactly
 
-__all__ = ["is_legacy", "read_torch"]
+__all__ = ["fill_from", "is_legacy", "read_torch"]
 
 UNPACKED = 4  # how many times as large as the file the entries of a compressed archive may be in all
 SMALL = 2**16  # bytes that may be unpacked from any archive
+LOCAL = struct.Struct("<4s22xHH")  # the header of an entry: its mark, and the lengths of its name and of what follows it
+ENCRYPTED = 1  # the bit of an entry's flags
 MAGIC = LEGACY_STORAGE[0]
 LEGACY = (  # the first pickle of the older format, by protocol: 1, then 2 and 3, then 4 and 5
     b"L%dL\n." % MAGIC,
@@ -53,10 +55,15 @@ def read_torch(path: Path, *, zipped: bool) -> Any:
         ValueError: If the file is damaged, is another kind of archive, names anything that could run code, or asks for more
             memory than it holds.
     """
-    return guarded(path, _read_zip if zipped else _read_legacy)
+    if zipped:
+        with path.open("rb") as archive, failures_of(path):
+            return _read_zip(archive)
+    with ProgramFile(path) as program, failures_of(path):
+        return _read_legacy(program)
 
 
-def _read_zip(file: IO[bytes], size: int) -> Any:
+def _read_zip(file: IO[bytes]) -> Any:
+    size = os.fstat(file.fileno()).st_size
     try:
         archive = zipfile.ZipFile(file)
     except (zipfile.BadZipFile, OSError) as error:
@@ -79,10 +86,7 @@ def _read_zip(file: IO[bytes], size: int) -> Any:
 
         def load(key: str, length: int) -> Tensor:
             if key not in storages:
-                values = torch.empty(entries[f"data/{key}"].file_size, dtype=torch.uint8)
-                with archive.open(entries[f"data/{key}"]) as member:
-                    _fill_from(member, values)
-                storages[key] = values
+                storages[key] = _entry(archive, file, entries[f"data/{key}"])
             return storages[key]
 
         program = archive.read(entries["data.pkl"])
@@ -101,45 +105,65 @@ def _other_archive(names: list[str]) -> str:
     return f"is a zip archive that torch.save did not write. {advice}"
 
 
-def _read_legacy(file: IO[bytes], size: int) -> Any:
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        stream, storages, left = cast(IO[bytes], data), dict[str, Tensor](), size
+def _read_legacy(file: ProgramFile) -> Any:
+    storages, left = dict[str, Tensor](), file.size
 
-        def load(key: str, length: int) -> Tensor:
-            nonlocal left
-            if key not in storages:
-                left -= length
-                if left < 0:
-                    raise ValueError("its storages are larger than the file")
-                storages[key] = torch.empty(length, dtype=torch.uint8)
-            return storages[key]
+    def load(key: str, length: int) -> Tensor:
+        nonlocal left
+        if key not in storages:
+            left -= length
+            if left < 0:
+                raise ValueError("its storages are larger than the file")
+            storages[key] = torch.empty(length, dtype=torch.uint8)
+        return storages[key]
 
-        def read() -> Any:
-            return _machine(stream, size, load).run()
+    def read() -> Any:
+        return _machine(file, file.size, load).run()
 
-        if (read(), read()) != LEGACY_STORAGE or exactly(read(), dict).get("little_endian") is not True:
-            raise ValueError("it is in an unknown version of the format")
-        result = plain(read())
-        for key in exactly(read(), list):
-            values = storages.get(exactly(key, str))
-            if values is None:
-                raise ValueError("it holds a storage that nothing describes")
-            (count,) = struct.unpack("<q", stream.read(8))
-            if len(values) % count if count else len(values):
-                raise ValueError("it holds a storage that contradicts its description")
-            _fill_from(stream, values)
-        return result
+    if (read(), read()) != LEGACY_STORAGE or exactly(read(), dict).get("little_endian") is not True:
+        raise ValueError("it is in an unknown version of the format")
+    result = plain(read())
+    for key in exactly(read(), list):
+        values = storages.get(exactly(key, str))
+        if values is None:
+            raise ValueError("it holds a storage that nothing describes")
+        (count,) = struct.unpack("<q", file.read(8))
+        if len(values) % count if count else len(values):
+            raise ValueError("it holds a storage that contradicts its description")
+        fill_from(file, values)
+    return result
 
 
-def _fill_from(stream: Any, values: Tensor) -> None:
-    """Read the bytes of a storage, a piece at a time."""
-    target, done = memoryview(cast(Any, values.numpy())), 0
-    while done < len(target):
-        piece = stream.read(min(len(target) - done, 2**24))
-        if not piece:
-            raise EOFError(f"a storage ends after {done} of {len(target)} bytes")
-        target[done : done + len(piece)] = piece
-        done += len(piece)
+def fill_from(stream: Any, values: Tensor) -> None:
+    """Read the bytes of ``values``, of type uint8, from a stream.
+
+    Raises:
+        EOFError: If the stream ends before.
+    """
+    target = memoryview(cast(Any, values.numpy()))
+    done = stream.readinto(target)
+    if done < len(target):
+        raise EOFError(f"it ends after {done:,} of {len(target):,} bytes of a tensor")
+
+
+def _entry(archive: zipfile.ZipFile, file: IO[bytes], entry: zipfile.ZipInfo) -> Tensor:
+    """Return the bytes of an entry, uint8.
+
+    Those that are not compressed are read directly: copies and checksums of ``zipfile`` take six times as long.
+    """
+    values = torch.empty(entry.file_size, dtype=torch.uint8)
+    if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & ENCRYPTED:
+        with archive.open(entry) as member:
+            fill_from(member, values)
+        return values
+    file.seek(entry.header_offset)
+    header = file.read(LOCAL.size)
+    magic, name, extra = LOCAL.unpack(header)
+    if magic != b"PK\x03\x04":
+        raise ValueError("an entry is not where the list of entries says")
+    file.seek(name + extra, os.SEEK_CUR)
+    fill_from(file, values)
+    return values
 
 
 def _machine(stream: IO[bytes], size: int, load: Callable[[str, int], Tensor]) -> StackMachine:
