@@ -160,9 +160,14 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
         (part / "calibration.json").write_text(to_json(record) + "\n", encoding="utf-8")
     if save is not None and entry is not None:
         save_entry(save, kind.name, entry, overwrite=overwrite)
-    parts = [_table(report), _sentences(report), *([] if entry is None else [width_table(entry)]), f"results: {target}"]
-    parts += [] if save is None else [f"saved: {save}"]
-    click.echo(to_json(record) if as_json else printable("\n\n".join(parts[:-1]) + "\n" + parts[-1]))
+    parts = [
+        _table(report),
+        _sentences(report),
+        *([] if entry is None else [width_table(entry)]),
+        printable(f"results: {target}"),
+    ]
+    parts += [] if save is None else [printable(f"saved: {save}")]
+    click.echo(to_json(record) if as_json else "\n\n".join(parts[:-1]) + "\n" + parts[-1])
 
 
 def _check(settings: Mapping[str, Any], kind: type[Problem], *, saving: bool) -> None:

@@ -120,7 +120,7 @@ def evaluate(
         }
         write_json(json_file, report)
     if json_file != Path("-") and rows:
-        click.echo(printable(table(rows, means, metrics)))
+        click.echo(printable(table(rows, means, metrics), lines=True))
     if failed:
         click.echo(f"{len(failed)} of {len(failed) + len(rows)} pairs could not be compared.", err=True)
         ctx.exit(1)

@@ -28,7 +28,7 @@ def summary(record: Mapping[str, Any]) -> str:
     elif "spread" in record:
         lines["spread"] = _spread(record["spread"])
     lines["results"] = record["output"]
-    return printable("\n".join(f"{name:<9}{line}" for name, line in lines.items()))
+    return "\n".join(f"{name:<9}{printable(line)}" for name, line in lines.items())
 
 
 def _spread(spread: Mapping[str, Any]) -> str:

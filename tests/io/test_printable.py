@@ -9,7 +9,7 @@ from invdiff.io.printable import printable
 WORDS = ("caf\u00e9", "\u4e2d\u6587", "\u0440\u0443\u0441", "\u05e9\u05dc\u05d5\u05dd", "\U0001f600")
 
 
-@pytest.mark.parametrize("text", ["", "plain", "two\nlines", *WORDS, "a\\x1b", "50 %"])
+@pytest.mark.parametrize("text", ["", "plain", *WORDS, "a\\x1b", "50 %"])
 def test_text_is_left_as_it_is(text: str) -> None:
     assert printable(text) == text
 
@@ -23,6 +23,7 @@ def test_text_is_left_as_it_is(text: str) -> None:
         ("a\rb", r"a\rb"),
         ("a\x08b\x7f\0", r"a\x08b\x7f\x00"),
         ("a\tb", r"a\tb"),
+        ("a.pt\nResults: fine", r"a.pt\nResults: fine"),
         ("\u202egnp.exe", r"\u202egnp.exe"),
         ("\u2066a\u2069\u200f\u200e", r"\u2066a\u2069\u200f\u200e"),
         ("a\u200bb\ufeff", r"a\u200bb\ufeff"),
@@ -40,4 +41,8 @@ def test_controls_are_escaped(text: str, shown: str) -> None:
 
 def test_every_character() -> None:
     shown = printable("".join(map(chr, range(0x30000))))
-    assert all(c.isprintable() or c == "\n" for c in shown)
+    assert shown.isprintable()
+
+
+def test_several_lines() -> None:
+    assert printable("one\n\ntwo\r\n\x1b", lines=True) == "one\n\ntwo\\r\n\\x1b"

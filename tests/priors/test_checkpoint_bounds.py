@@ -226,6 +226,23 @@ for key, value in {**CONFIGS["UNet2DModel"], "in_channels": 3, "out_channels": 3
         BOMBS[f"diffusers-{key}-{number}"] = functools.partial(folder, **{key: other})
 
 
+@pytest.mark.parametrize(
+    "name", ["label.safetensors", "image.safetensors", "expanded.pt", "deflated-pickle.pt", "twice.safetensors", "views.pt"]
+)
+def test_some_of_them_one_by_one(tmp_path: Path, name: str) -> None:
+    BOMBS[name](tmp_path / name)
+    with pytest.raises(ValueError, match=name):
+        load_prior(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", [name for name in BOMBS if name.endswith("blocks-0.safetensors")])
+def test_a_billion_blocks(tmp_path: Path, name: str) -> None:
+    BOMBS[name](tmp_path / name)
+    with pytest.raises(ValueError, match="asks for many more layers than the file's 1 tensors fill"):
+        load_prior(tmp_path / name)
+
+
+@pytest.mark.slow
 def test_small_files_that_ask_for_much(tmp_path: Path) -> None:
     """Each ends in one ValueError with the name of the file, within seconds and without memory."""
     for name, write in BOMBS.items():
