@@ -54,7 +54,7 @@ def locate(source: str | Path) -> Path:
     if not re.search(r"[\\/.~]", text) or "\0" in text:
         near = difflib.get_close_matches(text.lower(), [*BUNDLED, *_names(Path(), text)], 1, NEAR)
         raise ValueError(f"Unknown prior {text!r:.200}: {f'did you mean {near[0]}? Otherwise ' if near else ''}{expected}.")
-    raise ValueError(f"{text:.500}: no such file or folder{_reason(text, path)}: {expected}.")
+    raise ValueError(f"{text:.500}: no such file or folder{_reason(text, path)}. {expected[0].upper()}{expected[1:]}.")
 
 
 def _is_local(text: str) -> bool:
@@ -76,7 +76,7 @@ def _reason(text: str, path: Path) -> str:
     wanted = path.relative_to(parent).parts[0] if parent != path else path.name
     near = difflib.get_close_matches(wanted, _names(parent, wanted), 3, 0.6)
     missing = f" (there is no folder {parent / wanted!s:.200})" if wanted != path.name else ""
-    return f"{missing}; did you mean {' or '.join(str(parent / name) for name in near)}?" if near else missing
+    return f"{missing}; perhaps {' or '.join(str(parent / name) for name in near)}" if near else missing
 
 
 def _names(folder: Path, wanted: str) -> list[str]:

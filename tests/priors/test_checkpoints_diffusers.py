@@ -803,6 +803,14 @@ class TestHub:
         other = {"model_index.json", "scheduler/scheduler_config.json"} if pipeline else {"scheduler_config.json"}
         assert self.fetched(cache) == expected | other
 
+    def test_of_two_sets_of_weights_the_averaged_are_fetched(self, hub: tuple[Path, Path]) -> None:
+        remote, cache = hub
+        written(remote / "unet", SMALL)
+        net = written(remote / "unet_ema", SMALL)
+        same_output(download("owner/name"), net)
+        weights = {name for name in self.fetched(cache) if name.endswith("safetensors")}
+        assert weights == {"unet_ema/diffusion_pytorch_model.safetensors"}
+
     @pytest.mark.parametrize("how", [{"safe_serialization": False}, {"max_shard_size": "20KB"}])
     def test_other_forms_of_weights(self, hub: tuple[Path, Path], how: dict[str, Any]) -> None:
         remote, cache = hub

@@ -72,13 +72,11 @@ def test_ids_ask_the_hub(asked: list[str], place: str) -> None:
 def test_what_is_here_is_taken(asked: list[str]) -> None:
     Path("google/ddpm").mkdir(parents=True)
     assert locate("google/ddpm") == Path("google/ddpm")
-    with pytest.raises(ValueError, match=r"^google/ddpn: no such file or folder; did you mean google/ddpm\?"):
+    with pytest.raises(ValueError, match=r"^google/ddpn: no such file or folder; perhaps google/ddpm\."):
         locate("google/ddpn")  # its parent is here
     with pytest.raises(ValueError, match="no such file"):
         locate(Path("owner/name"))  # a path is no text
-    with pytest.raises(
-        ValueError, match=r"^gogle/ddpm: no such file or folder .there is no folder gogle.; did you mean google"
-    ):
+    with pytest.raises(ValueError, match=r"^gogle/ddpm: no such file or folder .there is no folder gogle.; perhaps google\."):
         locate("gogle/ddpm")  # very like a folder here
     assert not asked
 
@@ -86,9 +84,9 @@ def test_what_is_here_is_taken(asked: list[str]) -> None:
 def test_names_that_are_like_it() -> None:
     for name in ("ffhq_10m.pt", "celeba.pt", "notes.txt"):
         Path(name).touch()
-    with pytest.raises(ValueError, match=r"^./ffhq_10n.pt: no such file or folder; did you mean ffhq_10m.pt\?"):
+    with pytest.raises(ValueError, match=r"^./ffhq_10n.pt: no such file or folder; perhaps ffhq_10m.pt\."):
         locate("./ffhq_10n.pt")
-    with pytest.raises(ValueError, match=r"did you mean ffhq_10m.pt\?"):
+    with pytest.raises(ValueError, match=r"perhaps ffhq_10m.pt\."):
         locate("ffhq_10m.safetensors")
     with pytest.raises(ValueError, match=r"^Unknown prior 'naturel': did you mean natural\? Otherwise expected one of natural"):
         locate("naturel")
@@ -106,5 +104,5 @@ def test_folders_that_cannot_be_listed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Path("closed").mkdir()
     monkeypatch.setattr(os, "scandir", closed)
-    with pytest.raises(ValueError, match="no such file or folder: expected"):
+    with pytest.raises(ValueError, match=r"no such file or folder. Expected"):
         locate("closed/x.pt")

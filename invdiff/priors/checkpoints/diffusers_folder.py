@@ -146,7 +146,7 @@ def _fetch(hub_id: str, patterns: list[str]) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=patterns))
     except Exception as error:  # The errors of the hub's client have no common base class.
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = " ".join(str(error).split()).partition(" An error happened")[0][:120] or type(error).__name__
         raise OSError(
             f"{hub_id}: could not be downloaded from the hub ({type(error).__name__}: {reason}). No file or folder here has "
             "this name: check the spelling, and the connection."
