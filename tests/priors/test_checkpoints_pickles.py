@@ -38,7 +38,8 @@ from helpers import randn
 from torch import nn
 
 from invdiff.priors.checkpoints.container import open_contents
-from invdiff.priors.checkpoints.pickles import DEEPEST, Record, read_pickle, state_dict
+from invdiff.priors.checkpoints.pickles import read_pickle
+from invdiff.priors.checkpoints.records import DEEPEST, Record, state_dict
 
 TINY = Path(__file__).parents[1] / "data" / "edm_tiny.pkl"
 

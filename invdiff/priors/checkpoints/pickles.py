@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import math
 import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,39 +16,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invdiff.priors.checkpoints.records import DEEPEST, Record
 from invdiff.priors.checkpoints.stack_machine import Name, Other, ProgramFile, Refused, StackMachine, exactly, hashable
 
 __all__ = [
     "LEGACY_STORAGE",
     "NAMES",
     "STORAGES",
-    "Record",
     "Storage",
     "StorageKind",
     "failures_of",
     "fill",
     "plain",
     "read_pickle",
-    "state_dict",
     "strided",
 ]
 
-DEEPEST = 100  # largest nesting depth of containers; published checkpoints have about 25
-MOST_MODULES = 100_000  # largest number of modules of one network
 LEGACY_STORAGE = (0x1950A86A20F9469CFC6C, 1001)  # magic number and version of torch.save before version 1.6
-
-
-@dataclass(eq=False, repr=False)
-class Record:
-    """The content of a pickled object whose class is unknown and never imported.
-
-    Attributes:
-        name: Name of the class, with its module if the file gives it.
-        state: Attributes of the object, as dictionary entries. They do not become attributes of the record.
-    """
-
-    name: str
-    state: dict[Any, Any] = field(default_factory=dict)
 
 
 def read_pickle(path: Path) -> Any:
@@ -77,34 +60,6 @@ def failures_of(path: Path) -> Iterator[None]:
     except Exception as error:  # A damaged file may fail in any way, but runs no code.
         reason = ascii(" ".join(str(error).split())[:200])[1:-1] or type(error).__name__
         raise ValueError(f"{path}: is damaged or cut off ({reason}). Download it again.") from error
-
-
-def state_dict(record: Record) -> dict[str, Tensor]:
-    """Return the ``state_dict()`` of a recorded module: its parameters and persistent buffers.
-
-    Raises:
-        ValueError: If a module contains itself, or there are too many modules or weights.
-    """
-    found: dict[str, Tensor] = {}
-    todo, seen = [("", record)], 0
-    while todo:
-        prefix, module = todo.pop()
-        seen += 1
-        if max(seen, len(found), len(todo)) > MOST_MODULES or prefix.count(".") > DEEPEST:
-            raise ValueError(f"{record.name} contains itself, or too many modules. Expected a network.")
-        transient = module.state.get("_non_persistent_buffers_set")
-        for name, value in (*_entries(module, "_parameters"), *_entries(module, "_buffers")):
-            if isinstance(value, Tensor) and not (isinstance(transient, set) and name in transient):
-                found[f"{prefix}{name}"] = value
-        modules = itertools.islice(_entries(module, "_modules"), MOST_MODULES + 1)
-        todo += [(f"{prefix}{name}.", child) for name, child in modules if isinstance(child, Record)]
-    return found
-
-
-def _entries(module: Record, kind: str) -> Iterator[tuple[str, Any]]:
-    entries = module.state.get(kind)
-    if isinstance(entries, dict):
-        yield from ((name, value) for name, value in entries.items() if isinstance(name, str))
 
 
 def plain(result: Any) -> Any:
