@@ -94,6 +94,26 @@ class TestAssumptions:
         assert "5 channels" in invdiff("solve", "a.png", *arguments, code=1).stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+        ("[" * 10**6, "recursion"),
+        ("9" * 10**5, "digits"),
+        (
+            '{"format": "invdiff calibration, version 1", "problems": {"denoise": {"widths": [], "prior": {"sha256": 3}}}}',
+            "is damaged",
+        ),
+    ],
+)
+def test_calibrations_of_another_form(solve, tmp_path, text, message):
+    (tmp_path / "c.json").write_text(text)
+    arguments = (picture(tmp_path / "a.png"), "--problem", "denoise", "--noise", 0.1, "--calibration", "c.json")
+    said = solve(*arguments, code=1).stderr
+    assert "c.json is damaged or not a calibration file" in said
+    assert message in said
+
+
 class TestNothingControlsTheTerminal:
     def test_metadata(self, invdiff, tmp_path):
         facts = {"summary": EVIL, EVIL: EVIL, "license": EVIL, "steps": [EVIL, {EVIL: EVIL}]}

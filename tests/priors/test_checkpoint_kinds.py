@@ -161,6 +161,27 @@ def test_folders_of_something_else(tmp_path: Path, names: tuple[str, ...], messa
     refused(folder, f"the folder has neither model_index.json nor config.json; {message}")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (POINTER, "a pointer of Git LFS"),
+        (b"<html>", "a web page"),
+        (b"", "is empty"),
+        (bytes(99), "all zeros"),
+        ((2**40).to_bytes(8, "little") + b"{}", "header of .* bytes is too large"),
+        (safetensors.torch.save({"levels": torch.zeros(3)}), "invdiff-errors"),
+        (safetensors.torch.save({"levels": torch.zeros(3)}, {"invdiff-errors": "[" * 10**6}), "recursion"),
+        (safetensors.torch.save({"levels": torch.zeros(3)}, {"invdiff-errors": "{}"}), "dtype"),
+    ],
+)
+def test_measured_errors(tmp_path: Path, content: bytes, message: str) -> None:
+    save_prior(UNet(widths=(8, 8), blocks=(1, 1)), tmp_path / "own.safetensors", sigma_data=0.5, facts={})
+    (tmp_path / "own.errors.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=f"own.errors.safetensors: no file of measured errors, .*{message}") as error:
+        load_prior(tmp_path / "own.safetensors")
+    assert str(error.value).isprintable()
+
+
 class TestAssumptions:
     def test_one_line(self, tmp_path: Path) -> None:
         path = tmp_path / "adm.pt"
