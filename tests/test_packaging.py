@@ -70,6 +70,7 @@ ROOMS: dict[str, dict[str, int]] = {
         "checkpoints": 4,
         "save": 5,
         "errors": 6,
+        "place": 6,
         "load": 7,
         "": 8,
     },

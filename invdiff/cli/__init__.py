@@ -12,6 +12,8 @@ from typing import Any
 
 import click
 
+from invdiff.io.printable import printable
+
 __all__ = ["COMMANDS", "main"]
 
 # name: (module, one line of help). The module has a click command of that name.
@@ -46,7 +48,10 @@ class _LazyGroup(click.Group):
         # Exit codes: 0, 1 failure, 2 usage (click's own), 130 interrupted.
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except click.ClickException as error:
+            error.message = printable(error.message)  # type: ignore[misc]
+            raise
+        except (click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
@@ -57,7 +62,7 @@ class _LazyGroup(click.Group):
             if os.environ.get("INVDIFF_DEBUG") == "1" or (isinstance(error, OSError) and error.errno == errno.EPIPE):
                 raise  # click exits quietly if the reader of a pipe has closed it
             kind = click.UsageError if isinstance(error, OptionError) else click.ClickException
-            raise kind(_one_line(error)) from error
+            raise kind(printable(_one_line(error))) from error
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -90,6 +90,7 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
     # Imported here, so that `invdiff calibrate --help` answers without torch.
     from invdiff import PosteriorSampler, diagnostics
     from invdiff.cli.crops import cut_crops
+    from invdiff.io.printable import printable
     from invdiff.restoration.calibration_file import (
         by_image,
         check_images,
@@ -128,7 +129,7 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
     if not op.noise.white or op.sigma_y == 0:
         notes.append("no Gaussian noise above 0: the misfit is not tested, and values that are known exactly are left out")
     for note in notes:
-        click.echo(note, err=True)
+        click.echo(printable(note), err=True)
     with output_folder(output, f"calibration-{kind.name}", overwrite=overwrite) as (part, target):
         report = diagnostics.calibrate(
             sampler,
@@ -159,8 +160,13 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
         (part / "calibration.json").write_text(to_json(record) + "\n", encoding="utf-8")
     if save is not None and entry is not None:
         save_entry(save, kind.name, entry, overwrite=overwrite)
-    parts = [_table(report), _sentences(report), *([] if entry is None else [width_table(entry)]), f"results: {target}"]
-    parts += [] if save is None else [f"saved: {save}"]
+    parts = [
+        _table(report),
+        _sentences(report),
+        *([] if entry is None else [width_table(entry)]),
+        printable(f"results: {target}"),
+    ]
+    parts += [] if save is None else [printable(f"saved: {save}")]
     click.echo(to_json(record) if as_json else "\n\n".join(parts[:-1]) + "\n" + parts[-1])
 
 

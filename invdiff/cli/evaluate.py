@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from invdiff.io.printable import printable
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -94,7 +96,7 @@ def evaluate(
             f"found has a counterpart ({_names(pairing.unpaired)})."
         )
     if pairing.unpaired:
-        click.echo(f"{len(pairing.unpaired)} without a counterpart, skipped: {_names(pairing.unpaired)}", err=True)
+        click.echo(f"{len(pairing.unpaired)} without a counterpart, skipped: {printable(_names(pairing.unpaired))}", err=True)
     metrics = available(metrics)
     rows: list[dict[str, Any]] = []
     for name, clean, image in tqdm(pairing.pairs, unit="image", disable=None, leave=False):
@@ -103,7 +105,7 @@ def evaluate(
         except (ValueError, OSError) as error:
             failed[name] = " ".join(str(error).split())
     for name, message in failed.items():
-        click.echo(f"{name}: {message}", err=True)
+        click.echo(printable(f"{name}: {message}"), err=True)
     means = {metric: math.fsum(row[metric] for row in rows) / len(rows) for metric in metrics} if rows else {}
     if csv_file is not None:
         write_csv(csv_file, rows, metrics)
@@ -118,7 +120,7 @@ def evaluate(
         }
         write_json(json_file, report)
     if json_file != Path("-") and rows:
-        click.echo(table(rows, means, metrics))
+        click.echo(printable(table(rows, means, metrics), lines=True))
     if failed:
         click.echo(f"{len(failed)} of {len(failed) + len(rows)} pairs could not be compared.", err=True)
         ctx.exit(1)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from invdiff.cli.prior_options import given_options, prior_option
+from invdiff.io.printable import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["priors"]
 
 WIDTH = 100  # characters of the last column
+LONGEST = 1000  # characters of an entry
+CARD = 2**16  # bytes of a model card in which its summary and license are looked for
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 SOURCE = click.argument("source", metavar="FILE")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -101,21 +104,22 @@ def convert(source: str, out: Path, prior_option: Sequence[str], dtype: str | No
     import torch
 
     from invdiff.priors.digest import digest
-    from invdiff.priors.load import locate, read_checkpoint
+    from invdiff.priors.load import built, locate, read_checkpoint
     from invdiff.priors.save import save_checkpoint
-    from invdiff.priors.spec import build_network
 
     path = locate(source)
     checkpoint = read_checkpoint(path, given_options(prior_option))
-    build_network(checkpoint)  # Fails if weights and spec do not match, before anything is written.
+    built(checkpoint, path)  # Fails if weights and spec do not match, before anything is written.
     spec = checkpoint.spec
     converted = {"converted_from": path.name, "converted_sha256": digest(path)} | dict(spec.facts)
     checkpoint = dataclasses.replace(checkpoint, spec=dataclasses.replace(spec, facts=converted))
     out.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(checkpoint, out, dtype=None if dtype is None else getattr(torch, dtype))
+    for note in checkpoint.notes:
+        click.echo(printable(note), err=True)
     for name, value in spec.assumed.items():
-        click.echo(f"assumed {name}: {value}", err=True)
-    click.echo(f"{out}: {out.stat().st_size / 2**20:,.1f} MiB, sha256 {digest(out)}")
+        click.echo(printable(f"assumed {name}: {value}"), err=True)
+    click.echo(printable(f"{out}: {out.stat().st_size / 2**20:,.1f} MiB, sha256 {digest(out)}"))
 
 
 @priors.command(short_help="Measure a prior's error, for faster and better calibrated samples.")
@@ -192,16 +196,15 @@ def _crops(images: Sequence[Path], *, channels: int | None, crops: int, size: in
 
     loaded, skipped = load_images(images, smallest=size, channels=channels if channels in (1, 3) else None, progress=progress)
     if skipped:
-        click.echo(f"skipped {len(skipped):,} files, such as {skipped[0]}", err=True)
+        click.echo(printable(f"skipped {len(skipped):,} files, such as {skipped[0]}"), err=True)
     return loaded.crops(crops, size, torch.Generator().manual_seed(seed))
 
 
 def _describe(source: str, given: Mapping[str, str]) -> dict[str, Any]:
     from invdiff.priors.checkpoints.assumptions import LabelNeededError
     from invdiff.priors.digest import digest
-    from invdiff.priors.load import locate, read_checkpoint
+    from invdiff.priors.load import built, locate, read_checkpoint
     from invdiff.priors.save import BUNDLED
-    from invdiff.priors.spec import build_network
 
     path, needed = locate(source), None
     try:
@@ -211,15 +214,12 @@ def _describe(source: str, given: Mapping[str, str]) -> dict[str, Any]:
             raise
         needed = str(error.__cause__)
         checkpoint = read_checkpoint(path, {**given, "label": "0"})
-    try:
-        build_network(checkpoint)  # Checks that weights and spec match.
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    built(checkpoint, path)  # Checks that weights and spec match.
     spec, weights = checkpoint.spec, checkpoint.weights
     # The history of the training is in the model card.
     facts = {name: value for name, value in spec.facts.items() if name not in ("history", "settings")}
     card = path.with_suffix(".md")
-    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    text = card.read_bytes()[:CARD].decode(errors="replace") if card.is_file() else ""
     lines = [line.strip(" #*-") for line in text.splitlines()]
     license_line = next((line for line in lines if line.lower().startswith(("licence:", "license:"))), "")
     described = {
@@ -241,7 +241,7 @@ def _describe(source: str, given: Mapping[str, str]) -> dict[str, Any]:
         "sha256": digest(path),
     }
     facts = {name: value for name, value in facts.items() if name not in described}
-    return described | facts | {"assumed": dict(spec.assumed)}
+    return described | facts | {"notes": list(checkpoint.notes), "assumed": dict(spec.assumed)}
 
 
 def _show(found: Sequence[dict[str, Any]], as_json: bool, *, many: bool) -> None:
@@ -254,7 +254,10 @@ def _show(found: Sequence[dict[str, Any]], as_json: bool, *, many: bool) -> None
         rows = [(name.replace("_", " "), _readable(value)) for name, value in prior.items() if value not in (None, "", {}, [])]
         assumed = [("assumed" if k == 0 else "", f"{name}: {why}") for k, (name, why) in enumerate(prior["assumed"].items())]
         rows = [row for row in rows if row[0] != "assumed"] + assumed
-        wrapped = [(name, textwrap.fill(text, WIDTH, break_on_hyphens=False, break_long_words=False)) for name, text in rows]
+        wrapped = [
+            (printable(name), textwrap.fill(printable(text[:LONGEST]), WIDTH, break_on_hyphens=False, break_long_words=False))
+            for name, text in rows
+        ]
         click.echo(("\n" if number else "") + tabulate(wrapped, tablefmt="plain", disable_numparse=True))
 
 

@@ -110,6 +110,7 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
     # Imported here, so that `invdiff solve --help` answers without torch.
     from invdiff.cli.duration import duration, estimate
     from invdiff.cli.summary import summary
+    from invdiff.io.printable import printable
     from invdiff.restoration import prepare
     from invdiff.restoration.folder import output_folder
     from invdiff.restoration.record import to_json
@@ -119,7 +120,7 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
     job = prepare(source, settings, option=option, prior_option=given_options(settings["prior_option"]))
     with output_folder(output, job.measured.name, overwrite=overwrite) as (part, target):
         for note in job.notes:
-            click.echo(note, err=True)
+            click.echo(printable(note), err=True)
         if settings["quality"] is not None:
             seconds = estimate(job.sampler, job.y, settings["samples"])
             click.echo(f"{settings['quality']}: {settings['samples']} samples, about {duration(seconds)}", err=True)

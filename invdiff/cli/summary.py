@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from invdiff.io.printable import printable
+
 __all__ = ["summary"]
 
 
@@ -26,7 +28,7 @@ def summary(record: Mapping[str, Any]) -> str:
     elif "spread" in record:
         lines["spread"] = _spread(record["spread"])
     lines["results"] = record["output"]
-    return "\n".join(f"{name:<9}{line}" for name, line in lines.items())
+    return "\n".join(f"{name:<9}{printable(line)}" for name, line in lines.items())
 
 
 def _spread(spread: Mapping[str, Any]) -> str:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from invdiff.io.printable import printable
+
 if TYPE_CHECKING:
     from invdiff.training import Report
 
@@ -101,7 +103,7 @@ def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any)
     _check_out(out, overwrite)
     # Imported here, so that `invdiff train --help` does not import torch.
     from invdiff.priors import UNet
-    from invdiff.priors.load import has_bfloat16_units, load_network
+    from invdiff.priors.load import assumptions, has_bfloat16_units, load_network
     from invdiff.restoration.device import pick_device
     from invdiff.training import Settings, load_images
     from invdiff.training import train as run
@@ -116,6 +118,8 @@ def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any)
     shape["maps"] = MAPS if options["noise_maps"] else 0
     if options["init"] is not None:
         first_net, spec = load_network(options["init"])
+        for note in assumptions(Path(options["init"]), spec) if first else ():
+            click.echo(printable(note), err=True)
         if not isinstance(first_net, UNet):
             raise ValueError(
                 f"--init {options['init']}: its network is {spec.architecture}, expected a prior trained by `invdiff train`."
@@ -206,7 +210,7 @@ def _check_out(out: Path, overwrite: bool) -> None:
 def _say_skipped(skipped: Sequence[str], path: Path) -> None:
     """List the first skipped files on stderr, and all of them in a file if there are more."""
     for line in skipped[:SHOWN]:
-        click.echo(f"skipped {line}", err=True)
+        click.echo(printable(f"skipped {line}"), err=True)
     where = ""
     if len(skipped) > SHOWN:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,9 @@ SETTLED = 2 * 10**9  # nanoseconds since the last write, after which a digest ma
 
 def stamp(path: Path) -> Stamp:
     """Return the names, sizes and modification times of a file, or of the files of a folder, to detect changes."""
-    files = sorted(p for p in path.rglob("*") if p.suffix in PARTS and p.is_file()) if path.is_dir() else [path]
+    # A checkpoint is at most one folder deep. Any folder may be named by mistake, even that of all files.
+    listed = (p for pattern in ("*", "*/*") for p in path.glob(pattern) if p.suffix in PARTS and p.is_file())
+    files = sorted(listed) if path.is_dir() else [path]
     return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,12 +13,23 @@ import torch
 from torch import nn
 
 from invdiff.priors.checkpoints.container import Contents, open_contents, state_dicts
+from invdiff.priors.checkpoints.kinds import folder_kind, is_optimizer, network_kind
 from invdiff.priors.errors.files import errors_beside, read_error_model
 from invdiff.priors.network import NetworkPrior
-from invdiff.priors.save import BUNDLED
+from invdiff.priors.place import locate
 from invdiff.priors.spec import Checkpoint, NetworkSpec, build_network, build_prior
 
-__all__ = ["PRECISIONS", "has_bfloat16_units", "load_network", "load_prior", "locate", "pick_autocast", "read_checkpoint"]
+__all__ = [
+    "PRECISIONS",
+    "assumptions",
+    "built",
+    "has_bfloat16_units",
+    "load_network",
+    "load_prior",
+    "locate",
+    "pick_autocast",
+    "read_checkpoint",
+]
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 FAMILIES = {  # in the order in which their readers are tried
@@ -27,8 +38,6 @@ FAMILIES = {  # in the order in which their readers are tried
     "EDM": "invdiff.priors.checkpoints.edm",
     "score-SDE": "invdiff.priors.checkpoints.score_sde",
 }
-SUFFIXES = (".pt", ".pth", ".pkl", ".ckpt", ".bin", ".safetensors")
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 @torch.inference_mode(False)  # Weights created in inference mode could not take part in gradients.
@@ -74,49 +83,71 @@ def load_prior(
     spec = checkpoint.spec
     said = {"label": spec.label, "given": dict(given) or None, "assumed": dict(spec.assumed) or None}
     facts = {"name": str(source), **{name: value for name, value in said.items() if value is not None}, **spec.facts}
-    try:
+    with _naming(path):
         prior = build_prior(checkpoint, autocast=autocast, checkpointing=checkpointing, file=path, facts=facts)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    prior.notes = (*checkpoint.notes, *assumptions(path, spec))
     measured = errors_beside(path)
     if errors and measured.is_file():
         found = read_error_model(measured, prior=path, given=given)
         if isinstance(found, str):
-            prior.notes = (found,)
+            prior.notes += (found,)
         else:
             prior.error_model = found
     return prior
 
 
-def locate(source: str | Path) -> Path:
-    """Return the file or folder of a prior. A hub id is downloaded."""
-    path = BUNDLED.get(str(source), Path(source))
-    if str(source) and path.exists():
-        return path
-    if HUB_ID.fullmatch(str(source)) and path.suffix not in SUFFIXES and not path.parent.exists():
-        downloaded: Path = _diffusers().download(str(source))
-        return downloaded
-    raise ValueError(
-        f"Unknown prior {str(source)!r}: expected one of {', '.join(BUNDLED)}, the path of a checkpoint, or a hub id such as "
-        "google/ddpm-celebahq-256."
-    )
-
-
 def load_network(source: str | Path) -> tuple[nn.Module, NetworkSpec]:
     """Return the network of a checkpoint in float32, and its spec."""
-    checkpoint = read_checkpoint(locate(source), {})
-    return build_network(checkpoint), checkpoint.spec
+    path = locate(source)
+    checkpoint = read_checkpoint(path, {})
+    return built(checkpoint, path), checkpoint.spec
+
+
+def built(checkpoint: Checkpoint, path: Path) -> nn.Module:
+    """Return the network of the checkpoint at ``path``, which errors name.
+
+    Raises:
+        ValueError: As :func:`~invdiff.priors.spec.build_network`.
+    """
+    with _naming(path):
+        return build_network(checkpoint)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn every failure to read a file into one line with its name."""
+    try:
+        yield
+    except (ImportError, OSError):
+        raise
+    except ValueError as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise ValueError(f"{path}: {error}") from (error.__cause__ or error)
+    except Exception as error:  # A damaged file may fail in any way.
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: is damaged, or not what it seems ({type(error).__name__}: {reason}).") from error
 
 
 def read_checkpoint(path: Path, given: Mapping[str, Any]) -> Checkpoint:
-    """Read the weights of a network from a file or folder, and the spec of how it is built and evaluated."""
+    """Read the weights of a network from a file or folder, and the spec of how it is built and evaluated.
+
+    Raises:
+        ValueError: If the file is damaged, not supported, or changes meanwhile. The message begins with its name.
+        OSError: If it cannot be opened.
+    """
+    with _naming(path):
+        return _read(path, given)
+
+
+def _read(path: Path, given: Mapping[str, Any]) -> Checkpoint:
     if path.is_dir():
         diffusers = _diffusers()
         checkpoint: Checkpoint | None = diffusers.read_folder(path, given)
         if checkpoint is None:
             raise ValueError(
-                f"{path}: the folder has neither model_index.json nor config.json. Expected a diffusers folder or a checkpoint "
-                "file."
+                f"{path}: the folder has neither model_index.json nor config.json; {folder_kind(path)}. Expected a diffusers "
+                "folder or a checkpoint file."
             )
         _check_given(path, "diffusers", diffusers.OPTIONS, given)
         return checkpoint
@@ -134,6 +165,18 @@ BY_HAND = (
     "Any network can be wrapped in Python: build it, load these weights into it, and call "
     'invdiff.priors.from_network(net, schedule, predicts="eps").'
 )
+
+
+def assumptions(path: Path, spec: NetworkSpec) -> tuple[str, ...]:
+    """Return a line of what was assumed of a checkpoint, by reason; empty if its file determines everything."""
+    reasons: dict[str, list[str]] = {}
+    for name, text in spec.assumed.items():
+        value, _, reason = text.removesuffix(")").partition(" (")
+        reasons.setdefault(reason[:200], []).append(f"{name:.80}={value:.80}")
+    if not reasons:
+        return ()
+    told = "; ".join(f"{', '.join(values)}{f' ({reason})' if reason else ''}" for reason, values in reasons.items())
+    return (f"assumed of {path.name}: {told:.1000}. Other values: --prior-option NAME=VALUE",)
 
 
 def pick_autocast(precision: str, device: torch.device) -> torch.dtype | None:
@@ -167,9 +210,14 @@ def _check_given(path: Path, family: str, options: Mapping[str, str], given: Map
 
 
 def _describe(contents: Contents) -> str:
-    found = list(state_dicts(contents.data))
+    data = contents.data
+    found = list(state_dicts(data))
+    if isinstance(data, Mapping) and is_optimizer(data) and len(data) <= 3:
+        return "holds the state of an optimizer, without network weights"
     if not found:
-        return f"holds a {type(contents.data).__name__} without network weights"
+        return f"holds a {type(data).__name__} without network weights"
     where, weights = max(found, key=lambda item: len(item[1]))
     names = ", ".join(list(weights)[:3])
-    return f"holds {len(weights)} tensors{f' in {where!r}' if where else ''} ({names}, ...) of no supported network"
+    known = network_kind(weights)
+    listed = f"holds {len(weights)} tensors{f' in {where!r}' if where else ''} ({names:.200}, ...) of no supported network"
+    return f"{listed}: it looks like {known}" if known else listed

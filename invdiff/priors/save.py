@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from invdiff.priors.checkpoints.container import Contents
+from invdiff.priors.checkpoints.pickles import plain
 from invdiff.priors.networks.unet import UNet
 from invdiff.priors.noise_maps import MAP_KINDS
 from invdiff.priors.spec import Checkpoint, NetworkSpec
@@ -69,13 +70,14 @@ def read(contents: Contents, given: Mapping[str, Any]) -> Checkpoint | None:
 
 def _spec(path: Path, metadata: Mapping[str, str]) -> NetworkSpec:
     try:
-        description = json.loads(metadata[KEY])
+        description = plain(json.loads(metadata[KEY]))
         if isinstance(description, dict) and description.keys() == {"architecture", "config", "sigma_data", "facts"}:
             # Files of version 0.1 support one architecture only.
             return _spec_of_unet(description["config"], description["sigma_data"], description["facts"])
         return NetworkSpec.from_json(description)
-    except (TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: the file of invdiff is damaged, or of a later version: {error}.") from error
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{path}: the file of invdiff is damaged, or of a later version: {reason}.") from error
 
 
 def _spec_of_unet(config: Mapping[str, Any], sigma_data: float, facts: Mapping[str, Any]) -> NetworkSpec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from invdiff.noise_covariance import NOISE_KINDS
 from invdiff.priors.network import PARAMETRIZATIONS, NetworkPrior
+from invdiff.priors.networks.skeleton import skeleton
 from invdiff.priors.noise_maps import NoiseMaps
 from invdiff.schedules import EDM, VP, Cosine, DiscreteBetas, RectifiedFlow, Schedule, SubVP
 
@@ -42,6 +44,8 @@ SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
 
 
 MOST_STEPS = 100_000  # largest length of a table of betas
+MOST_PIXELS = 4096  # longest side of the images of a network; smaller images are extended to it
+SHARED = 2  # how many times as many numbers as are stored the weights may have in all: some networks use weights twice
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,9 @@ class NetworkSpec:
         noise_kinds: The kinds of noise in :data:`~invdiff.noise_covariance.NOISE_KINDS` it was trained on besides white noise.
         facts: Entries for reports, such as the family.
         assumed: Value and reason of every default that the file does not determine, by the name of the option that changes it.
+
+    Raises:
+        ValueError: If a number is out of its range.
     """
 
     architecture: str
@@ -78,6 +85,24 @@ class NetworkSpec:
     noise_kinds: Sequence[str] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     assumed: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        channels, *sides = self.event_shape or (0,)
+        if len(sides) != 2 or any(side is not None and not 1 <= side <= MOST_PIXELS for side in sides):
+            shape = f"{tuple(self.event_shape)}"
+            raise ValueError(f"its images have the shape {shape:.80}, expected channels and two sides of up to {MOST_PIXELS:,}")
+        if channels is not None and channels < 1:
+            raise ValueError(f"its images have {channels} channels")
+        for name in ("time_scale", "sigma_data"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not 0 < value < math.inf:
+                raise ValueError(f"its {name} is {value!r:.80}, expected a positive number")
+        classes = self.config.get("classes", self.config.get("num_class_embeds")) or 0
+        if self.label is None or self.config.get("class_embed_type") == "timestep":
+            return
+        if not isinstance(classes, int) or isinstance(self.label, bool) or not 0 <= self.label < classes:
+            has = f"{classes!r:.80} classes, from 0" if classes else "no classes"
+            raise ValueError(f"its label is {self.label!r:.80}, and the network has {has}")
 
     def to_json(self) -> dict[str, Any]:
         """Return the spec as plain data."""
@@ -96,13 +121,15 @@ class NetworkSpec:
         wrong = next((name for name, value in data.items() if not isinstance(value, KINDS[name])), None)
         if wrong is None and not all(side is None or type(side) is int for side in data["event_shape"]):
             wrong = "event_shape"
+        if wrong is None and not all(isinstance(text, str) for text in data.get("assumed", {}).values()):
+            wrong = "assumed"
         if wrong is not None:
             raise ValueError(f"its {wrong} is {data[wrong]!r:.80}")
         if data["architecture"] not in ARCHITECTURES:
             raise ValueError(f"its architecture is {data['architecture']!r:.80}, expected one of {', '.join(ARCHITECTURES)}")
         if data["predicts"] not in {*PARAMETRIZATIONS, "edm"}:
             raise ValueError(f"its predicts is {data['predicts']!r:.80}, expected one of {', '.join(PARAMETRIZATIONS)}, edm")
-        if not set(data.get("noise_kinds", ())) <= set(NOISE_KINDS):
+        if not all(kind in list(NOISE_KINDS) for kind in data.get("noise_kinds", ())):
             raise ValueError(f"its noise_kinds are {data['noise_kinds']!r:.80}, expected some of {', '.join(NOISE_KINDS)}")
         spec = cls(**{**data, "event_shape": tuple(data["event_shape"]), "noise_kinds": tuple(data.get("noise_kinds", ()))})
         spec.make_schedule()
@@ -115,7 +142,8 @@ class NetworkSpec:
             ValueError: If the name is unknown, or the arguments are invalid.
         """
         arguments = dict(self.schedule)
-        make = SCHEDULES.get(arguments.pop("name", ""))
+        name = arguments.pop("name", None)
+        make = SCHEDULES.get(name) if isinstance(name, str) else None
         if make is None:
             raise ValueError(f"it names an unknown schedule, expected one of {', '.join(SCHEDULES)}")
         if not 0 < arguments.get("steps", 1) <= MOST_STEPS:
@@ -152,10 +180,12 @@ class Checkpoint:
     Attributes:
         spec: How to build and evaluate the network.
         weights: State dict of the network, in the precision of the file.
+        notes: Messages for the user, such as which of two sets of weights was read.
     """
 
     spec: NetworkSpec
     weights: Mapping[str, Tensor]
+    notes: Sequence[str] = ()
 
 
 class ConditionedNetwork(nn.Module):
@@ -179,13 +209,13 @@ def build_network(checkpoint: Checkpoint) -> nn.Module:
     """Build the network with the weights of the checkpoint. Weights that are float32 already are not copied.
 
     Raises:
-        ValueError: If the weights do not fit the architecture.
+        ValueError: If the weights do not fit the architecture, are not finite, or are no real numbers.
     """
     spec, weights = checkpoint.spec, checkpoint.weights
     module, name = ARCHITECTURES[spec.architecture]
     try:
-        with torch.device("meta"):  # neither memory nor time for initial weights, which are replaced at once
-            net: nn.Module = getattr(importlib.import_module(module), name)(**spec.config)
+        make = getattr(importlib.import_module(module), name)
+        net: nn.Module = skeleton(lambda: make(**spec.config), len(weights))
         expected = {key: value.shape for key, value in net.state_dict().items()}
         gaps = {
             "{} of {} tensors are missing (the file may be cut off)": expected.keys() - weights.keys(),
@@ -195,13 +225,36 @@ def build_network(checkpoint: Checkpoint) -> nn.Module:
         for phrase, keys in gaps.items():
             if keys:
                 raise ValueError(f"{phrase.format(len(keys), len(expected))}, such as {min(keys):.100}")
-        net.load_state_dict({key: value.float() for key, value in weights.items()}, assign=True)
-    except (RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
+        net.load_state_dict(_usable(weights), assign=True)
+    except ImportError:
+        raise
+    except Exception as error:  # A description of another form fails wherever it is first used.
+        reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+        if not isinstance(error, ValueError):
+            reason = f"it cannot be built from its description ({type(error).__name__}: {reason:.160})"
         raise ValueError(f"the weights do not fit the architecture {spec.architecture}: {reason}.") from error
     if spec.architecture == "UNet":  # It computes in this memory format. Weights of other networks are not copied.
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,unused-ignore]
     return net.eval().requires_grad_(False)
+
+
+def _usable(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights in float32, after checking that they are finite real numbers, as many as are stored."""
+    storages = [(value.untyped_storage(), value.itemsize) for value in weights.values()]
+    stored = {storage.data_ptr(): storage.nbytes() // size for storage, size in storages}
+    asked, held = sum(value.numel() for value in weights.values()), sum(stored.values())
+    if asked > SHARED * held:
+        raise ValueError(f"its {asked:,} numbers share {held:,} that are stored")
+    found: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        if not value.is_floating_point():
+            kind = str(value.dtype).removeprefix("torch.")
+            raise ValueError(f"{name:.100} is of type {kind}, perhaps quantized; expected floating point")
+        found[name] = value.float()
+        # The sum is finite for finite weights of ordinary size, and takes no memory.
+        if not found[name].sum().isfinite() and not found[name].isfinite().all():
+            raise ValueError(f"{name:.100} is not finite (NaN or infinite): the training diverged, or the file is damaged")
+    return found
 
 
 def build_prior(

@@ -19,6 +19,7 @@ from invdiff.diagnostics import exact_width, images_needed, marginal_width, widt
 from invdiff.diagnostics.conformal import ONE_STD
 from invdiff.io.images import atomic_write
 from invdiff.posterior import PosteriorSampler
+from invdiff.priors.checkpoints.kinds import PULL, is_pointer
 from invdiff.problems import Problem
 from invdiff.restoration.record import plain
 
@@ -40,6 +41,7 @@ __all__ = [
 FORMAT = "invdiff calibration, version 1"
 BUNDLED = Path(priors.__file__).with_name("natural.calibration.json")
 LEVELS = (0.5, ONE_STD, 0.8, 0.9, 0.95)
+LARGEST = 1e9  # of any number in a file
 INTERVAL = 0.9  # default level of interval maps; there must be enough images for it
 CLOSE = 0.05  # differences in the fraction of missing pixels up to this are ignored
 # Entries of a prior's description that depend on file path, machine or image size, and do not affect the distribution.
@@ -279,12 +281,15 @@ def _law(prior: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
+        if is_pointer(text):
+            raise ValueError(f"it is {PULL}")
+        contents = json.loads(text)
         if contents["format"] != FORMAT:
-            raise ValueError(f"its format is {contents['format']!r}")
+            raise ValueError(f"its format is {contents['format']!r:.80}")
         for entry in contents["problems"].values():
             _check_entry(entry)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path} is damaged or not a calibration file ({error}); expected a file from `invdiff calibrate --save`."
         ) from None
@@ -294,9 +299,10 @@ def _read(path: Path) -> dict[str, Any]:
 def _check_entry(entry: Mapping[str, Any]) -> None:
     numbers = [value for row in entry["widths"] for value in (row["level"], row["width"])]
     numbers += [entry["images"], entry["settings"]["samples"]]
-    if not all(isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) and n >= 0 for n in numbers):
+    if not all(isinstance(n, int | float) and not isinstance(n, bool) and 0 <= n < LARGEST for n in numbers):
         raise ValueError("a width is not a number")
     if entry["settings"]["samples"] < 2 or not any(row["level"] == ONE_STD for row in entry["widths"]):
         raise ValueError("a width is missing")
-    if not isinstance(entry["prior"], Mapping) or not isinstance(entry["guarantee"], str):
+    digest = entry["prior"].get("sha256", "") if isinstance(entry["prior"], Mapping) else None
+    if not isinstance(digest, str) or not isinstance(entry["guarantee"], str):
         raise TypeError("prior or guarantee is missing")

@@ -12,7 +12,6 @@ import contextlib
 import copy
 import math
 import os
-import pickle
 import platform
 import signal
 import threading
@@ -31,6 +30,7 @@ from tqdm import tqdm
 from invdiff.io.codecs import first_line
 from invdiff.noise_covariance import NoiseCovariance
 from invdiff.operators.core.svd import CoordinateSVD
+from invdiff.priors.checkpoints.container import open_contents
 from invdiff.priors.networks.unet import UNet
 from invdiff.priors.noise_maps import edm_input
 from invdiff.priors.save import save_prior
@@ -274,18 +274,14 @@ class _Run:
             ) from error
 
     def load(self, path: Path, settings: Settings, digest: str) -> None:
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        with _reading(path):
+            state = open_contents(path).data
             theirs, images = state["settings"], state["images"]
             step, seen, seconds, history, hardware = (state[n] for n in ("step", "seen", "seconds", "history", "hardware"))
-        except (RuntimeError, LookupError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            # The message of torch advises loading such a file unsafely, which would run the code in it.
-            pickled = isinstance(error, pickle.UnpicklingError)
-            reason = "it contains more than tensors and numbers, and was not loaded" if pickled else first_line(error)
-            raise ValueError(
-                f"{path}: is damaged or not a checkpoint of `invdiff train` ({reason}). Move it away to start from scratch."
-            ) from error
-        changed = settings.differences(theirs)
+            kinds = ((step, int), (seen, int), (seconds, (int, float)), (history, list), (hardware, list), (theirs, dict))
+            if not all(isinstance(value, kind) for value, kind in kinds) or min(step, seen, seconds) < 0:
+                raise ValueError("its counts and settings are of another form")
+            changed = settings.differences(theirs)
         changed += ["the images differ"] if images != digest else []
         if changed:
             raise ValueError(
@@ -294,13 +290,29 @@ class _Run:
             )
         if step > settings.steps:
             raise ValueError(f"{path} is already at step {step:,}, expected at least as many steps, got {settings.steps:,}.")
-        self.net.load_state_dict(state["net"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        with _reading(path):
+            self.net.load_state_dict(state["net"])
+            self.average.load_state_dict(state["average"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            if history and not isinstance(history[-1]["psnr"], dict):
+                raise ValueError("its history is of another form")
         self.step, self.seen, self.seconds, self.history, self.hardware = step, seen, seconds, history, hardware
+        self.check()
 
     def hours(self) -> float:
         return (self.seconds + time.monotonic() - self.started) / 3600
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn every failure to read a checkpoint of a training into one line with its name."""
+    try:
+        yield
+    except Exception as error:  # A damaged file may fail in any way, but runs no code.
+        reason = first_line(error).removeprefix(f"{path}: ")[:300]
+        raise ValueError(
+            f"{path}: is damaged or not a checkpoint of `invdiff train` ({reason}). Move it away to start from scratch."
+        ) from error
 
 
 def _step(

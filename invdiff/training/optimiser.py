@@ -56,8 +56,19 @@ class MuonAdamW:
         return [part.state_dict() for part in self.parts]
 
     def load_state_dict(self, state: list[dict[str, Any]]) -> None:
+        """Continue from what :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: If it belongs to another network, or is not finite.
+        """
         for part, saved in zip(self.parts, state, strict=True):
             part.load_state_dict(saved)
+            for weight, kept in part.state.items():
+                for name, value in kept.items():
+                    if not isinstance(value, Tensor) or (value.ndim and value.shape != weight.shape):
+                        raise ValueError(f"{name} of the optimizer does not fit a weight of shape {tuple(weight.shape)}")
+                    if not value.isfinite().all():
+                        raise ValueError(f"{name} of the optimizer is not finite")
 
 
 class Float32Muon(torch.optim.Muon):

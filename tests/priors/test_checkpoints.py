@@ -20,7 +20,8 @@ from torch.testing import assert_close
 
 from invdiff.priors import UNet, from_network, load_prior, save_prior
 from invdiff.priors.checkpoints.container import state_dicts
-from invdiff.priors.load import BUNDLED, read_checkpoint
+from invdiff.priors.load import read_checkpoint
+from invdiff.priors.save import BUNDLED
 from invdiff.priors.spec import NetworkSpec
 from invdiff.schedules import EDM
 
@@ -218,7 +219,8 @@ class TestWhatIsNoCheckpoint:
             (b"\x89HDF\r\n\x1a\n" + bytes(100), "is HDF5"),
             (b"\x1f\x8b\x08" + bytes(100), "compressed by gzip"),
             (b"\x89PNG\r\n\x1a\n" + bytes(100), "is an image"),
-            (b"12345678" * 9, "of an unknown kind"),
+            (b"12345678" * 9, "is text .it begins with '12345678"),
+            (b"\x01\x02" * 99, "of an unknown kind"),
             (b"PK\x03\x04" + bytes(100), "damaged or cut off"),
             (b"\x80\x04K\x01.", "holds a int without network weights"),
             (b"\x80\x04", "damaged"),
@@ -249,13 +251,13 @@ class TestWhatIsNoCheckpoint:
         refused(tmp_path / "file.pt", "zip archive that torch.save did not write")
         with tarfile.open(tmp_path / "old.pt", "w") as archive_of_2016:
             archive_of_2016.add(tmp_path / "file.pt", "storages")
-        refused(tmp_path / "old.pt", "of an unknown kind")
+        refused(tmp_path / "old.pt", "is a tar archive: unpack it first")
 
     def test_names_and_folders(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         refused("supernatural", "Unknown prior 'supernatural': expected one of natural")
-        refused(tmp_path / "missing.safetensors", "Unknown prior")
-        refused("models/missing.pt", "Unknown prior")
+        refused(tmp_path / "missing.safetensors", "missing.safetensors: no such file or folder")
+        refused("models/missing.pt", "^models/missing.pt: no such file or folder .there is no folder models.")
         refused(tmp_path, "folder has neither model_index.json nor config.json")
         with pytest.raises(ValueError, match="unknown precision 'float8'"):
             load_prior("natural", precision="float8")

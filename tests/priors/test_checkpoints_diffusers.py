@@ -641,7 +641,7 @@ class TestRefused:
         content = {"conv_in.weight": Malicious(witness)} if nested else Malicious(witness)
         path = folder / "diffusion_pytorch_model.bin"
         torch.save(content, path, _use_new_zipfile_serialization=not legacy)
-        refused(folder, "could run code when read, so the file was not read")
+        refused(folder, "could run code when read: it was refused, and nothing was executed")
         assert not witness.exists()
         torch.load(path, weights_only=False)
         assert witness.exists()  # the poison was real
@@ -802,6 +802,14 @@ class TestHub:
         expected = {f"{prefix}config.json", f"{prefix}diffusion_pytorch_model.safetensors"}
         other = {"model_index.json", "scheduler/scheduler_config.json"} if pipeline else {"scheduler_config.json"}
         assert self.fetched(cache) == expected | other
+
+    def test_of_two_sets_of_weights_the_averaged_are_fetched(self, hub: tuple[Path, Path]) -> None:
+        remote, cache = hub
+        written(remote / "unet", SMALL)
+        net = written(remote / "unet_ema", SMALL)
+        same_output(download("owner/name"), net)
+        weights = {name for name in self.fetched(cache) if name.endswith("safetensors")}
+        assert weights == {"unet_ema/diffusion_pytorch_model.safetensors"}
 
     @pytest.mark.parametrize("how", [{"safe_serialization": False}, {"max_shard_size": "20KB"}])
     def test_other_forms_of_weights(self, hub: tuple[Path, Path], how: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from invdiff.priors.checkpoints.container import Contents, open_contents
 from invdiff.priors.checkpoints.edm import OPTIONS, read
-from invdiff.priors.checkpoints.pickles import Record
+from invdiff.priors.checkpoints.records import Record
 from invdiff.priors.networks.dhariwal import DhariwalUNet
 from invdiff.priors.networks.song import SongUNet
 from invdiff.priors.spec import Checkpoint, NetworkSpec, build_network, build_prior

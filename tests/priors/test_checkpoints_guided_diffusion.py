@@ -333,7 +333,10 @@ class TestRefusals:
 
     def test_conditional_on_something_else(self, whole: dict[str, Tensor]) -> None:
         other = {"input_blocks.0.0.weight": torch.zeros(32, 7, 3, 3)}
-        refused(whole | other, "takes 7 channels and returns 6. Expected as many outputs, or twice as many")
+        refused(whole | other, "takes 7 channels and returns 6, so it is conditioned on 4 further channels.* Expected as many")
+        depth = {"input_blocks.0.0.weight": torch.zeros(32, 4, 3, 3)}
+        refused(whole | depth, "takes 4 channels and returns 6, so it is conditioned on 1 further channel, such as a mask")
+        refused(whole | {"out.2.weight": torch.zeros(5, 32, 3, 3)}, "takes 3 channels and returns 5. Expected as many")
 
     @pytest.mark.parametrize("end", ["out.2.positional_embedding", "out.3.weight"])
     def test_classifiers(self, whole: dict[str, Tensor], end: str) -> None:
@@ -345,7 +348,20 @@ class TestRefusals:
         refused({"state_dict": inside}, message)
         refused({"state_dict": inside | {"first_stage_model.encoder.conv_in.weight": torch.zeros(1)}}, message)
         refused(whole | {"input_blocks.4.1.transformer_blocks.0.attn1.to_q.weight": torch.zeros(1)}, message)
-        refused(whole | {"input_blocks.0.0.weight": torch.zeros(32, 4, 3, 3)}, message)
+
+    @pytest.mark.parametrize("outputs", [4, 8])
+    def test_four_channels_are_images(self, whole: dict[str, Tensor], outputs: int) -> None:
+        """Nothing in the file says whether they are RGB with alpha or depth, or latent codes: they are read, with a note."""
+        four = {"input_blocks.0.0.weight": torch.zeros(32, 4, 3, 3), "out.2.weight": torch.zeros(outputs, 32, 3, 3)}
+        found = read(Contents(Path("some.pt"), "torch", whole | four), {})
+        assert found is not None
+        assert found.spec.event_shape[0] == found.spec.config["channels"] == 4
+        assert found.spec.config["learned_variance"] is (outputs == 8)
+        assert "4 channels" in found.notes[0]
+        assert "Latent codes" in found.notes[0]
+        three = read(Contents(Path("some.pt"), "torch", whole), {})
+        assert three is not None
+        assert not three.notes
 
     def test_consistency_models(self, whole: dict[str, Tensor]) -> None:
         refused(whole | {"middle_block.1.qkv.weight": torch.zeros(192, 64, 1, 1)}, "is of OpenAI's consistency_models")

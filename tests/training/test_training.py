@@ -182,6 +182,71 @@ class TestTrain:
             tiny(tmp_path / "mine.safetensors")
         assert "weights_only" not in str(error.value)
 
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"net": {}},
+            {"net": None},
+            {"average": {"first.weight": torch.zeros(1)}},
+            {"optimiser": []},
+            {"optimiser": [{"state": {}, "param_groups": []}] * 2},
+            {"step": "4"},
+            {"step": -1},
+            {"seen": None},
+            {"seconds": "x"},
+            {"history": [{}]},
+            {"history": [{"psnr": 3}]},
+            {"history": None},
+            {"settings": []},
+            {"settings": None},
+            {"hardware": 3},
+        ],
+        ids=str,
+    )
+    def test_refuses_a_checkpoint_of_another_form(self, tmp_path: Path, change: dict[str, Any]) -> None:
+        tiny(tmp_path / "mine.safetensors")
+        state = torch.load(tmp_path / "mine.ckpt", weights_only=True)
+        torch.save(state | change, tmp_path / "mine.ckpt")
+        with pytest.raises(ValueError, match=r"mine.ckpt: is damaged or not a checkpoint") as error:
+            tiny(tmp_path / "mine.safetensors", steps=6)
+        assert "\n" not in str(error.value)
+
+    @pytest.mark.parametrize("value", [torch.zeros(3), torch.tensor(float("nan")), 5])
+    def test_refuses_the_optimizer_of_another_network(self, tmp_path: Path, value: Any) -> None:
+        tiny(tmp_path / "mine.safetensors")
+        state = torch.load(tmp_path / "mine.ckpt", weights_only=True)
+        for part in state["optimiser"]:
+            first = next(iter(part["state"].values()))
+            first[max(first)] = value
+        torch.save(state, tmp_path / "mine.ckpt")
+        with pytest.raises(ValueError, match=r"mine.ckpt: is damaged or not a checkpoint .*optimizer"):
+            tiny(tmp_path / "mine.safetensors", steps=6)
+
+    def test_refuses_what_claims_more_than_it_holds(self, tmp_path: Path) -> None:
+        tiny(tmp_path / "mine.safetensors")
+        state = torch.load(tmp_path / "mine.ckpt", weights_only=True)
+        state["net"]["first.weight"] = torch.zeros(1).expand(10**9)
+        torch.save(state, tmp_path / "mine.ckpt")
+        with pytest.raises(ValueError, match=r"mine.ckpt: is damaged or not a checkpoint .*in a storage of 1 values"):
+            tiny(tmp_path / "mine.safetensors", steps=6)
+
+    def test_refuses_weights_that_are_not_finite(self, tmp_path: Path) -> None:
+        tiny(tmp_path / "mine.safetensors")
+        state = torch.load(tmp_path / "mine.ckpt", weights_only=True)
+        state["net"]["first.bias"][0] = float("nan")
+        torch.save(state, tmp_path / "mine.ckpt")
+        with pytest.raises(ValueError, match="not finite"):
+            tiny(tmp_path / "mine.safetensors", steps=6)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("kept", [0.02, 0.3, 0.6, 0.9, 0.99, 0.999])
+    def test_refuses_a_checkpoint_that_is_cut_off(self, tmp_path: Path, kept: float) -> None:
+        tiny(tmp_path / "mine.safetensors")
+        content = (tmp_path / "mine.ckpt").read_bytes()
+        (tmp_path / "mine.ckpt").write_bytes(content[: int(kept * len(content))])
+        with pytest.raises(ValueError, match=r"mine.ckpt: is damaged or not a checkpoint"):
+            tiny(tmp_path / "mine.safetensors", steps=6)
+
     def test_starts_from_another_prior(self, tmp_path: Path) -> None:
         tiny(tmp_path / "first.safetensors", widths=(8, 24))
         net = UNet(channels=3, widths=(8, 24), blocks=(1, 1))

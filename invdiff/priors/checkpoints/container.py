@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-import pickle
-import re
-import zipfile
+import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor
+
+from invdiff.priors.checkpoints.kinds import foreign_kind
+from invdiff.priors.checkpoints.pickles import read_pickle
+from invdiff.priors.checkpoints.torch_file import fill_from, is_legacy, read_torch
 
 __all__ = ["Contents", "open_contents", "state_dicts"]
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
-LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # first bytes of a torch.save file before version 1.6
-OTHERS = {  # other files, often downloaded by mistake
-    b"version https://git-lfs": "a pointer of Git LFS, not the file itself: run `git lfs pull`",
-    b"<": "a web page, not the file itself: the download needs a login or a confirmation",
-    b"\x89HDF\r\n\x1a\n": "HDF5 (Keras or MATLAB)",
-    b"\x1f\x8b": "compressed by gzip: unpack it first",
-    b"7z\xbc\xaf": "compressed by 7-Zip: unpack it first",
-    b"GGUF": "GGUF, a format for quantized language models",
-    b"\x93NUMPY": "a NumPy array",
-    b"\x89PNG": "an image",
-    b"\xff\xd8\xff": "an image",
+EMPTY_ZIP = b"PK\x05\x06"
+LARGEST_HEADER = 2**23  # bytes; 70,000 tensors take as many
+TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "C64": torch.complex64,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
 }
 PREFIXES = ("module.", "_orig_mod.")  # added by DataParallel and by torch.compile
 
@@ -51,11 +61,26 @@ class Contents:
 
 
 def open_contents(path: Path) -> Contents:
-    """Read a file by its content, whatever its name. The tensors of a safetensors file are read from disk when they are used.
+    """Read a file by its content, whatever its name.
 
     Raises:
         ValueError: If the file is damaged, of an unknown kind, or cannot be read without running code.
+        OSError: If the file cannot be opened.
     """
+    if not path.is_file():  # A pipe or a device may have no end.
+        raise ValueError(f"{path}: is not a regular file. Expected a checkpoint; copy it to a file first.")
+    before = path.stat()
+    contents = _open(path)
+    if _written(path.stat()) != _written(before):
+        raise ValueError(f"{path}: has changed while it was read. Try again when it is complete.")
+    return contents
+
+
+def _written(stat: os.stat_result) -> tuple[int, ...]:
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _open(path: Path) -> Contents:
     with path.open("rb") as file:
         start = file.read(64)
     if not start:
@@ -63,17 +88,17 @@ def open_contents(path: Path) -> Contents:
     # Safetensors: eight bytes of length, then JSON. Checked first, since the length may begin like a pickle.
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**40:
         return _load_safetensors(path)
-    if start.startswith((ZIP, LEGACY_TORCH)):
-        return Contents(path, "torch", _load_torch(path, zipped=start.startswith(ZIP)))
+    if start.startswith((ZIP, EMPTY_ZIP)):
+        return Contents(path, "torch", read_torch(path, zipped=True))
+    if is_legacy(start):
+        return Contents(path, "torch", read_torch(path, zipped=False))
     if start.startswith(PICKLE):
-        from invdiff.priors.checkpoints.pickles import read_pickle
-
         return Contents(path, "pickle", read_pickle(path))
-    if path.suffix == ".safetensors":
+    known = foreign_kind(path)
+    if known is None and path.suffix == ".safetensors":
         return _load_safetensors(path)
-    unknown = f"of an unknown kind (it begins with {start[:8]!r})"
-    known = next((what for magic, what in OTHERS.items() if start.lstrip().startswith(magic)), unknown)
-    raise ValueError(f"{path}: is {known}. Expected a checkpoint: safetensors, a torch.save file, or an EDM pickle.")
+    what = known or f"of an unknown kind (it begins with {start[:8]!r})"
+    raise ValueError(f"{path}: is {what}. Expected a checkpoint: safetensors, a torch.save file, or an EDM pickle.")
 
 
 def state_dicts(data: Any, *, depth: int = 3) -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -109,43 +134,39 @@ def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
-def _load_torch(path: Path, *, zipped: bool) -> Any:
-    if zipped:
-        try:
-            with zipfile.ZipFile(path) as archive:
-                names = {name.partition("/")[2] for name in archive.namelist()}
-        except (zipfile.BadZipFile, OSError) as error:
-            raise ValueError(f"{path}: is damaged or cut off ({_line(error)}). Download it again.") from error
-        if "data.pkl" not in names:
-            raise ValueError(f"{path}: is a zip archive that torch.save did not write. Expected a checkpoint.")
-        if "constants.pkl" in names:
-            raise ValueError(
-                f"{path}: is a TorchScript program, which holds code besides its weights. Expected a state dict: "
-                "torch.save(model.state_dict(), ...)."
-            )
-    try:
-        # Not memory-mapped: rewriting a mapped file, as training does with its own, would kill the process. Opened here,
-        # because torch would otherwise interpret the file name.
-        with path.open("rb") as file:
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"holds {refused.group(1)}" if refused else "is damaged, or holds more than tensors in plain containers"
-        raise ValueError(
-            f"{path}: {what}, which could run code when read, so the file was not read. "
-            "If you trust the file, save the weights alone: torch.save(model.state_dict(), ...)."
-        ) from error
-    except Exception as error:  # A damaged pickle may fail in any way, but runs no code.
-        raise ValueError(f"{path}: is damaged or cut off ({_line(error)}). Download it again.") from error
-
-
 def _load_safetensors(path: Path) -> Contents:
+    """Read a safetensors file. The values are copied, since rewriting a mapped file would change them, or kill the process."""
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        return Contents(path, "safetensors", load_file(path), metadata)
-    except (SafetensorError, OSError, ValueError) as error:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            if size > LARGEST_HEADER:
+                raise ValueError(f"its header of {size:,} bytes is too large, expected at most {LARGEST_HEADER:,}")
+            header = file.read(size)
+            with safe_open(path, framework="pt") as checked:  # checks the header, and that every tensor has its own place
+                metadata = checked.metadata() or {}
+            entries: dict[str, Any] = json.loads(header, object_pairs_hook=_once)
+            entries.pop("__metadata__", None)
+            data: dict[str, Tensor] = {}
+            for name, entry in entries.items():
+                if entry["dtype"] not in TYPES:
+                    raise ValueError(f"{name:.100} is of type {entry['dtype']:.20}, expected one of {', '.join(TYPES)}")
+                data[name] = torch.empty(entry["shape"], dtype=TYPES[entry["dtype"]])
+                file.seek(8 + size + entry["data_offsets"][0])
+                fill_from(file, data[name].view(-1).view(torch.uint8))
+        return Contents(path, "safetensors", data, metadata)
+    except OSError:
+        raise
+    except Exception as error:  # safetensors and torch have errors of their own
         raise ValueError(f"{path}: not a safetensors file, or damaged ({_line(error)}).") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the entries of a JSON object, whose names must differ."""
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it has two entries named {next(name for name in names if names.count(name) > 1)!r:.100}")
+    return entries
 
 
 def _line(error: BaseException) -> str:

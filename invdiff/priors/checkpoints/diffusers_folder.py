@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from invdiff.priors.checkpoints import diffusers_scheduler
 from invdiff.priors.checkpoints.assumptions import Choices, whole
 from invdiff.priors.checkpoints.diffusers_scheduler import Training, read_scheduler
 from invdiff.priors.checkpoints.diffusers_weights import KINDS, WEIGHTS, read_json, read_weights
+from invdiff.priors.networks.skeleton import skeleton
 from invdiff.priors.networks.unet2d import DiffusersUNet, unet2d_model
 from invdiff.priors.spec import Checkpoint, NetworkSpec
 
@@ -29,7 +29,8 @@ OPTIONS: Mapping[str, str] = {
     "image_size": "side of the training images, if config.json has no sample_size",
 }
 
-CONFIGS = ("model_index.json", "config.json", "scheduler_config.json", f"{WEIGHTS}*.json", "unet/*.json", "scheduler/*.json")
+CONFIGS = ("model_index.json", "config.json", "scheduler_config.json", f"{WEIGHTS}*.json", "unet*/*.json", "scheduler/*.json")
+NETWORKS = ("unet_ema", "unet")  # folders of the network, in the order of preference
 # Supported blocks of a UNet2DModel. Others need a text encoding, or do not exist.
 BLOCKS = ("", "Attn", "Skip", "AttnSkip")
 DOWN = (*(f"{kind}DownBlock2D" for kind in BLOCKS), "ResnetDownsampleBlock2D")
@@ -43,7 +44,9 @@ NO_LATENTS = (
 def read_folder(folder: Path, given: Mapping[str, Any]) -> Checkpoint | None:
     """Read the network of a diffusers folder; return ``None`` if nothing in the folder indicates diffusers.
 
-    The folder holds ``config.json`` and weights, or ``unet/`` and ``scheduler/`` with a ``model_index.json``. Samplers of
+    The folder holds ``config.json`` and weights, or ``unet/`` and ``scheduler/`` with a ``model_index.json``. Of ``unet/`` and
+    ``unet_ema/``, as training writes them, the averaged weights of ``unet_ema/`` are read, unless ``folder`` is one of the two.
+    Samplers of
     diffusers may clip the estimate of the image, or rescale it by its largest values. The prior never does, since a clipped
     denoiser does not correspond to the score of any density; ``clip_sample`` and ``thresholding`` are recorded in the facts.
 
@@ -55,11 +58,13 @@ def read_folder(folder: Path, given: Mapping[str, Any]) -> Checkpoint | None:
         ValueError: If a diffusers folder is damaged, of an unsupported kind, or needs an option.
         ImportError: If diffusers is not installed.
     """
-    if folder.name == "unet" and (folder.parent / "model_index.json").is_file():
-        folder = folder.parent  # its scheduler is in a sibling folder
     place = _find_network(folder)
     if place is None:
         return None
+    if place == folder and folder.name in NETWORKS:
+        folder = folder.parent  # its scheduler is in a sibling folder
+        if (folder / "model_index.json").is_file():
+            _check_pipeline(read_json(folder / "model_index.json") or {}, folder / "model_index.json")
     given = {name: value for name, value in given.items() if value is not None}
     path = place / "config.json"
     stored = read_json(path) or {}
@@ -80,7 +85,7 @@ def read_folder(folder: Path, given: Mapping[str, Any]) -> Checkpoint | None:
     facts: dict[str, Any] = {
         "family": "diffusers",
         "scheduler": noise_config.get("_class_name") if noise_config else None,
-        "weights": files,
+        "weights": files if place == folder else f"{place.name}/{files}",
         **{key: noise_config[key] for key in ("clip_sample", "thresholding") if noise_config and key in noise_config},
         "learned_variance": config["out_channels"] == 2 * config["in_channels"],
         "ignored": ignored,
@@ -98,7 +103,16 @@ def read_folder(folder: Path, given: Mapping[str, Any]) -> Checkpoint | None:
         facts=facts,
         assumed={**training.assumed, **choices.assumed},
     )
-    return Checkpoint(spec, weights)
+    return Checkpoint(spec, weights, _which(place, folder))
+
+
+def _which(place: Path, folder: Path) -> tuple[str, ...]:
+    """Return a note if the folder has averaged weights and others."""
+    if not all((folder / name / "config.json").is_file() for name in NETWORKS):
+        return ()
+    other = next(name for name in NETWORKS if name != place.name)
+    which = "averaged" if place.name == NETWORKS[0] else "last, not the averaged"
+    return (f"of {folder.name}/{place.name} and {folder.name}/{other}, the {which} weights of {place.name} are used",)
 
 
 def download(hub_id: str) -> Path:
@@ -132,8 +146,11 @@ def _fetch(hub_id: str, patterns: list[str]) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=patterns))
     except Exception as error:  # The errors of the hub's client have no common base class.
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise OSError(f"{hub_id}: could not be downloaded from the hub ({type(error).__name__}: {reason})") from error
+        reason = " ".join(str(error).split()).partition(" An error happened")[0][:120] or type(error).__name__
+        raise OSError(
+            f"{hub_id}: could not be downloaded from the hub ({type(error).__name__}: {reason}). No file or folder here has "
+            "this name: check the spelling, and the connection."
+        ) from error
 
 
 def _find_network(folder: Path) -> Path | None:
@@ -141,7 +158,7 @@ def _find_network(folder: Path) -> Path | None:
     index = read_json(folder / "model_index.json")
     if index is not None:
         _check_pipeline(index, folder / "model_index.json")
-    inner = folder / "unet"
+    inner = next((folder / name for name in NETWORKS if (folder / name / "config.json").is_file()), folder / "unet")
     nested = (inner / "config.json").is_file() or (inner.is_dir() and not (folder / "config.json").is_file())
     place = inner if nested else folder
     path = place / "config.json"
@@ -227,8 +244,8 @@ def _event_shape(config: Mapping[str, Any], choices: Choices) -> tuple[int | Non
 
 def _check_weights(config: Mapping[str, Any], weights: Mapping[str, Tensor], place: Path) -> None:
     try:
-        with torch.device("meta"):
-            expected = {key: tuple(t.shape) for key, t in DiffusersUNet(**config).state_dict().items()}
+        net = skeleton(lambda: DiffusersUNet(**config), len(weights))
+        expected = {key: tuple(t.shape) for key, t in net.state_dict().items()}
     except ImportError:
         raise
     except Exception as error:  # diffusers checks little: an invalid value fails wherever it is first used.

@@ -10,10 +10,12 @@ from typing import Any
 from torch import Tensor
 
 from invdiff.priors.checkpoints.container import open_contents, state_dicts
+from invdiff.priors.checkpoints.kinds import PULL, is_pointer
 
 __all__ = ["KINDS", "WEIGHTS", "read_json", "read_weights"]
 
 WEIGHTS = "diffusion_pytorch_model"
+LARGEST = 2**22  # bytes of a JSON file
 KINDS = (("", "safetensors"), (".fp16", "safetensors"), ("", "bin"), (".fp16", "bin"))  # in the order of preference
 RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # from older versions of diffusers
 
@@ -26,8 +28,14 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """
     if not path.is_file():
         return None
+    with path.open("rb") as file:
+        content = file.read(LARGEST + 1)
+    if is_pointer(content):
+        raise ValueError(f"{path}: is {PULL}.")
+    if len(content) > LARGEST:
+        raise ValueError(f"{path}: has more than {LARGEST:,} bytes, too many for a description. Copy the folder again.")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(content)
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: is damaged, not valid JSON ({reason}). Copy the folder again.") from error

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invdiff.priors.checkpoints.assumptions import Choices, one_of, positive
 from invdiff.priors.checkpoints.container import Contents, state_dicts
-from invdiff.priors.checkpoints.pickles import Record, state_dict
+from invdiff.priors.checkpoints.records import Record, state_dict
 from invdiff.priors.spec import Checkpoint, NetworkSpec
 
 __all__ = ["OPTIONS", "read"]

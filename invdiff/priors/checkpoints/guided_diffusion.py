@@ -33,6 +33,10 @@ OPTIONS: Mapping[str, str] = {
 GUIDED = "https://github.com/openai/guided-diffusion#readme"
 IMPROVED = "https://github.com/openai/improved-diffusion#models-and-hyperparameters"
 BROKEN = "is not a complete set of guided-diffusion weights: {}. Expected the state dict of a UNetModel; it may be cut off."
+FOUR = (
+    "the network has 4 channels: taken as images (such as RGB with alpha or depth). Latent codes of an autoencoder often have "
+    "4 too, and nothing in the file tells them apart",
+)
 USUAL = "common default; no published network has these shapes"
 SIZES: Mapping[tuple[float, ...], int] = {  # script_util.py of both repositories
     (0.5, 1, 1, 2, 2, 4, 4): 512,
@@ -127,7 +131,8 @@ def read(contents: Contents, given: Mapping[str, Any]) -> Checkpoint | None:
             weights = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
             try:
                 _refuse_others(weights, prefix, tensors)
-                return Checkpoint(_spec(weights, f"{where}.{prefix}".strip("."), Choices(given)), weights)
+                spec = _spec(weights, f"{where}.{prefix}".strip("."), Choices(given))
+                return Checkpoint(spec, weights, FOUR if spec.config["channels"] == 4 else ())
             except ValueError as error:
                 raise ValueError(f"{contents.path}: {error}") from error
     return None
@@ -135,15 +140,11 @@ def read(contents: Contents, given: Mapping[str, Any]) -> Checkpoint | None:
 
 def _refuse_others(weights: Mapping[str, Tensor], prefix: str, everything: Mapping[str, Tensor]) -> None:
     """Raise a ValueError for networks with the same pattern of names that are not denoisers of images."""
-    latent = (
-        any("transformer_blocks" in name or name.startswith("first_stage_model.") for name in everything)
-        or prefix.endswith("diffusion_model.")
-        or _shape(weights, "input_blocks.0.0.weight", 4)[1] == 4
-    )
-    if latent:
+    latent = any("transformer_blocks" in name or name.startswith("first_stage_model.") for name in everything)
+    if latent or prefix.endswith("diffusion_model."):
         raise ValueError(
-            "is the U-Net of a latent diffusion model (such as Stable Diffusion), which denoises latent codes, often of 4 "
-            "channels. Expected a network of images: latent models are not supported."
+            "is the U-Net of a latent diffusion model (such as Stable Diffusion), which denoises latent codes. "
+            "Expected a network of images: latent models are not supported."
         )
     pooled = any(re.match(r"out\.(?!(0|2)\.(weight|bias)$)", name) for name in weights)
     if pooled and not any(name.startswith("output_blocks.") for name in weights):
@@ -153,12 +154,17 @@ def _refuse_others(weights: Mapping[str, Tensor], prefix: str, everything: Mappi
     came, outputs = _shape(weights, "input_blocks.0.0.weight", 4)[1], _shape(weights, "out.2.weight", 4)[0]
     if came == 2 * outputs or came == outputs == 6:
         raise ValueError(
-            f"takes {came} channels for {came // 2} of an image: it is a super-resolution model, conditioned on a small image. "
-            "Expected an unconditional or class-conditional model."
+            f"takes {came} channels for {came // 2} of an image: it is a super-resolution model, conditioned on a small image"
+            f"{' (its 6 outputs are 3 channels and their variance)' if came == outputs else ''}. Expected an unconditional or "
+            "class-conditional model."
         )
     if outputs not in (came, 2 * came):
+        image = next((n for n in (3, 1) if outputs in (n, 2 * n) and n < came), None)
+        more = came - (image or came)
+        further = f", so it is conditioned on {more} further channel{'s' * (more > 1)}, such as a mask or depth" if more else ""
         raise ValueError(
-            f"takes {came} channels and returns {outputs}. Expected as many outputs, or twice as many (learned variance)."
+            f"takes {came} channels and returns {outputs}{further}. Expected as many outputs, or twice as many (learned "
+            "variance)."
         )
 
 

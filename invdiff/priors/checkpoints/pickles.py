@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
-import mmap
 import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff.priors.checkpoints.stack_machine import Name, Refused, StackMachine, exactly, hashable
+from invdiff.priors.checkpoints.records import DEEPEST, Record
+from invdiff.priors.checkpoints.stack_machine import Name, Other, ProgramFile, Refused, StackMachine, exactly, hashable
 
-__all__ = ["Record", "read_pickle", "state_dict"]
+__all__ = [
+    "LEGACY_STORAGE",
+    "NAMES",
+    "STORAGES",
+    "Storage",
+    "StorageKind",
+    "failures_of",
+    "fill",
+    "plain",
+    "read_pickle",
+    "strided",
+]
 
-DEEPEST = 100  # largest nesting depth of containers; published checkpoints have about 25
-MOST_MODULES = 100_000  # largest number of modules of one network
 LEGACY_STORAGE = (0x1950A86A20F9469CFC6C, 1001)  # magic number and version of torch.save before version 1.6
-
-
-@dataclass(eq=False, repr=False)
-class Record:
-    """The content of a pickled object whose class is unknown and never imported.
-
-    Attributes:
-        name: Name of the class, with its module if the file gives it.
-        state: Attributes of the object, as dictionary entries. They do not become attributes of the record.
-    """
-
-    name: str
-    state: dict[Any, Any] = field(default_factory=dict)
 
 
 def read_pickle(path: Path) -> Any:
@@ -44,45 +41,28 @@ def read_pickle(path: Path) -> Any:
     Raises:
         ValueError: If the file is damaged, or uses a name that is not in the table of this module.
     """
-    with path.open("rb") as file:
-        try:
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _plain(StackMachine(cast(IO[bytes], data), len(data), find=_find, fill=_fill).run())
-        except Refused as error:
-            raise ValueError(f"{path}: {error}") from error
-        except Exception as error:  # A damaged pickle may fail in any way, but runs no code.
-            reason = ascii(" ".join(str(error).split())[:200])[1:-1] or type(error).__name__
-            raise ValueError(f"{path}: is damaged or cut off ({reason}). Download it again.") from error
+
+    with ProgramFile(path) as file, failures_of(path):
+        return plain(StackMachine(file, file.size, find=_find, fill=fill).run())
 
 
-def state_dict(record: Record) -> dict[str, Tensor]:
-    """Return the ``state_dict()`` of a recorded module: its parameters and persistent buffers.
+@contextlib.contextmanager
+def failures_of(path: Path) -> Iterator[None]:
+    """Turn every failure to read a file into one line with its name.
 
     Raises:
-        ValueError: If a module contains itself, or there are too many modules.
+        ValueError: If reading fails.
     """
-    found: dict[str, Tensor] = {}
-    todo, seen = [("", record)], 0
-    while todo:
-        prefix, module = todo.pop()
-        seen += 1
-        if seen > MOST_MODULES or prefix.count(".") > DEEPEST:
-            raise ValueError(f"{record.name} contains itself, or too many modules. Expected a network.")
-        transient = module.state.get("_non_persistent_buffers_set")
-        for name, value in (*_entries(module, "_parameters"), *_entries(module, "_buffers")):
-            if isinstance(value, Tensor) and not (isinstance(transient, set) and name in transient):
-                found[f"{prefix}{name}"] = value
-        todo += [(f"{prefix}{name}.", child) for name, child in _entries(module, "_modules") if isinstance(child, Record)]
-    return found
+    try:
+        yield
+    except (Refused, Other) as error:
+        raise ValueError(f"{path}: {error}") from error
+    except Exception as error:  # A damaged file may fail in any way, but runs no code.
+        reason = ascii(" ".join(str(error).split())[:200])[1:-1] or type(error).__name__
+        raise ValueError(f"{path}: is damaged or cut off ({reason}). Download it again.") from error
 
 
-def _entries(module: Record, kind: str) -> Iterator[tuple[str, Any]]:
-    entries = module.state.get(kind)
-    if isinstance(entries, dict):
-        yield from ((name, value) for name, value in entries.items() if isinstance(name, str))
-
-
-def _plain(result: Any) -> Any:
+def plain(result: Any) -> Any:
     """Return ``result`` after checking that it is plain data and not nested too deeply."""
     level, seen = [result], set[int]()
     for _ in range(DEEPEST):
@@ -90,7 +70,7 @@ def _plain(result: Any) -> Any:
         for value in level:
             if isinstance(value, Name):
                 raise Refused(value.text)
-            if isinstance(value, _Storage):
+            if isinstance(value, Storage):
                 raise ValueError("a storage without a shape")
             children = value.state if isinstance(value, Record) else value
             if isinstance(children, dict | list | tuple) and id(children) not in seen:
@@ -108,7 +88,12 @@ def _find(text: str) -> Any:
     return NAMES.get(text)
 
 
-def _fill(target: Any, state: Any) -> None:
+def fill(target: Any, state: Any) -> None:
+    """Set the state of a record or an array (BUILD).
+
+    Raises:
+        Refused: If the target is anything else.
+    """
     if type(target) is Record:
         target.state.update(exactly(state, dict))
     elif type(target) is np.ndarray:
@@ -124,21 +109,25 @@ def _fill(target: Any, state: Any) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class _StorageKind:
+class StorageKind:
+    """The type of the numbers in a storage."""
+
     dtype: torch.dtype
 
 
 @dataclass(frozen=True, eq=False)
-class _Storage:
-    values: Tensor  # with one axis
+class Storage:
+    """The numbers of a storage, a tensor with one axis."""
+
+    values: Tensor
 
 
-def _load_storage(data: bytes) -> _Storage:
+def _load_storage(data: bytes) -> Storage:
     """Read a storage as ``torch.save`` writes it without a zip archive: five pickles, a count, and the values."""
     stream = io.BytesIO(exactly(data, bytes))
 
     def read() -> Any:
-        return StackMachine(stream, len(data), find=STORAGES.get, fill=_fill, stored=_stored).run()
+        return StackMachine(stream, len(data), find=STORAGES.get, fill=fill, stored=_stored).run()
 
     if (read(), read()) != LEGACY_STORAGE or exactly(read(), dict).get("little_endian") is not True:
         raise ValueError("a storage in an unknown format")
@@ -149,25 +138,35 @@ def _load_storage(data: bytes) -> _Storage:
     if not 0 <= length <= len(data) - start:
         raise ValueError(f"a storage of {len(data) - start} bytes, expected {length}")
     if not length:
-        return _Storage(torch.empty(0, dtype=dtype))
+        return Storage(torch.empty(0, dtype=dtype))
     # Copied, since the values in the file need not be aligned.
-    return _Storage(torch.frombuffer(bytearray(memoryview(data)[start : start + length]), dtype=dtype))
+    return Storage(torch.frombuffer(bytearray(memoryview(data)[start : start + length]), dtype=dtype))
 
 
 def _stored(identity: Any) -> tuple[torch.dtype, str, int]:
     word, kind, key, _device, count, *view = exactly(identity, tuple)
     if word != "storage" or view not in ([], [None]):
         raise Refused("a persistent identity that is not a storage")
-    return exactly(kind, _StorageKind).dtype, exactly(key, str), exactly(count, int)
+    return exactly(kind, StorageKind).dtype, exactly(key, str), exactly(count, int)
 
 
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_gradients: Any) -> Tensor:
-    values: Tensor = exactly(storage, _Storage).values
+def strided(storage: Any, offset: Any, size: Any, stride: Any, *_gradients: Any) -> Tensor:
+    """Return a view of a storage. It has no more numbers than the storage: repeated ones (stride 0) are refused.
+
+    Raises:
+        TypeError: If an argument is not of its type.
+        ValueError: If the view does not fit.
+    """
+    values: Tensor = exactly(storage, Storage).values
     size, stride, (offset,) = _sizes(size), _sizes(stride), _sizes((offset,))
     count = math.prod(size)  # Python integers do not overflow.
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if count > len(values) or (count and last >= len(values)):
-        raise ValueError(f"a tensor of shape {size} in a storage of {len(values)} values")
+        shape = f"{size}"
+        raise Other(
+            f"holds a tensor of shape {shape:.80} in a storage of {len(values):,} values: it is expanded, or damaged. Save it "
+            "as a whole: tensor.clone()"
+        )
     return values.as_strided(size, stride, offset if count else 0)
 
 
@@ -232,7 +231,7 @@ def _bytes(data: Any = b"") -> bytes:
 
 CALLS: Mapping[str, Callable[..., Any]] = {
     "torch_utils.persistence._reconstruct_persistent_obj": _persistent_object,
-    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor_v2": strided,
     "torch._utils._rebuild_parameter": _parameter,
     "torch.storage._load_from_bytes": _load_storage,
     "torch.Size": lambda sizes: torch.Size(_sizes(sizes)),
@@ -267,4 +266,4 @@ NAMES: Mapping[str, Any] = {
     "numpy.ndarray": Name("numpy.ndarray"),
 }
 # Everything the pickles in a stored storage may name.
-STORAGES: Mapping[str, Any] = {f"torch.{name}Storage": _StorageKind(dtype) for name, dtype in DTYPES.items()}
+STORAGES: Mapping[str, Any] = {f"torch.{name}Storage": StorageKind(dtype) for name, dtype in DTYPES.items()}

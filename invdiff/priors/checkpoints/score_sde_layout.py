@@ -8,10 +8,10 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from invdiff.priors.networks.ncsnpp import NCSNpp
+from invdiff.priors.networks.skeleton import skeleton
 
 __all__ = ["layout"]
 
@@ -93,9 +93,9 @@ def _letter(module: Shapes) -> str:
 
 def _check(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
     try:
-        with torch.device("meta"):
-            expected = {name: tuple(tensor.shape) for name, tensor in NCSNpp(**config).state_dict().items()}
-    except (RuntimeError, ZeroDivisionError) as error:
+        net = skeleton(lambda: NCSNpp(**config), len(tensors))
+        expected = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+    except (RuntimeError, ZeroDivisionError, ValueError) as error:
         raise _unknown("its layers are too narrow") from error
     came = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     for name in sorted(expected.keys() | came.keys()):

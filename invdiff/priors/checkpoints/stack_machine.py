@@ -8,12 +8,15 @@ the memory.
 
 from __future__ import annotations
 
+import io
+import os
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["Name", "Refused", "StackMachine", "exactly", "hashable", "pairs"]
+__all__ = ["Name", "Other", "ProgramFile", "Refused", "StackMachine", "exactly", "hashable", "pairs"]
 
 
 class Refused(ValueError):  # noqa: N818 - a decision, not a mistake
@@ -28,6 +31,10 @@ class Refused(ValueError):  # noqa: N818 - a decision, not a mistake
             f"holds {ascii(what[:100])[1:-1]}, which could run code when read: it was refused, and nothing was executed. "
             "If you trust the file, save the weights alone: torch.save(model.state_dict(), ...)."
         )
+
+
+class Other(ValueError):  # noqa: N818 - a statement about a file, complete but for its path
+    """The file is no checkpoint of plain tensors, or asks for too much. The message says so, in one line."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +79,35 @@ LITERALS = {
 }
 
 
+class ProgramFile(io.BufferedReader):
+    """An open file of pickles. Reads end where the file does, whatever length the file claims, without memory for the claim.
+
+    Not a mapped file: if another process shortens a mapped file, the system kills the process that reads it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path), PAGE)
+        self.size = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size < PAGE:
+            left = max(0, self.size - super().tell())
+            size = left if size is None or size < 0 else min(size, left)
+        return super().read(size)
+
+    def tell(self) -> int:
+        """Return 0: ``pickletools`` asks before every instruction and needs no answer, which would cost a system call."""
+        return 0
+
+
+PAGE = 2**16
+GETS = {"GET", "BINGET", "LONG_BINGET"}
+CONTAINERS = {*TUPLES, *EMPTY, "MARK", "TUPLE", "LIST", "DICT", "FROZENSET"}
+# A checkpoint of a thousand tensors has 50,000 instructions, which make 10,000 containers. An empty set takes one byte
+# of a program and 200 bytes of memory.
+MOST_INSTRUCTIONS, MOST_CONTAINERS = 1_500_000, 500_000
+
+
 class StackMachine:
     """Run the program of one pickle. A damaged program may raise any subclass of ``Exception``.
 
@@ -97,20 +133,33 @@ class StackMachine:
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # the stacks under each mark
         self.memo: dict[int, Any] = {}
+        self.instructions = self.containers = 0
 
     def run(self) -> Any:
         """Run the program and return the top of the stack."""
+        argument: Any
         for opcode, argument, _ in pickletools.genops(self.stream):
-            self._step(opcode.name, argument)
+            self.instructions += 1
+            name = opcode.name
+            if name in LITERALS:
+                self.stack.append(argument)
+            elif name in GETS:
+                self.stack.append(self.memo[argument])
+            else:
+                self._step(name, argument)
+            if self.instructions > MOST_INSTRUCTIONS:
+                raise Other(f"has more than {MOST_INSTRUCTIONS:,} instructions, and weights need few: it is not read")
         return self.stack.pop()
 
     def _step(self, name: str, argument: Any) -> None:
         stack = self.stack
+        if name in CONTAINERS:
+            self.containers += 1
+            if self.containers > MOST_CONTAINERS:
+                raise Other(f"makes more than {MOST_CONTAINERS:,} containers, and weights need few: it is not read")
         match name:
             case "PROTO" | "FRAME" | "STOP":
                 pass
-            case _ if name in LITERALS:
-                stack.append(argument)
             case _ if name in CONSTANTS:
                 stack.append(CONSTANTS[name])
             case _ if name in EMPTY:
@@ -124,12 +173,12 @@ class StackMachine:
                 self._above_mark()
             case "DUP":
                 stack.append(stack[-1])
-            case "GET" | "BINGET" | "LONG_BINGET":
-                stack.append(self.memo[argument])
             case "PUT" | "BINPUT" | "LONG_BINPUT":
                 self.memo[argument] = stack[-1]
-            case "MEMOIZE":
+            case "MEMOIZE" if len(self.memo) < MOST_CONTAINERS:
                 self.memo[len(self.memo)] = stack[-1]
+            case "MEMOIZE":
+                raise Other(f"remembers more than {MOST_CONTAINERS:,} objects, and weights need few: it is not read")
             case "TUPLE" | "LIST" | "DICT" | "FROZENSET":
                 self._make(name, self._above_mark())
             case _ if name in TUPLES:

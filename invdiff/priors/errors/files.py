@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from invdiff.priors.checkpoints.container import open_contents
 from invdiff.priors.digest import digest
 from invdiff.priors.errors.covariance import ErrorModel
 from invdiff.priors.save import write_safetensors
@@ -55,12 +55,12 @@ def read_error_model(path: Path, *, prior: Path, given: Mapping[str, Any] | None
     """
     tensors: dict[str, Tensor] = {}
     try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})[KEY])
-            for name, (key, dtype) in TENSORS.items():
-                tensors[name] = file.get_tensor(key)
-                if tensors[name].dtype != dtype:
-                    raise ValueError(f"{name} has the dtype {tensors[name].dtype}, expected {dtype}")
+        contents = open_contents(path)
+        about = json.loads(contents.metadata[KEY])
+        for name, (key, dtype) in TENSORS.items():
+            tensors[name] = contents.data[key]
+            if tensors[name].dtype != dtype:
+                raise ValueError(f"{name} has the dtype {tensors[name].dtype}, expected {dtype}")
         belongs, facts = about["prior"], dict(about["facts"])
         if belongs != _identity(prior, given):
             return (
@@ -69,8 +69,8 @@ def read_error_model(path: Path, *, prior: Path, given: Mapping[str, Any] | None
             )
         tensors["log_signal"] = tensors["log_signal"].float()
         return ErrorModel(**tensors, facts=facts | {"sha256": digest(path)})
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
+    except Exception as error:  # A damaged file may fail in any way.
+        reason = " ".join(str(error).split()).removeprefix(f"{path}: ")
         raise ValueError(
             f"{path}: no file of measured errors, damaged, or of a later version ({reason:.200}). Measure again with invdiff "
             "priors measure, or move the file away."

@@ -86,6 +86,8 @@ class NCSNpp(nn.Module):
         told: str = "label",
     ) -> None:
         super().__init__()
+        if smallest_group < 1:
+            raise ValueError(f"NCSNpp: smallest_group must be at least 1, got {smallest_group}.")
         self.config: dict[str, Any] = {
             "channels": channels,
             "nf": nf,

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 __all__ = ["DiffusersUNet", "StepTable", "unet2d_model"]
 
+MOST_PADDING = 8  # pixels; diffusers has 0 and 1
+
 
 def unet2d_model() -> Any:
     """Return the class ``diffusers.UNet2DModel``.
@@ -35,6 +37,7 @@ class DiffusersUNet(nn.Module):
 
     Raises:
         ImportError: If diffusers is not installed.
+        ValueError: If ``config`` is invalid.
 
     References:
         https://huggingface.co/docs/diffusers/api/models/unet2d
@@ -44,6 +47,10 @@ class DiffusersUNet(nn.Module):
         super().__init__()
         self.config = {"negated": negated, **config}
         self.negated = negated
+        if config.get("downsample_padding", 1) not in range(
+            MOST_PADDING + 1
+        ):  # It is added to images, and no weight bounds it.
+            raise ValueError(f"downsample_padding is {config['downsample_padding']!r:.80}, expected 0 to {MOST_PADDING}")
         model = unet2d_model()(**config)
         if isinstance(model.time_proj, nn.Embedding):
             model.time_proj = StepTable(model.time_proj.num_embeddings, model.time_proj.embedding_dim)
