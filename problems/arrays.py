@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -16,14 +17,27 @@ from invdiff.io.images import Picture
 from invdiff.io.source import Source
 from invdiff.operators import ChannelMix, Noise, Operator
 
+from .options import OptionError
 from .problem import Given, Problem
 
-__all__ = ["ArrayProblem", "Arrays", "grey", "image_size", "real_numbers", "white_of"]
+__all__ = ["ArrayProblem", "Arrays", "grey", "image_size", "named", "real_numbers", "white_of"]
 
 Arrays = Mapping[str, NDArray[Any]]
 
 BRIGHT = 0.995  # quantile of the reconstruction taken as white
 LARGEST = 2**26  # pixels
+FAR_OFF = 20.0  # ratio of the white of a reconstruction and a given one; np.fft.fft2 is off by the root of the number of pixels
+
+# Names that other software gives to the arrays of the same meaning.
+SYNONYMS = {
+    **dict.fromkeys(("theta", "thetas", "angle", "projection_angles"), "angles"),
+    **dict.fromkeys(("sens_maps", "sensitivity_maps", "sensitivities", "smaps", "csm", "maps", "coils"), "coil_maps"),
+    **dict.fromkeys(("k", "ksp", "k_space"), "kspace"),
+    **dict.fromkeys(("cor", "rotation_center", "center_of_rotation"), "center"),
+    **dict.fromkeys(("white", "air", "flats", "flat_field"), "flat"),
+    **dict.fromkeys(("darks", "dark_field"), "dark"),
+    **dict.fromkeys(("intensity", "patterns"), "intensities"),
+}
 
 
 class ArrayProblem(Problem):
@@ -39,14 +53,18 @@ class ArrayProblem(Problem):
 
     Attributes:
         measured: Name of the array of measured values.
+        others: Names of the other arrays that a file may hold. An option of the same name takes the place of the array.
         scale: Pixel value of white in the units of the file.
+        notes: Messages for the user about how the arrays were read, set by :meth:`from_arrays`.
     """
 
     reads: ClassVar[Literal["picture", "arrays", "JPEG file"]] = "arrays"
     accepts_noise: ClassVar[Literal["any", "above 0", "gaussian", "rounding"]] = "gaussian"
     measured: ClassVar[str]
+    others: ClassVar[Sequence[str]] = ()
     size: tuple[int, int]  # pyright: ignore[reportIncompatibleVariableOverride] - never None here
     scale: float = 1.0
+    notes: tuple[str, ...] = ()
 
     @classmethod
     @abstractmethod
@@ -79,11 +97,53 @@ class ArrayProblem(Problem):
     def read(cls, source: Source, options: Mapping[str, Any]) -> Given:
         scale = options["scale"]
         try:
-            problem, y = cls.from_arrays(source.arrays(cls.measured), scale=scale)
-        except ValueError as error:
+            arrays = source.arrays(cls.measured)
+            cls._check_names(arrays)
+            given = {name: np.asarray(options[name]) for name in cls.others if options.get(name) is not None}
+            problem, y = cls.from_arrays({**arrays, **given}, scale=scale)
+        except (ValueError, TypeError) as error:
             raise ValueError(str(error) if str(source) in str(error) else f"{source}: {error}") from error
         note = f"white is {problem.scale:.4g} in the units of INPUT{'' if scale else ' (change it with --scale)'}"
-        return Given(problem, y, Picture(np.zeros((1, 1, 1)), bits=16), (note,))
+        return Given(problem, y, Picture(np.zeros((1, 1, 1)), bits=16), (*problem.notes, note))
+
+    @classmethod
+    def _check_names(cls, arrays: Arrays) -> None:
+        """Check that a file holds only arrays that are read, so that nothing it says is ignored."""
+        known = [cls.measured, *cls.others]
+        for name in arrays:
+            if cls.others and name not in known:
+                near = difflib.get_close_matches(name.lower(), known, n=1)
+                meant = SYNONYMS.get(name.lower(), near[0] if near else "")
+                hint = f" Did you mean `{meant}`?" if meant in known else ""
+                raise ValueError(
+                    f"{cls.name}: unknown array `{name}`, expected {', '.join(known)}.{hint} Rename it, or leave it out."
+                )
+
+    @classmethod
+    def refuse_measured(cls, options: Mapping[str, Any], *names: str) -> None:
+        """Refuse options that describe a measured INPUT, in a simulation.
+
+        Raises:
+            OptionError: If one of them is given.
+        """
+        for option in cls.options:
+            if option.name in names and options.get(option.name) is not None:
+                raise OptionError(f"{option.flag} describes a measured INPUT. Leave it out of a simulation.")
+
+    def set_scale(self, scale: float | None, picture: Tensor) -> None:
+        """Set :attr:`scale`, by default to the white level of a reconstruction, and note a value that is far from it.
+
+        Raises:
+            ValueError: If there is no value, and the reconstruction has no bright pixels.
+        """
+        self.scale = white_of(picture) if scale is None else scale
+        if scale is not None:
+            found = float(np.quantile(picture.numpy(), BRIGHT))
+            if found > FAR_OFF * scale or 0 < found < scale / FAR_OFF:
+                self.notes += (
+                    f"the reconstruction has its white at {found:.4g}, and --scale says {scale:.4g}: leave --scale out unless the "
+                    "image is that bright or dark",
+                )
 
     def numbers(self, y: Tensor) -> NDArray[Any]:
         return self.to_arrays(y)[self.measured]
@@ -129,6 +189,21 @@ def real_numbers(arrays: Arrays, name: str) -> Tensor:
     if values.dtype.kind not in "buif" or not values.size or not np.isfinite(values).all():
         raise ValueError(f"{name} must hold finite real numbers, got {values.dtype} of shape {values.shape}.")
     return torch.from_numpy(values.astype(np.float64))
+
+
+def named(arrays: Arrays, name: str, choices: Sequence[str]) -> str:
+    """Return a word that a file holds as an array of text.
+
+    Raises:
+        ValueError: If it is none of the choices.
+    """
+    values = np.asarray(arrays[name])
+    word = str(values.reshape(-1)[0]) if values.size == 1 and values.dtype.kind in "US" else ""
+    if values.dtype.kind == "S" and word:
+        word = bytes(values.reshape(-1)[0]).decode("ascii", "replace")
+    if word.lower() not in choices:
+        raise ValueError(f"{name} must be {' or '.join(choices)}, got {word or f'{values.dtype} of shape {values.shape}'!r}.")
+    return word.lower()
 
 
 def image_size(arrays: Arrays) -> tuple[int, int]:
