@@ -20,7 +20,7 @@ from invdiff.operators import ChannelMix, Noise, Operator
 from .options import OptionError
 from .problem import Given, Problem
 
-__all__ = ["ArrayProblem", "Arrays", "grey", "image_size", "named", "real_numbers", "white_of"]
+__all__ = ["ArrayProblem", "Arrays", "grey", "image_size", "named", "one_number", "real_numbers", "white_of", "whole_numbers"]
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -137,13 +137,16 @@ class ArrayProblem(Problem):
             ValueError: If there is no value, and the reconstruction has no bright pixels.
         """
         self.scale = white_of(picture) if scale is None else scale
-        if scale is not None:
-            found = float(np.quantile(picture.numpy(), BRIGHT))
-            if found > FAR_OFF * scale or 0 < found < scale / FAR_OFF:
-                self.notes += (
-                    f"the reconstruction has its white at {found:.4g}, and --scale says {scale:.4g}: leave --scale out unless the "
-                    "image is that bright or dark",
-                )
+        self.doubt_scale(float(np.quantile(picture.numpy(), BRIGHT)))
+
+    def doubt_scale(self, found: float) -> None:
+        """Add a note if the white of a reconstruction, in the units of a file, is far from :attr:`scale`."""
+        if found > FAR_OFF * self.scale or 0 < found < self.scale / FAR_OFF:
+            self.notes += (
+                f"a simple reconstruction has its white near {found:.3g}, and {self.scale:.3g} is taken: choose --scale, or check "
+                "that the transform is unitary (np.fft.fft2 needs norm='ortho', patterns of 1 and -1 a division by the root of "
+                "their number)",
+            )
 
     def numbers(self, y: Tensor) -> NDArray[Any]:
         return self.to_arrays(y)[self.measured]
@@ -187,8 +190,35 @@ def real_numbers(arrays: Arrays, name: str) -> Tensor:
     """
     values = np.asarray(arrays[name])
     if values.dtype.kind not in "buif" or not values.size or not np.isfinite(values).all():
-        raise ValueError(f"{name} must hold finite real numbers, got {values.dtype} of shape {values.shape}.")
+        bad = int((~np.isfinite(values)).sum()) if values.dtype.kind == "f" else 0
+        hint = f" with {bad} values that are NaN or infinite" if bad else ""
+        raise ValueError(f"{name} must hold finite real numbers, got {values.dtype} of shape {values.shape}{hint}.")
     return torch.from_numpy(values.astype(np.float64))
+
+
+def one_number(arrays: Arrays, name: str) -> float:
+    """Return the single number in an array of a file.
+
+    Raises:
+        ValueError: If there is not exactly one, or it is not real and finite.
+    """
+    values = real_numbers(arrays, name)
+    if values.numel() != 1:
+        raise ValueError(f"{name} must be one number, got shape {tuple(values.shape)}.")
+    return float(values)
+
+
+def whole_numbers(arrays: Arrays, name: str) -> Tensor:
+    """Return an array of a file as int64.
+
+    Raises:
+        ValueError: If a value is not an integer.
+    """
+    values = real_numbers(arrays, name)
+    if (values != values.round()).any() or (values.abs() >= 2**53).any():
+        wrong = values[(values != values.round()) | (values.abs() >= 2**53)]
+        raise ValueError(f"{name} must hold integers below 2^53, got {float(wrong[0]):g}.")
+    return values.long()
 
 
 def named(arrays: Arrays, name: str, choices: Sequence[str]) -> str:

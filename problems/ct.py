@@ -119,9 +119,7 @@ class ReconstructCT(ArrayProblem):
         return {"sinogram": sinogram[0].numpy(), **{name: np.array(value) for name, value in geometry.items()}}
 
     def measurement(self, shape: tuple[int, int, int], noise: Noise | None) -> Operator:
-        return ParallelBeamCT(
-            shape, self.angles, detectors=self.detectors, center=self.center, axis=self.axis, noise=noise
-        )
+        return ParallelBeamCT(shape, self.angles, detectors=self.detectors, center=self.center, axis=self.axis, noise=noise)
 
     def fit(self, x: Tensor) -> Tensor:
         return grey(x)

@@ -27,7 +27,7 @@ from torch import Tensor
 from .arrays import Arrays, named, real_numbers
 from .coil_maps import centered_block, middle
 
-__all__ = ["KSpace", "kspace_of"]
+__all__ = ["PLACES", "KSpace", "axes_in_corner", "kspace_of"]
 
 PEAKED = 10.0  # energy of the corner over that of the middle above which frequency 0 is in the corner
 FLAT = 3.0  # the energy along the axis of coils is that much less concentrated than along those of frequencies
@@ -85,7 +85,7 @@ def kspace_of(arrays: Arrays) -> KSpace:
     if "zero_frequency" in arrays:
         axes = [-2, -1] if named(arrays, "zero_frequency", PLACES) == "corner" else []
     else:
-        axes = _in_corner(values)
+        axes = axes_in_corner(values)
         where = "in the corner" if len(axes) > 1 else f"at the end of axis {axes[0]}" if axes else ""
         notes += [f"k-space has frequency 0 {where}: moved to the center (keep it by --zero-frequency center)"] if axes else []
     if axes:
@@ -156,7 +156,7 @@ def _lowest(side: int) -> tuple[Tensor, Tensor]:
     return side // 2 + near, near % side
 
 
-def _in_corner(values: Tensor) -> list[int]:
+def axes_in_corner(values: Tensor) -> list[int]:
     """Return the axes, -2 and -1, along which the energy says that frequency 0 is in the corner."""
     energy = values.abs().square().sum(0)
     rows, columns = (_lowest(side) for side in energy.shape)

@@ -14,6 +14,7 @@ References:
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ __all__ = ["Sinogram", "half_turn", "sinogram_of"]
 
 Array = NDArray[np.float64]
 
+BYTES = 20  # of memory for each pixel and angle, see RayTransform
 STEADY = 0.1  # relative spread of the sums of parallel projections
 TRANSPOSED = 4.0  # ratio of the spreads of the sums along both axes
 FEWEST = 8  # projections that tell the center of rotation
@@ -80,7 +82,9 @@ def sinogram_of(arrays: Arrays) -> Sinogram:
         raise ValueError(f"ct: a sinogram of {count} rows needs {count} angles, got an array of shape {said.shape}.")
     size = image_size(arrays) if "size" in arrays else (detectors, detectors)
     if size[0] * size[1] > LARGEST:
-        raise ValueError(f"ct: {detectors} detectors need an image of {detectors} x {detectors} pixels. Give its `size` (H, W).")
+        raise ValueError(
+            f"ct: {detectors} detectors need an image of {detectors} x {detectors} pixels. Give its `size` (H, W)."
+        )
     doubts = _doubts(values)
     notes += doubts
     moments = None if doubts else _Moments.of(values)
@@ -96,6 +100,14 @@ def sinogram_of(arrays: Arrays) -> Sinogram:
         )
     center, axis = _rotation(arrays, moments, angles, size, detectors, notes)
     return Sinogram(torch.from_numpy(np.ascontiguousarray(values)), angles, size, center, axis, tuple(notes))
+
+
+def _memory() -> float:
+    """Return the bytes of memory of this machine; infinity where the system does not say."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE")) * float(os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):  # AttributeError: Windows
+        return math.inf
 
 
 def half_turn(count: int) -> list[float]:
@@ -120,7 +132,9 @@ def _line_integrals(values: Array, arrays: Arrays, notes: list[str]) -> Array:
             f"last axis of the sinogram {values.shape}."
         ) from None
     if counts.shape != values.shape or not (open_beam > 0).all():
-        raise ValueError(f"ct: flat must exceed dark and have no more values than the sinogram, got {flat.shape} and {dark.shape}.")
+        raise ValueError(
+            f"ct: flat must exceed dark and have no more values than the sinogram, got {flat.shape} and {dark.shape}."
+        )
     dead = counts <= 0
     if dead.mean() > NO_COUNT:
         raise ValueError(f"ct: {dead.mean():.1%} of the counts have no logarithm: they do not exceed `dark` or 0.")
@@ -203,8 +217,11 @@ class _Moments:
         The variance of the noise is that of the second differences along the detectors, which an image hardly has.
         """
         detectors = values.shape[1]
-        variance = float(np.median(np.diff(values, 2, axis=1) ** 2)) / (6 * 0.455)  # median of chi-square with one degree: 0.455
-        return 2 * variance * detectors**3 / 12 / float(np.mean(values.sum(1)) ** 2) + (detectors / 500) ** 2
+        variance = float(np.median(np.diff(values, 2, axis=1) ** 2)) / (
+            6 * 0.455
+        )  # median of chi-square with one degree: 0.455
+        mass = float(np.mean(values.sum(1)))
+        return 2 * variance * detectors**3 / (12 * mass**2) + (detectors / 500) ** 2
 
     def prefer(self, angles: Sequence[float], others: Sequence[float]) -> bool:
         """Return whether these angles fit far better than others."""

@@ -37,6 +37,7 @@ __all__ = [
 Array = NDArray[np.float64]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".npy"})
+LARGEST_FILE = 2**33  # bytes of the arrays of an .npz file: deflated, a small file can hold any number
 SOFT_MASK_SHARE = 0.01
 
 
@@ -281,11 +282,22 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
             if isinstance(loaded, np.ndarray):
                 return {"": loaded}
             with loaded:
-                return {name: loaded[name] for name in loaded}
+                total = sum(member.file_size for member in loaded.zip.infolist())
+                arrays = {} if total > LARGEST_FILE else {name: loaded[name] for name in loaded}
     except Exception as error:  # zipfile, zlib, tokenize and numpy raise exceptions of their own
         if "pickle" in str(error):
             raise ValueError(f"{path}: holds pickled objects, which can run code when read; expected numbers.") from error
         raise ValueError(f"{path}: is damaged or holds no numpy array of numbers ({first_line(error)}).") from error
+    if total > LARGEST_FILE:
+        raise ValueError(
+            f"{path}: its arrays take {total / 2**30:.1f} GiB unpacked; expected at most {LARGEST_FILE >> 30} GiB."
+        )
+    other = [name for name, values in arrays.items() if not isinstance(values, np.ndarray)]
+    if other:
+        raise ValueError(
+            f"{path}: the member {other[0]!r} is no numpy array; expected a file as of np.savez, with arrays alone."
+        )
+    return arrays
 
 
 def _unit(values: NDArray[Any], path: Path | str) -> Array:
