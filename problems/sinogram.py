@@ -37,6 +37,7 @@ UNCERTAIN = 0.1  # standard error of a center of rotation that is used, in detec
 OFF_CENTER = 0.25  # detectors
 BETTER = 0.1  # squared misfit of the moments for other angles, relative to those assumed
 NO_MISFIT = 1e-4  # squared misfit of the moments that means nothing, in detectors
+MEDIAN = 0.455  # of a chi-square variable with one degree of freedom
 UNFIT = 20.0  # squared misfit of the moments, relative to that of the noise, that no angles explain
 CUT_OFF = 0.25  # values at the ends of the detectors relative to those in the middle
 NO_COUNT = 0.01  # share of counts that may be 0 or less
@@ -217,11 +218,9 @@ class _Moments:
         The variance of the noise is that of the second differences along the detectors, which an image hardly has.
         """
         detectors = values.shape[1]
-        variance = float(np.median(np.diff(values, 2, axis=1) ** 2)) / (
-            6 * 0.455
-        )  # median of chi-square with one degree: 0.455
+        variance = float(np.median(np.diff(values, 2, axis=1) ** 2)) / (6 * MEDIAN)
         mass = float(np.mean(values.sum(1)))
-        return 2 * variance * detectors**3 / (12 * mass**2) + (detectors / 500) ** 2
+        return float(2 * variance * detectors**3 / (12 * mass**2) + (detectors / 500) ** 2)
 
     def prefer(self, angles: Sequence[float], others: Sequence[float]) -> bool:
         """Return whether these angles fit far better than others."""
