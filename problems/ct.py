@@ -99,7 +99,7 @@ class ReconstructCT(ArrayProblem):
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
         cls.refuse_measured(options, "flat")
-        return cls.evenly(options["angles"], size, center=options["center"])
+        return cls.evenly(options["angles"], size, center=options.get("center"))
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, *, scale: float | None) -> tuple[Self, Tensor]:

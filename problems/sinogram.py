@@ -83,8 +83,12 @@ def sinogram_of(arrays: Arrays) -> Sinogram:
         raise ValueError(f"ct: a sinogram of {count} rows needs {count} angles, got an array of shape {said.shape}.")
     size = image_size(arrays) if "size" in arrays else (detectors, detectors)
     if size[0] * size[1] > LARGEST:
+        raise ValueError(f"ct: {detectors} detectors need an image of {detectors} x {detectors} pixels. Give its `size` (H, W).")
+    needed, memory = BYTES * count * size[0] * size[1], _memory()
+    if needed > memory:
         raise ValueError(
-            f"ct: {detectors} detectors need an image of {detectors} x {detectors} pixels. Give its `size` (H, W)."
+            f"ct: the rays of {count} angles through {size[1]} x {size[0]} pixels take {needed / 2**30:.1f} GiB, and this machine "
+            f"has {memory / 2**30:.1f}. Average neighboring detectors, or give a smaller `size` (H, W)."
         )
     doubts = _doubts(values)
     notes += doubts
@@ -308,7 +312,7 @@ def _doubts(values: Array) -> list[str]:
     edge = max(1, detectors // 32)
     beside = float(np.median(np.concatenate([values[:, :edge], values[:, -edge:]], 1)))
     inside = float(np.median(values[:, detectors // 2 - edge : detectors // 2 + edge]))
-    if beside > 1.2 * inside:
+    if beside > inside and float(np.quantile(values, 0.9)) < 1.1 * beside:
         return [
             f"the values look like counts, or transmission: {beside:.4g} at the ends of the detectors and {inside:.4g} in the "
             f"middle. If so, their logarithm is taken by --flat {beside:.4g}"
