@@ -26,7 +26,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 BRIGHT = 0.995  # quantile of the reconstruction taken as white
 LARGEST = 2**26  # pixels
-FAR_OFF = 20.0  # ratio of the white of a reconstruction and a given one; np.fft.fft2 is off by the root of the number of pixels
+FAR_OFF = 8.0  # ratio of the white of a reconstruction and a given one; np.fft.fft2 is off by the root of the number of pixels
 
 # Names that other software gives to the arrays of the same meaning.
 SYNONYMS = {

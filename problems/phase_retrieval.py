@@ -117,11 +117,12 @@ class RetrievePhase(ArrayProblem):
                 f"`masks` or `oversampling` and `size` (H, W); got {', '.join(sorted(arrays))}."
             )
         wanted = problem.operator((1, *problem.size)).out_shape[1:]
-        if problem.masks is not None and tuple(values.shape[-3:]) == (wanted[0], *wanted[2:]):
-            values = values.unsqueeze(-3)  # one pattern a mask, without an axis of channels
+        bare = (*wanted[:-3], *wanted[-2:])  # without an axis of channels
+        if tuple(values.shape[-len(wanted) :]) != wanted and tuple(values.shape[-len(bare) :]) == bare:
+            values = values.unsqueeze(-3)
         if tuple(values.shape[-len(wanted) :]) != wanted:
             raise ValueError(f"phase-retrieval: expected magnitudes of shape {wanted}, got {tuple(values.shape)}.")
-        padded = problem.masks is not None or wanted != problem.size
+        padded = problem.masks is not None or wanted[-2:] != problem.size
         values, problem.notes = _magnitudes(values.reshape(-1, *wanted), arrays, problem.masks, padded=padded)
         problem.scale = 1.0 if scale is None else scale
         strength = 1.0 if problem.masks is None else float(problem.masks.abs().square().sum(0).mean())
