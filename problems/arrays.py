@@ -101,6 +101,8 @@ class ArrayProblem(Problem):
             cls._check_names(arrays)
             given = {name: np.asarray(options[name]) for name in cls.others if options.get(name) is not None}
             problem, y = cls.from_arrays({**arrays, **given}, scale=scale)
+            if not y.isfinite().all():
+                raise ValueError(f"{cls.measured} holds values beyond the range of float32, with white at {problem.scale:.4g}.")
         except (ValueError, TypeError) as error:
             raise ValueError(str(error) if str(source) in str(error) else f"{source}: {error}") from error
         note = f"white is {problem.scale:.4g} in the units of INPUT{'' if scale else ' (change it with --scale)'}"

@@ -177,7 +177,7 @@ def _natural(rows: Tensor, size: tuple[int, int], y: Tensor, arrays: Arrays) -> 
     if (rows == 0).any() and len(rows) >= FEWEST:
         first = y[..., rows == 0].reshape(-1)[:1]
         others = y[..., rows != 0]
-        if float((others * first.sign()).min()) > 0.2 * float(first.abs()):
+        if others.numel() and float((others * first.sign()).min()) > 0.2 * float(first.abs()):
             notes.append(
                 "all values are near half the first, as patterns of 0 and 1 give them: subtract that half, 2 * y - y[row 0], if so"
             )

@@ -120,7 +120,7 @@ def _complex(values: NDArray[Any], name: str) -> Tensor:
             values = values.astype(np.float64)
             values = values[..., 0] + 1j * values[..., 1]
     if values.ndim not in (2, 3) or not values.size or not np.isfinite(values).all():
-        hint = " Give one slice, such as kspace[0]." if values.ndim > 3 else ""
+        hint = f" Give one slice, such as {name}[0]." if values.ndim > 3 else ""
         bad = int((~np.isfinite(values)).sum())
         hint += f" {bad} values are NaN or infinite." if bad else ""
         raise ValueError(f"mri: expected finite {what} (H, W) or (coils, H, W), got shape {tuple(values.shape)}.{hint}")

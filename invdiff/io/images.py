@@ -285,8 +285,13 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
                 total = sum(member.file_size for member in loaded.zip.infolist())
                 arrays = {} if total > LARGEST_FILE else {name: loaded[name] for name in loaded}
     except Exception as error:  # zipfile, zlib, tokenize and numpy raise exceptions of their own
-        if "pickle" in str(error):
+        with path.open("rb") as file:
+            head = file.read(64)
+        if "pickle" in str(error) and head.startswith((b"\x80", b"\x93NUMPY", b"PK")):
             raise ValueError(f"{path}: holds pickled objects, which can run code when read; expected numbers.") from error
+        if "pickle" in str(error):  # what numpy says of anything that does not begin as its files do
+            hint = ", but as a pointer of Git LFS: run `git lfs pull`" if b"git-lfs" in head else ""
+            raise ValueError(f"{path}: does not begin as a file of numpy arrays does{hint}.") from error
         raise ValueError(f"{path}: is damaged or holds no numpy array of numbers ({first_line(error)}).") from error
     if total > LARGEST_FILE:
         raise ValueError(

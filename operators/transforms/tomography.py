@@ -216,7 +216,7 @@ def _degrees(owner: str, angles: Sequence[float] | Tensor | np.ndarray) -> np.nd
             f"{owner}: angles must be a non-empty list of finite numbers, in degrees, got shape {degrees.shape} with "
             f"{np.count_nonzero(~np.isfinite(degrees))} NaN or infinite values."
         )
-    return degrees
+    return np.fmod(degrees, 360)  # exact, and cosdg has no digits left for huge angles
 
 
 def _offsets(owner: str, detectors: int, spacing: float, center: float | None) -> np.ndarray:

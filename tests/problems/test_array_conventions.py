@@ -153,7 +153,10 @@ class TestPhaseRetrieval:
             ({"masks": np.full((2, 4, 4), np.nan)}, "masks must be finite"),
             ({"masks": np.ones((2, 4, 5))}, "expected magnitudes of shape"),
             ({"mask": np.ones((2, 4, 4))}, "unknown array `mask`.*Did you mean `masks`"),
-            ({"masks": None, "oversampling": np.array([1.0, 2.0]), "size": np.array([4, 4])}, "oversampling must be one number"),
+            (
+                {"masks": None, "oversampling": np.array([1.0, 2.0]), "size": np.array([4, 4])},
+                "oversampling must be one number",
+            ),
             ({"masks": None, "oversampling": np.array(-1.0), "size": np.array([4, 4])}, "oversampling must be"),
             ({"magnitudes": np.ones((2, 1, 4, 4)) * 1j}, "magnitudes must hold finite real numbers"),
         ],

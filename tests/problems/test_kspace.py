@@ -37,7 +37,9 @@ def transform(images, *, zero_frequency="center", origin="center"):
 
 
 def noise(shape, level, seed=0):
-    return level / 2**0.5 * (np.random.default_rng(seed).normal(size=(2, *shape)) * np.array([1, 1j]).reshape(2, 1, 1, 1)).sum(0)
+    return (
+        level / 2**0.5 * (np.random.default_rng(seed).normal(size=(2, *shape)) * np.array([1, 1j]).reshape(2, 1, 1, 1)).sum(0)
+    )
 
 
 def psnr(image, truth):
