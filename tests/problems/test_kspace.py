@@ -220,7 +220,7 @@ class TestCalibration:
         assert psnr((found.conj() * maps * image).sum(0).real, image) > 60
 
     def test_more_data_are_no_worse(self):
-        """With all frequencies and noise of 0.03 the maps must not be those of the noise: 33.4 dB, and 26.6 from all of them."""
+        """With all frequencies and noise of 0.03 the maps must not be those of the noise: 33.4 dB, 26.6 from all of them."""
         size = (320, 320)
         maps, image = coils_of(8, size), phantom(size)
         kspace = torch.from_numpy(transform(maps * image) + noise((8, *size), 0.03))
