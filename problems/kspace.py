@@ -214,10 +214,10 @@ def _mask(arrays: Arrays, size: tuple[int, int]) -> Tensor | None:
         return None
     given = real_numbers(arrays, "mask")
     shape, mask = tuple(given.shape), given != 0
+    if mask.ndim > 2 and mask.shape[-1] == 1:  # fastMRI: an axis for the real and the imaginary part
+        mask = mask[..., 0]
     while mask.ndim > 2 and len(mask) == 1:
         mask = mask[0]
-    if mask.ndim == 3 and mask.shape[-1] == 1:
-        mask = mask[..., 0]
     if mask.ndim == 2 and mask.shape == (size[1], 1) and size[0] != size[1]:
         mask = mask[:, 0]
     try:

@@ -136,10 +136,13 @@ class TestConventions:
 class TestMask:
     @pytest.mark.parametrize("shape", [(40,), (1, 40), (1, 1, 40), (1, 40, 1), (1, 1, 40, 1), (40, 1)], ids=str)
     @pytest.mark.parametrize("kind", [bool, np.float32, np.uint8])
-    def test_one_value_for_each_column(self, shape, kind):
-        """As fastMRI has them, for full k-space and for one that is 0 elsewhere."""
-        mask = cartesian_mask(32, 40, acceleration=2, center_fraction=0.2, seed=0)
-        kspace = transform(phantom((32, 40)))
+    @pytest.mark.parametrize("height", [32, 40])
+    def test_one_value_for_each_column(self, shape, kind, height):
+        """As fastMRI has them, for full k-space and for one that is 0 elsewhere; ``(N, 1)`` of a square selects rows."""
+        if shape == (height, 1):
+            return
+        mask = cartesian_mask(height, 40, acceleration=2, center_fraction=0.2, seed=0)
+        kspace = transform(phantom((height, 40)))
         for values in (kspace, kspace * mask.numpy()):
             given = {"kspace": values, "mask": mask[0].numpy().astype(kind).reshape(shape)}
             problem, y = ReconstructMRI.from_arrays(given, scale=1.0)
