@@ -13,7 +13,7 @@ from torch import Tensor
 from invdiff.operators import MRI, ChannelMix, LinearOperator, Noise, birdcage_maps, cartesian_mask, per_channel
 
 from .arrays import ArrayProblem, Arrays, grey
-from .coil_maps import estimated_maps
+from .coil_maps import estimated_maps, fitted_maps
 from .kspace import PLACES, kspace_of
 from .options import PATTERN_SEED, SCALE, Option
 from .problem import photographs
@@ -127,10 +127,14 @@ class ReconstructMRI(ArrayProblem):
     @classmethod
     def from_arrays(cls, arrays: Arrays, *, scale: float | None) -> tuple[Self, Tensor]:
         given = kspace_of(arrays)
-        maps = given.coil_maps if given.coil_maps is not None else estimated_maps(given.values, given.mask)
+        notes: tuple[str, ...] = ()
+        if given.coil_maps is None:
+            maps = estimated_maps(given.values, given.mask)
+        else:
+            maps, notes = fitted_maps(given.coil_maps, given.values, given.mask)
         # Without maps the operator of a single uniform coil keeps its closed form.
         problem = cls(given.mask, None if len(maps) == 1 and bool((maps == 1).all()) else maps)
-        problem.notes = given.notes
+        problem.notes = (*given.notes, *notes)
         y = torch.view_as_real(given.values)[None, None].float()
         problem.set_scale(scale, problem._zero_filled(y))
         return problem, problem.in_range(y)

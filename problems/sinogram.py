@@ -83,7 +83,9 @@ def sinogram_of(arrays: Arrays) -> Sinogram:
         raise ValueError(f"ct: a sinogram of {count} rows needs {count} angles, got an array of shape {said.shape}.")
     size = image_size(arrays) if "size" in arrays else (detectors, detectors)
     if size[0] * size[1] > LARGEST:
-        raise ValueError(f"ct: {detectors} detectors need an image of {detectors} x {detectors} pixels. Give its `size` (H, W).")
+        raise ValueError(
+            f"ct: {detectors} detectors need an image of {detectors} x {detectors} pixels. Give its `size` (H, W)."
+        )
     needed, memory = BYTES * count * size[0] * size[1], _memory()
     if needed > memory:
         raise ValueError(
@@ -307,6 +309,10 @@ def _numbers(arrays: Arrays, name: str, count: int) -> list[float]:
 def _doubts(values: Array) -> list[str]:
     """Return notes on values that are no line integrals of an object within the beam."""
     count, detectors = values.shape
+    if (values.sum(1) < 0).all():
+        return [
+            "the sums of all projections are negative: expected line integrals, -log of the transmission, of a bright object"
+        ]
     if detectors < FEWEST or not (values.sum(1) > 0).all():
         return []
     edge = max(1, detectors // 32)

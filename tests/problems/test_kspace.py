@@ -231,6 +231,42 @@ class TestCalibration:
         assert psnr((problem.preview(y)[0, 0] + 1) / 2, image) > 33.2
 
 
+class TestGivenMaps:
+    size = (48, 64)
+
+    def arrays(self, *, noise_level=0.0):
+        maps, image = coils_of(4, self.size), phantom(self.size)
+        return {"kspace": transform(maps * image) + noise((4, *self.size), noise_level), "coil_maps": maps}, image
+
+    @pytest.mark.parametrize("noise_level", [0.0, 0.1])
+    def test_maps_with_the_phase_of_the_image_are_kept(self, noise_level):
+        arrays, _ = self.arrays(noise_level=noise_level)
+        problem, _ = ReconstructMRI.from_arrays(arrays, scale=1.0)
+        assert_close(problem.coil_maps, torch.from_numpy(arrays["coil_maps"]))
+        assert not any("coil" in note for note in problem.notes)
+
+    @pytest.mark.parametrize("coils", [1, 4])
+    def test_maps_without_it_get_it(self, coils):
+        """As ESPIRiT gives them: relative to the first coil. The imaginary part of the image would be lost."""
+        arrays, image = self.arrays()
+        if coils == 1:
+            phase = arrays["coil_maps"][:1] / np.abs(arrays["coil_maps"][:1])
+            arrays = {"kspace": transform(phase * image), "coil_maps": np.ones((1, *self.size))}
+        else:
+            arrays["coil_maps"] = arrays["coil_maps"] * np.exp(-1j * np.angle(arrays["coil_maps"][:1]))
+        problem, y = ReconstructMRI.from_arrays(arrays, scale=1.0)
+        assert psnr((problem.preview(y)[0, 0] + 1) / 2, image) > 40
+        assert any("lack the phase" in note for note in problem.notes)
+
+    @pytest.mark.parametrize(
+        "change", [lambda maps: maps[::-1].copy(), lambda maps: np.roll(maps, 24, 1)], ids=["order", "place"]
+    )
+    def test_maps_of_something_else_are_noted(self, change):
+        arrays, _ = self.arrays()
+        problem, _ = ReconstructMRI.from_arrays({**arrays, "coil_maps": change(arrays["coil_maps"])}, scale=1.0)
+        assert any("check the order of the coils" in note for note in problem.notes)
+
+
 class TestNames:
     """A file that says something else than it should is refused, by its name and in one line."""
 

@@ -181,6 +181,7 @@ class TestDoubts:
         ("values", "note"),
         [
             (lambda: measured(64)[np.random.default_rng(0).permutation(60)], "check the order"),
+            (lambda: -measured(64), "sums of all projections are negative"),
             (lambda: measured(64)[:, 14:-14], "reach beyond the detectors"),
             (lambda: measured(64) * np.linspace(1, 3, 60)[:, None], "sums of the projections vary by"),
             (
@@ -190,7 +191,7 @@ class TestDoubts:
                 "fan beam",
             ),
         ],
-        ids=["shuffled", "cut off", "drift", "fan beam"],
+        ids=["shuffled", "negative", "cut off", "drift", "fan beam"],
     )
     def test_each_has_a_note(self, values, note):
         problem, _ = ReconstructCT.from_arrays({"sinogram": values(), "angles": ANGLES}, scale=1.0)
