@@ -145,9 +145,9 @@ class ArrayProblem(Problem):
         """Add a note if the white of a reconstruction, in the units of a file, is far from :attr:`scale`."""
         if found > FAR_OFF * self.scale or 0 < found < self.scale / FAR_OFF:
             self.notes += (
-                f"a simple reconstruction has its white near {found:.3g}, and {self.scale:.3g} is taken: choose --scale, or check "
-                "that the transform is unitary (np.fft.fft2 needs norm='ortho', patterns of 1 and -1 a division by the root of "
-                "their number)",
+                f"a simple reconstruction has its white near {found:.3g}, and {self.scale:.3g} is taken: choose --scale, or "
+                "check that the transform is unitary (np.fft.fft2 needs norm='ortho'; patterns of 1 and -1 are divided by the root "
+                "of their number)",
             )
 
     def numbers(self, y: Tensor) -> NDArray[Any]:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["CALIBRATION", "centered_block", "estimated_maps", "fitted_maps", "middle"]
+__all__ = ["CALIBRATION", "centered_block", "estimated_maps", "few_frequencies", "fitted_maps", "middle"]
 
 # Largest side of the block, in frequencies. Sensitivities are smooth: of 320 x 320 pixels, 8 coils and complex noise of 0.03,
 # maps from blocks of 17 to 31 give 33.4 dB, from 61 33.0 and from all frequencies 26.6; larger blocks only add noise.
 CALIBRATION = 31
+FEWEST = 8  # frequencies along an axis that resolve sensitivities
 ALIGNED = 0.85  # share of the energy of the coil images that given maps explain; of right ones, with noise of 0.1, 0.9
 REAL = 0.9  # share of the combined image that is real and positive
 
@@ -40,6 +41,17 @@ def estimated_maps(kspace: Tensor, mask: Tensor) -> Tensor:
     return maps
 
 
+def few_frequencies(mask: Tensor) -> tuple[str, ...]:
+    """Return a note if the block of :func:`estimated_maps` is so small that it does not resolve the sensitivities."""
+    tall, wide = middle(mask, centered_block(mask, CALIBRATION)).shape
+    if tall >= min(FEWEST, mask.shape[0]) and wide >= min(FEWEST, mask.shape[1]):
+        return ()
+    return (
+        f"the coil sensitivities and the phase of the image are estimated from {tall} x {wide} frequencies only, the largest "
+        "block without a gap in the center of k-space: give `coil_maps` if you know them",
+    )
+
+
 def fitted_maps(maps: Tensor, kspace: Tensor, mask: Tensor) -> tuple[Tensor, tuple[str, ...]]:
     r"""Return given coil sensitivities, multiplied by the phase of the image if they lack it, and notes.
 
@@ -61,8 +73,8 @@ def fitted_maps(maps: Tensor, kspace: Tensor, mask: Tensor) -> tuple[Tensor, tup
     energy = seen.abs().square().sum()  # squared, so that the noise beside the object counts little
     if float(energy / most) < ALIGNED:
         return maps, (
-            f"the coil images follow `coil_maps` by {float(energy / most):.0%} only: check the order of the coils, the orientation "
-            "of the maps, and that they are not conjugated, unless the noise is that strong",
+            f"the coil images follow `coil_maps` by {float(energy / most):.0%} only: check the order of the coils, the "
+            "orientation of the maps, and that they are not conjugated, unless the noise is that strong",
         )
     if float((seen.real * seen.abs()).sum() / energy) >= REAL:
         return maps, ()
@@ -78,7 +90,8 @@ def _low_resolution(kspace: Tensor, mask: Tensor) -> Tensor:
     block = torch.zeros(mask.shape, dtype=torch.float64)
     windows = [torch.hann_window(2 * side + 3, periodic=False, dtype=torch.float64)[1:-1] for side in reach]
     middle(block, reach).copy_(torch.outer(*(w[:n] for w, n in zip(windows, middle(block, reach).shape, strict=True))))
-    return torch.fft.fftshift(torch.fft.ifft2(torch.fft.ifftshift(block * kspace, dim=(-2, -1))), dim=(-2, -1))
+    low: Tensor = torch.fft.fftshift(torch.fft.ifft2(torch.fft.ifftshift(block * kspace, dim=(-2, -1))), dim=(-2, -1))
+    return low
 
 
 def centered_block(mask: Tensor, largest: int | None = None) -> tuple[int, int]:

@@ -179,7 +179,7 @@ def _natural(rows: Tensor, size: tuple[int, int], y: Tensor, arrays: Arrays) -> 
         others = y[..., rows != 0]
         if others.numel() and float((others * first.sign()).min()) > 0.2 * float(first.abs()):
             notes.append(
-                "all values are near half the first, as patterns of 0 and 1 give them: subtract that half, 2 * y - y[row 0], if so"
+                "all values are near half the first, as patterns of 0 and 1 give them: subtract it, 2 * y - y[row 0], if so"
             )
     return rows, tuple(notes)
 

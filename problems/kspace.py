@@ -1,4 +1,4 @@
-r"""K-space as files hold it: the axes of its array, frequency 0, the origin of the image and the mask are put in one convention.
+r"""K-space as files hold it: its axes, frequency 0, the origin of the image and the mask are put in one convention.
 
 With frequency 0 at ``(H // 2, W // 2)`` and the origin of the image at its pixel ``(H // 2, W // 2)``, k-space is
 ``fftshift(fft2(ifftshift(x), norm="ortho"))``. Other conventions are told by the data, or by name:
@@ -15,7 +15,6 @@ k-space of the file              zero frequency origin         told by
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,12 +38,12 @@ SHORTEST = 8  # samples along an axis that can tell whether the picture is cut
 
 PLACES = ("center", "corner")
 CORRECTED = (
-    "the origin of the image is in the corner, as of fftshift(fft2(x)), which would cut the picture into quadrants: corrected by "
-    "the factor (-1)^(i+j) on k-space (keep it by --origin center)"
+    "the origin of the image is in the corner, as of fftshift(fft2(x)), which would cut the picture into quadrants: corrected "
+    "by the factor (-1)^(i+j) on k-space (keep it by --origin center)"
 )
 UNDECIDED = (
-    "the origin of the image is taken to be in its center, as of fftshift(fft2(ifftshift(x))), because the data do not tell; if "
-    "the picture is cut into quadrants: --origin corner"
+    "the origin of the image is taken to be in its center, as of fftshift(fft2(ifftshift(x))), because the data do not tell; "
+    "if the picture is cut into quadrants: --origin corner"
 )
 
 
@@ -244,7 +243,7 @@ def _checked(mask: Tensor, measured: Tensor, notes: list[str]) -> Tensor:
     lines = mask & measured.any(1, keepdim=True) & measured.any(0, keepdim=True)
     if int(lines.sum()) < int(mask.sum()):
         notes.append(
-            f"the mask marks {int(mask.sum() - lines.sum())} frequencies as measured in rows or columns of k-space that are all "
-            "0: taken as not measured"
+            f"the mask marks {int(mask.sum() - lines.sum())} frequencies as measured in rows or columns of k-space that are "
+            "all 0: taken as not measured"
         )
     return lines

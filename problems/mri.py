@@ -13,7 +13,7 @@ from torch import Tensor
 from invdiff.operators import MRI, ChannelMix, LinearOperator, Noise, birdcage_maps, cartesian_mask, per_channel
 
 from .arrays import ArrayProblem, Arrays, grey
-from .coil_maps import estimated_maps, fitted_maps
+from .coil_maps import estimated_maps, few_frequencies, fitted_maps
 from .kspace import PLACES, kspace_of
 from .options import PATTERN_SEED, SCALE, Option
 from .problem import photographs
@@ -27,8 +27,8 @@ class ReconstructMRI(ArrayProblem):
     .. math:: y_c = M\, F (s_c \odot x) + n_c
 
     with a real :math:`x`: the phase is part of the sensitivity maps :math:`s_c`. If a file has no maps, they are estimated from
-    the largest fully sampled rectangle of frequencies in the center of k-space, with sides of at most 31: each coil image of the
-    Hann-windowed rectangle is divided by the root of the sum of squares over coils. :mod:`invdiff.problems.kspace` has the
+    the largest fully sampled rectangle of frequencies in the center of k-space, with sides of at most 31: each coil image of
+    the Hann-windowed rectangle is divided by the root of the sum of squares over coils. :mod:`invdiff.problems.kspace` has the
     conventions of files.
 
     Args:
@@ -129,7 +129,7 @@ class ReconstructMRI(ArrayProblem):
         given = kspace_of(arrays)
         notes: tuple[str, ...] = ()
         if given.coil_maps is None:
-            maps = estimated_maps(given.values, given.mask)
+            maps, notes = estimated_maps(given.values, given.mask), few_frequencies(given.mask)
         else:
             maps, notes = fitted_maps(given.coil_maps, given.values, given.mask)
         # Without maps the operator of a single uniform coil keeps its closed form.

@@ -32,8 +32,8 @@ class RetrievePhase(ArrayProblem):
     .. math:: y = |F P (x + 1)| + n \quad \text{or} \quad y_k = |F (d_k \odot (x + 1))| + n
 
     with a unitary transform :math:`F` and zero padding :math:`P`; the field is 0 where the image is black. A file holds
-    :math:`y \cdot \text{scale} / 2`, with frequency 0 in the middle. Without masks, an image, its rotation by 180 degrees and its shifts within the padding
-    have the same measurement.
+    :math:`y \cdot \text{scale} / 2`, with frequency 0 in the middle. Without masks, an image, its rotation by 180
+    degrees and its shifts within the padding have the same measurement.
 
     Args:
         size: Image size, ``(H, W)``.
@@ -183,8 +183,8 @@ def _magnitudes(values: Tensor, arrays: Arrays, masks: Tensor | None, *, padded:
 def _look_squared(values: Tensor, masks: Tensor | None) -> bool:
     """Return whether values are rather intensities than magnitudes.
 
-    The inverse transform of intensities is the autocorrelation of an image that is nowhere negative, and is not negative either.
-    Behind masks of magnitude 1 the energy, the sum of intensities, is the same for every mask.
+    The inverse transform of intensities is the autocorrelation of an image that is nowhere negative, and is not negative
+    either. Behind masks of magnitude 1 the energy, the sum of intensities, is the same for every mask.
     """
     if masks is None:
         lags = torch.fft.ifft2(torch.fft.ifftshift(values, dim=(-2, -1))).real

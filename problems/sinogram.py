@@ -1,14 +1,6 @@
-r"""Sinograms as files hold them: the order of the axes, counts, units of the angles and the rotation axis are put in one convention.
+r"""Sinograms as files hold them: their axes, counts, the unit of the angles and the rotation axis are put in one convention.
 
-For parallel beams the sum of a projection is the same at every angle, and its center of mass is
-
-.. math:: c + \bar x \cos\theta + \bar y \sin\theta
-
-with :math:`c` the detector on which the rotation axis projects. The sums tell which axis is that of the angles; the centers of
-mass, and the second moments, tell the center of rotation and which angles are meant (Helgason-Ludwig consistency conditions).
-
-References:
-    Natterer, The Mathematics of Computerized Tomography, 2001, section II.4, https://doi.org/10.1137/1.9780898719284
+The projections themselves tell much of it, by their sums and centers of mass: see :mod:`invdiff.problems.moments`.
 """
 
 from __future__ import annotations
@@ -24,21 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .arrays import LARGEST, Arrays, image_size, real_numbers
+from .moments import FEWEST, STEADY, Moments, spread_of
 
 __all__ = ["Sinogram", "half_turn", "sinogram_of"]
 
 Array = NDArray[np.float64]
 
 BYTES = 20  # of memory for each pixel and angle, see RayTransform
-STEADY = 0.1  # relative spread of the sums of parallel projections
 TRANSPOSED = 4.0  # ratio of the spreads of the sums along both axes
-FEWEST = 8  # projections that tell the center of rotation
 UNCERTAIN = 0.1  # standard error of a center of rotation that is used, in detectors
 OFF_CENTER = 0.25  # detectors
-BETTER = 0.1  # squared misfit of the moments for other angles, relative to those assumed
-NO_MISFIT = 1e-4  # squared misfit of the moments that means nothing, in detectors
-MEDIAN = 0.455  # of a chi-square variable with one degree of freedom
-UNFIT = 20.0  # squared misfit of the moments, relative to that of the noise, that no angles explain
 CUT_OFF = 0.25  # values at the ends of the detectors relative to those in the middle
 NO_COUNT = 0.01  # share of counts that may be 0 or less
 
@@ -89,17 +76,17 @@ def sinogram_of(arrays: Arrays) -> Sinogram:
     needed, memory = BYTES * count * size[0] * size[1], _memory()
     if needed > memory:
         raise ValueError(
-            f"ct: the rays of {count} angles through {size[1]} x {size[0]} pixels take {needed / 2**30:.1f} GiB, and this machine "
-            f"has {memory / 2**30:.1f}. Average neighboring detectors, or give a smaller `size` (H, W)."
+            f"ct: the rays of {count} angles through {size[1]} x {size[0]} pixels take {needed / 2**30:.1f} GiB, and this "
+            f"machine has {memory / 2**30:.1f}. Average neighboring detectors, or give a smaller `size` (H, W)."
         )
     doubts = _doubts(values)
     notes += doubts
-    moments = None if doubts else _Moments.of(values)
+    moments = None if doubts else Moments.of(values)
     if said is not None:
         angles = _degrees(said, notes)
     else:
         angles = half_turn(count) if moments is None else _likely_angles(moments, count, notes)
-    if moments is not None and moments.misfit(angles) > UNFIT * moments.noise(values):
+    if moments is not None and not moments.fit(angles, values):
         moments = None
         notes.append(
             "the centers of mass of the projections do not follow those of parallel beams at these angles: check the order of "
@@ -155,7 +142,7 @@ def _line_integrals(values: Array, arrays: Arrays, notes: list[str]) -> Array:
 def _angles_first(values: Array, angles: Array | None, notes: list[str]) -> Array:
     """Transpose a sinogram with the detectors first, as ``skimage.transform.radon`` returns it."""
     rows, columns = values.shape
-    spread, across = _spread(values.sum(1)), _spread(values.sum(0))
+    spread, across = spread_of(values.sum(1)), spread_of(values.sum(0))
     if angles is not None and rows != columns:
         transposed = angles.shape == (columns,) and across < spread
     else:
@@ -163,12 +150,6 @@ def _angles_first(values: Array, angles: Array | None, notes: list[str]) -> Arra
     if transposed:
         notes.append(f"the sinogram {values.shape} has its detectors along the first axis: transposed")
     return values.T if transposed else values
-
-
-def _spread(sums: Array) -> float:
-    """Return the standard deviation of sums over their mean."""
-    mean = float(sums.mean())
-    return float(sums.std()) / mean if mean > 0 else np.inf
 
 
 def _degrees(angles: Array, notes: list[str]) -> list[float]:
@@ -184,62 +165,7 @@ def _degrees(angles: Array, notes: list[str]) -> list[float]:
     return [float(angle) for angle in angles]
 
 
-@dataclass(frozen=True)
-class _Moments:
-    """Center of mass of each projection, and its mean squared distance from the middle of the detectors, in detectors."""
-
-    first: Array
-    second: Array
-
-    @classmethod
-    def of(cls, values: Array) -> _Moments | None:
-        """Return the moments of projections; ``None`` if they are too few or their sums differ, so that they tell nothing."""
-        count, detectors = values.shape
-        sums = values.sum(1)
-        if count < FEWEST or _spread(sums) > STEADY or not (sums > 0).all():
-            return None
-        places = np.arange(detectors) - (detectors - 1) / 2
-        return cls(values @ places / sums, values @ places**2 / sums)
-
-    def center(self, angles: Sequence[float]) -> tuple[float, float, float]:
-        """Return the offset of the center of rotation from the middle, its standard error, and the misfit in detectors."""
-        basis = self._basis(angles, 1)
-        found, _, rank, _ = np.linalg.lstsq(basis, self.first, rcond=1e-6)
-        if rank < 3:
-            return 0.0, np.inf, np.inf
-        misfit = float(np.linalg.norm(self.first - basis @ found)) / np.sqrt(len(self.first) - 3)
-        return float(found[0]), misfit * float(np.sqrt(np.linalg.inv(basis.T @ basis)[0, 0])), misfit
-
-    def misfit(self, angles: Sequence[float]) -> float:
-        """Return the mean squared misfit of the moments, in detectors, if these are the angles."""
-        total, scale = 0.0, 2 * np.sqrt(self.second.mean())
-        for order, moment in ((1, self.first), (2, self.second / scale)):
-            basis = self._basis(angles, order)
-            total += float(np.mean((moment - basis @ np.linalg.lstsq(basis, moment, rcond=1e-6)[0]) ** 2))
-        return total
-
-    def noise(self, values: Array) -> float:
-        """Return the mean squared misfit that the noise of the projections would leave, and one of interpolation, in detectors.
-
-        The variance of the noise is that of the second differences along the detectors, which an image hardly has.
-        """
-        detectors = values.shape[1]
-        variance = float(np.median(np.diff(values, 2, axis=1) ** 2)) / (6 * MEDIAN)
-        mass = float(np.mean(values.sum(1)))
-        return float(2 * variance * detectors**3 / (12 * mass**2) + (detectors / 500) ** 2)
-
-    def prefer(self, angles: Sequence[float], others: Sequence[float]) -> bool:
-        """Return whether these angles fit far better than others."""
-        return self.misfit(others) > NO_MISFIT and self.misfit(angles) < BETTER * self.misfit(others)
-
-    @staticmethod
-    def _basis(angles: Sequence[float], order: int) -> Array:
-        turns = np.radians(np.asarray(angles))
-        waves = [wave(k * turns) for k in range(1, order + 1) for wave in (np.cos, np.sin)]
-        return np.stack([np.ones_like(turns), *waves], 1)
-
-
-def _likely_angles(moments: _Moments, count: int, notes: list[str]) -> list[float]:
+def _likely_angles(moments: Moments, count: int, notes: list[str]) -> list[float]:
     """Return the angles of a sinogram without any: evenly spaced over half a turn, unless the moments say a whole one."""
     usual = half_turn(count)
     others = {
@@ -256,7 +182,7 @@ def _likely_angles(moments: _Moments, count: int, notes: list[str]) -> list[floa
 
 def _rotation(
     arrays: Arrays,
-    moments: _Moments | None,
+    moments: Moments | None,
     angles: Sequence[float],
     size: tuple[int, int],
     detectors: int,
@@ -325,10 +251,10 @@ def _doubts(values: Array) -> list[str]:
         ]
     if beside > CUT_OFF * inside:
         return [
-            f"the object seems to reach beyond the detectors: {beside:.4g} at their ends and {inside:.4g} in the middle. Expected "
-            "line integrals of a whole object, 0 beside it"
+            f"the object seems to reach beyond the detectors: {beside:.4g} at their ends and {inside:.4g} in the middle. "
+            "Expected line integrals of a whole object, 0 beside it"
         ]
-    spread = _spread(values.sum(1))
+    spread = spread_of(values.sum(1))
     if count >= FEWEST and spread > 2 * STEADY:
         return [
             f"the sums of the projections vary by {spread:.0%}, and those of parallel beams through a whole object do not: "

@@ -79,8 +79,8 @@ class ParallelBeamCT(RayTransform):
     ``skimage.transform.radon``. The detectors are points, at :math:`s = (d - \text{center}) \cdot` ``detector_spacing`` for
     :math:`d = 0, \dots, D - 1`. See also :class:`RayTransform`.
 
-    scikit-image has the detectors along the first axis of the sinogram, and rotates about pixel ``N // 2``, which for even sides
-    is half a pixel off the center of the image: ``center=N // 2, axis=(N // 2, N // 2)``.
+    scikit-image has the detectors along the first axis of the sinogram, and rotates about pixel ``N // 2``, which for even
+    sides is half a pixel off the center of the image: ``center=N // 2, axis=(N // 2, N // 2)``.
 
     Args:
         in_shape: Image shape ``(C, H, W)``, without the batch axis. Measurements are ``(B, C, angles, detectors)``.
@@ -134,8 +134,8 @@ class FanBeamCT(RayTransform):
 
     At 0 degrees the source is ``source_distance`` above the rotation axis, and the horizontal detector is
     ``detector_distance`` below it; larger angles rotate both counter-clockwise. Detector :math:`d` is a point at
-    :math:`(d - \text{center}) \cdot` ``detector_spacing`` along the detector, which at 0 degrees runs to the right. For a distant
-    source this approaches :class:`ParallelBeamCT`. See also :class:`RayTransform`.
+    :math:`(d - \text{center}) \cdot` ``detector_spacing`` along the detector, which at 0 degrees runs to the right. For a
+    distant source this approaches :class:`ParallelBeamCT`. See also :class:`RayTransform`.
 
     Args:
         in_shape: Image shape ``(C, H, W)``, without the batch axis. Measurements are ``(B, C, angles, detectors)``.
@@ -190,8 +190,8 @@ class FanBeamCT(RayTransform):
                 f"FanBeamCT: source_distance must be more than half the diagonal of the image, which is {radius:g}, "
                 f"got {source_distance:g}. Lengths are in the unit of pixel_size, here {pixel_size:g}."
                 if axis is None
-                else f"FanBeamCT: the corners of the image are up to {radius:g} from the axis, and source_distance must be more, "
-                f"got {source_distance:g}."
+                else f"FanBeamCT: the corners of the image are up to {radius:g} from the axis, and source_distance must be "
+                f"more, got {source_distance:g}."
             )
         if detector_distance != 0:
             detector_distance = _length("FanBeamCT", "detector_distance", detector_distance)

@@ -213,6 +213,13 @@ class TestCalibration:
         whole = [(i, j) for i in range(21) for j in range(17) if middle(mask, (i, j)).all()]
         assert middle(mask, best).numel() == max(middle(mask, reach).numel() for reach in whole)
 
+    def test_a_block_that_is_too_small_is_noted(self):
+        kspace = transform(coils_of(4, (48, 64)) * phantom((48, 64)))
+        for center in (3, 11):
+            mask = (np.abs(np.arange(64) - 32) <= center // 2) | (np.arange(64) % 3 == 0)
+            problem, _ = ReconstructMRI.from_arrays({"kspace": kspace, "mask": mask}, scale=1.0)
+            assert any("estimated from" in note for note in problem.notes) == (center == 3)
+
     def test_maps_follow_the_coils_along_the_columns_too(self):
         """From one row of k-space, as with the block of 1 x 25, this image has 33 dB."""
         size = (320, 320)
