@@ -146,8 +146,8 @@ class ArrayProblem(Problem):
         if found > FAR_OFF * self.scale or 0 < found < self.scale / FAR_OFF:
             self.notes += (
                 f"a simple reconstruction has its white near {found:.3g}, and {self.scale:.3g} is taken: choose --scale, or "
-                "check that the transform is unitary (np.fft.fft2 needs norm='ortho'; patterns of 1 and -1 are divided by the root "
-                "of their number)",
+                "check that the transform is unitary (np.fft.fft2 needs norm='ortho'; patterns of 1 and -1 are divided by the "
+                "root of their number)",
             )
 
     def numbers(self, y: Tensor) -> NDArray[Any]:

@@ -60,7 +60,7 @@ class Moments:
 
     def misfit(self, angles: Sequence[float]) -> float:
         """Return the mean squared misfit of the moments, in detectors, if these are the angles."""
-        total, scale = 0.0, 2 * np.sqrt(self.second.mean())
+        total, scale = 0.0, 2 * np.sqrt(max(float(self.second.mean()), 1.0))
         for order, moment in ((1, self.first), (2, self.second / scale)):
             basis = self._basis(angles, order)
             total += float(np.mean((moment - basis @ np.linalg.lstsq(basis, moment, rcond=1e-6)[0]) ** 2))

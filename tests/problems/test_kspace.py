@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -312,12 +314,13 @@ class TestNames:
             read(tmp_path / "scan.npz", "mri", noise=0.01)
 
     def test_integers_with_real_and_imaginary_part(self):
-        kspace = np.rint(1000 * transform(phantom((32, 32))))
+        kspace = np.asarray(np.rint(1000 * transform(phantom((32, 32)))), dtype=np.complex128)
         pairs = np.stack([kspace.real, kspace.imag], -1).astype(np.int16)
         one, two = (ReconstructMRI.from_arrays({"kspace": k}, scale=1000.0)[1] for k in (kspace, pairs))
         assert_close(one, two)
 
     @pytest.mark.parametrize("option", ["origin", "zero_frequency"])
     def test_options_of_measured_data_are_none_of_a_simulation(self, option):
+        options: dict[str, Any] = {option: "corner"}
         with pytest.raises(OptionError, match="describes a measured INPUT"):
-            read(None, "mri", noise=0.01, acceleration=2, simulate=True, **{option: "corner"})
+            read(None, "mri", noise=0.01, acceleration=2, simulate=True, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,11 +104,12 @@ class TestRotation:
         side = 65
         values = np.pad(measured(side, noise=0.1), ((0, 0), (left, 24 - left)))
         center = left + side // 2
-        arrays = {"sinogram": values, "angles": ANGLES, "size": np.array([side, side])}
+        arrays: dict[str, Any] = {"sinogram": values, "angles": ANGLES, "size": np.array([side, side])}
         np.savez(tmp_path / "scan.npz", **arrays, **({"center": np.array(center)} if way == "told" else {}))
         options = {"center": center} if way == "option" else {}
         given = read(tmp_path / "scan.npz", "ct", noise=0.1, channels=1, scale=1, **options)
         problem = given.problem
+        assert isinstance(problem, ReconstructCT)
         assert problem.center == pytest.approx(center, abs=0.05)
         assert any("rotation axis" in note for note in given.notes) == (way == "found")
         image = (problem.preview(given.measurement)[0, 0].numpy() + 1) / 2
@@ -127,6 +129,7 @@ class TestRotation:
 
     def test_a_simulation_has_the_center_of_its_option(self):
         given = read(phantom(24), "ct", noise=0.1, simulate=True, angles=5, center=20, channels=1)
+        assert isinstance(given.problem, ReconstructCT)
         assert given.problem.center == 20
         arrays = given.problem.to_arrays(given.measurement)
         again, y = ReconstructCT.from_arrays(arrays, scale=1.0)
