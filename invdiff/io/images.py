@@ -7,6 +7,7 @@ Pixels span [-1, 1], as everywhere below the command line: an 8-bit value ``v`` 
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import secrets
 import warnings
@@ -204,7 +205,9 @@ def read_arrays(path: str | os.PathLike[str], name: str) -> dict[str, NDArray[An
     if list(arrays) == [""]:
         return {name: arrays[""]}
     if name not in arrays:
-        raise ValueError(f"{path}: has no array {name!r}, got {', '.join(arrays) or 'none'}.")
+        near = difflib.get_close_matches(name, [other.lower() for other in arrays], n=1)
+        hint = next((f" Rename {other!r} to {name!r}?" for other in arrays if [other.lower()] == near), "")
+        raise ValueError(f"{path}: has no array {name!r}, got {', '.join(arrays) or 'none'}.{hint}")
     return arrays
 
 

@@ -41,7 +41,9 @@ HUGE = (
         pytest.param(with_member("mask.npy", HUGE), "damaged", id="a header that asks for everything"),
         pytest.param(saved(kspace=np.array([None, {}])), "holds pickled objects", id="objects"),
         pytest.param(saved(kspace=np.ones(3), mask=np.array({})), "holds pickled objects", id="an object beside"),
-        pytest.param(saved(KSPACE=np.ones(3)), "has no array 'kspace', got KSPACE", id="another name"),
+        pytest.param(
+            saved(KSPACE=np.ones(3)), "has no array 'kspace', got KSPACE. Rename 'KSPACE' to 'kspace'", id="another name"
+        ),
         pytest.param(saved(), "has no array 'kspace', got none", id="no arrays"),
         pytest.param(WHOLE[:-30], "damaged", id="cut off at the end"),
         pytest.param(WHOLE[: len(WHOLE) // 2], "damaged", id="half"),

@@ -105,7 +105,8 @@ class TestRotation:
         values = np.pad(measured(side, noise=0.1), ((0, 0), (left, 24 - left)))
         center = left + side // 2
         arrays: dict[str, Any] = {"sinogram": values, "angles": ANGLES, "size": np.array([side, side])}
-        np.savez(tmp_path / "scan.npz", **arrays, **({"center": np.array(center)} if way == "told" else {}))
+        arrays |= {"center": np.array(center)} if way == "told" else {}
+        np.savez(tmp_path / "scan.npz", **arrays)
         options = {"center": center} if way == "option" else {}
         given = read(tmp_path / "scan.npz", "ct", noise=0.1, channels=1, scale=1, **options)
         problem = given.problem
