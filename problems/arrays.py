@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -16,14 +17,27 @@ from invdiff.io.images import Picture
 from invdiff.io.source import Source
 from invdiff.operators import ChannelMix, Noise, Operator
 
+from .options import OptionError
 from .problem import Given, Problem
 
-__all__ = ["ArrayProblem", "Arrays", "grey", "image_size", "real_numbers", "white_of"]
+__all__ = ["ArrayProblem", "Arrays", "grey", "image_size", "named", "one_number", "real_numbers", "white_of", "whole_numbers"]
 
 Arrays = Mapping[str, NDArray[Any]]
 
 BRIGHT = 0.995  # quantile of the reconstruction taken as white
 LARGEST = 2**26  # pixels
+FAR_OFF = 8.0  # ratio of the white of a reconstruction and a given one; np.fft.fft2 is off by the root of the number of pixels
+
+# Names that other software gives to the arrays of the same meaning.
+SYNONYMS = {
+    **dict.fromkeys(("theta", "thetas", "angle", "projection_angles"), "angles"),
+    **dict.fromkeys(("sens_maps", "sensitivity_maps", "sensitivities", "smaps", "csm", "maps", "coils"), "coil_maps"),
+    **dict.fromkeys(("k", "ksp", "k_space"), "kspace"),
+    **dict.fromkeys(("cor", "rotation_center", "center_of_rotation"), "center"),
+    **dict.fromkeys(("white", "air", "flats", "flat_field"), "flat"),
+    **dict.fromkeys(("darks", "dark_field"), "dark"),
+    **dict.fromkeys(("intensity", "patterns"), "intensities"),
+}
 
 
 class ArrayProblem(Problem):
@@ -39,14 +53,18 @@ class ArrayProblem(Problem):
 
     Attributes:
         measured: Name of the array of measured values.
+        others: Names of the other arrays that a file may hold. An option of the same name takes the place of the array.
         scale: Pixel value of white in the units of the file.
+        notes: Messages for the user about how the arrays were read, set by :meth:`from_arrays`.
     """
 
     reads: ClassVar[Literal["picture", "arrays", "JPEG file"]] = "arrays"
     accepts_noise: ClassVar[Literal["any", "above 0", "gaussian", "rounding"]] = "gaussian"
     measured: ClassVar[str]
+    others: ClassVar[Sequence[str]] = ()
     size: tuple[int, int]  # pyright: ignore[reportIncompatibleVariableOverride] - never None here
     scale: float = 1.0
+    notes: tuple[str, ...] = ()
 
     @classmethod
     @abstractmethod
@@ -79,11 +97,58 @@ class ArrayProblem(Problem):
     def read(cls, source: Source, options: Mapping[str, Any]) -> Given:
         scale = options["scale"]
         try:
-            problem, y = cls.from_arrays(source.arrays(cls.measured), scale=scale)
-        except ValueError as error:
+            arrays = source.arrays(cls.measured)
+            cls._check_names(arrays)
+            given = {name: np.asarray(options[name]) for name in cls.others if options.get(name) is not None}
+            problem, y = cls.from_arrays({**arrays, **given}, scale=scale)
+            if not y.isfinite().all():
+                raise ValueError(f"{cls.measured} holds values beyond the range of float32, with white at {problem.scale:.4g}.")
+        except (ValueError, TypeError) as error:
             raise ValueError(str(error) if str(source) in str(error) else f"{source}: {error}") from error
         note = f"white is {problem.scale:.4g} in the units of INPUT{'' if scale else ' (change it with --scale)'}"
-        return Given(problem, y, Picture(np.zeros((1, 1, 1)), bits=16), (note,))
+        return Given(problem, y, Picture(np.zeros((1, 1, 1)), bits=16), (*problem.notes, note))
+
+    @classmethod
+    def _check_names(cls, arrays: Arrays) -> None:
+        """Check that a file holds only arrays that are read, so that nothing it says is ignored."""
+        known = [cls.measured, *cls.others]
+        for name in arrays:
+            if cls.others and name not in known:
+                near = difflib.get_close_matches(name.lower(), known, n=1)
+                meant = SYNONYMS.get(name.lower(), near[0] if near else "")
+                hint = f" Did you mean `{meant}`?" if meant in known else ""
+                raise ValueError(
+                    f"{cls.name}: unknown array `{name}`, expected {', '.join(known)}.{hint} Rename it, or leave it out."
+                )
+
+    @classmethod
+    def refuse_measured(cls, options: Mapping[str, Any], *names: str) -> None:
+        """Refuse options that describe a measured INPUT, in a simulation.
+
+        Raises:
+            OptionError: If one of them is given.
+        """
+        for option in cls.options:
+            if option.name in names and options.get(option.name) is not None:
+                raise OptionError(f"{option.flag} describes a measured INPUT. Leave it out of a simulation.")
+
+    def set_scale(self, scale: float | None, picture: Tensor) -> None:
+        """Set :attr:`scale`, by default to the white level of a reconstruction, and note a value that is far from it.
+
+        Raises:
+            ValueError: If there is no value, and the reconstruction has no bright pixels.
+        """
+        self.scale = white_of(picture) if scale is None else scale
+        self.doubt_scale(float(np.quantile(picture.numpy(), BRIGHT)))
+
+    def doubt_scale(self, found: float) -> None:
+        """Add a note if the white of a reconstruction, in the units of a file, is far from :attr:`scale`."""
+        if found > FAR_OFF * self.scale or 0 < found < self.scale / FAR_OFF:
+            self.notes += (
+                f"a simple reconstruction has its white near {found:.3g}, and {self.scale:.3g} is taken: choose --scale, or "
+                "check that the transform is unitary (np.fft.fft2 needs norm='ortho'; patterns of 1 and -1 are divided by the "
+                "root of their number)",
+            )
 
     def numbers(self, y: Tensor) -> NDArray[Any]:
         return self.to_arrays(y)[self.measured]
@@ -127,8 +192,50 @@ def real_numbers(arrays: Arrays, name: str) -> Tensor:
     """
     values = np.asarray(arrays[name])
     if values.dtype.kind not in "buif" or not values.size or not np.isfinite(values).all():
-        raise ValueError(f"{name} must hold finite real numbers, got {values.dtype} of shape {values.shape}.")
+        bad = int((~np.isfinite(values)).sum()) if values.dtype.kind == "f" else 0
+        hint = f" with {bad} values that are NaN or infinite" if bad else ""
+        raise ValueError(f"{name} must hold finite real numbers, got {values.dtype} of shape {values.shape}{hint}.")
     return torch.from_numpy(values.astype(np.float64))
+
+
+def one_number(arrays: Arrays, name: str) -> float:
+    """Return the single number in an array of a file.
+
+    Raises:
+        ValueError: If there is not exactly one, or it is not real and finite.
+    """
+    values = real_numbers(arrays, name)
+    if values.numel() != 1:
+        raise ValueError(f"{name} must be one number, got shape {tuple(values.shape)}.")
+    return float(values)
+
+
+def whole_numbers(arrays: Arrays, name: str) -> Tensor:
+    """Return an array of a file as int64.
+
+    Raises:
+        ValueError: If a value is not an integer.
+    """
+    values = real_numbers(arrays, name)
+    if (values != values.round()).any() or (values.abs() >= 2**53).any():
+        wrong = values[(values != values.round()) | (values.abs() >= 2**53)]
+        raise ValueError(f"{name} must hold integers below 2^53, got {float(wrong[0]):g}.")
+    return values.long()
+
+
+def named(arrays: Arrays, name: str, choices: Sequence[str]) -> str:
+    """Return a word that a file holds as an array of text.
+
+    Raises:
+        ValueError: If it is none of the choices.
+    """
+    values = np.asarray(arrays[name])
+    word = str(values.reshape(-1)[0]) if values.size == 1 and values.dtype.kind in "US" else ""
+    if values.dtype.kind == "S" and word:
+        word = bytes(values.reshape(-1)[0]).decode("ascii", "replace")
+    if word.lower() not in choices:
+        raise ValueError(f"{name} must be {' or '.join(choices)}, got {word or f'{values.dtype} of shape {values.shape}'!r}.")
+    return word.lower()
 
 
 def image_size(arrays: Arrays) -> tuple[int, int]:

@@ -6,16 +6,20 @@ from collections.abc import Mapping
 from typing import Any, Literal, Self, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from invdiff.operators import Hadamard, LinearOperator, Noise, RandomConvolution
+from invdiff.operators import Hadamard, LinearOperator, Noise, RandomConvolution, walsh_order
 
-from .arrays import ArrayProblem, Arrays, image_size, real_numbers
+from .arrays import BRIGHT, ArrayProblem, Arrays, image_size, named, one_number, real_numbers, whole_numbers
 from .options import PATTERN_SEED, SCALE, Option
 from .problem import photographs
 
 __all__ = ["CompressedSensing"]
+
+FEWEST = 32  # rows that tell their order
+DECAYS = 0.3  # rank correlation, and difference of two, that means something
 
 Sensing = Literal["hadamard", "convolution"]
 
@@ -66,6 +70,7 @@ class CompressedSensing(ArrayProblem):
     measures = "Hadamard, RandomConvolution"
     recommended = photographs(max_iterations=4)
     measured = "y"
+    others = ("size", "rows", "order", "sensing", "seed")
     looks = "least squares"
 
     def __init__(
@@ -105,17 +110,20 @@ class CompressedSensing(ArrayProblem):
                 f"either `rows` of the Walsh-Hadamard transform or `sensing` and `seed`; got {', '.join(sorted(arrays))}."
             )
         if "rows" in arrays:
-            rows = real_numbers(arrays, "rows").long()
+            rows = whole_numbers(arrays, "rows")
             if rows.shape != y.shape[-1:]:
                 raise ValueError(f"compressed-sensing: y has {y.shape[-1]} values, but rows has shape {tuple(rows.shape)}.")
+            rows, notes = _natural(rows, image_size(arrays), y, arrays)
             problem = cls(image_size(arrays), y.shape[-1], sensing="hadamard", rows=rows)
+            problem.notes = notes
         else:
-            sensing, seed = str(arrays["sensing"]), int(real_numbers(arrays, "seed"))
-            if sensing not in ("hadamard", "convolution"):
-                raise ValueError(f"compressed-sensing: sensing must be hadamard or convolution, got {sensing!r}.")
+            sensing, seed = named(arrays, "sensing", ("hadamard", "convolution")), int(one_number(arrays, "seed"))
             problem = cls(image_size(arrays), y.shape[-1], sensing=cast(Sensing, sensing), seed=seed)
         problem.scale = 1.0 if scale is None else scale
-        return problem, problem.in_range(y.reshape(1, -1, y.shape[-1]).float())
+        values = problem.in_range(y.reshape(1, -1, y.shape[-1]).float())
+        white = float(np.quantile(problem.preview(values).numpy(), BRIGHT) + 1) / 2
+        problem.doubt_scale(problem.scale * max(white, 1.0))  # The least-squares image of few values is darker than the image.
+        return problem, values
 
     def to_arrays(self, y: Tensor) -> dict[str, NDArray[Any]]:
         how = {"rows": self.rows.numpy()} if self.rows is not None else {}
@@ -140,3 +148,44 @@ def whole_size(size: tuple[int, int]) -> tuple[int, int]:
     """Return the largest powers of two that do not exceed the sides of ``size``."""
     height, width = (1 << (side.bit_length() - 1) for side in size)
     return height, width
+
+
+def _natural(rows: Tensor, size: tuple[int, int], y: Tensor, arrays: Arrays) -> tuple[Tensor, tuple[str, ...]]:
+    """Return the rows of a file in the natural numbering of :class:`~invdiff.operators.Hadamard`, and notes.
+
+    Row ``i * W + j`` belongs to row ``i`` of one matrix and row ``j`` of another. In the natural order these are numbered as in
+    ``scipy.linalg.hadamard``, in the order of sequency, or Walsh order, by their number of sign changes. A picture has more
+    energy in the rows with fewer changes, which tells the two apart.
+    """
+    height, width = size
+    if (rows < 0).any() or (rows >= height * width).any() or height & (height - 1) or width & (width - 1):
+        return rows, ()  # The operator has the words for it.
+    order = named(arrays, "order", ("natural", "sequency")) if "order" in arrays else None
+    tall, wide = walsh_order(height), walsh_order(width)
+    if order == "sequency":
+        return tall[rows // width] * width + wide[rows % width], ()
+    notes = []
+    if order is None and len(rows) >= FEWEST:
+        changes = torch.argsort(tall)[rows // width] + torch.argsort(wide)[rows % width]
+        named_so = rows // width + rows % width
+        natural, sequency = (_decay(changes, y), _decay(named_so, y))
+        if sequency < -DECAYS and sequency < natural - DECAYS:
+            notes.append(
+                "the values fall with the number of the row, as if rows were in the order of sequency (Walsh order), and are "
+                'read in the natural one: add order="sequency" to the file if so'
+            )
+    if (rows == 0).any() and len(rows) >= FEWEST:
+        first = y[..., rows == 0].reshape(-1)[:1]
+        others = y[..., rows != 0]
+        if others.numel() and float((others * first.sign()).min()) > 0.2 * float(first.abs()):
+            notes.append(
+                "all values are near half the first, as patterns of 0 and 1 give them: subtract it, 2 * y - y[row 0], if so"
+            )
+    return rows, tuple(notes)
+
+
+def _decay(places: Tensor, y: Tensor) -> float:
+    """Return the rank correlation of the measured energy and the fineness of its rows."""
+    energy = y.reshape(-1, y.shape[-1]).square().sum(0)
+    ranks = torch.stack([torch.argsort(torch.argsort(each)).double() for each in (places, energy)])
+    return float(torch.corrcoef(ranks)[0, 1])

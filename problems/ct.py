@@ -12,9 +12,10 @@ from torch import Tensor
 
 from invdiff.operators import Noise, Operator, ParallelBeamCT
 
-from .arrays import ArrayProblem, Arrays, grey, image_size, real_numbers, white_of
+from .arrays import ArrayProblem, Arrays, grey
 from .options import SCALE, Option
 from .problem import photographs
+from .sinogram import half_turn, sinogram_of
 
 __all__ = ["ReconstructCT"]
 
@@ -23,11 +24,14 @@ class ReconstructCT(ArrayProblem):
     r"""Reconstruct an image from line integrals along parallel rays, from few angles or noisy data.
 
     Lengths are in pixels: the integral over ten white pixels is 10 ``scale``. The detector spacing is one pixel.
+    :mod:`invdiff.problems.sinogram` has the conventions of files.
 
     Args:
         angles: Projection angles in degrees, in the convention of ``skimage.transform.radon``.
         size: Image size, ``(H, W)``.
         detectors: Number of detectors. Default: enough to cover the diagonal.
+        center: Detector on which the rotation axis projects, counted from 0, which may be a fraction. Default: the middle.
+        axis: Pixel ``(row, column)`` of the rotation axis, which may be fractions. Default: the center of the image.
         scale: Pixel value of white in the units of a file, per pixel length.
 
     Raises:
@@ -44,6 +48,23 @@ class ReconstructCT(ArrayProblem):
             simulation=True,
             help="Number of angles, evenly spaced over 180 degrees (simulation).",
         ),
+        Option(
+            name="center",
+            kind="NUMBER",
+            minimum=0,
+            changes_spread=False,
+            help="Center of rotation: the detector on which the rotation axis projects, counted from 0; 319.5 is the middle of "
+            "640. Default: that of the centers of mass of the projections if they tell, or the middle.",
+        ),
+        Option(
+            name="flat",
+            kind="NUMBER",
+            minimum=0,
+            above=True,
+            changes_spread=False,
+            help="INPUT holds counts, and this many without an object: -log(counts / flat) is taken. Default: INPUT holds line "
+            "integrals.",
+        ),
         SCALE,
     )
     needs = "an .npy or .npz file of a sinogram as INPUT or, to simulate, --angles, their number"
@@ -51,46 +72,54 @@ class ReconstructCT(ArrayProblem):
     bundled = "shepp_logan_phantom"
     recommended = photographs(max_iterations=16, products=2)
     measured = "sinogram"
+    others = ("angles", "size", "center", "axis", "flat", "dark")
     looks = "filtered backprojection"
 
     def __init__(
-        self, angles: Sequence[float], size: tuple[int, int], *, detectors: int | None = None, scale: float = 1.0
+        self,
+        angles: Sequence[float],
+        size: tuple[int, int],
+        *,
+        detectors: int | None = None,
+        center: float | None = None,
+        axis: tuple[float, float] | None = None,
+        scale: float = 1.0,
     ) -> None:
         self.angles, self.size, self.scale = [float(angle) for angle in angles], size, scale
-        self.single = ParallelBeamCT((1, *size), self.angles, detectors=detectors)
+        self.single = ParallelBeamCT((1, *size), self.angles, detectors=detectors, center=center, axis=axis)
         self.detectors = self.single.out_shape[-1]
+        self.center = (self.detectors - 1) / 2 if center is None else center
+        self.axis = ((size[0] - 1) / 2, (size[1] - 1) / 2) if axis is None else axis
 
     @classmethod
-    def evenly(cls, count: int, size: tuple[int, int]) -> Self:
-        """Return the problem with ``count`` angles evenly spaced over 180 degrees."""
-        return cls(half_turn(count), size)
+    def evenly(cls, count: int, size: tuple[int, int], *, center: float | None = None) -> Self:
+        """Return the problem with ``count`` angles evenly spaced over 180 degrees, and a center of rotation."""
+        return cls(half_turn(count), size, center=center)
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
-        return cls.evenly(options["angles"], size)
+        cls.refuse_measured(options, "flat")
+        return cls.evenly(options["angles"], size, center=options.get("center"))
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, *, scale: float | None) -> tuple[Self, Tensor]:
-        sinogram = real_numbers(arrays, "sinogram")
-        if sinogram.ndim != 2:
-            raise ValueError(f"ct: expected a sinogram (angles, detectors), got shape {tuple(sinogram.shape)}.")
-        count, detectors = sinogram.shape
-        angles = real_numbers(arrays, "angles").tolist() if "angles" in arrays else half_turn(count)
-        if np.shape(angles) != (count,):
-            raise ValueError(f"ct: a sinogram of {count} rows needs {count} angles, got an array of shape {np.shape(angles)}.")
-        size = image_size(arrays) if "size" in arrays else (detectors, detectors)
-        problem, y = cls(angles, size, detectors=detectors), sinogram[None, None].float()
-        problem.scale = white_of(problem._backprojected(y)) if scale is None else scale
+        given = sinogram_of(arrays)
+        detectors = given.values.shape[1]
+        problem = cls(given.angles, given.size, detectors=detectors, center=given.center, axis=given.axis)
+        problem.notes = given.notes
+        y = given.values[None, None].float()
+        problem.set_scale(scale, problem._backprojected(y))
         return problem, problem.in_range(y)
 
     def to_arrays(self, y: Tensor) -> dict[str, NDArray[Any]]:
         sinogram = self.in_units(y)[0]
         if len(sinogram) > 1:
             raise ValueError(f"ct: cannot write a sinogram of {len(sinogram)} channels, expected one channel.")
-        return {"sinogram": sinogram[0].numpy(), "angles": np.array(self.angles), "size": np.array(self.size)}
+        geometry = {"angles": self.angles, "size": self.size, "center": self.center, "axis": self.axis}
+        return {"sinogram": sinogram[0].numpy(), **{name: np.array(value) for name, value in geometry.items()}}
 
     def measurement(self, shape: tuple[int, int, int], noise: Noise | None) -> Operator:
-        return ParallelBeamCT(shape, self.angles, detectors=self.detectors, noise=noise)
+        return ParallelBeamCT(shape, self.angles, detectors=self.detectors, center=self.center, axis=self.axis, noise=noise)
 
     def fit(self, x: Tensor) -> Tensor:
         return grey(x)
@@ -112,10 +141,3 @@ class ReconstructCT(ArrayProblem):
         filtered = torch.fft.irfft(torch.fft.rfft(y, n=length) * spectrum, n=length)[..., detectors : 2 * detectors]
         rows = filtered.reshape(-1, 1, *filtered.shape[2:])
         return (torch.pi / len(self.angles)) * self.single.adjoint(rows).reshape(*y.shape[:2], *self.size)
-
-
-def half_turn(count: int) -> list[float]:
-    """Return ``count`` angles evenly spaced over [0, 180) degrees."""
-    if count < 1:
-        raise ValueError(f"ct: expected at least one angle, got {count}.")
-    return [180 * k / count for k in range(count)]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -13,7 +12,9 @@ from torch import Tensor
 
 from invdiff.operators import MRI, ChannelMix, LinearOperator, Noise, birdcage_maps, cartesian_mask, per_channel
 
-from .arrays import ArrayProblem, Arrays, grey, white_of
+from .arrays import ArrayProblem, Arrays, grey
+from .coil_maps import estimated_maps, few_frequencies, fitted_maps
+from .kspace import PLACES, kspace_of
 from .options import PATTERN_SEED, SCALE, Option
 from .problem import photographs
 
@@ -26,8 +27,9 @@ class ReconstructMRI(ArrayProblem):
     .. math:: y_c = M\, F (s_c \odot x) + n_c
 
     with a real :math:`x`: the phase is part of the sensitivity maps :math:`s_c`. If a file has no maps, they are estimated from
-    the fully sampled block of frequencies in the center of k-space: each coil image of the Hann-windowed block is divided by
-    the root of the sum of squares over coils.
+    the largest fully sampled rectangle of frequencies in the center of k-space, with sides of at most 31: each coil image of
+    the Hann-windowed rectangle is divided by the root of the sum of squares over coils. :mod:`invdiff.problems.kspace` has the
+    conventions of files.
 
     Args:
         mask: Boolean ``(H, W)``, true for the measured frequencies, with frequency 0 at ``(H // 2, W // 2)``.
@@ -68,6 +70,19 @@ class ReconstructMRI(ArrayProblem):
             help="Number of receiver coils (simulation). Default: 1.",
         ),
         PATTERN_SEED,
+        Option(
+            name="zero_frequency",
+            kind=PLACES,
+            changes_spread=False,
+            help="Place of frequency 0 in measured k-space: (H // 2, W // 2) or (0, 0). Default: where the energy is.",
+        ),
+        Option(
+            name="origin",
+            kind=PLACES,
+            changes_spread=False,
+            help="Origin of the image in the transform that gives measured k-space: pixel (H // 2, W // 2), or pixel (0, 0), a "
+            "factor (-1)^(i+j) on k-space. Default: the place at which the picture is not cut into quadrants.",
+        ),
         SCALE,
     )
     needs = "an .npy or .npz file of k-space as INPUT or, to simulate, --acceleration"
@@ -75,6 +90,7 @@ class ReconstructMRI(ArrayProblem):
     bundled = "shepp_logan_phantom"
     recommended = photographs(max_iterations=4)
     measured = "kspace"
+    others = ("mask", "coil_maps", "zero_frequency", "origin")
     looks = "zero-filled"
 
     def __init__(self, mask: Tensor, coil_maps: Tensor | None = None, *, scale: float = 1.0) -> None:
@@ -98,6 +114,7 @@ class ReconstructMRI(ArrayProblem):
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
+        cls.refuse_measured(options, "zero_frequency", "origin")
         acceleration, given = options["acceleration"], options["center_fraction"]
         return cls.simulated(
             size,
@@ -109,20 +126,17 @@ class ReconstructMRI(ArrayProblem):
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, *, scale: float | None) -> tuple[Self, Tensor]:
-        kspace = _complex(arrays["kspace"])
-        mask = torch.as_tensor(arrays["mask"] != 0) if "mask" in arrays else (kspace != 0).any(0)
-        if mask.ndim != 2 or mask.shape != kspace.shape[1:]:
-            raise ValueError(f"mri: mask has shape {tuple(mask.shape)}, expected {tuple(kspace.shape[1:])} as k-space has.")
-        if not mask.any():
-            raise ValueError("mri: k-space is 0 everywhere, so no frequency is measured.")
-        kspace = torch.where(mask, kspace, 0)
-        maps = _maps(arrays["coil_maps"]) if "coil_maps" in arrays else estimated_maps(kspace, mask)
-        if maps.shape != kspace.shape:
-            raise ValueError(f"mri: coil_maps has shape {tuple(maps.shape)}, expected {tuple(kspace.shape)} as k-space has.")
+        given = kspace_of(arrays)
+        notes: tuple[str, ...] = ()
+        if given.coil_maps is None:
+            maps, notes = estimated_maps(given.values, given.mask), few_frequencies(given.mask)
+        else:
+            maps, notes = fitted_maps(given.coil_maps, given.values, given.mask)
         # Without maps the operator of a single uniform coil keeps its closed form.
-        problem = cls(mask, None if len(maps) == 1 and bool((maps == 1).all()) else maps)
-        y = torch.view_as_real(kspace)[None, None].float()
-        problem.scale = white_of(problem._zero_filled(y)) if scale is None else scale
+        problem = cls(given.mask, None if len(maps) == 1 and bool((maps == 1).all()) else maps)
+        problem.notes = (*given.notes, *notes)
+        y = torch.view_as_real(given.values)[None, None].float()
+        problem.set_scale(scale, problem._zero_filled(y))
         return problem, problem.in_range(y)
 
     def to_arrays(self, y: Tensor) -> dict[str, NDArray[Any]]:
@@ -130,7 +144,9 @@ class ReconstructMRI(ArrayProblem):
         if len(kspace) > 1:
             raise ValueError(f"mri: cannot write k-space of {len(kspace)} channels, expected one channel.")
         maps = torch.ones(1, *self.mask.shape, dtype=torch.complex64) if self.coil_maps is None else self.coil_maps
-        return {"kspace": kspace[0].numpy(), "mask": self.mask.numpy(), "coil_maps": maps.to(torch.complex64).numpy()}
+        conventions = {"zero_frequency": np.array("center"), "origin": np.array("center")}
+        measured = {"kspace": kspace[0].numpy(), "mask": self.mask.numpy()}
+        return {**measured, "coil_maps": maps.to(torch.complex64).numpy(), **conventions}
 
     def measurement(self, shape: tuple[int, int, int], noise: Noise | None) -> LinearOperator:
         # A real image is a complex one with imaginary part zero.
@@ -148,52 +164,3 @@ class ReconstructMRI(ArrayProblem):
         op = self.measurement(self.image_shape(y.shape[1:]), None)
         weight = 1.0 if self.coil_maps is None else self.coil_maps.abs().square().sum(0).clamp(min=1e-6).to(y)
         return op.adjoint(y) / weight
-
-
-def estimated_maps(kspace: Tensor, mask: Tensor) -> Tensor:
-    """Estimate coil sensitivities ``(coils, H, W)`` from the center of k-space; for a single coil this is its phase."""
-    if not _middle(mask, (0, 0)).all():
-        raise ValueError(
-            "mri: frequency 0, in the center of k-space, is not measured, so the coil sensitivities cannot be estimated. "
-            "Expected it at (H // 2, W // 2), or the sensitivities as `coil_maps` in an .npz file."
-        )
-    reach = [side // 2 for side in mask.shape]
-    while not _middle(mask, reach).all():
-        # Shrink the axis for which the rest is more completely sampled; on a tie keep the larger block.
-        shorter = [[side - (axis == k) for k, side in enumerate(reach)] for axis in (0, 1) if reach[axis]]
-        reach = max(shorter, key=lambda sides: (float(_middle(mask, sides).double().mean()), math.prod(sides)))
-    block = torch.zeros(mask.shape, dtype=torch.float64)
-    windows = [torch.hann_window(2 * side + 3, periodic=False, dtype=torch.float64)[1:-1] for side in reach]
-    _middle(block, reach).copy_(torch.outer(*(w[:n] for w, n in zip(windows, _middle(block, reach).shape, strict=True))))
-    low = torch.fft.fftshift(torch.fft.ifft2(torch.fft.ifftshift(block * kspace, dim=(-2, -1))), dim=(-2, -1))
-    seen = torch.linalg.vector_norm(low, dim=0)
-    maps: Tensor = low / seen.clamp(min=1e-12 * float(seen.max()))
-    return maps
-
-
-def _middle(values: Tensor, reach: Sequence[int]) -> Tensor:
-    """Return a view of the frequencies at a distance of at most ``reach`` from frequency 0 along each axis."""
-    (top, left), (height, width) = (side // 2 for side in values.shape), reach
-    return values[max(top - height, 0) : top + height + 1, max(left - width, 0) : left + width + 1]
-
-
-def _complex(values: NDArray[Any]) -> Tensor:
-    """Return k-space as complex ``(coils, H, W)``; the input may lack the coil axis, or have real and imaginary parts last."""
-    if values.dtype.kind not in "cf":
-        raise ValueError(f"mri: k-space must be complex or floating point, got {values.dtype} of shape {values.shape}.")
-    given = torch.from_numpy(values)
-    if not given.is_complex():
-        if given.ndim not in (3, 4) or given.shape[-1] != 2:
-            raise ValueError(
-                f"mri: k-space must be complex, (H, W) or (coils, H, W), or real with a last axis of size 2, got "
-                f"{values.dtype} of shape {values.shape}."
-            )
-        given = torch.view_as_complex(given.double().contiguous())
-    if given.ndim not in (2, 3) or not given.numel() or not torch.view_as_real(given).isfinite().all():
-        raise ValueError(f"mri: expected finite k-space (H, W) or (coils, H, W), got shape {tuple(given.shape)}.")
-    return given.to(torch.complex128).reshape(-1, *given.shape[-2:])
-
-
-def _maps(values: NDArray[Any]) -> Tensor:
-    maps = torch.from_numpy(np.asarray(values)).to(torch.complex128)
-    return maps.reshape(-1, *maps.shape[-2:])

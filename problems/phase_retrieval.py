@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -12,11 +13,17 @@ from torch import Tensor
 
 from invdiff.operators import Affine, CodedDiffraction, Noise, Operator, PhaseRetrieval, per_channel
 
-from .arrays import ArrayProblem, Arrays, image_size, real_numbers
+from .arrays import ArrayProblem, Arrays, image_size, named, one_number, real_numbers
+from .kspace import PLACES, axes_in_corner
 from .options import PATTERN_SEED, SCALE, Option
 from .problem import photographs
 
 __all__ = ["RetrievePhase"]
+
+
+NEGATIVE = 0.25  # share of negative values that noise does not explain
+FEW_NEGATIVE = 0.004  # sum of negative values in an autocorrelation, relative to the positive ones; of magnitudes from 0.007
+STEADIER = 0.15  # spread of sums of intensities over masks, relative to that of squared intensities; of magnitudes from 0.25
 
 
 class RetrievePhase(ArrayProblem):
@@ -25,8 +32,8 @@ class RetrievePhase(ArrayProblem):
     .. math:: y = |F P (x + 1)| + n \quad \text{or} \quad y_k = |F (d_k \odot (x + 1))| + n
 
     with a unitary transform :math:`F` and zero padding :math:`P`; the field is 0 where the image is black. A file holds
-    :math:`y \cdot \text{scale} / 2`. Without masks, an image, its rotation by 180 degrees and its shifts within the padding
-    have the same measurement.
+    :math:`y \cdot \text{scale} / 2`, with frequency 0 in the middle. Without masks, an image, its rotation by 180
+    degrees and its shifts within the padding have the same measurement.
 
     Args:
         size: Image size, ``(H, W)``.
@@ -64,6 +71,7 @@ class RetrievePhase(ArrayProblem):
     measures = "CodedDiffraction, PhaseRetrieval"
     recommended = photographs(max_iterations=4)
     measured = "magnitudes"
+    others = ("masks", "oversampling", "size", "power", "zero_frequency")
     looks = "log magnitudes"
 
     def __init__(
@@ -95,27 +103,34 @@ class RetrievePhase(ArrayProblem):
         values = real_numbers(arrays, "magnitudes")
         if "masks" in arrays:
             masks = np.asarray(arrays["masks"])
-            if masks.ndim != 3 or masks.dtype.kind not in "buifc":
+            if masks.ndim != 3 or masks.dtype.kind not in "buifc" or not masks.size:
                 raise ValueError(
                     f"phase-retrieval: masks must be a numeric array (K, H, W), got {masks.dtype} of shape {masks.shape}."
                 )
             height, width = masks.shape[1:]
             problem = cls((height, width), masks=torch.from_numpy(masks.astype(np.complex128)))
         elif {"oversampling", "size"} <= set(arrays):
-            problem = cls(image_size(arrays), oversampling=float(real_numbers(arrays, "oversampling")))
+            problem = cls(image_size(arrays), oversampling=one_number(arrays, "oversampling"))
         else:
             raise ValueError(
                 "phase-retrieval: the file does not describe the measurement. Expected .npz with `magnitudes` and either "
                 f"`masks` or `oversampling` and `size` (H, W); got {', '.join(sorted(arrays))}."
             )
         wanted = problem.operator((1, *problem.size)).out_shape[1:]
+        bare = (*wanted[:-3], *wanted[-2:])  # without an axis of channels
+        if tuple(values.shape[-len(wanted) :]) != wanted and tuple(values.shape[-len(bare) :]) == bare:
+            values = values.unsqueeze(-3)
         if tuple(values.shape[-len(wanted) :]) != wanted:
             raise ValueError(f"phase-retrieval: expected magnitudes of shape {wanted}, got {tuple(values.shape)}.")
+        padded = problem.masks is not None or wanted[-2:] != problem.size
+        values, problem.notes = _magnitudes(values.reshape(-1, *wanted), arrays, problem.masks, padded=padded)
         problem.scale = 1.0 if scale is None else scale
-        return problem, problem.in_range(values.reshape(1, -1, *wanted).float())
+        strength = 1.0 if problem.masks is None else float(problem.masks.abs().square().sum(0).mean())
+        problem.doubt_scale(float((values.square().sum() / len(values) / strength / math.prod(problem.size)).sqrt()))
+        return problem, problem.in_range(values[None].float())
 
     def to_arrays(self, y: Tensor) -> dict[str, NDArray[Any]]:
-        how = {"size": np.array(self.size)}
+        how = {"size": np.array(self.size), "power": np.array(1), "zero_frequency": np.array("center")}
         how |= {"oversampling": np.array(self.oversampling)} if self.masks is None else {"masks": self.masks.numpy()}
         return {"magnitudes": self.in_units(y)[0].numpy(), **how}
 
@@ -140,3 +155,41 @@ class RetrievePhase(ArrayProblem):
 
     def _of_white(self, y: Tensor) -> Tensor:
         return torch.zeros_like(y)
+
+
+def _magnitudes(values: Tensor, arrays: Arrays, masks: Tensor | None, *, padded: bool) -> tuple[Tensor, tuple[str, ...]]:
+    """Return magnitudes with frequency 0 in the middle, and notes; ``power`` 2 in a file says that it holds intensities."""
+    notes: list[str] = []
+    power = one_number(arrays, "power") if "power" in arrays else None
+    if power not in (None, 1, 2):
+        raise ValueError(f"phase-retrieval: power must be 1, for magnitudes, or 2, for intensities, got {power:g}.")
+    if power == 2:
+        values = values.clamp(min=0).sqrt()
+    elif (share := float((values < 0).double().mean())) > NEGATIVE:
+        notes.append(f"{share:.0%} of the magnitudes are negative, and magnitudes are not: check what `magnitudes` holds")
+    if "zero_frequency" in arrays:
+        axes = [-2, -1] if named(arrays, "zero_frequency", PLACES) == "corner" else []
+    else:
+        axes = axes_in_corner(values.reshape(-1, *values.shape[-2:]))
+        notes += (
+            ["the patterns have frequency 0 in the corner: moved to the middle (zero_frequency in the file)"] if axes else []
+        )
+    values = torch.fft.fftshift(values, dim=axes) if axes else values
+    if power is None and padded and _look_squared(values, masks):
+        notes.append("the values look like intensities, and are read as magnitudes: add power=2 to the file if so")
+    return values, tuple(notes)
+
+
+def _look_squared(values: Tensor, masks: Tensor | None) -> bool:
+    """Return whether values are rather intensities than magnitudes.
+
+    The inverse transform of intensities is the autocorrelation of an image that is nowhere negative, and is not negative
+    either. Behind masks of magnitude 1 the energy, the sum of intensities, is the same for every mask.
+    """
+    if masks is None:
+        lags = torch.fft.ifft2(torch.fft.ifftshift(values, dim=(-2, -1))).real
+        return bool(-lags.clamp(max=0).sum() < FEW_NEGATIVE * lags.clamp(min=0).sum())
+    if len(masks) < 3 or not torch.allclose(masks.abs(), torch.ones((), dtype=torch.float64)):
+        return False
+    spread, squared = (sums.std(1).max() / sums.mean() for sums in (values.sum((-2, -1)), values.square().sum((-2, -1))))
+    return bool(spread < STEADIER * squared)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import warnings
 import zipfile
@@ -52,7 +53,9 @@ def read_arrays(path: str | os.PathLike[str], name: str) -> dict[str, NDArray[An
     if list(arrays) == [""]:
         return {name: arrays[""]}
     if name not in arrays:
-        raise ValueError(f"{path}: has no array {name!r}, got {', '.join(arrays) or 'none'}.")
+        near = difflib.get_close_matches(name, [other.lower() for other in arrays], n=1)
+        hint = next((f" Rename {other!r} to {name!r}?" for other in arrays if [other.lower()] == near), "")
+        raise ValueError(f"{path}: has no array {name!r}, got {', '.join(arrays) or 'none'}.{hint}")
     return arrays
 
 
@@ -84,7 +87,7 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     with path.open("rb") as file:
         head = file.read(HEAD)
     if not head.startswith((b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06", PICKLE)):
-        reason = kind_of(head) or ("is an image: give its name the right ending" if is_image(head) else "is damaged")
+        reason = kind_of(head) or ("is an image: give its name the right ending" if is_image(head) else "does not begin as one")
         raise ValueError(f"{path}: {reason}; expected a NumPy file.")
     try:
         with warnings.catch_warnings(), path.open("rb") as file:
@@ -93,8 +96,12 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
             if isinstance(loaded, np.ndarray):
                 return {"": native(loaded)}
             with loaded:
-                return {name: native(loaded[name]) for name in loaded}
+                arrays = dict(loaded)
     except Exception as error:  # zipfile, zlib, tokenize and numpy raise exceptions of their own
         if "pickle" in str(error):
             raise ValueError(f"{path}: holds pickled objects, which can run code when read; expected numbers.") from error
         raise ValueError(f"{path}: is damaged or holds no numpy array of numbers ({first_line(error)}).") from error
+    other = [name for name, values in arrays.items() if not isinstance(values, np.ndarray)]
+    if other:
+        raise ValueError(f"{path}: the member {other[0]!r} is no numpy array; expected a file as of np.savez, with arrays alone.")
+    return {name: native(values) for name, values in arrays.items()}

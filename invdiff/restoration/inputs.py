@@ -135,7 +135,7 @@ def _measured(
         )
     channels = own if channels == 1 else channels
     if own not in (1, channels):
-        raise ValueError(f"--problem {problem.name} has images of {own} channels, but this prior takes {channels} channels.")
+        raise ValueError(f"{where}: its image has {own} channels, but this prior takes {channels} channels.")
     noise = _noise(said, given, notes)
     observed = problem.operator((own, height, width), noise=noise)
     if not isinstance(observed, Operator):

@@ -43,13 +43,20 @@ class RayTransform(LinearOperator, ABC):
     moving the operator once (``op.to(dtype=torch.float64)``).
     """
 
-    def _trace(self, in_shape: tuple[int, int, int], points: np.ndarray, directions: np.ndarray, pixel_size: float) -> None:
-        """Set the matrix and the shapes for rays ``(angles, detectors, 2)``, as ``(x, y)`` from the center with y upward."""
+    def _trace(
+        self,
+        in_shape: tuple[int, int, int],
+        points: np.ndarray,
+        directions: np.ndarray,
+        pixel_size: float,
+        axis: tuple[float, float],
+    ) -> None:
+        """Set the matrix and the shapes for rays ``(angles, detectors, 2)``, as ``(x, y)`` from the axis with y upward."""
         channels, height, width = self.in_shape = in_shape
         self.out_shape = channels, *points.shape[:2]
         # As (row, column) in pixels from the upper left corner.
         points, directions = (np.stack([-rays[..., 1], rays[..., 0]], -1) for rays in (points / pixel_size, directions))
-        points += np.array([height / 2, width / 2])
+        points += np.array(axis) + 0.5
         rows = [_lengths((height, width), p, d, pixel_size) for p, d in zip(points, directions, strict=True)]
         matrix = scipy.sparse.csr_array(scipy.sparse.vstack(rows, format="csr"))
         rows.clear()
@@ -67,17 +74,23 @@ class ParallelBeamCT(RayTransform):
 
     .. math:: y_{c, \theta, s} = \int x_c(s \cos\theta + t \sin\theta,\; s \sin\theta - t \cos\theta)\, dt + n
 
-    with the origin at the center of the image, :math:`x` to the right and :math:`y` upward. At 0 degrees the detectors are in
+    with the origin on the rotation axis, :math:`x` to the right and :math:`y` upward. At 0 degrees the detectors are in
     the order of the columns and the rays run downward; larger angles rotate both counter-clockwise, as in
-    ``skimage.transform.radon``. scikit-image, however, rotates about pixel ``N // 2``, which for even sides is half a pixel
-    off the center, and has the detectors along the first axis of the sinogram. The detectors are points, at
-    :math:`s = (d - (D - 1) / 2) \cdot` ``detector_spacing`` for :math:`d = 0, \dots, D - 1`. See also :class:`RayTransform`.
+    ``skimage.transform.radon``. The detectors are points, at :math:`s = (d - \text{center}) \cdot` ``detector_spacing`` for
+    :math:`d = 0, \dots, D - 1`. See also :class:`RayTransform`.
+
+    scikit-image has the detectors along the first axis of the sinogram, and rotates about pixel ``N // 2``, which for even
+    sides is half a pixel off the center of the image: ``center=N // 2, axis=(N // 2, N // 2)``.
 
     Args:
         in_shape: Image shape ``(C, H, W)``, without the batch axis. Measurements are ``(B, C, angles, detectors)``.
         angles: :math:`\theta` in degrees, in any order. Angles 180 degrees apart measure the same lines.
         detectors: Number :math:`D` of detectors. Default: the smallest number that covers the diagonal of the image.
         detector_spacing: Distance between detectors, in the unit of ``pixel_size``. Default: ``pixel_size``.
+        center: Center of rotation: the detector on which the rotation axis projects, counted from 0, which may be a fraction.
+            Default: the middle of the detectors, ``(D - 1) / 2``.
+        axis: Pixel ``(row, column)`` through whose center the rotation axis passes, counted from 0, which may be fractions.
+            Default: the center of the image, ``((H - 1) / 2, (W - 1) / 2)``.
         pixel_size: Side of a pixel, which sets the unit of length. With 1, integrals are in image units times pixels.
         sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.
@@ -98,6 +111,8 @@ class ParallelBeamCT(RayTransform):
         *,
         detectors: int | None = None,
         detector_spacing: float | None = None,
+        center: float | None = None,
+        axis: tuple[float, float] | None = None,
         pixel_size: float = 1.0,
         sigma_y: float = 0.0,
         noise: Noise | None = None,
@@ -109,29 +124,33 @@ class ParallelBeamCT(RayTransform):
         if detectors is None:
             detectors = math.ceil(math.hypot(*shape[1:]) * pixel_size / spacing)
         along, across = _frame(_degrees("ParallelBeamCT", angles))
-        offsets = _offsets("ParallelBeamCT", detectors, spacing)
-        points = along[:, None] * offsets
-        self._trace(shape, points, np.broadcast_to(across[:, None], points.shape), pixel_size)
+        points = along[:, None] * _offsets("ParallelBeamCT", detectors, spacing, center)
+        place = _axis("ParallelBeamCT", shape, axis)
+        self._trace(shape, points, np.broadcast_to(across[:, None], points.shape), pixel_size, place)
 
 
 class FanBeamCT(RayTransform):
     r"""Fan-beam tomography: rays from a point source to a flat detector, which rotate around the image together.
 
-    At 0 degrees the source is ``source_distance`` above the center of the image, and the horizontal detector is
-    ``detector_distance`` below the center; larger angles rotate both counter-clockwise. Detector :math:`d` is a point at
-    :math:`(d - (D - 1) / 2) \cdot` ``detector_spacing`` along the detector, which at 0 degrees runs to the right. For a distant
-    source this approaches :class:`ParallelBeamCT`. See also :class:`RayTransform`.
+    At 0 degrees the source is ``source_distance`` above the rotation axis, and the horizontal detector is
+    ``detector_distance`` below it; larger angles rotate both counter-clockwise. Detector :math:`d` is a point at
+    :math:`(d - \text{center}) \cdot` ``detector_spacing`` along the detector, which at 0 degrees runs to the right. For a
+    distant source this approaches :class:`ParallelBeamCT`. See also :class:`RayTransform`.
 
     Args:
         in_shape: Image shape ``(C, H, W)``, without the batch axis. Measurements are ``(B, C, angles, detectors)``.
         angles: Source angles in degrees, in any order. Only a full rotation measures every line through the image.
-        source_distance: Distance from the center of the image to the source, in the unit of ``pixel_size``. More than half
-            the diagonal of the image.
-        detector_distance: Distance from the center to the detector, in the unit of ``pixel_size``. A detector closer than half
+        source_distance: Distance from the rotation axis to the source, in the unit of ``pixel_size``. More than that from the
+            axis to any corner of the image.
+        detector_distance: Distance from the axis to the detector, in the unit of ``pixel_size``. A detector closer than half
             the diagonal is virtual: rays are followed through the whole image. At 0, ``detector_spacing`` is the distance
-            between rays at the center.
+            between rays at the axis.
         detectors: Number :math:`D` of detectors.
         detector_spacing: Distance between detectors, in the unit of ``pixel_size``.
+        center: The detector on which the rotation axis projects, counted from 0, which may be a fraction. Default: the middle
+            of the detectors, ``(D - 1) / 2``.
+        axis: Pixel ``(row, column)`` through whose center the rotation axis passes, counted from 0, which may be fractions.
+            Default: the center of the image, ``((H - 1) / 2, (W - 1) / 2)``.
         pixel_size: Side of a pixel, which sets the unit of length. With 1, integrals are in image units times pixels.
         sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.
@@ -155,6 +174,8 @@ class FanBeamCT(RayTransform):
         detector_distance: float,
         detectors: int,
         detector_spacing: float,
+        center: float | None = None,
+        axis: tuple[float, float] | None = None,
         pixel_size: float = 1.0,
         sigma_y: float = 0.0,
         noise: Noise | None = None,
@@ -162,19 +183,24 @@ class FanBeamCT(RayTransform):
         shape, self.noise = image_shape("FanBeamCT", in_shape), noise_of(sigma_y, noise)
         pixel_size = _length("FanBeamCT", "pixel_size", pixel_size)
         source_distance = _length("FanBeamCT", "source_distance", source_distance)
-        radius = math.hypot(*shape[1:]) * pixel_size / 2
+        place = _axis("FanBeamCT", shape, axis)
+        radius = math.hypot(*(max(at + 0.5, side - at - 0.5) for at, side in zip(place, shape[1:], strict=True))) * pixel_size
         if source_distance <= radius:
             raise ValueError(
                 f"FanBeamCT: source_distance must be more than half the diagonal of the image, which is {radius:g}, "
                 f"got {source_distance:g}. Lengths are in the unit of pixel_size, here {pixel_size:g}."
+                if axis is None
+                else f"FanBeamCT: the corners of the image are up to {radius:g} from the axis, and source_distance must be "
+                f"more, got {source_distance:g}."
             )
         if detector_distance != 0:
             detector_distance = _length("FanBeamCT", "detector_distance", detector_distance)
         along, across = _frame(_degrees("FanBeamCT", angles))
-        offsets = _offsets("FanBeamCT", detectors, _length("FanBeamCT", "detector_spacing", detector_spacing))
+        spacing = _length("FanBeamCT", "detector_spacing", detector_spacing)
+        offsets = _offsets("FanBeamCT", detectors, spacing, center)
         directions = along[:, None] * offsets + across[:, None] * (source_distance + detector_distance)
         sources = np.broadcast_to(-source_distance * across[:, None], directions.shape)
-        self._trace(shape, sources, directions, pixel_size)
+        self._trace(shape, sources, directions, pixel_size, place)
 
 
 def _length(owner: str, name: str, value: float) -> float:
@@ -190,18 +216,29 @@ def _degrees(owner: str, angles: Sequence[float] | Tensor | np.ndarray) -> np.nd
             f"{owner}: angles must be a non-empty list of finite numbers, in degrees, got shape {degrees.shape} with "
             f"{np.count_nonzero(~np.isfinite(degrees))} NaN or infinite values."
         )
-    return degrees
+    return np.fmod(degrees, 360)  # exact, and cosdg has no digits left for huge angles
 
 
-def _offsets(owner: str, detectors: int, spacing: float) -> np.ndarray:
-    """Return the positions of the detectors, shape ``(detectors, 1)``."""
+def _offsets(owner: str, detectors: int, spacing: float, center: float | None) -> np.ndarray:
+    """Return the positions of the detectors relative to the rotation axis, shape ``(detectors, 1)``."""
     try:
         detectors = operator.index(detectors)
     except TypeError:
         raise TypeError(f"{owner}: detectors must be an integer, got {detectors!r}.") from None
     if detectors < 1:
         raise ValueError(f"{owner}: detectors must be positive, got {detectors}.")
-    return ((np.arange(detectors) - (detectors - 1) / 2) * spacing)[:, None]
+    middle = (detectors - 1) / 2 if center is None else float(center)
+    if not math.isfinite(middle):
+        raise ValueError(f"{owner}: center must be a finite number, counted in detectors from 0, got {middle}.")
+    return ((np.arange(detectors) - middle) * spacing)[:, None]
+
+
+def _axis(owner: str, shape: tuple[int, int, int], axis: tuple[float, float] | None) -> tuple[float, float]:
+    """Return the pixel ``(row, column)`` of the rotation axis."""
+    row, column = ((side - 1) / 2 for side in shape[1:]) if axis is None else (float(place) for place in axis)
+    if not (math.isfinite(row) and math.isfinite(column)):
+        raise ValueError(f"{owner}: axis must be a pixel (row, column), two finite numbers, got {axis}.")
+    return row, column
 
 
 def _frame(degrees: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

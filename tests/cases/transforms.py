@@ -132,7 +132,9 @@ def _() -> list[RandomConvolution]:
 def _() -> list[ParallelBeamCT]:
     wide = ParallelBeamCT((2, 6, 8), [0.0, 90.0, 30.0, 160.0], sigma_y=0.05)
     # Too many measurements for an eigendecomposition, and more than unknowns.
-    return [wide, ParallelBeamCT((1, 7, 7), np.linspace(0, 180, 40, endpoint=False), detectors=15, detector_spacing=0.7)]
+    half_turn = np.linspace(0, 180, 40, endpoint=False)
+    long = ParallelBeamCT((1, 7, 7), half_turn, detectors=15, detector_spacing=0.7, center=6.4, axis=(3.5, 2.8))
+    return [wide, long]
 
 
 @cases_of(FanBeamCT, 2)
@@ -148,5 +150,7 @@ def _() -> list[FanBeamCT]:
     )
     # Too many measurements for an eigendecomposition, and more than unknowns.
     turn = np.linspace(0, 360, 40, endpoint=False)
-    fine = FanBeamCT((1, 7, 7), turn, source_distance=10.0, detector_distance=0.0, detectors=15, detector_spacing=0.7)
+    fine = FanBeamCT(
+        (1, 7, 7), turn, source_distance=10.0, detector_distance=0.0, detectors=15, detector_spacing=0.7, center=7.3
+    )
     return [few, fine]

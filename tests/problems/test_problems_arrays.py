@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from invdiff.operators import GaussianNoise, Hadamard, birdcage_maps
 from invdiff.problems import ArrayProblem, CompressedSensing, ReconstructCT, ReconstructMRI, RetrievePhase
-from invdiff.problems.mri import estimated_maps
+from invdiff.problems.coil_maps import estimated_maps
 
 EVERY = pytest.mark.parametrize(
     "problem",

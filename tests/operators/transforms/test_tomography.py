@@ -155,6 +155,47 @@ class TestTomography:
         assert ParallelBeamCT((1, 6, 8), [0.0]).out_shape == (1, 1, 10)
         assert ParallelBeamCT((1, 6, 8), [0.0], detector_spacing=0.5).out_shape == (1, 1, 20)
 
+    @pytest.mark.parametrize("side", [32, 33])
+    @pytest.mark.parametrize("circle", [True, False])
+    def test_center_and_axis_are_those_of_scikit_image(self, side: int, circle: bool) -> None:
+        """Half a pixel, by which they are off the center of even sides, would be a gap of 6 %."""
+        angles, half = np.arange(0.0, 180.0, 7.0), side // 2
+        row, column = np.mgrid[:side, :side] - half
+        image = np.exp(-((row - 3) ** 2 + (column + 4) ** 2) / 18)
+        image[row**2 + column**2 > half**2] = 0
+        expected = torch.from_numpy(radon(image, angles, circle=circle).T.copy())
+        detectors = expected.shape[1]
+        op = ParallelBeamCT((1, side, side), angles, detectors=detectors, center=detectors // 2, axis=(half, half))
+        gap = norm(op(torch.from_numpy(image)[None, None])[0, 0] - expected) / norm(expected)
+        assert gap.median() < 5e-3
+
+    @pytest.mark.parametrize("build", [ParallelBeamCT, FanBeamCT])
+    def test_center_and_axis_are_the_middles_unless_told(self, build: Any) -> None:
+        x, given = randn(1, 1, 6, 9), {**(FAN if build is FanBeamCT else {"detectors": 12})}
+        told = build((1, 6, 9), self.angles, center=5.5, axis=(2.5, 4.0), **given)
+        assert torch.equal(told(x), build((1, 6, 9), self.angles, **given)(x))
+
+    @pytest.mark.parametrize("build", [ParallelBeamCT, FanBeamCT])
+    def test_a_shifted_center_is_a_shifted_detector(self, build: Any) -> None:
+        x, given = randn(1, 1, 6, 9), {**(FAN if build is FanBeamCT else {})}
+        few, many = ({**given, "detectors": count} for count in (12, 17))
+        y = build((1, 6, 9), self.angles, center=8.5, **many)(x)
+        assert_close(y[..., 3:15], build((1, 6, 9), self.angles, **few)(x), atol=1e-6, rtol=1e-6)
+
+    @pytest.mark.parametrize("build", [ParallelBeamCT, FanBeamCT])
+    def test_a_shifted_axis_is_a_shifted_image(self, build: Any) -> None:
+        given = {**(FAN if build is FanBeamCT else {"detectors": 30})}
+        x = torch.nn.functional.pad(randn(1, 1, 6, 9), (2, 2, 2, 2))
+        y = build((1, 10, 13), self.angles, axis=(5.5, 4.0), **given)(x.roll((1, -2), (-2, -1)))
+        assert_close(y, build((1, 10, 13), self.angles, **given)(x), atol=1e-5, rtol=1e-5)
+
+    def test_huge_angles_are_angles(self) -> None:
+        x = randn(1, 1, 6, 9)
+        assert torch.equal(
+            ParallelBeamCT((1, 6, 9), [360.0 * 2**60 + 0.0, 450.0])(x), ParallelBeamCT((1, 6, 9), [0.0, 90.0])(x)
+        )
+        assert ParallelBeamCT((1, 6, 9), [1e30])(x).isfinite().all()
+
     def test_derivatives_in_both_modes(self) -> None:
         op, x, dx, v = self.fan, randn(2, 1, 6, 9), randn(2, 1, 6, 9, seed=1), randn(2, *self.fan.out_shape, seed=2)
 
@@ -197,6 +238,8 @@ class TestTomography:
             ({"detectors": 0}, ValueError, "detectors must be positive, got 0"),
             ({"detectors": 2.5}, TypeError, "detectors must be an integer, got 2.5"),
             ({"detector_spacing": 0.0}, ValueError, "detector_spacing must be positive and finite, got 0"),
+            ({"center": math.inf}, ValueError, "center must be a finite number, counted in detectors from 0, got inf"),
+            ({"axis": (1.0, math.nan)}, ValueError, r"axis must be a pixel \(row, column\), two finite numbers"),
             ({"pixel_size": -1.0}, ValueError, "pixel_size must be positive and finite, got -1"),
             ({"in_shape": (6, 9)}, ValueError, r"in_shape must be \(C, H, W\)"),
             ({"sigma_y": 0.1, "noise": GaussianNoise(0.1)}, ValueError, "Give sigma_y or noise, not both"),
@@ -211,6 +254,8 @@ class TestTomography:
     def test_rejects_distances(self) -> None:
         with pytest.raises(ValueError, match=r"more than half the diagonal of the image, which is 5\.408.*, got 5\."):
             FanBeamCT((1, 6, 9), [0.0], **{**FAN, "source_distance": 5.0})
+        with pytest.raises(ValueError, match=r"corners of the image are up to 9\.486.. from the axis, .* got 9\."):
+            FanBeamCT((1, 6, 9), [0.0], axis=(2.5, -0.5), **{**FAN, "source_distance": 9.0})
         with pytest.raises(ValueError, match="detector_distance must be positive and finite, got -1"):
             FanBeamCT((1, 6, 9), [0.0], **{**FAN, "detector_distance": -1.0})
 
