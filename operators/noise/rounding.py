@@ -38,7 +38,8 @@ class RoundingNoise(Noise):
         steps, offsets = (torch.as_tensor(value, dtype=torch.float64) for value in (self.step, self.offset))
         if not ((steps.isfinite() & (steps > 0)).all() and offsets.isfinite().all()):
             raise ValueError(
-                f"RoundingNoise: expected a finite step > 0 and a finite offset, got {_shown(self.step)} and {_shown(self.offset)}."
+                f"RoundingNoise: expected a finite step > 0 and a finite offset, got {_shown(self.step)} and "
+                f"{_shown(self.offset)}."
             )
         self.sigma = float(steps.min()) / math.sqrt(12)
 
