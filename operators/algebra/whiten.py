@@ -74,6 +74,7 @@ class Whitened(Operator):
     def __init__(self, op: Operator, original: Noise) -> None:
         self.op, self.original, self.noise = op, original, GaussianNoise(1.0)
         self.in_shape, self.out_shape, self.device, self.dtype = op.in_shape, op.out_shape, op.device, op.dtype
+        self.surrogate = op.surrogate
 
     @property
     def dof(self) -> int | Tensor:

@@ -1,0 +1,83 @@
+"""Trials of operators that users wrote: the adjoint, linearity, gradients, and the independence of items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from invdiff.linalg import dot, norm
+from invdiff.trial import in_own_modes
+
+from .operator import LinearOperator, Operator
+from .trial import try_function
+
+__all__ = ["is_of_user", "try_operator"]
+
+
+def is_of_user(op: Operator) -> bool:
+    """Return whether the class of an operator, or of one that it contains, is not the library's own."""
+    return any(not type(part).__module__.startswith("invdiff.") for part in _parts(op))
+
+
+def try_operator(op: Operator) -> None:
+    """Try an operator on random items: that its items are independent, its gradient and its adjoint right.
+
+    An operator whose ``surrogate`` is true may have a gradient other than its derivative.
+
+    Raises:
+        TypeError: If its result is not a real tensor.
+        ValueError: If a property is missing; the message says which.
+    """
+    if op.items is not None:
+        op = op.take([0, 0])
+    owner, linear = type(op).__name__, isinstance(op, LinearOperator)
+    held = next((v for v in vars(op).values() if isinstance(v, torch.Tensor) and v.is_floating_point()), torch.empty(0))
+    device, dtype = op.device or held.device, op.dtype or held.dtype
+    own_adjoint = isinstance(op, LinearOperator) and type(op).adjoint is not LinearOperator.adjoint
+    try_function(
+        owner,
+        op.forward,
+        op.in_shape,
+        device=device,
+        dtype=dtype,
+        linear=linear,
+        gradient=not own_adjoint,
+        surrogate=op.surrogate,
+    )
+    if isinstance(op, LinearOperator):
+        with in_own_modes(quiet=True), torch.no_grad():
+            _try_linear(op, device, dtype)
+
+
+def _try_linear(op: LinearOperator, device: torch.device | str, dtype: torch.dtype) -> None:
+    owner, g = type(op).__name__, torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 1, *op.in_shape, generator=g, dtype=torch.float64, device="cpu").to(device, dtype)
+    v = torch.randn(1, *op.out_shape, generator=g, dtype=torch.float64, device="cpu").to(device, dtype)
+    y_a, y_b, y_sum = op.forward(torch.cat([a, b, a + b])).chunk(3)
+    tolerance = torch.finfo(dtype).eps ** 0.5
+    gap, size = norm(y_sum - y_a - y_b), norm(y_a) + norm(y_b)
+    if not (gap <= tolerance * size).all():
+        raise ValueError(
+            f"{owner}: forward is not linear: f(a + b) differs from f(a) + f(b) by a relative error of {float(gap / size):.2g}. "
+            "Derive from Operator, or remove the constant part."
+        )
+    v = op.keep_measured(v) + y_a  # Along A a, a wrong factor shows in full.
+    x = op.adjoint(v)
+    if x.shape != a.shape:
+        raise ValueError(f"{owner}: adjoint must return shape {tuple(a.shape)} here, got {tuple(x.shape)}.")
+    gap, size = (dot(y_a, v) - dot(a, x)).abs(), norm(y_a) * norm(v)
+    if not (gap <= tolerance * size).all():
+        raise ValueError(
+            f"{owner}: adjoint is not the adjoint of forward: <A a, y> differs from <a, A^T y> by {float(gap / size):.2g} times "
+            "|A a||y|. Omit it to use automatic differentiation."
+        )
+
+
+def _parts(op: Operator) -> Iterator[Operator]:
+    """Yield the operator and all operators among its attributes and the entries of its tuple attributes."""
+    yield op
+    for value in vars(op).values():
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, Operator):
+                yield from _parts(part)
