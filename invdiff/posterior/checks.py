@@ -45,7 +45,9 @@ def check_prior(score: ScoreModel, op: Operator, algorithm: Algorithm, method: s
             return
         raise
     if reason:
-        free = ", ".join(name for name in METHODS.lines if name != "unconditional" and not METHODS[name].algorithm.differentiates)
+        free = ", ".join(
+            name for name in METHODS.lines if name != "unconditional" and not METHODS[name].algorithm.differentiates
+        )
         raise ValueError(
             f"{method} differentiates the network, and it has no gradient, or a wrong one: {reason}. Remove torch.no_grad, "
             f".detach() and numpy from it. Methods that need no gradient of the network: {free}."
@@ -60,7 +62,9 @@ def check_measurement(op: Operator, y: Tensor) -> Tensor:
         ValueError: If its shape is wrong or a measured entry is not finite.
     """
     if not isinstance(y, Tensor):
-        raise TypeError(f"run: y must be a tensor, got {type(y).__name__}. Convert it: torch.as_tensor(y, dtype=torch.float32).")
+        raise TypeError(
+            f"run: y must be a tensor, got {type(y).__name__}. Convert it: torch.as_tensor(y, dtype=torch.float32)."
+        )
     check_real("run: y", y)
     if tuple(y.shape[1:]) != op.out_shape or y.ndim != len(op.out_shape) + 1 or not len(y):
         wanted = ", ".join(map(str, op.out_shape))

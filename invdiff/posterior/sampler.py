@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ from invdiff.posterior.counted import Counted
 from invdiff.posterior.draw import CHUNK_NUMBERS, Drawing, chunk_size
 from invdiff.posterior.result import Particles, Posterior
 from invdiff.posterior.step import Step
+from invdiff.posterior.wiring import doubts_about
 from invdiff.priors import ScoreModel, adapt
 from invdiff.trial import in_own_modes
 
@@ -117,6 +119,9 @@ class PosteriorSampler:
             if isinstance(algorithm, ConditionalDenoiser) and plan.rule is not None and plan.rule.follows_draws:
                 algorithm.check_draws()
         check_prior(score, op, algorithm, plan.method.name)
+        if doubt := doubts_about(score, op.in_shape):
+            self.notes = (*self.notes, doubt)
+            warnings.warn(doubt, stacklevel=3)
 
     def plan(self, num_samples: int) -> ResolvedMethod:
         """Return the method and settings that :meth:`run` will use for ``num_samples`` samples per measurement."""

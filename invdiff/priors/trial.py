@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from invdiff.priors.adapters.channels import Gray, PerChannel
+from invdiff.priors.adapters.rescaled import Rescaled
 from invdiff.priors.adapters.tiled import Tiled
 from invdiff.priors.network import NetworkPrior
 from invdiff.priors.score_model import ScoreModel
 from invdiff.trial import NotFiniteError, in_own_modes, try_map
 
-__all__ = ["inner_prior", "is_of_user", "try_prior"]
+__all__ = ["inner_prior", "is_of_user", "network_of", "small_shape", "try_prior"]
 
 LEVEL = 0.5  # Noise-to-signal ratio of the trial, about the scale of images: there the network matters most.
 STEP = 0.1  # of the difference that stands for the derivative, in units of the noise
@@ -34,9 +35,16 @@ def inner_prior(score: ScoreModel) -> ScoreModel:
     return score
 
 
+def network_of(score: ScoreModel) -> ScoreModel:
+    """Return the prior inside all adapters."""
+    while isinstance(score := inner_prior(score), Rescaled):
+        score = score.score_model
+    return score
+
+
 def is_of_user(score: ScoreModel) -> bool:
     """Return whether a prior runs code other than the library's own."""
-    score = inner_prior(score)
+    score = network_of(score)
     return score.of_user if isinstance(score, NetworkPrior) else not type(score).__module__.startswith("invdiff.")
 
 
@@ -56,7 +64,7 @@ def try_prior(score: ScoreModel, shape: Sequence[int], *, gradient: bool = True)
         ValueError: If the prior mixes the items of a batch, is random, changes its argument, or returns values that are not
             finite or of another shape.
     """
-    score = inner_prior(score)
+    score = network_of(score)
     sizes = list(_sizes(score, tuple(shape)))
     known = _tried.setdefault(score, {})
     if (sizes[-1], gradient) in known:
@@ -128,13 +136,19 @@ def _points(score: ScoreModel, shape: tuple[int, ...], weight: Tensor | None) ->
     return t, x_t.to("cpu" if weight is None else weight.device, dtype)
 
 
+def small_shape(score: ScoreModel, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of a small item of the prior: its own shape, or sides of 64 pixels at most where it takes any size."""
+    return next(_sizes(score, shape))
+
+
 def _sizes(score: ScoreModel, shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
     """Yield the shapes to try: the prior's own; where it takes any size, first a small one."""
     event = score.event_shape
     if event is None or len(event) != len(shape):
         yield shape if event is None else tuple(SIDE if side is None else side for side in event)
         return
-    stride = score.stride if isinstance(score, NetworkPrior) else 1
+    network = network_of(score)
+    stride = network.stride if isinstance(network, NetworkPrior) else 1
     side = -(-SIDE // stride) * stride
     small = tuple(
         own if own is not None else min(n, side) if axis or len(event) == 1 else n

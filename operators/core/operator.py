@@ -164,7 +164,9 @@ class Operator(Movable, ABC):
             ValueError: If the shape of ``x`` or of the noise is wrong.
         """
         if not isinstance(x, Tensor):
-            raise TypeError(f"{type(self).__name__}: x must be a tensor, got {type(x).__name__}. Convert it: torch.as_tensor(x).")
+            raise TypeError(
+                f"{type(self).__name__}: x must be a tensor, got {type(x).__name__}. Convert it: torch.as_tensor(x)."
+            )
         self.noise.check(type(self).__name__, self.out_shape)
         with in_own_modes():
             y = self(x)
