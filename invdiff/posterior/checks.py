@@ -86,10 +86,11 @@ def check_measurement(op: Operator, y: Tensor) -> Tensor:
 def check_range(op: Operator, y: Tensor, score: ScoreModel) -> None:
     """Warn if ``y`` is far larger than the measurements of images in [-1, 1], or of the prior's own range.
 
-    Three images are measured: black, white and random ones. Priors of other items than images are checked if they have a scale.
+    Three images are measured: black, white and random ones. Measurements of other items than images ``(C, H, W)`` may have any
+    size.
     """
     scale = priors.inner_prior(score).scale
-    if scale is None and len(op.in_shape) != 3:
+    if len(op.in_shape) != 3:
         return
     g = torch.Generator().manual_seed(0)
     images = 2 * torch.rand(3, *op.in_shape, generator=g, dtype=torch.float64, device="cpu") - 1
@@ -104,7 +105,7 @@ def check_range(op: Operator, y: Tensor, score: ScoreModel) -> None:
         ratio = float((y.square().flatten(1).mean(1).max().sqrt() / usual).nan_to_num(posinf=0))
     if ratio > FAR_OUTSIDE:
         warnings.warn(
-            f"run: y is {ratio:.0f} times as large as measured images in [-1, 1] (root mean squares), and so will be the samples. "
-            "Give y in the units of op(x): y / 127.5 - 1 for pixels from 0 to 255.",
+            f"run: y is {ratio:.0f} times as large as measured images in [-1, 1] (root mean squares), and so will the samples be."
+            " Give y in the units of op(x): y / 127.5 - 1 for pixels from 0 to 255.",
             stacklevel=5,
         )

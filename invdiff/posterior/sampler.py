@@ -66,8 +66,8 @@ class PosteriorSampler:
 
     Raises:
         TypeError: If an argument is of a wrong type.
-        ValueError: If a setting does not fit, or if the trial shows that the prior or the operator mixes the items of a batch, is
-            random, returns values that are not finite, or has no gradient or a wrong one.
+        ValueError: If a setting does not fit, or if the trial shows that the prior or the operator mixes the items of a batch,
+            is random, returns values that are not finite, or has no gradient or a wrong one.
     """
 
     @in_own_modes()

@@ -5,8 +5,8 @@ noise that it finds, :math:`\hat\varepsilon = (x_t / \alpha_t - \hat x_0) / \var
 
 .. math:: E \lVert \hat x_0 - x_0 \rVert^2 + \varsigma_t^2\, E \lVert \hat\varepsilon \rVert^2 = \varsigma_t^2 \dim x
 
-for any prior. Here :math:`x_0` is drawn from the prior itself, in a few steps. A network that is told a wrong noise level, or whose
-output is taken for something else, has a larger sum.
+for any prior. Here :math:`x_0` is drawn from the prior itself, in a few steps. A network that is told a wrong noise level, or
+whose output is taken for something else, has a larger sum.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ def _judge(score: ScoreModel, shape: tuple[int, ...], device: torch.device) -> s
     worst = max((value if value == value else torch.inf for value in sums), default=1.0)
     if worst > EXCESS:
         return (
-            f"from_network: the network seems to be wired wrongly: on samples of its own, its error and the noise it finds have "
-            f"together {worst:.3g} times the power of the noise, where a right denoiser has 1. Check predicts, the schedule and "
-            "time: the time of VP ends at 1, that of DiscreteBetas is the index already. An untrained network does the same."
+            "from_network: the network seems to be wired wrongly: on samples of its own, its error and the noise it finds have "
+            f"together {worst:.3g} times the power of the noise, where a right denoiser has 1. Check predicts, the schedule "
+            "and time: the time of VP ends at 1, that of DiscreteBetas is the index already. An untrained network does the same."
         )
     return _range(score, x_0, high)
 
@@ -92,6 +92,6 @@ def _range(score: ScoreModel, x_0: Tensor, high: float) -> str:
     if not (0.05 < mean < 0.8 and least > -0.1 and most < 1.2 and most - least > 0.1):
         return ""
     return (
-        f"from_network: the network seems to be trained on images in [0, 1]: a sample of its own spans {least:.2f} to {most:.2f}, "
-        f"around a mean of {mean:.2f}. Images span [-1, 1] here: wrap the prior by priors.Rescaled(prior, (0, 1))."
+        f"from_network: the network seems to be trained on images in [0, 1]: a sample of its own spans {least:.2f} to {most:.2f},"
+        f" around a mean of {mean:.2f}. Images span [-1, 1] here: wrap the prior by priors.Rescaled(prior, (0, 1))."
     )

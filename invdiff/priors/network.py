@@ -146,9 +146,8 @@ class NetworkPrior(ScoreModel):
         if output.shape != asked.shape:
             twice = output.shape == (len(asked), 2 * asked.shape[1], *asked.shape[2:])
             hint = " If its second half is a variance, give lambda x, t: net(x, t).chunk(2, 1)[0]." if twice else ""
-            raise ValueError(
-                f"from_network: the network mapped {tuple(asked.shape)} to {tuple(output.shape)}, expected the same shape.{hint}"
-            )
+            shapes = f"{tuple(asked.shape)} to {tuple(output.shape)}"
+            raise ValueError(f"from_network: the network mapped {shapes}, expected the same shape.{hint}")
         return output[tuple(slice(n) for n in x.shape)].to(x.dtype)
 
     @property

@@ -135,9 +135,8 @@ class Operator(Movable, ABC):
             check_real(f"{type(self).__name__}: x", x)
         if tuple(x.shape[1:]) != self.in_shape or x.ndim != len(self.in_shape) + 1:
             hint = " Add the batch axis: x[None]." if tuple(x.shape) == self.in_shape else ""
-            raise ValueError(
-                f"{type(self).__name__}: expected x of shape (B, {', '.join(map(str, self.in_shape))}), got {tuple(x.shape)}.{hint}"
-            )
+            wanted = f"(B, {', '.join(map(str, self.in_shape))})"
+            raise ValueError(f"{type(self).__name__}: expected x of shape {wanted}, got {tuple(x.shape)}.{hint}")
         return self.forward(x)
 
     def __repr__(self) -> str:

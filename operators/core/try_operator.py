@@ -59,8 +59,8 @@ def _try_linear(op: LinearOperator, device: torch.device | str, dtype: torch.dty
     gap, size = norm(y_sum - y_a - y_b), norm(y_a) + norm(y_b)
     if not (gap <= tolerance * size).all():
         raise ValueError(
-            f"{owner}: forward is not linear: f(a + b) differs from f(a) + f(b) by a relative error of {float(gap / size):.2g}. "
-            "Derive from Operator, or remove the constant part."
+            f"{owner}: forward is not linear: f(a + b) differs from f(a) + f(b) by a relative error of {float(gap / size):.2g}."
+            " Derive from Operator, or remove the constant part."
         )
     v = op.keep_measured(v) + y_a  # Along A a, a wrong factor shows in full.
     x = op.adjoint(v)
@@ -69,8 +69,8 @@ def _try_linear(op: LinearOperator, device: torch.device | str, dtype: torch.dty
     gap, size = (dot(y_a, v) - dot(a, x)).abs(), norm(y_a) * norm(v)
     if not (gap <= tolerance * size).all():
         raise ValueError(
-            f"{owner}: adjoint is not the adjoint of forward: <A a, y> differs from <a, A^T y> by {float(gap / size):.2g} times "
-            "|A a||y|. Omit it to use automatic differentiation."
+            f"{owner}: adjoint is not the adjoint of forward: <A a, y> differs from <a, A^T y> by {float(gap / size):.2g} "
+            "times |A a||y|. Omit it to use automatic differentiation."
         )
 
 

@@ -37,7 +37,7 @@ def warn_of_pixels(what: str, x: Tensor) -> None:
         low, high = (float(value) for value in torch.aminmax(x.detach()))
         if low >= 0 and high > LARGEST:
             warnings.warn(
-                f"{what} has values from {low:g} to {high:g}, which look like pixels. Images span [-1, 1]: give x / 127.5 - 1 for "
-                "pixels from 0 to 255.",
+                f"{what} has values from {low:g} to {high:g}, which look like pixels. Images span [-1, 1]: give x / 127.5 - 1 "
+                "for pixels from 0 to 255.",
                 stacklevel=3,
             )

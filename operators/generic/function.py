@@ -9,9 +9,9 @@ from torch import Tensor
 
 from invdiff.linalg import dot, norm
 
+from ..core.autograd import with_adjoint
 from ..core.noise import Noise, noise_of
 from ..core.operator import LinearOperator, Operator
-from ..core.autograd import with_adjoint
 from ..core.trial import checked_call, try_function
 from ..core.validation import event_shape
 
