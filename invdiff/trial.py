@@ -21,7 +21,7 @@ MOVED = 2e-2  # The same for an item at another place: it may be summed in anoth
 LEAKED = 1e-6  # Largest gradient with respect to the other item, relative to the own one.
 UNRELIABLE = 0.5  # Curvature and rounding error, relative to a difference, beyond which the difference says nothing.
 
-NEIGHBORS = "Each may depend on itself alone: no mean or maximum over the batch, and batch normalization in evaluation mode: net.eval()."
+NEIGHBORS = "Each may depend on itself alone: no mean or maximum over the batch, and batch normalization with net.eval() only."
 
 Pullback = Callable[[Callable[[Tensor], Tensor], Tensor], tuple[Tensor, Callable[[Tensor], Tensor | None]]]
 

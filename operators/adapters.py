@@ -144,8 +144,8 @@ def from_deepinv(
     measurement, that is faster and has closed forms.
 
     Entries of ``y`` that a linear physics sets to 0 for every ``x``, as a mask does, are treated as missing: they have no
-    noise. Stacked physics become a :func:`stack`, whose ``y`` is the concatenation of their flattened measurements. Give physics
-    with parameters for several items of a batch one by one, and join them by :func:`per_item`.
+    noise. Stacked physics become a :func:`stack`, whose ``y`` is the concatenation of their flattened measurements. Physics
+    with parameters for several items of a batch must be given one by one, and joined by :func:`per_item`.
 
     Images span [0, 1] in deepinv and [-1, 1] for the priors of invdiff. With :math:`u = (x + 1) / 2`, a linear measurement
     :math:`v = A u + n` is :math:`2 v - A 1 = A x + 2 n`: convert it by ``2 * v - op(torch.ones(1, *in_shape))``, and double the

@@ -105,7 +105,7 @@ def check_range(op: Operator, y: Tensor, score: ScoreModel) -> None:
         ratio = float((y.square().flatten(1).mean(1).max().sqrt() / usual).nan_to_num(posinf=0))
     if ratio > FAR_OUTSIDE:
         warnings.warn(
-            f"run: y is {ratio:.0f} times as large as measured images in [-1, 1] (root mean squares), and so will the samples be."
-            " Give y in the units of op(x): y / 127.5 - 1 for pixels from 0 to 255.",
+            f"run: y is {ratio:.0f} times as large as measurements of images in [-1, 1] (root mean squares), and the samples "
+            "will be as well. Give y in the units of op(x): y / 127.5 - 1 for pixels from 0 to 255.",
             stacklevel=5,
         )

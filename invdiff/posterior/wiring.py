@@ -69,7 +69,7 @@ def _judge(score: ScoreModel, shape: tuple[int, ...], device: torch.device) -> s
         return (
             "from_network: the network seems to be wired wrongly: on samples of its own, its error and the noise it finds have "
             f"together {worst:.3g} times the power of the noise, where a right denoiser has 1. Check predicts, the schedule "
-            "and time: the time of VP ends at 1, that of DiscreteBetas is the index already. An untrained network does the same."
+            "and time: that of VP ends at 1, that of DiscreteBetas is the index already. An untrained network does the same."
         )
     return _range(score, x_0, high)
 
@@ -92,6 +92,6 @@ def _range(score: ScoreModel, x_0: Tensor, high: float) -> str:
     if not (0.05 < mean < 0.8 and least > -0.1 and most < 1.2 and most - least > 0.1):
         return ""
     return (
-        f"from_network: the network seems to be trained on images in [0, 1]: a sample of its own spans {least:.2f} to {most:.2f},"
-        f" around a mean of {mean:.2f}. Images span [-1, 1] here: wrap the prior by priors.Rescaled(prior, (0, 1))."
+        f"from_network: the network seems to be trained on images in [0, 1]: a sample of it spans {least:.2f} to {most:.2f}, "
+        f"around a mean of {mean:.2f}. Images span [-1, 1] here: wrap the prior by priors.Rescaled(prior, (0, 1))."
     )

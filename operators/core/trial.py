@@ -22,7 +22,7 @@ def checked_call(owner: str, function: Callable[[Tensor], Tensor], x: Tensor) ->
         TypeError: If the result is not a real tensor, or one of another dtype or device.
         ValueError: If its first axis is not the batch.
     """
-    with torch.no_grad():
+    with in_own_modes(), torch.no_grad():
         return _checked(owner, function(x), x)
 
 
