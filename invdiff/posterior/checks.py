@@ -58,8 +58,8 @@ def check_measurement(op: Operator, y: Tensor) -> Tensor:
     """Return ``y`` in float32 or float64, with unmeasured entries set to 0.
 
     Raises:
-        TypeError: If ``y`` is no tensor, or holds integers or complex numbers.
-        ValueError: If its shape is wrong or a measured entry is not finite.
+        TypeError: If ``y`` is no tensor of floating-point numbers.
+        ValueError: If it is complex, its shape is wrong, or a measured entry is not finite.
     """
     if not isinstance(y, Tensor):
         raise TypeError(

@@ -205,8 +205,8 @@ class PosteriorSampler:
         have no effect.
 
         Raises:
-            TypeError: If ``callback`` cannot be called, or ``y`` is no tensor of real floating-point numbers.
-            ValueError: If the shape of ``y`` is wrong, a measured value is not finite, or a number is out of range.
+            TypeError: If ``callback`` cannot be called, or ``y`` is no tensor of floating-point numbers.
+            ValueError: If ``y`` is complex or its shape is wrong, a measured value is not finite, or a number is out of range.
             DivergenceError: If a sample diverges even with weakened guidance.
             MemoryError: If a single sample, or group, does not fit in memory.
         """

@@ -28,6 +28,7 @@ STEPS = 10
 HIGHEST, LOWEST = 20.0, 0.02  # Noise-to-signal ratios between which the samples are drawn.
 LEVELS = (0.02, 0.1, 0.5, 2.0)  # Noise-to-signal ratios of the test.
 EXCESS = 1.2  # Largest sum relative to the right one. Trained networks reach 1.01, exact denoisers 1.08 for want of steps.
+FLATTEST = 0.04  # Smallest standard deviation of a picture.
 NUMBERS, ITEMS = 1024, 256  # Entries to average over, at the least, and items at the most.
 SMALLEST = 16  # Shortest side of what is taken for an image, in pixels.
 
@@ -65,11 +66,18 @@ def _judge(score: ScoreModel, shape: tuple[int, ...], device: torch.device) -> s
     x_0 = sample_prior(score, shape, items, seed=0, steps=STEPS, rule=DDIM(0.0), device=device, **ends)
     sums = [_relative_sum(score, x_0, level) for level in LEVELS if low <= level <= high]
     worst = max((value if value == value else torch.inf for value in sums), default=1.0)
+    finding = ""
     if worst > EXCESS:
+        finding = (
+            "on samples of its own, its error and the noise it finds have together "
+            f"{worst:.3g} times the power of the noise, where a right denoiser has 1"
+        )
+    elif _is_picture(x_0) and float(x_0.std()) < FLATTEST:
+        finding = f"a sample of its own is nearly constant, with a standard deviation of {float(x_0.std()):.2g}"
+    if finding:
         return (
-            "from_network: the network seems to be wired wrongly: on samples of its own, its error and the noise it finds have "
-            f"together {worst:.3g} times the power of the noise, where a right denoiser has 1. Check predicts, the schedule "
-            "and time: that of VP ends at 1, that of DiscreteBetas is the index already. An untrained network does the same."
+            f"from_network: the network seems to be wired wrongly: {finding}. Check predicts, the schedule and time: that of "
+            "VP ends at 1, that of DiscreteBetas is the index already. An untrained network does the same."
         )
     return _range(score, x_0, high)
 
@@ -84,9 +92,13 @@ def _relative_sum(score: ScoreModel, x_0: Tensor, ratio: float) -> float:
     return float(error.square().mean() + found.square().mean())
 
 
+def _is_picture(x_0: Tensor) -> bool:
+    return x_0.ndim == 4 and x_0.shape[1] in (1, 3) and min(x_0.shape[2:]) >= SMALLEST
+
+
 def _range(score: ScoreModel, x_0: Tensor, high: float) -> str:
     """Return the doubt that a network was trained on images in [0, 1]."""
-    if x_0.ndim != 4 or x_0.shape[1] not in (1, 3) or min(x_0.shape[2:]) < SMALLEST:
+    if not _is_picture(x_0):
         return ""
     mean, least, most = (float(v) for v in (score.denoise(0 * x_0, score.schedule.time(high)).mean(), *x_0.aminmax()))
     if not (0.05 < mean < 0.8 and least > -0.1 and most < 1.2 and most - least > 0.1):

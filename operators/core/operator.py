@@ -159,8 +159,8 @@ class Operator(Movable, ABC):
         Values of ``x`` that look like pixels from 0 to 255 give a warning, because images span [-1, 1].
 
         Raises:
-            TypeError: If ``x`` is no tensor of real floating-point numbers.
-            ValueError: If the shape of ``x`` or of the noise is wrong.
+            TypeError: If ``x`` is no tensor of floating-point numbers.
+            ValueError: If ``x`` is complex, or its shape or that of the noise is wrong.
         """
         if not isinstance(x, Tensor):
             raise TypeError(

@@ -13,17 +13,24 @@ LARGEST = 16.0  # Values of images from which none can be in the range [-1, 1], 
 
 
 def check_real(what: str, values: Tensor) -> None:
-    """Raise a ``TypeError`` if a tensor does not hold real floating-point numbers.
+    """Raise an error if a tensor does not hold real floating-point numbers.
 
     Args:
         what: The subject of the message, such as ``"run: y"``.
         values: The tensor.
+
+    Raises:
+        TypeError: If it holds integers or truth values.
+        ValueError: If it is complex.
     """
     if values.is_floating_point():
         return
     if values.is_complex():
-        advice = "Give real and imaginary parts as an axis of length 2: torch.view_as_real(...), as MRI measures them."
-    elif values.dtype == torch.bool:
+        raise ValueError(
+            f"{what} must be real, got {values.dtype}. Give real and imaginary parts as an axis of length 2, as MRI measures "
+            "them: torch.view_as_real(...)."
+        )
+    if values.dtype == torch.bool:
         advice = "Convert it to -1 and 1: 2.0 * x - 1."
     else:
         white = 255 if values.dtype == torch.uint8 else torch.iinfo(values.dtype).max
