@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -39,10 +40,12 @@ def in_own_modes(*, quiet: bool = False) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
-        for kind in {"cpu", "cuda", *(() if (found := torch.accelerator.current_accelerator()) is None else (found.type,))}:
+        for kind in ("cpu", "cuda", "mps", "xpu"):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
-        stack.enter_context(warnings.catch_warnings(action="ignore") if quiet else contextlib.nullcontext())
+        if quiet:
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
         yield
 
 
@@ -61,7 +64,7 @@ def by_autograd(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor
 def by_transform(function: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor | None]]:
     """Do the same by ``torch.func``, as for the Jacobians of nonlinear operators."""
     with torch.enable_grad():
-        out, pull = torch.func.vjp(function, z.detach())
+        out, pull = cast(tuple[Tensor, Callable[[Tensor], tuple[Tensor]]], torch.func.vjp(function, z.detach()))
     return out, lambda v: pull(v)[0]
 
 
@@ -161,7 +164,8 @@ def _evaluate(
     reason = ""
     if gradient:
         try:
-            return *pullback(function, z), ""
+            out, pull = pullback(function, z)
+            return out, pull, ""
         except (RuntimeError, TypeError) as error:  # Such as that of numpy() on a tensor with a graph.
             reason = _first_line(error)
     with torch.no_grad():

@@ -62,8 +62,7 @@ def _judge(score: ScoreModel, shape: tuple[int, ...], device: torch.device) -> s
     if not low < high / 4:
         return ""
     items = min(ITEMS, -(-NUMBERS // torch.Size(shape).numel()))
-    ends = {"ratio_min": low, "ratio_max": high}
-    x_0 = sample_prior(score, shape, items, seed=0, steps=STEPS, rule=DDIM(0.0), device=device, **ends)
+    x_0 = sample_prior(score, shape, items, seed=0, steps=STEPS, rule=DDIM(0.0), ratio_min=low, ratio_max=high, device=device)
     sums = [_relative_sum(score, x_0, level) for level in LEVELS if low <= level <= high]
     worst = max((value if value == value else torch.inf for value in sums), default=1.0)
     finding = ""

@@ -140,9 +140,8 @@ class NetworkPrior(ScoreModel):
         with casting:
             extra = () if maps is None else (maps.to(dtype),)
             # Whole times are for a network that looks them up in a table.
-            output = self.net(asked.to(dtype), time.to(dtype) if time.is_floating_point() else time, *extra)
-        if not isinstance(output, Tensor):
-            output = _tensor_in(output)
+            result: Any = self.net(asked.to(dtype), time.to(dtype) if time.is_floating_point() else time, *extra)
+        output: Tensor = result if isinstance(result, Tensor) else _tensor_in(result)
         if output.shape != asked.shape:
             twice = output.shape == (len(asked), 2 * asked.shape[1], *asked.shape[2:])
             hint = " If its second half is a variance, give lambda x, t: net(x, t).chunk(2, 1)[0]." if twice else ""

@@ -114,7 +114,7 @@ def _network_alone(score: NetworkPrior) -> Callable[[Tensor, Tensor], Tensor]:
         outputs[:] = [score._call(*arguments)]
         return outputs[0]
 
-    alone._call = call  # type: ignore[method-assign]
+    alone._call = call  # type: ignore[method-assign,assignment]
 
     def network(x_t: Tensor, t: Tensor) -> Tensor:
         alone.denoise(x_t, t)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import numbers
 from abc import ABC, abstractmethod
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -171,7 +171,7 @@ class GaussianNoise(Noise):
         )
 
 
-def entries(owner: str, name: str, value: float | Tensor | np.ndarray) -> float | Tensor:
+def entries(owner: str, name: str, value: Any) -> float | Tensor:
     """Return a parameter of a noise model: a number, or a real floating-point tensor of one value or more for each entry.
 
     Raises:
@@ -181,8 +181,8 @@ def entries(owner: str, name: str, value: float | Tensor | np.ndarray) -> float 
     if isinstance(value, np.ndarray):  # torch accepts neither negative strides nor a foreign byte order.
         native = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("=")).reshape(value.shape)
         value = torch.as_tensor(native) if native.dtype.kind in "fiu" else native
-    real = isinstance(value, Tensor) and not value.is_complex() and value.dtype != torch.bool
-    if not (real or (isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_))):
+    real = not value.is_complex() if isinstance(value, Tensor) else isinstance(value, numbers.Real)
+    if not real or isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool:
         got = value.dtype if isinstance(value, Tensor | np.ndarray) else f"{type(value).__name__} {value!r}"
         raise TypeError(
             f"{owner}: {name} must be a real number, or a tensor of real numbers with one for each entry of y, got {got}."

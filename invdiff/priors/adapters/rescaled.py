@@ -35,7 +35,7 @@ class Rescaled(ScoreModel):
 
     def __init__(self, score: ScoreModel, data_range: Sequence[float]) -> None:
         try:
-            low, high = (float(end) for end in data_range if not isinstance(end, str))
+            low, high = (math.fsum([end]) for end in data_range)  # Unlike float(), refuses text.
         except (TypeError, ValueError):
             raise ValueError(f"Rescaled: data_range must be two numbers such as (0, 1), got {data_range!r}.") from None
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
