@@ -116,9 +116,9 @@ class PosteriorSampler:
         plan, zeros = self.plan(1), torch.zeros(1, *op.out_shape, device=op.device, dtype=op.dtype)
         for one in self.white.distinct if plan.method.one_operator else [self.white.take([0])]:
             algorithm = plan.algorithm(self.score, one, zeros)
+            check_prior(score, op, algorithm, plan.method.name)
             if isinstance(algorithm, ConditionalDenoiser) and plan.rule is not None and plan.rule.follows_draws:
                 algorithm.check_draws()
-        check_prior(score, op, algorithm, plan.method.name)
         if doubt := doubts_about(score, op.in_shape):
             self.notes = (*self.notes, doubt)
             warnings.warn(doubt, stacklevel=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -69,15 +70,13 @@ def try_prior(score: ScoreModel, shape: Sequence[int], *, gradient: bool = True)
     known = _tried.setdefault(score, {})
     if (sizes[-1], gradient) in known:
         return known[sizes[-1], gradient]
-    for size in sizes:
-        try:
-            reason = _try(score, size, gradient=gradient)
-            break
-        except RuntimeError:  # A network that takes any size may take none as small as this.
-            if size == sizes[-1]:
-                raise
-    known[sizes[-1], gradient] = reason
-    return reason
+    *small, full = sizes
+    for size in small:
+        with contextlib.suppress(RuntimeError):  # A network that takes any size may take none as small as this.
+            known[full, gradient] = _try(score, size, gradient=gradient)
+            return known[full, gradient]
+    known[full, gradient] = _try(score, full, gradient=gradient)
+    return known[full, gradient]
 
 
 def _try(score: ScoreModel, shape: tuple[int, ...], *, gradient: bool) -> str:

@@ -93,7 +93,9 @@ class TestWhatTheParticlesShow:
     def test_a_pilot_that_diverges_leaves_a_chain(self) -> None:
         choice = choose_method("auto", OP, num_samples=16, pilot=lambda: None)
         assert (choice.method.name, "diverged" in choice.why) == ("mmps", True)
-        exploding = from_network(lambda x, t: x * torch.nan, VP(), predicts="x0", event_shape=(SIZE,))
+        exploding = from_network(
+            lambda x, t: torch.where(t[:, None] > 0.9, torch.nan, 0 * x), VP(), predicts="x0", event_shape=(SIZE,)
+        )
         assert PosteriorSampler(exploding, OP).plan(16).method.name == "mmps"
 
 
