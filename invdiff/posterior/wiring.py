@@ -11,6 +11,7 @@ whose output is taken for something else, has a larger sum.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
@@ -64,9 +65,11 @@ def _judge(score: ScoreModel, shape: tuple[int, ...], device: torch.device) -> s
     items = min(ITEMS, -(-NUMBERS // torch.Size(shape).numel()))
     x_0 = sample_prior(score, shape, items, seed=0, steps=STEPS, rule=DDIM(0.0), ratio_min=low, ratio_max=high, device=device)
     sums = [_relative_sum(score, x_0, level) for level in LEVELS if low <= level <= high]
-    worst = max((value if value == value else torch.inf for value in sums), default=1.0)
+    worst = max(sums, default=1.0)
     finding = ""
-    if worst > EXCESS:
+    if not all(map(math.isfinite, sums)):
+        finding = "samples of its own are not finite"
+    elif worst > EXCESS:
         finding = (
             "on samples of its own, its error and the noise it finds have together "
             f"{worst:.3g} times the power of the noise, where a right denoiser has 1"

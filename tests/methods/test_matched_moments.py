@@ -218,6 +218,7 @@ class TestSpectra:
         assert_close(found, matrices)
 
 
+@pytest.mark.filterwarnings("ignore:from_network")
 def test_a_network_that_explodes_is_named() -> None:
     # Only at high noise: one that always returns NaN is refused before.
     prior = from_network(lambda x, t: torch.where(t[:, None] > 3, torch.nan, x), EDM(), predicts="x0", event_shape=(4,))

@@ -208,6 +208,10 @@ class TestWarning:
         assert caught[0].filename == __file__
         assert sum("wired wrongly" in note for note in sampler.notes) == 1
 
+    def test_of_what_is_not_finite(self) -> None:
+        score = from_network(lambda x, t: torch.where(t[:, None] > 3, torch.nan, x), EDM(), predicts="x0", event_shape=(4,))
+        assert "wired wrongly: samples of its own are not finite." in doubts_about(score, (4,))
+
     def test_none_for_what_the_library_reads(self) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
