@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from .algebra.stack import stack
-from .core.autograd import with_adjoint
 from .core.noise import Noise, noise_of
 from .core.operator import Operator
 from .core.validation import event_shape
@@ -81,9 +80,9 @@ def from_linear_operator(
         ) from error
     forward, adjoint = _OfColumns(linear.matmat, sides[1]), _OfColumns(linear.rmatmat, sides[0])
     return LinearFunction(
-        _WithAdjoint(forward, adjoint),
+        forward,
         sides[0],
-        adjoint=_WithAdjoint(adjoint, forward),
+        adjoint=adjoint,
         sigma_y=sigma_y,
         noise=noise,
         dtype=torch.float64,
@@ -103,17 +102,6 @@ class _OfColumns:
     def __call__(self, x: Tensor) -> Tensor:
         columns = self.product(x.detach().flatten(1).mT.to("cpu", torch.float64).numpy())
         return torch.from_numpy(columns).mT.reshape(-1, *self.shape).to(x, copy=True)  # An identity would return x itself.
-
-
-@dataclass(frozen=True)
-class _WithAdjoint:
-    """``forward`` with ``adjoint`` as its vector-Jacobian product."""
-
-    forward: Callable[[Tensor], Tensor]
-    adjoint: Callable[[Tensor], Tensor]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return with_adjoint(x, self.forward, self.adjoint)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch.testing import assert_close
 
 from invdiff import PosteriorSampler
 from invdiff.methods import METHODS
+from invdiff.methods.steps import sample_prior
 from invdiff.operators import (
     Blur,
     Function,
@@ -470,6 +471,13 @@ def test_modes_of_the_caller_change_nothing(kind: str, mode: Callable[[], Any]) 
     with mode():
         inside = run()
     assert_close(inside.clone(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_samples_of_a_prior_are_float32_inside_autocast() -> None:
+    prior = Gaussian(torch.zeros(8), torch.eye(8))
+    expected = sample_prior(prior, (8,), 2, seed=0, steps=3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(sample_prior(prior, (8,), 2, seed=0, steps=3), expected)
 
 
 @pytest.mark.parametrize("kind", ["matrix", "blur"])

@@ -116,7 +116,7 @@ class LinearFunction(LinearOperator):
             "LinearFunction", function, self.in_shape, device=device, dtype=dtype, linear=True, gradient=adjoint is None
         )
         g = torch.Generator().manual_seed(0)
-        a, b = torch.randn(2, 1, *self.in_shape, generator=g, dtype=dtype).to(device)
+        a, b = torch.randn(2, 1, *self.in_shape, generator=g, dtype=dtype, device="cpu").to(device or "cpu")
         y_a, y_b, y_sum = checked_call("LinearFunction", function, torch.cat([a, b, a + b])).chunk(3)
         self.out_shape = tuple(y_a.shape[1:])
         # Large enough for the rounding errors of any callable, small enough to find any relevant nonlinearity.
