@@ -408,6 +408,33 @@ class TestOwnLinearOperators:
             shift, factor = (1 if self.fault == "shift" else -1), (2.01 if self.fault == "factor" else 2.0)
             return (factor * y.roll(shift, -1))[..., (1 if self.fault == "shape" else 0) :]
 
+    class Closed(Broken):
+        """The same with closed forms, since the rows are orthogonal with squared norm 4."""
+
+        closed_form = True
+
+        def __init__(self, fault: str) -> None:
+            super().__init__(fault)
+            self.gram_scale = 2.0 if fault == "gram_scale" else 4.0
+
+        def keep_measured(self, y: Tensor) -> Tensor:
+            return y * (y > 0) if self.fault == "keep_measured" else y
+
+        def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
+            return v / (4 + (0.0 if self.fault == "solve" else lam))
+
+        def pinv(self, y: Tensor) -> Tensor:
+            return self.adjoint(y) / (2 if self.fault == "pinv" else 4)
+
+    @pytest.mark.parametrize("fault", ["gram_scale", "keep_measured", "solve", "pinv", ""])
+    def test_closed_forms(self, fault: str) -> None:
+        op = self.Closed(fault)
+        if not fault:
+            PosteriorSampler(PRIOR, op, steps=2)
+            return
+        with pytest.raises(ValueError, match=f"Closed: .*{fault}"):
+            PosteriorSampler(PRIOR, op, steps=2)
+
     @pytest.mark.parametrize(
         ("fault", "message"),
         [

@@ -1,10 +1,11 @@
-"""Trials of operators that users wrote: the adjoint, linearity, gradients, and the independence of items."""
+"""Trials of operators that users wrote: independent items, gradients, linearity, the adjoint and closed forms."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from invdiff.linalg import dot, norm
 from invdiff.trial import in_own_modes
@@ -14,6 +15,8 @@ from .trial import try_function
 
 __all__ = ["is_of_user", "try_operator"]
 
+SOLVED = 1e-2  # Largest relative residual of a solve, in any precision.
+
 
 def is_of_user(op: Operator) -> bool:
     """Return whether the class of an operator, or of one that it contains, is not the library's own."""
@@ -21,7 +24,7 @@ def is_of_user(op: Operator) -> bool:
 
 
 def try_operator(op: Operator) -> None:
-    """Try an operator on random items: that its items are independent, its gradient and its adjoint right.
+    """Try an operator on random items: their independence, its gradient, its adjoint, and what it declares or overrides.
 
     An operator whose ``surrogate`` is true may have a gradient other than its derivative.
 
@@ -32,7 +35,7 @@ def try_operator(op: Operator) -> None:
     if op.items is not None:
         op = op.take([0, 0])
     owner, linear = type(op).__name__, isinstance(op, LinearOperator)
-    held = next((v for v in vars(op).values() if isinstance(v, torch.Tensor) and v.is_floating_point()), torch.empty(0))
+    held = next((v for v in vars(op).values() if isinstance(v, Tensor) and v.is_floating_point()), torch.empty(0))
     device, dtype = op.device or held.device, op.dtype or held.dtype
     own_adjoint = isinstance(op, LinearOperator) and type(op).adjoint is not LinearOperator.adjoint
     try_function(
@@ -72,6 +75,29 @@ def _try_linear(op: LinearOperator, device: torch.device | str, dtype: torch.dty
             f"{owner}: adjoint is not the adjoint of forward: <A a, y> differs from <a, A^T y> by {float(gap / size):.2g} "
             "times |A a||y|. Omit it to use automatic differentiation."
         )
+    _try_closed_forms(op, y_a, v)
+
+
+def _try_closed_forms(op: LinearOperator, y: Tensor, v: Tensor) -> None:
+    """Try what a user may override or declare: ``keep_measured``, ``gram_scale``, ``solve`` and ``pinv``."""
+    owner, cls = type(op).__name__, type(op)
+
+    def same(found: Tensor, expected: Tensor) -> bool:
+        return bool((norm(found - expected) <= SOLVED * norm(expected)).all())
+
+    if not same(op.keep_measured(y), y):
+        raise ValueError(f"{owner}: keep_measured changes measured entries: it must set only those to 0 that forward leaves 0.")
+    if op.gram_scale is not None and not same(op(op.adjoint(v)), op.gram_scale * v):
+        raise ValueError(
+            f"{owner}: A A^T y is not gram_scale * y, with gram_scale = {op.gram_scale:g}. Omit it: it is optional."
+        )
+    lam = float(norm(op(op.adjoint(v))) / norm(v).clamp(min=torch.finfo(v.dtype).tiny)) or 1.0
+    if cls.solve is not LinearOperator.solve:
+        w = op.solve(v, lam)
+        if w.shape != v.shape or not same(op(op.adjoint(w)) + lam * w, v):
+            raise ValueError(f"{owner}: solve(v, lam) is not the solution of (A A^T + lam I) w = v. Omit it: it has a default.")
+    if cls.pinv is not LinearOperator.pinv and not same(op(op.pinv(y)), y):
+        raise ValueError(f"{owner}: pinv is not a pseudo-inverse: A pinv(A x) is not A x. Omit it: it has a default.")
 
 
 def _parts(op: Operator) -> Iterator[Operator]:
