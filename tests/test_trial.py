@@ -27,14 +27,16 @@ from invdiff.operators import (
     Mask,
     Matrix,
     NetworkOperator,
+    Noise,
     Operator,
     PoissonNoise,
     per_item,
 )
-from invdiff.operators.core.try_operator import is_of_user, try_operator
+from invdiff.operators.core.try_operator import is_of_user, try_noise, try_operator
 from invdiff.priors import Gaussian, Gray, PerChannel, Rescaled, ScoreModel, Tiled, from_network, load_prior
 from invdiff.priors.trial import is_of_user as is_prior_of_user
 from invdiff.priors.trial import try_prior
+from invdiff.random import Streams
 from invdiff.schedules import EDM, VP, DiscreteBetas
 
 SHAPE = (1, 6, 6)
@@ -232,6 +234,33 @@ class TestEveryPlace:
 def test_every_operator_passes(op: Operator) -> None:
     try_operator(op)
     assert not is_of_user(op)  # So that nobody waits for it.
+
+
+@over("noise", selected(Noise), rest="quick")
+def test_every_noise_passes(noise: Noise) -> None:
+    try_noise(noise, (2, 3))
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_a_noise_of_a_user(detached: bool) -> None:
+    class Wide(Noise):
+        sigma = 0.3
+
+        def add(self, clean: Tensor, streams: Streams) -> Tensor:
+            return clean + self.sigma * streams.normal(clean.shape[1:], dtype=clean.dtype)
+
+        def log_likelihood(self, y: Tensor, clean: Tensor) -> Tensor:
+            return -((y - (clean.detach() if detached else clean)) / self.sigma).square() / 2
+
+        def variance(self, y: Tensor, clean: Tensor) -> Tensor:
+            return torch.full_like(clean, self.sigma**2)
+
+    op = Identity(SHAPE, noise=Wide())
+    if detached:
+        with pytest.raises(ValueError, match=r"Wide\.log_likelihood: the function has no gradient, or a wrong one"):
+            PosteriorSampler(PRIOR, op, method="daps", steps=2)
+    else:
+        assert sample(PRIOR, op, "daps").isfinite().all()
 
 
 @over("prior", selected(ScoreModel), rest="quick")

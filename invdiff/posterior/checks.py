@@ -23,9 +23,11 @@ FAR_OUTSIDE = 8.0  # Root mean square of y, relative to that of measured images 
 
 
 def check_operator(op: Operator) -> None:
-    """Raise an error if an operator that a user wrote mixes items, is random, or has a wrong gradient or adjoint."""
+    """Raise an error if an operator or a noise that a user wrote mixes items, is random, or has a wrong gradient or adjoint."""
     if operators.is_of_user(op):
         operators.try_operator(op)
+    if not type(op.noise).__module__.startswith("invdiff."):
+        operators.try_noise(op.noise, op.out_shape)
 
 
 def check_prior(score: ScoreModel, op: Operator, algorithm: Algorithm, method: str) -> None:

@@ -36,6 +36,7 @@ def try_function(
     linear: bool,
     gradient: bool = True,
     surrogate: bool = False,
+    advice: str = "",
 ) -> None:
     """Try a function on batches of two random items: see :func:`invdiff.trial.try_map`.
 
@@ -50,6 +51,7 @@ def try_function(
         linear: Whether it is differentiated as a linear function, by autograd, or by ``torch.func``.
         gradient: Whether it is differentiated at all.
         surrogate: Whether its gradient is meant to differ from the derivative.
+        advice: What else to do about a gradient. Default: give an adjoint, or declare a surrogate.
 
     Raises:
         TypeError: If the result is not a real tensor.
@@ -72,10 +74,10 @@ def try_function(
         except NotFiniteError:
             continue
         if reason:
-            advice = "give its adjoint" if linear else "declare a gradient that is meant to differ by surrogate=True"
+            declare = "give its adjoint" if linear else "declare a gradient that is meant to differ by surrogate=True"
             raise ValueError(
                 f"{owner}: the function has no gradient, or a wrong one: {reason}. Methods differentiate it: write it in torch "
-                f"without no_grad, .detach(), numpy and rounding, or {advice}."
+                f"without no_grad, .detach(), numpy and rounding, or {advice or declare}."
             )
         return
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -10,10 +10,11 @@ from torch import Tensor
 from invdiff.linalg import dot, norm
 from invdiff.trial import in_own_modes
 
+from .noise import Noise
 from .operator import LinearOperator, Operator
 from .trial import try_function
 
-__all__ = ["is_of_user", "try_operator"]
+__all__ = ["is_of_user", "try_noise", "try_operator"]
 
 SOLVED = 1e-2  # Largest relative residual of a solve, in any precision.
 
@@ -21,6 +22,26 @@ SOLVED = 1e-2  # Largest relative residual of a solve, in any precision.
 def is_of_user(op: Operator) -> bool:
     """Return whether the class of an operator, or of one that it contains, is not the library's own."""
     return any(not type(part).__module__.startswith("invdiff.") for part in _parts(op))
+
+
+def try_noise(noise: Noise, out_shape: Sequence[int]) -> None:
+    """Try the gradient of a likelihood at random values, given ``y = 0``, and the independence of its items.
+
+    A likelihood that is not finite there is not tried.
+
+    Raises:
+        TypeError: If it is not a real tensor.
+        ValueError: If it mixes the items of a batch, is random, or has no gradient or a wrong one.
+    """
+    try_function(
+        f"{type(noise).__name__}.log_likelihood",
+        lambda clean: noise.log_likelihood(torch.zeros_like(clean), clean),
+        out_shape,
+        device="cpu",
+        dtype=torch.float32,
+        linear=True,
+        advice="return a constant, as for rounding",
+    )
 
 
 def try_operator(op: Operator) -> None:
