@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -15,7 +16,6 @@ import torch
 from torch import Tensor
 
 from .algebra.stack import stack
-from .core.autograd import with_adjoint
 from .core.noise import Noise, noise_of
 from .core.operator import Operator
 from .core.validation import event_shape
@@ -80,9 +80,9 @@ def from_linear_operator(
         ) from error
     forward, adjoint = _OfColumns(linear.matmat, sides[1]), _OfColumns(linear.rmatmat, sides[0])
     return LinearFunction(
-        _WithAdjoint(forward, adjoint),
+        forward,
         sides[0],
-        adjoint=_WithAdjoint(adjoint, forward),
+        adjoint=adjoint,
         sigma_y=sigma_y,
         noise=noise,
         dtype=torch.float64,
@@ -102,17 +102,6 @@ class _OfColumns:
     def __call__(self, x: Tensor) -> Tensor:
         columns = self.product(x.detach().flatten(1).mT.to("cpu", torch.float64).numpy())
         return torch.from_numpy(columns).mT.reshape(-1, *self.shape).to(x, copy=True)  # An identity would return x itself.
-
-
-@dataclass(frozen=True)
-class _WithAdjoint:
-    """``forward`` with ``adjoint`` as its vector-Jacobian product."""
-
-    forward: Callable[[Tensor], Tensor]
-    adjoint: Callable[[Tensor], Tensor]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return with_adjoint(x, self.forward, self.adjoint)
 
 
 @dataclass(frozen=True)
@@ -138,13 +127,17 @@ def from_deepinv(
 ) -> Operator:
     r"""Convert a ``physics`` of deepinv to an operator: a ``LinearOperator`` if it is linear.
 
-    It is always evaluated on the device and in the precision of its own tensors: move it first with ``physics.to(...)``. If
-    invdiff has an operator for the same measurement, that is faster and has closed forms.
+    The operator keeps a copy: a later ``physics.update(...)`` does not change it. It is always evaluated on the device and in
+    the precision of its own tensors: move it first with ``physics.to(...)``. If invdiff has an operator for the same
+    measurement, that is faster and has closed forms.
 
     Entries of ``y`` that a linear physics sets to 0 for every ``x``, as a mask does, are treated as missing: they have no
-    noise. Stacked physics become a :func:`stack`, whose ``y`` is the concatenation of their flattened measurements. Images
-    span [0, 1] in deepinv and [-1, 1] for the priors of invdiff: nonlinear physics, and noise levels given for [0, 1], must be
-    converted.
+    noise. Stacked physics become a :func:`stack`, whose ``y`` is the concatenation of their flattened measurements. Physics
+    with parameters for several items of a batch must be given one by one, and joined by :func:`per_item`.
+
+    Images span [0, 1] in deepinv and [-1, 1] for the priors of invdiff. With :math:`u = (x + 1) / 2`, a linear measurement
+    :math:`v = A u + n` is :math:`2 v - A 1 = A x + 2 n`: convert it by ``2 * v - op(torch.ones(1, *in_shape))``, and double the
+    noise level. Nonlinear physics are composed with :class:`Affine`: ``op @ Affine(in_shape, 0.5, 0.5)``.
 
     Args:
         physics: A ``deepinv.physics.Physics``, or any object with a method ``A``, and ``A_adjoint`` if it is linear.
@@ -154,9 +147,9 @@ def from_deepinv(
         autodiff: If true, compute the adjoint by automatic differentiation, for physics whose own adjoint is only approximate.
 
     Raises:
-        TypeError: If ``physics`` has no method ``A``, or ``A`` does not return a real tensor.
+        TypeError: If ``physics`` has no method ``A``, or ``A`` takes or returns something other than real tensors.
         ValueError: If ``A_adjoint`` is not the adjoint of ``A``, if the noise of the physics is not Gaussian with one level
-            and no other noise is given, or if the physics has a sensor model.
+            and no other noise is given, if the physics has a sensor model, or parameters for several items of a batch.
     """
     owner, is_module = f"from_deepinv: {type(physics).__name__}", isinstance(physics, torch.nn.Module)
     if not callable(getattr(physics, "A", None)):
@@ -164,6 +157,7 @@ def from_deepinv(
     parts = getattr(physics, "physics_list", None)
     if isinstance(parts, list):  # A stacked physics; a composition has a ModuleList.
         return stack([from_deepinv(part, in_shape, sigma_y=sigma_y, noise=noise, autodiff=autodiff) for part in parts])
+    physics = _copied(owner, physics)
     noise = _noise_of(owner, physics) if sigma_y is None and noise is None else noise_of(sigma_y or 0.0, noise)
     tensors = [*physics.buffers(), *physics.parameters()] if is_module else []
     kinds = [tensor.dtype.to_real() for tensor in tensors if tensor.is_floating_point() or tensor.is_complex()]
@@ -172,8 +166,7 @@ def from_deepinv(
 
     forward = _Converted(physics.A, device, dtype)
     probe = torch.randn(1, *in_shape, generator=torch.Generator().manual_seed(0), dtype=dtype).to(device)
-    with torch.no_grad():
-        y = forward(probe)
+    y = _first_measurement(owner, forward, probe, tensors)
     sensor = getattr(physics, "sensor_model", None)
     if sensor is not None and not torch.equal(sensor(y), y):
         raise ValueError(
@@ -196,6 +189,44 @@ def from_deepinv(
     mask = Mask(measured)
     mask.noise = noise
     return mask @ op
+
+
+def _copied(owner: str, physics: Any) -> Any:
+    """Return a copy, which does not follow later changes of its parameters."""
+    modules = physics.modules() if isinstance(physics, torch.nn.Module) else ()
+    kept = (value for module in modules for value in (*vars(module).values(), *module._buffers.values()))
+    memo: dict[int, Any] = {
+        id(value): value.detach().clone() for value in kept if isinstance(value, Tensor) and not value.is_leaf
+    }
+    try:
+        return copy.deepcopy(physics, memo)
+    except (TypeError, RuntimeError) as error:
+        raise TypeError(f"{owner} cannot be copied ({error}). Give its maps to LinearFunction or Function instead.") from error
+
+
+def _first_measurement(owner: str, forward: Callable[[Tensor], Any], probe: Tensor, tensors: Sequence[Tensor]) -> Tensor:
+    """Return the measurement of one item; raise an error if that is not possible, or not one real measurement."""
+    try:
+        with torch.no_grad():
+            y = forward(probe)
+            again = forward(torch.cat([probe] * 3))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        sizes = {len(tensor) for tensor in tensors if tensor.ndim > 3 and len(tensor) > 1}
+        hint = f" Its parameters have {max(sizes)} rows: {PER_ITEM}" if sizes else f" Check in_shape={tuple(probe.shape[1:])}."
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{owner}: A cannot be applied to real tensors of shape (B, *in_shape): {reason}.{hint}") from error
+    if not isinstance(y, Tensor) or not y.is_floating_point():
+        got = y.dtype if isinstance(y, Tensor) else type(y).__name__
+        raise TypeError(
+            f"{owner}: A must return a real floating-point tensor, got {got}. Give complex tensors as real ones, with real and "
+            "imaginary parts as an axis of length 2: Function(lambda x: torch.view_as_real(physics.A(x)), in_shape)."
+        )
+    if len(y) != 1 or len(again) != 3:
+        raise ValueError(f"{owner} has parameters for {len(y)} items: A maps 1 item to {len(y)}. {PER_ITEM}")
+    return y
+
+
+PER_ITEM = "Give one physics for each item: per_item([from_deepinv(one, in_shape) for one in several])."
 
 
 def _noise_of(owner: str, physics: Any) -> Noise:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import warnings
 from typing import Any
 
 import click
@@ -47,7 +48,10 @@ class _LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         # Exit codes: 0, 1 failure, 2 usage (click's own), 130 interrupted.
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="from_network: ")  # Said in a note, too.
+                warnings.showwarning = lambda message, *_: click.echo(f"Warning: {printable(str(message))}", err=True)
+                return super().invoke(ctx)
         except click.ClickException as error:
             error.message = printable(error.message)  # type: ignore[misc]
             raise

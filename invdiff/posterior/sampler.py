@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,13 +22,16 @@ from invdiff.methods.particles.loop import Cloud
 from invdiff.methods.resolve import ResolvedMethod, resolve
 from invdiff.methods.steps.rule import StepRule
 from invdiff.operators import Operator, whiten
+from invdiff.posterior.checks import check_measurement, check_operator, check_prior, check_range
 from invdiff.posterior.chi_square import chi_square_of_rows
 from invdiff.posterior.choice import BUDGET, Choice, Pilot, choose_method, fly, single_chain
 from invdiff.posterior.counted import Counted
 from invdiff.posterior.draw import CHUNK_NUMBERS, Drawing, chunk_size
 from invdiff.posterior.result import Particles, Posterior
 from invdiff.posterior.step import Step
+from invdiff.posterior.wiring import doubts_about
 from invdiff.priors import ScoreModel, adapt
+from invdiff.trial import in_own_modes
 
 __all__ = ["PosteriorSampler"]
 
@@ -56,8 +60,17 @@ class PosteriorSampler:
         budget: Maximum number of vector-Jacobian products of the network per sample for which ``"auto"`` may choose
             particles. 0: always a single chain.
         options: Options of the algorithm, such as ``zeta=0.5`` for ``dps``.
+
+    A network of :func:`~invdiff.priors.from_network`, and a prior or an operator of a class that is not the library's own, are
+    tried once on two random items: six evaluations of one item, and the gradient of a third of them if the method needs it.
+
+    Raises:
+        TypeError: If an argument is of a wrong type.
+        ValueError: If a setting does not fit, or if the trial shows that the prior or the operator mixes the items of a batch,
+            is random, returns values that are not finite, or has no gradient or a wrong one.
     """
 
+    @in_own_modes()
     def __init__(
         self,
         score: ScoreModel,
@@ -92,6 +105,7 @@ class PosteriorSampler:
         if not budget >= 0:
             raise ValueError(f"budget must not be negative, got {budget!r}.")
         op.noise.check(type(op).__name__, op.out_shape)
+        check_operator(op)
         self.white = whiten(op)  # The operator passed to the methods: Gaussian noise is whitened.
         if method == "auto" and preset is not None:
             raise ValueError(f"preset={preset!r} needs an explicit method, got method='auto'.")
@@ -102,8 +116,12 @@ class PosteriorSampler:
         plan, zeros = self.plan(1), torch.zeros(1, *op.out_shape, device=op.device, dtype=op.dtype)
         for one in self.white.distinct if plan.method.one_operator else [self.white.take([0])]:
             algorithm = plan.algorithm(self.score, one, zeros)
+            check_prior(score, op, algorithm, plan.method.name)
             if isinstance(algorithm, ConditionalDenoiser) and plan.rule is not None and plan.rule.follows_draws:
                 algorithm.check_draws()
+        if doubt := doubts_about(score, op.in_shape):
+            self.notes = (*self.notes, doubt)
+            warnings.warn(doubt, stacklevel=3)
 
     def plan(self, num_samples: int) -> ResolvedMethod:
         """Return the method and settings that :meth:`run` will use for ``num_samples`` samples per measurement."""
@@ -152,7 +170,7 @@ class PosteriorSampler:
             self._plans[key] = resolve(self.score, self.white, method, self.given, self.options, self.preset)
         return self._plans[key]
 
-    @torch.inference_mode(False)  # Gradients of the network are needed even if the caller is in inference mode.
+    @in_own_modes()  # Gradients of the network are needed even if the caller is in inference mode; the state is float32.
     def run(
         self,
         y: Tensor,
@@ -183,8 +201,12 @@ class PosteriorSampler:
         A chunk that does not fit in memory is halved and drawn again, with the same result. The callback then receives the
         first steps of its samples again.
 
+        A ``y`` far larger than the measurements of images in [-1, 1] gives a warning. Autocast and inference mode of the caller
+        have no effect.
+
         Raises:
-            TypeError: If ``callback`` cannot be called.
+            TypeError: If ``callback`` cannot be called, or ``y`` is no tensor of floating-point numbers.
+            ValueError: If ``y`` is complex or its shape is wrong, a measured value is not finite, or a number is out of range.
             DivergenceError: If a sample diverges even with weakened guidance.
             MemoryError: If a single sample, or group, does not fit in memory.
         """
@@ -236,24 +258,11 @@ class PosteriorSampler:
         )
 
     def _check(self, y: Tensor, num_samples: int, chunk: int | None) -> Tensor:
-        if not isinstance(y, Tensor):
-            raise TypeError(f"run: y must be a tensor, got {type(y).__name__}.")
-        if tuple(y.shape[1:]) != self.op.out_shape or y.ndim != len(self.op.out_shape) + 1 or not len(y):
-            wanted = ", ".join(map(str, self.op.out_shape))
-            hint = " Add the batch axis: y[None]." if tuple(y.shape) == self.op.out_shape else ""
-            raise ValueError(f"run: y must have shape (B, {wanted}), got {tuple(y.shape)}.{hint}")
-        if self.op.items not in (None, len(y)):
-            raise ValueError(
-                f"run: the operator differs between its {self.op.items} items, got {len(y)} measurements. Give one per item, "
-                "or make the sampler with op.take(rows)."
-            )
-        y = self.op.keep_measured(y)
-        if y.is_complex() or not y.isfinite().all():
-            raise ValueError("run: y must be real and finite.")
+        y = check_measurement(self.op, y)
         check_whole(num_samples=num_samples, chunk=1 if chunk is None else chunk)
         if num_samples < 1 or (chunk is not None and chunk < 1):
             raise ValueError(f"run: num_samples and chunk must be at least 1, got {num_samples} and {chunk}.")
-        y = y.detach().to(torch.float64 if y.dtype == torch.float64 else torch.float32)
+        check_range(self.op, y, self.score)
         return y if self.op.noise.white or not self.op.noise.gaussian else self.op.noise.whiten(y)
 
 

@@ -2,6 +2,7 @@
 
 from invdiff.priors.adapters.adapt import adapt
 from invdiff.priors.adapters.channels import Gray, PerChannel
+from invdiff.priors.adapters.rescaled import Rescaled
 from invdiff.priors.adapters.tiled import Tiled
 from invdiff.priors.analytic.gaussian import Gaussian
 from invdiff.priors.analytic.mixture import GaussianMixture
@@ -22,6 +23,7 @@ __all__ = [
     "Gray",
     "NetworkPrior",
     "PerChannel",
+    "Rescaled",
     "ScoreModel",
     "Tiled",
     "UNet",

@@ -68,7 +68,12 @@ class NetworkPrior(ScoreModel):
 
     :func:`from_network` copies the module, so the original is not modified; no gradients of its weights are computed. The
     network computes in its own precision; inputs and outputs keep the dtype of ``x_t``.
+
+    Attributes:
+        of_user: Whether the network came from :func:`from_network` and not from a checkpoint of a known family.
     """
+
+    of_user: bool = False
 
     def __init__(
         self,
@@ -115,7 +120,7 @@ class NetworkPrior(ScoreModel):
         alpha_t, sigma_t = self.levels(t, x_t)
         if self.predicts == "edm":
             return edm_denoise(self._call, x_t / alpha_t, sigma_t / alpha_t, sigma_data=self.sigma_data, trained=self._trained)
-        time = self.time(torch.as_tensor(t).to(x_t)).expand(x_t.shape[0])
+        time = torch.as_tensor(self.time(torch.as_tensor(t).to(x_t)), device=x_t.device).expand(x_t.shape[0])
         return PARAMETRIZATIONS[self.predicts](x_t, self._call(x_t, time), alpha_t, sigma_t)
 
     def denoise_pivot(self, mu: Tensor, cov: NoiseCovariance) -> Tensor:
@@ -129,24 +134,28 @@ class NetworkPrior(ScoreModel):
         return float(self.schedule.ratio(self.schedule.t_min)), float(self.schedule.ratio(self.schedule.t_max))
 
     def _call(self, x: Tensor, time: Tensor, maps: NoiseMaps | None = None) -> Tensor:
-        dtype = torch.float32 if self.autocast else next((w.dtype for w in self._weights if w.is_floating_point()), x.dtype)
+        dtype = torch.float32 if self.autocast else next((w.dtype for w in self.weights if w.is_floating_point()), x.dtype)
         casting = torch.autocast(x.device.type, self.autocast) if self.autocast else contextlib.nullcontext()
         asked = _pad_to(x, self.stride)
         with casting:
             extra = () if maps is None else (maps.to(dtype),)
-            output: Tensor = self.net(asked.to(dtype), time.to(dtype), *extra)
+            # Whole times are for a network that looks them up in a table.
+            result: Any = self.net(asked.to(dtype), time.to(dtype) if time.is_floating_point() else time, *extra)
+        output: Tensor = result if isinstance(result, Tensor) else _tensor_in(result)
         if output.shape != asked.shape:
-            raise ValueError(
-                f"from_network: the network mapped {tuple(asked.shape)} to {tuple(output.shape)}, expected the same shape."
-            )
+            twice = output.shape == (len(asked), 2 * asked.shape[1], *asked.shape[2:])
+            hint = " If its second half is a variance, give lambda x, t: net(x, t).chunk(2, 1)[0]." if twice else ""
+            shapes = f"{tuple(asked.shape)} to {tuple(output.shape)}"
+            raise ValueError(f"from_network: the network mapped {shapes}, expected the same shape.{hint}")
         return output[tuple(slice(n) for n in x.shape)].to(x.dtype)
 
     @property
-    def _weights(self) -> Iterator[Tensor]:
+    def weights(self) -> Iterator[Tensor]:
+        """The parameters and buffers of the network, if it is a module."""
         return itertools.chain(self.net.parameters(), self.net.buffers()) if isinstance(self.net, nn.Module) else iter(())
 
     def to(self, device: torch.device | str | None = None) -> Self:
-        if device is None or all(weight.device == torch.empty(0, device=device).device for weight in self._weights):
+        if device is None or all(weight.device == torch.empty(0, device=device).device for weight in self.weights):
             return self
         moved = copy.copy(self)
         moved.net = frozen_view(cast(nn.Module, self.net), device=device)
@@ -196,6 +205,15 @@ def _keep_kernels_in(net: nn.Module, dtype: torch.dtype) -> None:
             layer._parameters["weight"] = nn.Parameter(weight.to(dtype), requires_grad=False)
 
 
+def _tensor_in(output: Any) -> Tensor:
+    """Return the tensor in the result of a network that is not a tensor itself: ``sample`` of an output object of diffusers."""
+    sample = getattr(output, "sample", None)
+    if isinstance(sample, Tensor):
+        return sample
+    hint = "lambda x, t: net(x, t)[0]" if isinstance(output, Sequence) else "a function that returns the tensor in it"
+    raise TypeError(f"from_network: the network must return a tensor, got {type(output).__name__}. Give {hint}.")
+
+
 def _pad_to(x: Tensor, stride: int) -> Tensor:
     """Pad the last two axes of ``x`` to multiples of ``stride`` by repeating the border."""
     height, width = (-n % stride for n in x.shape[-2:]) if stride > 1 else (0, 0)
@@ -233,11 +251,14 @@ def from_network(
     ======== ================================================= ============================================================
 
     Args:
-        net: Called as ``net(x_t, time)`` with ``(B, *event)`` and ``(B,)``. A module is copied, except for its weights, which
-            stay shared. The copy is in evaluation mode, and hooks that store something store it in the copy.
+        net: Called as ``net(x_t, time)`` with ``(B, *event)`` and ``(B,)``; returns a tensor, or an output object of diffusers.
+            A module is copied, except for its weights, which stay shared. The copy is in evaluation mode, and hooks that store
+            something store it in the copy. Modules inside a function are used as they are: put them in evaluation mode.
         schedule: The schedule the network was trained with.
         predicts: Output of the network, see above.
-        time: Maps the schedule's time to the network's time input, such as ``lambda t: 999 * t``. Not used by ``edm``.
+        time: Maps the schedule's time to the network's time input, such as ``lambda t: 999 * t`` for :class:`VP`, whose time
+            ends at 1. The time of :class:`DiscreteBetas` is the index in the table already. Whole numbers stay whole:
+            ``lambda t: t.round().long()``. Not used by ``edm``.
         event_shape: Shape of one item, ``None`` for axes of any size. Default: any shape.
         sigma_data: Standard deviation of the data, for ``edm``.
         stride: Factor that image sides must be multiples of. Other images are padded by repeating their border, and the
@@ -250,7 +271,7 @@ def from_network(
     """
     if predicts not in {*PARAMETRIZATIONS, "edm"}:
         raise ValueError(f"from_network: unknown predicts={predicts!r}, expected one of {', '.join(PARAMETRIZATIONS)}, edm.")
-    return NetworkPrior(
+    prior = NetworkPrior(
         frozen_view(net) if isinstance(net, nn.Module) else net,
         schedule,
         predicts=predicts,
@@ -263,3 +284,5 @@ def from_network(
         file=file,
         facts=facts or {},
     )
+    prior.of_user = True
+    return prior

@@ -74,6 +74,7 @@ class Whitened(Operator):
     def __init__(self, op: Operator, original: Noise) -> None:
         self.op, self.original, self.noise = op, original, GaussianNoise(1.0)
         self.in_shape, self.out_shape, self.device, self.dtype = op.in_shape, op.out_shape, op.device, op.dtype
+        self.surrogate = op.surrogate
 
     @property
     def dof(self) -> int | Tensor:
@@ -104,7 +105,9 @@ class WhitenedLinear(LinearOperator):
     def __init__(self, op: LinearOperator, original: Noise) -> None:
         self.op, self.original, self.noise = op, original, GaussianNoise(1.0)
         self.in_shape, self.out_shape, self.device, self.dtype = op.in_shape, op.out_shape, op.device, op.dtype
-        self.deviations = original.deviations if isinstance(original, GaussianNoise) else None
+        deviations = original.deviations if isinstance(original, GaussianNoise) else None
+        missing = 0 if deviations is None else max(0, len(self.out_shape) - deviations.ndim)
+        self.deviations = None if deviations is None else deviations[(None,) * missing]  # One axis for each axis of y.
 
     @property
     def items(self) -> int | None:

@@ -7,8 +7,9 @@ noise is drawn only by these models.
 from __future__ import annotations
 
 import math
+import numbers
 from abc import ABC, abstractmethod
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from invdiff.movable import Movable
 from invdiff.random import Streams
 
-__all__ = ["GaussianNoise", "Noise", "noise_of"]
+__all__ = ["GaussianNoise", "Noise", "entries", "noise_of"]
 
 SMALLEST_PICTURE = 8  # Shortest side, in pixels, for which the noise level can be estimated.
 
@@ -48,7 +49,10 @@ class Noise(Movable, ABC):
         if len(self.shape) > len(out_shape) or any(
             ours not in (1, side) for ours, side in zip(self.shape[::-1], out_shape[::-1], strict=False)
         ):
-            raise ValueError(f"{owner}: {self!r} does not broadcast to measurements of shape {out_shape} (without batch).")
+            batched = " Leave out the batch axis." if self.shape[1:] == out_shape else ""
+            raise ValueError(
+                f"{owner}: {self!r} does not broadcast to measurements of shape {out_shape} (without batch).{batched}"
+            )
 
     @abstractmethod
     def add(self, clean: Tensor, streams: Streams) -> Tensor:
@@ -90,6 +94,7 @@ class GaussianNoise(Noise):
             tensor of positive numbers, one for each entry, that broadcasts to ``(*out_shape)``.
 
     Raises:
+        TypeError: If ``sigma`` is not real.
         ValueError: If a standard deviation is negative or not finite, or one of a tensor is 0.
     """
 
@@ -97,15 +102,14 @@ class GaussianNoise(Noise):
     deviations: Tensor | None = None
 
     def __init__(self, sigma: float | Tensor | np.ndarray) -> None:
-        if isinstance(sigma, np.ndarray):
-            sigma = torch.as_tensor(sigma)
-        if isinstance(sigma, Tensor) and sigma.ndim:
-            if not (sigma.isfinite() & (sigma > 0)).all():
+        sigma = entries("GaussianNoise", "sigma", sigma)
+        if isinstance(sigma, Tensor):
+            if not (sigma.isfinite() & (sigma >= torch.finfo(torch.float32).tiny)).all():
                 raise ValueError(
                     "GaussianNoise: a tensor of standard deviations must be positive and finite, "
                     f"got {float(sigma.min()):g} to {float(sigma.max()):g}. For exact data give the number 0."
                 )
-            self.sigma, self.deviations = float(sigma.min()), sigma.clone()
+            self.sigma, self.deviations = float(sigma.min()), sigma
             return
         if not (math.isfinite(sigma) and sigma >= 0):
             raise ValueError(f"GaussianNoise: sigma must be a finite number of at least 0, got {sigma}.")
@@ -165,6 +169,30 @@ class GaussianNoise(Noise):
             if self.deviations is None
             else f"GaussianNoise({tuple(self.deviations.shape)} values)"
         )
+
+
+def entries(owner: str, name: str, value: Any) -> float | Tensor:
+    """Return a parameter of a noise model: a number, or a real floating-point tensor of one value or more for each entry.
+
+    Raises:
+        TypeError: If ``value`` is neither a real number nor a tensor or an array of them.
+        ValueError: If it is an empty tensor.
+    """
+    if isinstance(value, np.ndarray):  # torch accepts neither negative strides nor a foreign byte order.
+        native = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("=")).reshape(value.shape)
+        value = torch.as_tensor(native) if native.dtype.kind in "fiu" else native
+    real = not value.is_complex() if isinstance(value, Tensor) else isinstance(value, numbers.Real)
+    if not real or isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool:
+        got = value.dtype if isinstance(value, Tensor | np.ndarray) else f"{type(value).__name__} {value!r}"
+        raise TypeError(
+            f"{owner}: {name} must be a real number, or a tensor of real numbers with one for each entry of y, got {got}."
+        )
+    if not isinstance(value, Tensor):
+        return float(value)
+    if not value.numel():
+        raise ValueError(f"{owner}: {name} must not be empty, got shape {tuple(value.shape)}.")
+    kept = value.detach().to(value.dtype if value.is_floating_point() else torch.float64, copy=True)
+    return kept if kept.ndim else float(kept)
 
 
 def noise_of(sigma_y: float, noise: Noise | None) -> Noise:

@@ -20,6 +20,7 @@ from invdiff.linalg import conjugate_gradients, dense_matrix, least_squares, lin
 from invdiff.movable import Movable
 from invdiff.noise_covariance import NoiseCovariance
 from invdiff.random import Streams, generator
+from invdiff.trial import in_own_modes
 
 from .algebra import algebra
 from .autograd import with_adjoint
@@ -29,6 +30,7 @@ from .pivot import pivot_of
 from .svd import SVD, DenseSVD
 from .torus import TorusConvolution
 from .trial import checked_call
+from .values import check_real, warn_of_pixels
 
 __all__ = ["Jacobian", "LinearOperator", "Operator", "pseudo_divide"]
 
@@ -129,10 +131,12 @@ class Operator(Movable, ABC):
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the noiseless measurement ``A(x)``."""
+        if not x.is_floating_point():
+            check_real(f"{type(self).__name__}: x", x)
         if tuple(x.shape[1:]) != self.in_shape or x.ndim != len(self.in_shape) + 1:
-            raise ValueError(
-                f"{type(self).__name__}: expected x of shape (B, {', '.join(map(str, self.in_shape))}), got {tuple(x.shape)}."
-            )
+            hint = " Add the batch axis: x[None]." if tuple(x.shape) == self.in_shape else ""
+            wanted = f"(B, {', '.join(map(str, self.in_shape))})"
+            raise ValueError(f"{type(self).__name__}: expected x of shape {wanted}, got {tuple(x.shape)}.{hint}")
         return self.forward(x)
 
     def __repr__(self) -> str:
@@ -150,11 +154,25 @@ class Operator(Movable, ABC):
         return y
 
     def measure(self, x: Tensor, *, seed: int) -> Tensor:
-        """Return ``op(x)`` plus noise. The noise of item ``b`` depends on ``seed`` and ``b`` only."""
+        """Return ``op(x)`` plus noise. The noise of item ``b`` depends on ``seed`` and ``b`` only.
+
+        Values of ``x`` that look like pixels from 0 to 255 give a warning, because images span [-1, 1].
+
+        Raises:
+            TypeError: If ``x`` is no tensor of floating-point numbers.
+            ValueError: If ``x`` is complex, or its shape or that of the noise is wrong.
+        """
+        if not isinstance(x, Tensor):
+            raise TypeError(
+                f"{type(self).__name__}: x must be a tensor, got {type(x).__name__}. Convert it: torch.as_tensor(x)."
+            )
         self.noise.check(type(self).__name__, self.out_shape)
-        y = self(x)
-        streams = Streams([generator(seed, "measure", b, 0, device=y.device) for b in range(len(y))])
-        return self.keep_measured(self.noise.add(y, streams))
+        with in_own_modes():
+            y = self(x)
+            streams = Streams([generator(seed, "measure", b, 0, device=y.device) for b in range(len(y))])
+            y = self.keep_measured(self.noise.add(y, streams))
+        warn_of_pixels(f"{type(self).__name__}.measure: x", x)
+        return y
 
     def jacobian(self, x: Tensor) -> LinearOperator:
         r"""Return :math:`\partial A / \partial x` at ``x`` of shape ``(B, *in_shape)``: one linear map per item."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from invdiff.random import Streams
 
-from ..core.noise import Noise
+from ..core.noise import Noise, entries
 
 __all__ = ["RoundingNoise"]
 
@@ -32,14 +33,14 @@ class RoundingNoise(Noise):
         ValueError: If a step is not positive, or a step or an offset is not finite.
     """
 
-    def __init__(self, step: float | Tensor, *, offset: float | Tensor) -> None:
-        steps, offsets = (torch.as_tensor(value, dtype=torch.float64) for value in (step, offset))
+    def __init__(self, step: float | Tensor | np.ndarray, *, offset: float | Tensor | np.ndarray) -> None:
+        self.step, self.offset = entries("RoundingNoise", "step", step), entries("RoundingNoise", "offset", offset)
+        steps, offsets = (torch.as_tensor(value, dtype=torch.float64) for value in (self.step, self.offset))
         if not ((steps.isfinite() & (steps > 0)).all() and offsets.isfinite().all()):
             raise ValueError(
-                f"RoundingNoise: expected a finite step > 0 and a finite offset, got {_shown(step)} and {_shown(offset)}."
+                f"RoundingNoise: expected a finite step > 0 and a finite offset, got {_shown(self.step)} and "
+                f"{_shown(self.offset)}."
             )
-        self.step = step if isinstance(step, Tensor) and step.ndim else float(step)
-        self.offset = offset if isinstance(offset, Tensor) and offset.ndim else float(offset)
         self.sigma = float(steps.min()) / math.sqrt(12)
 
     @property

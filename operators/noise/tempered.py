@@ -51,6 +51,10 @@ class TemperedNoise(Noise):
         self.noise, self.count = noise, count
         self.sigma, self.heavy_tailed = noise.sigma * count**0.5, noise.heavy_tailed
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.noise.shape
+
     def add(self, clean: Tensor, streams: Streams) -> Tensor:
         return torch.lerp(clean, self.noise.add(clean, streams), self.count**0.5)
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ..core.noise import Noise, noise_of
 from ..core.operator import Operator
+from ..core.trial import checked_call, try_function
 from ..core.validation import event_shape
-from ..generic.function import Function
 
 __all__ = ["NetworkOperator"]
 
@@ -28,14 +28,15 @@ class NetworkOperator(Operator):
 
     Args:
         network: :math:`f_\theta`: takes ``(B, *in_shape)``, in image units (images span [-1, 1]), and returns one real tensor
-            whose first axis is the batch. Called once, to find the shape of ``y``.
+            whose first axis is the batch. Tried on random items, two at a time.
         in_shape: Shape of one ``x``, without the batch axis.
         sigma_y: Noise standard deviation, in the units of ``y``. Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.
 
     Raises:
         TypeError: If ``network`` is not a module or does not return a real tensor.
-        ValueError: If the first axis of the returned tensor is not the batch.
+        ValueError: If the first axis of the returned tensor is not the batch, or if the network mixes the items of a batch, is
+            random, or has no gradient.
 
     References:
         Tran et al., Explore Image Deblurring via Encoded Blur Kernel Space, 2021, https://arxiv.org/abs/2104.00317
@@ -52,7 +53,10 @@ class NetworkOperator(Operator):
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self.in_shape, self.noise = event_shape("NetworkOperator", in_shape), noise_of(sigma_y, noise)
         weight = next((w for w in self.network.parameters() if w.is_floating_point()), torch.zeros(()))
-        self.out_shape = Function(self.forward, self.in_shape, device=weight.device, dtype=weight.dtype).out_shape
+        zeros = torch.zeros(1, *self.in_shape, device=weight.device, dtype=weight.dtype)
+        self.out_shape = tuple(checked_call("NetworkOperator", self.forward, zeros).shape[1:])
+        device, dtype = weight.device, weight.dtype
+        try_function("NetworkOperator", self.forward, self.in_shape, device=device, dtype=dtype, linear=False)
 
     def forward(self, x: Tensor) -> Tensor:
         weights = {**dict(self.network.named_parameters()), **dict(self.network.named_buffers())}

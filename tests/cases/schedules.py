@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from invdiff.priors.adapters.rescaled import ScaledNoise
 from invdiff.schedules import EDM, VE, VP, Cosine, DiscreteBetas, RectifiedFlow, SubVP
 
 from .registry import cases_of
@@ -40,3 +41,8 @@ def _() -> list[RectifiedFlow]:
 @cases_of(DiscreteBetas, 3)
 def _() -> list[DiscreteBetas]:
     return [DiscreteBetas.linear(100, 1e-3, 0.2), DiscreteBetas.scaled_linear(100, 1e-3, 0.2), DiscreteBetas.cosine(60)]
+
+
+@cases_of(ScaledNoise, 1)
+def _() -> list[ScaledNoise]:
+    return [ScaledNoise(VP(), 2.0)]

@@ -72,6 +72,29 @@ class Mirrored(Operator):
         return x.flip(-1)
 """
 
+NETWORKS = """
+import torch
+from invdiff.priors import from_network
+from invdiff.schedules import VP
+
+net = torch.nn.Conv2d(3, 3, 3, padding=1)
+
+def wrapped(function):
+    return from_network(lambda x, t: function(x), VP(), event_shape=(3, None, None))
+
+def without_gradient():
+    return wrapped(torch.no_grad()(net))
+
+def mixing():
+    return wrapped(lambda x: net(x) - x.mean())
+
+def noisy():
+    return wrapped(lambda x: net(x) + torch.randn_like(x))
+
+def untrained():
+    return wrapped(lambda x: 3 * x)
+"""
+
 FUNCTION = """
 from invdiff.operators import Function
 
@@ -235,6 +258,29 @@ class TestPrior:
         mine("smooth.py", "def smooth():\n    return 3")
         given = ("in.png", "--problem", "denoise", "--noise", 0.1, "--prior")
         assert "smooth is not a prior: expected a ScoreModel" in solve(*given, "smooth.py:smooth", code=1).stderr
+
+    def test_a_faulty_network_is_named_in_one_line(self, solve, tmp_path, mine):
+        mine("nets.py", NETWORKS)
+        given = ("in.png", "--problem", "denoise", "--noise", 0.1, "--prior")
+        for name, message in (
+            ("without_gradient", "mmps differentiates the network, and it has no gradient"),
+            ("mixing", "from_network: the network mixes the items of a batch"),
+            ("noisy", "from_network: the network is random"),
+        ):
+            error = solve(*given, f"nets.py:{name}", "--method", "mmps", code=1).stderr
+            assert message in error
+            assert error.strip().count("\n") == 0
+        said = solve(*given, "nets.py:untrained", "-o", "out").stderr
+        assert said.count("the network seems to be wired wrongly") == 1
+        assert "UserWarning" not in said
+        assert any("wired wrongly" in note for note in record_of(tmp_path / "out")["notes"])
+
+    def test_a_faulty_operator_is_named_in_one_line(self, solve, mine):
+        mine("rounds.py", OPERATOR.replace("x.flip(-1)", "(x * 20).round() / 20"))
+        given = ("in.png", "--problem", "operator", "--operator", "rounds.py:Mirrored", "--noise", 0.05, "--simulate")
+        error = solve(*given, code=1).stderr
+        assert "Mirrored: the function has no gradient, or a wrong one" in error
+        assert error.strip().count("\n") == 0
 
     def test_none_replaces_the_bundled_one(self, monkeypatch):
         table = Registry("prior", {}, own_priors.PRIORS.adopt, group="none")

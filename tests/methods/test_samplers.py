@@ -731,7 +731,7 @@ class TestErrors:
             build()
 
     def test_free_axes_of_a_prior_fit_any_size(self) -> None:
-        prior = from_network(lambda x, t: x, EDM(), event_shape=(3, None, None))
+        prior = from_network(lambda x, t: x, EDM(), predicts="x0", event_shape=(3, None, None))
         PosteriorSampler(prior, Identity((3, 5, 7)))
         with pytest.raises(ValueError, match=r"\(3, 'any', 'any'\).*\(2, 5, 7\)"):
             PosteriorSampler(prior, Identity((2, 5, 7)))

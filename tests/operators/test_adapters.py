@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from invdiff.operators import (
+    Affine,
     Function,
     GaussianNoise,
     LinearFunction,
@@ -37,6 +38,7 @@ from invdiff.operators import (
     Operator,
     from_deepinv,
     from_linear_operator,
+    per_item,
 )
 from invdiff.operators.algebra.compose import LinearComposed
 from invdiff.operators.algebra.stack import LinearStack
@@ -167,8 +169,14 @@ class TestWhatLooksLikeDeepinv:
     def test_rejects(self) -> None:
         with pytest.raises(TypeError, match="SimpleNamespace has no method A"):
             from_deepinv(SimpleNamespace(), (3, 4))
-        with pytest.raises(TypeError, match=r"must return a real floating-point tensor, got torch\.complex64"):
+        with pytest.raises(
+            TypeError, match=r"real floating-point tensor, got torch\.complex64.*torch\.view_as_real\(physics\.A"
+        ):
             from_deepinv(SimpleNamespace(A=torch.fft.fft), (3, 4))
+        with pytest.raises(ValueError, match=r"A cannot be applied to real tensors of shape .*view_as_real is only supported"):
+            from_deepinv(SimpleNamespace(A=torch.view_as_real), (3, 4))
+        with pytest.raises(TypeError, match="A must return a real floating-point tensor, got list"):
+            from_deepinv(SimpleNamespace(A=lambda x: [x, x]), (3, 4))
         with pytest.raises(ValueError, match="its sensor_model, which acts on the noisy measurement, has no counterpart"):
             from_deepinv(physics(sensor_model=torch.round), (3, 4))
         with pytest.raises(ValueError, match=r"only Gaussian noise with one level .* got SimpleNamespace\."):
@@ -280,6 +288,43 @@ class TestDeepinv:
         op = from_deepinv(blur(), (1, 8, 8))
         assert op.dtype == torch.float64
         law(op)
+
+    @pytest.mark.parametrize("change", ["replaced", "in place"])
+    def test_a_later_update_changes_nothing(self, change: str) -> None:
+        x, mask = randn(2, 1, 6, 8, dtype=torch.float32), (randn(1, 6, 8) < 0).float()
+        for given, name in ((Deepinv.Inpainting(mask.clone()), "mask"), (Deepinv.Blur(randn(3, 3).float()), "filter")):
+            op = from_deepinv(given, (1, 6, 8))
+            y, v, dof = op(x), op.measure(x, seed=0), op.dof
+            if change == "replaced":
+                setattr(given, name, torch.ones_like(getattr(given, name)))
+            else:
+                getattr(given, name).fill_(1)
+            assert isinstance(op, LinearOperator)
+            assert (torch.equal(op(x), y), torch.equal(op.measure(x, seed=0), v), op.dof) == (True, True, dof)
+            check_adjoint(op, SINGLE)
+
+    def test_parameters_computed_from_others_are_copied(self) -> None:
+        given, x = Deepinv.Blur(torch.ones(3, 3)), randn(1, 1, 6, 6, dtype=torch.float32)
+        given.filter = torch.ones(3, 3, requires_grad=True) / 9  # Not a leaf.
+        op = from_deepinv(given, (1, 6, 6))
+        assert_close(op(x), given.A(x))
+
+    @pytest.mark.parametrize("items", [2, 3])
+    def test_parameters_of_a_batch_are_for_per_item(self, items: int) -> None:
+        mask = (randn(items, 1, 6, 8) < 0).float()
+        with pytest.raises(ValueError, match=rf"Inpainting.* {items} .*per_item\(\[from_deepinv\(one, in_shape\)"):
+            from_deepinv(Deepinv.Inpainting(mask), (1, 6, 8))
+        op, x = per_item([from_deepinv(Deepinv.Inpainting(one), (1, 6, 8)) for one in mask]), randn(items, 1, 6, 8)
+        assert_close(op(x), mask * x)
+
+    def test_images_on_0_to_1(self) -> None:
+        """The conversions of the documentation: of measurements, and of nonlinear physics."""
+        u, shape = randn(2, 1, 6, 6).abs(), (1, 6, 6)
+        given = blur()
+        op = from_deepinv(given, shape)
+        assert_close(2 * given.A(u) - op(torch.ones(1, *shape, dtype=u.dtype)), op(2 * u - 1))
+        squares = SimpleNamespace(A=torch.square)
+        assert_close((from_deepinv(squares, shape) @ Affine(shape, 0.5, 0.5))(2 * u - 1), u**2)
 
     def test_is_the_physics(self) -> None:
         x, given = randn(2, 1, 8, 8), blur(Deepinv.GaussianNoise(0.25))

@@ -90,10 +90,13 @@ class TestWhatTheParticlesShow:
         assert [particles(d) for d in (0.1, 0.6, 1.0, 50.0)] == [GROUP, GROUP, LARGE_GROUP, LARGE_GROUP]
         assert particles(50.0, num_samples=20) == GROUP
 
+    @pytest.mark.filterwarnings("ignore:from_network")
     def test_a_pilot_that_diverges_leaves_a_chain(self) -> None:
         choice = choose_method("auto", OP, num_samples=16, pilot=lambda: None)
         assert (choice.method.name, "diverged" in choice.why) == ("mmps", True)
-        exploding = from_network(lambda x, t: x * torch.nan, VP(), predicts="x0", event_shape=(SIZE,))
+        exploding = from_network(
+            lambda x, t: torch.where(t[:, None] > 0.9, torch.nan, 0 * x), VP(), predicts="x0", event_shape=(SIZE,)
+        )
         assert PosteriorSampler(exploding, OP).plan(16).method.name == "mmps"
 
 

@@ -14,10 +14,12 @@ from invdiff.methods.steps.rule import StepRule
 from invdiff.priors import ScoreModel
 from invdiff.random import Streams, generator
 from invdiff.schedules import time_grid
+from invdiff.trial import in_own_modes
 
 __all__ = ["sample_prior"]
 
 
+@in_own_modes()
 @torch.no_grad()
 def sample_prior(
     score: ScoreModel,

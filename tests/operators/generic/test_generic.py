@@ -66,7 +66,7 @@ class TestMatrix:
 
 
 class TestFunction:
-    def test_learns_the_shape_from_one_call(self) -> None:
+    def test_learns_the_shape_from_its_first_call(self) -> None:
         calls: list[tuple[torch.Size, torch.dtype]] = []
 
         def halves(x: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ class TestFunction:
 
         op = Function(halves, (3, 8), dtype=torch.float64)
         assert op.out_shape == (3, 4)
-        assert calls == [((1, 3, 8), torch.float64)]
+        assert calls == [((1, 3, 8), torch.float64), *[((2, 3, 8), torch.float64)] * 3]
 
     @pytest.mark.parametrize("build", [Function, LinearFunction])
     def test_rejects_what_is_not_a_measurement(self, build: Callable[..., Operator]) -> None:
