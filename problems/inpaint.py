@@ -21,8 +21,6 @@ from .problem import Given, Problem, photographs, pixels_of
 
 __all__ = ["Inpaint"]
 
-MOSTLY_KNOWN = 0.25  # largest fraction of missing pixels at which the noise of the others can be estimated
-
 
 class Inpaint(Problem):
     """Fill in the pixels that a mask marks as missing.
@@ -87,19 +85,7 @@ class Inpaint(Problem):
         return height, width
 
     def noise_pixels(self, y: Tensor) -> Tensor:
-        """Return the picture with each missing pixel replaced by the nearest known one."""
-        from scipy import ndimage
-
-        missing = self.facts()["missing"]
-        if missing > MOSTLY_KNOWN:
-            raise ValueError(
-                f"--noise auto: {missing:.0%} of the pixels are missing; the noise can be estimated if at most "
-                f"{MOSTLY_KNOWN:.0%} are. Give its standard deviation instead."
-            )
-        nearest = ndimage.distance_transform_edt(
-            ~self.mask.broadcast_to(y.shape[-2:]).numpy(), return_distances=False, return_indices=True
-        )
-        return y[:, :, torch.from_numpy(nearest[0]), torch.from_numpy(nearest[1])]
+        return torch.where(self.mask, y, torch.nan)
 
     def facts(self) -> dict[str, Any]:
         return {"missing": round(1 - float(self.mask.double().mean()), 4)}

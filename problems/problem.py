@@ -160,7 +160,7 @@ class Problem(ABC):
         return {option.name: options[option.name] for option in cls.options if isinstance(options[option.name], Path)}
 
     def noise_pixels(self, y: Tensor) -> Tensor:
-        """Return pictures ``(B, C, H, W)`` from which the noise of a measurement can be estimated."""
+        """Return pictures ``(B, C, H, W)`` from which the noise can be estimated, NaN where there is no measurement."""
         return y
 
     def in_channels(self, op: Operator, y: Tensor, channels: int) -> tuple[Operator, Tensor]:

@@ -254,6 +254,11 @@ class PosteriorSampler:
         if num_samples < 1 or (chunk is not None and chunk < 1):
             raise ValueError(f"run: num_samples and chunk must be at least 1, got {num_samples} and {chunk}.")
         y = y.detach().to(torch.float64 if y.dtype == torch.float64 else torch.float32)
+        if self.op.sigma_y and self.op.sigma_y**2 < torch.finfo(y.dtype).tiny:
+            raise ValueError(
+                f"run: the noise level {self.op.sigma_y:g} is too small for {y.dtype}: its square underflows. Use 0 for exact "
+                "data, or other units of y."
+            )
         return y if self.op.noise.white or not self.op.noise.gaussian else self.op.noise.whiten(y)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,11 @@ from torch import Tensor
 from invdiff.io.images import Picture
 from invdiff.io.source import Source
 from invdiff.operators import GaussianNoise, Noise, Operator
+from invdiff.operators.core.noise_level import noise_level
 from invdiff.posterior import chi_square
 from invdiff.problems import Given, Problem
 from invdiff.restoration.checks import check_options, complete, find_problem
-from invdiff.restoration.noise import NoiseChoice, noise_choice
+from invdiff.restoration.noise import RESOLUTION, NoiseChoice, noise_choice
 
 __all__ = ["Measured", "read"]
 
@@ -135,7 +138,7 @@ def _measured(
     channels = own if channels == 1 else channels
     if own not in (1, channels):
         raise ValueError(f"--problem {problem.name} has images of {own} channels, but this prior takes {channels} channels.")
-    noise = _noise(said, given, notes)
+    noise = _noise(said, given, notes, where)
     observed = problem.operator((own, height, width), noise=noise)
     if not isinstance(observed, Operator):
         raise TypeError(f"problem {problem.name}: operator() must return an Operator, got {type(observed).__name__}.")
@@ -152,13 +155,29 @@ def _measured(
     return Measured(problem, op, y, observed, measurement, clean, picture, f"{name}-{problem.name}", tuple(notes))
 
 
-def _noise(said: NoiseChoice, given: Given, notes: list[str]) -> Noise | None:
+def _noise(said: NoiseChoice, given: Given, notes: list[str], where: str) -> Noise | None:
     """Return the noise in the units of images that span [-1, 1], estimated from INPUT for ``--noise auto``."""
     if said.kind != "auto":
+        if said.none and said.level:
+            notes.append(f"noise {said.level:g}: taken as 0, since it is below the rounding of 32-bit pixels, {RESOLUTION:g}")
         return said.model()
-    noise = GaussianNoise.estimate(given.problem.noise_pixels(given.y))
-    notes.append(f"noise: estimated {noise.sigma / 2:.4f} from INPUT, pixels spanning 0..1 (fine texture counts as noise)")
-    return noise
+    pixels = given.problem.noise_pixels(given.y).flatten(0, 1)
+    known = ~pixels.isnan()
+    try:
+        found = noise_level(pixels.nan_to_num().double().numpy(), known.numpy())
+    except ValueError as error:
+        raise ValueError(f"{where}: --noise auto: {error}. Give the level, --noise SIGMA, pixels spanning 0..1.") from None
+    step = 2 / (2**given.picture.bits - 1)
+    sigma, error = max(found.sigma, step / math.sqrt(12)), max(found.error, 0.5 * step if found.sigma < step else 0.0)
+    if sigma / 2 < RESOLUTION or (given.problem.accepts_noise == "above 0" and found.sigma < step / 4):
+        raise ValueError(
+            f"{where}: --noise auto: no noise is found in INPUT. Give the level, --noise SIGMA, pixels spanning 0..1."
+        )
+    notes.append(
+        f"noise: estimated {sigma / 2:.4f} +- {error / 2:.4f} from INPUT, pixels spanning 0..1"
+        f"{', after JPEG compression' if Path(where).suffix.lower() in ('.jpg', '.jpeg') else ''}"
+    )
+    return GaussianNoise(sigma)
 
 
 def _written_as(
