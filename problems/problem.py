@@ -236,6 +236,10 @@ class Problem(ABC):
         """Return pictures ``(B, C, H, W)`` in the orientation that the measured file declares (EXIF)."""
         return x
 
+    def framed(self, x: Tensor) -> Tensor:
+        """Return the part of images ``(..., H, W)`` that INPUT shows, where the image extends beyond its border."""
+        return x
+
     def finish(self, x: Tensor, y: Tensor, op: Operator) -> Tensor:
         """Return the samples ``x`` made consistent with exact data ``y``; rows of ``x`` and ``y`` correspond."""
         return x

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -98,7 +99,8 @@ def read(
         OSError: If a file cannot be opened.
     """
     kind, said = find_problem(problem), noise_choice(noise)
-    values, simulated = complete(kind, options), simulate or source is None
+    simulated = simulate or source is None
+    values = complete(kind, options, simulated=simulated)
     check_options(kind, values, said, has_input=source is not None, simulated=simulated)
     entry, notes = Source(source), list[str]()
     if entry.path is not None and entry.path.is_dir():
@@ -189,7 +191,8 @@ def _written_as(
         alpha = None
         notes.append(f"the alpha channel of INPUT is not written to the results: files of {own} channels have none")
     if alpha is not None:
-        alpha = alpha[:height, :width] if simulated else problem.alpha_of(alpha, (height, width))
+        shown = problem.framed(torch.from_numpy(alpha[:height, :width])).numpy()
+        alpha = shown if simulated else problem.alpha_of(alpha, (height, width))
     return replace(picture, alpha=alpha)
 
 

@@ -97,7 +97,8 @@ class Job:
         record = make_record(self.source, settings, measured, self.sampler, post, results)
         if self.spread is not None:
             record |= {"notes": list(self.notes), "spread": self.spread.record}
-        return Restoration(measured.problem.upright(results), post, measured, record, self.spread)
+        pictures = measured.problem.upright(measured.problem.framed(results))
+        return Restoration(pictures, post, measured, record, self.spread)
 
 
 def prepare(
@@ -123,9 +124,11 @@ def prepare(
     source = Path(source) if isinstance(source, str | os.PathLike) else source
     kind = find_problem(settings["problem"], taken=TAKEN)
     own = {name: value for name, value in settings.items() if name not in SETTINGS}
-    values, noise = complete(kind, own, others=[*SETTINGS]), noise_choice(settings["noise"])
-    settings = {**SETTINGS, **settings, **values, "noise": noise}
-    check_options(kind, values, noise, has_input=source is not None, simulated=source is None or settings["simulate"])
+    settings = {**SETTINGS, **settings}
+    simulated, noise = source is None or settings["simulate"], noise_choice(settings["noise"])
+    values = complete(kind, own, simulated=simulated, others=[*SETTINGS])
+    settings = {**settings, **values, "noise": noise}
+    check_options(kind, values, noise, has_input=source is not None, simulated=simulated)
     for name in ("calibration", "intervals"):
         if settings[name] is not None and settings["samples"] < 2:
             raise OptionError(f"--{name} needs --samples 2 or more: a single sample has no standard deviation.")

@@ -47,7 +47,7 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
     tiles = {problem.looks: problem.upright(problem.preview(y))[0], "mean": mean}
     tiles |= {f"sample {k}": sample for k, sample in enumerate(samples[:TILES], 1)}
     if measured.clean is not None:
-        tiles = {"truth": measured.clean[0], **tiles}
+        tiles = {"truth": problem.framed(measured.clean)[0], **tiles}
         problem.write_measurement(folder, y, suffix=suffix, bits=picture.bits, icc=picture.icc)
     heat = None if std is None else ((1.0 if spread is None else spread.std_factor) * std).numpy()
     if heat is not None:

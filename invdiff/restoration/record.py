@@ -64,7 +64,7 @@ def make_record(
         "residual": task.residual(results),
         "residual_expected": task.observed.dof if noisy else 0,
         "notes": [*sampler.notes, *task.notes],
-        "metrics": None if task.clean is None else _metrics(task.clean, results),
+        "metrics": None if task.clean is None else _metrics(task.problem.framed(task.clean), task.problem.framed(results)),
     }
 
 
