@@ -182,8 +182,8 @@ class Problem(ABC):
         ======== ===============================================================================================================
         fast     ``exact-score`` with 20 DDPM steps, if the prior can denoise the noise the measurement leaves and no value is
                  missing: no gradients, but samples with too little spread; otherwise half the steps of ``balanced``
-        balanced ``handover``, if the prior can denoise the noise the measurement leaves and has a measured error
-                 (``exact-score`` with matched draws if that noise is white); otherwise ``recommended``
+        balanced ``handover``, if the prior can denoise the noise the measurement leaves, has a measured error and no value is
+                 missing (``exact-score`` with matched draws if that noise is white); otherwise ``recommended``
         best     as ``balanced`` with three times the steps, and twice the products or iterations
         ======== ===============================================================================================================
 
@@ -200,7 +200,7 @@ class Problem(ABC):
         ours = self.recommended
         if quality == "fast" and fits(score, op):
             return FAST
-        if score.error_model is not None and fits(score, op, imputing=True):
+        if score.error_model is not None and fits(score, op):
             ours = EXACT if self.leaves_white else HANDOVER
         if quality == "balanced" or not ours:
             return ours

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ from invdiff.io.images import Picture, picture_of_array, read_arrays, read_image
 
 __all__ = ["Source"]
 
-FAR_BELOW_BLACK = -0.5  # on the 0..1 scale: noise alone rarely goes there
 UNKNOWN_TO_PNG = ("CMYK", "YCbCr", "HSV", "LAB")  # modes of Pillow
 
 
@@ -68,12 +66,6 @@ class Source:
         if isinstance(self.value, Mapping):
             raise ValueError("expected a picture, got several arrays by name.")
         values = _array(self.value)
-        if values.dtype.kind == "f" and values.size and np.quantile(values, 0.05) < FAR_BELOW_BLACK:
-            warnings.warn(
-                f"{self}: one value in twenty is below {FAR_BELOW_BLACK}, and arrays are read on the 0..1 scale. Pass "
-                "(x + 1) / 2 of an image that spans [-1, 1].",
-                stacklevel=2,
-            )
         return picture_of_array(values[0] if values.ndim == 4 and len(values) == 1 else values, str(self))
 
     def arrays(self, name: str) -> dict[str, NDArray[Any]]:

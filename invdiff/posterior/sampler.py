@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from invdiff.posterior.chi_square import chi_square_of_rows
 from invdiff.posterior.choice import BUDGET, Choice, Pilot, choose_method, fly, single_chain
 from invdiff.posterior.counted import Counted
 from invdiff.posterior.draw import CHUNK_NUMBERS, Drawing, chunk_size
+from invdiff.posterior.misfit import MisfitWarning, misfit_notes
 from invdiff.posterior.result import Particles, Posterior
 from invdiff.posterior.step import Step
 from invdiff.priors import ScoreModel, adapt
@@ -143,7 +145,7 @@ class PosteriorSampler:
 
     def _fly(self, op: Operator, y: Tensor, method: Method) -> Posterior:
         given = {name: value for name, value in self.given.items() if name != "steps"}
-        return PosteriorSampler(self.score, op, method=method, **given).run(y, num_samples=method.options["particles"])
+        return PosteriorSampler(self.score, op, method=method, **given)._run(y, num_samples=method.options["particles"])
 
     def _plan(self, choice: Choice) -> ResolvedMethod:
         method = choice.method
@@ -152,7 +154,6 @@ class PosteriorSampler:
             self._plans[key] = resolve(self.score, self.white, method, self.given, self.options, self.preset)
         return self._plans[key]
 
-    @torch.inference_mode(False)  # Gradients of the network are needed even if the caller is in inference mode.
     def run(
         self,
         y: Tensor,
@@ -187,7 +188,27 @@ class PosteriorSampler:
             TypeError: If ``callback`` cannot be called.
             DivergenceError: If a sample diverges even with weakened guidance.
             MemoryError: If a single sample, or group, does not fit in memory.
+
+        Warns:
+            MisfitWarning: If samples do not explain the data, or explain more of it than the noise allows; ``post.notes`` has
+                the same text.
         """
+        post = self._run(y, num_samples=num_samples, seed=seed, chunk=chunk, progress=progress, callback=callback)
+        for note in post.notes:
+            warnings.warn(note, MisfitWarning, stacklevel=2)
+        return post
+
+    @torch.inference_mode(False)  # Gradients of the network are needed even if the caller is in inference mode.
+    def _run(
+        self,
+        y: Tensor,
+        *,
+        num_samples: int,
+        seed: int = 0,
+        chunk: int | None = None,
+        progress: bool = False,
+        callback: Callable[[Step], object] | None = None,
+    ) -> Posterior:
         y = self._check(y, num_samples, chunk)
         if callback is not None and not callable(callback):
             raise TypeError(f"callback must be a function of a Step, got {type(callback).__name__}.")
@@ -211,11 +232,13 @@ class PosteriorSampler:
             )
         weights, particles = _weigh(parts, items, drawing.group)
         weights = _by_sample(weights, items, num_samples)
+        weights, residual = (weights / weights.sum(0)).to(y.dtype), residual.reshape(num_samples, items)
+        ratio_min = float(self.score.schedule.ratio(plan.times[-2]))
         pilot = choice.pilot or Pilot(1.0, 0.0, evaluations=0, products=0)
         return Posterior(
             samples=x,
-            weights=(weights / weights.sum(0)).to(y.dtype),
-            residual=residual.reshape(num_samples, items),
+            weights=weights,
+            residual=residual,
             dof=op.dof,
             nfe=(score.evaluations + pilot.evaluations) / (num_samples * items),
             nvjp=(score.products + pilot.products) / (num_samples * items),
@@ -227,12 +250,13 @@ class PosteriorSampler:
                 "rule": plan.rule_name,
                 "spacing": plan.spacing,
                 "ratio_max": float(self.score.schedule.ratio(plan.times[0])),
-                "ratio_min": float(self.score.schedule.ratio(plan.times[-2])),
+                "ratio_min": ratio_min,
                 "chunk": chunk,
                 **plan.options,
                 **({"auto": choice.why} if choice.why else {}),
             },
             particles=particles,
+            notes=misfit_notes(residual, op.dof, weights, op=op, y=y, ratio_min=ratio_min),
         )
 
     def _check(self, y: Tensor, num_samples: int, chunk: int | None) -> Tensor:

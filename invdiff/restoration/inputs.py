@@ -18,8 +18,9 @@ from invdiff.io.source import Source
 from invdiff.operators import GaussianNoise, Noise, Operator
 from invdiff.operators.core.noise_level import noise_level
 from invdiff.posterior import chi_square
-from invdiff.problems import Given, Problem
+from invdiff.problems import Given, OptionError, Problem
 from invdiff.restoration.checks import check_options, complete, find_problem
+from invdiff.restoration.levels import Levels, check_range, dark_notes, levels_of, read_levels
 from invdiff.restoration.noise import RESOLUTION, NoiseChoice, noise_choice
 
 __all__ = ["Measured", "read"]
@@ -41,6 +42,7 @@ class Measured:
         picture: Format of the results: bit depth, alpha channel, and the color profile if it fits them.
         name: Short name for the output folder.
         notes: Messages for the user.
+        levels: Black and white in the units of INPUT, if they were given.
     """
 
     problem: Problem
@@ -52,6 +54,11 @@ class Measured:
     picture: Picture
     name: str
     notes: tuple[str, ...]
+    levels: Levels | None = None
+
+    def stored(self, x: Tensor) -> Tensor:
+        """Return pictures in the levels of INPUT, to be written to files of its kind."""
+        return x if self.levels is None else self.levels.stored(x)
 
     def finish(self, samples: Tensor) -> Tensor:
         """Convert samples to pictures: exact data are put in, and samples for a grayscale INPUT are averaged over channels."""
@@ -72,6 +79,8 @@ def read(
     simulate: bool = False,
     seed: int = 0,
     channels: int = 3,
+    black: float | None = None,
+    white: float | None = None,
     **options: Any,
 ) -> Measured:
     r"""Return the operator and the measurement described by a file and the options of a problem.
@@ -91,6 +100,8 @@ def read(
         simulate: Whether INPUT is clean and is degraded first.
         seed: Random seed of the simulated noise.
         channels: Number of channels of the prior; 1: images of any number of channels.
+        black: Value of black in the units of INPUT. Default: 0.
+        white: Value of white. Default: 255 or 65535 for integers of 8 or 16 bits, 1 for floats.
         options: Options of the problem.
 
     Raises:
@@ -102,7 +113,7 @@ def read(
     simulated = simulate or source is None
     values = complete(kind, options, simulated=simulated)
     check_options(kind, values, said, has_input=source is not None, simulated=simulated)
-    entry, notes = Source(source), list[str]()
+    entry, notes, limits, levels = Source(source), list[str](), levels_of(black, white), None
     if entry.path is not None and entry.path.is_dir():
         raise IsADirectoryError(f"{entry} is a folder, expected a single image. Run the command once per image.")
     if simulated or kind.reads == "picture":
@@ -111,17 +122,25 @@ def read(
             picture = bundled_picture(kind.bundled, kind.bundled_size(values))
             size = _size(picture.pixels.shape)
             notes.append(f"no INPUT given: degrading a bundled picture ({kind.bundled}, {size})")
+        elif limits is not None:
+            picture, levels = read_levels(entry, *limits)
         else:
             picture = entry.picture()
+            notes += dark_notes(picture)
         if channels > 1 and len(picture.pixels) not in (1, channels):
             raise ValueError(
                 f"{where} has {len(picture.pixels)} channels, but this prior takes images of {channels} channels or grayscale."
             )
         given = kind.of_picture(picture, values, source=where)
+    elif limits is not None:
+        raise OptionError(f"--black and --white are for pictures, and --problem {kind.name} reads {kind.reads}. Leave them out.")
     else:
         where, given = str(entry), kind.read(entry, values)
     name = kind.bundled if source is None else entry.name
-    return _measured(given, said, name=name, where=where, notes=notes, simulated=simulated, seed=seed, channels=channels)
+    measured = _measured(given, said, name=name, where=where, notes=notes, simulated=simulated, seed=seed, channels=channels)
+    if simulated or kind.reads == "picture":
+        check_range(given.y, measured.observed.noise if not simulated else None, where)
+    return replace(measured, levels=levels)
 
 
 def _measured(

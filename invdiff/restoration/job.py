@@ -34,6 +34,8 @@ SETTINGS: Mapping[str, Any] = {
     "problem": None,
     "noise": 0,
     "simulate": False,
+    "black": None,
+    "white": None,
     "samples": 4,
     "method": "auto",
     "steps": None,
@@ -96,7 +98,7 @@ class Job:
         results = measured.finish(post.samples[:, 0].cpu())
         record = make_record(self.source, settings, measured, self.sampler, post, results)
         if self.spread is not None:
-            record |= {"notes": list(self.notes), "spread": self.spread.record}
+            record |= {"notes": [*record["notes"], *self.spread.notes], "spread": self.spread.record}
         pictures = measured.problem.upright(measured.problem.framed(results))
         return Restoration(pictures, post, measured, record, self.spread)
 
@@ -143,6 +145,8 @@ def prepare(
         simulate=settings["simulate"],
         seed=settings["seed"],
         channels=channels or 3,
+        black=settings["black"],
+        white=settings["white"],
         **values,
     )
     arguments = sampler_arguments(measured.problem, score, measured.op, settings, option or {})
@@ -156,6 +160,8 @@ def restore(
     problem: str | type[Problem],
     noise: float | str | Noise = 0,
     simulate: bool = False,
+    black: float | None = None,
+    white: float | None = None,
     samples: int = 4,
     method: str | Method | type[Algorithm] = "auto",
     steps: int | None = None,
@@ -191,6 +197,8 @@ def restore(
         noise: Noise in INPUT, pixels spanning 0..1: a standard deviation, 0 for exact data; ``"auto"``; text such as
             ``"poisson:40"``; or a noise model in the units of images that span [-1, 1].
         simulate: Whether INPUT is clean: it is degraded first, and the results are compared with it.
+        black: Value of black in the units of INPUT, such as 512 of a raw file. Default: 0.
+        white: Value of white, such as 4095 for 12-bit data. Default: 255 or 65535 for integers of 8 or 16 bits, 1 for floats.
         samples: Number of posterior samples.
         method: A name in :data:`invdiff.methods.METHODS`, a place such as ``mine.py:MyGuidance``, or a method.
         steps: Steps of the reverse diffusion. Default: set by the problem or the method.
@@ -219,6 +227,9 @@ def restore(
         ValueError: If INPUT, prior and problem do not fit together.
         OSError: If a file cannot be opened.
         DivergenceError: If the sampler diverges.
+
+    Warns:
+        MisfitWarning: If the samples do not explain the data, or explain more of it than the noise allows.
     """
     given = dict(locals())
     settings = {name: given[name] for name in SETTINGS}

@@ -63,7 +63,7 @@ def make_record(
         "peak_memory_mib": _peak_memory(device),
         "residual": task.residual(results),
         "residual_expected": task.observed.dof if noisy else 0,
-        "notes": [*sampler.notes, *task.notes],
+        "notes": [*sampler.notes, *task.notes, *post.notes],
         "metrics": None if task.clean is None else _metrics(task.problem.framed(task.clean), task.problem.framed(results)),
     }
 
