@@ -53,6 +53,7 @@ class Inpaint(Problem):
     )
     needs = "--mask, or an INPUT with transparent pixels"
     exact_is_usual = True
+    reads_alpha = True
     measures = "Mask"
     recommended = photographs(max_iterations=4)
 
@@ -74,10 +75,19 @@ class Inpaint(Problem):
 
     @classmethod
     def of_picture(cls, picture: Picture, options: Mapping[str, Any], *, source: str) -> Given:
-        known = known_of_alpha(picture, source) if options["mask"] is None else known_pixels(options)
-        # Transparent pixels are filled, so results are opaque.
-        written = replace(picture, alpha=None) if options["mask"] is None else picture
-        return Given(cls(known), pixels_of(picture), written, (f"filling {1 - known.mean():.1%} of the pixels",))
+        alpha, notes = picture.alpha, list[str]()
+        if options["mask"] is None:
+            known, written = known_of_alpha(picture, source), replace(picture, alpha=None)  # all transparent pixels are filled
+        else:
+            known, written = known_pixels(options), picture
+        if options["mask"] is not None and alpha is not None and known.shape == alpha.shape:
+            hidden = known & (alpha == 0)
+            known &= ~hidden
+            # What is filled is opaque.
+            written = replace(picture, alpha=np.where(known, alpha, 1.0))
+            if hidden.any():
+                notes.append(f"{hidden.mean():.1%} of the pixels are kept by the mask but transparent (alpha 0): they are filled")
+        return Given(cls(known), pixels_of(picture), written, (f"filling {1 - known.mean():.1%} of the pixels", *notes))
 
     @classmethod
     def bundled_size(cls, options: Mapping[str, Any]) -> tuple[int, int]:

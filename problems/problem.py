@@ -75,6 +75,8 @@ class Problem(ABC):
         options: Options at the command line and in ``invdiff.restore``; :meth:`from_options` receives their values.
         needs: Requirements of the problem, for the error message if one is missing. Default: the required options.
         reads: Type of INPUT if it is a measurement. If not a picture, it contains the values of the ``simulation`` options.
+        reads_alpha: Whether :meth:`of_picture` takes pixels of alpha 0 as not measured. Otherwise it receives a picture in which
+            they have the color of the nearest visible pixel.
         accepts_noise: ``"any"``; ``"above 0"``: any noise, but no exact data; ``"gaussian"``: Gaussian noise of a known level;
             ``"rounding"``: only the rounding of the problem itself.
         exact_is_usual: Whether noise-free data are common, so that no note about them is needed.
@@ -93,6 +95,7 @@ class Problem(ABC):
     options: ClassVar[Sequence[Option]] = ()
     needs: ClassVar[str] = ""
     reads: ClassVar[Literal["picture", "arrays", "JPEG file"]] = "picture"
+    reads_alpha: ClassVar[bool] = False
     accepts_noise: ClassVar[Literal["any", "above 0", "gaussian", "rounding"]] = "any"
     exact_is_usual: ClassVar[bool] = False
     measures: ClassVar[str] = ""
@@ -101,7 +104,7 @@ class Problem(ABC):
     why_cropped: ClassVar[str] = ""
     size: tuple[int, int] | None = None
     recommended: ClassVar[Mapping[str, Any]] = photographs(max_iterations=4)
-    leaves_white: ClassVar[bool] = False
+    leaves_white: bool = False
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)

@@ -22,6 +22,7 @@ from invdiff.problems import Given, OptionError, Problem
 from invdiff.restoration.checks import check_options, complete, find_problem
 from invdiff.restoration.levels import Levels, check_range, dark_notes, levels_of, read_levels
 from invdiff.restoration.noise import RESOLUTION, NoiseChoice, noise_choice
+from invdiff.restoration.transparency import with_visible_colors
 
 __all__ = ["Measured", "read"]
 
@@ -131,6 +132,9 @@ def read(
             raise ValueError(
                 f"{where} has {len(picture.pixels)} channels, but this prior takes images of {channels} channels or grayscale."
             )
+        if simulated or not kind.reads_alpha:
+            picture, hidden = with_visible_colors(picture, where)
+            notes += hidden
         given = kind.of_picture(picture, values, source=where)
     elif limits is not None:
         raise OptionError(f"--black and --white are for pictures, and --problem {kind.name} reads {kind.reads}. Leave them out.")
@@ -182,8 +186,10 @@ def _noise(said: NoiseChoice, given: Given, notes: list[str], where: str) -> Noi
         if said.none and said.level:
             notes.append(f"noise {said.level:g}: taken as 0, since it is below the rounding of 32-bit pixels, {RESOLUTION:g}")
         return said.model()
-    pixels = given.problem.noise_pixels(given.y).flatten(0, 1)
+    pixels, alpha = given.problem.noise_pixels(given.y).flatten(0, 1), given.picture.alpha
     known = ~pixels.isnan()
+    if alpha is not None and alpha.shape == pixels.shape[1:]:
+        known &= torch.from_numpy(alpha > 0)
     try:
         found = noise_level(pixels.nan_to_num().double().numpy(), known.numpy())
     except ValueError as error:
