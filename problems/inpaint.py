@@ -86,7 +86,9 @@ class Inpaint(Problem):
             # What is filled is opaque.
             written = replace(picture, alpha=np.where(known, alpha, 1.0))
             if hidden.any():
-                notes.append(f"{hidden.mean():.1%} of the pixels are kept by the mask but transparent (alpha 0): they are filled")
+                notes.append(
+                    f"{hidden.mean():.1%} of the pixels are transparent (alpha 0) outside of the mask: they are filled too"
+                )
         return Given(cls(known), pixels_of(picture), written, (f"filling {1 - known.mean():.1%} of the pixels", *notes))
 
     @classmethod

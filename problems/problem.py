@@ -75,8 +75,8 @@ class Problem(ABC):
         options: Options at the command line and in ``invdiff.restore``; :meth:`from_options` receives their values.
         needs: Requirements of the problem, for the error message if one is missing. Default: the required options.
         reads: Type of INPUT if it is a measurement. If not a picture, it contains the values of the ``simulation`` options.
-        reads_alpha: Whether :meth:`of_picture` takes pixels of alpha 0 as not measured. Otherwise it receives a picture in which
-            they have the color of the nearest visible pixel.
+        reads_alpha: Whether :meth:`of_picture` takes pixels of alpha 0 as not measured. Otherwise it receives a picture in
+            which they have the color of the nearest visible pixel.
         accepts_noise: ``"any"``; ``"above 0"``: any noise, but no exact data; ``"gaussian"``: Gaussian noise of a known level;
             ``"rounding"``: only the rounding of the problem itself.
         exact_is_usual: Whether noise-free data are common, so that no note about them is needed.

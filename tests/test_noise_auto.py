@@ -75,7 +75,7 @@ def test_a_clean_picture_has_the_noise_of_its_rounding(folder):
 def test_denoising_finds_no_noise(folder):
     y, x = np.mgrid[:96, :96]
     np.save("in.npy", 0.5 + 0.2 * np.sin(x / 9) * np.cos(y / 7))
-    with pytest.raises(ValueError, match="in.npy: --noise auto: no noise is found in INPUT"):
+    with pytest.raises(ValueError, match=r"in\.npy: --noise auto: no noise is found in INPUT"):
         read("in.npy", "denoise", noise="auto")
 
 

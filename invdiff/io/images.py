@@ -300,7 +300,9 @@ def _unit(values: NDArray[Any], path: Path | str) -> Array:
     if not np.isfinite(unit).all():
         raise ValueError(f"{path}: holds nan or inf; expected finite values on the 0..1 scale.")
     if np.abs(unit).max() > 16:  # Noise may exceed the 0..1 scale, but never by this much.
-        raise ValueError(f"{path}: values reach {np.abs(unit).max():g}; expected the 0..1 scale: give the value of white (--white).")
+        raise ValueError(
+            f"{path}: values reach {np.abs(unit).max():g}; expected the 0..1 scale: give the level of white, --white."
+        )
     return unit
 
 

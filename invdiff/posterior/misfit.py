@@ -19,8 +19,8 @@ TOLERANCE = 4.0  # methods are approximate: factor beyond the quantiles of chi-s
 LISTED = 5  # items named in a note
 
 TOO_LARGE = (
-    "Likely causes: an operator that does not describe y (kernel, mask, scale, orientation, range of the values), a noise level "
-    "that is too low, or a method that has not converged (more steps, or the method 'auto')."
+    "Likely causes: an operator that does not describe y (kernel, mask, scale, orientation, range of the values), a noise "
+    "level that is too low, or a method that has not converged (more steps, or the method 'auto')."
 )
 TOO_SMALL = "Likely causes: a noise level that is too high, or a method that fits the noise."
 
@@ -61,15 +61,14 @@ def misfit_notes(
     if op.sigma_y == 0:
         size = y.double().flatten(1).square().sum(1).cpu().clamp(min=torch.finfo(torch.float64).tiny)
         relative, limit = (mean / size).sqrt(), min(max(10 * ratio_min, 0.02), 0.1)
-        return _note(
-            relative > limit, relative, "the samples differ from the exact data by {} of their size (root mean square)", TOO_LARGE
-        )
+        fact = "the samples differ from the exact data by {} of their size (root mean square)"
+        return _note(relative > limit, relative, fact, TOO_LARGE)
     law = stats.chi2(count.numpy())
     high, low = (torch.from_numpy(law.isf(RARE)) * TOLERANCE, torch.from_numpy(law.ppf(RARE)) / TOLERANCE)
     ratio = mean / count
-    return (
-        *_note(mean > high, ratio, "the squared misfit of the samples is {} times its expected value under the noise", TOO_LARGE),
-        *_note(mean < low, ratio, "the squared misfit of the samples is only {} times its expected value", TOO_SMALL),
+    fact = "the squared misfit of the samples is {} times its expected value under the noise"
+    return *_note(mean > high, ratio, fact, TOO_LARGE), *_note(
+        mean < low, ratio, fact.replace("is {}", "is only {}"), TOO_SMALL
     )
 
 

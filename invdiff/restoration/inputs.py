@@ -137,7 +137,7 @@ def read(
             notes += hidden
         given = kind.of_picture(picture, values, source=where)
     elif limits is not None:
-        raise OptionError(f"--black and --white are for pictures, and --problem {kind.name} reads {kind.reads}. Leave them out.")
+        raise OptionError(f"--black and --white are for pictures, and --problem {kind.name} reads {kind.reads}.")
     else:
         where, given = str(entry), kind.read(entry, values)
     name = kind.bundled if source is None else entry.name
@@ -195,13 +195,13 @@ def _noise(said: NoiseChoice, given: Given, notes: list[str], where: str) -> Noi
     except ValueError as error:
         raise ValueError(f"{where}: --noise auto: {error}. Give the level, --noise SIGMA, pixels spanning 0..1.") from None
     step = 2 / (2**given.picture.bits - 1)
-    sigma, error = max(found.sigma, step / math.sqrt(12)), max(found.error, 0.5 * step if found.sigma < step else 0.0)
+    sigma, doubt = max(found.sigma, step / math.sqrt(12)), max(found.error, 0.5 * step if found.sigma < step else 0.0)
     if sigma / 2 < RESOLUTION or (given.problem.accepts_noise == "above 0" and found.sigma < step / 4):
         raise ValueError(
             f"{where}: --noise auto: no noise is found in INPUT. Give the level, --noise SIGMA, pixels spanning 0..1."
         )
     notes.append(
-        f"noise: estimated {sigma / 2:.4f} +- {error / 2:.4f} from INPUT, pixels spanning 0..1"
+        f"noise: estimated {sigma / 2:.4f} +- {doubt / 2:.4f} from INPUT, pixels spanning 0..1"
         f"{', after JPEG compression' if Path(where).suffix.lower() in ('.jpg', '.jpeg') else ''}"
     )
     return GaussianNoise(sigma)

@@ -98,7 +98,7 @@ def _raw(source: Source) -> tuple[Picture | None, NDArray[np.generic] | None, fl
         return picture, None, float(2**picture.bits - 1)
     values = values[0] if values.ndim == 4 and len(values) == 1 else values
     unsigned = values.dtype.kind == "u" and values.dtype.itemsize <= 2
-    return None, values, float(np.iinfo(values.dtype).max) if unsigned else 1.0  # type: ignore[type-var]
+    return None, values, float(np.iinfo(values.dtype).max) if unsigned else 1.0
 
 
 def dark_notes(picture: Picture) -> tuple[str, ...]:
@@ -131,5 +131,5 @@ def check_range(pixels: Tensor, noise: Noise | None, where: str) -> None:
     if share > (HEAVY_SHARE if noise is not None and noise.heavy_tailed else SHARE):
         raise ValueError(
             f"{where}: {share:.0%} of the values are below {limit:.2g}, down to {float(unit.min()):.3g}, which noise does not "
-            "explain; 0 is black and 1 is white. Give the levels of the file, for pixels that span [-1, 1] --black -1 --white 1."
+            "explain, where 0 is black and 1 is white. Give the levels of the file; if it spans [-1, 1], --black -1 --white 1."
         )

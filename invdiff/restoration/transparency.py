@@ -25,7 +25,7 @@ def with_visible_colors(picture: Picture, where: str) -> tuple[Picture, tuple[st
         raise ValueError(f"{where}: all pixels are transparent (alpha 0), so that none shows a color.")
     places = ndimage.distance_transform_edt(hidden, return_distances=False, return_indices=True)
     note = (
-        f"{hidden.mean():.1%} of the pixels are transparent (alpha 0): their colors are arbitrary, and are taken from the nearest "
-        "visible pixels"
+        f"{hidden.mean():.1%} of the pixels are transparent (alpha 0): their colors are arbitrary, and are taken from the "
+        "nearest visible pixels"
     )
     return replace(picture, pixels=np.ascontiguousarray(picture.pixels[:, places[0], places[1]])), (note,)

@@ -58,8 +58,8 @@ def noise_level(pictures: Array, known: Mask | None = None) -> NoiseLevel:
         known: True at measured pixels, broadcastable to ``pictures``. Default: all.
 
     Raises:
-        ValueError: If too few coefficients remain, if the pictures show the block grid of JPEG, whose rounding removes noise, or
-            if the picture is a graphic, or texture without a smooth place (an error of more than half the level).
+        ValueError: If too few coefficients remain; if the pictures show the block grid of JPEG, whose rounding removes noise;
+            if they are graphics; or if they are textures without a smooth place (an error of more than half the level).
 
     References:
         Donoho & Johnstone, Ideal spatial adaptation by wavelet shrinkage, 1994, https://doi.org/10.1093/biomet/81.3.425
@@ -75,8 +75,8 @@ def noise_level(pictures: Array, known: Mask | None = None) -> NoiseLevel:
     constant, tinted, saturated, missing = shares
     if counted < FEWEST:
         raise ValueError(
-            f"too few pixels show the noise: {constant:.0%} are in constant areas, {saturated:.0%} saturated (at the darkest or "
-            f"brightest value) and {missing:.0%} missing, of pictures of {pictures.shape[-1]} x {pictures.shape[-2]}"
+            f"too few pixels show the noise: {constant:.0%} are in constant areas, {saturated:.0%} saturated (at the darkest "
+            f"or brightest value) and {missing:.0%} missing, of pictures of {pictures.shape[-1]} x {pictures.shape[-2]}"
         )
     if _has_block_grid(pictures, given):
         raise ValueError("the picture shows the 8 x 8 blocks of JPEG compression, which removes an unknown part of the noise")
@@ -85,7 +85,8 @@ def noise_level(pictures: Array, known: Mask | None = None) -> NoiseLevel:
     error = math.hypot(sampling, sigma - smoothest, max(0.0, across - smoothest))
     if error > max(UNDECIDED * sigma, ROUNDING):
         raise ValueError(
-            f"the noise cannot be told from the details of the picture: {sigma / 2:.3f} +- {error / 2:.3f}, pixels spanning 0..1"
+            "the noise cannot be told from the details of the picture: "
+            f"{sigma / 2:.3f} +- {error / 2:.3f}, pixels spanning 0..1"
         )
     if tinted > GRAPHIC and sigma > ROUNDING:
         raise ValueError(
@@ -127,7 +128,7 @@ def _saturated(picture: Array, known: Mask) -> Mask:
 
 
 def _levels(picture: Array, usable: Mask) -> tuple[Array, int]:
-    """Return levels from diagonal coefficients of smooth and smoothest places, and others there; and the number of the first."""
+    """Return levels from diagonal coefficients in smooth and the smoothest places, and others there; how many the first has."""
     import pywt
     from scipy import ndimage
 
