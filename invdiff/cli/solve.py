@@ -133,8 +133,9 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
             click.echo(f"{settings['quality']}: {settings['samples']} samples, about {duration(seconds)}", err=True)
         with unwarned():  # printed as notes instead
             result = job.run(progress=sys.stderr.isatty())
-        for note in result.posterior.notes:
-            click.echo(note, err=True)
+        for note in result.notes:
+            if note not in job.notes:
+                click.echo(note, err=True)
         record = result.write(part, target, npz=npz)
     click.echo(to_json(record) if as_json else summary(record))
 

@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from invdiff.operators import Operator
+from invdiff.operators import Operator, RoundingNoise
 
 __all__ = ["MisfitWarning", "misfit_notes", "unwarned"]
 
@@ -45,7 +45,7 @@ def misfit_notes(
     If the truth is a draw of the prior, the squared misfit of an exact posterior sample over the noise variance follows
     :math:`\chi^2` with ``dof`` degrees of freedom. Reported is a mean over the samples of one item beyond the quantile of
     :math:`10^{-6}` on either side by a factor of 4; the factor allows for approximations of the method, and for noise that is
-    not Gaussian. For exact data the misfit relative to ``y`` is reported above ten times the noise-to-signal ratio at which the
+    not Gaussian. A small misfit is not reported for rounding. For exact data the misfit relative to ``y`` is reported above ten times the noise-to-signal ratio at which the
     sampler stops, but not below 0.02, and always above 0.1.
 
     Args:
@@ -67,9 +67,10 @@ def misfit_notes(
     high, low = (torch.from_numpy(law.isf(RARE)) * TOLERANCE, torch.from_numpy(law.ppf(RARE)) / TOLERANCE)
     ratio = mean / count
     fact = "the squared misfit of the samples is {} times its expected value under the noise"
-    return *_note(mean > high, ratio, fact, TOO_LARGE), *_note(
-        mean < low, ratio, fact.replace("is {}", "is only {}"), TOO_SMALL
-    )
+    below = fact.replace("is {}", "is only {}")
+    # Values far smaller than the step of their rounding are rounded to 0 with an error far smaller than its usual one.
+    small = torch.zeros_like(mean) if isinstance(op.noise, RoundingNoise) else low
+    return *_note(mean > high, ratio, fact, TOO_LARGE), *_note(mean < small, ratio, below, TOO_SMALL)
 
 
 def _note(there: Tensor, values: Tensor, fact: str, causes: str) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ from torch import Tensor
 from invdiff.methods import Method
 from invdiff.methods.algorithm import Algorithm
 from invdiff.operators import Noise
-from invdiff.posterior import PosteriorSampler
+from invdiff.posterior import MisfitWarning, PosteriorSampler
+from invdiff.posterior.misfit import unwarned
 from invdiff.priors import ScoreModel
 from invdiff.problems import OptionError, Problem
 from invdiff.restoration.calibration_file import INTERVAL, LEVELS, Spread, read_spread, settings_of
@@ -92,11 +94,14 @@ class Job:
     def run(self, *, progress: bool = False) -> Restoration:
         """Draw the samples and return the restoration, with a progress bar if ``progress`` is true."""
         settings, measured = self.settings, self.measured
-        post = self.sampler.run(
-            self.y, num_samples=settings["samples"], seed=settings["seed"], chunk=settings["chunk"], progress=progress
-        )
+        with unwarned():  # the misfit that counts is that of the results
+            post = self.sampler.run(
+                self.y, num_samples=settings["samples"], seed=settings["seed"], chunk=settings["chunk"], progress=progress
+            )
         results = measured.finish(post.samples[:, 0].cpu())
         record = make_record(self.source, settings, measured, self.sampler, post, results)
+        for note in record["notes"][len(self.sampler.notes) + len(measured.notes) :]:
+            warnings.warn(note, MisfitWarning, stacklevel=3)
         if self.spread is not None:
             record |= {"notes": [*record["notes"], *self.spread.notes], "spread": self.spread.record}
         pictures = measured.problem.upright(measured.problem.framed(results))

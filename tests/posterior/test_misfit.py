@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from invdiff import PosteriorSampler, operators
-from invdiff.operators import GaussianNoise, Identity, LaplaceNoise
+from invdiff.operators import GaussianNoise, Identity, LaplaceNoise, RoundingNoise
 from invdiff.posterior import MisfitWarning
 from invdiff.posterior.misfit import misfit_notes
 from invdiff.priors import Gaussian
@@ -42,7 +42,7 @@ class TestNoisyData:
         assert samples(op, op.measure(TRUTH, seed=0)).notes == ()
 
     def test_a_level_that_is_too_low(self, name, sigma):
-        y = OPS[name](50 * sigma).measure(TRUTH, seed=0)
+        y = OPS[name](500 * sigma).measure(TRUTH, seed=0)
         with pytest.warns(MisfitWarning, match=r"times its expected value under the noise.*a noise level that is too low"):
             post = samples(OPS[name](sigma), y)
         assert len(post.notes) == 1
@@ -110,6 +110,10 @@ class TestThresholds:
     def test_other_noise(self):
         assert self.notes(1.0, noise=LaplaceNoise(0.1)) == ()
         assert len(self.notes(10.0, noise=LaplaceNoise(0.1))) == 1
+
+    def test_rounding_may_fit_better(self):
+        assert self.notes(0.01, noise=RoundingNoise(0.1, offset=0.0)) == ()
+        assert len(self.notes(10.0, noise=RoundingNoise(0.1, offset=0.0))) == 1
 
     @pytest.mark.parametrize(("relative", "count"), [(0.019, 0), (0.021, 1)])
     def test_exact_data(self, relative, count):
