@@ -77,6 +77,7 @@ class Problem(ABC):
         reads: Type of INPUT if it is a measurement. If not a picture, it contains the values of the ``simulation`` options.
         reads_alpha: Whether :meth:`of_picture` takes pixels of alpha 0 as not measured. Otherwise it receives a picture in
             which they have the color of the nearest visible pixel.
+        keeps_range: Whether a measured picture without noise is nowhere far below black: more values there are refused.
         accepts_noise: ``"any"``; ``"above 0"``: any noise, but no exact data; ``"gaussian"``: Gaussian noise of a known level;
             ``"rounding"``: only the rounding of the problem itself.
         exact_is_usual: Whether noise-free data are common, so that no note about them is needed.
@@ -96,6 +97,7 @@ class Problem(ABC):
     needs: ClassVar[str] = ""
     reads: ClassVar[Literal["picture", "arrays", "JPEG file"]] = "picture"
     reads_alpha: ClassVar[bool] = False
+    keeps_range: ClassVar[bool] = True
     accepts_noise: ClassVar[Literal["any", "above 0", "gaussian", "rounding"]] = "any"
     exact_is_usual: ClassVar[bool] = False
     measures: ClassVar[str] = ""

@@ -15,6 +15,7 @@ from torch.testing import assert_close
 import invdiff
 from invdiff.cli.solve import solve as command
 from invdiff.io.images import read_image
+from invdiff.operators import Identity
 from invdiff.problems import OptionError
 from invdiff.restoration import read
 
@@ -162,6 +163,16 @@ class TestOtherRanges:
     def test_other_pictures_are_not(self, few, scale):
         save("in.tif", np.rint(65535 * scale * UNIT).astype(np.uint16))
         assert not any("black" in note for note in read("in.tif", "sr", noise=0.05, factor=2).notes)
+
+    def test_measurements_of_ones_own_operator_have_any_range(self, few):
+        measured = read(2 * UNIT - 1, "operator", noise=0.02, operator=lambda shape: 3 * Identity(shape))
+        assert float(measured.measurement.min()) < -2
+
+    @pytest.mark.parametrize("share", [0.01, 0.04])
+    def test_sharp_edges_may_ring(self, few, share):
+        values = UNIT.copy()
+        values[UNIT < share] = -0.3
+        read(values, "sr", factor=2)
 
 
 def test_command_line(few, tmp_path):

@@ -142,7 +142,7 @@ def read(
         where, given = str(entry), kind.read(entry, values)
     name = kind.bundled if source is None else entry.name
     measured = _measured(given, said, name=name, where=where, notes=notes, simulated=simulated, seed=seed, channels=channels)
-    if simulated or kind.reads == "picture":
+    if simulated or (kind.reads == "picture" and kind.keeps_range):
         check_range(given.y, measured.observed.noise if not simulated else None, where)
     return replace(measured, levels=levels)
 

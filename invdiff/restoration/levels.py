@@ -19,8 +19,8 @@ __all__ = ["Levels", "check_range", "dark_notes", "levels_of", "read_levels"]
 
 DARK = 0.25  # share of white below which the brightest value is worth a note
 BITS = (8, 10, 12, 14)  # of the analog-to-digital converters of cameras
-BELOW = 6.0  # noise levels below black that noise does not reach
-SHARE, HEAVY_SHARE = 0.01, 0.08  # largest share of values there, by rounding and artifacts, and by heavy-tailed noise
+BELOW, RINGING = 6.0, 0.1  # distance below black that noise does not reach, in noise levels, and that of sharp edges
+SHARE, HEAVY_SHARE = 0.05, 0.08  # largest share of values there, and with heavy-tailed noise
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def check_range(pixels: Tensor, noise: Noise | None, where: str) -> None:
         where: Name of the picture in errors.
     """
     sigma = 0.0 if noise is None else noise.sigma / 2
-    unit, limit = (pixels + 1) / 2, -(BELOW * sigma + 0.02)
+    unit, limit = (pixels + 1) / 2, -(BELOW * sigma + RINGING)
     share = float((unit < limit).double().mean())
     if share > (HEAVY_SHARE if noise is not None and noise.heavy_tailed else SHARE):
         raise ValueError(
