@@ -171,7 +171,7 @@ class TestOtherRanges:
     @pytest.mark.parametrize("share", [0.01, 0.04])
     def test_sharp_edges_may_ring(self, few, share):
         values = UNIT.copy()
-        values[UNIT < share] = -0.3
+        values[share > UNIT] = -0.3
         read(values, "sr", factor=2)
 
 

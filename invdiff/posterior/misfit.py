@@ -45,8 +45,8 @@ def misfit_notes(
     If the truth is a draw of the prior, the squared misfit of an exact posterior sample over the noise variance follows
     :math:`\chi^2` with ``dof`` degrees of freedom. Reported is a mean over the samples of one item beyond the quantile of
     :math:`10^{-6}` on either side by a factor of 4; the factor allows for approximations of the method, and for noise that is
-    not Gaussian. A small misfit is not reported for rounding. For exact data the misfit relative to ``y`` is reported above ten times the noise-to-signal ratio at which the
-    sampler stops, but not below 0.02, and always above 0.1.
+    not Gaussian. A small misfit is not reported for rounding. For exact data, the misfit relative to ``y`` is reported above
+    ten times the noise-to-signal ratio at which the sampler stops, but not below 0.02, and always above 0.1.
 
     Args:
         residual: Squared misfits, ``(N, B)``, as in :class:`~invdiff.posterior.Posterior`.
