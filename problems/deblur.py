@@ -65,7 +65,8 @@ class Deblur(BlurProblem):
         (rows, columns), (height, width) = self.kernel.shape, size
         if rows > height or columns > width:
             raise ValueError(
-                f"Deblur: the kernel, {columns} x {rows} pixels, is larger than the image, {width} x {height}. Crop the kernel."
+                f"Deblur: the kernel must not be larger than the image, got {columns} x {rows} pixels for {width} x {height}. "
+                "Crop the kernel."
             )
         return self.kernel
 
