@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,10 +84,10 @@ def read_levels(source: Source, black: float, white: float | None) -> tuple[Pict
     return replace(picture, pixels=2 * (stored - black) / (white - black) - 1), levels
 
 
-def _raw(source: Source) -> tuple[Picture | None, NDArray[np.generic] | None, float]:
+def _raw(source: Source) -> tuple[Picture | None, NDArray[Any] | None, float]:
     """Return a picture, or the numbers of a file or array that are scaled by the levels alone; and the value of its white."""
     path = source.path
-    values: NDArray[np.generic] | None = None
+    values: NDArray[Any] | None = None
     if path is not None and path.suffix.lower() in (".tif", ".tiff") and path.is_file():
         decoded = decode(path).values
         values = decoded.transpose(2, 0, 1) if decoded.dtype.kind == "f" else None
@@ -96,9 +97,10 @@ def _raw(source: Source) -> tuple[Picture | None, NDArray[np.generic] | None, fl
     if values is None:
         picture = source.picture()
         return picture, None, float(2**picture.bits - 1)
-    values = values[0] if values.ndim == 4 and len(values) == 1 else values
-    unsigned = values.dtype.kind == "u" and values.dtype.itemsize <= 2
-    return None, values, float(np.iinfo(values.dtype).max) if unsigned else 1.0
+    numbers: NDArray[Any] = values[0] if values.ndim == 4 and len(values) == 1 else values
+    dtype: np.dtype[Any] = numbers.dtype
+    unsigned = dtype.kind == "u" and dtype.itemsize <= 2
+    return None, numbers, 2.0 ** (8 * dtype.itemsize) - 1 if unsigned else 1.0
 
 
 def dark_notes(picture: Picture) -> tuple[str, ...]:

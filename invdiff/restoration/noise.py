@@ -99,7 +99,13 @@ def noise_choice(value: Any) -> NoiseChoice:
         raise OptionError(f"{text!r}: expected finite numbers of at least 0.")
     if kind != "gaussian" and 0 in numbers:
         raise OptionError(f"{text!r}: expected numbers above 0; for exact data use --noise 0.")
-    least = numbers[0] ** -0.5 if kind == "poisson" and len(numbers) == 1 else numbers[0] if kind != "poisson" else math.inf
-    if kind != "gaussian" and least < RESOLUTION:
+    if kind != "gaussian" and _smallest(kind, *numbers) < RESOLUTION:
         raise OptionError(f"{text!r}: this noise is below {RESOLUTION:g}, less than rounding; for exact data use --noise 0.")
     return NoiseChoice(kind, numbers)
+
+
+def _smallest(kind: str, first: float, *others: float) -> float:
+    """Return the scale of the noise that is not Gaussian, for photons at white."""
+    if kind == "poisson":
+        return math.hypot(first**-0.5, *others)
+    return first

@@ -104,7 +104,7 @@ def pictured(image):
 
 def jpeg(picture, quality, **options):
     file = io.BytesIO()
-    Image.fromarray(np.uint8(np.rint((picture.clip(-1, 1) + 1) * 127.5)).transpose(1, 2, 0)).save(
+    Image.fromarray(np.rint((picture.clip(-1, 1) + 1) * 127.5).astype(np.uint8).transpose(1, 2, 0)).save(
         file, "JPEG", quality=quality, **options
     )
     return pictured(Image.open(file))
