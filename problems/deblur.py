@@ -11,23 +11,23 @@ import torch
 from torch import Tensor
 
 from invdiff.io.images import read_kernel
-from invdiff.operators import Blur, Noise, Operator
 from invdiff.operators.blur.kernels import gaussian_kernel, motion_kernel
 
+from .blurred import BlurProblem
 from .options import BOUNDARY, Option
-from .problem import Problem, photographs
+from .problem import photographs
 
 __all__ = ["Deblur"]
 
 KINDS = ("gaussian:", "motion:")  # prefixes of kernels computed from parameters
 
 
-class Deblur(Problem):
+class Deblur(BlurProblem):
     """Remove a blur whose kernel is known.
 
     Args:
         kernel: Blur kernel ``(kh, kw)``, with its center at ``(kh // 2, kw // 2)``.
-        boundary: Boundary condition of the blur: ``reflect``, ``zero`` or ``circular``.
+        boundary: Boundary condition of the blur: ``valid``, ``reflect``, ``zero`` or ``circular``.
     """
 
     name = "deblur"
@@ -46,7 +46,7 @@ class Deblur(Problem):
     recommended = photographs(max_iterations=6)
 
     def __init__(self, kernel: Any, *, boundary: str = "reflect") -> None:
-        self.kernel, self.boundary = torch.as_tensor(kernel), boundary
+        self.kernel, self.boundary = without_zeros(torch.as_tensor(kernel)), boundary
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
@@ -61,13 +61,32 @@ class Deblur(Problem):
         archive, _, _ = str(kernel).rpartition(":")
         return {"kernel": Path(archive) if archive.lower().endswith(".npz") else Path(kernel)}
 
-    def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
-        return Blur(shape, self.kernel, boundary=self.boundary, noise=noise)
+    def kernel_for(self, size: tuple[int, int]) -> Tensor:
+        (rows, columns), (height, width) = self.kernel.shape, size
+        if rows > height or columns > width:
+            raise ValueError(
+                f"Deblur: the kernel must not be larger than the image, got {columns} x {rows} pixels for {width} x {height}. "
+                "Crop the kernel."
+            )
+        return self.kernel
 
 
 def is_text(kernel: Any) -> bool:
     """Return whether a kernel is given as a path or as text with its parameters, rather than as an array."""
     return isinstance(kernel, str | Path)
+
+
+def without_zeros(kernel: Tensor) -> Tensor:
+    """Return a kernel without borders of zeros, as wide on opposite sides, so that its center stays at ``(h // 2, w // 2)``."""
+    if kernel.ndim != 2:
+        return kernel  # refused by the operator
+    for axis in (0, 1):
+        empty = (kernel == 0).all(1 - axis).tolist()
+        margin = 0
+        while 2 * margin + 2 < len(empty) and empty[margin] and empty[-1 - margin]:
+            margin += 1
+        kernel = kernel.narrow(axis, margin, len(empty) - 2 * margin)
+    return kernel
 
 
 def kernel_of(text: str, size: tuple[int, int]) -> Tensor:

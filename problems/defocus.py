@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from invdiff.operators import Blur, Noise, Operator
+from torch import Tensor
+
 from invdiff.operators.blur.kernels import defocus_kernel
 
+from .blurred import BlurProblem
 from .options import BOUNDARY, Option
-from .problem import Problem, photographs
+from .problem import photographs
 
 __all__ = ["Defocus"]
 
 
-class Defocus(Problem):
+class Defocus(BlurProblem):
     """Remove the blur of an out-of-focus lens, whose kernel is a uniform disc.
 
     Args:
         radius: Radius of the disc, in pixels, positive.
-        boundary: Boundary condition of the blur: ``reflect``, ``zero`` or ``circular``.
+        boundary: Boundary condition of the blur: ``valid``, ``reflect``, ``zero`` or ``circular``.
 
     Raises:
         ValueError: If the radius is not positive.
@@ -43,8 +45,7 @@ class Defocus(Problem):
             raise ValueError(f"Defocus: radius must be positive, in pixels, got {radius:g}.")
         self.radius, self.boundary = radius, boundary
 
-    def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
-        # Checked before the kernel is built: one far larger than the image would exhaust memory.
-        if 2 * self.radius > min(shape[-2:]):
-            raise ValueError(f"Defocus: a disc of radius {self.radius:g} is larger than the image, {shape[-1]} x {shape[-2]}.")
-        return Blur(shape, defocus_kernel(self.radius), boundary=self.boundary, noise=noise)
+    def kernel_for(self, size: tuple[int, int]) -> Tensor:
+        if 2 * self.radius > min(size):
+            raise ValueError(f"Defocus: a disc of radius {self.radius:g} is larger than the image, {size[1]} x {size[0]}.")
+        return defocus_kernel(self.radius)

@@ -2,22 +2,51 @@
 
 from __future__ import annotations
 
-from invdiff.operators import Identity, Noise, Operator
+from collections.abc import Mapping
+from typing import Any
 
-from .problem import Problem, photographs
+import torch
+from torch import Tensor
+
+from invdiff.io.images import Picture
+from invdiff.operators import Identity, Mask, Noise, Operator
+
+from .problem import Given, Problem, photographs, pixels_of
 
 __all__ = ["Denoise"]
 
 
 class Denoise(Problem):
-    """Remove noise of a known distribution, such as Gaussian noise with a known standard deviation."""
+    """Remove noise of a known distribution, such as Gaussian noise with a known standard deviation.
+
+    Args:
+        visible: Boolean ``(H, W)``, true where a pixel is measured. Default: everywhere.
+    """
 
     name = "denoise"
     needs = "--noise above 0"
     accepts_noise = "above 0"
+    reads_alpha = True
     measures = "Identity"
     recommended = photographs(max_iterations=4)
     leaves_white = True
 
+    def __init__(self, visible: Tensor | None = None) -> None:
+        self.visible = visible
+        self.leaves_white = visible is None
+
+    @classmethod
+    def of_picture(cls, picture: Picture, options: Mapping[str, Any], *, source: str) -> Given:
+        if picture.alpha is None or picture.alpha.all():
+            return Given(cls(), pixels_of(picture), picture)
+        visible = torch.from_numpy(picture.alpha > 0)
+        if not visible.any():
+            raise ValueError(f"{source}: all pixels are transparent (alpha 0), so that none shows a color.")
+        note = f"{1 - visible.double().mean():.1%} of the pixels are transparent (alpha 0) and count as not measured"
+        return Given(cls(visible), pixels_of(picture), picture, (note,))
+
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
-        return Identity(shape, noise=noise)
+        return Identity(shape, noise=noise) if self.visible is None else Mask(self.visible, shape, noise=noise)
+
+    def noise_pixels(self, y: Tensor) -> Tensor:
+        return y if self.visible is None else torch.where(self.visible, y, torch.nan)

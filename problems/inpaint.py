@@ -20,8 +20,6 @@ from .problem import Given, Problem, photographs, pixels_of
 
 __all__ = ["Inpaint"]
 
-MOSTLY_KNOWN = 0.25  # largest fraction of missing pixels at which the noise of the others can be estimated
-
 
 class Inpaint(Problem):
     """Fill in the pixels that a mask marks as missing.
@@ -54,6 +52,7 @@ class Inpaint(Problem):
     )
     needs = "--mask, or an INPUT with transparent pixels"
     exact_is_usual = True
+    reads_alpha = True
     measures = "Mask"
     recommended = photographs(max_iterations=4)
 
@@ -75,10 +74,21 @@ class Inpaint(Problem):
 
     @classmethod
     def of_picture(cls, picture: Picture, options: Mapping[str, Any], *, source: str) -> Given:
-        alone = options["mask"] is None  # INPUT tells by its transparency
-        known, notes = (known_of_alpha(picture, source), ()) if alone else known_pixels(options, picture.pixels.shape[1:])
-        # Transparent pixels are filled, so results are opaque.
-        written = replace(picture, alpha=None) if options["mask"] is None else picture
+        alpha, notes = picture.alpha, list[str]()
+        if options["mask"] is None:  # INPUT tells by its transparency; all transparent pixels are filled, so results are opaque.
+            known, written = known_of_alpha(picture, source), replace(picture, alpha=None)
+        else:
+            (known, said), written = known_pixels(options, picture.pixels.shape[1:]), picture
+            notes += said
+        if options["mask"] is not None and alpha is not None and known.shape == alpha.shape:
+            hidden = known & (alpha == 0)
+            known &= ~hidden
+            # What is filled is opaque.
+            written = replace(picture, alpha=np.where(known, alpha, 1.0))
+            if hidden.any():
+                notes.append(
+                    f"{hidden.mean():.1%} of the pixels are transparent (alpha 0) outside of the mask: they are filled too"
+                )
         return Given(cls(known), pixels_of(picture), written, (f"filling {1 - known.mean():.1%} of the pixels", *notes))
 
     @classmethod
@@ -87,19 +97,7 @@ class Inpaint(Problem):
         return height, width
 
     def noise_pixels(self, y: Tensor) -> Tensor:
-        """Return the picture with each missing pixel replaced by the nearest known one."""
-        from scipy import ndimage
-
-        missing = self.facts()["missing"]
-        if missing > MOSTLY_KNOWN:
-            raise ValueError(
-                f"--noise auto: {missing:.0%} of the pixels are missing; the noise can be estimated if at most "
-                f"{MOSTLY_KNOWN:.0%} are. Give its standard deviation instead."
-            )
-        nearest = ndimage.distance_transform_edt(
-            ~self.mask.broadcast_to(y.shape[-2:]).numpy(), return_distances=False, return_indices=True
-        )
-        return y[:, :, torch.from_numpy(nearest[0]), torch.from_numpy(nearest[1])]
+        return torch.where(self.mask, y, torch.nan)
 
     def facts(self) -> dict[str, Any]:
         return {"missing": round(1 - float(self.mask.double().mean()), 4)}

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from invdiff.operators import Blur, Noise, Operator
+from torch import Tensor
+
 from invdiff.operators.blur.kernels import motion_kernel
 
+from .blurred import BlurProblem
 from .options import BOUNDARY, Option
-from .problem import Problem, photographs
+from .problem import photographs
 
 __all__ = ["MotionDeblur"]
 
 
-class MotionDeblur(Problem):
+class MotionDeblur(BlurProblem):
     """Remove the blur of linear motion, of the camera or of the whole scene.
 
     Args:
         length: Length of the motion, in pixels, odd and at least 3.
         angle: Angle of the motion, in degrees, counterclockwise from horizontal.
-        boundary: Boundary condition of the blur: ``reflect``, ``zero`` or ``circular``.
+        boundary: Boundary condition of the blur: ``valid``, ``reflect``, ``zero`` or ``circular``.
 
     Raises:
         ValueError: If the length is even or below 3.
@@ -43,10 +45,7 @@ class MotionDeblur(Problem):
             raise ValueError(f"MotionDeblur: length must be odd and at least 3, in pixels, got {length}.")
         self.length, self.angle, self.boundary = length, angle, boundary
 
-    def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
-        # Checked before the kernel is built: one far larger than the image would exhaust memory.
-        if self.length > min(shape[-2:]):
-            raise ValueError(
-                f"MotionDeblur: a motion of {self.length} pixels is larger than the image, {shape[-1]} x {shape[-2]}."
-            )
-        return Blur(shape, motion_kernel(self.length, self.angle), boundary=self.boundary, noise=noise)
+    def kernel_for(self, size: tuple[int, int]) -> Tensor:
+        if self.length > min(size):
+            raise ValueError(f"MotionDeblur: a motion of {self.length} pixels is larger than the image, {size[1]} x {size[0]}.")
+        return motion_kernel(self.length, self.angle)

@@ -27,6 +27,7 @@ class Option:
         help_simulated: Help text if INPUT is a clean image that is degraded first. Default: ``help``.
         metavar: Placeholder for the value in the help. Default: derived from ``kind``.
         default: Default value; ``None`` if there is none.
+        default_simulated: Default value if INPUT is a clean image that is degraded first. Default: ``default``.
         minimum: Smallest number allowed.
         maximum: Largest number allowed.
         above: Whether the value must be strictly greater than ``minimum``.
@@ -43,6 +44,7 @@ class Option:
     help_simulated: str | None = None
     metavar: str | None = None
     default: Any = None
+    default_simulated: Any = None
     minimum: float | None = None
     maximum: float | None = None
     above: bool = False
@@ -55,6 +57,10 @@ class Option:
     def flag(self) -> str:
         """The option as written at the command line."""
         return f"--{self.name.replace('_', '-')}"
+
+    def default_of(self, *, simulated: bool) -> Any:
+        """Return the default value; ``simulated``: INPUT is a clean image that is degraded first."""
+        return self.default_simulated if simulated and self.default_simulated is not None else self.default
 
     def convert(self, value: Any) -> Any:
         """Convert a value to the type that the problem expects.
@@ -92,9 +98,11 @@ class Option:
 # Options shared by several problems.
 BOUNDARY = Option(
     name="boundary",
-    kind=("reflect", "zero", "circular"),
-    default="reflect",
-    help="Boundary condition of the blur.",
+    kind=("valid", "reflect", "zero", "circular"),
+    default="valid",
+    default_simulated="reflect",
+    help="What the blur mixes in at the border. valid: the scene, which continues beyond INPUT, as in photographs.",
+    help_simulated="What the blur mixes in at the border. valid: nothing, only pixels that do not need it are measured.",
 )
 PATTERN_SEED = Option(
     name="pattern_seed",

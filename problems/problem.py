@@ -76,6 +76,9 @@ class Problem(ABC):
         options: Options at the command line and in ``invdiff.restore``; :meth:`from_options` receives their values.
         needs: Requirements of the problem, for the error message if one is missing. Default: the required options.
         reads: Type of INPUT if it is a measurement. If not a picture, it contains the values of the ``simulation`` options.
+        reads_alpha: Whether :meth:`of_picture` takes pixels of alpha 0 as not measured. Otherwise it receives a picture in
+            which they have the color of the nearest visible pixel.
+        keeps_range: Whether a measured picture without noise is nowhere far below black: more values there are refused.
         accepts_noise: ``"any"``; ``"above 0"``: any noise, but no exact data; ``"gaussian"``: Gaussian noise of a known level;
             ``"rounding"``: only the rounding of the problem itself.
         exact_is_usual: Whether noise-free data are common, so that no note about them is needed.
@@ -96,6 +99,8 @@ class Problem(ABC):
     options: ClassVar[Sequence[Option]] = ()
     needs: ClassVar[str] = ""
     reads: ClassVar[Literal["picture", "arrays", "JPEG file"]] = "picture"
+    reads_alpha: ClassVar[bool] = False
+    keeps_range: ClassVar[bool] = True
     accepts_noise: ClassVar[Literal["any", "above 0", "gaussian", "rounding"]] = "any"
     exact_is_usual: ClassVar[bool] = False
     measures: ClassVar[str] = ""
@@ -105,7 +110,7 @@ class Problem(ABC):
     size: tuple[int, int] | None = None
     enlarges: float = 1
     recommended: ClassVar[Mapping[str, Any]] = photographs(max_iterations=4)
-    leaves_white: ClassVar[bool] = False
+    leaves_white: bool = False
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -169,7 +174,7 @@ class Problem(ABC):
         return {option.name: options[option.name] for option in cls.options if isinstance(options[option.name], Path)}
 
     def noise_pixels(self, y: Tensor) -> Tensor:
-        """Return pictures ``(B, C, H, W)`` from which the noise of a measurement can be estimated."""
+        """Return pictures ``(B, C, H, W)`` from which the noise can be estimated, NaN where there is no measurement."""
         return y
 
     def in_channels(self, op: Operator, y: Tensor, channels: int) -> tuple[Operator, Tensor]:
@@ -191,8 +196,8 @@ class Problem(ABC):
         ======== ===============================================================================================================
         fast     ``exact-score`` with 20 DDPM steps, if the prior can denoise the noise the measurement leaves and no value is
                  missing: no gradients, but samples with too little spread; otherwise half the steps of ``balanced``
-        balanced ``handover``, if the prior can denoise the noise the measurement leaves and has a measured error
-                 (``exact-score`` with matched draws if that noise is white); otherwise ``recommended``
+        balanced ``handover``, if the prior can denoise the noise the measurement leaves, has a measured error and no value is
+                 missing (``exact-score`` with matched draws if that noise is white); otherwise ``recommended``
         best     as ``balanced`` with three times the steps, and twice the products or iterations
         ======== ===============================================================================================================
 
@@ -209,7 +214,7 @@ class Problem(ABC):
         ours = self.recommended
         if quality == "fast" and fits(score, op):
             return FAST
-        if score.error_model is not None and fits(score, op, imputing=True):
+        if score.error_model is not None and fits(score, op):
             ours = EXACT if self.leaves_white else HANDOVER
         if quality == "balanced" or not ours:
             return ours
@@ -243,6 +248,10 @@ class Problem(ABC):
 
     def upright(self, x: Tensor) -> Tensor:
         """Return pictures ``(B, C, H, W)`` in the orientation that the measured file declares (EXIF)."""
+        return x
+
+    def framed(self, x: Tensor) -> Tensor:
+        """Return the part of images ``(..., H, W)`` that INPUT shows, where the image extends beyond its border."""
         return x
 
     def finish(self, x: Tensor, y: Tensor, op: Operator) -> Tensor:

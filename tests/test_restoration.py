@@ -25,6 +25,7 @@ from invdiff.restoration import read
 from invdiff.restoration.job import SETTINGS
 from invdiff.restoration.noise import noise_choice
 
+pytestmark = pytest.mark.filterwarnings("ignore::invdiff.posterior.MisfitWarning")  # two steps of an untrained prior
 HEIGHT, WIDTH = 16, 24
 TIMED = ("seconds", "peak_memory_mib", "output")
 CASES = {

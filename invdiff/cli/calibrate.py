@@ -107,7 +107,7 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
     from invdiff.restoration.sampling import sampler_arguments
 
     kind, noise = find_problem(settings["problem"]), settings["noise"]
-    values = complete(kind, {option.name: settings[option.name] for option in kind.options})
+    values = complete(kind, {option.name: settings[option.name] for option in kind.options}, simulated=True)
     check_options(kind, values, noise, has_input=False, simulated=True)
     _check(settings, kind, saving=save is not None)
     option = method_options(settings["option"], settings["method"])

@@ -107,11 +107,13 @@ def click_option(option: Option, *, simulated: bool) -> click.Option:
         kind = click.IntRange(low, high, min_open=option.above) if bounded else click.INT
     else:
         kind = click.FloatRange(low, high, min_open=option.above) if bounded else click.FLOAT
+    varies = option.default_simulated is not None and not simulated
+    default = None if varies else option.default_of(simulated=simulated)  # Whether INPUT is simulated is not known yet.
     return click.Option(
         [option.flag, option.name],
         type=kind,
-        default=option.default,
-        show_default=option.default is not None,
+        default=default,
+        show_default=f"{option.default}; {option.default_simulated} with --simulate" if varies else default is not None,
         metavar=option.metavar,
         callback=_finite if option.kind == "NUMBER" else None,
         help=option.help_simulated if simulated and option.help_simulated else option.help,

@@ -22,7 +22,7 @@ INTERVALS = ("50", "68", "80", "90", "95")
 
 SAMPLER = ("method", "steps", "rule", "quality", "preset", "option")
 SECTIONS = {
-    "Problem": ("problem", "simulate"),
+    "Problem": ("problem", "simulate", "black", "white"),
     "Noise": ("noise",),
     "Sampler": ("samples", *SAMPLER, "seed", "chunk", "device"),
     "Prior": PRIOR_OPTIONS,
@@ -58,6 +58,13 @@ FILE = click.Path(path_type=Path)
 @PROBLEM_OPTION
 @NOISE_OPTION
 @click.option("--simulate", is_flag=True, help="INPUT is clean: degrade it, solve, and compare.")
+@click.option("--black", type=float, metavar="LEVEL", help="Value of black in the units of INPUT. Default: 0.")
+@click.option(
+    "--white",
+    type=float,
+    metavar="LEVEL",
+    help="Value of white, such as 4095 for 12-bit data. Default: 255 or 65535 for integers, 1 for floats.",
+)
 @click.option("--samples", type=click.IntRange(min=1), default=4, help="Number of posterior samples.")
 @click.option(
     "--method",
@@ -111,6 +118,7 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
     from invdiff.cli.duration import duration, estimate
     from invdiff.cli.summary import summary
     from invdiff.io.printable import printable
+    from invdiff.posterior.misfit import unwarned
     from invdiff.restoration import prepare
     from invdiff.restoration.folder import output_folder
     from invdiff.restoration.record import to_json
@@ -124,7 +132,12 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
         if settings["quality"] is not None:
             seconds = estimate(job.sampler, job.y, settings["samples"])
             click.echo(f"{settings['quality']}: {settings['samples']} samples, about {duration(seconds)}", err=True)
-        record = job.run(progress=sys.stderr.isatty()).write(part, target, npz=npz)
+        with unwarned():  # printed as notes instead
+            result = job.run(progress=sys.stderr.isatty())
+        for note in result.notes:
+            if note not in job.notes:
+                click.echo(note, err=True)
+        record = result.write(part, target, npz=npz)
     click.echo(to_json(record) if as_json else summary(record))
 
 

@@ -18,6 +18,7 @@ from invdiff.diagnostics.tarp import distance, reference_points, scales
 from invdiff.diagnostics.test_quantities import HasLogProb, log_posterior, log_prior, misfit, projections
 from invdiff.operators import Operator
 from invdiff.posterior import Posterior
+from invdiff.posterior.misfit import unwarned
 from invdiff.priors import ScoreModel
 from invdiff.random import generator
 
@@ -230,7 +231,8 @@ def calibrate(
         raise ValueError(f"calibrate: significance must lie in (0, 1), got {significance}.")
     op = op.to(clean.device, clean.dtype)
     y = op.measure(clean, seed=seed)
-    post = sampler.run(y, num_samples=num_samples, seed=seed, progress=progress)
+    with unwarned():  # the misfit is one of the tests
+        post = sampler.run(y, num_samples=num_samples, seed=seed, progress=progress)
     samples, known = post.samples.to(clean), torch.zeros_like(clean, dtype=torch.bool)
     if finish is not None:
         samples = torch.stack([finish(x, y) for x in samples])

@@ -85,5 +85,5 @@ def unit(values: NDArray[Any], path: Path | str) -> Array:
         raise ValueError(f"{path}: holds nan or inf; expected finite values on the 0..1 scale.")
     largest = np.abs(scaled).max()
     if largest > 16:  # Noise may exceed the 0..1 scale, but never by this much.
-        raise ValueError(f"{path}: values reach {largest:g}; expected the 0..1 scale: divide by the largest value.")
+        raise ValueError(f"{path}: values reach {largest:g}; expected the 0..1 scale: give the level of white, --white.")
     return scaled

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,6 @@ from invdiff.io.picture import Picture, check_picture, native, picture_of_array
 
 __all__ = ["Source"]
 
-FAR_BELOW_BLACK = -0.5  # on the 0..1 scale: noise alone rarely goes there
 UNKNOWN_TO_PNG = ("CMYK", "YCbCr", "HSV", "LAB")  # modes of Pillow
 TURNS = dict(  # by EXIF orientation: what turns a Pillow image upright
     zip(
@@ -82,12 +80,6 @@ class Source:
         values = _array(self.value)
         values = values[0] if values.ndim == 4 and len(values) == 1 else values
         check_picture(values.shape, str(self))
-        if values.dtype.kind == "f" and np.quantile(values, 0.05) < FAR_BELOW_BLACK:
-            warnings.warn(
-                f"{self}: one value in twenty is below {FAR_BELOW_BLACK}, and arrays are read on the 0..1 scale. Pass "
-                "(x + 1) / 2 of an image that spans [-1, 1].",
-                stacklevel=2,
-            )
         return picture_of_array(values, str(self))
 
     def mask(

@@ -49,6 +49,7 @@ class Posterior:
         seed: Random seed of the run.
         options: All other settings of the run; under ``"auto"`` also the reason for the choice, in ``options["auto"]``.
         particles: Diagnostics of the particles, for particle methods; otherwise ``None``.
+        notes: Messages about misfits far from their expected value, with likely causes.
     """
 
     samples: Tensor
@@ -62,6 +63,7 @@ class Posterior:
     seed: int
     options: Mapping[str, Any]
     particles: Particles | None = None
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def mean(self) -> Tensor:

@@ -27,6 +27,7 @@ from invdiff.posterior.chi_square import chi_square_of_rows
 from invdiff.posterior.choice import BUDGET, Choice, Pilot, choose_method, fly, single_chain
 from invdiff.posterior.counted import Counted
 from invdiff.posterior.draw import CHUNK_NUMBERS, Drawing, chunk_size
+from invdiff.posterior.misfit import MisfitWarning, misfit_notes
 from invdiff.posterior.result import Particles, Posterior
 from invdiff.posterior.step import Step
 from invdiff.posterior.wiring import doubts_about
@@ -161,7 +162,7 @@ class PosteriorSampler:
 
     def _fly(self, op: Operator, y: Tensor, method: Method) -> Posterior:
         given = {name: value for name, value in self.given.items() if name != "steps"}
-        return PosteriorSampler(self.score, op, method=method, **given).run(y, num_samples=method.options["particles"])
+        return PosteriorSampler(self.score, op, method=method, **given)._run(y, num_samples=method.options["particles"])
 
     def _plan(self, choice: Choice) -> ResolvedMethod:
         method = choice.method
@@ -170,7 +171,6 @@ class PosteriorSampler:
             self._plans[key] = resolve(self.score, self.white, method, self.given, self.options, self.preset)
         return self._plans[key]
 
-    @in_own_modes()  # Gradients of the network are needed even if the caller is in inference mode; the state is float32.
     def run(
         self,
         y: Tensor,
@@ -209,7 +209,27 @@ class PosteriorSampler:
             ValueError: If ``y`` is complex or its shape is wrong, a measured value is not finite, or a number is out of range.
             DivergenceError: If a sample diverges even with weakened guidance.
             MemoryError: If a single sample, or group, does not fit in memory.
+
+        Warns:
+            MisfitWarning: If samples do not explain the data, or explain more of it than the noise allows; ``post.notes`` has
+                the same text.
         """
+        post = self._run(y, num_samples=num_samples, seed=seed, chunk=chunk, progress=progress, callback=callback)
+        for note in post.notes:
+            warnings.warn(note, MisfitWarning, stacklevel=2)
+        return post
+
+    @in_own_modes()  # Gradients of the network are needed even if the caller is in inference mode; the state is float32.
+    def _run(
+        self,
+        y: Tensor,
+        *,
+        num_samples: int,
+        seed: int = 0,
+        chunk: int | None = None,
+        progress: bool = False,
+        callback: Callable[[Step], object] | None = None,
+    ) -> Posterior:
         y = self._check(y, num_samples, chunk)
         if callback is not None and not callable(callback):
             raise TypeError(f"callback must be a function of a Step, got {type(callback).__name__}.")
@@ -233,11 +253,13 @@ class PosteriorSampler:
             )
         weights, particles = _weigh(parts, items, drawing.group)
         weights = _by_sample(weights, items, num_samples)
+        weights, residual = (weights / weights.sum(0)).to(y.dtype), residual.reshape(num_samples, items)
+        ratio_min = float(self.score.schedule.ratio(plan.times[-2]))
         pilot = choice.pilot or Pilot(1.0, 0.0, evaluations=0, products=0)
         return Posterior(
             samples=x,
-            weights=(weights / weights.sum(0)).to(y.dtype),
-            residual=residual.reshape(num_samples, items),
+            weights=weights,
+            residual=residual,
             dof=op.dof,
             nfe=(score.evaluations + pilot.evaluations) / (num_samples * items),
             nvjp=(score.products + pilot.products) / (num_samples * items),
@@ -249,12 +271,13 @@ class PosteriorSampler:
                 "rule": plan.rule_name,
                 "spacing": plan.spacing,
                 "ratio_max": float(self.score.schedule.ratio(plan.times[0])),
-                "ratio_min": float(self.score.schedule.ratio(plan.times[-2])),
+                "ratio_min": ratio_min,
                 "chunk": chunk,
                 **plan.options,
                 **({"auto": choice.why} if choice.why else {}),
             },
             particles=particles,
+            notes=misfit_notes(residual, op.dof, weights, op=op, y=y, ratio_min=ratio_min),
         )
 
     def _check(self, y: Tensor, num_samples: int, chunk: int | None) -> Tensor:
@@ -263,6 +286,12 @@ class PosteriorSampler:
         if num_samples < 1 or (chunk is not None and chunk < 1):
             raise ValueError(f"run: num_samples and chunk must be at least 1, got {num_samples} and {chunk}.")
         check_range(self.op, y, self.score)
+        y = y.detach().to(torch.float64 if y.dtype == torch.float64 else torch.float32)
+        if self.op.sigma_y and self.op.sigma_y**2 < torch.finfo(y.dtype).tiny:
+            raise ValueError(
+                f"run: the noise level {self.op.sigma_y:g} is too small for {y.dtype}: its square underflows. Use 0 for exact "
+                "data, or other units of y."
+            )
         return y if self.op.noise.white or not self.op.noise.gaussian else self.op.noise.whiten(y)
 
 

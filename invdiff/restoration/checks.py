@@ -34,12 +34,13 @@ def find_problem(problem: str | type[Problem], taken: Collection[str] = ()) -> t
     return kind
 
 
-def complete(kind: type[Problem], given: Mapping[str, Any], *, others: Collection[str] = ()) -> dict[str, Any]:
+def complete(kind: type[Problem], given: Mapping[str, Any], *, simulated: bool, others: Collection[str] = ()) -> dict[str, Any]:
     """Return a value for every option of a problem: the given value, its default, or ``None``.
 
     Args:
         kind: The problem.
         given: Values by name.
+        simulated: Whether a clean image is degraded first.
         others: Other valid names, to suggest for a misspelled one.
 
     Raises:
@@ -52,7 +53,10 @@ def complete(kind: type[Problem], given: Mapping[str, Any], *, others: Collectio
             near = difflib.get_close_matches(name, names, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise OptionError(f"{kind.name}: unknown option {name!r}, expected one of {', '.join(names)}.{hint}")
-    return {name: option.default if given.get(name) is None else option.convert(given[name]) for name, option in own.items()}
+    return {
+        name: option.default_of(simulated=simulated) if given.get(name) is None else option.convert(given[name])
+        for name, option in own.items()
+    }
 
 
 def check_options(

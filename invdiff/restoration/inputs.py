@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -15,10 +18,13 @@ from invdiff.io.limits import LARGEST_IMAGE
 from invdiff.io.metadata import enlarged
 from invdiff.io.source import Source
 from invdiff.operators import GaussianNoise, Noise, Operator
+from invdiff.operators.core.noise_level import noise_level
 from invdiff.posterior import chi_square
-from invdiff.problems import Given, Problem
+from invdiff.problems import Given, OptionError, Problem
 from invdiff.restoration.checks import check_options, complete, find_problem
-from invdiff.restoration.noise import NoiseChoice, noise_choice
+from invdiff.restoration.levels import Levels, check_range, dark_notes, levels_of, read_levels
+from invdiff.restoration.noise import RESOLUTION, NoiseChoice, noise_choice
+from invdiff.restoration.transparency import with_visible_colors
 
 __all__ = ["Measured", "read"]
 
@@ -37,6 +43,7 @@ class Measured:
         picture: Format of the results: bit depth, alpha channel, EXIF data, and the color profile if it fits them.
         name: Short name for the output folder.
         notes: Messages for the user.
+        levels: Black and white in the units of INPUT, if they were given.
     """
 
     problem: Problem
@@ -48,6 +55,11 @@ class Measured:
     picture: Picture
     name: str
     notes: tuple[str, ...]
+    levels: Levels | None = None
+
+    def stored(self, x: Tensor) -> Tensor:
+        """Return pictures in the levels of INPUT, to be written to files of its kind."""
+        return x if self.levels is None else self.levels.stored(x)
 
     def finish(self, samples: Tensor) -> Tensor:
         """Convert samples to pictures: exact data are put in, and samples for a grayscale INPUT are averaged over channels."""
@@ -68,6 +80,8 @@ def read(
     simulate: bool = False,
     seed: int = 0,
     channels: int = 3,
+    black: float | None = None,
+    white: float | None = None,
     **options: Any,
 ) -> Measured:
     r"""Return the operator and the measurement described by a file and the options of a problem.
@@ -87,6 +101,8 @@ def read(
         simulate: Whether INPUT is clean and is degraded first.
         seed: Random seed of the simulated noise.
         channels: Number of channels of the prior; 1: images of any number of channels.
+        black: Value of black in the units of INPUT. Default: 0.
+        white: Value of white. Default: 255 or 65535 for integers of 8 or 16 bits, 1 for floats.
         options: Options of the problem.
 
     Raises:
@@ -95,9 +111,10 @@ def read(
         OSError: If a file cannot be opened.
     """
     kind, said = find_problem(problem), noise_choice(noise)
-    values, simulated = complete(kind, options), simulate or source is None
+    simulated = simulate or source is None
+    values = complete(kind, options, simulated=simulated)
     check_options(kind, values, said, has_input=source is not None, simulated=simulated)
-    entry, notes = Source(source), list[str]()
+    entry, notes, limits, levels = Source(source), list[str](), levels_of(black, white), None
     if entry.path is not None and entry.path.is_dir():
         raise IsADirectoryError(f"{entry} is a folder, expected a single image. Run the command once per image.")
     if simulated or kind.reads == "picture":
@@ -106,18 +123,29 @@ def read(
             picture = bundled_picture(kind.bundled, kind.bundled_size(values))
             size = _size(picture.pixels.shape)
             notes.append(f"no INPUT given: degrading a bundled picture ({kind.bundled}, {size})")
+        elif limits is not None:
+            picture, levels = read_levels(entry, *limits)
         else:
             picture = entry.picture()
-            picture = picture if simulated else kind.as_measured(picture)
+            notes += dark_notes(picture)
+        picture = picture if simulated else kind.as_measured(picture)
         if channels > 1 and len(picture.pixels) not in (1, channels):
             raise ValueError(
                 f"{where} has {len(picture.pixels)} channels, but this prior takes images of {channels} channels or grayscale."
             )
+        if simulated or not kind.reads_alpha:
+            picture, hidden = with_visible_colors(picture, where)
+            notes += hidden
         given = kind.of_picture(picture, values, source=where)
+    elif limits is not None:
+        raise OptionError(f"--black and --white are for pictures, and --problem {kind.name} reads {kind.reads}.")
     else:
         where, given = str(entry), kind.read(entry, values)
     name = kind.bundled if source is None else entry.name
-    return _measured(given, said, name=name, where=where, notes=notes, simulated=simulated, seed=seed, channels=channels)
+    measured = _measured(given, said, name=name, where=where, notes=notes, simulated=simulated, seed=seed, channels=channels)
+    if simulated or (kind.reads == "picture" and kind.keeps_range):
+        check_range(given.y, measured.observed.noise if not simulated else None, where)
+    return replace(measured, levels=levels)
 
 
 def _measured(
@@ -136,7 +164,7 @@ def _measured(
     channels = own if channels == 1 else channels
     if own not in (1, channels):
         raise ValueError(f"{where}: its image has {own} channels, but this prior takes {channels} channels.")
-    noise = _noise(said, given, notes)
+    noise = _noise(said, given, notes, where)
     observed = problem.operator((own, height, width), noise=noise)
     if not isinstance(observed, Operator):
         raise TypeError(f"problem {problem.name}: operator() must return an Operator, got {type(observed).__name__}.")
@@ -153,13 +181,31 @@ def _measured(
     return Measured(problem, op, y, observed, measurement, clean, picture, f"{name}-{problem.name}", tuple(notes))
 
 
-def _noise(said: NoiseChoice, given: Given, notes: list[str]) -> Noise | None:
+def _noise(said: NoiseChoice, given: Given, notes: list[str], where: str) -> Noise | None:
     """Return the noise in the units of images that span [-1, 1], estimated from INPUT for ``--noise auto``."""
     if said.kind != "auto":
+        if said.none and said.level:
+            notes.append(f"noise {said.level:g}: taken as 0, since it is below the rounding of 32-bit pixels, {RESOLUTION:g}")
         return said.model()
-    noise = GaussianNoise.estimate(given.problem.noise_pixels(given.y))
-    notes.append(f"noise: estimated {noise.sigma / 2:.4f} from INPUT, pixels spanning 0..1 (fine texture counts as noise)")
-    return noise
+    pixels, alpha = given.problem.noise_pixels(given.y).flatten(0, 1), given.picture.alpha
+    known = ~pixels.isnan()
+    if alpha is not None and alpha.shape == pixels.shape[1:]:
+        known &= torch.from_numpy(alpha > 0)
+    try:
+        found = noise_level(pixels.nan_to_num().double().numpy(), known.numpy())
+    except ValueError as error:
+        raise ValueError(f"{where}: --noise auto: {error}. Give the level, --noise SIGMA, pixels spanning 0..1.") from None
+    step = 2 / (2**given.picture.bits - 1)
+    sigma, doubt = max(found.sigma, step / math.sqrt(12)), max(found.error, 0.5 * step if found.sigma < step else 0.0)
+    if sigma / 2 < RESOLUTION or (given.problem.accepts_noise == "above 0" and found.sigma < step / 4):
+        raise ValueError(
+            f"{where}: --noise auto: no noise is found in INPUT. Give the level, --noise SIGMA, pixels spanning 0..1."
+        )
+    notes.append(
+        f"noise: estimated {sigma / 2:.4f} +- {doubt / 2:.4f} from INPUT, pixels spanning 0..1"
+        f"{', after JPEG compression' if Path(where).suffix.lower() in ('.jpg', '.jpeg') else ''}"
+    )
+    return GaussianNoise(sigma)
 
 
 def _written_as(
@@ -171,7 +217,8 @@ def _written_as(
         alpha = None
         notes.append(f"the alpha channel of INPUT is not written to the results: files of {own} channels have none")
     if alpha is not None:
-        alpha = alpha[:height, :width] if simulated else problem.alpha_of(alpha, (height, width))
+        shown = problem.framed(torch.from_numpy(alpha[:height, :width])).numpy()
+        alpha = shown if simulated else problem.alpha_of(alpha, (height, width))
     factor = 1 if simulated else problem.enlarges
     exif = picture.exif if picture.exif is None or factor == 1 else enlarged(picture.exif, factor)
     return replace(picture, alpha=alpha, exif=exif)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ from torch import Tensor
 from invdiff.methods import Method
 from invdiff.methods.algorithm import Algorithm
 from invdiff.operators import Noise
-from invdiff.posterior import PosteriorSampler
+from invdiff.posterior import MisfitWarning, PosteriorSampler
+from invdiff.posterior.misfit import unwarned
 from invdiff.priors import ScoreModel
 from invdiff.problems import OptionError, Problem
 from invdiff.restoration.calibration_file import INTERVAL, LEVELS, Spread, read_spread, settings_of
@@ -34,6 +36,8 @@ SETTINGS: Mapping[str, Any] = {
     "problem": None,
     "noise": 0,
     "simulate": False,
+    "black": None,
+    "white": None,
     "samples": 4,
     "method": "auto",
     "steps": None,
@@ -90,14 +94,18 @@ class Job:
     def run(self, *, progress: bool = False) -> Restoration:
         """Draw the samples and return the restoration, with a progress bar if ``progress`` is true."""
         settings, measured = self.settings, self.measured
-        post = self.sampler.run(
-            self.y, num_samples=settings["samples"], seed=settings["seed"], chunk=settings["chunk"], progress=progress
-        )
+        with unwarned():  # the misfit that counts is that of the results
+            post = self.sampler.run(
+                self.y, num_samples=settings["samples"], seed=settings["seed"], chunk=settings["chunk"], progress=progress
+            )
         results = measured.finish(post.samples[:, 0].cpu())
         record = make_record(self.source, settings, measured, self.sampler, post, results)
+        for note in record["notes"][len(self.sampler.notes) + len(measured.notes) :]:
+            warnings.warn(note, MisfitWarning, stacklevel=3)
         if self.spread is not None:
-            record |= {"notes": list(self.notes), "spread": self.spread.record}
-        return Restoration(measured.problem.upright(results), post, measured, record, self.spread)
+            record |= {"notes": [*record["notes"], *self.spread.notes], "spread": self.spread.record}
+        pictures = measured.problem.upright(measured.problem.framed(results))
+        return Restoration(pictures, post, measured, record, self.spread)
 
 
 def prepare(
@@ -123,9 +131,11 @@ def prepare(
     source = Path(source) if isinstance(source, str | os.PathLike) else source
     kind = find_problem(settings["problem"], taken=TAKEN)
     own = {name: value for name, value in settings.items() if name not in SETTINGS}
-    values, noise = complete(kind, own, others=[*SETTINGS]), noise_choice(settings["noise"])
-    settings = {**SETTINGS, **settings, **values, "noise": noise}
-    check_options(kind, values, noise, has_input=source is not None, simulated=source is None or settings["simulate"])
+    settings = {**SETTINGS, **settings}
+    simulated, noise = source is None or settings["simulate"], noise_choice(settings["noise"])
+    values = complete(kind, own, simulated=simulated, others=[*SETTINGS])
+    settings = {**settings, **values, "noise": noise}
+    check_options(kind, values, noise, has_input=source is not None, simulated=simulated)
     for name in ("calibration", "intervals"):
         if settings[name] is not None and settings["samples"] < 2:
             raise OptionError(f"--{name} needs --samples 2 or more: a single sample has no standard deviation.")
@@ -140,6 +150,8 @@ def prepare(
         simulate=settings["simulate"],
         seed=settings["seed"],
         channels=channels or 3,
+        black=settings["black"],
+        white=settings["white"],
         **values,
     )
     arguments = sampler_arguments(measured.problem, score, measured.op, settings, option or {})
@@ -153,6 +165,8 @@ def restore(
     problem: str | type[Problem],
     noise: float | str | Noise = 0,
     simulate: bool = False,
+    black: float | None = None,
+    white: float | None = None,
     samples: int = 4,
     method: str | Method | type[Algorithm] = "auto",
     steps: int | None = None,
@@ -188,6 +202,8 @@ def restore(
         noise: Noise in INPUT, pixels spanning 0..1: a standard deviation, 0 for exact data; ``"auto"``; text such as
             ``"poisson:40"``; or a noise model in the units of images that span [-1, 1].
         simulate: Whether INPUT is clean: it is degraded first, and the results are compared with it.
+        black: Value of black in the units of INPUT, such as 512 of a raw file. Default: 0.
+        white: Value of white, such as 4095 for 12-bit data. Default: 255 or 65535 for integers of 8 or 16 bits, 1 for floats.
         samples: Number of posterior samples.
         method: A name in :data:`invdiff.methods.METHODS`, a place such as ``mine.py:MyGuidance``, or a method.
         steps: Steps of the reverse diffusion. Default: set by the problem or the method.
@@ -216,6 +232,9 @@ def restore(
         ValueError: If INPUT, prior and problem do not fit together.
         OSError: If a file cannot be opened.
         DivergenceError: If the sampler diverges.
+
+    Warns:
+        MisfitWarning: If the samples do not explain the data, or explain more of it than the noise allows.
     """
     given = dict(locals())
     settings = {name: given[name] for name in SETTINGS}

@@ -11,7 +11,7 @@ from invdiff.problems.options import OptionError
 if TYPE_CHECKING:
     from invdiff.operators import Noise
 
-__all__ = ["NoiseChoice", "noise_choice"]
+__all__ = ["RESOLUTION", "NoiseChoice", "noise_choice"]
 
 KINDS = {
     "gaussian": ("SIGMA",),
@@ -20,6 +20,7 @@ KINDS = {
     "student": ("SCALE", "DOF"),
 }
 OPTIONAL = {"poisson": 1}  # number of trailing parameters that may be left out
+RESOLUTION = 1e-7  # distance of 32-bit numbers near 1: smaller noise is lost in the rounding of the pixels
 EXPECTED = "expected a standard deviation such as 0.02, auto, poisson:PEAK[,SIGMA], laplace:SCALE or student:SCALE,DOF"
 
 
@@ -39,8 +40,8 @@ class NoiseChoice:
 
     @property
     def none(self) -> bool:
-        """Whether the data are exact."""
-        return self.level == 0
+        """Whether the data are exact: the level is 0, or below what 32-bit pixels can represent."""
+        return self.level is not None and self.level < RESOLUTION
 
     @property
     def level(self) -> float | None:
@@ -98,4 +99,13 @@ def noise_choice(value: Any) -> NoiseChoice:
         raise OptionError(f"{text!r}: expected finite numbers of at least 0.")
     if kind != "gaussian" and 0 in numbers:
         raise OptionError(f"{text!r}: expected numbers above 0; for exact data use --noise 0.")
+    if kind != "gaussian" and _smallest(kind, *numbers) < RESOLUTION:
+        raise OptionError(f"{text!r}: this noise is below {RESOLUTION:g}, less than rounding; for exact data use --noise 0.")
     return NoiseChoice(kind, numbers)
+
+
+def _smallest(kind: str, first: float, *others: float) -> float:
+    """Return the scale of the noise that is not Gaussian, for photons at white."""
+    if kind == "poisson":
+        return math.hypot(first**-0.5, *others)
+    return first

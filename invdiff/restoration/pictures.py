@@ -27,6 +27,9 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
     If the result has a ``spread``, the standard deviation is multiplied by its factor, and ``low.png`` and ``high.png`` are the
     ends of its intervals; samples and mean are unchanged.
 
+    Pictures are in the levels of INPUT if black and white were given; comparison, standard deviation and ``posterior.npz`` are
+    on the scale from black, 0, to white, 1.
+
     Pictures whose number of channels is neither 1 nor 3 do not fit in PNG files and are written as ``.tif``. For these, the
     comparison shows the first of two channels, or the first three of more.
 
@@ -45,7 +48,7 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
     for name, image in {**images, "mean": mean, **ends}.items():
         write_image(
             folder / f"{name}{suffix}",
-            image.numpy(),
+            measured.stored(image).numpy(),
             bits=picture.bits,
             alpha=picture.alpha,
             icc=picture.icc,
@@ -54,8 +57,9 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
     tiles = {problem.looks: problem.upright(problem.preview(y))[0], "mean": mean}
     tiles |= {f"sample {k}": sample for k, sample in enumerate(samples[:TILES], 1)}
     if measured.clean is not None:
-        tiles = {"truth": measured.clean[0], **tiles}
-        problem.write_measurement(folder, y, suffix=suffix, bits=picture.bits, icc=picture.icc)
+        tiles = {"truth": problem.framed(measured.clean)[0], **tiles}
+        stored_y = measured.stored(y) if problem.reads == "picture" else y
+        problem.write_measurement(folder, stored_y, suffix=suffix, bits=picture.bits, icc=picture.icc)
     heat = None if std is None else ((1.0 if spread is None else spread.std_factor) * std).numpy()
     if heat is not None:
         std_map(folder / "std.png", heat)

@@ -7,7 +7,7 @@ import json
 import math
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from invdiff import __version__
 from invdiff.metrics import psnr
 from invdiff.posterior import Posterior, PosteriorSampler
+from invdiff.posterior.misfit import misfit_notes
 from invdiff.restoration.inputs import Measured
 from invdiff.restoration.noise import NoiseChoice
 
@@ -43,6 +44,7 @@ def make_record(
         results: Pictures made from the samples, ``(N, C, H, W)``.
     """
     device, noisy = post.samples.device, task.observed.sigma_y > 0
+    residual = task.residual(results)
     files = {"input": source, **task.problem.files(settings), **_code(settings)}
     return {
         "arguments": {"input": plain(source)} | {name: plain(value) for name, value in settings.items()},
@@ -61,10 +63,10 @@ def make_record(
         "nvjp": post.nvjp,
         "seconds": round(post.seconds, 2),
         "peak_memory_mib": _peak_memory(device),
-        "residual": task.residual(results),
+        "residual": residual,
         "residual_expected": task.observed.dof if noisy else 0,
-        "notes": [*sampler.notes, *task.notes],
-        "metrics": None if task.clean is None else _metrics(task.clean, results),
+        "notes": [*sampler.notes, *task.notes, *_misfit(task, post, residual)],
+        "metrics": None if task.clean is None else _metrics(task.problem.framed(task.clean), task.problem.framed(results)),
     }
 
 
@@ -94,6 +96,13 @@ def _code(settings: Mapping[str, Any]) -> dict[str, Path]:
     """Return the files of user code that were loaded, such as the one in ``mine.py:MyProblem``."""
     texts = {name: str(settings.get(name)).rpartition(":")[0] for name in ("problem", "method", "prior")}
     return {name: Path(text) for name, text in texts.items() if text.endswith(".py")}
+
+
+def _misfit(task: Measured, post: Posterior, residual: Sequence[float]) -> tuple[str, ...]:
+    """Return notes on a misfit of the results, in which exact data are put in, that is far from its expected value."""
+    op, ratio_min = task.observed, post.options["ratio_min"]
+    values, weights = torch.tensor(residual).unsqueeze(1), post.weights[:, :1].cpu()
+    return misfit_notes(values, op.dof, weights, op=op, y=task.measurement, ratio_min=ratio_min)
 
 
 def _digest(path: Path) -> dict[str, str]:

@@ -20,8 +20,6 @@ from invdiff.random import Streams
 
 __all__ = ["GaussianNoise", "Noise", "entries", "noise_of"]
 
-SMALLEST_PICTURE = 8  # Shortest side, in pixels, for which the noise level can be estimated.
-
 
 class Noise(Movable, ABC):
     r"""The distribution :math:`p(y | z)` of a measurement ``y`` whose noiseless value is :math:`z = A(x)`.
@@ -120,29 +118,37 @@ class GaussianNoise(Noise):
         return () if self.deviations is None else tuple(self.deviations.shape)
 
     @classmethod
-    def estimate(cls, y: Tensor) -> Self:
-        r"""Estimate the noise level of pictures ``y``, ``(B, C, H, W)``: one level for all of them.
+    def estimate(cls, y: Tensor, *, known: Tensor | None = None) -> Self:
+        r"""Estimate the noise level of pictures ``y``, ``(B, C, H, W)``, that span [-1, 1]: one level for all of them.
 
         The estimate is the median of :math:`|w| / 0.6745` over the finest diagonal wavelet coefficients :math:`w` (Daubechies,
-        order 2), averaged over channels and items, by scikit-image. Fine texture counts as noise. The estimate is wrong if
-        pixels are missing or saturated, or were mixed after the noise was added, for example by a blur.
+        order 2) in the smoothest quarter of a picture, averaged over channels and items. Constant areas, saturated and unknown
+        pixels are left out. The estimate is wrong if pixels were mixed after the noise was added, for example by a blur.
+
+        Args:
+            y: The pictures.
+            known: True at measured pixels, broadcastable to ``y``. Default: all.
 
         Raises:
-            ValueError: If a side is shorter than 8 pixels, or ``y`` is not finite.
+            ValueError: If ``y`` is not finite where it is known; or if the level cannot be determined: too few pixels show the
+                noise, JPEG compression removed a part of it, or fine texture hides it.
 
         References:
             Donoho & Johnstone, Ideal spatial adaptation by wavelet shrinkage, 1994, https://doi.org/10.1093/biomet/81.3.425
         """
-        from skimage.restoration import estimate_sigma
+        from .noise_level import noise_level
 
-        if y.ndim != 4 or not len(y) or min(y.shape[2:]) < SMALLEST_PICTURE or not y.isfinite().all():
+        there = torch.ones_like(y, dtype=torch.bool) if known is None else known.broadcast_to(y.shape)
+        if y.ndim != 4 or not y.numel() or not y[there].isfinite().all():
             raise ValueError(
-                f"GaussianNoise: expected finite pictures (B, C, H, W) with sides of at least {SMALLEST_PICTURE} pixels "
-                f"to estimate their noise, got shape {tuple(y.shape)}."
+                "GaussianNoise: expected finite pictures (B, C, H, W) to estimate their noise, got "
+                f"shape {tuple(y.shape)}{', with nan or inf' if y.numel() and y.ndim == 4 else ''}."
             )
-        pictures = y.detach().flatten(0, 1).double().cpu().numpy()
-        sigma = estimate_sigma(pictures, channel_axis=0, average_sigmas=True)  # type: ignore[no-untyped-call]
-        return cls(float(sigma))
+        pictures = torch.where(there, y.detach(), torch.zeros_like(y)).flatten(0, 1).double().cpu().numpy()
+        try:
+            return cls(noise_level(pictures, there.flatten(0, 1).cpu().numpy()).sigma)
+        except ValueError as error:
+            raise ValueError(f"GaussianNoise: no noise level for pictures of shape {tuple(y.shape)}: {error}.") from error
 
     def add(self, clean: Tensor, streams: Streams) -> Tensor:
         return clean + self._deviations(clean) * streams.normal(clean.shape[1:], dtype=clean.dtype)

@@ -111,12 +111,12 @@ class TestInpaint:
         assert result.alpha is None  # what was transparent is filled
         np.testing.assert_array_equal(result.pixels[:, ~hole()], pixels()[:, ~hole()])
 
-    def test_alpha_beside_a_mask_is_passed_through(self, solve, tmp_path):
-        alpha = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH)) / 255
+    def test_alpha_beside_a_mask_is_passed_through_where_nothing_is_filled(self, solve, tmp_path):
+        alpha = np.random.default_rng(1).integers(1, 256, (HEIGHT, WIDTH)) / 255
         write_image(tmp_path / "in.png", pixels(), alpha=alpha)
         save_mask(tmp_path / "mask.png", hole())
         solve("in.png", "--problem", "inpaint", "--mask", "mask.png", "-o", "out")
-        np.testing.assert_array_equal(read_image(tmp_path / "out" / "sample-2.png").alpha, alpha)
+        np.testing.assert_array_equal(read_image(tmp_path / "out" / "sample-2.png").alpha, np.where(hole(), 1, alpha))
 
     def test_orientation_is_applied(self, solve, tmp_path):
         exif = Image.Exif()

@@ -269,6 +269,7 @@ def test_refuses_options(method: str, options: dict[str, Any]) -> None:
         PosteriorSampler(white(1.0, 4), WIDE, method=method, **options)
 
 
+@pytest.mark.filterwarnings("ignore::invdiff.posterior.MisfitWarning")  # three steps
 @pytest.mark.parametrize("method", ["daps", "pnp-dm"])
 def test_refuses_exact_data_of_nonlinear_operators(method: str) -> None:
     op = Function(torch.tanh, (4,))
@@ -286,6 +287,7 @@ def test_names_the_item_that_diverges(method: str) -> None:
         PosteriorSampler(white(1e30, 4), WIDE, method=method, steps=5, ratio_max=100.0).run(y)
 
 
+@pytest.mark.filterwarnings("ignore::invdiff.posterior.MisfitWarning")  # three steps
 @pytest.mark.parametrize("method", ["daps", "pnp-dm", "red-diff"])
 def test_published_settings_run(method: str) -> None:
     for preset in PRESETS[method].values():

@@ -71,6 +71,7 @@ def test_corrections_keep_the_law_of_the_score(schedule: Schedule) -> None:
     assert ((found - bare) / scale / scale[:, None]).abs().max() > 9 * (2 / rows) ** 0.5  # The test can tell.
 
 
+@pytest.mark.filterwarnings("ignore::invdiff.posterior.MisfitWarning")  # few steps
 @pytest.mark.parametrize(("eta", "rule"), [(0.0, "ddim"), (1.0, "ddpm")])
 @pytest.mark.parametrize("likelihood", ["score-ald", "sda"])
 def test_the_predictor_alone_is_the_guidance_under_a_step_rule(eta: float, rule: str, likelihood: str) -> None:

@@ -300,6 +300,7 @@ def test_scores_that_know_the_covariance_are_nearer_to_the_truth() -> None:
     assert errors[0] < 1e-8 < errors[1] < errors[2]
 
 
+@pytest.mark.filterwarnings("ignore::invdiff.posterior.MisfitWarning")  # it ignores the data
 class TestUnconditional:
     def test_is_the_prior(self) -> None:
         prior = dense_prior(VP())

@@ -32,7 +32,11 @@ from invdiff.priors import Gaussian, GaussianMixture, ScoreModel, from_network
 from invdiff.random import Draw, Draws, Streams, generator
 from invdiff.schedules import EDM, VP, RectifiedFlow, Schedule, time_grid
 
-pytestmark = pytest.mark.slow  # every method, over and over
+pytestmark = [
+    pytest.mark.slow,  # every method, over and over
+    # Few steps, and published methods that fit the data loosely or fit its noise.
+    pytest.mark.filterwarnings("ignore::invdiff.posterior.MisfitWarning"),
+]
 
 MIXTURE = build(GaussianMixture)[0]
 WIDE = Matrix(randn(3, 4, seed=9), sigma_y=0.2)

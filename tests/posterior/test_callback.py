@@ -19,6 +19,8 @@ from invdiff.operators import Mask, Matrix
 from invdiff.posterior import Step
 from invdiff.priors import Gaussian, ScoreModel
 
+# Four steps are too few for most methods.
+pytestmark = pytest.mark.filterwarnings("ignore::invdiff.posterior.MisfitWarning")
 PRIOR = build(Gaussian)[0]
 OPS = {
     "noise": Matrix(randn(3, 6, seed=9), sigma_y=0.2),

@@ -58,6 +58,7 @@ class TestTiled:
             assert_close(ours, expected)
 
     @pytest.mark.slow
+    @pytest.mark.filterwarnings("ignore::invdiff.posterior.MisfitWarning")  # few steps
     @pytest.mark.parametrize("method", METHODS)
     def test_under_every_method(self, method: str) -> None:
         needs = METHODS[method].needs
