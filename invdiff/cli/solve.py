@@ -117,13 +117,14 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
     npz = settings.pop("npz")
     option = method_options(settings["option"], settings["method"])
     job = prepare(source, settings, option=option, prior_option=given_options(settings["prior_option"]))
-    with output_folder(output, job.measured.name, overwrite=overwrite) as (part, target):
+    with output_folder(output, job.measured.name, job.results(npz=npz), overwrite=overwrite) as results:
         for note in job.notes:
             click.echo(note, err=True)
         if settings["quality"] is not None:
             seconds = estimate(job.sampler, job.y, settings["samples"])
             click.echo(f"{settings['quality']}: {settings['samples']} samples, about {duration(seconds)}", err=True)
-        record = job.run(progress=sys.stderr.isatty()).write(part, target, npz=npz)
+        restored = job.run(progress=sys.stderr.isatty())
+        record = results.fill(lambda part, target: restored.write(part, target, npz=npz))
     click.echo(to_json(record) if as_json else summary(record))
 
 
