@@ -1,13 +1,14 @@
-"""Whether two paths are one file, and what is in the way of a file to be written."""
+"""What is in the way of a file to be written, and where it goes if it cannot be."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-__all__ = ["check_output", "refuse_inputs", "same_file", "sha256_of"]
+__all__ = ["attempt", "check_output", "refuse_inputs", "same_file", "sha256_of"]
 
 
 def same_file(one: Path, two: Path) -> bool:
@@ -81,3 +82,18 @@ def check_output(
         raise ValueError(f"{path} exists and is not {what}. Move it away, or choose another name with {option}.")
     if path.parent.is_dir() and not os.access(path.parent, os.W_OK | os.X_OK):
         raise PermissionError(f"{path}: the folder {path.parent} cannot be written. Choose another with {option}.")
+
+
+def attempt(write: Callable[[Path], None], path: Path) -> str | None:
+    """Write a file, or one of its name in the folder for temporary files; return ``None``, or a message that says where."""
+    try:
+        write(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        try:
+            place = Path(tempfile.mkdtemp(prefix="invdiff-"), path.name)
+            write(place)
+        except OSError:
+            return f"{path}: could not be written ({reason})."
+        return f"{path}: could not be written ({reason}). It is in {place}."
+    return None

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from invdiff.priors.checkpoints.container import Contents, open_contents, state_dicts
+from invdiff.priors.digest import digest, stamp
 from invdiff.priors.errors.files import errors_beside, read_error_model
 from invdiff.priors.network import NetworkPrior
 from invdiff.priors.save import BUNDLED
@@ -70,6 +71,7 @@ def load_prior(
     """
     autocast = pick_autocast(precision, torch.device(device))
     path = locate(source)
+    before = stamp(path)
     checkpoint = read_checkpoint(path, given)
     spec = checkpoint.spec
     said = {"label": spec.label, "given": dict(given) or None, "assumed": dict(spec.assumed) or None}
@@ -78,6 +80,7 @@ def load_prior(
         prior = build_prior(checkpoint, autocast=autocast, checkpointing=checkpointing, file=path, facts=facts)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    prior.sha256 = digest(path, before)  # now: the file may be replaced while the prior is in use
     measured = errors_beside(path)
     if errors and measured.is_file():
         found = read_error_model(measured, prior=path, given=given)
