@@ -172,15 +172,23 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
         }
 
         def write(part: Path, target: Path) -> dict[str, Any]:
+            write_record(part, results, {**record, "output": target})  # first: the figure matters less if the disk fills
             _plot(part / PLOT, report)
             return write_record(part, results, {**record, "output": target})
 
-        record = place.fill(write)
+        failed: Exception | None = None
+        try:
+            record = place.fill(write)
+        except (OSError, ValueError) as error:  # The calibration is saved and shown all the same.
+            failed = error
     if save is not None and entry is not None:
         keep_entry(save, kind.name, entry, overwrite=overwrite, instead=place.folder)
-    parts = [_table(report), _sentences(report), *([] if entry is None else [width_table(entry)]), f"results: {place.folder}"]
-    parts += [] if save is None else [f"saved: {save}"]
-    click.echo(to_json(record) if as_json else "\n\n".join(parts[:-1]) + "\n" + parts[-1])
+    parts = [_table(report), _sentences(report), *([] if entry is None else [width_table(entry)])]
+    where = [f"results: {place.folder}"] if failed is None else []
+    where += [] if save is None else [f"saved: {save}"]
+    click.echo(to_json(record) if as_json else "\n\n".join([*parts, "\n".join(where)]).strip())
+    if failed is not None:
+        raise failed
 
 
 def _check(settings: Mapping[str, Any], kind: type[Problem], *, saving: bool) -> None:

@@ -89,11 +89,11 @@ def attempt(write: Callable[[Path], None], path: Path) -> str | None:
     try:
         write(path)
     except OSError as error:
-        reason = error.strerror or str(error)
+        failed = f"{path}: could not be written ({error.strerror})." if error.strerror else str(error)
         try:
             place = Path(tempfile.mkdtemp(prefix="invdiff-"), path.name)
             write(place)
         except OSError:
-            return f"{path}: could not be written ({reason})."
-        return f"{path}: could not be written ({reason}). It is in {place}."
+            return failed
+        return f"{failed} It is in {place}."
     return None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from invdiff.io.images import atomic_write
 from invdiff.io.paths import refuse_inputs, sha256_of
 from invdiff.restoration.record import to_json
 
@@ -36,9 +37,10 @@ class Results:
 
 def write_record(folder: Path, results: Results, record: Mapping[str, Any]) -> dict[str, Any]:
     """Write the record of the files in ``folder``, and return it with their names and SHA-256 digests as ``outputs``."""
-    files = sorted(file for file in folder.iterdir() if file.name != results.record)
+    files = sorted(file for file in folder.iterdir() if file.name != results.record and file.is_file())
     record = {**record, "command": results.command, "outputs": {file.name: sha256_of(file) for file in files}}
-    (folder / results.record).write_text(to_json(record) + "\n", encoding="utf-8")
+    with atomic_write(folder / results.record) as part:
+        part.write_text(to_json(record) + "\n", encoding="utf-8")
     return record
 
 

@@ -15,8 +15,7 @@ from typing import Any
 from invdiff.io.codecs import first_line
 from invdiff.io.scratch import COMPLETE, Scratch, hidden, sweep
 from invdiff.io.signals import held_back
-from invdiff.restoration.earlier import Results, check_free, check_place
-from invdiff.restoration.record import to_json
+from invdiff.restoration.earlier import Results, check_free, check_place, write_record
 
 __all__ = ["Output", "output_folder"]
 
@@ -81,13 +80,13 @@ class Output:
             part.mkdir()
             record = write(part, self.folder)
         except Exception as error:  # Whatever a library raises, the samples are worth more than the figure that failed.
-            raise OSError(_kept_elsewhere(write, part, self.folder, error)) from error
+            raise OSError(_kept_elsewhere(write, part, self.folder, self.results, error)) from error
         with held_back():
             try:
                 self._place(part)
             except (OSError, ValueError) as error:
                 part = part if part.exists() else self.scratch.folder / COMPLETE
-                kept = _move_beside(part, self.folder, self.results.record)
+                kept = _move_beside(part, self.folder, self.results)
                 raise type(error)(f"{first_line(error)}. The results of this run are in {kept}.") from error
         return {**record, "output": str(self.folder)}
 
@@ -99,7 +98,7 @@ class Output:
                 _replace(part, self.folder, self.results)
                 return
             self.folder = _unused(self.folder)  # filled by something else meanwhile
-            _set_output(part / self.results.record, self.folder)
+            _correct(part, self.results, self.folder)
 
 
 def _claim(wanted: Path | None, name: str, results: Results, scratch: list[Scratch], *, overwrite: bool) -> Output:
@@ -193,25 +192,27 @@ def _move(scratch: Path, target: Path, name: str) -> None:
 
 def _finish(scratch: Path) -> None:
     """Put the complete results of a run in place that was killed while it moved them."""
-    complete, target, name = scratch / COMPLETE, scratch.parent, None
+    complete, target, results = scratch / COMPLETE, scratch.parent, None
     try:
         command, name, where = json.loads((scratch / PLAN).read_text(encoding="utf-8"))
-        target = target / where
+        target, results = target / where, Results(command, name)
         if (complete / name).exists():  # It is moved last.
             names = [file.name for file in complete.iterdir() if file.name not in _outputs(scratch / EARLIER)]
-            check_place(target, Results(command, name), names)
+            check_place(target, results, names)
             _move(scratch, target, name)
     except (ValueError, TypeError):
-        _move_beside(complete, target, name)
+        _move_beside(complete, target, results)
 
 
 def _outputs(record: Path) -> set[str]:
     return set(json.loads(record.read_text(encoding="utf-8"))["outputs"]) if record.exists() else set()
 
 
-def _kept_elsewhere(write: Callable[[Path, Path], Any], part: Path, target: Path, error: Exception) -> str:
+def _kept_elsewhere(
+    write: Callable[[Path, Path], Any], part: Path, target: Path, results: Results, error: Exception
+) -> str:
     """Write the results to the folder for temporary files, or keep what could be written; return a message that says where."""
-    reason = first_line(error)
+    reason = (isinstance(error, OSError) and error.strerror) or first_line(error)
     place = None
     try:
         place = Path(tempfile.mkdtemp(prefix=f"invdiff-{target.name[:40]}-"))
@@ -222,12 +223,12 @@ def _kept_elsewhere(write: Callable[[Path, Path], Any], part: Path, target: Path
             shutil.rmtree(place, ignore_errors=True)
     with contextlib.suppress(OSError):
         if any(part.iterdir()):
-            kept = _move_beside(part, target, None, ending="-incomplete")
+            kept = _move_beside(part, target, results, ending="-incomplete")
             return f"{target}: the results could not be written ({reason}). Those that could are in {kept}."
     return f"{target}: the results could not be written ({reason})."
 
 
-def _move_beside(part: Path, target: Path, record: str | None, *, ending: str = "") -> Path:
+def _move_beside(part: Path, target: Path, results: Results | None, *, ending: str = "") -> Path:
     """Move a folder to an unused name beside the target, or if that cannot be written inside it, and return its path."""
     target = target if target.name not in ("", "..") else target.resolve()
     with held_back():
@@ -235,13 +236,14 @@ def _move_beside(part: Path, target: Path, record: str | None, *, ending: str = 
             with contextlib.suppress(OSError, ValueError):
                 kept = _unused(wanted)
                 shutil.move(part, kept)
-                if record is not None:
-                    _set_output(kept / record, kept)
+                if results is not None:
+                    _correct(kept, results, kept)
                 return kept
     return part
 
 
-def _set_output(record: Path, folder: Path) -> None:
-    with contextlib.suppress(OSError, ValueError):  # only the name of the folder within the record
-        contents = json.loads(record.read_text(encoding="utf-8"))
-        record.write_text(to_json({**contents, "output": str(folder)}) + "\n", encoding="utf-8")
+def _correct(folder: Path, results: Results, target: Path) -> None:
+    """Write the record in ``folder`` again, with the target folder and the files that are there."""
+    with contextlib.suppress(OSError, ValueError):  # The files themselves are in place.
+        record = json.loads((folder / results.record).read_text(encoding="utf-8"))
+        write_record(folder, results, {**record, "output": str(target)})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from invdiff.io.figures import comparison_panel, std_map
-from invdiff.io.images import write_image
+from invdiff.io.images import atomic_write, write_image
 from invdiff.restoration.calibration_file import Spread
 from invdiff.restoration.earlier import Results, write_record
 from invdiff.restoration.inputs import Measured
@@ -63,6 +63,7 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
     Returns:
         The contents of ``run.json``: the record with the other files and their SHA-256 digests as ``outputs``.
     """
+    results = Results(COMMAND, RECORD)
     measured, samples, spread = result.measured, result.samples, result.spread
     problem, picture, y = measured.problem, measured.picture, measured.measurement
     images = dict(zip(sample_names(len(samples)), samples, strict=True))
@@ -71,6 +72,7 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
     ends = {} if spread is None or std is None else {"low": mean - spread.width * std, "high": mean + spread.width * std}
     for name, image in {**images, "mean": mean, **ends}.items():
         write_image(folder / f"{name}{suffix}", image.numpy(), bits=picture.bits, alpha=picture.alpha, icc=picture.icc)
+    write_record(folder, results, record)  # once more at the end: if the disk fills, the samples have their record
     heat = None if std is None else ((1.0 if spread is None else spread.std_factor) * std).numpy()
     if measured.clean is not None:
         problem.write_measurement(folder, y, suffix=suffix, bits=picture.bits, icc=picture.icc)
@@ -82,7 +84,8 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
         }
         if heat is not None and ends:
             contents |= {"std": heat / 2} | {name: (end.numpy() + 1) / 2 for name, end in ends.items()}
-        np.savez_compressed(folder / "posterior.npz", **contents)
+        with atomic_write(folder / "posterior.npz") as part:
+            np.savez_compressed(part, **contents)
     # The figures last: if the disk fills, what they show has been written.
     tiles = {problem.looks: problem.upright(problem.preview(y))[0], "mean": mean}
     tiles |= {f"sample {k}": sample for k, sample in enumerate(samples[:TILES], 1)}
@@ -94,4 +97,4 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
     comparison_panel(
         folder / "comparison.png", {title: tile.numpy() for title, tile in tiles.items()}, std=heat, std_title=title
     )
-    return write_record(folder, Results(COMMAND, RECORD), record)
+    return write_record(folder, results, record)
