@@ -106,7 +106,11 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
-        return f"a file or the standard output cannot be written: {error.strerror}" if error.errno == errno.ENOSPC else error.strerror
+        return (
+            f"a file or the standard output cannot be written: {error.strerror}"
+            if error.errno == errno.ENOSPC
+            else error.strerror
+        )
     text = " ".join(str(error).split())
     # Messages of invdiff and the file system are written for users; for other errors, name the type.
     if text and (isinstance(error, (ValueError, TypeError, OSError)) or type(error).__module__.startswith("invdiff")):

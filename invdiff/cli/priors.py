@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from invdiff.cli.prior_options import given_options, prior_option
+from invdiff.cli.prior_options import check_text, given_options, prior_option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,6 +94,7 @@ def convert(source: str, out: Path, prior_option: Sequence[str], dtype: str | No
     """
     if out.suffix != ".safetensors":
         raise click.UsageError(f"--out {out}: expected a name that ends in .safetensors.")
+    check_text(out)
     import dataclasses
 
     import torch
@@ -176,6 +177,7 @@ def measure(
         raise click.UsageError(f"--out {out}: expected a name that ends in .safetensors.")
     path, given, where, bar = locate(source), given_options(prior_option), pick_device(device), sys.stderr.isatty()
     beside, out = out is None, out or errors_beside(path)
+    check_text(out)
     if not out.parent.is_dir():
         raise FileNotFoundError(f"--out {out}: the folder {out.parent} does not exist.")
     check_output(

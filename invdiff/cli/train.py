@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from invdiff.cli.prior_options import check_text
 from invdiff.io.signals import Stopped
 
 if TYPE_CHECKING:
@@ -204,6 +205,7 @@ class _Table:
 def _check_out(out: Path, overwrite: bool) -> None:
     if out.suffix != ".safetensors":
         raise click.BadParameter(f"{out}: the name must end in .safetensors.", param_hint="--out")
+    check_text(out)
     if out.exists() and not out.with_suffix(".ckpt").exists() and not overwrite:
         raise click.UsageError(
             f"{out} exists and no checkpoint of its training is beside it. Choose another --out or give --overwrite."

@@ -114,7 +114,9 @@ def _claim(wanted: Path | None, name: str, results: Results, scratch: list[Scrat
         free = new or not wanted.is_dir() or _take(wanted / hidden(Path("results")).name, scratch)
         free = free and (not new or _take(hidden(wanted), scratch))
     if not free:
-        raise ValueError(f"{wanted}: another run is writing its results there. Wait for its end, or choose another folder with -o.")
+        raise ValueError(
+            f"{wanted}: another run is writing its results there. Wait for its end, or choose another folder with -o."
+        )
     if not new or not _is_missing(wanted):
         check_free(wanted, overwrite=overwrite)
         check_place(wanted, results, results.names)
@@ -208,9 +210,7 @@ def _outputs(record: Path) -> set[str]:
     return set(json.loads(record.read_text(encoding="utf-8"))["outputs"]) if record.exists() else set()
 
 
-def _kept_elsewhere(
-    write: Callable[[Path, Path], Any], part: Path, target: Path, results: Results, error: Exception
-) -> str:
+def _kept_elsewhere(write: Callable[[Path, Path], Any], part: Path, target: Path, results: Results, error: Exception) -> str:
     """Write the results to the folder for temporary files, or keep what could be written; return a message that says where."""
     reason = (isinstance(error, OSError) and error.strerror) or first_line(error)
     place = None
@@ -232,7 +232,11 @@ def _move_beside(part: Path, target: Path, results: Results | None, *, ending: s
     """Move a folder to an unused name beside the target, or if that cannot be written inside it, and return its path."""
     target = target if target.name not in ("", "..") else target.resolve()
     with held_back():
-        for wanted in (target.with_name(f"{target.name}{ending}"), target / f"invdiff-results{ending}", Path(tempfile.gettempdir(), f"invdiff-{target.name}")):
+        for wanted in (
+            target.with_name(f"{target.name}{ending}"),
+            target / f"invdiff-results{ending}",
+            Path(tempfile.gettempdir(), f"invdiff-{target.name}"),
+        ):
             with contextlib.suppress(OSError, ValueError):
                 kept = _unused(wanted)
                 shutil.move(part, kept)

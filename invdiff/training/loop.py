@@ -277,7 +277,8 @@ class _Run:
 
     def load(self, path: Path, settings: Settings, digest: str) -> None:
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with path.open("rb") as file:  # torch cannot open names that are not UTF-8
+                state = torch.load(file, map_location="cpu", weights_only=True)
             theirs, images = state["settings"], state["images"]
             step, seen, seconds, history, hardware = (state[n] for n in ("step", "seen", "seconds", "history", "hardware"))
         except (RuntimeError, LookupError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:

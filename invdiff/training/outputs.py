@@ -75,7 +75,7 @@ class Outputs:
         if self.samples.exists() and not self.samples.is_dir():
             raise ValueError(f"{self.samples} is a file, expected a folder for samples. Choose another name with --out.")
         if self.samples.is_dir():
-            mine |= {path: (is_figure, "a grid of samples of `invdiff train`") for path in self.samples.glob("step-*.png")}
+            mine |= dict.fromkeys(self.samples.glob("step-*.png"), (is_figure, "a grid of samples of `invdiff train`"))
         inputs = list(inputs)
         for path, (ours, what) in mine.items():
             check_output(path, option="--out", inputs=inputs, ours=ours, what=what)
@@ -105,7 +105,8 @@ def _is_trained(path: Path) -> bool:
 
 def _is_state(path: Path) -> bool:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with path.open("rb") as file:  # torch cannot open names that are not UTF-8
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception:  # whatever torch raises for other files
         return False
     return isinstance(state, dict) and state.keys() >= STATE

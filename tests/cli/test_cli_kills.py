@@ -64,7 +64,7 @@ def complete(folder: Path) -> None:
 class TestFortyKills:
     def test_solve(self, server, folder, tiny_prior):
         """A new folder, and one to be replaced; after a kill the next run takes the same name."""
-        before, draw = files(folder), random.Random(0)  # noqa: S311
+        before, draw = files(folder), random.Random(0)
         started = time.monotonic()
         assert server.run(*solve(tiny_prior, "-o", "kept"), folder=folder).code == 0
         duration = time.monotonic() - started
@@ -113,7 +113,7 @@ class TestFortyKills:
 
     def test_train(self, server, folder):
         """Stopped and killed again and again, a training ends with the weights of one that was not."""
-        draw = random.Random(1)  # noqa: S311
+        draw = random.Random(1)
         images = files(folder / "photos")
         started = time.monotonic()
         assert server.run("train", "photos", "--out", "whole.safetensors", *SMALL, folder=folder).code == 0
@@ -145,7 +145,9 @@ class TestFortyKills:
         assert ends >= 6
         assert server.run(*command, folder=folder).code == 0
         assert leftovers(folder) == []
-        one, two = (load_prior(folder / name, precision="float32").net for name in ("whole.safetensors", "photos/mine.safetensors"))
+        one, two = (
+            load_prior(folder / name, precision="float32").net for name in ("whole.safetensors", "photos/mine.safetensors")
+        )
         assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
 
 
