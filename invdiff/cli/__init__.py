@@ -11,6 +11,7 @@ import importlib
 import io
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -85,7 +86,8 @@ def main() -> None:
       invdiff evaluate --reference clean/ --restored out/     PSNR, SSIM and LPIPS of two folders
       invdiff COMMAND --help                                  options and examples of a command
 
-    Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted, 143 terminated. INVDIFF_DEBUG=1 shows the traceback of an error.
+    Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted, 143 terminated. INVDIFF_DEBUG=1 shows the traceback of an
+    error.
     """
 
 
@@ -97,7 +99,7 @@ def open_standard_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             # As this fills the lowest free descriptor, it becomes the stream of the process as well.
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - open until the process ends
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - until the process ends
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
 

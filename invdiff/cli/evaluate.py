@@ -119,10 +119,13 @@ def evaluate(
         "unpaired": [str(path) for path in pairing.unpaired],
         "failed": failed,
     }
-    writers = ((csv_file, lambda path: write_csv(path, rows, metrics)), (json_file, lambda path: write_json(path, report)))
-    unwritten = [message for path, write in writers if path is not None and (message := attempt(write, path))]
-    if unwritten:
-        raise OSError(" ".join(unwritten))
+    unwritten = [None if csv_file is None else attempt(lambda path: write_csv(path, rows, metrics), csv_file)]
+    if json_file == Path("-"):
+        write_json(json_file, report)
+    elif json_file is not None:
+        unwritten.append(attempt(lambda path: write_json(path, report), json_file))
+    if any(unwritten):
+        raise OSError(" ".join(filter(None, unwritten)))
     if failed:
         click.echo(f"{len(failed)} of {len(failed) + len(rows)} pairs could not be compared.", err=True)
         ctx.exit(1)

@@ -14,7 +14,7 @@ __all__ = ["attempt", "check_output", "refuse_inputs", "same_file", "sha256_of"]
 def same_file(one: Path, two: Path) -> bool:
     """Return whether two paths are the same file, through links, and for files that do not exist yet by name and folder."""
     try:
-        return os.path.samefile(one, two)
+        return one.samefile(two)
     except (OSError, ValueError):
         pass
     if one.exists() or two.exists() or one.name.casefold() != two.name.casefold():

@@ -6,15 +6,14 @@ import contextlib
 import hashlib
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from invdiff.io.signals import held_back
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["COMPLETE", "Scratch", "hidden", "sweep"]
 
@@ -114,11 +113,7 @@ def _remove_if_dead(folder: Path, finish: Callable[[Path], None] | None) -> bool
     except OSError:
         return False
     try:
-        if fcntl is None:
-            os.close(lock)
-            os.unlink(folder / LOCK)  # fails on Windows while another process has it open
-        else:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(lock)
         if (folder / COMPLETE).exists():
             if finish is None:
                 return False
@@ -127,8 +122,7 @@ def _remove_if_dead(folder: Path, finish: Callable[[Path], None] | None) -> bool
     except OSError:  # the lock is held, or the file system has no locks
         return False
     finally:
-        if fcntl is not None:
-            os.close(lock)
+        os.close(lock)
     return not folder.exists()
 
 
@@ -139,8 +133,7 @@ def _create_locked(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     try:
-        if fcntl is not None:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(lock)
     except BlockingIOError:
         os.close(lock)
         return None
@@ -150,6 +143,12 @@ def _create_locked(path: Path) -> int | None:
         os.close(lock)
         return None
     return lock
+
+
+def _lock(descriptor: int) -> None:
+    if sys.platform == "win32":
+        raise OSError("no such locks")
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _remove(folder: Path) -> None:

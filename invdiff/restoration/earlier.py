@@ -99,7 +99,7 @@ def check_place(folder: Path, results: Results, names: Iterable[str]) -> dict[st
     for name in sorted(names - {*earlier, results.record}):
         if os.path.lexists(folder / name):
             raise ValueError(
-                f"{folder / name} is in the way: no run of `invdiff {results.command}` recorded here wrote it. Move it away, or "
-                f"{ELSEWHERE}."
+                f"{folder / name} is in the way: no run of `invdiff {results.command}` recorded here wrote it. Move it away, "
+                f"or {ELSEWHERE}."
             )
     return earlier

@@ -91,14 +91,13 @@ class Output:
         return {**record, "output": str(self.folder)}
 
     def _place(self, part: Path) -> None:
-        while not (_is_new(self.folder) and _become(part, self.folder)):
-            if not self.numbered:
-                check_free(self.folder, overwrite=self.overwrite)
-                check_place(self.folder, self.results, [file.name for file in part.iterdir()])
-                _replace(part, self.folder, self.results)
-                return
-            self.folder = _unused(self.folder)  # filled by something else meanwhile
+        if self.numbered and not _is_new(self.folder):  # filled by something else meanwhile
+            self.folder = _unused(self.folder)
             _correct(part, self.results, self.folder)
+        if not (_is_new(self.folder) and _become(part, self.folder)):
+            check_free(self.folder, overwrite=self.overwrite)
+            check_place(self.folder, self.results, [file.name for file in part.iterdir()])
+            _replace(part, self.folder, self.results)
 
 
 def _claim(wanted: Path | None, name: str, results: Results, scratch: list[Scratch], *, overwrite: bool) -> Output:
@@ -115,7 +114,8 @@ def _claim(wanted: Path | None, name: str, results: Results, scratch: list[Scrat
         free = free and (not new or _take(hidden(wanted), scratch))
     if not free:
         raise ValueError(
-            f"{wanted}: another run is writing its results there. Wait for its end, or choose another folder with -o."
+            f"{wanted}: another run is writing its results there ({scratch[-1].folder}). Wait for its end, or choose another "
+            "folder with -o."
         )
     if not new or not _is_missing(wanted):
         check_free(wanted, overwrite=overwrite)
@@ -165,8 +165,10 @@ def _become(part: Path, target: Path) -> bool:
         if not _is_missing(target):
             target.rmdir()
         part.rename(target)
-    except OSError:  # for example because a file viewer has created a file in the new folder
-        return False
+    except OSError:
+        if _is_missing(target):
+            raise
+        return False  # for example because a file viewer has created a file in the new folder
     return True
 
 

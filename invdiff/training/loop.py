@@ -120,7 +120,8 @@ def train(
 
     Raises:
         ValueError: If a setting is invalid, an image is smaller than the crop, no images are left for training, the checkpoint
-            belongs to another run, a file in the way was not written by a training, ``init`` does not match the settings or the images, or training diverged.
+            belongs to another run, a file in the way was not written by a training, ``init`` does not match the settings or the
+            images, or training diverged.
         OSError: If a file cannot be written. The last good checkpoint is kept.
         Stopped: After a stop by a signal, once the state has been saved; a ``KeyboardInterrupt``.
     """

@@ -1,4 +1,4 @@
-"""Finished work is kept: whatever happens to the inputs and the target meanwhile, the results are somewhere, and a message says where."""
+"""Finished work is kept: whatever happens to inputs and target meanwhile, the results are where a message says."""
 
 from __future__ import annotations
 

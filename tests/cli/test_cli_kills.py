@@ -1,4 +1,4 @@
-"""The command stopped and killed at any moment: no file is half written, none is left behind, none of somebody else is touched."""
+"""The command stopped and killed at any moment: no file is half written, left behind, or somebody else's and touched."""
 
 from __future__ import annotations
 
