@@ -120,7 +120,7 @@ def evaluate(
         "failed": failed,
     }
     unwritten = [None if csv_file is None else attempt(lambda path: write_csv(path, rows, metrics), csv_file)]
-    if json_file == Path("-"):
+    if json_file is not None and json_file == Path("-"):
         write_json(json_file, report)
     elif json_file is not None:
         unwritten.append(attempt(lambda path: write_json(path, report), json_file))

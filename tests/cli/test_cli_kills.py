@@ -145,10 +145,9 @@ class TestFortyKills:
         assert ends >= 6
         assert server.run(*command, folder=folder).code == 0
         assert leftovers(folder) == []
-        one, two = (
-            load_prior(folder / name, precision="float32").net for name in ("whole.safetensors", "photos/mine.safetensors")
-        )
-        assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+        one, two = (load_prior(folder / name, precision="float32") for name in ("whole.safetensors", "photos/mine.safetensors"))
+        x_t = torch.ones(1, 3, 16, 16)
+        assert torch.equal(one.denoise(x_t, torch.tensor(0.5)), two.denoise(x_t, torch.tensor(0.5)))
 
 
 @pytest.mark.slow
@@ -156,20 +155,20 @@ def test_killed_while_files_are_moved(server, folder, tiny_prior):
     """Killed at any of the moves into an existing folder, the next run finishes them: the results are of one run."""
     assert server.run(*solve(tiny_prior, "-o", "out", "--samples", 3), folder=folder).code == 0
     (folder / "out" / "notes.txt").write_text("mine")
-    seen = set()
-    for move in range(1, 30):
-        ended = server.run(*solve(tiny_prior, "-o", "out", "--overwrite", "--seed", move), folder=folder, kill=move)
-        if ended.code == 0:
-            break
-        assert ended.code == -signal.SIGKILL
-        assert "is not empty" in server.run(*solve(tiny_prior, "-o", "out"), folder=folder).err
+    seen, move, code = set(), 0, None
+    while code != 0:
+        move += 1
+        code = server.run(*solve(tiny_prior, "-o", "out", "--overwrite", "--seed", move), folder=folder, kill=move).code
+        assert code in (0, -signal.SIGKILL)
+        if code:
+            assert "is not empty" in server.run(*solve(tiny_prior, "-o", "out"), folder=folder).err
         assert leftovers(folder) == []
         assert (folder / "out" / "notes.txt").read_text() == "mine"
         (folder / "out" / "notes.txt").unlink()
         complete(folder / "out")
         (folder / "out" / "notes.txt").write_text("mine")
         seen.add(json.loads((folder / "out" / "run.json").read_text())["arguments"]["seed"])
-    assert ended.code == 0
+    assert move > 10
     assert {0, move - 1} <= seen  # the earlier results stayed, or the new ones are all there
     assert not (folder / "out" / "sample-3.png").exists()
 
