@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import sys
 from collections.abc import Sequence
@@ -125,7 +126,12 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
             click.echo(f"{settings['quality']}: {settings['samples']} samples, about {duration(seconds)}", err=True)
         restored = job.run(progress=sys.stderr.isatty())
         record = results.fill(lambda part, target: restored.write(part, target, npz=npz))
-    click.echo(to_json(record) if as_json else summary(record))
+    try:
+        click.echo(to_json(record) if as_json else summary(record))
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise
+        raise OSError(f"the summary could not be printed ({error.strerror}). The results are in {record['output']}.") from error
 
 
 def method_options(texts: Sequence[str], method: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,9 +18,10 @@ def same_file(one: Path, two: Path) -> bool:
         return one.samefile(two)
     except (OSError, ValueError):
         pass
-    if one.exists() or two.exists() or one.name.casefold() != two.name.casefold():
+    if one.exists() or two.exists():
         return False
-    return one.name == two.name and one.parent.resolve() == two.parent.resolve()
+    names = [path.name.casefold() if sys.platform in ("darwin", "win32") else path.name for path in (one, two)]
+    return names[0] == names[1] and one.parent.resolve() == two.parent.resolve()
 
 
 def sha256_of(path: Path) -> str:

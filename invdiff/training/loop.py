@@ -139,10 +139,9 @@ def train(
     side = min(LARGEST_VALIDATION, int(torch.minimum(held_out.heights, held_out.widths).min()))
     training, clean = _placed(training, device), held_out.centres(side).to(device)
 
-    with Ranks(device) as ranks, _stop_signals() as stop:
+    with Ranks(device) as ranks, _stop_signals() as stop, _folder(out.parent):
         run = _Run.start(settings, images.channels, device, init)
         checkpoint = outputs.checkpoint
-        out.parent.mkdir(parents=True, exist_ok=True)
         if resume and checkpoint.exists():
             run.load(checkpoint, settings, digest)
         ranks.require_same(images=digest, checkpoints=run.step)
@@ -352,6 +351,19 @@ def _generators(seed: int, step: int, device: torch.device) -> tuple[torch.Gener
     states = np.random.SeedSequence(seed, spawn_key=(step,)).generate_state(2, np.uint32)
     crops, noise = torch.Generator(), torch.Generator(device)
     return crops.manual_seed(int(states[0])), noise.manual_seed(int(states[1]))
+
+
+@contextlib.contextmanager
+def _folder(folder: Path) -> Iterator[None]:
+    """Create a folder with its parents, and in the end remove those that are still empty."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()  # fails if the folder is not empty
 
 
 class _Stop:

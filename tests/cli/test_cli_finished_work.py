@@ -160,6 +160,12 @@ class TestFilledMeanwhile:
         assert solve(*DENOISE).stdout.endswith("results  invdiff-out/in-denoise-2\n")
         check_complete(Path("invdiff-out/in-denoise-2"))
 
+    def test_an_empty_folder_of_the_default_name_is_taken(self, solve, folder):
+        """As earlier versions left it when they were killed."""
+        (folder / "invdiff-out" / "in-denoise").mkdir(parents=True)
+        assert solve(*DENOISE).stdout.endswith("results  invdiff-out/in-denoise\n")
+        check_complete(Path("invdiff-out/in-denoise"))
+
     def test_inside_the_current_folder(self, solve, folder, meanwhile, monkeypatch):
         (folder / "here").mkdir()
         (folder / "in.png").rename(folder / "here" / "in.png")

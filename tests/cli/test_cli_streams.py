@@ -51,6 +51,16 @@ def test_closed_streams(folder, closed):
     assert (folder / "first").read_bytes() == b""
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a full device")  # noqa: PTH110
+def test_a_summary_that_cannot_be_printed(folder, tiny_prior):
+    few = f"--prior {tiny_prior} --precision float32 --steps 1 --samples 1 -o out"
+    command = f"{sys.executable} -m invdiff solve nu/b.png --problem denoise --noise 0.1 {few} > /dev/full"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 1
+    assert "Error: the summary could not be printed (No space left on device). The results are in out.\n" in done.stderr
+    assert (folder / "out" / "run.json").exists()
+
+
 class TestNames:
     def test_evaluate(self, invdiff, folder):
         arguments = ("evaluate", "--reference", "nu", "--restored", "nu", "--metrics", "psnr")
