@@ -8,17 +8,15 @@ same random numbers as an uninterrupted one.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 import os
 import pickle
 import platform
 import signal
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,7 @@ from tqdm import tqdm
 
 from invdiff.io.codecs import first_line
 from invdiff.io.images import atomic_write
-from invdiff.io.signals import STOPPING, Stopped
+from invdiff.io.signals import Stopped
 from invdiff.noise_covariance import NoiseCovariance
 from invdiff.operators.core.svd import CoordinateSVD
 from invdiff.priors.networks.unet import UNet
@@ -44,6 +42,7 @@ from invdiff.training.noise_law import NoiseLaw, share_of
 from invdiff.training.optimiser import MuonAdamW
 from invdiff.training.outputs import Outputs
 from invdiff.training.settings import Settings
+from invdiff.training.stopping import folder_for, stop_signals
 from invdiff.training.validation import conditional_psnr, denoising_psnr, write_samples
 
 __all__ = ["Report", "train"]
@@ -139,7 +138,7 @@ def train(
     side = min(LARGEST_VALIDATION, int(torch.minimum(held_out.heights, held_out.widths).min()))
     training, clean = _placed(training, device), held_out.centres(side).to(device)
 
-    with Ranks(device) as ranks, _stop_signals() as stop, _folder(out.parent):
+    with Ranks(device) as ranks, stop_signals() as stop, folder_for(out):
         run = _Run.start(settings, images.channels, device, init)
         checkpoint = outputs.checkpoint
         if resume and checkpoint.exists():
@@ -351,50 +350,6 @@ def _generators(seed: int, step: int, device: torch.device) -> tuple[torch.Gener
     states = np.random.SeedSequence(seed, spawn_key=(step,)).generate_state(2, np.uint32)
     crops, noise = torch.Generator(), torch.Generator(device)
     return crops.manual_seed(int(states[0])), noise.manual_seed(int(states[1]))
-
-
-@contextlib.contextmanager
-def _folder(folder: Path) -> Iterator[None]:
-    """Create a folder with its parents, and in the end remove those that are still empty."""
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    finally:
-        for path in made:
-            with contextlib.suppress(OSError):
-                path.rmdir()  # fails if the folder is not empty
-
-
-class _Stop:
-    """The signal that asked to stop, if one did."""
-
-    def __init__(self) -> None:
-        self.number: int | None = None
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[_Stop]:
-    """Yield what notes Ctrl-C, SIGTERM and SIGHUP, so that a step is always completed."""
-    stop, before = _Stop(), dict[int, Any]()
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def handle(number: int, frame: object) -> None:
-        stop.number = number
-        restore()  # a second signal does not wait for the end of the step
-
-    if threading.current_thread() is not threading.main_thread():  # Only the main thread can install signal handlers.
-        yield stop
-        return
-    numbers = [number for number in STOPPING if number.name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN]  # nohup
-    before |= {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield stop
-    finally:
-        restore()
 
 
 def _placed(images: Images, device: str) -> Images:
