@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from invdiff.io.images import Picture
+from invdiff.io.images import Picture, atomic_write
 from invdiff.io.source import Source
 from invdiff.operators import ChannelMix, Noise, Operator
 
@@ -155,7 +155,8 @@ class ArrayProblem(Problem):
 
     def write_measurement(self, folder: Path, y: Tensor, *, suffix: str, bits: int, icc: bytes | None) -> None:
         arrays: dict[str, Any] = self.to_arrays(y)
-        np.savez_compressed(folder / "measurement.npz", **arrays)
+        with atomic_write(folder / "measurement.npz") as part:
+            np.savez_compressed(part, **arrays)
 
     def image_shape(self, measured: tuple[int, ...]) -> tuple[int, int, int]:
         return measured[0], *self.size

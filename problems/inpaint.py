@@ -75,7 +75,7 @@ class Inpaint(Problem):
     @classmethod
     def of_picture(cls, picture: Picture, options: Mapping[str, Any], *, source: str) -> Given:
         alpha, notes = picture.alpha, list[str]()
-        if options["mask"] is None:  # INPUT tells by its transparency; all transparent pixels are filled, so results are opaque.
+        if options["mask"] is None:  # INPUT tells by its transparency; all that is transparent is filled: results are opaque.
             known, written = known_of_alpha(picture, source), replace(picture, alpha=None)
         else:
             (known, said), written = known_pixels(options, picture.pixels.shape[1:]), picture

@@ -11,6 +11,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+from invdiff.io.images import atomic_write
 from invdiff.operators import Noise, Operator
 from invdiff.registry import load_object
 
@@ -101,7 +102,8 @@ class OwnOperator(Problem):
         if is_picture(y):
             super().write_measurement(folder, y, suffix=".png", bits=bits, icc=icc)
         else:
-            np.savez_compressed(folder / "measurement.npz", y=y[0].numpy())
+            with atomic_write(folder / "measurement.npz") as part:
+                np.savez_compressed(part, y=y[0].numpy())
 
 
 def is_picture(y: Tensor) -> bool:

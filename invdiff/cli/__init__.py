@@ -5,15 +5,20 @@ Subcommands are imported when they run, and import torch only to compute, so tha
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
+import io
 import os
+import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import click
 
 from invdiff.io.printable import printable
+from invdiff.io.signals import Stopped, raise_when_stopped
 
 __all__ = ["COMMANDS", "main"]
 
@@ -45,10 +50,14 @@ class _LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        open_standard_streams()
+        return super().main(*args, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
-        # Exit codes: 0, 1 failure, 2 usage (click's own), 130 interrupted.
+        # Exit codes: 0, 1 failure, 2 usage (click's own), 128 and the number of the signal: 130 interrupted, 143 terminated.
         try:
-            with warnings.catch_warnings():
+            with raise_when_stopped(), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="from_network: ")  # Said in a note, too.
                 warnings.showwarning = lambda message, *_: click.echo(f"Warning: {printable(str(message))}", err=True)
                 return super().invoke(ctx)
@@ -57,9 +66,11 @@ class _LazyGroup(click.Group):
             raise
         except (click.exceptions.Exit, click.Abort):
             raise
-        except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
-            ctx.exit(130)
+        except KeyboardInterrupt as error:
+            stopped = error if isinstance(error, Stopped) else Stopped()
+            with contextlib.suppress(OSError):  # SIGHUP means that the terminal is gone
+                click.echo(stopped, err=True)
+            ctx.exit(128 + stopped.number)
         except Exception as error:
             from invdiff.problems import OptionError
 
@@ -82,13 +93,33 @@ def main() -> None:
       invdiff evaluate --reference clean/ --restored out/     PSNR, SSIM and LPIPS of two folders
       invdiff COMMAND --help                                  options and examples of a command
 
-    Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted. INVDIFF_DEBUG=1 shows the traceback of an error.
+    Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted, 143 terminated. INVDIFF_DEBUG=1 shows the traceback of an
+    error.
     """
+
+
+def open_standard_streams() -> None:
+    """Open what the caller has closed (``2>&-``), and let names that are not text be printed.
+
+    Otherwise the next file to be opened would take the place of a closed stream, and receive what libraries print.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # As this fills the lowest free descriptor, it becomes the stream of the process as well.
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - until the process ends
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.errno is not None and error.strerror:
+        return (
+            f"a file or the standard output cannot be written: {error.strerror}"
+            if error.errno == errno.ENOSPC
+            else error.strerror
+        )
     text = " ".join(str(error).split())
     # Messages of invdiff and the file system are written for users; for other errors, name the type.
     if text and (isinstance(error, (ValueError, TypeError, OSError)) or type(error).__module__.startswith("invdiff")):

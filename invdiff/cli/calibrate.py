@@ -27,6 +27,7 @@ HELP = {
     "quality": "Use the value intended for `invdiff solve`. Default: balanced.",
     "output": "Folder for the results. Default: invdiff-out/calibration-PROBLEM.",
 }
+RECORD, PLOT = "calibration.json", "calibration.png"
 SECTIONS = {
     "Problem": ("problem",),
     "Noise": ("noise",),
@@ -90,27 +91,37 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
     # Imported here, so that `invdiff calibrate --help` answers without torch.
     from invdiff import PosteriorSampler, diagnostics
     from invdiff.cli.crops import cut_crops
+    from invdiff.io.paths import refuse_inputs, same_file
     from invdiff.io.printable import printable
     from invdiff.restoration.calibration_file import (
         by_image,
         check_images,
         check_target,
+        keep_entry,
         make_entry,
-        save_entry,
         settings_of,
         width_table,
     )
     from invdiff.restoration.checks import check_options, complete, find_problem
     from invdiff.restoration.device import pick_device
+    from invdiff.restoration.earlier import Results, write_record
+    from invdiff.restoration.files import FilesRead, code_files, prior_files
     from invdiff.restoration.folder import output_folder
     from invdiff.restoration.record import to_json
     from invdiff.restoration.sampling import sampler_arguments
 
+    files = FilesRead()
+    files.add(code_files(settings))
     kind, noise = find_problem(settings["problem"]), settings["noise"]
     values = complete(kind, {option.name: settings[option.name] for option in kind.options}, simulated=True)
     check_options(kind, values, noise, has_input=False, simulated=True)
     _check(settings, kind, saving=save is not None)
     option = method_options(settings["option"], settings["method"])
+    files.add(kind.files(values))
+    inputs = (*files.paths, *prior_files(settings["prior"]))
+    if save is not None:
+        refuse_inputs([save], inputs, "Choose another file with --save.")
+        check_target(save, kind.name, overwrite=overwrite)
     device = pick_device(settings["device"])
     score = load(settings, device)
     (channels, *_) = score.event_shape or (3,)
@@ -120,17 +131,21 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
     )
     if save is not None:
         check_images(sources)
-        check_target(save, kind.name, overwrite=overwrite)
     clean = problem.fit(crops)
     clean = clean.expand(-1, crops.shape[1], -1, -1)  # Problems without color give one channel, repeated for the prior.
     op = problem.operator((clean.shape[1], clean.shape[2], clean.shape[3]), noise=noise.model())
     sampler = PosteriorSampler(score, op, **sampler_arguments(problem, score, op, settings, option))
+    setup = settings_of(problem, sampler, settings, files.digests)
+    files.check()
     notes = [*sampler.notes, *notes]
     if not op.noise.white or op.sigma_y == 0:
         notes.append("no Gaussian noise above 0: the misfit is not tested, and values that are known exactly are left out")
     for note in notes:
         click.echo(printable(note), err=True)
-    with output_folder(output, f"calibration-{kind.name}", overwrite=overwrite) as (part, target):
+    results = Results("calibrate", RECORD, (PLOT,), inputs)
+    with output_folder(output, f"calibration-{kind.name}", results, overwrite=overwrite) as place:
+        if save is not None and any(same_file(save, place.folder / name) for name in (RECORD, PLOT)):
+            raise ValueError(f"--save {save}: this run writes its {save.name} there. Choose another name.")
         report = diagnostics.calibrate(
             sampler,
             clean.to(device),
@@ -143,31 +158,38 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
         if save is not None:
             entry = make_entry(
                 by_image(report.deviations, sources),
-                settings=settings_of(problem, sampler, settings),
+                settings=setup,
                 prior=sampler.score.describe(),
                 size=clean.shape[2:],
             )
         record = {
             "arguments": {"folder": folder} | settings,
+            "files": files.digests,
             "prior": sampler.score.describe(),
             "crops": sources,
             "notes": notes,
             **_figures(report),
             **({} if entry is None else {"spread": entry, "saved": save}),
-            "output": target,
         }
-        _plot(part / "calibration.png", report)
-        (part / "calibration.json").write_text(to_json(record) + "\n", encoding="utf-8")
+
+        def write(part: Path, target: Path) -> dict[str, Any]:
+            write_record(part, results, {**record, "output": target})  # first: the figure matters less if the disk fills
+            _plot(part / PLOT, report)
+            return write_record(part, results, {**record, "output": target})
+
+        failed: Exception | None = None
+        try:
+            record = place.fill(write)
+        except (OSError, ValueError) as error:  # The calibration is saved and shown all the same.
+            failed = error
     if save is not None and entry is not None:
-        save_entry(save, kind.name, entry, overwrite=overwrite)
-    parts = [
-        _table(report),
-        _sentences(report),
-        *([] if entry is None else [width_table(entry)]),
-        printable(f"results: {target}"),
-    ]
-    parts += [] if save is None else [printable(f"saved: {save}")]
-    click.echo(to_json(record) if as_json else "\n\n".join(parts[:-1]) + "\n" + parts[-1])
+        keep_entry(save, kind.name, entry, overwrite=overwrite, instead=place.folder)
+    parts = [_table(report), _sentences(report), *([] if entry is None else [width_table(entry)])]
+    where = [printable(f"results: {place.folder}")] if failed is None else []
+    where += [] if save is None else [printable(f"saved: {save}")]
+    click.echo(to_json(record) if as_json else "\n\n".join([*parts, "\n".join(where)]).strip())
+    if failed is not None:
+        raise failed
 
 
 def _check(settings: Mapping[str, Any], kind: type[Problem], *, saving: bool) -> None:

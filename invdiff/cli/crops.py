@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from invdiff.io.figures import is_figure
 from invdiff.io.images import list_images, read_image
 from invdiff.random import generator
 
@@ -35,6 +36,9 @@ def cut_crops(
     left_out = []
     for path in list_images(folder):
         try:
+            if is_figure(path):
+                left_out.append(f"{path}: is a figure of invdiff")
+                continue
             image = torch.from_numpy(read_image(path).pixels).float()
         except (ValueError, OSError) as error:
             left_out.append(" ".join(str(error).split()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,6 +87,8 @@ def evaluate(
     """
     from tqdm import tqdm
 
+    from invdiff.io.paths import attempt
+
     pairing = pair(reference, restored)
     failed = {name: f"several files share this name: {_names(files)}" for name, files in pairing.ambiguous.items()}
     if not pairing.pairs and not failed and not pairing.unpaired:
@@ -97,6 +100,7 @@ def evaluate(
         )
     if pairing.unpaired:
         click.echo(f"{len(pairing.unpaired)} without a counterpart, skipped: {printable(_names(pairing.unpaired))}", err=True)
+    check_outputs(json_file, csv_file, [reference, restored, *(path for pair in pairing.pairs for path in pair[1:])])
     metrics = available(metrics)
     rows: list[dict[str, Any]] = []
     for name, clean, image in tqdm(pairing.pairs, unit="image", disable=None, leave=False):
@@ -107,20 +111,23 @@ def evaluate(
     for name, message in failed.items():
         click.echo(printable(f"{name}: {message}"), err=True)
     means = {metric: math.fsum(row[metric] for row in rows) / len(rows) for metric in metrics} if rows else {}
-    if csv_file is not None:
-        write_csv(csv_file, rows, metrics)
-    if json_file is not None:
-        report = {
-            "reference": str(reference),
-            "restored": str(restored),
-            "images": rows,
-            "mean": means,
-            "unpaired": [str(path) for path in pairing.unpaired],
-            "failed": failed,
-        }
-        write_json(json_file, report)
     if json_file != Path("-") and rows:
-        click.echo(printable(table(rows, means, metrics), lines=True))
+        click.echo(printable(table(rows, means, metrics), lines=True))  # first: it is there even if a file cannot be written
+    report = {
+        "reference": str(reference),
+        "restored": str(restored),
+        "images": rows,
+        "mean": means,
+        "unpaired": [str(path) for path in pairing.unpaired],
+        "failed": failed,
+    }
+    unwritten = [None if csv_file is None else attempt(lambda path: write_csv(path, rows, metrics), csv_file)]
+    if json_file is not None and json_file == Path("-"):
+        write_json(json_file, report)
+    elif json_file is not None:
+        unwritten.append(attempt(lambda path: write_json(path, report), json_file))
+    if any(unwritten):
+        raise OSError(" ".join(filter(None, unwritten)))
     if failed:
         click.echo(f"{len(failed)} of {len(failed) + len(rows)} pairs could not be compared.", err=True)
         ctx.exit(1)
@@ -148,6 +155,37 @@ def pair(reference: Path, restored: Path) -> Pairing:
         else:
             pairing.ambiguous[name] = left + right
     return pairing
+
+
+def check_outputs(json_file: Path | None, csv_file: Path | None, inputs: list[Path]) -> None:
+    """Raise an error, before the work, if --json or --csv would replace a file that `invdiff evaluate` did not write."""
+    from invdiff.io.paths import check_output
+
+    written = {"--json": json_file if json_file != Path("-") else None, "--csv": csv_file}
+    for option, path in written.items():
+        if path is None:
+            continue
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist.")
+        others = [other for name, other in written.items() if name != option and other is not None]
+        ours, what = (is_report, "a report") if option == "--json" else (is_table, "a table")
+        check_output(path, option=option, inputs=inputs, others=others, ours=ours, what=f"{what} of `invdiff evaluate`")
+
+
+def is_report(path: Path) -> bool:
+    """Return whether a file was written by :func:`write_json`."""
+    try:
+        report = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(report, dict) and {"reference", "restored", "images", "mean"} <= report.keys()
+
+
+def is_table(path: Path) -> bool:
+    """Return whether a file was written by :func:`write_csv`."""
+    with path.open("rb") as file:
+        first, *rest = file.readline(1000).decode(errors="replace").strip().split(",")
+    return first == "name" and set(rest) <= set(METRICS)
 
 
 def available(metrics: list[str]) -> list[str]:
@@ -222,7 +260,12 @@ def write_csv(path: Path, rows: list[dict[str, Any]], metrics: list[str]) -> Non
     with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["name", *metrics])
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({**row, "name": as_text(row["name"])} for row in rows)
+
+
+def as_text(name: str) -> str:
+    """Return the name of a file as text; bytes that are not UTF-8 become ``\\xff``."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _without_infinities(value: Any) -> Any:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from invdiff.priors import ScoreModel
 
-__all__ = ["PRIOR_OPTIONS", "given_options", "load", "prior_option", "prior_options"]
+__all__ = ["PRIOR_OPTIONS", "check_text", "given_options", "load", "prior_option", "prior_options"]
 
 ARGUMENTS = {"source": "--prior", "precision": "--precision", "device": "--device", "checkpointing": "--checkpointing"}
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -81,3 +83,11 @@ def load(settings: Mapping[str, Any], device: torch.device) -> ScoreModel:
     names = ("precision", "checkpointing", "tile", "overlap")
     given = given_options(settings["prior_option"])
     return find_prior(settings["prior"], device=device, given=given, **{name: settings[name] for name in names})
+
+
+def check_text(out: Path) -> None:
+    """Raise an error if the name of a safetensors file to be written is not text, since such a file could not be read."""
+    try:
+        str(out).encode()
+    except UnicodeEncodeError:
+        raise click.UsageError(f"--out {out}: expected a name in UTF-8, which safetensors files need.") from None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from invdiff.cli.prior_options import given_options, prior_option
+from invdiff.cli.prior_options import check_text, given_options, prior_option
 from invdiff.io.printable import printable
 
 if TYPE_CHECKING:
@@ -97,21 +97,33 @@ def convert(source: str, out: Path, prior_option: Sequence[str], dtype: str | No
     """
     if out.suffix != ".safetensors":
         raise click.UsageError(f"--out {out}: expected a name that ends in .safetensors.")
-    if out.exists() and not overwrite:
-        raise click.UsageError(f"--out {out}: the file exists. Choose another name or give --overwrite.")
+    check_text(out)
     import dataclasses
 
     import torch
 
-    from invdiff.priors.digest import digest
+    from invdiff.io.paths import check_output, refuse_inputs
+    from invdiff.priors.digest import digest, stamp
     from invdiff.priors.load import built, locate, read_checkpoint
-    from invdiff.priors.save import save_checkpoint
+    from invdiff.priors.save import KEY, read_metadata, save_checkpoint
 
     path = locate(source)
+    refuse_inputs([out], [path], "Choose another name with --out.")
+    if path.is_dir() and path.resolve() in out.resolve().parents:
+        raise click.UsageError(f"--out {out}: lies in {path}, which is one checkpoint. Choose a place outside of it.")
+    if out.exists() and not overwrite:
+        raise click.UsageError(f"--out {out}: the file exists. Choose another name or give --overwrite.")
+    check_output(
+        out,
+        option="--out",
+        ours=lambda file: "converted_from" in read_metadata(file).get(KEY, {}).get("facts", {}),
+        what="a prior of `invdiff priors convert`",
+    )
+    before = stamp(path)
     checkpoint = read_checkpoint(path, given_options(prior_option))
     built(checkpoint, path)  # Fails if weights and spec do not match, before anything is written.
     spec = checkpoint.spec
-    converted = {"converted_from": path.name, "converted_sha256": digest(path)} | dict(spec.facts)
+    converted = {"converted_from": path.name, "converted_sha256": digest(path, before)} | dict(spec.facts)
     checkpoint = dataclasses.replace(checkpoint, spec=dataclasses.replace(spec, facts=converted))
     out.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(checkpoint, out, dtype=None if dtype is None else getattr(torch, dtype))
@@ -158,14 +170,28 @@ def measure(
 
     from tabulate import tabulate
 
+    from invdiff.io.paths import attempt, check_output
     from invdiff.priors import load_prior, measure_error, save_error_model
-    from invdiff.priors.errors.files import errors_beside
+    from invdiff.priors.errors.files import KEY, errors_beside
     from invdiff.priors.load import locate
+    from invdiff.priors.save import read_metadata
     from invdiff.restoration.device import pick_device
 
     if out is not None and out.suffix != ".safetensors":
         raise click.UsageError(f"--out {out}: expected a name that ends in .safetensors.")
     path, given, where, bar = locate(source), given_options(prior_option), pick_device(device), sys.stderr.isatty()
+    beside, out = out is None, out or errors_beside(path)
+    check_text(out)
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"--out {out}: the folder {out.parent} does not exist.")
+    check_output(
+        out,
+        option="--out",
+        inputs=(path, *images),
+        # Beside the prior the name is taken for this purpose, and a damaged file is replaced.
+        ours=lambda file: KEY in (known := read_metadata(file)) or (beside and not known),
+        what="a measured error of `invdiff priors measure`",
+    )
     prior = load_prior(source, device=where, errors=False, **given).to(where)
     event = prior.event_shape or ()
     size = size or next((side for side in event[1:] if side is not None), 96)
@@ -180,8 +206,9 @@ def measure(
         clean = sample_prior(adapt(prior, shape)[0], shape, crops, seed=seed, device=where)
     facts = {"images": [image.name for image in images] or "samples of the prior"}
     model = measure_error(prior, clean.to(where), seed=seed, facts=facts, progress=bar)
-    out = out or errors_beside(path)
-    save_error_model(model, out, prior=path, given=given)
+    message = attempt(lambda file: save_error_model(model, file, prior=path, given=given), out)
+    if message is not None:
+        raise OSError(message)
     rows = zip(model.levels.tolist(), model.facts["error_rms"], model.facts["claimed_rms"], strict=True)
     headers = ["noise level", "error RMS", "predicted"]
     click.echo(tabulate(list(rows), headers=headers, floatfmt=".4f"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import sys
 from collections.abc import Sequence
@@ -126,19 +127,24 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
     npz = settings.pop("npz")
     option = method_options(settings["option"], settings["method"])
     job = prepare(source, settings, option=option, prior_option=given_options(settings["prior_option"]))
-    with output_folder(output, job.measured.name, overwrite=overwrite) as (part, target):
+    with output_folder(output, job.measured.name, job.results(npz=npz), overwrite=overwrite) as results:
         for note in job.notes:
             click.echo(printable(note), err=True)
         if settings["quality"] is not None:
             seconds = estimate(job.sampler, job.y, settings["samples"])
             click.echo(f"{settings['quality']}: {settings['samples']} samples, about {duration(seconds)}", err=True)
         with unwarned():  # printed as notes instead
-            result = job.run(progress=sys.stderr.isatty())
-        for note in result.notes:
+            restored = job.run(progress=sys.stderr.isatty())
+        for note in restored.notes:
             if note not in job.notes:
-                click.echo(note, err=True)
-        record = result.write(part, target, npz=npz)
-    click.echo(to_json(record) if as_json else summary(record))
+                click.echo(printable(note), err=True)
+        record = results.fill(lambda part, target: restored.write(part, target, npz=npz))
+    try:
+        click.echo(to_json(record) if as_json else summary(record))
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise
+        raise OSError(f"the summary could not be printed ({error.strerror}). The results are in {record['output']}.") from error
 
 
 def method_options(texts: Sequence[str], method: str) -> dict[str, Any]:

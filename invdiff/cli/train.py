@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from invdiff.cli.prior_options import check_text
 from invdiff.io.printable import printable
+from invdiff.io.signals import Stopped
 
 if TYPE_CHECKING:
     from invdiff.training import Report
@@ -104,13 +107,18 @@ def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any)
     # Imported here, so that `invdiff train --help` does not import torch.
     from invdiff.priors import UNet
     from invdiff.priors.load import assumptions, has_bfloat16_units, load_network
+    from invdiff.priors.save import BUNDLED
     from invdiff.restoration.device import pick_device
     from invdiff.training import Settings, load_images
     from invdiff.training import train as run
     from invdiff.training.card import write_card
     from invdiff.training.distributed import local_device
     from invdiff.training.expand import grow
+    from invdiff.training.outputs import SKIPPED, Outputs
 
+    outputs = Outputs(out)
+    read = [*sources, *([] if options["init"] is None else [BUNDLED.get(options["init"], Path(options["init"]))])]
+    outputs.check(read, resume=not overwrite)
     device = pick_device(local_device(options["device"]))
     first, bar = int(os.environ.get("RANK", "0")) == 0, sys.stderr.isatty()
     net, sigma_data = None, 0.5
@@ -143,7 +151,7 @@ def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any)
         sources, smallest=settings.largest_crop, channels=channels, side=options["side"], progress=bar and first
     )
     if first:
-        _say_skipped(skipped, out.with_name(f"{out.stem}-skipped.txt"))
+        _say_skipped(skipped, outputs.skipped, heading=SKIPPED)
         click.echo(f"{len(images):,} images with {images.channels} channels; training on {device}")
     try:
         facts = run(
@@ -158,14 +166,13 @@ def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any)
             on_report=_Table(),
             progress=bar,
         )
-    except KeyboardInterrupt:
-        if first:
-            there = f"continues from {out.with_suffix('.ckpt')}" if out.with_suffix(".ckpt").exists() else "starts over"
-            click.echo(f"Interrupted. The same command {there}.", err=True)
-        raise
+    except KeyboardInterrupt as error:
+        there = f"continues from {outputs.checkpoint}" if outputs.checkpoint.exists() else "starts over"
+        number = error.number if isinstance(error, Stopped) else signal.SIGINT
+        raise Stopped(number, f"The same command {there}." if first else "") from error
     if first:
         write_card(
-            out.with_suffix(".md"),
+            outputs.card,
             facts,
             images,
             sources=[str(source) for source in sources],
@@ -174,7 +181,7 @@ def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any)
             command=shlex.join(["invdiff", *sys.argv[1:]]),
         )
         seen, hours = facts["images_seen"], facts["hours"]
-        click.echo(f"{out}: {facts['steps']:,} steps, {seen:,} crops, {hours:.2f} h. Card: {out.with_suffix('.md')}")
+        click.echo(f"{out}: {facts['steps']:,} steps, {seen:,} crops, {hours:.2f} h. Card: {outputs.card}")
 
 
 class _Table:
@@ -201,20 +208,24 @@ class _Table:
 def _check_out(out: Path, overwrite: bool) -> None:
     if out.suffix != ".safetensors":
         raise click.BadParameter(f"{out}: the name must end in .safetensors.", param_hint="--out")
+    check_text(out)
     if out.exists() and not out.with_suffix(".ckpt").exists() and not overwrite:
         raise click.UsageError(
             f"{out} exists and no checkpoint of its training is beside it. Choose another --out or give --overwrite."
         )
 
 
-def _say_skipped(skipped: Sequence[str], path: Path) -> None:
+def _say_skipped(skipped: Sequence[str], path: Path, *, heading: str) -> None:
     """List the first skipped files on stderr, and all of them in a file if there are more."""
     for line in skipped[:SHOWN]:
         click.echo(printable(f"skipped {line}"), err=True)
     where = ""
     if len(skipped) > SHOWN:
+        from invdiff.io.images import atomic_write
+
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(skipped) + "\n", encoding="utf-8")
+        with atomic_write(path) as part:
+            part.write_text("\n".join([heading, *skipped, ""]), encoding="utf-8", errors="backslashreplace")
         where = f"; all of them are listed in {path}"
     if skipped:
         click.echo(f"skipped {len(skipped)} files{where}", err=True)

@@ -6,6 +6,7 @@ import math
 import os
 import textwrap
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +17,9 @@ from invdiff.io.images import atomic_write
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["calibration_plot", "comparison_panel", "std_map", "tile_grid"]
+__all__ = ["calibration_plot", "comparison_panel", "is_figure", "std_map", "tile_grid"]
 
+MARK = {"Software": "invdiff figure"}  # in the PNG files, for is_figure
 COLOURS = "magma"
 DPI = 100
 MIN_TILE = 192  # Small images are enlarged until their longer side has about this many pixels.
@@ -89,7 +91,7 @@ def comparison_panel(
             bar.ax.tick_params(labelsize=8, length=3)
             bar.outline.set_linewidth(0.5)
     with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI)
+        figure.savefig(temporary, format="png", dpi=DPI, metadata=MARK)
 
 
 def std_map(path: str | os.PathLike[str], std: ArrayLike, *, limit: float | None = None) -> float:
@@ -107,13 +109,12 @@ def std_map(path: str | os.PathLike[str], std: ArrayLike, *, limit: float | None
     if limit is not None and not limit > 0:
         raise ValueError(f"std_map: limit must be positive, got {limit}.")
     from matplotlib import colormaps
-    from PIL import Image
 
     heat = _unit_std("std_map", std)
     limit = _top(heat) if limit is None else limit
     colours = colormaps[COLOURS]((heat / limit).clip(0, 1), bytes=True)[..., :3]
     with atomic_write(path) as temporary:
-        Image.fromarray(np.ascontiguousarray(colours)).save(temporary, format="PNG")
+        _save(temporary, np.ascontiguousarray(colours))
     return limit
 
 
@@ -125,8 +126,6 @@ def tile_grid(path: str | os.PathLike[str], images: ArrayLike, *, columns: int) 
         images: ``(N, C, H, W)`` in [-1, 1], shown as in :func:`comparison_panel`.
         columns: Images in a row.
     """
-    from PIL import Image
-
     tiles = [_colours(str(number), image) for number, image in enumerate(np.asarray(images))]
     if not tiles or columns < 1:
         raise ValueError(f"tile_grid: expected at least one image and one column, got {len(tiles)} and {columns}.")
@@ -137,7 +136,7 @@ def tile_grid(path: str | os.PathLike[str], images: ArrayLike, *, columns: int) 
         row, column = divmod(place, columns)
         grid[row * height :, column * width :][: height - 2, : width - 2] = tile
     with atomic_write(path) as temporary:
-        Image.fromarray(grid).save(temporary, format="PNG")
+        _save(temporary, grid)
 
 
 def calibration_plot(
@@ -190,7 +189,25 @@ def calibration_plot(
     axes.set_title(f"coverage{'' if expected is not None else ' of intervals'}\n(bars: two standard errors)", fontsize=9)
     axes.tick_params(labelsize=8)
     with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI)
+        figure.savefig(temporary, format="png", dpi=DPI, metadata=MARK)
+
+
+def is_figure(path: Path) -> bool:
+    """Return whether a file is a figure of this module, by the mark at its beginning; it is no photograph to train on."""
+    if path.suffix.lower() != ".png":
+        return False
+    with path.open("rb") as file:
+        return b"\0".join(text.encode() for text in ("tEXtSoftware", MARK["Software"])) in file.read(256)
+
+
+def _save(path: Path, pixels: NDArray[np.uint8]) -> None:
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    for name, text in MARK.items():
+        info.add_text(name, text)
+    Image.fromarray(pixels).save(path, format="PNG", pnginfo=info)
 
 
 def _colours(title: str, pixels: ArrayLike) -> NDArray[np.uint8]:

@@ -21,6 +21,7 @@ from invdiff.io.limits import LARGEST_IMAGE
 from invdiff.io.masks import gray, mask_of_array, mask_of_picture
 from invdiff.io.numpy_files import declared_arrays, existing_file, load_numpy, read_arrays
 from invdiff.io.picture import Array, Picture, picture_of_array, spanned, unit
+from invdiff.io.scratch import Scratch, hidden, sweep
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -235,19 +236,28 @@ def read_kernel(path: str | os.PathLike[str]) -> Array:
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``, with the same suffix, and move it to ``path`` after the block has written it.
+    """Yield a temporary path near ``path``, with the same name, and move it to ``path`` after the block has written it.
 
-    Whatever happens, ``path`` has either its previous content or the complete new content.
+    Whatever happens, ``path`` has either its previous content or the complete new content. Its permissions follow the umask.
+    What a killed process left beside ``path`` is removed.
     """
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist.")
-    temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
+    sweep(path.parent)
+    scratch = Scratch(hidden(path.with_name(secrets.token_hex(8))))
     try:
+        scratch.take()
+        temporary = scratch.folder / path.name
         yield temporary
+        temporary.chmod(scratch.mode)  # Some libraries make files unreadable to others, whatever the umask.
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is not None and str(error.filename).startswith(str(scratch.folder)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        scratch.release()
 
 
 def _quantised(values: Array, bits: int) -> NDArray[np.unsignedinteger[Any]]:

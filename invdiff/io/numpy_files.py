@@ -103,5 +103,5 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise ValueError(f"{path}: is damaged or holds no numpy array of numbers ({first_line(error)}).") from error
     other = [name for name, values in arrays.items() if not isinstance(values, np.ndarray)]
     if other:
-        raise ValueError(f"{path}: the member {other[0]!r} is no numpy array; expected a file as of np.savez, with arrays alone.")
+        raise ValueError(f"{path}: the member {other[0]!r} is no NumPy array; expected arrays alone, as of np.savez.")
     return {name: native(values) for name, values in arrays.items()}

@@ -14,6 +14,7 @@ from torch import nn
 
 from invdiff.priors.checkpoints.container import Contents, open_contents, state_dicts
 from invdiff.priors.checkpoints.kinds import folder_kind, is_optimizer, network_kind
+from invdiff.priors.digest import digest, stamp
 from invdiff.priors.errors.files import errors_beside, read_error_model
 from invdiff.priors.network import NetworkPrior
 from invdiff.priors.place import locate
@@ -79,6 +80,7 @@ def load_prior(
     """
     autocast = pick_autocast(precision, torch.device(device))
     path = locate(source)
+    before = stamp(path)
     checkpoint = read_checkpoint(path, given)
     spec = checkpoint.spec
     said = {"label": spec.label, "given": dict(given) or None, "assumed": dict(spec.assumed) or None}
@@ -86,6 +88,7 @@ def load_prior(
     with _naming(path):
         prior = build_prior(checkpoint, autocast=autocast, checkpointing=checkpointing, file=path, facts=facts)
     prior.notes = (*checkpoint.notes, *assumptions(path, spec))
+    prior.sha256 = digest(path, before)  # now: the file may be replaced while the prior is in use
     measured = errors_beside(path)
     if errors and measured.is_file():
         found = read_error_model(measured, prior=path, given=given)

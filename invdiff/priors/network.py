@@ -96,6 +96,7 @@ class NetworkPrior(ScoreModel):
         self.event_shape, self.sigma_data, self.autocast = event_shape, sigma_data, autocast
         self.checkpointing, self.file, self.facts = checkpointing, file, dict(facts)
         self.stamp = None if file is None else stamp(file)
+        self.sha256: str | None = None  # of the file that was read, where it is known
         self.net = net  # a module belongs to this prior alone
         if isinstance(net, nn.Module):
             if autocast is not None:
@@ -112,7 +113,7 @@ class NetworkPrior(ScoreModel):
             size.append(f"{'any' if channels is None else channels} channel{'s' * (channels != 1)}")
         name = type(self.net).__name__ if self.file is None else repr(self.file.stem)
         count = sum(weight.numel() for weight in self.net.parameters()) if isinstance(self.net, nn.Module) else 0
-        read = "" if self.file is None else digest(self.file, self.stamp)
+        read = "" if self.file is None else self.sha256 or digest(self.file, self.stamp)
         weights = [f"{count / 1e6:.1f} M parameters"] if count else []
         return (name, *size, *weights, *([f"sha256 {read[:8]}"] if read and not read.startswith("unknown") else []))
 
@@ -163,7 +164,7 @@ class NetworkPrior(ScoreModel):
         return moved
 
     def describe(self) -> dict[str, Any]:
-        origin = {} if self.file is None else {"file": self.file.name, "sha256": digest(self.file, self.stamp)}
+        origin = {} if self.file is None else {"file": self.file.name, "sha256": self.sha256 or digest(self.file, self.stamp)}
         about = {"predicts": self.predicts, "autocast": str(self.autocast), "checkpointing": self.checkpointing}
         facts = {} if self.error_model is None else self.error_model.facts
         measured = {"error_model": {name: fact for name, fact in facts.items() if not name.endswith("_rms")}} if facts else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,18 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from invdiff.io.images import atomic_write
 from invdiff.priors.checkpoints.container import Contents
 from invdiff.priors.checkpoints.pickles import plain
 from invdiff.priors.networks.unet import UNet
 from invdiff.priors.noise_maps import MAP_KINDS
 from invdiff.priors.spec import Checkpoint, NetworkSpec
 
-__all__ = ["BUNDLED", "read", "save_checkpoint", "save_prior", "write_safetensors"]
+__all__ = ["BUNDLED", "KEY", "read", "read_metadata", "save_checkpoint", "save_prior", "write_safetensors"]
 
 BUNDLED = {"natural": Path(__file__).with_name("natural.safetensors")}
 KEY = "invdiff"  # the metadata entry of the spec
+LARGEST_HEADER = 10**8  # bytes, the limit of the format
 OPTIONS: Mapping[str, str] = {}
 
 
@@ -51,14 +52,22 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mappi
     Raises:
         OSError: If the file cannot be written. An existing file is then left unchanged.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        save_file(dict(tensors), part, metadata=dict(metadata))
-        part.chmod(0o644)  # safetensors makes files unreadable to other users, but a prior is for sharing
-        part.replace(path)
+        with atomic_write(path) as part:
+            save_file(dict(tensors), part, metadata=dict(metadata))
     except (SafetensorError, OSError) as error:
-        part.unlink(missing_ok=True)
         raise OSError(f"{path}: could not be written ({error}).") from error
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return the metadata of a safetensors file by key, of entries that hold JSON; empty for any other file."""
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size)) if size < LARGEST_HEADER else {}
+        return {key: json.loads(text) for key, text in header.get("__metadata__", {}).items() if text.startswith("{")}
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return {}
 
 
 def read(contents: Contents, given: Mapping[str, Any]) -> Checkpoint | None:

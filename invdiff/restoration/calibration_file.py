@@ -17,6 +17,7 @@ from torch import Tensor
 from invdiff import priors
 from invdiff.diagnostics import exact_width, images_needed, marginal_width, width_per_image
 from invdiff.diagnostics.conformal import ONE_STD
+from invdiff.io.codecs import first_line
 from invdiff.io.images import atomic_write
 from invdiff.posterior import PosteriorSampler
 from invdiff.priors.checkpoints.kinds import PULL, is_pointer
@@ -31,6 +32,7 @@ __all__ = [
     "by_image",
     "check_images",
     "check_target",
+    "keep_entry",
     "make_entry",
     "read_spread",
     "save_entry",
@@ -74,14 +76,19 @@ class Spread:
         return cls(1.0, width, level, record)
 
 
-def settings_of(problem: Problem, sampler: PosteriorSampler, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that widths depend on besides problem and prior, by the option names of ``invdiff solve``."""
+def settings_of(
+    problem: Problem, sampler: PosteriorSampler, settings: Mapping[str, Any], files: Mapping[str, Mapping[str, str]]
+) -> dict[str, Any]:
+    """Return the settings that widths depend on besides problem and prior, by the option names of ``invdiff solve``.
+
+    Args:
+        problem: The problem.
+        sampler: The sampler.
+        settings: All settings.
+        files: Digests of the files that were read, see :class:`~invdiff.restoration.files.FilesRead`.
+    """
     given = {option.name: settings[option.name] for option in problem.options if option.changes_spread}
-    given |= {
-        name: f"sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
-        for name, path in problem.files(settings).items()
-        if name in given
-    }
+    given |= {name: f"sha256 {files[name]['sha256']}" for name in problem.files(settings) if name in given}
     options = {name.replace("_", "-"): value for name, value in given.items() if value is not None} | problem.facts()
     plan = sampler.plan(settings["samples"])
     run = {"method": plan.method.name, "steps": plan.steps, "rule": plan.rule_name, **plan.options}
@@ -189,17 +196,31 @@ def check_target(path: Path, problem: str, *, overwrite: bool) -> None:
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist.")
-    if path.exists() and problem in _read(path)["problems"] and not overwrite:
+    if path.exists() and problem in _read(path)[0]["problems"] and not overwrite:
         raise ValueError(f"{path} already has a calibration for {problem}: choose another file, or add --overwrite.")
 
 
 def save_entry(path: Path, problem: str, entry: Mapping[str, Any], *, overwrite: bool) -> None:
     """Add an entry to a file atomically; entries of other problems are kept."""
     check_target(path, problem, overwrite=overwrite)
-    entries = _read(path)["problems"] if path.exists() else {}
+    entries = _read(path)[0]["problems"] if path.exists() else {}
     contents = {"format": FORMAT, "problems": dict(sorted((entries | {problem: plain(entry)}).items()))}
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(contents, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def keep_entry(path: Path, problem: str, entry: Mapping[str, Any], *, overwrite: bool, instead: Path) -> None:
+    """Add an entry to a file as :func:`save_entry` does, or if that fails to a file of its own in the folder ``instead``.
+
+    Raises:
+        OSError: If it was written to ``instead``, with its place in the message.
+    """
+    try:
+        save_entry(path, problem, entry, overwrite=overwrite)
+    except (OSError, ValueError) as error:
+        place = instead / "unsaved-calibration.json"
+        save_entry(place, problem, entry, overwrite=True)
+        raise OSError(f"{path}: the calibration could not be saved there ({first_line(error)}). It is in {place}.") from error
 
 
 def read_spread(
@@ -223,7 +244,7 @@ def read_spread(
     path, name = Path(file), problem.name
     if str(path) == "natural" and not path.exists():
         path = BUNDLED
-    contents = _read(path)
+    contents, sha256 = _read(path)
     if name not in contents["problems"]:
         raise ValueError(
             f"{path} has a calibration for {', '.join(contents['problems'])}, but none for {name}: add it with "
@@ -251,7 +272,7 @@ def read_spread(
         notes.append(f"calibration: made with {'; '.join(differences)}: the guarantee does not hold for this run")
     record = {
         "file": str(path),
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "sha256": sha256,
         "problem": name,
         "std_factor": round(std_factor, 4),
         "level": level,
@@ -279,12 +300,13 @@ def _law(prior: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in prior.items() if name not in APART}
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> tuple[dict[str, Any], str]:
+    """Return the contents of a calibration file, and the digest of the bytes that were read."""
+    content = path.read_bytes()
     try:
-        text = path.read_bytes()
-        if is_pointer(text):
+        if is_pointer(content):
             raise ValueError(f"it is {PULL}")
-        contents = json.loads(text)
+        contents = json.loads(content)
         if contents["format"] != FORMAT:
             raise ValueError(f"its format is {contents['format']!r:.80}")
         for entry in contents["problems"].values():
@@ -293,7 +315,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} is damaged or not a calibration file ({error}); expected a file from `invdiff calibrate --save`."
         ) from None
-    return contents  # type: ignore[no-any-return]
+    return contents, hashlib.sha256(content).hexdigest()
 
 
 def _check_entry(entry: Mapping[str, Any]) -> None:

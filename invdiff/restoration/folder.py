@@ -1,87 +1,154 @@
-"""The output folder of a run, which receives either all files or none."""
+"""The output folder of a run, which receives either all files or none; what cannot be put there is kept elsewhere."""
 
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import itertools
+import json
 import os
-import secrets
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-__all__ = ["RECORD", "output_folder"]
+from invdiff.io.codecs import first_line
+from invdiff.io.scratch import COMPLETE, Scratch, hidden, sweep
+from invdiff.io.signals import held_back
+from invdiff.restoration.earlier import Results, check_free, check_place, write_record
 
-RECORD = "run.json"
-IMAGES = [f"{name}.{ending}" for name in ("sample-*", "mean", "low", "high", "measurement") for ending in ("png", "tif")]
-RESULTS = (*IMAGES, "std.png", "comparison.png", "measurement.npz", "posterior.npz", RECORD)
+__all__ = ["Output", "output_folder"]
+
+EARLIER = "earlier.json"  # the record of the earlier run while its files are being replaced
+PLAN = "plan.json"  # command, record and target, for the run that finishes the work of a killed one
 
 
 @contextlib.contextmanager
-def output_folder(wanted: Path | None, name: str, *, overwrite: bool) -> Iterator[tuple[Path, Path]]:
-    """Yield a temporary folder to write into, and the target folder to which its files move once all of them are written.
+def output_folder(wanted: Path | None, name: str, results: Results, *, overwrite: bool) -> Iterator[Output]:
+    """Claim an output folder before the work, so that what is in the way is found before sampling.
 
-    A new target folder appears with all its files at once. In an existing one ``run.json`` is removed first and written last:
-    if it exists, the results beside it are complete and from one run. A run that fails leaves no files behind.
+    A new folder appears with all its files at once. In an existing one the record is removed first and written last: if it
+    exists, the results beside it are complete and from one run. Nothing is left behind by a run that fails or is stopped; what
+    a killed run left is removed by the next one beside it.
 
     Args:
-        wanted: Target folder. Default: ``invdiff-out/NAME``, with a number appended if it exists.
+        wanted: Target folder. Default: ``invdiff-out/NAME``, with a number appended if it exists or another run has claimed it.
         name: Name for the default.
-        overwrite: Whether earlier results in a folder that is not empty may be replaced. Other files there are kept.
+        results: Names of the files, and the files that the run reads.
+        overwrite: Whether the files that an earlier run of the same command recorded in a folder may be replaced. No other
+            file is ever replaced or removed.
 
     Raises:
-        ValueError: If the target is a file, or is not empty and ``overwrite`` is false.
+        ValueError: If the target is a file, is not empty and ``overwrite`` is false, is claimed by another run, or if a file
+            is in the way.
         OSError: If the target cannot be written.
     """
-    made: list[Path] = []
+    scratch: list[Scratch] = []
     try:
-        target = _claim(wanted, name, made, overwrite=overwrite)
-        new = target in made
-        # Beside a new folder, to replace it in one rename; inside an existing one, whose parent may not be writable.
-        part = (target.parent if new else target) / f".invdiff-{secrets.token_hex(4)}"
-        with _explained(target):
-            part.mkdir()
-        try:
-            yield part, target
-            if not (new and _become(part, target)):
-                _replace_results(part, target, overwrite=overwrite)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        yield _claim(wanted, name, results, scratch, overwrite=overwrite)
     finally:
-        for folder in made:
-            with contextlib.suppress(OSError):
-                folder.rmdir()  # fails if the folder is not empty
+        for claimed in scratch:
+            claimed.release()
 
 
-def _claim(wanted: Path | None, name: str, made: list[Path], *, overwrite: bool) -> Path:
-    """Return the target folder, created now so that a folder that cannot be written fails before sampling."""
-    if wanted is None:
-        default = Path("invdiff-out") / name
-        numbered = (default.with_name(f"{default.name}-{number}") for number in itertools.count(2))
-        return next(target for target in itertools.chain([default], numbered) if _make(target, made))
-    if not _make(wanted, made):
-        _check_free(wanted, overwrite=overwrite)
-    return wanted
+class Output:
+    """A claimed output folder.
 
+    Attributes:
+        folder: The target folder.
+    """
 
-def _make(target: Path, made: list[Path]) -> bool:
-    """Create a folder and its parents, append the new ones to ``made``, and return whether the folder is new."""
-    with _explained(target):
-        missing = [folder for folder in (target, *target.parents) if not folder.exists()]
+    def __init__(self, folder: Path, scratch: Scratch, results: Results, *, overwrite: bool, numbered: bool) -> None:
+        self.folder, self.scratch, self.results = folder, scratch, results
+        self.overwrite, self.numbered = overwrite, numbered
+
+    def fill(self, write: Callable[[Path, Path], dict[str, Any]]) -> dict[str, Any]:
+        """Write all files and put them in place.
+
+        Args:
+            write: Called with a folder to write to and the target folder; returns the contents of the record it has written.
+
+        Returns:
+            The contents of the record, with the folder in which the results are as ``output``.
+
+        Raises:
+            OSError: If the files cannot be written. The message says where those are that could be.
+            ValueError: If the target was filled meanwhile. The message says where the results are.
+        """
+        part = self.scratch.folder / "results"
         try:
-            target.mkdir(parents=True)
-        except FileExistsError:
-            return False
-    made += missing
-    return True
+            part.mkdir()
+            record = write(part, self.folder)
+        except Exception as error:  # Whatever a library raises, the samples are worth more than the figure that failed.
+            raise OSError(_kept_elsewhere(write, part, self.folder, self.results, error)) from error
+        with held_back():
+            try:
+                self._place(part)
+            except (OSError, ValueError) as error:
+                part = part if part.exists() else self.scratch.folder / COMPLETE
+                kept = _move_beside(part, self.folder, self.results)
+                raise type(error)(f"{first_line(error)}. The results of this run are in {kept}.") from error
+        return {**record, "output": str(self.folder)}
+
+    def _place(self, part: Path) -> None:
+        if self.numbered and not _is_new(self.folder):  # filled by something else meanwhile
+            self.folder = _unused(self.folder)
+            _correct(part, self.results, self.folder)
+        if not (_is_new(self.folder) and _become(part, self.folder)):
+            check_free(self.folder, overwrite=self.overwrite)
+            check_place(self.folder, self.results, [file.name for file in part.iterdir()])
+            _replace(part, self.folder, self.results)
 
 
-def _check_free(target: Path, *, overwrite: bool) -> None:
-    if not target.is_dir():
-        raise ValueError(f"{target} is a file, expected a folder for the results. Choose another with -o.")
-    if not overwrite and any(not path.name.startswith(".") for path in target.iterdir()):
-        raise ValueError(f"{target} is not empty: choose another folder with -o, or add --overwrite to replace results.")
+def _claim(wanted: Path | None, name: str, results: Results, scratch: list[Scratch], *, overwrite: bool) -> Output:
+    if wanted is None:
+        for folder in _numbered(Path("invdiff-out") / name):
+            with _explained(folder):
+                if _is_new(folder) and _take(hidden(folder), scratch) and _is_new(folder):
+                    return Output(folder, scratch[-1], results, overwrite=False, numbered=True)
+    assert wanted is not None
+    with _explained(wanted):
+        # Beside a new folder, to become it in one rename; inside an existing one, whose parent may not be writable.
+        new = _is_missing(wanted)
+        free = new or not wanted.is_dir() or _take(wanted / hidden(Path("results")).name, scratch)
+        free = free and (not new or _take(hidden(wanted), scratch))
+    if not free:
+        raise ValueError(
+            f"{wanted}: another run is writing its results there ({scratch[-1].folder}). Wait for its end, or choose another "
+            "folder with -o."
+        )
+    if not new or not _is_missing(wanted):
+        check_free(wanted, overwrite=overwrite)
+        check_place(wanted, results, results.names)
+    return Output(wanted, scratch[-1], results, overwrite=overwrite, numbered=False)
+
+
+def _take(folder: Path, scratch: list[Scratch]) -> bool:
+    sweep(folder.parent, _finish)
+    scratch.append(Scratch(folder))
+    return scratch[-1].take(_finish)
+
+
+def _is_missing(folder: Path) -> bool:
+    try:
+        folder.lstat()
+    except FileNotFoundError:
+        return True
+    return False
+
+
+def _is_new(folder: Path) -> bool:
+    """Return whether a folder does not exist or is empty."""
+    return _is_missing(folder) or (folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()))
+
+
+def _numbered(folder: Path) -> Iterator[Path]:
+    yield folder
+    yield from (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+
+
+def _unused(folder: Path) -> Path:
+    return next(path for path in _numbered(folder) if _is_missing(path) and _is_missing(hidden(path)))
 
 
 @contextlib.contextmanager
@@ -95,20 +162,94 @@ def _explained(target: Path) -> Iterator[None]:
 
 def _become(part: Path, target: Path) -> bool:
     try:
-        target.rmdir()
+        if not _is_missing(target):
+            target.rmdir()
         part.rename(target)
-    except OSError:  # for example because a file viewer has created a file in the new folder
-        target.mkdir(exist_ok=True)
-        return False
+    except OSError:
+        if _is_missing(target):
+            raise
+        return False  # for example because a file viewer has created a file in the new folder
     return True
 
 
-def _replace_results(part: Path, target: Path, *, overwrite: bool) -> None:
-    _check_free(target, overwrite=overwrite)
-    files = sorted(part.iterdir(), key=lambda file: file.name == RECORD)
-    (target / RECORD).unlink(missing_ok=True)
-    for old in target.iterdir():  # A run with fewer samples must not leave the other samples of an earlier run.
-        if any(fnmatch.fnmatchcase(old.name, pattern) for pattern in RESULTS) and not (part / old.name).exists():
-            old.unlink()
-    for file in files:
+def _replace(part: Path, target: Path, results: Results) -> None:
+    """Replace the files of the earlier run in a folder by those in ``part``, so that :func:`_finish` can do the rest."""
+    scratch = part.parent
+    where = os.path.relpath(target, scratch.parent)
+    (scratch / PLAN).write_text(json.dumps([results.command, results.record, where]), encoding="utf-8")
+    part.rename(scratch / COMPLETE)  # From here on a run that finds the hidden folder finishes the work.
+    _move(scratch, target, results.record)
+
+
+def _move(scratch: Path, target: Path, name: str) -> None:
+    """Move complete results to their places and remove the others of the earlier run; can be repeated after a kill."""
+    complete, earlier = scratch / COMPLETE, scratch / EARLIER
+    new = {name, *_outputs(complete / name)}
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(target / name, earlier)
+    for old in _outputs(earlier) - new:  # A run with fewer samples must not leave the other samples of an earlier run.
+        (target / old).unlink(missing_ok=True)
+    for file in sorted(complete.iterdir(), key=lambda file: file.name == name):
         os.replace(file, target / file.name)
+    complete.rmdir()
+
+
+def _finish(scratch: Path) -> None:
+    """Put the complete results of a run in place that was killed while it moved them."""
+    complete, target, results = scratch / COMPLETE, scratch.parent, None
+    try:
+        command, name, where = json.loads((scratch / PLAN).read_text(encoding="utf-8"))
+        target, results = target / where, Results(command, name)
+        if (complete / name).exists():  # It is moved last.
+            names = [file.name for file in complete.iterdir() if file.name not in _outputs(scratch / EARLIER)]
+            check_place(target, results, names)
+            _move(scratch, target, name)
+    except (ValueError, TypeError):
+        _move_beside(complete, target, results)
+
+
+def _outputs(record: Path) -> set[str]:
+    return set(json.loads(record.read_text(encoding="utf-8"))["outputs"]) if record.exists() else set()
+
+
+def _kept_elsewhere(write: Callable[[Path, Path], Any], part: Path, target: Path, results: Results, error: Exception) -> str:
+    """Write the results to the folder for temporary files, or keep what could be written; return a message that says where."""
+    reason = (isinstance(error, OSError) and error.strerror) or first_line(error)
+    place = None
+    try:
+        place = Path(tempfile.mkdtemp(prefix=f"invdiff-{target.name[:40]}-"))
+        write(place, place)
+        return f"{target}: the results could not be written there ({reason}). They are in {place}."
+    except Exception:  # the same reason again, or another
+        if place is not None:
+            shutil.rmtree(place, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        if any(part.iterdir()):
+            kept = _move_beside(part, target, results, ending="-incomplete")
+            return f"{target}: the results could not be written ({reason}). Those that could are in {kept}."
+    return f"{target}: the results could not be written ({reason})."
+
+
+def _move_beside(part: Path, target: Path, results: Results | None, *, ending: str = "") -> Path:
+    """Move a folder to an unused name beside the target, or if that cannot be written inside it, and return its path."""
+    target = target if target.name not in ("", "..") else target.resolve()
+    with held_back():
+        for wanted in (
+            target.with_name(f"{target.name}{ending}"),
+            target / f"invdiff-results{ending}",
+            Path(tempfile.gettempdir(), f"invdiff-{target.name}"),
+        ):
+            with contextlib.suppress(OSError, ValueError):
+                kept = _unused(wanted)
+                shutil.move(part, kept)
+                if results is not None:
+                    _correct(kept, results, kept)
+                return kept
+    return part
+
+
+def _correct(folder: Path, results: Results, target: Path) -> None:
+    """Write the record in ``folder`` again, with the target folder and the files that are there."""
+    with contextlib.suppress(OSError, ValueError):  # The files themselves are in place.
+        record = json.loads((folder / results.record).read_text(encoding="utf-8"))
+        write_record(folder, results, {**record, "output": str(target)})

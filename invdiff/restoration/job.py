@@ -22,8 +22,11 @@ from invdiff.problems import OptionError, Problem
 from invdiff.restoration.calibration_file import INTERVAL, LEVELS, Spread, read_spread, settings_of
 from invdiff.restoration.checks import check_options, complete, find_problem
 from invdiff.restoration.device import pick_device
+from invdiff.restoration.earlier import Results
+from invdiff.restoration.files import FilesRead, code_files, prior_files
 from invdiff.restoration.inputs import Measured, read
 from invdiff.restoration.noise import noise_choice
+from invdiff.restoration.pictures import COMMAND, RECORD, file_names
 from invdiff.restoration.priors import find_prior
 from invdiff.restoration.record import make_record
 from invdiff.restoration.result import Restoration
@@ -72,6 +75,7 @@ class Job:
         sampler: Posterior sampler.
         device: Device to compute on.
         spread: Scaling of standard deviation and intervals; ``None``: no calibration and no intervals.
+        files: The files that were read, with their digests.
     """
 
     source: Any
@@ -80,6 +84,7 @@ class Job:
     sampler: PosteriorSampler
     device: torch.device
     spread: Spread | None
+    files: FilesRead
 
     @property
     def y(self) -> Tensor:
@@ -91,6 +96,11 @@ class Job:
         """Messages for the user."""
         return *self.sampler.notes, *self.measured.notes, *(self.spread.notes if self.spread else ())
 
+    def results(self, *, npz: bool) -> Results:
+        """Return the names of the files that will be written, and the files that are read, to find out what is in the way."""
+        names = file_names(self.measured, samples=self.settings["samples"], spread=self.spread, npz=npz)
+        return Results(COMMAND, RECORD, names, (*self.files.paths, *prior_files(self.settings["prior"])))
+
     def run(self, *, progress: bool = False) -> Restoration:
         """Draw the samples and return the restoration, with a progress bar if ``progress`` is true."""
         settings, measured = self.settings, self.measured
@@ -99,13 +109,14 @@ class Job:
                 self.y, num_samples=settings["samples"], seed=settings["seed"], chunk=settings["chunk"], progress=progress
             )
         results = measured.finish(post.samples[:, 0].cpu())
-        record = make_record(self.source, settings, measured, self.sampler, post, results)
+        record = make_record(self.source, settings, self.files.digests, measured, self.sampler, post, results)
         for note in record["notes"][len(self.sampler.notes) + len(measured.notes) :]:
             warnings.warn(note, MisfitWarning, stacklevel=3)
         if self.spread is not None:
             record |= {"notes": [*record["notes"], *self.spread.notes], "spread": self.spread.record}
         pictures = measured.problem.upright(measured.problem.framed(results))
-        return Restoration(pictures, post, measured, record, self.spread)
+        inputs = (*self.files.paths, *prior_files(settings["prior"]))
+        return Restoration(pictures, post, measured, record, self.spread, inputs)
 
 
 def prepare(
@@ -129,6 +140,8 @@ def prepare(
         OSError: If a file cannot be opened.
     """
     source = Path(source) if isinstance(source, str | os.PathLike) else source
+    files = FilesRead()
+    files.add(code_files(settings))
     kind = find_problem(settings["problem"], taken=TAKEN)
     own = {name: value for name, value in settings.items() if name not in SETTINGS}
     settings = {**SETTINGS, **settings}
@@ -140,6 +153,9 @@ def prepare(
         if settings[name] is not None and settings["samples"] < 2:
             raise OptionError(f"--{name} needs --samples 2 or more: a single sample has no standard deviation.")
     device = pick_device(settings["device"])
+    files.add({"input": source, **kind.files(values)})
+    if settings["calibration"] is not None:
+        files.add({"calibration": Path(settings["calibration"])})
     names = ("precision", "checkpointing", "tile", "overlap")
     score = find_prior(settings["prior"], device=device, given=prior_option, **{name: settings[name] for name in names})
     (channels, *_) = score.event_shape or (3,)
@@ -156,7 +172,9 @@ def prepare(
     )
     arguments = sampler_arguments(measured.problem, score, measured.op, settings, option or {})
     sampler = PosteriorSampler(score, measured.op, **arguments)
-    return Job(source, settings, measured, sampler, device, _spread(measured, sampler, settings))
+    spread = _spread(measured, sampler, settings, files)
+    files.check()
+    return Job(source, settings, measured, sampler, device, spread, files)
 
 
 def restore(
@@ -243,7 +261,7 @@ def restore(
     return prepare(source, {**settings, **options}, option=option, prior_option=prior_option).run(progress=progress)
 
 
-def _spread(measured: Measured, sampler: PosteriorSampler, settings: Mapping[str, Any]) -> Spread | None:
+def _spread(measured: Measured, sampler: PosteriorSampler, settings: Mapping[str, Any], files: FilesRead) -> Spread | None:
     if settings["calibration"] is None and settings["intervals"] is None:
         return None
     shown = {f"{level:.0%}": level for level in LEVELS}
@@ -257,6 +275,6 @@ def _spread(measured: Measured, sampler: PosteriorSampler, settings: Mapping[str
         settings["calibration"],
         type(measured.problem),
         level=level,
-        settings=settings_of(measured.problem, sampler, settings),
+        settings=settings_of(measured.problem, sampler, settings, files.digests),
         prior=sampler.score.describe(),
     )

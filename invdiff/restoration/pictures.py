@@ -9,19 +9,43 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from invdiff.io.figures import comparison_panel, std_map
-from invdiff.io.images import write_image
-from invdiff.restoration.folder import RECORD
-from invdiff.restoration.record import to_json
+from invdiff.io.images import atomic_write, write_image
+from invdiff.restoration.calibration_file import Spread
+from invdiff.restoration.earlier import Results, write_record
+from invdiff.restoration.inputs import Measured
 
 if TYPE_CHECKING:
     from invdiff.restoration.result import Restoration
 
-__all__ = ["write"]
+__all__ = ["COMMAND", "RECORD", "file_names", "write"]
 
+COMMAND, RECORD = "solve", "run.json"
 TILES = 3  # samples in the comparison panel
 
 
-def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: bool) -> None:
+def file_names(measured: Measured, *, samples: int, spread: Spread | None, npz: bool) -> tuple[str, ...]:
+    """Return the names of the files that :func:`write` writes, without the record, before there are samples.
+
+    A simulated measurement counts under all names that it may have.
+    """
+    suffix = suffix_of(measured.observed.in_shape[0])
+    ends = ("low", "high") if spread is not None and samples > 1 else ()
+    names = [*(f"{name}{suffix}" for name in (*sample_names(samples), "mean", *ends)), "comparison.png"]
+    names += ["std.png"] if samples > 1 else []
+    names += ["posterior.npz"] if npz else []
+    names += [f"measurement{ending}" for ending in (".png", ".tif", ".npz")] if measured.clean is not None else []
+    return tuple(names)
+
+
+def sample_names(count: int) -> list[str]:
+    return [f"sample-{k:0{len(str(count))}d}" for k in range(1, count + 1)]
+
+
+def suffix_of(channels: int) -> str:
+    return ".png" if channels in (1, 3) else ".tif"
+
+
+def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: bool) -> dict[str, Any]:
     """Write every sample, ``mean.png``, ``std.png``, ``comparison.png``, ``run.json``, and on request ``posterior.npz``.
 
     If the result has a ``spread``, the standard deviation is multiplied by its factor, and ``low.png`` and ``high.png`` are the
@@ -38,12 +62,16 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
         result: The restoration.
         record: Contents of ``run.json``.
         npz: Whether to write the samples as floats, on the 0..1 scale of the command line and not clipped to it.
+
+    Returns:
+        The contents of ``run.json``: the record with the other files and their SHA-256 digests as ``outputs``.
     """
+    results = Results(COMMAND, RECORD)
     measured, samples, spread = result.measured, result.samples, result.spread
     problem, picture, y = measured.problem, measured.picture, measured.measurement
-    images = {f"sample-{k:0{len(str(len(samples)))}d}": sample for k, sample in enumerate(samples, 1)}
+    images = dict(zip(sample_names(len(samples)), samples, strict=True))
     mean, std = samples.mean(0), samples.std(0) if len(samples) > 1 else None
-    suffix = ".png" if len(mean) in (1, 3) else ".tif"
+    suffix = suffix_of(len(mean))
     ends = {} if spread is None or std is None else {"low": mean - spread.width * std, "high": mean + spread.width * std}
     for name, image in {**images, "mean": mean, **ends}.items():
         write_image(
@@ -54,19 +82,11 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
             icc=picture.icc,
             exif=picture.exif,
         )
-    tiles = {problem.looks: problem.upright(problem.preview(y))[0], "mean": mean}
-    tiles |= {f"sample {k}": sample for k, sample in enumerate(samples[:TILES], 1)}
+    write_record(folder, results, record)  # once more at the end: if the disk fills, the samples have their record
+    heat = None if std is None else ((1.0 if spread is None else spread.std_factor) * std).numpy()
     if measured.clean is not None:
-        tiles = {"truth": problem.framed(measured.clean)[0], **tiles}
         stored_y = measured.stored(y) if problem.reads == "picture" else y
         problem.write_measurement(folder, stored_y, suffix=suffix, bits=picture.bits, icc=picture.icc)
-    heat = None if std is None else ((1.0 if spread is None else spread.std_factor) * std).numpy()
-    if heat is not None:
-        std_map(folder / "std.png", heat)
-    title = f"{'' if spread is None or spread.std_factor == 1 else 'calibrated '}standard deviation (0..1 scale)"
-    comparison_panel(
-        folder / "comparison.png", {title: tile.numpy() for title, tile in tiles.items()}, std=heat, std_title=title
-    )
     if npz:
         contents: dict[str, Any] = {
             "samples": (samples.numpy() + 1) / 2,
@@ -75,5 +95,17 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
         }
         if heat is not None and ends:
             contents |= {"std": heat / 2} | {name: (end.numpy() + 1) / 2 for name, end in ends.items()}
-        np.savez_compressed(folder / "posterior.npz", **contents)
-    (folder / RECORD).write_text(to_json(record) + "\n", encoding="utf-8")
+        with atomic_write(folder / "posterior.npz") as part:
+            np.savez_compressed(part, **contents)
+    # The figures last: if the disk fills, what they show has been written.
+    tiles = {problem.looks: problem.upright(problem.preview(y))[0], "mean": mean}
+    tiles |= {f"sample {k}": sample for k, sample in enumerate(samples[:TILES], 1)}
+    if measured.clean is not None:
+        tiles = {"truth": problem.framed(measured.clean)[0], **tiles}
+    if heat is not None:
+        std_map(folder / "std.png", heat)
+    title = f"{'' if spread is None or spread.std_factor == 1 else 'calibrated '}standard deviation (0..1 scale)"
+    comparison_panel(
+        folder / "comparison.png", {title: tile.numpy() for title, tile in tiles.items()}, std=heat, std_title=title
+    )
+    return write_record(folder, results, record)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import platform
@@ -28,6 +27,7 @@ __all__ = ["make_record", "plain", "to_json"]
 def make_record(
     source: Any,
     settings: Mapping[str, Any],
+    files: Mapping[str, Mapping[str, str]],
     task: Measured,
     sampler: PosteriorSampler,
     post: Posterior,
@@ -38,6 +38,7 @@ def make_record(
     Args:
         source: INPUT, or ``None``.
         settings: Arguments that determine the result, including the options of the problem.
+        files: Paths and digests of the files that were read, by name.
         task: Measurement and operator.
         sampler: Posterior sampler.
         post: Posterior samples.
@@ -45,10 +46,9 @@ def make_record(
     """
     device, noisy = post.samples.device, task.observed.sigma_y > 0
     residual = task.residual(results)
-    files = {"input": source, **task.problem.files(settings), **_code(settings)}
     return {
         "arguments": {"input": plain(source)} | {name: plain(value) for name, value in settings.items()},
-        "files": {name: _digest(path) for name, path in files.items() if isinstance(path, Path)},
+        "files": {name: dict(file) for name, file in files.items()},
         "method": post.method,
         "options": dict(post.options),
         "prior": sampler.score.describe(),
@@ -92,21 +92,11 @@ def plain(value: Any) -> Any:
     return name if shape is None else f"{name} of shape {tuple(shape)}"
 
 
-def _code(settings: Mapping[str, Any]) -> dict[str, Path]:
-    """Return the files of user code that were loaded, such as the one in ``mine.py:MyProblem``."""
-    texts = {name: str(settings.get(name)).rpartition(":")[0] for name in ("problem", "method", "prior")}
-    return {name: Path(text) for name, text in texts.items() if text.endswith(".py")}
-
-
 def _misfit(task: Measured, post: Posterior, residual: Sequence[float]) -> tuple[str, ...]:
     """Return notes on a misfit of the results, in which exact data are put in, that is far from its expected value."""
     op, ratio_min = task.observed, post.options["ratio_min"]
     values, weights = torch.tensor(residual).unsqueeze(1), post.weights[:, :1].cpu()
     return misfit_notes(values, op.dof, weights, op=op, y=task.measurement, ratio_min=ratio_min)
-
-
-def _digest(path: Path) -> dict[str, str]:
-    return {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def _metrics(clean: Tensor, results: Tensor) -> dict[str, float]:

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from invdiff.posterior import Posterior
 from invdiff.restoration.calibration_file import Spread
+from invdiff.restoration.earlier import Results
 from invdiff.restoration.folder import output_folder
 from invdiff.restoration.inputs import Measured
-from invdiff.restoration.pictures import write
+from invdiff.restoration.pictures import COMMAND, RECORD, file_names, write
 
 __all__ = ["Restoration"]
 
@@ -31,6 +32,7 @@ class Restoration:
         measured: Operator, measurement, and the true image if it is known.
         record: Contents of ``run.json``: settings, digests of files, versions, cost, misfit.
         spread: Calibration of the standard deviation and level of the intervals, if requested.
+        inputs: Files that were read. They are never replaced by results.
     """
 
     samples: Tensor
@@ -38,6 +40,7 @@ class Restoration:
     measured: Measured
     record: Mapping[str, Any]
     spread: Spread | None = None
+    inputs: tuple[Path, ...] = ()
 
     @cached_property
     def pictures(self) -> Tensor:
@@ -73,23 +76,24 @@ class Restoration:
 
         Args:
             folder: Folder to write to. Default: ``invdiff-out/NAME-PROBLEM``, with a number appended if it exists.
-            overwrite: Whether to replace earlier results in the folder.
+            overwrite: Whether to replace the files that an earlier run recorded in the folder. No other file is replaced.
             npz: Whether to also write the samples as floats, ``posterior.npz``.
 
         Returns:
             Path of the folder.
 
         Raises:
-            ValueError: If the folder is not empty and ``overwrite`` is false.
+            ValueError: If the folder is not empty and ``overwrite`` is false, or a file in it is in the way.
             OSError: If the folder cannot be written.
         """
         wanted = None if folder is None else Path(folder)
-        with output_folder(wanted, self.measured.name, overwrite=overwrite) as (part, target):
-            self.write(part, target, npz=npz)
-        return target
+        names = file_names(self.measured, samples=len(self.samples), spread=self.spread, npz=npz)
+        results = Results(COMMAND, RECORD, names, self.inputs)
+        with output_folder(wanted, self.measured.name, results, overwrite=overwrite) as output:
+            output.fill(lambda part, target: self.write(part, target, npz=npz))
+        return output.folder
 
-    def write(self, part: Path, target: Path, *, npz: bool) -> Mapping[str, Any]:
+    def write(self, part: Path, target: Path, *, npz: bool) -> dict[str, Any]:
         """Write the files into the folder ``part``, to be moved to ``target``; return the contents of ``run.json``."""
         record = {**self.record, "arguments": {**self.record["arguments"], "npz": npz}, "output": str(target)}
-        write(part, self, record, npz=npz)
-        return record
+        return write(part, self, record, npz=npz)

@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from invdiff.io.images import atomic_write
 from invdiff.training.data import Images
+from invdiff.training.outputs import signed
 from invdiff.training.settings import Settings
 
 __all__ = ["write_card"]
@@ -31,7 +32,7 @@ def write_card(
     licenses: Sequence[str],
     command: str,
 ) -> None:
-    """Write the card as Markdown.
+    """Write the card as Markdown, with a digest in the last line by which it is told from one that was edited.
 
     Args:
         path: The ``.md`` file.
@@ -98,7 +99,7 @@ def write_card(
         ]
     )
     with atomic_write(path) as part:
-        part.write_text(text + "\n", encoding="utf-8")
+        part.write_text(signed(text), encoding="utf-8", newline="\n")
 
 
 def _late(settings: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from invdiff.io.figures import is_figure
 from invdiff.io.images import IMAGE_SUFFIXES, read_image
 
 __all__ = ["FLIPS", "Images", "load_images"]
@@ -137,7 +138,8 @@ def load_images(
     """Decode all images in folders and tar archives.
 
     Args:
-        sources: Tar archives, and folders, which are searched recursively for images and tar archives.
+        sources: Tar archives, and folders, which are searched recursively for images and tar archives. Hidden files and
+            folders, and figures that invdiff has drawn, such as the sample grids of a training, are left out.
         smallest: Smallest allowed side in pixels. Smaller images are skipped.
         channels: 1 or 3: color images are converted to gray, or gray images to color; images with any other number of
             channels are skipped. Default: unchanged, and all images must have the same number. Transparency is dropped.
@@ -157,6 +159,8 @@ def load_images(
     with tempfile.TemporaryDirectory() as scratch:
         for name, path in tqdm(_files(sources, Path(scratch), skipped), desc="decode", unit=" images", disable=not progress):
             try:
+                if is_figure(path):  # such as the samples of an earlier training beside the images
+                    continue
                 pixels = _decode(path, channels, side)
             except (ValueError, OSError) as error:
                 skipped.append(f"{name}: {str(error).removeprefix(f'{path}: ')}")
@@ -206,7 +210,7 @@ def _files(sources: Sequence[Path], scratch: Path, skipped: list[str]) -> Iterat
     """Yield the name and the path of every file with an image suffix, in a fixed order."""
     for source in sources:
         if source.is_dir():
-            paths = sorted(path for path in source.rglob("*") if path.is_file() and not path.name.startswith("."))
+            paths = sorted(path for path in source.rglob("*") if path.is_file() and not _is_hidden(path.relative_to(source)))
             yield from ((str(path), path) for path in paths if _is_image(path.name))
             tars = [path for path in paths if path.name.lower().endswith(TAR_SUFFIXES)]
         elif source.name.lower().endswith(TAR_SUFFIXES) and source.is_file():
@@ -244,6 +248,10 @@ def _contents(tar: Path, skipped: list[str]) -> Iterator[tuple[str, bytes]]:
                     skipped.append(f"{tar}: {'it is cut short, images may be missing' if end else 'not a tar archive'}")
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         skipped.append(f"{tar}: the rest could not be read, {error}")
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _is_image(name: str) -> bool:

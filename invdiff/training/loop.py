@@ -14,7 +14,6 @@ import math
 import os
 import platform
 import signal
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +27,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from invdiff.io.codecs import first_line
+from invdiff.io.images import atomic_write
+from invdiff.io.signals import Stopped
 from invdiff.noise_covariance import NoiseCovariance
 from invdiff.operators.core.svd import CoordinateSVD
 from invdiff.priors.checkpoints.container import open_contents
@@ -40,7 +41,9 @@ from invdiff.training.levels import noise_levels
 from invdiff.training.loss import pivot_loss, white_loss
 from invdiff.training.noise_law import NoiseLaw, share_of
 from invdiff.training.optimiser import MuonAdamW
+from invdiff.training.outputs import Outputs
 from invdiff.training.settings import Settings
+from invdiff.training.stopping import folder_for, stop_signals
 from invdiff.training.validation import conditional_psnr, denoising_psnr, write_samples
 
 __all__ = ["Report", "train"]
@@ -91,8 +94,8 @@ def train(
     """Train a prior, continuing from the checkpoint beside ``out`` if there is one.
 
     At every report the averaged weights are written to ``out``, and eight of their samples to the folder
-    ``<stem of out>-samples``. The checkpoint is ``out`` with the suffix ``.ckpt``. On Ctrl-C or SIGTERM the current step is
-    finished and saved.
+    ``<stem of out>-samples``. The checkpoint is ``out`` with the suffix ``.ckpt``. On Ctrl-C, SIGTERM or SIGHUP the
+    current step is finished and saved.
 
     Under ``torchrun`` every process computes its share of each batch, and rank 0 writes the files.
 
@@ -117,9 +120,10 @@ def train(
 
     Raises:
         ValueError: If a setting is invalid, an image is smaller than the crop, no images are left for training, the checkpoint
-            belongs to another run, ``init`` does not match the settings or the images, or training diverged.
+            belongs to another run, a file in the way was not written by a training, ``init`` does not match the settings or the
+            images, or training diverged.
         OSError: If a file cannot be written. The last good checkpoint is kept.
-        KeyboardInterrupt: After a stop by a signal, once the state has been saved.
+        Stopped: After a stop by a signal, once the state has been saved; a ``KeyboardInterrupt``.
     """
     largest = settings.largest_crop
     smallest = int(torch.minimum(images.heights, images.widths).min()) if len(images) else largest
@@ -128,15 +132,16 @@ def train(
     validation = settings.validation or min(16, max(1, len(images) // 10))
     if len(images) <= validation:
         raise ValueError(f"train: {len(images)} images leave none to train on after {validation} for validation.")
+    outputs = Outputs(out)
+    outputs.check(resume=resume)
     digest = images.digest()
     training, held_out = images.split(validation)
     side = min(LARGEST_VALIDATION, int(torch.minimum(held_out.heights, held_out.widths).min()))
     training, clean = _placed(training, device), held_out.centres(side).to(device)
 
-    with Ranks(device) as ranks, _stop_signals() as stop:
+    with Ranks(device) as ranks, stop_signals() as stop, folder_for(out):
         run = _Run.start(settings, images.channels, device, init)
-        checkpoint = out.with_suffix(".ckpt")
-        out.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint = outputs.checkpoint
         if resume and checkpoint.exists():
             run.load(checkpoint, settings, digest)
         ranks.require_same(images=digest, checkpoints=run.step)
@@ -167,7 +172,7 @@ def train(
             run.save(checkpoint, settings, digest)  # first: weights without a checkpoint look like another run
             save_prior(run.average, out, sigma_data=settings.sigma_data, facts=facts(step))
             if samples:
-                picture = out.with_name(f"{out.stem}-samples") / f"step-{step:07d}.png"
+                picture = outputs.grid(step)
                 picture.parent.mkdir(exist_ok=True)
                 write_samples(picture, run.average, size=settings.crop, sigma_data=settings.sigma_data, seed=settings.seed)
             if on_report is not None:
@@ -192,7 +197,7 @@ def train(
             share = shares[settings.stage(step).batch]
             losses.append(_step(network, run, training, settings, law, step, share, torch.device(device)))
             asked = ranks.count == 1 or (step + 1) % ASK_EVERY == 0
-            done, stopping = step + 1 == settings.steps, asked and ranks.any(stop.is_set())
+            done, stopping = step + 1 == settings.steps, asked and ranks.any(stop.number is not None)
             if (step + 1) % BAR_EVERY == 0:
                 bar.set_postfix(loss=f"{float(torch.stack(losses[-BAR_EVERY:]).mean()):.4f}")
             if (step + 1) % report_every == 0 or done:
@@ -204,7 +209,7 @@ def train(
                 run.save(checkpoint, settings, digest)
                 saved = time.monotonic()
             if stopping and not done:
-                raise KeyboardInterrupt
+                raise Stopped(stop.number or signal.SIGTERM)  # torchrun tells all processes, but not at once
         return facts(settings.steps) if ranks.first else {}
 
 
@@ -259,15 +264,12 @@ class _Run:
             "settings": settings.plain(),
             "images": digest,
         }
-        part = path.with_name(f".{path.name}.part")
         try:
-            with part.open("wb") as file:
+            with atomic_write(path) as part, part.open("wb") as file:
                 torch.save(state, file)
                 file.flush()
                 os.fsync(file.fileno())  # otherwise a power failure could leave an empty file under the new name
-            os.replace(part, path)
         except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError when a disk is full
-            part.unlink(missing_ok=True)
             raise OSError(
                 f"{path}: the checkpoint of step {self.step} could not be written ({first_line(error)}); the previous one "
                 "is kept. Free some disk space and run the same command again to continue from it."
@@ -360,29 +362,6 @@ def _generators(seed: int, step: int, device: torch.device) -> tuple[torch.Gener
     states = np.random.SeedSequence(seed, spawn_key=(step,)).generate_state(2, np.uint32)
     crops, noise = torch.Generator(), torch.Generator(device)
     return crops.manual_seed(int(states[0])), noise.manual_seed(int(states[1]))
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """Yield an event that is set by Ctrl-C and SIGTERM, so that a step is always completed."""
-    stop, before = threading.Event(), dict[int, Any]()
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def handle(*_: object) -> None:
-        stop.set()
-        restore()  # a second signal does not wait for the end of the step
-
-    if threading.current_thread() is not threading.main_thread():  # Only the main thread can install signal handlers.
-        yield stop
-        return
-    before |= {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        restore()
 
 
 def _placed(images: Images, device: str) -> Images:

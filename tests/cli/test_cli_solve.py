@@ -384,8 +384,9 @@ class TestFolder:
         write = result.write
 
         def meanwhile(*arguments, **options):
+            (tmp_path / "out").mkdir()
             (tmp_path / "out" / ".viewer").touch()
-            write(*arguments, **options)
+            return write(*arguments, **options)
 
         monkeypatch.setattr(result, "write", meanwhile)
         solve(*picture, "-o", "out")

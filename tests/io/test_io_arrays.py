@@ -36,8 +36,8 @@ HUGE = (
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        pytest.param(with_member("readme.txt", "hello"), "the member 'readme.txt' is no numpy array", id="text"),
-        pytest.param(with_member("mask.npy", "hello"), "the member 'mask' is no numpy array|damaged", id="text as array"),
+        pytest.param(with_member("readme.txt", "hello"), "the member 'readme.txt' is no NumPy array", id="text"),
+        pytest.param(with_member("mask.npy", "hello"), "the member 'mask' is no NumPy array|damaged", id="text as array"),
         pytest.param(with_member("mask.npy", HUGE), "declares an array of shape", id="a header that asks for everything"),
         pytest.param(saved(kspace=np.array([None, {}])), "holds pickled objects", id="objects"),
         pytest.param(saved(kspace=np.ones(3), mask=np.array({})), "holds pickled objects", id="an object beside"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import struct
 import zlib
 from typing import Any
@@ -429,7 +431,9 @@ class TestChannelsSolved:
         fill[2:5, 3:6] = True
         Image.fromarray(np.uint8(255 * fill)).save(tmp_path / "mask.png")
         (tmp_path / "out").mkdir()
-        (tmp_path / "out" / "mean.png").touch()  # of an earlier run
+        (tmp_path / "out" / "mean.png").touch()
+        earlier = {"command": "solve", "outputs": {"mean.png": hashlib.sha256(b"").hexdigest()}}
+        (tmp_path / "out" / "run.json").write_text(json.dumps(earlier))
         invdiff("solve", "in.tif", "--simulate", "--prior", prior(count), *self.few, "--overwrite")
         names = sorted(path.name for path in (tmp_path / "out").iterdir())
         images = ["mean.tif", "measurement.tif", "sample-1.tif", "sample-2.tif"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -119,15 +120,27 @@ class TestOwnFiles:
         safetensors.torch.save_file(weights, tmp_path / "odd.safetensors", metadata={"invdiff": json.dumps(spec)})
         refused(tmp_path / "odd.safetensors", "odd.safetensors: .*damaged")
 
-    def test_a_file_that_changed_has_no_digest(self, tmp_path: Path) -> None:
+    def test_the_digest_is_that_of_what_was_read(self, tmp_path: Path) -> None:
         saved(tmp_path / "mine.safetensors")
         prior = load_prior(tmp_path / "mine.safetensors")
-        assert len(prior.describe()["sha256"]) == 64
         content = (tmp_path / "mine.safetensors").read_bytes()
-        (tmp_path / "new").write_bytes(content)
-        os.utime(tmp_path / "new", ns=(1, 1))
-        (tmp_path / "new").replace(tmp_path / "mine.safetensors")
-        assert "changed since it was read" in prior.describe()["sha256"]
+        (tmp_path / "mine.safetensors").write_bytes(b"another")
+        assert prior.describe()["sha256"] == hashlib.sha256(content).hexdigest()
+        (tmp_path / "mine.safetensors").unlink()
+        assert prior.describe()["sha256"] == hashlib.sha256(content).hexdigest()
+
+    def test_a_file_that_changed_while_it_was_read_has_no_digest(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def meanwhile(*arguments: Any) -> Any:
+            checkpoint = read_checkpoint(*arguments)
+            content = (tmp_path / "mine.safetensors").read_bytes()
+            (tmp_path / "new").write_bytes(content)
+            os.utime(tmp_path / "new", ns=(1, 1))
+            (tmp_path / "new").replace(tmp_path / "mine.safetensors")
+            return checkpoint
+
+        saved(tmp_path / "mine.safetensors")
+        monkeypatch.setattr("invdiff.priors.load.read_checkpoint", meanwhile)
+        assert "changed since it was read" in load_prior(tmp_path / "mine.safetensors").describe()["sha256"]
 
     def test_loaded_in_inference_mode_it_has_gradients(self, tmp_path: Path) -> None:
         saved(tmp_path / "mine.safetensors")

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from invdiff.priors.checkpoints.container import open_contents
-from invdiff.priors.digest import digest
+from invdiff.priors.digest import digest, stamp
 from invdiff.priors.errors.covariance import ErrorModel
 from invdiff.priors.save import write_safetensors
 
-__all__ = ["errors_beside", "read_error_model", "save_error_model"]
+__all__ = ["KEY", "errors_beside", "read_error_model", "save_error_model"]
 
 KEY = "invdiff-errors"  # the metadata entry
 TENSORS = {  # attribute: name and dtype in the file
@@ -55,6 +55,7 @@ def read_error_model(path: Path, *, prior: Path, given: Mapping[str, Any] | None
     """
     tensors: dict[str, Tensor] = {}
     try:
+        before = stamp(path)
         contents = open_contents(path)
         about = json.loads(contents.metadata[KEY])
         for name, (key, dtype) in TENSORS.items():
@@ -68,7 +69,7 @@ def read_error_model(path: Path, *, prior: Path, given: Mapping[str, Any] | None
                 "invdiff priors measure"
             )
         tensors["log_signal"] = tensors["log_signal"].float()
-        return ErrorModel(**tensors, facts=facts | {"sha256": digest(path)})
+        return ErrorModel(**tensors, facts=facts | {"sha256": digest(path, before)})
     except Exception as error:  # A damaged file may fail in any way.
         reason = " ".join(str(error).split()).removeprefix(f"{path}: ")
         raise ValueError(
