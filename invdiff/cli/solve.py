@@ -12,6 +12,7 @@ import click
 
 from invdiff.cli.prior_options import PRIOR_OPTIONS, given_options, prior_options
 from invdiff.cli.problem_options import NOISE_OPTION, PROBLEM_OPTION, NameType, ProblemCommand
+from invdiff.restoration.limits import LIMITS
 
 __all__ = ["INTERVALS", "QUALITIES", "SAMPLER", "method_options", "solve"]
 
@@ -58,7 +59,7 @@ FILE = click.Path(path_type=Path)
 @PROBLEM_OPTION
 @NOISE_OPTION
 @click.option("--simulate", is_flag=True, help="INPUT is clean: degrade it, solve, and compare.")
-@click.option("--samples", type=click.IntRange(min=1), default=4, help="Number of posterior samples.")
+@click.option("--samples", type=click.IntRange(1, LIMITS["samples"]), default=4, help="Number of posterior samples.")
 @click.option(
     "--method",
     type=NameType("invdiff.methods:METHODS", extra=("auto",)),
@@ -67,7 +68,7 @@ FILE = click.Path(path_type=Path)
     help="Sampling method; see `invdiff methods`.",
 )
 @click.option(
-    "--steps", type=click.IntRange(min=1), help="Steps of the reverse diffusion. Default: set by the problem or method."
+    "--steps", type=click.IntRange(1, LIMITS["steps"]), help="Steps of the reverse diffusion. Default: set by the problem or method."
 )
 @click.option(
     "--rule", type=click.Choice(("ddpm", "ddim", "heun", "matched")), help="Step rule. Default: set by the problem or method."
@@ -132,23 +133,39 @@ def method_options(texts: Sequence[str], method: str) -> dict[str, Any]:
     if not texts:
         return {}
     from invdiff.cli.methods import options_of
+    from invdiff.methods.options import suggestion
     from invdiff.restoration.sampling import find_method
 
     found = find_method(method)
     given: dict[str, Any] = {}
     known = options_of(found)
     for text in texts:
-        name, _, value = text.partition("=")
+        name, separator, value = text.partition("=")
         if name not in known:
-            raise click.UsageError(f"--option {text}: {found.name} has no option {name!r}, expected one of {', '.join(known)}.")
-        if isinstance(known[name], str):
-            given[name] = value
-            continue
-        kind = "an integer" if isinstance(known[name], int) else "a number"
-        try:
-            given[name] = int(value) if isinstance(known[name], int) else float(value)
-            if not math.isfinite(given[name]):
-                raise ValueError
-        except ValueError:
-            raise click.UsageError(f"--option {text}: expected {kind}, such as {name}={known[name]}.") from None
+            takes = f"expected one of {', '.join(known)}" if known else "it takes none"
+            raise click.UsageError(f"--option {text}: {found.name} has no option {name!r}, {takes}.{suggestion(name, known)}")
+        if name in given:
+            raise click.UsageError(f"--option {text}: {name} is given twice.")
+        parsed = _parsed(value, like=known[name]) if separator else None
+        if parsed is None:
+            kind = KINDS[type(known[name])]
+            raise click.UsageError(f"--option {text}: expected {kind}, such as {name}={known[name]}.")
+        given[name] = parsed
     return given
+
+
+# The type of an option's default: what is expected of a value.
+KINDS = {bool: "true or false", int: "an integer", float: "a finite number", str: "a word"}
+
+
+def _parsed(value: str, *, like: Any) -> Any:
+    """Return text as a value of the type of ``like``; ``None`` if it is none."""
+    if isinstance(like, str):
+        return value
+    if isinstance(like, bool):
+        return {"true": True, "1": True, "false": False, "0": False}.get(value.lower())
+    try:
+        number = int(value) if isinstance(like, int) else float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

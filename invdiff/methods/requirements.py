@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from typing import Any
+
+from invdiff.methods.options import suggestion
 from invdiff.operators import LinearOperator, Mask, Operator
 
-__all__ = ["NEEDS", "check_needs"]
+__all__ = ["NEEDS", "check_declared", "check_needs"]
 
 
 def _has_svd(op: Operator) -> bool:
@@ -37,6 +40,21 @@ NEEDS: Mapping[str, tuple[Callable[[Operator], bool], str, str]] = {
         "Use 'mmps', or set sigma_y = 0 if reproducing the noise is acceptable.",
     ),
 }
+
+
+def check_declared(name: str, needs: Any) -> None:
+    """Raise an error unless ``needs``, as declared by the algorithm ``name``, is a tuple of keys of ``NEEDS``.
+
+    Raises:
+        TypeError: If it is not a tuple or list of names.
+        ValueError: If a name is unknown.
+    """
+    if not isinstance(needs, tuple | list):
+        raise TypeError(f'{name}: needs must be a tuple of names, such as ("linear",), got {needs!r}.')
+    for need in needs:
+        if need not in NEEDS:
+            near = suggestion(str(need), NEEDS)
+            raise ValueError(f"{name}: needs has the unknown name {need!r}, expected some of {', '.join(NEEDS)}.{near}")
 
 
 def check_needs(name: str, op: Operator, needs: Sequence[str], *, any_noise: bool, one_operator: bool) -> None:

@@ -18,7 +18,7 @@ from invdiff.posterior import PosteriorSampler
 from invdiff.priors import ScoreModel
 from invdiff.problems import OptionError, Problem
 from invdiff.restoration.calibration_file import INTERVAL, LEVELS, Spread, read_spread, settings_of
-from invdiff.restoration.checks import check_options, complete, find_problem
+from invdiff.restoration.checks import check_limits, check_mapping, check_options, complete, find_problem
 from invdiff.restoration.device import pick_device
 from invdiff.restoration.inputs import Measured, read
 from invdiff.restoration.noise import noise_choice
@@ -122,6 +122,7 @@ def prepare(
     """
     source = Path(source) if isinstance(source, str | os.PathLike) else source
     kind = find_problem(settings["problem"], taken=TAKEN)
+    check_limits(settings)
     own = {name: value for name, value in settings.items() if name not in SETTINGS}
     values, noise = complete(kind, own, others=[*SETTINGS]), noise_choice(settings["noise"])
     settings = {**SETTINGS, **settings, **values, "noise": noise}
@@ -218,6 +219,8 @@ def restore(
         DivergenceError: If the sampler diverges.
     """
     given = dict(locals())
+    option = check_mapping("option", option, like={"zeta": 0.5})
+    prior_option = check_mapping("prior_option", prior_option, like={"heads": 8})
     settings = {name: given[name] for name in SETTINGS}
     settings |= {name: tuple(f"{k}={v}" for k, v in (given[name] or {}).items()) for name in ("option", "prior_option")}
     settings["intervals"] = None if intervals is None else str(intervals)
@@ -234,6 +237,8 @@ def _spread(measured: Measured, sampler: PosteriorSampler, settings: Mapping[str
     level = INTERVAL if settings["intervals"] is None else shown[wanted]
     if settings["calibration"] is None:
         return Spread.plain(level, settings["samples"])
+    if not isinstance(settings["calibration"], str | os.PathLike):
+        raise OptionError(f"calibration: expected the path of a file, or 'natural', got {settings['calibration']!r:.80}.")
     return read_spread(
         settings["calibration"],
         type(measured.problem),

@@ -15,7 +15,7 @@ from hostile.pictures import picture, saved
 from numpy.random import Generator
 from PIL import Image
 
-__all__ = ["KINDS", "Case", "Link", "case"]
+__all__ = ["KINDS", "Case", "Link", "case", "name_of"]
 
 HEIGHT, WIDTH = 16, 24
 QUICK = ("--prior", "prior.safetensors", "--precision", "float32", "--steps", "2", "--samples", "2")
@@ -64,7 +64,7 @@ class Case:
     suspects: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"{self.kind}-{self.number:03d}"
+        return name_of(self.number)
 
     @property
     def command(self) -> str:
@@ -82,6 +82,11 @@ class Case:
                 path.symlink_to(content.to)
             else:
                 path.write_bytes(content)
+
+
+def name_of(number: int) -> str:
+    """Return the name of a case: its kind and its number."""
+    return f"{ORDER[number % len(ORDER)]}-{number:03d}"
 
 
 def case(number: int) -> Case:
@@ -156,7 +161,9 @@ def _pictures(rng: Generator) -> Made:
     sides = [(HEIGHT, WIDTH)] * 8 + [(1, 1), (1, 24), (16, 1), (3, 5)]
     suffix, content = picture(rng, sides[int(rng.integers(len(sides)))])
     name, files = hostile_file(rng, "photo", suffix, content)
-    return files, ["solve", given(name), *picture_problem(rng), *QUICK], [name, "INPUT", "noise auto"]
+    problem = picture_problem(rng)
+    suspects = [name, "INPUT", *(argument for argument in problem[2:] if argument.startswith("--"))]
+    return files, ["solve", given(name), *problem, *QUICK], suspects
 
 
 def _masks(rng: Generator) -> Made:
@@ -183,7 +190,7 @@ def _kernels(rng: Generator) -> Made:
         name += "" if one else str(rng.choice([":a", ":b", ":", ":zz", ""]))
     boundary = ["--boundary", str(rng.choice(["zero", "circular"]))] if rng.random() < 0.4 else []
     noise = ["--noise", "0.02"] if rng.random() < 0.6 else []
-    return files, ["solve", "in.png", "--problem", "deblur", "--kernel", name, *boundary, *noise, *QUICK], [name, "kernel"]
+    return files, ["solve", "in.png", "--problem", "deblur", "--kernel", name, *boundary, *noise, *QUICK], [name.rpartition(":")[0] or name, "kernel"]
 
 
 def _arrays(rng: Generator) -> Made:

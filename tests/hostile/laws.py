@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import importlib
 import json
 import logging
 import os
@@ -27,6 +29,7 @@ from hostile.commands import Case
 from PIL import Image
 
 from invdiff.cli import main
+from invdiff.priors.networks.unet2d import unet2d_model
 
 __all__ = ["broken_laws"]
 
@@ -59,6 +62,7 @@ def broken_laws(case: Case, folder: Path) -> list[str]:
     here = folder / "here"  # so that files beside the working directory are seen as well
     here.mkdir()
     case.write(here)
+    _warm()
     before = _tree(folder)
     answer = _run(case.arguments, here)
     after = _tree(folder)
@@ -66,6 +70,15 @@ def broken_laws(case: Case, folder: Path) -> list[str]:
     if answer.code == 0 and case.arguments[0] == "solve" and "--help" not in case.arguments:
         found += _of_the_results(case, answer, here, before, after)
     return found
+
+
+@functools.cache
+def _warm() -> None:
+    """Import what is large, so that its time and memory are not those of the first case that needs it."""
+    for name in ("invdiff.restoration.job", "invdiff.diagnostics", "tifffile", "skimage.data", "tabulate"):
+        importlib.import_module(name)
+    with contextlib.suppress(ImportError):  # an extra
+        unet2d_model()
 
 
 def _run(arguments: tuple[str, ...], folder: Path) -> Answer:

@@ -28,6 +28,8 @@ NEEDED: dict[str, list[str]] = {
     "operator": ["--operator", "own.py:Mirrored", "--noise", "0.1"],
 }
 
+COSTLY = ("angles", "codes", "coils")  # what a large number of takes long, and is no mistake
+
 WILD = ("", "-1", "0", "nan", "inf", "-inf", "1e300", "1e-300", "99999999999999999999", "0x10", "1,2", "½", "٣", "text", "=", "\x1b[1m")
 
 # Options of `invdiff solve` for every problem, with values that are valid, at a limit, or wrong.
@@ -52,7 +54,7 @@ COMMON: dict[str, tuple[str, ...]] = {
     "--prior-option": ("heads=8", "heads", "label=1", "device=cpu", "x=y=z", "tile=3"),
     "--precision": ("float32", "bfloat16", "float16", "float64"),
     "--device": ("cpu", "cuda:99", "tpu", "meta", "", "cpu:7", "mps"),
-    "--tile": ("2", "8", "16", "1000", "1"),
+    "--tile": ("2", "8", "16", "64", "1"),
     "--overlap": ("0", "2", "8", "1000"),
     "--seed": ("0", "4294967296", "18446744073709551615", "99999999999999999999999"),
     "--chunk": ("1", "2", "99999999999999999999"),
@@ -100,7 +102,8 @@ def any_value(rng: Generator, option: Option) -> str:
         return str(rng.choice([*option.kind, option.kind[0].swapcase(), option.kind[0][:-1]]))
     low = 0.0 if option.minimum is None else option.minimum
     high = 6.0 if option.maximum is None else option.maximum
-    numbers = [low, high, low - 1, high + 1, (low + high) / 2, low + 1, low + 1e-6, 3, 5, 1e4]
+    many = 100 if option.name in COSTLY else 1e4
+    numbers = [low, high, low - 1, high + 1, (low + high) / 2, low + 1, low + 1e-6, 3, 5, many]
     number = numbers[int(rng.integers(len(numbers)))]
     return str(int(number)) if option.kind == "INTEGER" and rng.random() < 0.9 else f"{number:g}"
 

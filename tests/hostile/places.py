@@ -97,7 +97,7 @@ PRIORS = (
     "Gaussian",
     "1 / 0",
 )
-BROKEN = ("def (", "import nothing_of_this_name", "raise SystemExit(3)", "raise KeyboardInterrupt", "1 / 0", "\0", "Mine = 3", "é = '\x1b[2J'")
+BROKEN = ("def (", "import nothing_of_this_name", "raise SystemExit(3)", "1 / 0", "\0", "Mine = 3", "é = '\x1b[2J'")
 
 
 def piece(rng: Generator) -> tuple[str, list[str], list[str]]:
