@@ -54,7 +54,7 @@ def cut_crops(
         least = min((side for side in sides if side >= SMALLEST), default=None)
         advice = "" if least is None else f" {len(sides)} smaller than the crops: give a smaller --size, such as {least}."
         raise ValueError(
-            f"{folder}: {len(pixels)} usable images, expected two or more, or one and --cases.{advice} {'. '.join(notes)}".strip()
+            f"{folder}: {len(pixels)} usable images, expected two or more, or one and --cases.{advice} {'; '.join(note.rstrip('.') for note in notes)}".strip()
         )
     if count > len(pixels):
         notes.append(

@@ -284,7 +284,7 @@ def _read(path: Path) -> dict[str, Any]:
             raise ValueError(f"its format is {contents['format']!r}")
         for entry in contents["problems"].values():
             _check_entry(entry)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path} is damaged or not a calibration file ({error}); expected a file from `invdiff calibrate --save`."
         ) from None

@@ -82,7 +82,7 @@ def wrong(rng: Generator, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of complex numbers that become real
             kind = str(rng.choice(["<f2", ">f8", "<i8", "?", "<c8", ">c16", "u1", "U9", "M8[s]", "V4", "S3"]))
-            changed[name] = np.zeros(values.shape, kind) if kind[0] in "MV" else values.astype(kind)
+            changed[name] = np.zeros(values.shape, kind) if kind[0] in "MV" or values.dtype.kind == "U" else values.astype(kind)
     elif how == "shape":
         turned: list[NDArray[Any]] = [values.T, values[None], values.reshape(-1), values[..., None], values[..., :1] if values.ndim else values, values[:0] if values.ndim else values]
         changed[name] = turned[int(rng.integers(6 if values.ndim else 4))]

@@ -87,7 +87,7 @@ def _run(arguments: tuple[str, ...], folder: Path) -> Answer:
     with _listening(answer), _timed(), contextlib.chdir(folder):
         try:
             # In color: click would take control sequences out of the text, as it does for files, but not for terminals.
-            result = CliRunner(env={"HF_HUB_OFFLINE": "1", "INVDIFF_DEBUG": None}).invoke(main, list(arguments), color=True)
+            result = CliRunner(env={"HF_HUB_OFFLINE": "1", "INVDIFF_DEBUG": None}).invoke(main, list(arguments), color=True, prog_name="invdiff")
         except BaseException as error:  # a panic of Rust is no Exception
             answer.escaped = f"{type(error).__name__}: {error}"
         else:

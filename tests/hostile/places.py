@@ -129,4 +129,5 @@ def piece(rng: Generator) -> tuple[str, list[str], list[str]]:
         arguments = ["--problem", "denoise", "--noise", "0.1"]
     if rng.random() < 0.1:
         code = one(BROKEN)
-    return code, [*arguments, flag, f"mine.py:{name}"], [flag, name, name.lower(), what]
+    flags = [argument for argument in arguments if argument.startswith("--")]
+    return code, [*arguments, flag, f"mine.py:{name}"], [flag, name, name.lower(), what, *flags]
