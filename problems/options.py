@@ -95,7 +95,7 @@ class Option:
         if value is None:
             return value
         if self.kind == "TEXT":
-            if value == "":
+            if isinstance(value, str) and not value:
                 raise OptionError(f"{self.flag}: the value is empty, expected {self.metavar or 'a text'}.")
             return value
         if self.kind == "FILE":

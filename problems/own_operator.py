@@ -85,7 +85,9 @@ class OwnOperator(Problem):
         try:
             return self.build(shape)
         except Exception as error:  # whatever somebody's code raises
-            raise ValueError(f"--operator: {self.name_of()} was called with the shape {shape} and raised {raised(error)}") from error
+            raise ValueError(
+                f"--operator: {self.name_of()} was called with the shape {shape} and raised {raised(error)}"
+            ) from error
 
     def check(self, op: Operator) -> None:
         """Try an operator on two images, before anything is sampled.
@@ -101,13 +103,14 @@ class OwnOperator(Problem):
             raise ValueError(f"--operator: forward of {self.name_of()} failed on two images: {raised(error)}") from error
         if tuple(y.shape[1:]) != tuple(op.out_shape):
             raise ValueError(
-                f"--operator: forward of {self.name_of()} returns a measurement of shape {tuple(y.shape[1:])}, but its out_shape "
-                f"is {tuple(op.out_shape)}."
+                f"--operator: forward of {self.name_of()} returns a measurement of shape {tuple(y.shape[1:])}, but its "
+                f"out_shape is {tuple(op.out_shape)}."
             )
         if not y.isfinite().all():
             raise ValueError(f"--operator: forward of {self.name_of()} returns nan or infinity for images of noise.")
 
     def name_of(self) -> str:
+        """Return the name of the class or function, for errors."""
         return getattr(self.build, "__name__", type(self.build).__name__)
 
     def image_shape(self, measured: tuple[int, ...]) -> tuple[int, int, int]:

@@ -137,7 +137,9 @@ class Problem(ABC):
             inspect.signature(build).bind(**values)
         except TypeError as error:
             got = ", ".join(values) or "none"
-            raise TypeError(f"problem {cls.name}: the constructor must take the given options ({got}) by name: {error}.") from None
+            raise TypeError(
+                f"problem {cls.name}: the constructor must take the given options ({got}) by name: {error}."
+            ) from None
         problem: Self = build(**values)
         return problem
 

@@ -53,8 +53,9 @@ def cut_crops(
     if not pixels or count < 2:
         least = min((side for side in sides if side >= SMALLEST), default=None)
         advice = "" if least is None else f" {len(sides)} smaller than the crops: give a smaller --size, such as {least}."
+        reasons = "; ".join(note.rstrip(".") for note in notes)
         raise ValueError(
-            f"{folder}: {len(pixels)} usable images, expected two or more, or one and --cases.{advice} {'; '.join(note.rstrip('.') for note in notes)}".strip()
+            f"{folder}: {len(pixels)} usable images, expected two or more, or one and --cases.{advice} {reasons}".strip()
         )
     if count > len(pixels):
         notes.append(

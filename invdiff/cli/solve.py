@@ -68,7 +68,9 @@ FILE = click.Path(path_type=Path)
     help="Sampling method; see `invdiff methods`.",
 )
 @click.option(
-    "--steps", type=click.IntRange(1, LIMITS["steps"]), help="Steps of the reverse diffusion. Default: set by the problem or method."
+    "--steps",
+    type=click.IntRange(1, LIMITS["steps"]),
+    help="Steps of the reverse diffusion. Default: set by the problem or method.",
 )
 @click.option(
     "--rule", type=click.Choice(("ddpm", "ddim", "heun", "matched")), help="Step rule. Default: set by the problem or method."
@@ -155,7 +157,7 @@ def method_options(texts: Sequence[str], method: str) -> dict[str, Any]:
 
 
 # The type of an option's default: what is expected of a value.
-KINDS = {bool: "true or false", int: "an integer", float: "a finite number", str: "a word"}
+KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a word"}
 
 
 def _parsed(value: str, *, like: Any) -> Any:

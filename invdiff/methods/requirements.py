@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
-
 from typing import Any
 
-from invdiff.methods.options import suggestion
 from invdiff.operators import LinearOperator, Mask, Operator
 
 __all__ = ["NEEDS", "check_declared", "check_needs"]
@@ -53,8 +52,9 @@ def check_declared(name: str, needs: Any) -> None:
         raise TypeError(f'{name}: needs must be a tuple of names, such as ("linear",), got {needs!r}.')
     for need in needs:
         if need not in NEEDS:
-            near = suggestion(str(need), NEEDS)
-            raise ValueError(f"{name}: needs has the unknown name {need!r}, expected some of {', '.join(NEEDS)}.{near}")
+            near = difflib.get_close_matches(str(need), NEEDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{name}: needs has the unknown name {need!r}, expected some of {', '.join(NEEDS)}.{hint}")
 
 
 def check_needs(name: str, op: Operator, needs: Sequence[str], *, any_noise: bool, one_operator: bool) -> None:

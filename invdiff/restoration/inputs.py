@@ -76,8 +76,10 @@ def _naming_input(reader: Reader) -> Reader:
             raise
         except ValueError as error:
             text, path = str(error), Source(source).path
-            files = [str(value) for value in (path, *options.values()) if isinstance(value, str | os.PathLike)]
-            if path is None or "--" in text or any(file and file in text for file in files):
+            beginning, _, _ = text.partition(":")
+            files = [str(value) for value in options.values() if isinstance(value, str | os.PathLike)]
+            # Errors about a file begin with its name; a kernel may be an array in one: kernels.npz:levin1.
+            if path is None or "--" in text or str(path) in text or any(file.startswith(beginning) for file in files):
                 raise
             raise ValueError(f"{path}: {text}") from error
 

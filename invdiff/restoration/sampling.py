@@ -22,7 +22,7 @@ def find_method(method: Any) -> Method:
     try:
         if isinstance(method, str):
             return METHODS.find("mmps" if method == "auto" else method)
-        return METHODS.adopt(getattr(method, "__name__", f"method {method!r}"), method)
+        return METHODS.adopt(getattr(method, "__name__", ""), method)
     except (ValueError, TypeError) as error:
         raise OptionError(str(error)) from error
 

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from hostile import KINDS, broken_laws, case, name_of
 from hostile.laws import shown

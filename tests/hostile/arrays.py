@@ -49,7 +49,9 @@ def kernel(rng: Generator) -> NDArray[Any]:
     """Return an array that is a blur kernel, or almost."""
     shape = [(5, 5), (3, 7), (1, 1), (4, 4), (16, 24), (17, 25), (40, 40), (5,), (), (3, 3, 3), (0, 3)][int(rng.integers(11))]
     values = rng.uniform(0, 1, shape)
-    kind = str(rng.choice(["plain", "plain", "zero", "negative", "nan", "inf", "huge", "tiny", "denormal", "delta", "zero sum"]))
+    kind = str(
+        rng.choice(["plain", "plain", "zero", "negative", "nan", "inf", "huge", "tiny", "denormal", "delta", "zero sum"])
+    )
     values = {
         "zero": 0 * values,
         "negative": -values,
@@ -84,7 +86,14 @@ def wrong(rng: Generator, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
             kind = str(rng.choice(["<f2", ">f8", "<i8", "?", "<c8", ">c16", "u1", "U9", "M8[s]", "V4", "S3"]))
             changed[name] = np.zeros(values.shape, kind) if kind[0] in "MV" or values.dtype.kind == "U" else values.astype(kind)
     elif how == "shape":
-        turned: list[NDArray[Any]] = [values.T, values[None], values.reshape(-1), values[..., None], values[..., :1] if values.ndim else values, values[:0] if values.ndim else values]
+        turned: list[NDArray[Any]] = [
+            values.T,
+            values[None],
+            values.reshape(-1),
+            values[..., None],
+            values[..., :1] if values.ndim else values,
+            values[:0] if values.ndim else values,
+        ]
         changed[name] = turned[int(rng.integers(6 if values.ndim else 4))]
     elif how == "order":
         changed[name] = np.asfortranarray(np.asarray(values).astype(values.dtype.newbyteorder(">")))

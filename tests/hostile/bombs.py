@@ -33,7 +33,17 @@ def _png(side: int, depth: int, color: int, pixels: bytes) -> bytes:
 
 def _tiff(side: int) -> bytes:
     """Return a TIFF file of one strip that declares a picture of ``side`` squared and holds four bytes of it."""
-    entries = [(256, side), (257, side), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, side), (279, side * side % 2**32)]
+    entries = [
+        (256, side),
+        (257, side),
+        (258, 8),
+        (259, 1),
+        (262, 1),
+        (273, 8),
+        (277, 1),
+        (278, side),
+        (279, side * side % 2**32),
+    ]
     tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
     return b"II*\0" + struct.pack("<I", 12) + b"\0\0\0\0" + struct.pack("<H", len(entries)) + tags + b"\0\0\0\0"
 
@@ -61,7 +71,10 @@ def _npz(name: str, shape: tuple[int, ...], *, filled: bool) -> bytes:
     buffer, count = io.BytesIO(), 8
     for side in shape:
         count *= side
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive, archive.open(f"{name}.npy", "w") as file:
+    with (
+        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open(f"{name}.npy", "w") as file,
+    ):
         file.write(_npy("<c8" if name == "kspace" else "<f8", str(shape)))
         for _ in range(count // 2**20 if filled else 0):
             file.write(b"\0" * 2**20)
@@ -96,7 +109,9 @@ def bomb(rng: Generator) -> tuple[str, bytes]:
     if kind == 5:
         return ".bmp", _bmp(int(rng.choice([LARGE, 2**20, 2**31 - 1])))
     if kind == 6:
-        return ".npy", _npy("<f8", str(rng.choice(["(2147483647, 2147483647)", "(3, 40000, 40000)", "(99999999999999999999, 2)", "(-1, 5)"])))
+        return ".npy", _npy(
+            "<f8", str(rng.choice(["(2147483647, 2147483647)", "(3, 40000, 40000)", "(99999999999999999999, 2)", "(-1, 5)"]))
+        )
     if kind == 7:
         return ".npy", _npy(str(rng.choice(["<f8", "V99999999", "<U99999999", "|O"])), "(4, 4)") + b"\0" * 128
     if kind == 8:

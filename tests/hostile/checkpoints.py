@@ -45,8 +45,31 @@ UNET2D: dict[str, Any] = {
     "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
     "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
 }
-SCHEDULER = {"_class_name": "DDPMScheduler", "num_train_timesteps": 1000, "beta_schedule": "linear", "prediction_type": "epsilon"}
-VALUES: list[Any] = [None, "", "x", [], {}, -1, 0, 1, 3, 1000000000, 10**30, 1e300, True, [1000000000, 1], ["a"], "\x1b[31m", [[1]]]
+SCHEDULER = {
+    "_class_name": "DDPMScheduler",
+    "num_train_timesteps": 1000,
+    "beta_schedule": "linear",
+    "prediction_type": "epsilon",
+}
+VALUES: list[Any] = [
+    None,
+    "",
+    "x",
+    [],
+    {},
+    -1,
+    0,
+    1,
+    3,
+    1000000000,
+    10**30,
+    1e300,
+    True,
+    [1000000000, 1],
+    ["a"],
+    "\x1b[31m",
+    [[1]],
+]
 
 
 @functools.cache

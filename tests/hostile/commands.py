@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.random import Generator
+from PIL import Image
+
 from hostile import arrays, bombs, checkpoints, options, places
 from hostile.damage import damaged
 from hostile.names import odd_name
 from hostile.pictures import picture, saved
-from numpy.random import Generator
-from PIL import Image
 
 __all__ = ["KINDS", "Case", "Link", "case", "name_of"]
 
@@ -93,7 +94,12 @@ def case(number: int) -> Case:
     """Return the case of a number."""
     kind = ORDER[number % len(ORDER)]
     files, arguments, suspects = KINDS[kind](np.random.default_rng([17, number]))
-    common = {"in.png": good_picture(), "mask.png": good_mask(), "prior.safetensors": checkpoints.tiny(), "own.py": OWN.encode()}
+    common = {
+        "in.png": good_picture(),
+        "mask.png": good_mask(),
+        "prior.safetensors": checkpoints.tiny(),
+        "own.py": OWN.encode(),
+    }
     return Case(number, kind, {**common, **files}, tuple(arguments), tuple(suspects))
 
 
@@ -122,7 +128,9 @@ def hostile_file(rng: Generator, stem: str, suffix: str, content: bytes) -> tupl
     elif what == "named":
         name = odd_name(rng, suffix)
     elif what == "suffix":
-        name = stem + str(rng.choice([".png", ".jpg", ".tif", ".npy", ".npz", ".webp", ".txt", "", ".PNG", ".safetensors", ".pt"]))
+        name = stem + str(
+            rng.choice([".png", ".jpg", ".tif", ".npy", ".npz", ".webp", ".txt", "", ".PNG", ".safetensors", ".pt"])
+        )
     elif what == "other":
         made: list[dict[str, Content]] = [
             {name: None},
@@ -190,7 +198,11 @@ def _kernels(rng: Generator) -> Made:
         name += "" if one else str(rng.choice([":a", ":b", ":", ":zz", ""]))
     boundary = ["--boundary", str(rng.choice(["zero", "circular"]))] if rng.random() < 0.4 else []
     noise = ["--noise", "0.02"] if rng.random() < 0.6 else []
-    return files, ["solve", "in.png", "--problem", "deblur", "--kernel", name, *boundary, *noise, *QUICK], [name.rpartition(":")[0] or name, "kernel"]
+    return (
+        files,
+        ["solve", "in.png", "--problem", "deblur", "--kernel", name, *boundary, *noise, *QUICK],
+        [name.rpartition(":")[0] or name, "kernel"],
+    )
 
 
 def _arrays(rng: Generator) -> Made:
@@ -210,7 +222,8 @@ def _options(rng: Generator) -> Made:
     arguments = options.wild(rng)
     source = [["in.png"], ["in.png"], [], ["."]][int(rng.choice(4, p=[0.5, 0.4, 0.05, 0.05]))]
     flags = [argument for argument in arguments if argument.startswith("--")]
-    suspects = [*arguments, *(flag[2:] for flag in flags), *source, "INPUT", "prior.safetensors"]
+    names = [text.partition("=")[0] for text in arguments if "=" in text]  # of --option zeta=0.5
+    suspects = [*arguments, *(flag[2:] for flag in flags), *names, *source, "INPUT", "prior.safetensors"]
     return {}, ["solve", *source, *QUICK, *arguments], [text for text in suspects if text]
 
 
@@ -244,7 +257,14 @@ def _evaluations(rng: Generator) -> Made:
     else:
         files = {**files, **others}
     pair = ("x", "y") if folders else (given(name), given(other))
-    writes = [[], ["--csv", "out.csv"], ["--json", "out.json"], ["--json", "-"], ["--csv", "nowhere/out.csv"], ["--json", "x/in.png"]]
+    writes = [
+        [],
+        ["--csv", "out.csv"],
+        ["--json", "out.json"],
+        ["--json", "-"],
+        ["--csv", "nowhere/out.csv"],
+        ["--json", "x/in.png"],
+    ]
     metrics = str(rng.choice(["psnr", "psnr,ssim", "psnr,ssim", "psnr,x", ","]))
     arguments = ["evaluate", "--reference", pair[0], "--restored", pair[1], "--metrics", metrics]
     chosen = writes[int(rng.integers(len(writes)))]
@@ -268,7 +288,7 @@ def _folders(rng: Generator) -> Made:
     files: dict[str, Content] = {}
     for k in range(int(rng.choice([0, 1, 3, 4]))):
         suffix, content = picture(rng)
-        name, made = hostile_file(rng, f"photo{k}", suffix, content)
+        _, made = hostile_file(rng, f"photo{k}", suffix, content)
         files |= {f"photos/{file}": what for file, what in made.items()}
     files = {"photos": None, **files}
     problem = [["sr", "--factor", "2"], ["denoise"], ["inpaint", "--mask", "mask.png"], ["deblur", "--kernel", "gaussian:0.5"]]
@@ -294,9 +314,32 @@ def _outputs(rng: Generator) -> Made:
         "gone": Link("nowhere"),
         "linked": Link("out"),
     }
-    names = ["out", "full", "in.png", "loop", "empty", "gone", "linked", ".", "..", "", "new/deep/er", "a\x1b[31mb", "in.png/x", "x" * 300]
+    names = [
+        "out",
+        "full",
+        "in.png",
+        "loop",
+        "empty",
+        "gone",
+        "linked",
+        ".",
+        "..",
+        "",
+        "new/deep/er",
+        "a\x1b[31mb",
+        "in.png/x",
+        "x" * 300,
+    ]
     target = str(rng.choice(names))
-    arguments = ["solve", str(rng.choice(["in.png", "full/in.png", "out/sample-1.png"])), "--problem", "sr", "--factor", "2", *QUICK]
+    arguments = [
+        "solve",
+        str(rng.choice(["in.png", "full/in.png", "out/sample-1.png"])),
+        "--problem",
+        "sr",
+        "--factor",
+        "2",
+        *QUICK,
+    ]
     arguments += ["-o", target, *(["--overwrite"] if rng.random() < 0.5 else [])]
     return files, arguments, [target, "-o", "--overwrite"]
 
@@ -338,7 +381,11 @@ def _roles(rng: Generator) -> Made:
         "run.json": b'{"arguments": {}}',
         "net.pt": checkpoints.checkpoint(np.random.default_rng(5))[1],
     }
-    name = str(rng.choice([*(file for file in files if "/" not in file), "folder", "own.py", "prior.safetensors", "mask.png", "/dev/null"]))
+    name = str(
+        rng.choice(
+            [*(file for file in files if "/" not in file), "folder", "own.py", "prior.safetensors", "mask.png", "/dev/null"]
+        )
+    )
     sr = ["solve", "in.png", "--problem", "sr", "--factor", "2", *QUICK]
     roles = [
         ["solve", name, *picture_problem(rng), *QUICK],

@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 from click.testing import CliRunner
-from hostile.commands import Case
 from PIL import Image
 
+from hostile.commands import Case
 from invdiff.cli import main
 from invdiff.priors.networks.unet2d import unet2d_model
 
@@ -87,7 +87,9 @@ def _run(arguments: tuple[str, ...], folder: Path) -> Answer:
     with _listening(answer), _timed(), contextlib.chdir(folder):
         try:
             # In color: click would take control sequences out of the text, as it does for files, but not for terminals.
-            result = CliRunner(env={"HF_HUB_OFFLINE": "1", "INVDIFF_DEBUG": None}).invoke(main, list(arguments), color=True, prog_name="invdiff")
+            result = CliRunner(env={"HF_HUB_OFFLINE": "1", "INVDIFF_DEBUG": None}).invoke(
+                main, list(arguments), color=True, prog_name="invdiff"
+            )
         except BaseException as error:  # a panic of Rust is no Exception
             answer.escaped = f"{type(error).__name__}: {error}"
         else:
@@ -167,7 +169,9 @@ def _of_the_text(case: Case, answer: Answer) -> Iterator[str]:
     if "Traceback" in text:
         yield "a traceback is shown"
     # Categories: control, format (such as right-to-left override), and surrogates (bytes that are no UTF-8).
-    odd = sorted({character for character in text if character != "\n" and unicodedata.category(character) in ("Cc", "Cf", "Cs")})
+    odd = sorted(
+        {character for character in text if character != "\n" and unicodedata.category(character) in ("Cc", "Cf", "Cs")}
+    )
     if odd:
         yield f"control characters reach the terminal: {odd}"
     if answer.code in (1, 2) and case.arguments[0] != "evaluate":
@@ -185,8 +189,13 @@ def _of_the_text(case: Case, answer: Answer) -> Iterator[str]:
 
 def _names(line: str, suspect: str) -> bool:
     """Return whether a line names a file or an option, of which it may have escaped some characters."""
-    parts = re.findall(r"[\w.=-]{2,}", suspect, re.ASCII)
-    return all(part in line for part in parts) and (bool(parts) or suspect in line)
+    plain, parts = _plain(line), re.findall(r"[\w.=-]{2,}", suspect, re.ASCII)
+    return all(_plain(part) in plain for part in parts) and (bool(parts) or suspect in line)
+
+
+def _plain(text: str) -> str:
+    """Return text by which an option, a name in Python and the name of a class are the same: mcg-diff and MCGDiff."""
+    return text.lower().replace("-", "").replace("_", "")
 
 
 def _of_the_files(case: Case, answer: Answer, before: Tree, after: Tree) -> Iterator[str]:
@@ -246,7 +255,7 @@ def _tree(folder: Path) -> Tree:
         if "__pycache__" in name:
             continue
         if path.is_symlink():
-            found[name] = f"link to {os.readlink(path)}"
+            found[name] = f"link to {path.readlink()}"
         elif path.is_dir():
             found[name] = "folder"
         else:

@@ -22,7 +22,19 @@ def NoArguments():
 def Raises(shape):
     raise RuntimeError("line one\\nline two \\x1b[31m")
 """
-FORWARDS = ("x", "x[..., ::2]", "x.sum()", "None", "x[:1]", "x.numpy()", "x + float('nan')", "1 / 0", "x.double()", "x.mean(0)", "x.long()")
+FORWARDS = (
+    "x",
+    "x[..., ::2]",
+    "x.sum()",
+    "None",
+    "x[:1]",
+    "x.numpy()",
+    "x + float('nan')",
+    "1 / 0",
+    "x.double()",
+    "x.mean(0)",
+    "x.long()",
+)
 RETURNS = ("Mine(shape)", "None", "Mine", "shape", "Mine((1, 2, 3))")
 
 PROBLEM = """
@@ -46,7 +58,7 @@ OPTIONS = (
     'options = (Option(name="every", kind=int, help="."),)',
     'options = Option(name="every", kind="INTEGER", help=".")',
     'options = ("every",)',
-    'options = (Option,)',
+    "options = (Option,)",
     'options = (Option(name="every one", kind="INTEGER", help="."),)',
     'options = (Option(name="every", kind="INTEGER", default="x", help="."),)',
     'options = (Option(name="every", kind="NUMBER", minimum="a", help="."),)',
@@ -54,7 +66,7 @@ OPTIONS = (
     'options = (Option(name="every", kind=(), help="."),)',
     'options = (Option(name="every", kind="NUMBER", help="."), Option(name="every", kind="NUMBER", help="."))',
     'options = (Option(name="", kind="NUMBER", help="."),)',
-    'options = None',
+    "options = None",
     'options = (Option(name="every", kind="NUMBER"),)',
     'options = (Option(name="seed", kind="NUMBER", help="."),)',
 )
@@ -75,7 +87,15 @@ class Empty(Correction):
 def Function(score, op, y):
     return None
 """
-BODIES = ("any_noise = True", 'needs = ("liner",)', 'needs = "linear"', 'needs = ("linear",)', "needs = None", "steps = 'x'", "rule = 'euler'")
+BODIES = (
+    "any_noise = True",
+    'needs = ("liner",)',
+    'needs = "linear"',
+    'needs = ("linear",)',
+    "needs = None",
+    "steps = 'x'",
+    "rule = 'euler'",
+)
 STEPS = ("x_s", "None", "x_s * float('nan')", "x_s[:1]", "x_s.numpy()", "1 / 0", "x_s.double()")
 
 PRIOR = """
@@ -115,14 +135,26 @@ def piece(rng: Generator) -> tuple[str, list[str], list[str]]:
         keyword = one(("*, noise=None", "*, noise=None", "*, noise=None", "noise", "sigma=None"))
         instance = one(("Mine", "Mine()", "3", "Mine.name"))
         code = PROBLEM.format(
-            options=one(OPTIONS), arguments=one(("**values", "every=None", "")), keyword=keyword, returned=one(MADE), instance=instance
+            options=one(OPTIONS),
+            arguments=one(("**values", "every=None", "")),
+            keyword=keyword,
+            returned=one(MADE),
+            instance=instance,
         )
         flag, name = "--problem", one(("Mine", "Mine", "Mine", "Mine", "Instance", "Abstract", "Problem", "Mien"))
-        arguments = [["--every", "3"], ["--every", "x"], [], ["--evry", "3"], ["--help"]][int(rng.choice(5, p=[0.4, 0.1, 0.3, 0.1, 0.1]))]
+        arguments = [["--every", "3"], ["--every", "x"], [], ["--evry", "3"], ["--help"]][
+            int(rng.choice(5, p=[0.4, 0.1, 0.3, 0.1, 0.1]))
+        ]
     elif what == "method":
         code = METHOD.format(body=one(BODIES), default=one((": float = 0.5", "=None", "", ": int = 3")), returned=one(STEPS))
         flag, name = "--method", one(("Mine", "Mine", "Mine", "Empty", "Function", "Correction", "Mein"))
-        arguments = ["--problem", "sr", "--factor", "2", *[["--option", "strength=1"], [], ["--option", "strenght=1"]][int(rng.integers(3))]]
+        arguments = [
+            "--problem",
+            "sr",
+            "--factor",
+            "2",
+            *[["--option", "strength=1"], [], ["--option", "strenght=1"]][int(rng.integers(3))],
+        ]
     else:
         code = PRIOR.format(returned=one(PRIORS), shape=one(("(3, 16, 24)", "None", "()", "3", "('a', 2, 3)")))
         flag, name = "--prior", one(("Mine", "Mine", "Mine", "Half", "Argument", "ScoreModel", "Mnie"))
