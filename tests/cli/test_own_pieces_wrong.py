@@ -109,7 +109,7 @@ class TestMethods:
         [
             (
                 '("liner",)',
-                "Mine: needs has the unknown name 'liner', expected some of linear, svd, mask, noise, exact. Did you mean 'linear'",
+                "Mine: needs has the unknown name 'liner', expected some of linear, svd, mask, noise, exact.",
             ),
             ('"linear"', "Mine: needs must be a tuple of names"),
             ("None", "Mine: needs must be a tuple of names"),
