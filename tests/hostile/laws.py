@@ -129,8 +129,9 @@ def _listening(answer: Answer) -> Iterator[None]:
         def emit(self, record: logging.LogRecord) -> None:
             answer.unheard.append(f"log of {record.name}: {record.getMessage()}")
 
-    ear, root = Ear(logging.WARNING), logging.getLogger()
-    root.addHandler(ear)
+    # Python prints what no handler takes. Those of pytest are not there when a command is typed.
+    resort, root = logging.lastResort, logging.getLogger()
+    handlers, root.handlers, logging.lastResort = root.handlers, [], Ear(logging.WARNING)
     with tempfile.TemporaryFile() as file, warnings.catch_warnings(record=True) as caught:
         warnings.resetwarnings()
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -146,7 +147,7 @@ def _listening(answer: Answer) -> Iterator[None]:
             for number, earlier in kept.items():
                 os.dup2(earlier, number)
                 os.close(earlier)
-            root.removeHandler(ear)
+            root.handlers, logging.lastResort = handlers, resort
             file.seek(0)
             answer.unheard += [f"written by a library: {line}" for line in file.read().decode(errors="replace").splitlines()]
     answer.unheard += [f"{warning.category.__name__}: {warning.message}" for warning in caught]
