@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -16,8 +14,9 @@ from invdiff.io.images import Picture
 from invdiff.io.source import Source
 from invdiff.operators import GaussianNoise, Noise, Operator
 from invdiff.posterior import chi_square
-from invdiff.problems import Given, OptionError, Problem
+from invdiff.problems import Given, Problem
 from invdiff.restoration.checks import check_options, complete, find_problem
+from invdiff.restoration.naming import naming_input
 from invdiff.restoration.noise import NoiseChoice, noise_choice
 
 __all__ = ["Measured", "read"]
@@ -62,31 +61,7 @@ class Measured:
         return [float(f"{value:.6g}") for value in chi_square(self.observed, results, measured)]
 
 
-Reader = TypeVar("Reader", bound=Callable[..., Any])
-
-
-def _naming_input(reader: Reader) -> Reader:
-    """Put the path of INPUT, the first argument, before a ``ValueError`` that names neither it, nor an option, nor a file."""
-
-    @functools.wraps(reader)
-    def named(source: Any, *arguments: Any, **options: Any) -> Any:
-        try:
-            return reader(source, *arguments, **options)
-        except OptionError:
-            raise
-        except ValueError as error:
-            text, path = str(error), Source(source).path
-            beginning, _, _ = text.partition(":")
-            files = [str(value) for value in options.values() if isinstance(value, str | os.PathLike)]
-            # Errors about a file begin with its name; a kernel may be an array in one: kernels.npz:levin1.
-            if path is None or "--" in text or str(path) in text or any(file.startswith(beginning) for file in files):
-                raise
-            raise ValueError(f"{path}: {text}") from error
-
-    return named  # type: ignore[return-value]
-
-
-@_naming_input
+@naming_input
 def read(
     source: Any,
     problem: str | type[Problem],
