@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from hostile.commands import KINDS, Case, case, name_of
+from hostile.case import Case
+from hostile.commands import KINDS, case, name_of
 from hostile.laws import broken_laws
 
 __all__ = ["KINDS", "Case", "broken_laws", "case", "name_of"]

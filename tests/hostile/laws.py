@@ -27,7 +27,7 @@ import numpy as np
 from click.testing import CliRunner
 from PIL import Image
 
-from hostile.commands import Case
+from hostile.case import Case
 from invdiff.cli import main
 from invdiff.priors.networks.unet2d import unet2d_model
 

@@ -6,7 +6,9 @@ from numpy.random import Generator
 
 from invdiff.problems import PROBLEMS, Option
 
-__all__ = ["COMMON", "any_value", "fitting", "wild"]
+__all__ = ["COMMON", "NEEDED", "QUICK", "TEXTS", "any_value", "fitting", "picture_problem", "wild"]
+
+QUICK = ("--prior", "prior.safetensors", "--precision", "float32", "--steps", "2", "--samples", "2")
 
 # Arguments that make a problem of a picture or a simulation complete, by problem.
 NEEDED: dict[str, list[str]] = {
@@ -146,6 +148,20 @@ COMMON: dict[str, tuple[str, ...]] = {
 def fitting(problem: str) -> list[str]:
     """Return the arguments that a problem needs."""
     return list(NEEDED.get(problem, ()))
+
+
+def picture_problem(rng: Generator) -> list[str]:
+    """Return a problem on pictures with what it needs, sometimes to be simulated."""
+    names = [name for name in NEEDED if name != "operator"]
+    chosen = str(rng.choice(names))
+    arguments = ["--problem", chosen, *fitting(chosen)]
+    if chosen == "dejpeg" and rng.random() < 0.5:
+        arguments = ["--problem", "dejpeg"]
+    if chosen in ("denoise", "deblur", "sr", "inpaint") and rng.random() < 0.2:
+        arguments += ["--noise", "auto"]
+    if "--simulate" not in arguments and rng.random() < 0.2:
+        arguments += ["--simulate"]
+    return arguments
 
 
 def wild(rng: Generator) -> list[str]:
