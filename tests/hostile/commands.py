@@ -14,6 +14,7 @@ from hostile.folders import evaluations_case, folders_case, outputs_case
 from hostile.measurements import arrays_case, kernels_case, masks_case, pictures_case
 from hostile.misplaced import bombs_case, roles_case
 from hostile.settings import calibrations_case, checkpoints_case, options_case, places_case
+from hostile.training import trainings_case
 
 __all__ = ["KINDS", "case", "name_of"]
 
@@ -31,6 +32,7 @@ KINDS: dict[str, Callable[[Generator], Made]] = {
     "places": places_case,
     "bombs": bombs_case,
     "roles": roles_case,
+    "trainings": trainings_case,
 }
 # Half of the cases read pictures, arrays, options and checkpoints, where most of the code is.
 ORDER = (*KINDS, "pictures", "arrays", "options", "checkpoints", "kernels", "masks", "pictures", "arrays", "options", "roles")

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 from click.testing import CliRunner
 from PIL import Image
 
@@ -67,6 +68,8 @@ def broken_laws(case: Case, folder: Path) -> list[str]:
     answer = _run(case.arguments, here)
     after = _tree(folder)
     found = [*_of_the_process(answer), *_of_the_text(case, answer), *_of_the_files(case, answer, before, after)]
+    if answer.code == 0 and case.arguments[0] == "train" and "--help" not in case.arguments:
+        found += _of_the_weights(here)
     if answer.code == 0 and case.arguments[0] == "solve" and "--help" not in case.arguments:
         found += _of_the_results(case, answer, here, before, after)
     return found
@@ -209,6 +212,14 @@ def _of_the_files(case: Case, answer: Answer, before: Tree, after: Tree) -> Iter
         yield f"hidden files are left behind: {', '.join(hidden)}"
     if answer.code != 0 and case.arguments[0] != "evaluate" and new:
         yield f"a command that failed leaves {', '.join(new)}"
+
+
+def _of_the_weights(here: Path) -> Iterator[str]:
+    path = here / "out.safetensors"
+    if not path.is_file():
+        yield "there is no prior"
+    elif not all(weight.isfinite().all() for weight in safetensors.torch.load_file(path).values()):
+        yield "the weights are not finite"
 
 
 def _of_the_results(case: Case, answer: Answer, here: Path, before: Tree, after: Tree) -> Iterator[str]:
