@@ -127,7 +127,7 @@ def train(
         raise ValueError(f"train: an image has a side of {smallest} pixels, less than the crop of {largest}.")
     validation = settings.validation or min(16, max(1, len(images) // 10))
     if len(images) <= validation:
-        raise ValueError(f"train: {len(images)} images leave none to train on after {validation} for validation (--validation).")
+        raise ValueError(f"train: {len(images)} images leave none to train on after {validation} for validation.")
     digest = images.digest()
     training, held_out = images.split(validation)
     side = min(LARGEST_VALIDATION, int(torch.minimum(held_out.heights, held_out.widths).min()))

@@ -89,4 +89,4 @@ def trainings_case(rng: Generator) -> Made:
         _, content = checkpoints.checkpoint(rng)
         files["out.ckpt"] = damaged(rng, content) if rng.random() < 0.5 else content
     arguments = ["train", *sources, "--out", "out.safetensors", *SMALL, *more]
-    return files, arguments, [*suspects, *more, "--out", "--validation", "out.ckpt", "out.safetensors"]
+    return files, arguments, [*suspects, *more, "--out", "validation", "out.ckpt", "out.safetensors"]
