@@ -237,7 +237,7 @@ def _spread(measured: Measured, sampler: PosteriorSampler, settings: Mapping[str
     level = INTERVAL if settings["intervals"] is None else shown[wanted]
     if settings["calibration"] is None:
         return Spread.plain(level, settings["samples"])
-    if not isinstance(settings["calibration"], str | os.PathLike):
+    if not isinstance(settings["calibration"], str | Path):
         raise OptionError(f"calibration: expected the path of a file, or 'natural', got {settings['calibration']!r:.80}.")
     return read_spread(
         settings["calibration"],

@@ -93,8 +93,8 @@ def find_prior(
     elif str(prior) not in BUNDLED and (prior in PRIORS or str(prior).rpartition(":")[0].endswith(".py")):
         score = PRIORS.find(str(prior))
     else:
-        name = Path(prior) if isinstance(prior, os.PathLike) else prior
-        score = priors.load_prior(name, precision=precision, device=device, checkpointing=checkpointing, **given)
+        place: str | Path = prior if isinstance(prior, str) else Path(prior)
+        score = priors.load_prior(place, precision=precision, device=device, checkpointing=checkpointing, **given)
     if tile is None and overlap is None:
         return score
     if tile is None and None in (score.event_shape or ())[1:]:

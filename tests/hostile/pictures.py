@@ -60,7 +60,7 @@ def _jpeg(rng: Generator, size: tuple[int, int]) -> tuple[str, bytes]:
     mode = str(rng.choice(["L", "RGB", "CMYK"]))
     bands = {"L": 1, "RGB": 3, "CMYK": 4}[mode]
     values = _levels(rng, (*size, bands)).astype(np.uint8)
-    image = Image.frombytes(mode, size[::-1], values.tobytes())
+    image = Image.frombytes(mode, (size[1], size[0]), values.tobytes())
     options: dict[str, Any] = {"quality": int(rng.choice([1, 50, 95, 100])), "progressive": bool(rng.random() < 0.3)}
     if rng.random() < 0.3:
         options["exif"] = EXIF
@@ -84,7 +84,7 @@ def _tiff(rng: Generator, size: tuple[int, int]) -> tuple[str, bytes]:
         options["photometric"] = str(rng.choice(["minisblack", "miniswhite"]))
     else:
         options["planarconfig"] = planar
-    options["compression"] = rng.choice([None, "zlib"])
+    options["compression"] = "zlib" if rng.random() < 0.5 else None
     options["byteorder"] = str(rng.choice(["<", ">"]))
     if rng.random() < 0.2 and dtype.kind != "b":
         options["tile"] = (16, 16)
@@ -105,7 +105,7 @@ def _pillow_tiff(rng: Generator, size: tuple[int, int]) -> tuple[str, bytes]:
     bands = len(Image.new(mode, (1, 1)).getbands())
     grey = mode in ("L", "P", "1")
     values = _levels(rng, size if grey else (*size, bands)).astype(np.uint8)
-    image = Image.fromarray(values).convert(mode) if grey else Image.frombytes(mode, size[::-1], values.tobytes())
+    image = Image.fromarray(values).convert(mode) if grey else Image.frombytes(mode, (size[1], size[0]), values.tobytes())
     return ".tif", saved(image, "TIFF", compression=compression)
 
 
@@ -118,7 +118,7 @@ def _pages(rng: Generator, size: tuple[int, int]) -> tuple[str, bytes]:
 
 def _webp(rng: Generator, size: tuple[int, int]) -> tuple[str, bytes]:
     mode = str(rng.choice(["RGB", "RGBA"]))
-    image = Image.frombytes(mode, size[::-1], _levels(rng, (*size, len(mode))).astype(np.uint8).tobytes())
+    image = Image.frombytes(mode, (size[1], size[0]), _levels(rng, (*size, len(mode))).astype(np.uint8).tobytes())
     more: dict[str, Any] = {"save_all": True, "append_images": [image.rotate(180)]} if rng.random() < 0.2 else {}
     return ".webp", saved(image, "WEBP", lossless=bool(rng.random() < 0.5), **more)
 

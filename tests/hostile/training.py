@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from typing import Any
 
 from numpy.random import Generator
 
@@ -56,7 +57,8 @@ MORE = (
 def _tar(rng: Generator) -> bytes:
     """Return an archive of pictures, of links, of names that lead elsewhere, and of one that is damaged."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=str(rng.choice(["w", "w:gz"]))) as archive:
+    mode: Any = str(rng.choice(["w", "w:gz"]))
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:
         for k in range(int(rng.integers(0, 4))):
             suffix, content = picture(rng)
             names = [f"{k}{suffix}", odd_name(rng, suffix), f"../../{k}{suffix}", f"/{k}{suffix}"]
