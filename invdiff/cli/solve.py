@@ -12,7 +12,6 @@ import click
 
 from invdiff.cli.prior_options import PRIOR_OPTIONS, given_options, prior_options
 from invdiff.cli.problem_options import NOISE_OPTION, PROBLEM_OPTION, NameType, ProblemCommand
-from invdiff.restoration.limits import LIMITS
 
 __all__ = ["INTERVALS", "QUALITIES", "SAMPLER", "method_options", "solve"]
 
@@ -59,7 +58,7 @@ FILE = click.Path(path_type=Path)
 @PROBLEM_OPTION
 @NOISE_OPTION
 @click.option("--simulate", is_flag=True, help="INPUT is clean: degrade it, solve, and compare.")
-@click.option("--samples", type=click.IntRange(1, LIMITS["samples"]), default=4, help="Number of posterior samples.")
+@click.option("--samples", type=click.IntRange(min=1), default=4, help="Number of posterior samples.")
 @click.option(
     "--method",
     type=NameType("invdiff.methods:METHODS", extra=("auto",)),
@@ -69,7 +68,7 @@ FILE = click.Path(path_type=Path)
 )
 @click.option(
     "--steps",
-    type=click.IntRange(1, LIMITS["steps"]),
+    type=click.IntRange(min=1),
     help="Steps of the reverse diffusion. Default: set by the problem or method.",
 )
 @click.option(

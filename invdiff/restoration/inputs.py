@@ -117,7 +117,7 @@ def read(
         given = kind.of_picture(picture, values, source=where)
     else:
         where, given = str(entry), kind.read(entry, values)
-    name = kind.bundled if source is None else entry.name.lstrip(".") or "image"  # results are never hidden
+    name = kind.bundled if source is None else entry.name
     return _measured(given, said, name=name, where=where, notes=notes, simulated=simulated, seed=seed, channels=channels)
 
 
