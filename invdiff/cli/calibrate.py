@@ -61,7 +61,7 @@ Examples:
     type=click.IntRange(2, LIMITS["samples"]),
     help="Number of crops. Default: one per image; more are correlated.",
 )
-@click.option("--samples", type=click.IntRange(1, LIMITS["samples"]), default=8, help="Number of posterior samples per crop.")
+@click.option("--samples", type=click.IntRange(min=1), default=8, help="Number of posterior samples per crop.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Random seed of crops, noise and samples.")
 @click.option(
     "--save",
@@ -166,6 +166,9 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
 
 
 def _check(settings: Mapping[str, Any], kind: type[Problem], *, saving: bool) -> None:
+    from invdiff.restoration.checks import check_limits
+
+    check_limits(settings)
     if settings["noise"].level is None:
         raise click.UsageError("--noise must be a standard deviation: the misfit to the data is tested against Gaussian noise.")
     if saving and settings["samples"] < 2:
