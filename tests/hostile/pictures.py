@@ -152,7 +152,7 @@ def _numpy(rng: Generator, size: tuple[int, int]) -> tuple[str, bytes]:
 def _foreign(rng: Generator, size: tuple[int, int]) -> tuple[str, bytes]:
     """Return a file of a format that is not read."""
     image = Image.fromarray(_levels(rng, size).astype(np.uint8))
-    kind, suffix = [("GIF", ".gif"), ("PPM", ".ppm"), ("TGA", ".tga"), ("ICO", ".ico"), ("PDF", ".pdf"), ("JPEG2000", ".jp2")][
+    kind, suffix = [("GIF", ".gif"), ("PPM", ".ppm"), ("TGA", ".tga"), ("ICO", ".ico"), ("PCX", ".pcx"), ("JPEG2000", ".jp2")][
         int(rng.integers(6))
     ]
     return suffix, saved(image, kind)
