@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-import invdiff
+from invdiff import restore
 from invdiff.io.images import write_image
 
 PICTURE = np.random.default_rng(0).uniform(0, 1, (3, 16, 24))
@@ -42,7 +42,7 @@ def test_wrong_arguments_are_named(given, message, tiny_prior):
     few = {"problem": "sr", "factor": 2, "prior": tiny_prior, "precision": "float32", "steps": 2, "samples": 2}
     settings = {name: value for name, value in {**few, **given}.items() if name != "factor" or value is not None}
     with pytest.raises((ValueError, TypeError), match=message):
-        invdiff.restore(PICTURE, **settings)
+        restore(PICTURE, **settings)
 
 
 @pytest.mark.parametrize(
@@ -61,5 +61,34 @@ def test_errors_of_a_problem_name_the_file(problem, message, tiny_prior, tmp_pat
     path = tmp_path / "some.png"
     write_image(path, 2 * PICTURE[:, :6, :] - 1)
     with pytest.raises(ValueError, match=message) as error:
-        invdiff.restore(path, prior=tiny_prior, precision="float32", **problem)
+        restore(path, prior=tiny_prior, precision="float32", **problem)
     assert str(error.value).startswith(f"{path}: ")
+
+
+def test_results_of_hidden_files_are_not_hidden(tiny_prior, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_image(".some.png", 2 * PICTURE - 1)
+    result = restore(".some.png", problem="denoise", noise=0.1, prior=tiny_prior, precision="float32", steps=2, samples=2)
+    assert result.save().name == "some-denoise"
+
+
+def test_deeply_nested_calibrations_are_damaged(tiny_prior, tmp_path):
+    path = tmp_path / "widths.json"
+    path.write_text("[" * 100_000)
+    few = {"prior": tiny_prior, "precision": "float32", "steps": 2, "samples": 2}
+    with pytest.raises(ValueError, match=r"widths\.json is damaged or not a calibration file"):
+        restore(PICTURE, problem="denoise", noise=0.1, calibration=path, **few)
+
+
+@pytest.mark.parametrize("setting", ["steps", "tile"])
+def test_limits_hold_for_calibrations(invdiff, tiny_prior, tmp_path, setting):
+    (tmp_path / "photos").mkdir()
+    how = ("--problem", "sr", "--factor", 2, "--noise", 0.1, "--prior", tiny_prior, f"--{setting}", HUGE)
+    assert f"--{setting}" in invdiff("calibrate", "photos", *how, code=2).stderr
+
+
+def test_a_dark_picture_has_a_preview(tiny_prior):
+    few = {"prior": tiny_prior, "precision": "float32", "steps": 2, "samples": 2}
+    result = restore(0 * PICTURE, problem="phase-retrieval", codes=2, noise=0.1, simulate=True, **few)
+    y = 0 * result.measured.measurement
+    assert result.measured.problem.preview(y).isfinite().all()

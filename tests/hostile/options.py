@@ -136,6 +136,8 @@ COMMON: dict[str, tuple[str, ...]] = {
     "--chunk": ("1", "2", "99999999999999999999"),
     "--intervals": ("90", "50", "33"),
     "--calibration": ("natural", "mask.png", "missing.json", "."),
+    "--black": ("0", "0.1", "2", "-1"),
+    "--white": ("1", "255", "0", "4095", "-1"),
     "--simulate": (),
     "--npz": (),
     "--json": (),
