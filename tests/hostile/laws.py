@@ -32,7 +32,7 @@ from hostile.case import Case
 from invdiff.cli import main
 from invdiff.priors.networks.unet2d import unet2d_model
 
-__all__ = ["broken_laws"]
+__all__ = ["broken_laws", "peak_mebibytes", "shown"]
 
 SECONDS = 5.0  # of the processor
 HANGS = 60  # seconds by the clock
@@ -86,7 +86,7 @@ def _warm() -> None:
 
 def _run(arguments: tuple[str, ...], folder: Path) -> Answer:
     answer = Answer()
-    home, peak, start = Path.cwd(), _peak(), time.process_time()
+    home, peak, start = Path.cwd(), peak_mebibytes(), time.process_time()
     with _listening(answer), _timed(), contextlib.chdir(folder):
         try:
             # In color: click would take control sequences out of the text, as it does for files, but not for terminals.
@@ -100,13 +100,14 @@ def _run(arguments: tuple[str, ...], folder: Path) -> Answer:
             if result.exception is not None and not isinstance(result.exception, SystemExit):
                 answer.escaped = f"{type(result.exception).__name__}: {result.exception}"
     os.chdir(home)
-    answer.seconds, answer.mebibytes = time.process_time() - start, _peak() - peak
+    answer.seconds, answer.mebibytes = time.process_time() - start, peak_mebibytes() - peak
     for name in [name for name in sys.modules if name.startswith("invdiff_own_")]:
         del sys.modules[name]
     return answer
 
 
-def _peak() -> float:
+def peak_mebibytes() -> float:
+    """Return the largest memory that this process has had."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
