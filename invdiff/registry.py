@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Registry", "load_object"]
+__all__ = ["Registry", "load_object", "raised"]
 
 T = TypeVar("T")
 
@@ -131,6 +131,11 @@ def load_object(place: str) -> Any:
         raise ValueError(f"{place}: {where} has no {attribute!r}, only {', '.join(near) or 'nothing'}.{hint}") from None
 
 
+def raised(error: BaseException) -> str:
+    """Return the type and the message of an exception that somebody's code raised, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
 def _from_name(where: str, place: str) -> Any:
     try:
         return importlib.import_module(where)
@@ -155,7 +160,7 @@ def _from_file(path: Path, place: str) -> Any:
             spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:
             del sys.modules[name]
-            raise ValueError(f"{place}: {path} cannot be imported, {type(error).__name__}: {error}") from error
+            raise ValueError(f"{place}: {path} cannot be imported, {raised(error)}") from error
         finally:
             sys.path.remove(str(path.resolve().parent))
     return sys.modules[name]

@@ -50,6 +50,8 @@ class Declip(Problem):
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
         low, high = options["clip_low"], options["clip_high"]
+        if low is not None and high is not None and low >= high:
+            raise ValueError(f"--clip-low {low:g} and --clip-high {high:g}: low must be below high, pixels spanning 0..1.")
         return cls(-math.inf if low is None else 2 * low - 1, math.inf if high is None else 2 * high - 1)
 
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:

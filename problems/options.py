@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["BOUNDARY", "PATTERN_SEED", "SCALE", "Option", "OptionError"]
+__all__ = ["BOUNDARY", "PATTERN_SEED", "SCALE", "Option", "OptionError", "check_declared"]
+
+
+KINDS = ("FILE", "INTEGER", "NUMBER", "TEXT")
+NEEDED = ("no", "yes", "any", "either")
 
 
 class OptionError(ValueError):
@@ -36,6 +40,10 @@ class Option:
         simulation: Whether the option is for simulations only, because a measured INPUT contains its value.
         input_tells: Whether the option can be left out because INPUT may contain its value.
         changes_spread: Whether a calibration made with one value is not valid for another.
+
+    Raises:
+        TypeError: If a value declared here is of the wrong type.
+        ValueError: If it is unknown, or the default is not a value of the option.
     """
 
     name: str
@@ -53,6 +61,28 @@ class Option:
     input_tells: bool = False
     changes_spread: bool = True
 
+    def __post_init__(self) -> None:
+        what = f"Option {self.name!r}"
+        if not (isinstance(self.name, str) and self.name.isascii() and self.name.isidentifier()):
+            raise ValueError(f"{what}: the name must be a Python name of ASCII letters, digits and underscores.")
+        if isinstance(self.kind, tuple):
+            known = bool(self.kind) and all(isinstance(word, str) and word for word in self.kind)
+        else:
+            known = isinstance(self.kind, str) and self.kind in KINDS
+        if not known:
+            raise ValueError(f"{what}: kind must be one of {', '.join(KINDS)}, or a tuple of words, got {self.kind!r}.")
+        if self.needed not in NEEDED:
+            raise ValueError(f"{what}: needed must be one of {', '.join(NEEDED)}, got {self.needed!r}.")
+        for name in ("minimum", "maximum"):
+            if not isinstance(getattr(self, name), int | float | None):
+                raise TypeError(f"{what}: {name} must be a number or None, got {getattr(self, name)!r}.")
+        if not isinstance(self.help, str):
+            raise TypeError(f"{what}: help must be a string, got {self.help!r}.")
+        try:
+            self.convert(self.default)
+        except OptionError as error:
+            raise ValueError(f"{what}: the default is not a value of the option. {error}") from None
+
     @property
     def flag(self) -> str:
         """The option as written at the command line."""
@@ -68,7 +98,11 @@ class Option:
         Raises:
             OptionError: If the value is out of range or of the wrong type.
         """
-        if value is None or self.kind == "TEXT":
+        if value is None:
+            return value
+        if self.kind == "TEXT":
+            if isinstance(value, str) and not value:
+                raise OptionError(f"{self.flag}: the value is empty, expected {self.metavar or 'a text'}.")
             return value
         if self.kind == "FILE":
             return Path(value) if isinstance(value, str | os.PathLike) else value
@@ -95,6 +129,21 @@ class Option:
         return int(number) if whole else number
 
 
+def check_declared(name: str, options: Any) -> None:
+    """Raise an error unless ``options``, as declared by the problem ``name``, is a sequence of options of different names.
+
+    Raises:
+        TypeError: If it is anything else.
+        ValueError: If two options have the same name.
+    """
+    if not isinstance(options, tuple | list) or not all(isinstance(option, Option) for option in options):
+        raise TypeError(f"{name}: options must be a tuple of Option(...), such as (Option(...),), got {options!r:.200}.")
+    names = [option.name for option in options]
+    twice = next((given for given in names if names.count(given) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{name}: two options have the name {twice!r}.")
+
+
 # Options shared by several problems.
 BOUNDARY = Option(
     name="boundary",
@@ -116,8 +165,8 @@ PATTERN_SEED = Option(
 SCALE = Option(
     name="scale",
     kind="NUMBER",
-    minimum=0,
-    above=True,
+    minimum=1e-30,
+    maximum=1e30,  # what float32 holds, with room for sums over pixels
     changes_spread=False,
     help="Pixel value of white in the units of INPUT. Default: estimated from a simple reconstruction (mri, ct), or 1.",
 )

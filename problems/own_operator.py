@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from invdiff.io.images import atomic_write
 from invdiff.operators import Noise, Operator
-from invdiff.registry import load_object
+from invdiff.operators.core.trial import checked_call
+from invdiff.registry import load_object, raised
 
 from .options import Option
 from .problem import Problem
@@ -53,8 +55,10 @@ class OwnOperator(Problem):
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
         given = options["operator"]
         build = load_object(given) if isinstance(given, str) else given
-        if not callable(build):
-            raise TypeError(f"--operator {given}: expected a class or function that takes the image shape, got {build!r}.")
+        if not callable(build) or isinstance(build, Operator):
+            raise TypeError(
+                f"--operator {given}: expected a class or function that takes the image shape (C, H, W), got {build!r}."
+            )
         called: Callable[..., Any] = build
         return cls(called)
 
@@ -64,12 +68,52 @@ class OwnOperator(Problem):
         return {"operator": Path(place)} if place.endswith(".py") else {}
 
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
-        op = self.build(shape)
+        op = self.called(shape)
         if not isinstance(op, Operator):
             raise TypeError(f"--operator: expected an operator for images of shape {shape}, got {op!r}.")
+        if tuple(op.in_shape) != tuple(shape):
+            raise ValueError(f"--operator: expected an operator for images of shape {shape}, got one for {tuple(op.in_shape)}.")
+        self.check(op)
         if noise is not None:
             op.noise = noise
         return op
+
+    def called(self, shape: tuple[int, int, int]) -> Any:
+        """Return what the class or function returns for an image shape.
+
+        Raises:
+            ValueError: If it raises an exception.
+        """
+        try:
+            return self.build(shape)
+        except Exception as error:  # whatever somebody's code raises
+            raise ValueError(
+                f"--operator: {self.name_of()} was called with the shape {shape} and raised {raised(error)}"
+            ) from error
+
+    def check(self, op: Operator) -> None:
+        """Try an operator on two images, before anything is sampled.
+
+        Raises:
+            ValueError: If it raises an exception, or returns anything but one finite real measurement of each image.
+        """
+        images = 0.1 * torch.randn(op.items or 2, *op.in_shape, generator=torch.Generator().manual_seed(0))
+        images = images.to(op.device, op.dtype)
+        try:
+            y = checked_call(self.name_of(), op.forward, images)
+        except Exception as error:
+            raise ValueError(f"--operator: forward of {self.name_of()} failed on two images: {raised(error)}") from error
+        if tuple(y.shape[1:]) != tuple(op.out_shape):
+            raise ValueError(
+                f"--operator: forward of {self.name_of()} returns a measurement of shape {tuple(y.shape[1:])}, but its "
+                f"out_shape is {tuple(op.out_shape)}."
+            )
+        if not y.isfinite().all():
+            raise ValueError(f"--operator: forward of {self.name_of()} returns nan or infinity for images of noise.")
+
+    def name_of(self) -> str:
+        """Return the name of the class or function, for errors."""
+        return getattr(self.build, "__name__", type(self.build).__name__)
 
     def image_shape(self, measured: tuple[int, ...]) -> tuple[int, int, int]:
         told = getattr(self.build, "image_shape", None)

@@ -151,7 +151,7 @@ class RetrievePhase(ArrayProblem):
         (height, width), (tall, wide) = self.size, pattern.shape[-2:]
         top, left = (tall - height) // 2, (wide - width) // 2
         pattern = pattern[..., top : top + height, left : left + width]
-        return 2 * pattern / pattern.amax((-2, -1), keepdim=True) - 1
+        return 2 * pattern / pattern.amax((-2, -1), keepdim=True).clamp(min=1e-12) - 1
 
     def _of_white(self, y: Tensor) -> Tensor:
         return torch.zeros_like(y)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from invdiff.methods.guidance.exact_score import fits
 from invdiff.operators import Noise, Operator, temper
 from invdiff.priors import ScoreModel
 
-from .options import Option
+from .options import Option, check_declared
 
 __all__ = ["QUALITIES", "Given", "Problem", "photographs"]
 
@@ -115,6 +116,7 @@ class Problem(ABC):
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
         cls.name = cls.__dict__.get("name", cls.__name__.lower())
+        check_declared(cls.__name__, cls.options)
 
     @abstractmethod
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
@@ -139,7 +141,15 @@ class Problem(ABC):
             size: Size of the input picture, ``(H, W)``.
         """
         build: Any = cls
-        problem: Self = build(**{name: value for name, value in options.items() if value is not None})
+        values = {name: value for name, value in options.items() if value is not None}
+        try:
+            inspect.signature(build).bind(**values)
+        except TypeError as error:
+            got = ", ".join(values) or "none"
+            raise TypeError(
+                f"problem {cls.name}: the constructor must take the given options ({got}) by name: {error}."
+            ) from None
+        problem: Self = build(**values)
         return problem
 
     @classmethod

@@ -13,6 +13,7 @@ import click
 from invdiff.cli.prior_options import PRIOR_OPTIONS, load
 from invdiff.cli.problem_options import ProblemCommand
 from invdiff.cli.solve import SAMPLER, method_options, solve
+from invdiff.restoration.limits import LIMITS
 
 if TYPE_CHECKING:
     from invdiff.diagnostics import Calibration
@@ -55,10 +56,10 @@ Examples:
     context_settings={"max_content_width": 110, "show_default": True},
 )
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--size", type=click.IntRange(min=8), default=64, help="Side of the square crops, in pixels.")
+@click.option("--size", type=click.IntRange(8, LIMITS["tile"]), default=64, help="Side of the square crops, in pixels.")
 @click.option(
     "--cases",
-    type=click.IntRange(min=2),
+    type=click.IntRange(2, LIMITS["samples"]),
     help="Number of crops. Default: one per image; more are correlated.",
 )
 @click.option("--samples", type=click.IntRange(min=1), default=8, help="Number of posterior samples per crop.")
@@ -193,6 +194,9 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
 
 
 def _check(settings: Mapping[str, Any], kind: type[Problem], *, saving: bool) -> None:
+    from invdiff.restoration.checks import check_limits
+
+    check_limits(settings)
     if settings["noise"].level is None:
         raise click.UsageError("--noise must be a standard deviation: the misfit to the data is tested against Gaussian noise.")
     if saving and settings["samples"] < 2:

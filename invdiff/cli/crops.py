@@ -12,7 +12,9 @@ from invdiff.io.figures import is_figure
 from invdiff.io.images import list_images, read_image
 from invdiff.random import generator
 
-__all__ = ["cut_crops"]
+__all__ = ["SMALLEST", "cut_crops"]
+
+SMALLEST = 8  # side of a crop, in pixels
 
 
 def cut_crops(
@@ -33,7 +35,7 @@ def cut_crops(
         ``(n, C, size, size)`` in [-1, 1], a description of each, and notes.
     """
     pixels: dict[str, Tensor] = {}
-    left_out = []
+    left_out, sides = [], list[int]()
     for path in list_images(folder):
         try:
             if is_figure(path):
@@ -44,7 +46,8 @@ def cut_crops(
             left_out.append(" ".join(str(error).split()))
             continue
         if min(image.shape[1:]) < size:
-            left_out.append(f"{path}: {image.shape[2]} x {image.shape[1]} pixels, smaller than the crops of {size}")
+            left_out.append(f"{path}: {image.shape[2]} x {image.shape[1]} pixels, smaller than the crops of {size} (--size)")
+            sides.append(min(image.shape[1:]))
         elif len(image) not in (1, channels):
             left_out.append(f"{path}: has {len(image)} channels, and this prior knows images of {channels}, or grey ones")
         else:
@@ -52,8 +55,11 @@ def cut_crops(
     notes = [f"left out: {reason}" for reason in left_out]
     count = cases or len(pixels)
     if not pixels or count < 2:
+        least = min((side for side in sides if side >= SMALLEST), default=None)
+        advice = "" if least is None else f" {len(sides)} smaller than the crops: give a smaller --size, such as {least}."
+        reasons = "; ".join(note.rstrip(".") for note in notes)
         raise ValueError(
-            f"{folder}: {len(pixels)} usable images, expected two or more, or one and --cases. {' '.join(notes)}".strip()
+            f"{folder}: {len(pixels)} usable images, expected two or more, or one and --cases.{advice} {reasons}".strip()
         )
     if count > len(pixels):
         notes.append(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from invdiff.restoration.limits import LIMITS
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -42,12 +44,12 @@ OPTIONS = (
     click.option("--checkpointing", is_flag=True, help="Recompute activations for gradients: less memory, a third more time."),
     click.option(
         "--tile",
-        type=click.IntRange(min=2),
+        type=click.IntRange(2, LIMITS["tile"]),
         help="Side of the windows in which the prior processes the image. Default: its training size, if fixed.",
     ),
     click.option(
         "--overlap",
-        type=click.IntRange(min=0),
+        type=click.IntRange(0, LIMITS["overlap"]),
         help="Overlap of windows, in pixels. Default: a quarter.",
     ),
 )

@@ -75,7 +75,9 @@ FILE = click.Path(path_type=Path)
     help="Sampling method; see `invdiff methods`.",
 )
 @click.option(
-    "--steps", type=click.IntRange(min=1), help="Steps of the reverse diffusion. Default: set by the problem or method."
+    "--steps",
+    type=click.IntRange(min=1),
+    help="Steps of the reverse diffusion. Default: set by the problem or method.",
 )
 @click.option(
     "--rule", type=click.Choice(("ddpm", "ddim", "heun", "matched")), help="Step rule. Default: set by the problem or method."
@@ -152,23 +154,39 @@ def method_options(texts: Sequence[str], method: str) -> dict[str, Any]:
     if not texts:
         return {}
     from invdiff.cli.methods import options_of
+    from invdiff.methods.options import suggestion
     from invdiff.restoration.sampling import find_method
 
     found = find_method(method)
     given: dict[str, Any] = {}
     known = options_of(found)
     for text in texts:
-        name, _, value = text.partition("=")
+        name, separator, value = text.partition("=")
         if name not in known:
-            raise click.UsageError(f"--option {text}: {found.name} has no option {name!r}, expected one of {', '.join(known)}.")
-        if isinstance(known[name], str):
-            given[name] = value
-            continue
-        kind = "an integer" if isinstance(known[name], int) else "a number"
-        try:
-            given[name] = int(value) if isinstance(known[name], int) else float(value)
-            if not math.isfinite(given[name]):
-                raise ValueError
-        except ValueError:
-            raise click.UsageError(f"--option {text}: expected {kind}, such as {name}={known[name]}.") from None
+            takes = f"expected one of {', '.join(known)}" if known else "it takes none"
+            raise click.UsageError(f"--option {text}: {found.name} has no option {name!r}, {takes}.{suggestion(name, known)}")
+        if name in given:
+            raise click.UsageError(f"--option {text}: {name} is given twice.")
+        parsed = _parsed(value, like=known[name]) if separator else None
+        if parsed is None:
+            kind = KINDS[type(known[name])]
+            raise click.UsageError(f"--option {text}: expected {kind}, such as {name}={known[name]}.")
+        given[name] = parsed
     return given
+
+
+# The type of an option's default: what is expected of a value.
+KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a word"}
+
+
+def _parsed(value: str, *, like: Any) -> Any:
+    """Return text as a value of the type of ``like``; ``None`` if it is none."""
+    if isinstance(like, str):
+        return value
+    if isinstance(like, bool):
+        return {"true": True, "1": True, "false": False, "0": False}.get(value.lower())
+    try:
+        number = int(value) if isinstance(like, int) else float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

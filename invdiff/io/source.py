@@ -59,7 +59,7 @@ class Source:
     @property
     def name(self) -> str:
         """Short name, for folders."""
-        return "image" if self.path is None else self.path.stem
+        return "image" if self.path is None else self.path.stem.lstrip(".") or "image"  # a folder of results is never hidden
 
     def __str__(self) -> str:
         return f"a {type(self.value).__name__}" if self.path is None else str(self.path)

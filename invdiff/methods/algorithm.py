@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from invdiff.methods.denoised import Denoised
 from invdiff.methods.options import options_of
-from invdiff.methods.requirements import check_needs
+from invdiff.methods.requirements import check_declared, check_needs
 from invdiff.operators import Operator
 from invdiff.priors import ScoreModel
 
@@ -40,7 +40,9 @@ class Algorithm(ABC):  # noqa: B024 (its kinds have abstract methods)
         passes_options_to: The algorithm that receives the options collected by ``**`` in the constructor.
 
     Raises:
-        ValueError: If the measurement lacks what the algorithm needs.
+        ValueError: If the measurement lacks what the algorithm needs. On the definition of a subclass: if ``needs`` has an
+            unknown name.
+        TypeError: On the definition of a subclass: if ``needs`` is not a tuple of names.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -52,6 +54,10 @@ class Algorithm(ABC):  # noqa: B024 (its kinds have abstract methods)
     differentiates: ClassVar[bool] = False
     starts_high: ClassVar[bool] = False
     passes_options_to: ClassVar[type[Algorithm] | None] = None
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        check_declared(cls.__name__, cls.needs)
 
     def __init__(self, score: ScoreModel, op: Operator, y: Tensor) -> None:
         check_needs(type(self).__name__, op, self.needs, any_noise=self.any_noise, one_operator=self.one_operator)

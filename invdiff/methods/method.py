@@ -107,8 +107,9 @@ def adopt_method(name: str, thing: Any, *, summary: str = "") -> Method:
     if _is_algorithm(thing):
         thing = Method(thing, rule=None if thing.own_step else "ddpm")
     if not isinstance(thing, Method):
+        what = name or f"method {thing!r:.80}"
         raise TypeError(
-            f"{name}: expected a Method, or a class derived from ConditionalDenoiser, Correction, Transition, Sampler or "
+            f"{what}: expected a Method, or a class derived from ConditionalDenoiser, Correction, Transition, Sampler or "
             f"ParticleMethod (invdiff.methods), got {type(thing).__name__}."
         )
     first_line = (thing.algorithm.__doc__ or "").strip().partition("\n")[0].rstrip(".")

@@ -37,6 +37,11 @@ def check_options(method: str, algorithm: type[Algorithm], options: Mapping[str,
         if name not in known:
             takes = f"It takes {', '.join(_described(p) for p in known.values())}." if known else "It takes none."
             raise TypeError(f"method {method!r} has no option {name!r}.{suggestion(name, known)} {takes}")
+        value, usual = options[name], known[name]
+        if isinstance(usual.default, int | float) and (
+            isinstance(value, str) or (value is None and "None" not in str(usual.annotation))
+        ):
+            raise TypeError(f"method {method!r}: {name} must be a number, such as {usual.default}, got {value!r}.")
     check_whole(**{name: value for name, value in options.items() if known[name].annotation in (int, "int")})
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from invdiff.operators import LinearOperator, Mask, Operator
 
-__all__ = ["NEEDS", "check_needs"]
+__all__ = ["NEEDS", "check_declared", "check_needs"]
 
 
 def _has_svd(op: Operator) -> bool:
@@ -37,6 +39,22 @@ NEEDS: Mapping[str, tuple[Callable[[Operator], bool], str, str]] = {
         "Use 'mmps', or set sigma_y = 0 if reproducing the noise is acceptable.",
     ),
 }
+
+
+def check_declared(name: str, needs: Any) -> None:
+    """Raise an error unless ``needs``, as declared by the algorithm ``name``, is a tuple of keys of ``NEEDS``.
+
+    Raises:
+        TypeError: If it is not a tuple or list of names.
+        ValueError: If a name is unknown.
+    """
+    if not isinstance(needs, tuple | list):
+        raise TypeError(f'{name}: needs must be a tuple of names, such as ("linear",), got {needs!r}.')
+    for need in needs:
+        if need not in NEEDS:
+            near = difflib.get_close_matches(str(need), NEEDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{name}: needs has the unknown name {need!r}, expected some of {', '.join(NEEDS)}.{hint}")
 
 
 def check_needs(name: str, op: Operator, needs: Sequence[str], *, any_noise: bool, one_operator: bool) -> None:

@@ -7,9 +7,36 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from invdiff.problems import PROBLEMS, Option, OptionError, Problem
+from invdiff.restoration.limits import LIMITS
 from invdiff.restoration.noise import NoiseChoice
 
-__all__ = ["check_options", "complete", "find_problem"]
+__all__ = ["check_limits", "check_mapping", "check_options", "complete", "find_problem"]
+
+
+def check_mapping(setting: str, given: Any, *, like: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return options by name as a mapping; ``None`` is an empty one.
+
+    Args:
+        setting: Name of the setting, for the error.
+        given: What was given for it.
+        like: An example, for the error.
+
+    Raises:
+        OptionError: If it is no mapping from names.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise OptionError(f"{setting}: expected a mapping from names, such as {dict(like)}, got {given!r:.80}.")
+    return given
+
+
+def check_limits(settings: Mapping[str, Any]) -> None:
+    """Raise an error for a number above :data:`invdiff.restoration.limits.LIMITS`."""
+    for name, most in LIMITS.items():
+        value = settings.get(name)
+        if isinstance(value, int | float) and value > most:
+            raise OptionError(f"--{name}: expected at most {most:,}, got {value}.")
 
 
 def find_problem(problem: str | type[Problem], taken: Collection[str] = ()) -> type[Problem]:

@@ -18,7 +18,7 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"--device {name} cannot be used here ({reason}): expected auto, cpu, cuda, cuda:1, ...") from error
     return device

@@ -23,6 +23,7 @@ from invdiff.posterior import chi_square
 from invdiff.problems import Given, OptionError, Problem
 from invdiff.restoration.checks import check_options, complete, find_problem
 from invdiff.restoration.levels import Levels, check_range, dark_notes, levels_of, read_levels
+from invdiff.restoration.naming import naming_input
 from invdiff.restoration.noise import RESOLUTION, NoiseChoice, noise_choice
 from invdiff.restoration.transparency import with_visible_colors
 
@@ -72,6 +73,7 @@ class Measured:
         return [float(f"{value:.6g}") for value in chi_square(self.observed, results, measured)]
 
 
+@naming_input
 def read(
     source: Any,
     problem: str | type[Problem],

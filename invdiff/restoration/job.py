@@ -20,7 +20,7 @@ from invdiff.posterior.misfit import unwarned
 from invdiff.priors import ScoreModel
 from invdiff.problems import OptionError, Problem
 from invdiff.restoration.calibration_file import INTERVAL, LEVELS, Spread, read_spread, settings_of
-from invdiff.restoration.checks import check_options, complete, find_problem
+from invdiff.restoration.checks import check_limits, check_mapping, check_options, complete, find_problem
 from invdiff.restoration.device import pick_device
 from invdiff.restoration.earlier import Results
 from invdiff.restoration.files import FilesRead, code_files, prior_files
@@ -143,6 +143,7 @@ def prepare(
     files = FilesRead()
     files.add(code_files(settings))
     kind = find_problem(settings["problem"], taken=TAKEN)
+    check_limits(settings)
     own = {name: value for name, value in settings.items() if name not in SETTINGS}
     settings = {**SETTINGS, **settings}
     simulated, noise = source is None or settings["simulate"], noise_choice(settings["noise"])
@@ -255,6 +256,8 @@ def restore(
         MisfitWarning: If the samples do not explain the data, or explain more of it than the noise allows.
     """
     given = dict(locals())
+    option = check_mapping("option", option, like={"zeta": 0.5})
+    prior_option = check_mapping("prior_option", prior_option, like={"heads": 8})
     settings = {name: given[name] for name in SETTINGS}
     settings |= {name: tuple(f"{k}={v}" for k, v in (given[name] or {}).items()) for name in ("option", "prior_option")}
     settings["intervals"] = None if intervals is None else str(intervals)
@@ -271,6 +274,8 @@ def _spread(measured: Measured, sampler: PosteriorSampler, settings: Mapping[str
     level = INTERVAL if settings["intervals"] is None else shown[wanted]
     if settings["calibration"] is None:
         return Spread.plain(level, settings["samples"])
+    if not isinstance(settings["calibration"], str | Path):
+        raise OptionError(f"calibration: expected the path of a file, or 'natural', got {settings['calibration']!r:.80}.")
     return read_spread(
         settings["calibration"],
         type(measured.problem),

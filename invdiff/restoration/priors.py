@@ -13,16 +13,36 @@ from invdiff import priors
 from invdiff.priors import ScoreModel, Tiled
 from invdiff.priors.save import BUNDLED
 from invdiff.problems import OptionError
-from invdiff.registry import Registry
+from invdiff.registry import Registry, raised
+from invdiff.restoration.checks import check_mapping
 
 __all__ = ["PRIORS", "find_prior"]
 
+# Arguments of load_prior that are settings of their own.
+ARGUMENTS = {
+    "source": "prior",
+    "precision": "precision",
+    "device": "device",
+    "checkpointing": "checkpointing",
+    "errors": "priors.load_prior",
+}
+
 
 def _adopt(name: str, thing: Any) -> ScoreModel:
-    found = thing() if callable(thing) and not isinstance(thing, ScoreModel) else thing
+    try:
+        found = thing() if callable(thing) and not isinstance(thing, ScoreModel) else thing
+    except Exception as error:  # whatever somebody's code raises
+        raise ValueError(f"prior {name}: it was called without arguments and raised {raised(error)}") from error
     if not isinstance(found, ScoreModel):
         raise TypeError(f"{name} is not a prior: expected a ScoreModel, or a function or class returning one, got {found!r}.")
+    shape = found.event_shape
+    if shape is not None and not _is_shape(shape):
+        raise TypeError(f"prior {name}: event_shape must be None or a tuple (C, H, W) of integers or None, got {shape!r}.")
     return found
+
+
+def _is_shape(shape: Any) -> bool:
+    return isinstance(shape, tuple) and all(side is None or (isinstance(side, int) and side > 0) for side in shape)
 
 
 # User-defined priors: those of installed packages, and those in .py files, which are executed. Checkpoints are not in this
@@ -54,17 +74,27 @@ def find_prior(
         given: Options of a checkpoint that its file does not specify.
 
     Raises:
-        OptionError: If an overlap is given and the size of the windows is unknown.
+        OptionError: If an overlap is given and the size of the windows is unknown, or a name in ``given`` is that of a setting.
+        TypeError: If ``prior`` is none of these.
         ValueError: If there is no such prior.
     """
+    given = check_mapping("prior_option", given, like={"heads": 8})
+    for name in given:
+        if name in ARGUMENTS:
+            raise OptionError(f"prior_option: {name} is not an option of a checkpoint, use {ARGUMENTS[name]}.")
     score: ScoreModel
     if isinstance(prior, ScoreModel):
         score = prior
+    elif not isinstance(prior, str | os.PathLike):
+        raise TypeError(
+            f"prior: expected a name, the path of a checkpoint, or a ScoreModel, got {type(prior).__name__}. A network becomes "
+            "one by invdiff.priors.from_network."
+        )
     elif str(prior) not in BUNDLED and (prior in PRIORS or str(prior).rpartition(":")[0].endswith(".py")):
         score = PRIORS.find(str(prior))
     else:
-        name = Path(prior) if isinstance(prior, os.PathLike) else prior
-        score = priors.load_prior(name, precision=precision, device=device, checkpointing=checkpointing, **(given or {}))
+        place: str | Path = prior if isinstance(prior, str) else Path(prior)
+        score = priors.load_prior(place, precision=precision, device=device, checkpointing=checkpointing, **given)
     if tile is None and overlap is None:
         return score
     if tile is None and None in (score.event_shape or ())[1:]:

@@ -120,6 +120,13 @@ class TestCrops:
         assert "30 x 8 pixels, smaller than the crops of 12" in notes[1]
         assert "has 2 channels" in notes[2]
 
+    def test_a_size_that_fits_small_images_is_proposed(self, tmp_path):
+        for k, side in enumerate((5, 20, 30)):
+            write_image(tmp_path / f"{k}.png", np.zeros((3, side, 40)))
+        message = "0 usable images.* 3 smaller than the crops: give a smaller --size, such as 20. left out"
+        with pytest.raises(ValueError, match=message):
+            cut_crops(tmp_path, channels=3, size=64, cases=None, seed=0)
+
     def test_one_image_takes_cases(self, tmp_path):
         write_image(tmp_path / "x.png", np.zeros((3, 20, 20)))
         with pytest.raises(ValueError, match="1 usable images, expected two or more, or one and --cases"):

@@ -55,7 +55,7 @@ class Tiled(ScoreModel):
         if event is None or len(event) != 3:
             raise ValueError(f"Tiled: needs a prior of images (C, H, W), got a prior of items of shape {event}.")
         own = event[1:]
-        sides = own if tile is None else (tile, tile) if isinstance(tile, int) else tuple(tile)
+        sides = own if tile is None else tuple(tile) if isinstance(tile, Sequence) else (tile, tile)
         if len(sides) != 2 or not all(isinstance(side, int) and side >= 2 for side in sides):
             raise ValueError(f"Tiled: tile must be one or two whole numbers of at least 2, got {tile} for a prior of {own}.")
         if any(side not in (None, n) for side, n in zip(own, sides, strict=True)):
