@@ -171,20 +171,22 @@ class TestTomography:
 
     @pytest.mark.parametrize("build", [ParallelBeamCT, FanBeamCT])
     def test_center_and_axis_are_the_middles_unless_told(self, build: Any) -> None:
-        x, given = randn(1, 1, 6, 9), {**(FAN if build is FanBeamCT else {"detectors": 12})}
+        x = randn(1, 1, 6, 9)
+        given: dict[str, Any] = FAN if build is FanBeamCT else {"detectors": 12}
         told = build((1, 6, 9), self.angles, center=5.5, axis=(2.5, 4.0), **given)
         assert torch.equal(told(x), build((1, 6, 9), self.angles, **given)(x))
 
     @pytest.mark.parametrize("build", [ParallelBeamCT, FanBeamCT])
     def test_a_shifted_center_is_a_shifted_detector(self, build: Any) -> None:
-        x, given = randn(1, 1, 6, 9), {**(FAN if build is FanBeamCT else {})}
+        x = randn(1, 1, 6, 9)
+        given: dict[str, Any] = FAN if build is FanBeamCT else {}
         few, many = ({**given, "detectors": count} for count in (12, 17))
         y = build((1, 6, 9), self.angles, center=8.5, **many)(x)
         assert_close(y[..., 3:15], build((1, 6, 9), self.angles, **few)(x), atol=1e-6, rtol=1e-6)
 
     @pytest.mark.parametrize("build", [ParallelBeamCT, FanBeamCT])
     def test_a_shifted_axis_is_a_shifted_image(self, build: Any) -> None:
-        given = {**(FAN if build is FanBeamCT else {"detectors": 30})}
+        given: dict[str, Any] = FAN if build is FanBeamCT else {"detectors": 30}
         x = torch.nn.functional.pad(randn(1, 1, 6, 9), (2, 2, 2, 2))
         y = build((1, 10, 13), self.angles, axis=(5.5, 4.0), **given)(x.roll((1, -2), (-2, -1)))
         assert_close(y, build((1, 10, 13), self.angles, **given)(x), atol=1e-5, rtol=1e-5)
