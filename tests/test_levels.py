@@ -134,6 +134,12 @@ class TestOtherRanges:
         with pytest.raises(ValueError, match=r"% of the values are below -0\.\d+, .*--black -1 --white 1"):
             read(given, problem, noise=0.02, **options)
 
+    def test_bright_pictures_are_found_too(self, few):
+        bright = 0.6 + 0.4 * UNIT
+        bright[:, :1, :3] = 0.1
+        with pytest.raises(ValueError, match="--black -1 --white 1"):
+            read(2 * bright - 1, "sr", factor=2)
+
     @pytest.mark.parametrize("noise", [0.05, 0.2, "laplace:0.1", "student:0.05,3", "poisson:5,0.1"])
     def test_what_noise_explains_is_not(self, few, noise):
         dark = read(np.full((3, 64, 64), 0.02), "denoise", noise=noise, simulate=True)
@@ -171,7 +177,7 @@ class TestOtherRanges:
     @pytest.mark.parametrize("share", [0.01, 0.04])
     def test_sharp_edges_may_ring(self, few, share):
         values = UNIT.copy()
-        values[share > UNIT] = -0.3
+        values[share > UNIT] = -0.15
         read(values, "sr", factor=2)
 
 

@@ -247,7 +247,7 @@ class TestErrors:
 
     def test_an_array_on_another_scale(self, folder, few):
         image = np.linspace(-1, 1, 3 * HEIGHT * WIDTH).reshape(3, HEIGHT, WIDTH)
-        with pytest.warns(UserWarning, match=r"Pass \(x \+ 1\) / 2"):
+        with pytest.raises(ValueError, match=r"which noise does not explain.*--black -1 --white 1"):
             invdiff.restore(image, problem="denoise", noise=0.05, **few)
 
     @pytest.mark.parametrize("mode", ["CMYK", "F"])

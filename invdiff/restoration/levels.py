@@ -22,6 +22,7 @@ DARK = 0.25  # share of white below which the brightest value is worth a note
 BITS = (8, 10, 12, 14)  # of the analog-to-digital converters of cameras
 BELOW, RINGING = 6.0, 0.1  # distance below black that noise does not reach, in noise levels, and that of sharp edges
 SHARE, HEAVY_SHARE = 0.05, 0.08  # largest share of values there, and with heavy-tailed noise
+FARTHER_SHARE = 0.002  # largest share of values at twice this distance
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,10 @@ def check_range(pixels: Tensor, noise: Noise | None, where: str) -> None:
     """
     sigma = 0.0 if noise is None else noise.sigma / 2
     unit, limit = (pixels + 1) / 2, -(BELOW * sigma + RINGING)
-    share = float((unit < limit).double().mean())
-    if share > (HEAVY_SHARE if noise is not None and noise.heavy_tailed else SHARE):
+    heavy = noise is not None and noise.heavy_tailed
+    share, farther = (float((unit < bound).double().mean()) for bound in (limit, 2 * limit))
+    if share > (HEAVY_SHARE if heavy else SHARE) or (farther > FARTHER_SHARE and not heavy):
         raise ValueError(
-            f"{where}: {share:.0%} of the values are below {limit:.2g}, down to {float(unit.min()):.3g}, which noise does not "
+            f"{where}: {share:.1%} of the values are below {limit:.2g}, down to {float(unit.min()):.3g}, which noise does not "
             "explain, where 0 is black and 1 is white. Give the levels of the file; if it spans [-1, 1], --black -1 --white 1."
         )
