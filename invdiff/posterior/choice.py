@@ -167,7 +167,7 @@ def _named(method: str | Method | type[Algorithm]) -> Method:
 
 def single_chain(score: ScoreModel, op: Operator) -> Method:
     """Return the single-chain method: ``handover`` if the prior has an error model and denoises the pivots, else ``mmps``."""
-    if score.error_model is not None and fits(score, op, imputing=True):
+    if score.error_model is not None and fits(score, op):
         return replace(METHODS["handover"], rule="matched", steps=METHODS["mmps"].steps)
     return METHODS["mmps"]
 

@@ -133,7 +133,8 @@ def _levels(picture: Array, usable: Mask) -> tuple[Array, int]:
     from scipy import ndimage
 
     rows, columns = (side // 2 * 2 for side in picture.shape)
-    _, (across, down, diagonal) = pywt.dwt2(picture[:rows, :columns], "db2", mode="periodization")
+    _, bands = pywt.dwt2(picture[:rows, :columns], "db2", mode="periodization")
+    across, down, diagonal = (np.asarray(band, dtype=np.float64) for band in bands)
     energy = ndimage.uniform_filter(np.where(usable, across**2 + down**2, 0), WINDOW, mode="nearest")
     share = ndimage.uniform_filter(usable.astype(float), WINDOW, mode="nearest")
     activity = (energy / np.maximum(share, 1e-9))[usable]

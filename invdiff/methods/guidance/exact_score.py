@@ -163,19 +163,15 @@ class ExactScore(ConditionalDenoiser):
 METHOD = Method(ExactScore, rule="ddpm", steps=32, paper="Mammadov et al., 2026, arXiv 2606.17048")
 
 
-def fits(score: ScoreModel, op: Operator, *, imputing: bool = False) -> bool:
-    """Return whether :class:`ExactScore` can be used: whether the prior denoises the noise of the pivots of ``op``.
+def fits(score: ScoreModel, op: Operator) -> bool:
+    """Return whether :class:`ExactScore` suits: whether the prior denoises the noise of the pivots of ``op`` as it is.
 
-    Args:
-        score: The prior.
-        op: The measurement.
-        imputing: Whether to accept an incomplete measurement, whose missing entries are imputed.
+    An incomplete measurement does not suit, though its missing entries can be imputed: this converges slowly at low noise.
     """
     white = whiten(op)
     if not isinstance(white, LinearOperator) or not white.noise.white or white.items is not None or not score.noise_kinds:
         return False
-    whole = _denoisable(score, white)
-    return whole is white or (imputing and whole is not None)
+    return _denoisable(score, white) is white
 
 
 def _denoisable(score: ScoreModel, op: LinearOperator) -> LinearOperator | None:
