@@ -53,7 +53,7 @@ def test_wrong_arguments_are_named(given, message, tiny_prior):
         ({"problem": "inpaint", "mask": np.zeros((3, 3))}, "the mask leaves nothing to fill"),
         ({"problem": "outpaint", "margin": 20, "simulate": True}, "margins of 20 pixels leave nothing"),
         ({"problem": "defocus", "radius": 30}, "is larger than the image"),
-        ({"problem": "denoise", "noise": "auto"}, "sides of at least 8 pixels"),
+        ({"problem": "denoise", "noise": "auto"}, "too few pixels show the noise"),
     ],
     ids=str,
 )

@@ -283,6 +283,7 @@ class TestMethods:
     network = wrapped(torch.no_grad()(lambda x: NET(x)))
 
     @pytest.mark.filterwarnings("ignore:from_network")
+    @pytest.mark.filterwarnings("ignore::invdiff.posterior.MisfitWarning")  # two steps
     @pytest.mark.parametrize("method", [m for m in METHODS if m not in ("repaint", "snips", "unconditional")])
     def test_every_method(self, method: str) -> None:
         exact, few = "exact" in METHODS[method].needs, method == "mm-tsmc"
@@ -499,6 +500,7 @@ MODES: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.filterwarnings("ignore:from_network")
+@pytest.mark.filterwarnings("ignore::invdiff.posterior.MisfitWarning")  # two steps
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES.keys())
 @pytest.mark.parametrize("kind", ["matrix", "blur", "function", "network", "own"])
 def test_modes_of_the_caller_change_nothing(kind: str, mode: Callable[[], Any]) -> None:

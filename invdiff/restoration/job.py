@@ -156,6 +156,8 @@ def prepare(
     device = pick_device(settings["device"])
     files.add({"input": source, **kind.files(values)})
     if settings["calibration"] is not None:
+        if not isinstance(settings["calibration"], str | os.PathLike):
+            raise OptionError(f"calibration: expected the path of a file, or 'natural', got {settings['calibration']!r:.80}.")
         files.add({"calibration": Path(settings["calibration"])})
     names = ("precision", "checkpointing", "tile", "overlap")
     score = find_prior(settings["prior"], device=device, given=prior_option, **{name: settings[name] for name in names})
@@ -274,8 +276,6 @@ def _spread(measured: Measured, sampler: PosteriorSampler, settings: Mapping[str
     level = INTERVAL if settings["intervals"] is None else shown[wanted]
     if settings["calibration"] is None:
         return Spread.plain(level, settings["samples"])
-    if not isinstance(settings["calibration"], str | Path):
-        raise OptionError(f"calibration: expected the path of a file, or 'natural', got {settings['calibration']!r:.80}.")
     return read_spread(
         settings["calibration"],
         type(measured.problem),

@@ -16,7 +16,7 @@ Reader = TypeVar("Reader", bound=Callable[..., Any])
 
 
 def naming_input(reader: Reader) -> Reader:
-    """Put the path of INPUT, the first argument, before a ``ValueError`` that names neither it, nor an option, nor a file.
+    """Put the path of INPUT, the first argument, before a ``ValueError`` that begins neither with it, nor with an option or a file.
 
     Problems and operators do not know where a picture comes from: "expected a grayscale one" becomes "photo.png: expected a
     grayscale one".
@@ -33,7 +33,7 @@ def naming_input(reader: Reader) -> Reader:
             beginning, _, _ = text.partition(":")
             files = [str(value) for value in options.values() if isinstance(value, str | os.PathLike)]
             # Errors about a file begin with its name; a kernel may be an array in one: kernels.npz:levin1.
-            if path is None or "--" in text or str(path) in text or any(file.startswith(beginning) for file in files):
+            if path is None or text.startswith("--") or str(path) in text or any(file.startswith(beginning) for file in files):
                 raise
             raise ValueError(f"{path}: {text}") from error
 

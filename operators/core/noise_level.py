@@ -76,7 +76,7 @@ def noise_level(pictures: Array, known: Mask | None = None) -> NoiseLevel:
     if counted < FEWEST:
         raise ValueError(
             f"too few pixels show the noise: {constant:.0%} are in constant areas, {saturated:.0%} saturated (at the darkest "
-            f"or brightest value) and {missing:.0%} missing, of pictures of {pictures.shape[-1]} x {pictures.shape[-2]}"
+            f"or brightest value) and {missing:.0%} missing, of a picture of {pictures.shape[-1]} x {pictures.shape[-2]}"
         )
     if _has_block_grid(pictures, given):
         raise ValueError("the picture shows the 8 x 8 blocks of JPEG compression, which removes an unknown part of the noise")

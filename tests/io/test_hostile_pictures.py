@@ -413,7 +413,7 @@ class TestKinds:
         [
             (bytes(saved("PNG")), "is an image"),
             (bytes(saved("TIFF")), "is an image"),
-            (b"1,2,3", "is damaged"),
+            (b"1,2,3", "does not begin as one; expected a NumPy file"),
             (KINDS["a FITS file"](), "is a FITS file"),
             (b"\x80\x04K\x01.", "pickled"),
         ],

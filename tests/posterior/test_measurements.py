@@ -143,6 +143,7 @@ LINEAR = (
 )
 
 
+@pytest.mark.filterwarnings("ignore::invdiff.posterior.MisfitWarning")  # two steps, and data out of range
 class TestRange:
     @pytest.mark.parametrize("name", operators(SHAPE))
     def test_measured_images_give_no_warning(self, name: str) -> None:
@@ -182,6 +183,7 @@ class TestRange:
         op.measure(randn(1, 2, 16, 16), seed=0)
 
 
+@pytest.mark.filterwarnings("ignore::invdiff.posterior.MisfitWarning")
 def test_the_warning_points_at_the_caller() -> None:
     for use in (lambda: SAMPLER.run(PIXELS), lambda: OP.measure(PIXELS, seed=0)):
         with pytest.warns(UserWarning, match="as large as|look like") as caught:

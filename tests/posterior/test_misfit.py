@@ -41,6 +41,7 @@ class TestNoisyData:
         op = OPS[name](sigma)
         assert samples(op, op.measure(TRUTH, seed=0)).notes == ()
 
+    @pytest.mark.filterwarnings("ignore:run. y is")  # Noise of 50 is far out of the range of images, which is said, too.
     def test_a_level_that_is_too_low(self, name, sigma):
         y = OPS[name](500 * sigma).measure(TRUTH, seed=0)
         with pytest.warns(MisfitWarning, match=r"times its expected value under the noise.*a noise level that is too low"):

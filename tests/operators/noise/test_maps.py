@@ -76,6 +76,7 @@ def test_a_map_of_fewer_axes_is_the_map_repeated(shape: tuple[int, ...], kind: s
         assert_close(drawn(few, method), drawn(full, method), rtol=0, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::invdiff.posterior.MisfitWarning")  # few steps
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in ("repaint", "snips")])
 def test_every_method_takes_a_map_of_the_image(method: str) -> None:
     op = build("mask", GaussianNoise(torch.full((16, 16), 0.05)))
