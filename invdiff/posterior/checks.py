@@ -109,5 +109,5 @@ def check_range(op: Operator, y: Tensor, score: ScoreModel) -> None:
         warnings.warn(
             f"run: y is {ratio:.0f} times as large as measurements of images in [-1, 1] (root mean squares), and the samples "
             "will be as well. Give y in the units of op(x): y / 127.5 - 1 for pixels from 0 to 255.",
-            stacklevel=5,
+            stacklevel=6,
         )

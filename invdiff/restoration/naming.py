@@ -16,7 +16,7 @@ Reader = TypeVar("Reader", bound=Callable[..., Any])
 
 
 def naming_input(reader: Reader) -> Reader:
-    """Put the path of INPUT, the first argument, before a ``ValueError`` that begins neither with it, nor with an option or a file.
+    """Put the path of INPUT, the first argument, before a ``ValueError`` that begins neither with it, nor an option or file.
 
     Problems and operators do not know where a picture comes from: "expected a grayscale one" becomes "photo.png: expected a
     grayscale one".

@@ -35,6 +35,7 @@ from invdiff.operators import (
     random_mask,
     stack,
 )
+from invdiff.posterior import MisfitWarning
 from invdiff.priors import Gaussian
 
 SHAPE = (1, 16, 16)
@@ -152,6 +153,7 @@ class TestRange:
             y = op.measure(image, seed=0)
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
+                warnings.simplefilter("ignore", MisfitWarning)  # one step that ignores the data
                 PosteriorSampler(PRIOR, op, method="unconditional", steps=1).run(y)
 
     @pytest.mark.parametrize("white", [255, 4095, 65535])

@@ -120,7 +120,7 @@ REFUSED = {
         pictured(graphic().resize((150, 150), Image.Resampling.LANCZOS)),
         "several constant values|cannot be told",
     ),
-    "tiny": (noise((1, 8, 8), 0.05), "too few pixels show the noise.* pictures of 8 x 8"),
+    "tiny": (noise((1, 8, 8), 0.05), "too few pixels show the noise.* a picture of 8 x 8"),
 }
 
 
