@@ -70,7 +70,7 @@ def kspace_of(arrays: Arrays) -> KSpace:
     Raises:
         ValueError: If an array has an invalid shape or invalid values, or they do not fit each other.
     """
-    if not arrays["kspace"].any():  # before it is converted, in case that it is large
+    if arrays["kspace"].dtype.kind == "c" and not arrays["kspace"].any():  # before it is converted, in case that it is large
         raise ValueError("mri: k-space is 0 everywhere, so no frequency is measured.")
     notes: list[str] = []
     values = _complex(arrays["kspace"], "kspace")
