@@ -70,6 +70,8 @@ def kspace_of(arrays: Arrays) -> KSpace:
     Raises:
         ValueError: If an array has an invalid shape or invalid values, or they do not fit each other.
     """
+    if arrays["kspace"].dtype.kind == "c" and not arrays["kspace"].any():  # before it is converted, in case that it is large
+        raise ValueError("mri: k-space is 0 everywhere, so no frequency is measured.")
     notes: list[str] = []
     values = _complex(arrays["kspace"], "kspace")
     maps = _complex(arrays["coil_maps"], "coil_maps") if "coil_maps" in arrays else None

@@ -1,4 +1,7 @@
-"""The command in processes that can be killed: forked from one that has imported everything, so that each starts at once."""
+"""The command in processes that can be killed: forked from one that has imported everything, so that each starts at once.
+
+Commands may be run in that process itself first, so that what only a first run costs is paid once.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +49,14 @@ for line in sys.stdin:
     job = json.loads(line)
     if "wait" in job:
         print(os.waitstatus_to_exitcode(os.waitpid(job["wait"], 0)[1]), flush=True)
+        continue
+    if "here" in job:
+        home, kept = os.getcwd(), (os.dup(1), os.dup(2))
+        code = run(job)
+        sys.stdout.flush()
+        [os.dup2(stream, number) for number, stream in enumerate(kept, 1)]
+        os.chdir(home)
+        print(code, flush=True)
         continue
     pid = os.fork()
     if not pid:
@@ -95,9 +107,16 @@ class Server:
 
     def start(self, *arguments: object, folder: Path, kill: int | None = None) -> int:
         """Start ``invdiff ARGUMENTS`` in a folder and return its process; ``kill``: it kills itself at that move of a file."""
+        return self._ask(**self._job(arguments, folder), kill=kill)
+
+    def warm(self, *arguments: object, folder: Path) -> None:
+        """Run a command in the process that the others are forked from."""
+        assert self._ask(**self._job(arguments, folder), kill=None, here=True) == 0
+
+    def _job(self, arguments: tuple[object, ...], folder: Path) -> dict[str, Any]:
         self.started += 1
         names = {name: str(self.scratch / f"{self.started}.{name}") for name in ("out", "err")}
-        return self._ask(arguments=[str(argument) for argument in arguments], folder=str(folder), kill=kill, **names)
+        return {"arguments": [str(argument) for argument in arguments], "folder": str(folder), **names}
 
     def wait(self, process: int) -> Ended:
         """Wait for the end of the process that was started last."""
@@ -107,6 +126,19 @@ class Server:
     def run(self, *arguments: object, folder: Path, kill: int | None = None) -> Ended:
         """Run a command to its end."""
         return self.wait(self.start(*arguments, folder=folder, kill=kill))
+
+    @staticmethod
+    def wait_for_handlers(process: int) -> None:
+        """Wait until a command handles SIGTERM: on Linux the system says so, elsewhere it takes less than a second."""
+        status, deadline = Path(f"/proc/{process}/status"), time.monotonic() + 60
+        if not status.exists():
+            time.sleep(1)
+            return
+        while time.monotonic() < deadline:
+            caught = next((line for line in status.read_text().splitlines() if line.startswith("SigCgt:")), "SigCgt: 0")
+            if int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1 or "State:\tZ" in status.read_text():
+                return
+            time.sleep(0.005)
 
     @staticmethod
     def send(process: int, number: int) -> None:

@@ -115,6 +115,15 @@ def test_wrong_levels(few, options, message):
         read("in.tif", "sr", noise=0.05, factor=2, **options)
 
 
+@pytest.mark.parametrize("name", ["in.tif", "in.npy", "float.npy", "in.png"])
+@pytest.mark.parametrize("levels", [{"white": 1e-300}, {"white": 1e-37}, {"black": 300 - 1e-13, "white": 300}])
+def test_levels_beyond_what_floats_hold(few, name, levels):
+    values = RAW[0] if name == "in.png" else UNIT if name == "float.npy" else RAW
+    Image.fromarray(values).save(name) if name == "in.png" else save(name, values)
+    with pytest.raises(OptionError, match=r"--white: .* is too small a range for values up to"):
+        read(name, "sr", noise=0.05, factor=2, **levels)
+
+
 def test_levels_are_for_pictures(few):
     np.savez("in.npz", kspace=np.zeros((8, 8), complex))
     with pytest.raises(OptionError, match="--black and --white are for pictures"):

@@ -22,6 +22,7 @@ from invdiff.io.picture import check_picture, native
 __all__ = ["declared_arrays", "existing_file", "load_numpy", "read_arrays"]
 
 PICKLE = b"\x80"
+DAMAGED = "is damaged, or does not begin as one"
 
 
 def existing_file(path: str | os.PathLike[str]) -> Path:
@@ -87,7 +88,7 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     with path.open("rb") as file:
         head = file.read(HEAD)
     if not head.startswith((b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06", PICKLE)):
-        reason = kind_of(head) or ("is an image: give its name the right ending" if is_image(head) else "does not begin as one")
+        reason = kind_of(head) or ("is an image: give its name the right ending" if is_image(head) else DAMAGED)
         raise ValueError(f"{path}: {reason}; expected a NumPy file.")
     try:
         with warnings.catch_warnings(), path.open("rb") as file:

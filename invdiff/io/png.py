@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
+import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,13 +45,11 @@ def decode_deep_png(image: Image.Image, content: bytes) -> Decoded:
 
 def encode_deep_png(path: Path, decoded: Decoded) -> None:
     """Write gray, RGB or RGBA values of 16 bits; gray with alpha becomes RGBA."""
-    from kornia_rs import io as kornia_io
-
     values, channels = decoded.values, decoded.values.shape[-1]
     if channels == 2:
         values = values[..., [0, 0, 0, 1]]
     mode = {1: "mono", 3: "rgb"}.get(channels, "rgba")
-    kornia_io.write_image_png_u16(str(path), np.ascontiguousarray(values), mode)
+    _write_by_kornia(path, np.ascontiguousarray(values), mode)
     chunks = b""  # kornia_rs writes no metadata
     if decoded.icc is not None:
         chunks += _chunk(b"iCCP", b"icc\0\0" + zlib.compress(decoded.icc))
@@ -61,6 +61,20 @@ def encode_deep_png(path: Path, decoded: Decoded) -> None:
     if chunks:  # right after the header, which ends at byte 33 in every PNG file
         content = path.read_bytes()
         path.write_bytes(content[:33] + chunks + content[33:])
+
+
+def _write_by_kornia(path: Path, values: NDArray[np.uint16], mode: str) -> None:
+    """Write a file by kornia_rs, which takes names in UTF-8 alone: others are written elsewhere first."""
+    from kornia_rs import io as kornia_io
+
+    try:
+        name = os.fsencode(path).decode()
+    except UnicodeDecodeError:
+        with tempfile.TemporaryDirectory() as folder:
+            kornia_io.write_image_png_u16(f"{folder}/image.png", values, mode)
+            path.write_bytes(Path(folder, "image.png").read_bytes())
+    else:
+        kornia_io.write_image_png_u16(name, values, mode)
 
 
 def _pairs(content: bytes, channels: int) -> NDArray[np.uint16]:

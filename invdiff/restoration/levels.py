@@ -18,6 +18,7 @@ from invdiff.problems import OptionError
 
 __all__ = ["Levels", "check_range", "dark_notes", "levels_of", "read_levels"]
 
+BRIGHTEST = 1e15  # farthest from black, in units of white, whose square and sums of it float32 holds
 DARK = 0.25  # share of white below which the brightest value is worth a note
 BITS = (8, 10, 12, 14)  # of the analog-to-digital converters of cameras
 BELOW, RINGING = 6.0, 0.1  # distance below black that noise does not reach, in noise levels, and that of sharp edges
@@ -78,11 +79,21 @@ def read_levels(source: Source, black: float, white: float | None) -> tuple[Pict
         raise OptionError(f"--black: expected a number below the level of white, {white:g}, got {black:g}.")
     levels = Levels(black, white, full)
     if values is not None:
+        _check_levels(values, levels)
         unit = (values.astype(np.float64) - black) / (white - black)
         return replace(picture_of_array(unit, str(source)), bits=8 if full == 255 else 16), levels
     assert picture is not None
     stored = (picture.pixels + 1) / 2 * full
+    _check_levels(stored, levels)
     return replace(picture, pixels=2 * (stored - black) / (white - black) - 1), levels
+
+
+def _check_levels(values: NDArray[Any], levels: Levels) -> None:
+    """Raise an error if the squares of the values on the 0..1 scale are beyond what float32 holds."""
+    farthest = max((abs(float(end(values)) - levels.black) for end in (np.min, np.max) if values.size), default=0.0)
+    if farthest > BRIGHTEST * (levels.white - levels.black):
+        span = f"{levels.white:g} with black at {levels.black:g}"
+        raise OptionError(f"--white: {span} is too small a range for values up to {np.max(values):g}.")
 
 
 def _raw(source: Source) -> tuple[Picture | None, NDArray[Any] | None, float]:

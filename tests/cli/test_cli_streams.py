@@ -7,11 +7,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from invdiff.io.images import write_image
+from invdiff.io.images import read_image, write_image
 from invdiff.io.paths import sha256_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="names are bytes, and streams are descriptors")
@@ -98,8 +100,24 @@ class TestNames:
         invdiff("train", os.fsdecode(b"nu\xff"), "--out", "mine.safetensors", *small, "--steps", 2)
         assert "nu\\udcff" in (folder / "mine.md").read_text(encoding="utf-8")
 
+    def test_deep_results(self, solve, folder):
+        """PNG files of 16 bits are written by a library that takes names in UTF-8 alone."""
+        values = np.random.default_rng(0).random((16, 24))
+        np.save(f"{ODD}.npy", values)
+        solve(f"{ODD}.npy", "--problem", "denoise", "--noise", 0.1)
+        made = folder / "invdiff-out" / f"{ODD}-denoise"
+        with Image.open(made / "mean.png") as mean:
+            assert mean.mode == "I;16"
+        write_image(folder / f"{ODD}.png", 2 * values[None] - 1, bits=16)
+        assert abs((read_image(folder / f"{ODD}.png").pixels[0] + 1) / 2 - values).max() < 1e-5
+
     def test_weights_need_text(self, invdiff, folder, tiny_prior):
         """The library of safetensors cannot read other names: they are refused before the work."""
         out = ("--out", os.fsdecode(b"mine\xff.safetensors"))
         for arguments in (("train", "nu"), ("priors", "convert", tiny_prior), ("priors", "measure", tiny_prior, "nu")):
             assert "expected a name in UTF-8" in invdiff(*arguments, *out, code=2).stderr
+        inside = os.fsdecode(b"in\xff/mine.safetensors")
+        Path(inside).parent.mkdir()
+        for weights in (out[1], inside):
+            Path(weights).write_bytes(tiny_prior.read_bytes())
+            assert "is not in UTF-8, which safetensors files need" in invdiff("priors", "inspect", weights, code=1).stderr

@@ -30,6 +30,7 @@ from PIL import Image
 
 from hostile.case import Case
 from invdiff.cli import main
+from invdiff.io.printable import printable
 from invdiff.priors.networks.unet2d import unet2d_model
 
 __all__ = ["broken_laws", "peak_mebibytes", "shown"]
@@ -231,7 +232,7 @@ def _of_the_results(case: Case, answer: Answer, here: Path, before: Tree, after:
     out = here.parent / Path(records[0]).parent
     record: Any = json.loads((out / "run.json").read_text(encoding="utf-8"))
     notes = [line for line in answer.stderr.splitlines() if not re.match(r"(fast|balanced|best): \d+ samples, about", line)]
-    if notes != record["notes"]:
+    if notes != [printable(note) for note in record["notes"]]:
         yield f"the notes of the record are {record['notes']}, and those on the terminal {notes}"
     if not all(np.isfinite(float(value)) for value in record["residual"]):
         yield f"the misfit of the samples is {record['residual']}"

@@ -69,6 +69,13 @@ def test_what_is_small_and_unpacks_to_much(tmp_path, monkeypatch):
     monkeypatch.setattr(numpy_headers, "LARGEST", 2**22)
     with pytest.raises(ValueError, match="expected at most 4194304"):
         read_arrays(tmp_path / "scan.npz", "kspace")
+    monkeypatch.setattr(numpy_headers, "LARGEST", 2**31)
+    assert read_arrays(tmp_path / "scan.npz", "kspace")["kspace"].shape == (2**20,)  # no memory to speak of
+    monkeypatch.setattr(numpy_headers, "SMALL", 2**22)
+    with pytest.raises(ValueError, match=r"scan\.npz.*unpack to 8 MiB from 0\.01 MiB, more than measured numbers do"):
+        read_arrays(tmp_path / "scan.npz", "kspace")
+    np.savez_compressed(tmp_path / "scan.npz", kspace=np.random.default_rng(0).random(2**20) * (np.arange(2**20) % 16 == 0))
+    assert read_arrays(tmp_path / "scan.npz", "kspace")["kspace"].shape == (2**20,)  # one in 16 is measured
 
 
 def test_an_npy_file_of_another_suffix(tmp_path):

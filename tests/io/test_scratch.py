@@ -169,7 +169,19 @@ class TestAtomicWrite:
         assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
+@pytest.fixture
+def from_a_terminal():
+    """Let signals act as they do in a terminal: under ``nohup`` SIGHUP is ignored, and in the background of a script SIGINT."""
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    for number in STOPPING:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number, earlier in before.items():
+        signal.signal(number, earlier)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.usefixtures("from_a_terminal")
 class TestSignals:
     @pytest.mark.parametrize("number", STOPPING)
     def test_held_back_until_the_end(self, number):
@@ -191,12 +203,9 @@ class TestSignals:
         assert signal.getsignal(number) is before
 
     def test_nohup_is_respected(self):
-        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        try:
-            with raise_when_stopped(), held_back():
-                signal.raise_signal(signal.SIGHUP)
-        finally:
-            signal.signal(signal.SIGHUP, before)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with raise_when_stopped(), held_back():
+            signal.raise_signal(signal.SIGHUP)
 
     def test_other_threads(self):
         seen = []

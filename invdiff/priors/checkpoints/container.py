@@ -137,6 +137,10 @@ def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _load_safetensors(path: Path) -> Contents:
     """Read a safetensors file. The values are copied, since rewriting a mapped file would change them, or kill the process."""
     try:
+        os.fsencode(path).decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: the name is not in UTF-8, which safetensors files need. Rename it.") from None
+    try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
             if size > LARGEST_HEADER:
