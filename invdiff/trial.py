@@ -114,6 +114,7 @@ def try_map(
     _check_same(what, function, points, kept, out)
     slope = (moved[0] - moved[1]) / (2 * step)
     v = slope if slope.any() else kept[0] - kept[1]  # Steps, as of rounding, have no slope but at a few places.
+    v = v / v.abs().amax().clamp(min=torch.finfo(v.dtype).tiny)  # Small ones would vanish in half precision.
     if not gradient or reason or not v.any():  # A constant map has no gradient, and needs none.
         return reason
     try:
@@ -122,14 +123,15 @@ def try_map(
         return _first_line(error)
     if product is None or not product.any():
         return "the result does not depend on the input for autograd, although it changes with it"
-    if not product.isfinite().all():
+    if not product[1].isfinite().all():
         return "the gradient is not finite where the result is"
-    if product[0].norm() > LEAKED * product[1].norm():
+    other = product[0].nan_to_num(0, 0, 0)  # 3 c may be outside of the domain, as that of a square root.
+    if other.norm() > LEAKED * product[1].norm():
         raise ValueError(f"{what} mixes the items of a batch: one has a gradient with respect to another. {NEIGHBORS}")
     if not (compare and slope.any()):
         return ""
     bent = float(((moved[0] + moved[1]) / 2 - kept[0]).norm() / (step * slope).norm())
-    ratio = float((product[1] * d).sum() / slope.square().sum())
+    ratio = float((product[1] * d).sum() / (v * slope).sum())
     if bent > UNRELIABLE or abs(ratio - 1) <= tolerance + 2 * bent:
         return ""
     return f"along a random direction the gradient is {ratio:.2g} times the change of the result"

@@ -39,6 +39,8 @@ from invdiff.priors.trial import try_prior
 from invdiff.random import Streams
 from invdiff.schedules import EDM, VP, DiscreteBetas
 
+pytestmark = pytest.mark.filterwarnings("ignore::invdiff.posterior.MisfitWarning")  # two steps
+
 SHAPE = (1, 6, 6)
 PRIOR = Gaussian(torch.zeros(SHAPE), torch.full(SHAPE, 0.3))
 MASK = Mask(torch.ones(SHAPE), sigma_y=0.1)
@@ -104,6 +106,7 @@ WITHOUT_GRADIENT: dict[str, Callable[[Tensor], Tensor]] = {
     "rounding": lambda x: (40 * x).round() / 40,
     "bytes": lambda x: (100 * x).to(torch.int8).to(x) / 100,
     "sign": torch.sign,
+    "a tenth detached": lambda x: 0.9 * x + 0.1 * x.detach(),
     "partly detached": lambda x: torch.tanh(x) + torch.sin(3 * x).detach(),
     "detached weight": lambda x: x * (3 * x).sigmoid().detach() * (1 + x.sin().detach()),
     "wrong gradient": lambda x: Tripled.apply(x),
@@ -412,7 +415,7 @@ class TestFunctions:
         with pytest.raises(TypeError, match=r"must keep dtype and device, got torch\.float64 on cpu .* y\.to\(x\)"):
             build(lambda x: 2 * x.double(), SHAPE)
 
-    @pytest.mark.parametrize("domain", [torch.log, torch.sqrt, lambda x: x.log1p().sqrt()])
+    @pytest.mark.parametrize("domain", [torch.log, torch.sqrt, lambda x: x.log1p().sqrt(), lambda x: ((x + 1) / 2).sqrt()])
     def test_functions_of_positive_values(self, domain: Callable[[Tensor], Tensor]) -> None:
         assert Function(domain, SHAPE).out_shape == SHAPE
 
@@ -436,7 +439,8 @@ class TestOwnLinearOperators:
 
         def adjoint(self, y: Tensor) -> Tensor:
             shift, factor = (1 if self.fault == "shift" else -1), (2.01 if self.fault == "factor" else 2.0)
-            return (factor * y.roll(shift, -1))[..., (1 if self.fault == "shape" else 0) :]
+            neighbor = 0.1 * y.flip(0) if self.fault == "mixing adjoint" and len(y) > 1 else 0
+            return (factor * y.roll(shift, -1))[..., (1 if self.fault == "shape" else 0) :] + neighbor
 
     class Closed(Broken):
         """The same with closed forms, since the rows are orthogonal with squared norm 4."""
@@ -472,6 +476,7 @@ class TestOwnLinearOperators:
             ("shift", "Broken: adjoint is not the adjoint of forward"),
             ("factor", "Broken: adjoint is not the adjoint of forward"),
             ("shape", "Broken: adjoint must return shape"),
+            ("mixing adjoint", "Broken: adjoint is random, or mixes the items of a batch"),
             ("", ""),
         ],
     )
@@ -553,6 +558,24 @@ def test_the_default_dtype_changes_nothing(kind: str) -> None:
             torch.set_default_dtype(torch.float32)
     assert runs[1].dtype == torch.float32
     assert_close(*runs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("convert", [Tensor.long, lambda x: x + 0j], ids=["whole", "complex"])
+def test_networks_return_real_numbers(convert: Callable[[Tensor], Tensor]) -> None:
+    score = from_network(lambda x, time: convert(NET(x)), VP())
+    with pytest.raises(TypeError, match=r"from_network: the network must return real floating-point numbers, got torch\."):
+        PosteriorSampler(score, Identity(SHAPE, sigma_y=0.1), method="daps", steps=2)
+
+
+def test_one_number_for_each_image_has_an_axis() -> None:
+    op = Function(lambda x: x.flatten(1).mean(1), SHAPE, sigma_y=0.1)
+    with pytest.raises(ValueError, match=r"an axis besides the batch, also for one number: y\[:, None\]"):
+        PosteriorSampler(PRIOR, op, method="mmps", steps=2)
+
+
+def test_small_gradients_in_half_precision() -> None:
+    score = from_network(lambda x, time: 1e-4 * x, VP(), event_shape=SHAPE)
+    assert try_prior(from_network(lambda x, time: (1e-4 * x.half()).to(x.dtype), VP()), SHAPE) == try_prior(score, SHAPE) == ""
 
 
 def test_per_channel_and_gray_adapters_reach_the_network() -> None:

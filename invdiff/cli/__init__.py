@@ -62,7 +62,7 @@ class _LazyGroup(click.Group):
                 warnings.showwarning = lambda message, *_: click.echo(f"Warning: {printable(str(message))}", err=True)
                 return super().invoke(ctx)
         except click.ClickException as error:
-            error.message = printable(error.message)  # type: ignore[misc]
+            error.message = printable(error.message, lines=isinstance(error, click.UsageError))  # type: ignore[misc]
             raise
         except (click.exceptions.Exit, click.Abort):
             raise

@@ -23,7 +23,14 @@ FAR_OUTSIDE = 8.0  # Root mean square of y, relative to that of measured images 
 
 
 def check_operator(op: Operator) -> None:
-    """Raise an error if an operator or a noise that a user wrote mixes items, is random, or has a wrong gradient or adjoint."""
+    """Raise an error if an operator or a noise that a user wrote mixes items, is random, or has a wrong gradient or adjoint.
+
+    Operators without an axis besides the batch are refused too.
+    """
+    if not op.out_shape:
+        raise ValueError(
+            f"{type(op).__name__}: a measurement needs an axis besides the batch, also for one number: y[:, None]."
+        )
     if operators.is_of_user(op):
         operators.try_operator(op)
     if not type(op.noise).__module__.startswith("invdiff."):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
-__all__ = ["digest", "stamp"]
+__all__ = ["CHANGED", "begin_digest", "digest", "stamp"]
 
 PARTS = (".json", ".safetensors", ".bin")  # the files of a folder that count
 Stamp = list[tuple[str, int, int]]
+CHANGED = "unknown: the file has changed since it was read"
 SETTLED = 2 * 10**9  # nanoseconds since the last write, after which a digest may be cached
 
 
@@ -30,11 +33,28 @@ def digest(path: Path, since: Stamp | None = None) -> str:
     """
     now = stamp(path) if path.exists() else []
     if since not in (None, now):
-        return "unknown: the file has changed since it was read"
+        return CHANGED
     if not path.is_dir():
         return _digest(now[0])
     listing = "\n".join(f"{Path(part[0]).relative_to(path).as_posix()} {_digest(part)}" for part in now)
     return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def begin_digest(path: Path, since: Stamp) -> Future[str]:
+    """Compute :func:`digest` in a thread, while the caller reads the same file; :meth:`Future.result` waits for it.
+
+    The thread ends with the process: nothing waits for the digest of a file that turns out to be no checkpoint.
+    """
+    found: Future[str] = Future()
+
+    def run() -> None:
+        try:
+            found.set_result(digest(path, since))
+        except OSError as error:
+            found.set_exception(error)
+
+    threading.Thread(target=run, name="digest", daemon=True).start()
+    return found
 
 
 def _digest(part: tuple[str, int, int]) -> str:

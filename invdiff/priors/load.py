@@ -14,7 +14,7 @@ from torch import nn
 
 from invdiff.priors.checkpoints.container import Contents, open_contents, state_dicts
 from invdiff.priors.checkpoints.kinds import folder_kind, is_optimizer, network_kind
-from invdiff.priors.digest import digest, stamp
+from invdiff.priors.digest import CHANGED, begin_digest, digest, stamp
 from invdiff.priors.errors.files import errors_beside, read_error_model
 from invdiff.priors.network import NetworkPrior
 from invdiff.priors.place import locate
@@ -81,6 +81,7 @@ def load_prior(
     autocast = pick_autocast(precision, torch.device(device))
     path = locate(source)
     before = stamp(path)
+    meanwhile = begin_digest(path, before) if path.is_file() else None  # A folder is first known to be one of a checkpoint.
     checkpoint = read_checkpoint(path, given)
     spec = checkpoint.spec
     said = {"label": spec.label, "given": dict(given) or None, "assumed": dict(spec.assumed) or None}
@@ -88,7 +89,9 @@ def load_prior(
     with _naming(path):
         prior = build_prior(checkpoint, autocast=autocast, checkpointing=checkpointing, file=path, facts=facts)
     prior.notes = (*checkpoint.notes, *assumptions(path, spec))
-    prior.sha256 = digest(path, before)  # now: the file may be replaced while the prior is in use
+    # Now: the file may be replaced while the prior is in use.
+    text = digest(path, before) if meanwhile is None else meanwhile.result()
+    prior.sha256 = text if path.exists() and stamp(path) == before else CHANGED
     measured = errors_beside(path)
     if errors and measured.is_file():
         found = read_error_model(measured, prior=path, given=given)

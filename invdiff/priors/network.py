@@ -143,6 +143,8 @@ class NetworkPrior(ScoreModel):
             # Whole times are for a network that looks them up in a table.
             result: Any = self.net(asked.to(dtype), time.to(dtype) if time.is_floating_point() else time, *extra)
         output: Tensor = result if isinstance(result, Tensor) else _tensor_in(result)
+        if not output.is_floating_point():
+            raise TypeError(f"from_network: the network must return real floating-point numbers, got {output.dtype}.")
         if output.shape != asked.shape:
             twice = output.shape == (len(asked), 2 * asked.shape[1], *asked.shape[2:])
             hint = " If its second half is a variance, give lambda x, t: net(x, t).chunk(2, 1)[0]." if twice else ""

@@ -13,7 +13,7 @@ from invdiff.priors.save import BUNDLED
 
 __all__ = ["locate"]
 
-HUB_ID = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
+HUB_ID = re.compile(r"(?!.*(\.\.|--))[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
 # Suffixes of weights, of other data, and of what they come packed in. Names on the hub may have dots, as in "ddpm-v1.5".
 FILE = re.compile(
     r"\.(pt|pth|pkl|pickle|ckpt|bin|safetensors|onnx|gguf|h5|hdf5|keras|msgpack|npy|npz|mat|json|ya?ml|toml|txt|md|csv|py|ipynb|"
@@ -24,7 +24,7 @@ FILE = re.compile(
 FOLDER = re.compile(
     r"\.*(archives?|build|cache|cases|checkpoints?|ckpts?|data|datasets?|dist|docs|downloads?|examples?|exp|experiments?|home|"
     r"images?|img|inputs?|logs?|models?|nets?|networks?|out|outputs?|photos?|pictures?|pretrained|priors?|results?|runs?|"
-    r"samples?|saved?|saves|src|tests?|tmp|train|training|weights?|work)",
+    r"samples?|saved?|saves|src|tests?|tmp|train|training|weights?|work)[-_.]?\d*",
     re.IGNORECASE,
 )
 NEAR = 0.75  # likeness of two names, from 0 to 1
@@ -60,7 +60,7 @@ def locate(source: str | Path) -> Path:
 def _is_local(text: str) -> bool:
     """Return whether text of the form of a hub id looks like a path."""
     owner, _, name = text.partition("/")
-    if FILE.fullmatch(Path(name).suffix) or FOLDER.fullmatch(owner) or Path(owner).exists():
+    if any(FILE.fullmatch(Path(part).suffix) for part in (owner, name)) or FOLDER.fullmatch(owner) or Path(owner).exists():
         return True
     folders = [each for each in _names(Path(), owner) if Path(each).is_dir()]
     return bool(difflib.get_close_matches(owner, folders, 1, NEAR))

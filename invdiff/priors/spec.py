@@ -149,6 +149,8 @@ class NetworkSpec:
         if not 0 < arguments.get("steps", 1) <= MOST_STEPS:
             raise ValueError(f"its schedule has {arguments['steps']} steps, expected at most {MOST_STEPS:,}")
         try:
+            if not all(math.isfinite(value) for value in arguments.values() if isinstance(value, float)):
+                raise ValueError("a number is not finite")
             return make(**arguments)
         except (TypeError, ValueError) as error:
             raise ValueError(f"its schedule {self.schedule!r:.200} is invalid ({error})") from error

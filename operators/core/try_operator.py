@@ -90,6 +90,12 @@ def _try_linear(op: LinearOperator, device: torch.device | str, dtype: torch.dty
     x = op.adjoint(v)
     if x.shape != a.shape:
         raise ValueError(f"{owner}: adjoint must return shape {tuple(a.shape)} here, got {tuple(x.shape)}.")
+    beside = op.adjoint(torch.cat([v, 3 * y_b]))[:1]
+    if not (norm(beside - x) <= tolerance * norm(x)).all():
+        raise ValueError(
+            f"{owner}: adjoint is random, or mixes the items of a batch: the result of one changes with another next to it. "
+            "Omit it to use automatic differentiation."
+        )
     gap, size = (dot(y_a, v) - dot(a, x)).abs(), norm(y_a) * norm(v)
     if not (gap <= tolerance * size).all():
         raise ValueError(

@@ -96,7 +96,9 @@ def test_wrong_problem_options(invdiff):
     said = invdiff("solve", "--problem", "inpaint", "--maks", "x", code=2).stderr
     assert "Did you mean" in said
     assert "--mask" in said
-    assert "--problem is missing" in invdiff("solve", "--mask", "x", code=2).stderr
+    missing = invdiff("solve", "--mask", "x", code=2).stderr
+    assert "--problem is missing" in missing
+    assert "\n  inpaint " in missing
 
 
 @pytest.mark.parametrize("name", COMMANDS)

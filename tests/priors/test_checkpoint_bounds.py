@@ -164,6 +164,8 @@ BOMBS: dict[str, Callable[[Path], object]] = {
     "time.safetensors": lambda path: own(path, architecture="UNet", time_scale=float("nan")),
     "data.safetensors": lambda path: own(path, architecture="UNet", sigma_data=0),
     "label.safetensors": lambda path: own(path, architecture="UNet", label=MUCH),
+    "infinite.safetensors": lambda path: own(path, architecture="UNet", schedule={"name": "vp", "beta_max": float("inf")}),
+    "nan.safetensors": lambda path: own(path, architecture="UNet", schedule={"name": "vp", "beta_min": float("nan")}),
     "schedule.safetensors": lambda path: own(path, architecture="UNet", schedule={"name": ["vp"]}),
     "predicts.safetensors": lambda path: own(path, architecture="UNet", predicts=["eps"]),
     "kinds.safetensors": lambda path: own(path, architecture="UNet", noise_kinds=[["x"]]),
