@@ -25,6 +25,7 @@ def test_every_example_is_run():
     assert {path.stem for path in EXAMPLES.glob("*.py")} == set(SMALL)
 
 
+@pytest.mark.filterwarnings("ignore::invdiff.posterior.MisfitWarning")  # two steps
 @pytest.mark.parametrize("name", SMALL)
 def test_example(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -382,6 +382,7 @@ class TestHybrid:
         with pytest.raises(ValueError, match="covariance must be one of auto, jacobian, measured"):
             MMPS(plain, op, y, covariance="exact")
 
+    @pytest.mark.filterwarnings("ignore:run. y is|misfit")  # An item is far out of range.
     @pytest.mark.parametrize("sigma_y", [0.1, 0.0])
     def test_items_are_independent(self, sigma_y: float) -> None:
         """Of each other, of their operators, and of how long a neighbor's solves take."""

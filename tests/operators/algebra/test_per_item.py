@@ -93,6 +93,7 @@ def assert_as_alone(ops: list[Any], method: str, *, chunks: tuple[int, ...] = (2
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::invdiff.posterior.MisfitWarning")  # few steps
 class TestSampling:
     @pytest.mark.parametrize("method", METHODS)
     def test_every_item_as_by_its_operator_alone(self, method: str) -> None:
