@@ -134,13 +134,18 @@ class TestOtherRanges:
         with pytest.raises(ValueError, match=r"% of the values are below -0\.\d+, .*--black -1 --white 1"):
             read(given, problem, noise=0.02, **options)
 
+    @pytest.mark.parametrize("noise", [0.08, 0.1])
+    def test_pixels_from_minus_1_to_1_are_refused_at_high_noise(self, few, noise):
+        with pytest.raises(ValueError, match="--black -1 --white 1"):
+            read(2 * UNIT**0.4 - 1, "denoise", noise=noise)
+
     def test_bright_pictures_are_found_too(self, few):
         bright = 0.6 + 0.4 * UNIT
         bright[:, :1, :3] = 0.1
         with pytest.raises(ValueError, match="--black -1 --white 1"):
             read(2 * bright - 1, "sr", factor=2)
 
-    @pytest.mark.parametrize("noise", [0.05, 0.2, "laplace:0.1", "student:0.05,3", "poisson:5,0.1"])
+    @pytest.mark.parametrize("noise", [0.05, 0.2, 0.5, "laplace:0.1", "laplace:0.4", "student:0.05,3", "poisson:5,0.1"])
     def test_what_noise_explains_is_not(self, few, noise):
         dark = read(np.full((3, 64, 64), 0.02), "denoise", noise=noise, simulate=True)
         noisy = (dark.measurement[0].numpy() + 1) / 2

@@ -20,7 +20,7 @@ __all__ = ["Levels", "check_range", "dark_notes", "levels_of", "read_levels"]
 
 DARK = 0.25  # share of white below which the brightest value is worth a note
 BITS = (8, 10, 12, 14)  # of the analog-to-digital converters of cameras
-BELOW, RINGING = 6.0, 0.1  # distance below black that noise does not reach, in noise levels, and that of sharp edges
+BELOW, RINGING = 3.0, 0.1  # distance below black that noise rarely reaches, in noise levels, and that of sharp edges
 SHARE, HEAVY_SHARE = 0.05, 0.08  # largest share of values there, and with heavy-tailed noise
 FARTHER_SHARE = 0.002  # largest share of values at twice this distance
 
