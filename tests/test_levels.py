@@ -49,6 +49,7 @@ FILES = {
     "floats in an array": ("in.npy", RAW.astype(np.float32)),
     "floats in a TIFF": ("in.tif", RAW.astype(np.float32)),
     "signed integers": ("in.npy", RAW.astype(np.int32)),
+    "signed integers in a TIFF": ("in.tif", RAW.astype(np.int16)),
 }
 
 
