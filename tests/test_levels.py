@@ -196,3 +196,14 @@ def test_command_line(few, tmp_path):
     result = CliRunner().invoke(command, [str(word) for word in words], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "out" / "run.json").read_text())["arguments"]["white"] == WHITE
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_a_simulated_measurement_keeps_exif_data(few, factor):
+    exif = Image.Exif()
+    exif[271], exif[282], exif[283], exif[296] = "ACME", 300.0, 300.0, 2
+    Image.fromarray(np.rint(255 * UNIT).astype(np.uint8).transpose(1, 2, 0)).save("in.png", exif=exif)
+    invdiff.restore("in.png", problem="sr", factor=factor, noise=0.05, simulate=True, **few).save("out")
+    with Image.open("out/measurement.png") as measured:
+        written = measured.getexif()
+    assert (written[271], float(written[282])) == ("ACME", 300 / factor)

@@ -87,7 +87,9 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     with path.open("rb") as file:
         head = file.read(HEAD)
     if not head.startswith((b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06", PICKLE)):
-        reason = kind_of(head) or ("is an image: give its name the right ending" if is_image(head) else "does not begin as one")
+        reason = kind_of(head) or (
+            "is an image: give its name the right ending" if is_image(head) else "is damaged: it does not begin as one"
+        )
         raise ValueError(f"{path}: {reason}; expected a NumPy file.")
     try:
         with warnings.catch_warnings(), path.open("rb") as file:
