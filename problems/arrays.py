@@ -153,7 +153,9 @@ class ArrayProblem(Problem):
     def numbers(self, y: Tensor) -> NDArray[Any]:
         return self.to_arrays(y)[self.measured]
 
-    def write_measurement(self, folder: Path, y: Tensor, *, suffix: str, bits: int, icc: bytes | None) -> None:
+    def write_measurement(
+        self, folder: Path, y: Tensor, *, suffix: str, bits: int, icc: bytes | None, exif: bytes | None = None
+    ) -> None:
         arrays: dict[str, Any] = self.to_arrays(y)
         with atomic_write(folder / "measurement.npz") as part:
             np.savez_compressed(part, **arrays)

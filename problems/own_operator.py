@@ -142,9 +142,11 @@ class OwnOperator(Problem):
     def numbers(self, y: Tensor) -> np.ndarray[Any, Any]:
         return super().numbers(y) if is_picture(y) else y[0].numpy()
 
-    def write_measurement(self, folder: Path, y: Tensor, *, suffix: str, bits: int, icc: bytes | None) -> None:
+    def write_measurement(
+        self, folder: Path, y: Tensor, *, suffix: str, bits: int, icc: bytes | None, exif: bytes | None = None
+    ) -> None:
         if is_picture(y):
-            super().write_measurement(folder, y, suffix=".png", bits=bits, icc=icc)
+            super().write_measurement(folder, y, suffix=".png", bits=bits, icc=icc, exif=exif)
         else:
             with atomic_write(folder / "measurement.npz") as part:
                 np.savez_compressed(part, y=y[0].numpy())

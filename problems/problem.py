@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from invdiff.io.images import Picture, write_image
+from invdiff.io.metadata import enlarged
 from invdiff.io.source import Source
 from invdiff.methods.guidance.exact_score import fits
 from invdiff.operators import Noise, Operator, temper
@@ -281,7 +282,9 @@ class Problem(ABC):
         """Return the measured values in the units of a file."""
         return self.picture_of(y).numpy() / 2 + 0.5
 
-    def write_measurement(self, folder: Path, y: Tensor, *, suffix: str, bits: int, icc: bytes | None) -> None:
+    def write_measurement(
+        self, folder: Path, y: Tensor, *, suffix: str, bits: int, icc: bytes | None, exif: bytes | None = None
+    ) -> None:
         """Write a simulated measurement to a file ``measurement.*`` that :meth:`read` can read.
 
         Args:
@@ -290,8 +293,11 @@ class Problem(ABC):
             suffix: File name extension of pictures.
             bits: Bits per channel of pictures.
             icc: Color profile of pictures.
+            exif: EXIF data of the clean picture; the resolution is that of the measurement.
         """
-        write_image(folder / f"measurement{suffix}", self.picture_of(y).numpy(), bits=bits, icc=icc)
+        if exif is not None and self.enlarges != 1:
+            exif = enlarged(exif, 1 / self.enlarges)
+        write_image(folder / f"measurement{suffix}", self.picture_of(y).numpy(), bits=bits, icc=icc, exif=exif)
 
     def facts(self) -> dict[str, Any]:
         """Return properties, besides options, that affect the spread of samples, to compare with a calibration."""

@@ -49,6 +49,7 @@ FILES = {
     "floats in an array": ("in.npy", RAW.astype(np.float32)),
     "floats in a TIFF": ("in.tif", RAW.astype(np.float32)),
     "signed integers": ("in.npy", RAW.astype(np.int32)),
+    "signed integers in a TIFF": ("in.tif", RAW.astype(np.int16)),
 }
 
 
@@ -143,13 +144,18 @@ class TestOtherRanges:
         with pytest.raises(ValueError, match=r"% of the values are below -0\.\d+, .*--black -1 --white 1"):
             read(given, problem, noise=0.02, **options)
 
+    @pytest.mark.parametrize("noise", [0.08, 0.1])
+    def test_pixels_from_minus_1_to_1_are_refused_at_high_noise(self, few, noise):
+        with pytest.raises(ValueError, match="--black -1 --white 1"):
+            read(2 * UNIT**0.4 - 1, "denoise", noise=noise)
+
     def test_bright_pictures_are_found_too(self, few):
         bright = 0.6 + 0.4 * UNIT
         bright[:, :1, :3] = 0.1
         with pytest.raises(ValueError, match="--black -1 --white 1"):
             read(2 * bright - 1, "sr", factor=2)
 
-    @pytest.mark.parametrize("noise", [0.05, 0.2, "laplace:0.1", "student:0.05,3", "poisson:5,0.1"])
+    @pytest.mark.parametrize("noise", [0.05, 0.2, 0.5, "laplace:0.1", "laplace:0.4", "student:0.05,3", "poisson:5,0.1"])
     def test_what_noise_explains_is_not(self, few, noise):
         dark = read(np.full((3, 64, 64), 0.02), "denoise", noise=noise, simulate=True)
         noisy = (dark.measurement[0].numpy() + 1) / 2
@@ -199,3 +205,14 @@ def test_command_line(few, tmp_path):
     result = CliRunner().invoke(command, [str(word) for word in words], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "out" / "run.json").read_text())["arguments"]["white"] == WHITE
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_a_simulated_measurement_keeps_exif_data(few, factor):
+    exif = Image.Exif()
+    exif[271], exif[282], exif[283], exif[296] = "ACME", 300.0, 300.0, 2
+    Image.fromarray(np.rint(255 * UNIT).astype(np.uint8).transpose(1, 2, 0)).save("in.png", exif=exif)
+    invdiff.restore("in.png", problem="sr", factor=factor, noise=0.05, simulate=True, **few).save("out")
+    with Image.open("out/measurement.png") as measured:
+        written = measured.getexif()
+    assert (written[271], float(written[282])) == ("ACME", 300 / factor)

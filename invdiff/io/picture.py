@@ -77,7 +77,8 @@ def unit(values: NDArray[Any], path: Path | str) -> Array:
         return values / float(np.iinfo(values.dtype).max)
     if values.dtype.kind not in "bf":
         raise ValueError(
-            f"{path}: holds {values.dtype} values; expected unsigned 8- or 16-bit integers, or floats on the 0..1 scale."
+            f"{path}: holds {values.dtype} values; expected unsigned 8- or 16-bit integers, or floats on the 0..1 scale. "
+            "For other numbers, give the levels of the file, --black and --white."
         )
     with np.errstate(invalid="ignore"):  # signaling NaN: named below
         scaled = values.astype(np.float64)

@@ -21,7 +21,7 @@ __all__ = ["Levels", "check_range", "dark_notes", "levels_of", "read_levels"]
 BRIGHTEST = 1e15  # farthest from black, in units of white, whose square and sums of it float32 holds
 DARK = 0.25  # share of white below which the brightest value is worth a note
 BITS = (8, 10, 12, 14)  # of the analog-to-digital converters of cameras
-BELOW, RINGING = 6.0, 0.1  # distance below black that noise does not reach, in noise levels, and that of sharp edges
+BELOW, RINGING = 3.0, 0.1  # distance below black that noise rarely reaches, in noise levels, and that of sharp edges
 SHARE, HEAVY_SHARE = 0.05, 0.08  # largest share of values there, and with heavy-tailed noise
 FARTHER_SHARE = 0.002  # largest share of values at twice this distance
 
@@ -102,7 +102,7 @@ def _raw(source: Source) -> tuple[Picture | None, NDArray[Any] | None, float]:
     values: NDArray[Any] | None = None
     if path is not None and path.suffix.lower() in (".tif", ".tiff") and path.is_file():
         decoded = decode(path).values
-        values = decoded.transpose(2, 0, 1) if decoded.dtype.kind == "f" else None
+        values = decoded.transpose(2, 0, 1) if decoded.dtype.kind in "fi" else None
     elif (path is not None and path.suffix.lower() == ".npy") or hasattr(source.value, "__array__"):
         is_image = path is None and hasattr(source.value, "getbands")  # of Pillow
         values = None if is_image else source.arrays("pixels")["pixels"]

@@ -86,7 +86,7 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
     heat = None if std is None else ((1.0 if spread is None else spread.std_factor) * std).numpy()
     if measured.clean is not None:
         stored_y = measured.stored(y) if problem.reads == "picture" else y
-        problem.write_measurement(folder, stored_y, suffix=suffix, bits=picture.bits, icc=picture.icc)
+        problem.write_measurement(folder, stored_y, suffix=suffix, bits=picture.bits, icc=picture.icc, exif=picture.exif)
     if npz:
         contents: dict[str, Any] = {
             "samples": (samples.numpy() + 1) / 2,
