@@ -122,7 +122,7 @@ def _line_integrals(values: Array, arrays: Arrays, notes: list[str]) -> Array:
         if "dark" in arrays:
             raise ValueError("ct: `dark` belongs to counts: give the counts without an object too, as `flat` or by --flat.")
         return values
-    flat, dark = (real_numbers(arrays, name).numpy() if name in arrays else np.zeros(()) for name in ("flat", "dark"))
+    flat, dark = (_reference(arrays, name, values.shape, notes) for name in ("flat", "dark"))
     try:
         counts, open_beam = np.broadcast_arrays(values - dark, flat - dark)
     except ValueError:
@@ -142,6 +142,17 @@ def _line_integrals(values: Array, arrays: Arrays, notes: list[str]) -> Array:
         counts = np.where(dead, least, counts)
         notes.append(f"{int(dead.sum())} counts without light are taken as {least:.4g}, the least other one")
     return np.asarray(-np.log(counts / open_beam), dtype=np.float64)
+
+
+def _reference(arrays: Arrays, name: str, shape: tuple[int, ...], notes: list[str]) -> Array:
+    """Return counts without an object, or without light, that broadcast to those of a sinogram; 0 if the file has none."""
+    given: Array = real_numbers(arrays, name).numpy() if name in arrays else np.zeros(())
+    if given.shape == shape[:1] != shape[1:]:  # detectors first, or one number for each projection
+        return given[:, None]
+    if given.ndim == 2 and given.shape[1] == shape[1] and len(given) not in (1, shape[0]):
+        notes.append(f"`{name}` is the mean of {len(given)} measurements")
+        return np.asarray(given.mean(0))
+    return given
 
 
 def _angles_first(values: Array, angles: Array | None, notes: list[str]) -> Array:
@@ -229,8 +240,8 @@ def _rotation(
         if "axis" not in arrays and pixel != axis:
             axis = pixel
             notes.append(
-                f"the rotation axis passes through pixel {size[0] // 2}, {size[1] // 2} of the image, as in scikit-image, half a "
-                "pixel beside its center: give `axis` (row, column) to choose it"
+                f"the rotation axis passes through pixel {size[0] // 2}, {size[1] // 2} of the image, as in scikit-image, half "
+                "a pixel beside its center: give `axis` (row, column) to choose it"
             )
     if found:
         shown = f"{center:g}, as in scikit-image" if center == detectors / 2 else f"{center:.2f}"

@@ -290,3 +290,12 @@ class TestLittleIsKnown:
     def test_angles_in_a_column(self):
         problem, _ = ReconstructCT.from_arrays({"sinogram": measured(65), "angles": ANGLES[:, None]}, scale=1.0)
         assert problem.angles == pytest.approx(ANGLES)
+
+    @pytest.mark.parametrize(("first", "several"), [("angles", False), ("angles", True), ("detectors", False)])
+    def test_references_as_scanners_write_them(self, first, several):
+        """Repeated flats are averaged, and flats follow the detectors where these come first."""
+        flat, dark = 1e4 + 1e3 * np.sin(np.arange(65)), 50 + np.arange(65) % 7
+        counts = dark + (flat - dark) * np.exp(-0.03 * measured(65))
+        arrays = {"sinogram": counts if first == "angles" else counts.T, "angles": ANGLES, "dark": dark}
+        arrays["flat"] = np.stack([flat - 10, flat, flat + 10]) if several else flat
+        assert_close(sinogram.sinogram_of(arrays).values.numpy(), 0.03 * measured(65), rtol=1e-6, atol=1e-6)
