@@ -26,6 +26,8 @@ BYTES = 20  # of memory for each pixel and angle, see RayTransform
 TRANSPOSED = 4.0  # ratio of the spreads of the sums along both axes
 UNCERTAIN = 0.1  # standard error of a center of rotation that is used, in detectors
 OFF_CENTER = 0.25  # detectors
+CLEAR = 20.0  # offset over its standard error above which a center is used in any case
+SAME = 0.05  # detectors by which a center may differ from that of scikit-image
 CUT_OFF = 0.25  # values at the ends of the detectors relative to those in the middle
 NO_COUNT = 0.01  # share of counts that may be 0 or less
 
@@ -63,8 +65,11 @@ def sinogram_of(arrays: Arrays) -> Sinogram:
         hint = " Give one slice, such as sinogram[0]." if given.ndim == 3 else ""
         raise ValueError(f"ct: expected a sinogram (angles, detectors), got shape {tuple(given.shape)}.{hint}")
     said = real_numbers(arrays, "angles").numpy() if "angles" in arrays else None
-    values = _line_integrals(given.numpy(), arrays, notes)
-    values = _angles_first(values, said, notes)
+    if said is not None and said.size == max(said.shape, default=1):
+        said = said.reshape(-1)  # MATLAB has (N, 1)
+    measured = _line_integrals(given.numpy(), arrays, notes)
+    values = _angles_first(measured, said, notes)
+    turned = values is not measured
     count, detectors = values.shape
     if said is not None and said.shape != (count,):
         raise ValueError(f"ct: a sinogram of {count} rows needs {count} angles, got an array of shape {said.shape}.")
@@ -83,7 +88,7 @@ def sinogram_of(arrays: Arrays) -> Sinogram:
     notes += doubts
     moments = None if doubts else Moments.of(values)
     if said is not None:
-        angles = _degrees(said, notes)
+        angles = _degrees(said, moments, notes)
     else:
         angles = half_turn(count) if moments is None else _likely_angles(moments, count, notes)
     if moments is not None and not moments.fit(angles, values):
@@ -92,7 +97,7 @@ def sinogram_of(arrays: Arrays) -> Sinogram:
             "the centers of mass of the projections do not follow those of parallel beams at these angles: check the order of "
             "the angles and of the rows, and that no fan beam was used"
         )
-    center, axis = _rotation(arrays, moments, angles, size, detectors, notes)
+    center, axis = _rotation(arrays, moments, angles, size, detectors, turned, notes)
     return Sinogram(torch.from_numpy(np.ascontiguousarray(values)), angles, size, center, axis, tuple(notes))
 
 
@@ -117,7 +122,7 @@ def _line_integrals(values: Array, arrays: Arrays, notes: list[str]) -> Array:
         if "dark" in arrays:
             raise ValueError("ct: `dark` belongs to counts: give the counts without an object too, as `flat` or by --flat.")
         return values
-    flat, dark = (real_numbers(arrays, name).numpy() if name in arrays else np.zeros(()) for name in ("flat", "dark"))
+    flat, dark = (_reference(arrays, name, values.shape, notes) for name in ("flat", "dark"))
     try:
         counts, open_beam = np.broadcast_arrays(values - dark, flat - dark)
     except ValueError:
@@ -139,6 +144,17 @@ def _line_integrals(values: Array, arrays: Arrays, notes: list[str]) -> Array:
     return np.asarray(-np.log(counts / open_beam), dtype=np.float64)
 
 
+def _reference(arrays: Arrays, name: str, shape: tuple[int, ...], notes: list[str]) -> Array:
+    """Return counts without an object, or without light, that broadcast to those of a sinogram; 0 if the file has none."""
+    given: Array = real_numbers(arrays, name).numpy() if name in arrays else np.zeros(())
+    if given.shape == shape[:1] != shape[1:]:  # detectors first, or one number for each projection
+        return given[:, None]
+    if given.ndim == 2 and given.shape[1] == shape[1] and len(given) not in (1, shape[0]):
+        notes.append(f"`{name}` is the mean of {len(given)} measurements")
+        return np.asarray(given.mean(0))
+    return given
+
+
 def _angles_first(values: Array, angles: Array | None, notes: list[str]) -> Array:
     """Transpose a sinogram with the detectors first, as ``skimage.transform.radon`` returns it."""
     rows, columns = values.shape
@@ -152,13 +168,14 @@ def _angles_first(values: Array, angles: Array | None, notes: list[str]) -> Arra
     return values.T if transposed else values
 
 
-def _degrees(angles: Array, notes: list[str]) -> list[float]:
-    """Return angles in degrees; those that cover half a turn or a whole one in radians are converted."""
+def _degrees(angles: Array, moments: Moments | None, notes: list[str]) -> list[float]:
+    """Return angles in degrees; those in radians are converted: if they cover half a turn or a whole one, or by the moments."""
     count, reach = len(angles), float(np.abs(angles).max())
     if count > 1 and 0 < reach <= 2 * np.pi + 1e-3:
         span = float(np.ptp(angles))
         turns = [part * np.pi for full in (1, 2) for part in (full, full * (count - 1) / count)]
-        if count > 2 and any(abs(span / turn - 1) < 0.03 for turn in turns):
+        radians = count > 2 and any(abs(span / turn - 1) < 0.03 for turn in turns)
+        if radians or (moments is not None and moments.prefer(np.degrees(angles).tolist(), angles.tolist())):
             notes.append(f"the angles reach {reach:.4g}, as in radians: converted to degrees")
             return [float(angle) for angle in np.degrees(angles)]
         notes.append(f"the angles reach only {reach:.4g} degrees; if they are in radians, give np.degrees(angles)")
@@ -186,12 +203,13 @@ def _rotation(
     angles: Sequence[float],
     size: tuple[int, int],
     detectors: int,
+    turned: bool,
     notes: list[str],
 ) -> tuple[float, tuple[float, float]]:
     """Return the center of rotation on the detectors and the pixel of the axis: those of the file, or the middles.
 
     Without them a center that the centers of mass put elsewhere is taken. One that lies half a detector behind the middle is
-    that of scikit-image, with the axis in pixel ``N // 2``.
+    that of scikit-image, with the axis in pixel ``N // 2``; so is that of sinograms with the detectors first (``turned``).
     """
     middle = (detectors - 1) / 2
     axis = (size[0] - 1) / 2, (size[1] - 1) / 2
@@ -203,25 +221,33 @@ def _rotation(
         if not 0 <= center <= detectors - 1:
             raise ValueError(f"ct: center must be a detector from 0 to {detectors - 1}, got {center:g}.")
         return center, axis
-    if moments is None:
-        return middle, axis
-    if detectors == math.ceil(2**0.5 * size[0]) and size[0] == size[1] and "size" in arrays and "axis" not in arrays:
-        # All rays through a square, which scikit-image's radon(circle=False) measures.
-        axis = float(size[0] // 2), float(size[1] // 2)
-    offset, error, misfit = moments.center(angles)
-    if error > UNCERTAIN or misfit > max(0.5, detectors / 100) or abs(offset) < max(OFF_CENTER, 5 * error):
-        return middle, axis
-    if abs(offset - 0.5) < 0.2:
-        center, found = detectors / 2, f"{detectors / 2:g}, as in scikit-image"
-        if "axis" not in arrays:
-            axis = float(size[0] // 2), float(size[1] // 2)
-    else:
-        center = middle + offset
-        found = f"{center:.2f}"
-    notes.append(
-        f"the rotation axis projects on detector {found}, as the centers of mass of the projections say, not on the middle, "
-        f"{middle:g} (choose it by --center)"
-    )
+    whole = detectors == math.ceil(2**0.5 * size[0]) and size[0] == size[1] and "size" in arrays
+    usual = float(detectors // 2) if turned else middle
+    offset, error, misfit = (0.0, math.inf, math.inf) if moments is None else moments.center(angles)
+    told = error <= max(UNCERTAIN, abs(offset) / CLEAR) and misfit <= max(0.5, detectors / 100)
+    center, found = usual, ""
+    if told and abs(middle + offset - usual) >= max(OFF_CENTER, 5 * error):
+        likely = detectors % 2 == 0 and abs(offset - 0.5) < max(SAME, 5 * error)
+        center = detectors / 2 if likely else middle + offset
+        found = "as the centers of mass of the projections say"
+    elif not told:
+        notes.append(
+            f"the rotation axis is taken to project on detector {usual:g}, because the data do not tell; if edges are doubled, "
+            "choose it by --center"
+        )
+    if center == detectors / 2 or (whole and moments is not None):  # whole: as radon(circle=False) measures
+        pixel = float(size[0] // 2), float(size[1] // 2)
+        if "axis" not in arrays and pixel != axis:
+            axis = pixel
+            notes.append(
+                f"the rotation axis passes through pixel {size[0] // 2}, {size[1] // 2} of the image, as in scikit-image, half "
+                "a pixel beside its center: give `axis` (row, column) to choose it"
+            )
+    if found:
+        shown = f"{center:g}, as in scikit-image" if center == detectors / 2 else f"{center:.2f}"
+        notes.append(
+            f"the rotation axis projects on detector {shown}, {found}, not on the middle, {middle:g} (choose it by --center)"
+        )
     return center, axis
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from skimage.data import shepp_logan_phantom
+from skimage.data import page, shepp_logan_phantom
 from skimage.transform import resize
 from torch.testing import assert_close
 
@@ -101,6 +101,15 @@ class TestConventions:
         notes = " ".join(ReconstructMRI.from_arrays({"kspace": kspace}, scale=1.0)[0].notes)
         assert "the data do not tell" in notes
         assert "corrected" not in notes
+
+    @pytest.mark.parametrize("corner", [(57, 190), (0, 190), (24, 10), (40, 230), (12, 120)])
+    @pytest.mark.parametrize("size", [(121, 51), (134, 89), (91, 61), (67, 126)])
+    def test_lines_of_text_are_not_taken_for_a_cut(self, corner, size):
+        """White between lines at the border and a line in the middle look like a cut, but there are larger jumps."""
+        rows, columns = (slice(start, start + side) for start, side in zip(corner, size, strict=True))
+        image = page()[rows, columns] / 255
+        problem, _ = ReconstructMRI.from_arrays({"kspace": transform(image)}, scale=1.0)
+        assert not any("into quadrants: corrected" in note for note in problem.notes)
 
     def test_only_one_axis_of_frequencies_is_shifted(self):
         kspace = transform(phantom((48, 64)))

@@ -246,3 +246,56 @@ class TestNames:
     def test_an_option_of_measured_data_is_none_of_a_simulation(self):
         with pytest.raises(OptionError, match="describes a measured INPUT"):
             read(None, "ct", noise=0.1, angles=4, simulate=True, flat=5.0)
+
+
+class TestLittleIsKnown:
+    @pytest.mark.parametrize("angles", [np.arange(40) * 3.0, np.arange(30) * 3.0])
+    def test_limited_angles_in_radians_follow_the_centers_of_mass(self, angles):
+        values = measured(65, angles=angles)
+        problem, _ = ReconstructCT.from_arrays({"sinogram": values, "angles": np.radians(angles)}, scale=1.0)
+        assert problem.angles == pytest.approx(angles)
+        assert any("radians: converted" in note for note in problem.notes)
+
+    def test_a_large_offset_in_much_noise_is_found(self):
+        """The standard error of 0.15 detectors would leave the axis 12 detectors off, which doubles every edge."""
+        values = np.pad(measured(65), ((0, 0), (0, 24)))
+        values += 1.5 * np.random.default_rng(0).normal(size=values.shape)
+        problem, _ = ReconstructCT.from_arrays({"sinogram": values, "angles": ANGLES}, scale=1.0)
+        assert problem.center == pytest.approx(32, abs=0.6)
+
+    @pytest.mark.parametrize("offset", [0.3, 0.4, 0.65])
+    def test_only_half_a_detector_is_that_of_scikit_image(self, offset):
+        image = torch.from_numpy(phantom(64))[None, None]
+        values = ParallelBeamCT((1, 64, 64), ANGLES, detectors=70, center=34.5 + offset)(image)[0, 0].numpy()
+        problem, _ = ReconstructCT.from_arrays({"sinogram": values, "angles": ANGLES}, scale=1.0)
+        assert problem.center == pytest.approx(34.5 + offset, abs=0.05)
+
+    def test_detectors_first_are_of_scikit_image_in_any_noise(self):
+        problem, _ = ReconstructCT.from_arrays({"sinogram": measured(64, noise=1.5).T}, scale=1.0)
+        assert (problem.center, problem.axis) == (32, (32, 32))
+
+    def test_a_center_that_the_data_do_not_tell_is_noted(self):
+        problem, _ = ReconstructCT.from_arrays({"sinogram": measured(65)[::12], "angles": ANGLES[::12]}, scale=1.0)
+        assert any("the data do not tell" in note for note in problem.notes)
+
+    def test_an_axis_beside_the_center_of_the_image_is_noted(self):
+        """The sinogram of all rays through an even square may be scikit-image's, with its axis half a pixel off the center."""
+        arrays = {"sinogram": measured(64, circle=False), "angles": ANGLES, "size": np.array([64, 64])}
+        problem, _ = ReconstructCT.from_arrays(arrays, scale=1.0)
+        assert any("`axis`" in note for note in problem.notes)
+        problem, _ = ReconstructCT.from_arrays({**arrays, "axis": np.array([31.5, 31.5])}, scale=1.0)
+        assert problem.axis == (31.5, 31.5)
+        assert not any("`axis`" in note for note in problem.notes)
+
+    def test_angles_in_a_column(self):
+        problem, _ = ReconstructCT.from_arrays({"sinogram": measured(65), "angles": ANGLES[:, None]}, scale=1.0)
+        assert problem.angles == pytest.approx(ANGLES)
+
+    @pytest.mark.parametrize(("first", "several"), [("angles", False), ("angles", True), ("detectors", False)])
+    def test_references_as_scanners_write_them(self, first, several):
+        """Repeated flats are averaged, and flats follow the detectors where these come first."""
+        flat, dark = 1e4 + 1e3 * np.sin(np.arange(65)), 50 + np.arange(65) % 7
+        counts = dark + (flat - dark) * np.exp(-0.03 * measured(65))
+        arrays = {"sinogram": counts if first == "angles" else counts.T, "angles": ANGLES, "dark": dark}
+        arrays["flat"] = np.stack([flat - 10, flat, flat + 10]) if several else flat
+        assert_close(sinogram.sinogram_of(arrays).values.numpy(), 0.03 * measured(65), rtol=1e-6, atol=1e-6)
