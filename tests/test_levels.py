@@ -149,6 +149,12 @@ class TestOtherRanges:
         with pytest.raises(ValueError, match="--black -1 --white 1"):
             read(2 * UNIT**0.4 - 1, "denoise", noise=noise)
 
+    @pytest.mark.parametrize("noise", [0.2, 0.3])
+    def test_pixels_from_minus_1_to_1_are_refused_where_noise_hides_their_tail(self, few, noise):
+        noisy = 2 * UNIT - 1 + noise * np.random.default_rng(0).standard_normal(UNIT.shape)
+        with pytest.raises(ValueError, match="--black -1 --white 1"):
+            read(noisy, "denoise", noise=noise)
+
     def test_bright_pictures_are_found_too(self, few):
         bright = 0.6 + 0.4 * UNIT
         bright[:, :1, :3] = 0.1

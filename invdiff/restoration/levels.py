@@ -24,6 +24,7 @@ BITS = (8, 10, 12, 14)  # of the analog-to-digital converters of cameras
 BELOW, RINGING = 3.0, 0.1  # distance below black that noise rarely reaches, in noise levels, and that of sharp edges
 SHARE, HEAVY_SHARE = 0.05, 0.08  # largest share of values there, and with heavy-tailed noise
 FARTHER_SHARE = 0.002  # largest share of values at twice this distance
+NEARER_SHARE = 0.21  # largest share at one noise level, below which 16 % of a black picture are
 
 
 @dataclass(frozen=True)
@@ -142,9 +143,11 @@ def check_range(pixels: Tensor, noise: Noise | None, where: str) -> None:
     sigma = 0.0 if noise is None else noise.sigma / 2
     unit, limit = (pixels + 1) / 2, -(BELOW * sigma + RINGING)
     heavy = noise is not None and noise.heavy_tailed
-    share, farther = (float((unit < bound).double().mean()) for bound in (limit, 2 * limit))
-    if share > (HEAVY_SHARE if heavy else SHARE) or (farther > FARTHER_SHARE and not heavy):
+    near = -(sigma + RINGING)
+    nearer, share, farther = (float((unit < bound).double().mean()) for bound in (near, limit, 2 * limit))
+    too_many = nearer > NEARER_SHARE or farther > FARTHER_SHARE
+    if share > (HEAVY_SHARE if heavy else SHARE) or (too_many and not heavy):
         raise ValueError(
-            f"{where}: {share:.1%} of the values are below {limit:.2g}, down to {float(unit.min()):.3g}, which noise does not "
+            f"{where}: {nearer:.1%} of the values are below {near:.2g}, and {share:.1%} below {limit:.2g}, down to {float(unit.min()):.3g}, which noise does not "
             "explain, where 0 is black and 1 is white. Give the levels of the file; if it spans [-1, 1], --black -1 --white 1."
         )
