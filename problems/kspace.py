@@ -72,7 +72,8 @@ def kspace_of(arrays: Arrays) -> KSpace:
     Raises:
         ValueError: If an array has an invalid shape or invalid values, or they do not fit each other.
     """
-    if arrays["kspace"].dtype.kind == "c" and not arrays["kspace"].any():  # before it is converted, in case that it is large
+    given = arrays["kspace"]
+    if given.dtype.kind == "c" and given.size and not given.any():  # before it is converted, in case that it is large
         raise ValueError("mri: k-space is 0 everywhere, so no frequency is measured.")
     notes: list[str] = []
     values = _complex(arrays["kspace"], "kspace")

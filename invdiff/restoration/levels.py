@@ -148,6 +148,7 @@ def check_range(pixels: Tensor, noise: Noise | None, where: str) -> None:
     too_many = nearer > NEARER_SHARE or farther > FARTHER_SHARE
     if share > (HEAVY_SHARE if heavy else SHARE) or (too_many and not heavy):
         raise ValueError(
-            f"{where}: {nearer:.1%} of the values are below {near:.2g}, and {share:.1%} below {limit:.2g}, down to {float(unit.min()):.3g}, which noise does not "
-            "explain, where 0 is black and 1 is white. Give the levels of the file; if it spans [-1, 1], --black -1 --white 1."
+            f"{where}: {nearer:.1%} of the values are below {near:.2g}, and {share:.1%} below {limit:.2g}, down to "
+            f"{float(unit.min()):.3g}, which noise does not explain, where 0 is black and 1 is white. Give the levels of "
+            "the file; if it spans [-1, 1], --black -1 --white 1."
         )
