@@ -177,6 +177,28 @@ class TestInputs:
         json.dumps(by_object.record["arguments"])
 
 
+class TestNoteOnExactData:
+    """Noise 0 is doubted where a camera or an instrument measured, and nowhere else."""
+
+    @pytest.mark.parametrize(
+        ("problem", "options", "doubted"),
+        [
+            ("sr", {"factor": 2}, True),
+            ("sr", {"factor": 2, "noise": 0.01}, False),
+            ("sr", {"factor": 2, "simulate": True}, False),
+            ("inpaint", {"mask": "mask.png"}, False),
+        ],
+    )
+    def test_pictures(self, folder, problem, options, doubted):
+        notes = read("in.png", problem, **options).notes
+        assert any(note.startswith("noise 0: INPUT is taken as exact; an 8-bit file") for note in notes) is doubted
+
+    def test_arrays(self):
+        kspace = torch.fft.fftshift(torch.fft.fft2(torch.fft.ifftshift(torch.rand(16, 16)), norm="ortho")).numpy()
+        assert any("which no instrument is" in note for note in read({"kspace": kspace}, "mri", scale=1.0).notes)
+        assert not any("noise 0" in note for note in read({"kspace": kspace}, "mri", scale=1.0, noise=0.01).notes)
+
+
 class TestResult:
     def test_mean_and_spread(self, folder, few):
         result = invdiff.restore("in.png", problem="sr", factor=2, **few)

@@ -178,7 +178,7 @@ def _measured(
     if picture.icc is not None and op.out_shape[0] != op.in_shape[0]:
         picture = replace(picture, icc=None)
         notes.append("the color profile of INPUT is not written to the results: it does not fit both grayscale and color")
-    notes += _doubts(said, problem, observed)
+    notes += _doubts(said, problem, observed, simulated=simulated)
     y = y.expand(-1, *op.out_shape)
     return Measured(problem, op, y, observed, measurement, clean, picture, f"{name}-{problem.name}", tuple(notes))
 
@@ -226,9 +226,11 @@ def _written_as(
     return replace(picture, alpha=alpha, exif=exif)
 
 
-def _doubts(said: NoiseChoice, problem: Problem, op: Operator) -> list[str]:
+def _doubts(said: NoiseChoice, problem: Problem, op: Operator, *, simulated: bool) -> list[str]:
     """Return notes on noise levels that are probably unintended."""
-    if op.sigma_y == 0 and not problem.exact_is_usual:
+    if op.sigma_y == 0 and not problem.exact_is_usual and not simulated:
+        if problem.reads == "arrays":
+            return ["noise 0: INPUT is taken as exact, which no instrument is; give the level of its noise with --noise"]
         return ["noise 0: INPUT is taken as exact; an 8-bit file has rounding noise of 0.001, a photograph more (--noise 0.01)"]
     if said.level is not None and said.level > 1 and problem.reads != "arrays":
         level = said.level
