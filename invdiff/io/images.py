@@ -247,7 +247,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     sweep(path.parent)
     scratch = Scratch(hidden(path.with_name(secrets.token_hex(8))))
     try:
-        scratch.take()
+        if not scratch.take():
+            raise OSError(f"{path}: no temporary folder could be made in {path.parent}.")
         temporary = scratch.folder / path.name
         yield temporary
         temporary.chmod(scratch.mode)  # Some libraries make files unreadable to others, whatever the umask.

@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,7 @@ LOCK = "lock"
 COMPLETE = "complete"  # a folder within a hidden one, whose files are being moved to their places
 LONGEST = 200  # bytes of a name; file systems allow 255
 TRIES = 100
+WAITS, PAUSE = 20, 0.01  # seconds: another process holds the lock for a moment while it looks whether the owner is alive
 
 
 def hidden(path: Path) -> Path:
@@ -60,12 +62,16 @@ class Scratch:
             missing = [folder for folder in self.folder.parents if not folder.exists()]
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             self._made += missing
+            waits = 0
             for _ in range(TRIES):  # again if another process removed what it took for a leftover
                 try:
                     self.folder.mkdir()
                 except FileExistsError:
                     if not _remove_if_dead(self.folder, finish):
-                        return False
+                        waits += 1
+                        if waits > WAITS:
+                            return False
+                        time.sleep(PAUSE)
                     continue
                 self._lock = _create_locked(self.folder / LOCK)
                 if self._lock is not None:

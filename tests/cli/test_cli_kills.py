@@ -105,12 +105,14 @@ class TestFortyKills:
                 continue
             made = sorted((folder / "invdiff-out").iterdir()) if (folder / "invdiff-out").exists() else []
             made = [path for path in made if not path.name.startswith(".")]
-            assert len(made) == (ended.code == 0)
+            done = len(made)
+            # A negative code: the signal came before the command listened, or when it was done.
+            assert done <= 1 if ended.code < 0 else done == (ended.code == 0)
             if number == signal.SIGKILL:
                 assert server.run(*solve(tiny_prior), folder=folder).code == 0
                 made = sorted((folder / "invdiff-out").iterdir())
                 assert [path.name for path in made] == ["in-sr", "in-sr-2"][: len(made)]
-                assert len(made) == 1 + (ended.code == 0)
+                assert len(made) == 1 + done
                 assert leftovers(folder) == []
             for path in made:
                 complete(path)
