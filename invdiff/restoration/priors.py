@@ -35,6 +35,8 @@ def _adopt(name: str, thing: Any) -> ScoreModel:
         raise ValueError(f"prior {name}: it was called without arguments and raised {raised(error)}") from error
     if not isinstance(found, ScoreModel):
         raise TypeError(f"{name} is not a prior: expected a ScoreModel, or a function or class returning one, got {found!r}.")
+    if not hasattr(found, "schedule"):
+        raise TypeError(f"prior {name}: {type(found).__name__} has no schedule. Set self.schedule in __init__.")
     shape = found.event_shape
     if shape is not None and not _is_shape(shape):
         raise TypeError(f"prior {name}: event_shape must be None or a tuple (C, H, W) of integers or None, got {shape!r}.")

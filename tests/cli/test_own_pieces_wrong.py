@@ -6,8 +6,11 @@ import textwrap
 
 import numpy as np
 import pytest
+import torch
 
 from invdiff.io.images import write_image
+from invdiff.priors import ScoreModel
+from invdiff.restoration.priors import _adopt
 
 PROBLEM = """
 from invdiff.operators import Identity
@@ -199,3 +202,12 @@ class TestPriors:
     )
     def test_what_is_no_prior(self, run, name, message):
         assert message in run(PRIOR, "--problem", "denoise", "--noise", 0.1, "--prior", f"mine.py:{name}")
+
+
+def test_a_prior_without_a_schedule_is_named() -> None:
+    class Mine(ScoreModel):
+        def denoise(self, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            return x_t
+
+    with pytest.raises(TypeError, match=r"^prior mine\.py:Mine: Mine has no schedule\. Set self\.schedule in __init__"):
+        _adopt("mine.py:Mine", Mine())

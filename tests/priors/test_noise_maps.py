@@ -79,6 +79,15 @@ def test_a_network_with_new_maps_does_what_it_did_without() -> None:
     assert_close(net(x, time, maps), net(x, time), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("side", [1, 2, 3])
+def test_images_of_one_coarsest_pixel(side: int) -> None:
+    net = UNet(widths=(4, 8), blocks=(1, 1), embedding=8, maps=5)
+    op = Mask(torch.ones(1, side, side, dtype=torch.bool), (3, side, side), sigma_y=0.1)
+    mu, cov = pivot(op, torch.zeros(1, 3, side, side), torch.tensor([1.0]))
+    maps = noise_maps(mu, cov, sigma_data=0.5)
+    assert net(mu, torch.zeros(1), maps).shape == mu.shape
+
+
 def test_white_noise_is_told_by_its_level_alone(prior: NetworkPrior) -> None:
     x, ratio = randn(2, *SHAPE, dtype=torch.float32), torch.tensor([0.3, 2.0])
     everything = Mask(torch.ones(SIDES), SHAPE, sigma_y=1e6)

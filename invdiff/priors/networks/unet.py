@@ -103,8 +103,8 @@ class UNet(nn.Module):
         """Return the features of the noise level maps at every resolution, finest first."""
         features: list[Tensor | None] = []
         for embed in self.map_levels:
+            levels = F.avg_pool2d(levels, 2) if features else levels
             features.append(F.silu(embed(4 * levels)))
-            levels = F.avg_pool2d(levels, 2)
         return features
 
 
