@@ -12,8 +12,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-from scipy import stats
 from torch import Tensor
+
+from invdiff.posterior.interval import student_width
 
 __all__ = ["ONE_STD", "deviations", "exact_width", "images_needed", "marginal_width", "width_per_image"]
 
@@ -121,7 +122,7 @@ def exact_width(level: float, num_samples: int) -> float:
     """
     if not 0 < level < 1 or num_samples < 2:
         raise ValueError(f"exact_width: expected a level in (0, 1) and two samples or more, got {level} and {num_samples}.")
-    return float(stats.t.ppf((1 + level) / 2, num_samples - 1)) * math.sqrt(1 + 1 / num_samples)
+    return float(student_width(level, num_samples))
 
 
 def _check(scores: Sequence[Tensor], level: float, needed: int) -> None:

@@ -17,7 +17,7 @@ from invdiff.io.images import atomic_write
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["calibration_plot", "comparison_panel", "is_figure", "std_map", "tile_grid"]
+__all__ = ["calibration_plot", "comparison_panel", "is_figure", "largest_shown", "rgb_pixels", "std_map", "tile_grid"]
 
 MARK = {"Software": "invdiff figure"}  # in the PNG files, for is_figure
 COLOURS = "magma"
@@ -53,7 +53,7 @@ def comparison_panel(
         raise ValueError("comparison_panel: nothing to show; give at least one tile or std.")
     from matplotlib.figure import Figure
 
-    pictures = [(title, _colours(title, pixels)) for title, pixels in tiles.items()]
+    pictures = [(title, rgb_pixels(title, pixels)) for title, pixels in tiles.items()]
     heat = None if std is None else _unit_std("comparison_panel", std)
     shapes = [image.shape[:2] for _, image in pictures] + ([] if heat is None else [heat.shape])
     # The cell fits the largest image, enlarged if even that one is small; every image fills it as far as possible.
@@ -81,7 +81,7 @@ def comparison_panel(
         if place < len(pictures):
             _show(figure, total, box, pictures[place][1].repeat(factor, 0).repeat(factor, 1))
         elif heat is not None:
-            limit = _top(heat)
+            limit = largest_shown(heat)
             shown = heat.repeat(factor, 0).repeat(factor, 1)
             image = _show(figure, total, box, shown, cmap=COLOURS, vmin=0, vmax=limit)
             bar_box = (box[0] + box[2] + GAP // 2, box[1], BAR, box[3])
@@ -111,7 +111,7 @@ def std_map(path: str | os.PathLike[str], std: ArrayLike, *, limit: float | None
     from matplotlib import colormaps
 
     heat = _unit_std("std_map", std)
-    limit = _top(heat) if limit is None else limit
+    limit = largest_shown(heat) if limit is None else limit
     colours = colormaps[COLOURS]((heat / limit).clip(0, 1), bytes=True)[..., :3]
     with atomic_write(path) as temporary:
         _save(temporary, np.ascontiguousarray(colours))
@@ -126,7 +126,7 @@ def tile_grid(path: str | os.PathLike[str], images: ArrayLike, *, columns: int) 
         images: ``(N, C, H, W)`` in [-1, 1], shown as in :func:`comparison_panel`.
         columns: Images in a row.
     """
-    tiles = [_colours(str(number), image) for number, image in enumerate(np.asarray(images))]
+    tiles = [rgb_pixels(str(number), image) for number, image in enumerate(np.asarray(images))]
     if not tiles or columns < 1:
         raise ValueError(f"tile_grid: expected at least one image and one column, got {len(tiles)} and {columns}.")
     height, width = tiles[0].shape[0] + 2, tiles[0].shape[1] + 2
@@ -210,7 +210,12 @@ def _save(path: Path, pixels: NDArray[np.uint8]) -> None:
     Image.fromarray(pixels).save(path, format="PNG", pnginfo=info)
 
 
-def _colours(title: str, pixels: ArrayLike) -> NDArray[np.uint8]:
+def rgb_pixels(title: str, pixels: ArrayLike) -> NDArray[np.uint8]:
+    """Return pixels ``(C, H, W)`` in [-1, 1] as ``(H, W, 3)``: gray of the first of two channels, the first three of more.
+
+    Raises:
+        ValueError: If they are not finite or have another shape; the message names the ``title``.
+    """
     image = np.asarray(pixels, dtype=np.float64)
     if image.ndim != 3 or not image.size or not np.isfinite(image).all():
         raise ValueError(f"comparison_panel: tile {title!r} must be finite pixels of shape (C, H, W), got shape {image.shape}.")
@@ -226,7 +231,8 @@ def _unit_std(name: str, std: ArrayLike) -> NDArray[np.float64]:
     return heat / 2
 
 
-def _top(heat: NDArray[np.float64]) -> float:
+def largest_shown(heat: NDArray[np.float64]) -> float:
+    """Return the value of a map that gets the brightest color: its 99.8th percentile, or 1 for a map of zeros."""
     # A few outliers must not make all other pixels dark; a map of zeros still needs a scale.
     return float(np.quantile(heat, 0.998)) or float(heat.max()) or 1.0
 

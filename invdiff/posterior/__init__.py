@@ -1,9 +1,11 @@
 """Posterior sampling: the sampler, its result, and the callback interface."""
 
 from invdiff.posterior.chi_square import chi_square
+from invdiff.posterior.estimate import Estimate
 from invdiff.posterior.misfit import MisfitWarning
-from invdiff.posterior.result import Particles, Posterior
+from invdiff.posterior.particles import Particles
+from invdiff.posterior.result import Posterior
 from invdiff.posterior.sampler import PosteriorSampler
 from invdiff.posterior.step import Step
 
-__all__ = ["MisfitWarning", "Particles", "Posterior", "PosteriorSampler", "Step", "chi_square"]
+__all__ = ["Estimate", "MisfitWarning", "Particles", "Posterior", "PosteriorSampler", "Step", "chi_square"]

@@ -47,9 +47,13 @@ class Drawing:
         op: The measurement as passed to the method (whitened).
         y: Measurement, ``(B, *op.out_shape)``.
         num_samples: Samples per measurement.
+        first_sample: Number of the first sample, a multiple of ``group``.
         seed: Random seed of the run.
         callback: Called with every :class:`~invdiff.posterior.Step`.
         group: Number of samples drawn jointly: the particles of a group, or 1.
+
+    Raises:
+        ValueError: If ``first_sample`` is within a group.
     """
 
     plan: ResolvedMethod
@@ -57,12 +61,19 @@ class Drawing:
     op: Operator
     y: Tensor
     num_samples: int
+    first_sample: int
     seed: int
     callback: Callable[[Step], object] | None = None
     group: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.group = self.plan.group(self.score, self.op, self.y)
+        if self.first_sample % self.group:
+            before = self.first_sample // self.group * self.group
+            raise ValueError(
+                f"{self.plan.method.name} draws samples in groups of {self.group}, and first_sample={self.first_sample} is within "
+                f"one. Give a multiple, such as {before} or {before + self.group}."
+            )
 
     def run(self, *, chunk: int, progress: bool) -> list[Cloud]:
         """Return the samples, ordered by item and then by group.
@@ -91,7 +102,8 @@ class Drawing:
 
     def _chunks(self, chunk: int) -> list[list[tuple[int, int]]]:
         """Return the chunks: lists of groups, each group given by its first sample and its item."""
-        rows = [[(first, b) for first in range(0, self.num_samples, self.group)] for b in range(len(self.y))]
+        samples = range(self.first_sample, self.first_sample + self.num_samples, self.group)
+        rows = [[(first, b) for first in samples] for b in range(len(self.y))]
         if self.op.items is None or not self.plan.method.one_operator:
             rows = [list(itertools.chain(*rows))]
         together = max(1, chunk // self.group)
@@ -130,8 +142,8 @@ class Drawing:
     def _on_step(self, rows: Sequence[tuple[int, int]], bar: tqdm[Any]) -> OnStep:
         """Return the callback of the loop for these rows. Samples of a group beyond ``num_samples`` are not reported."""
         callback, count, times = self.callback, itertools.count(), self.plan.times
-        kept = [r for r, (k, _) in enumerate(rows) if k < self.num_samples]
-        wanted = [rows[r] for r in kept]
+        kept = [r for r, (k, _) in enumerate(rows) if k < self.first_sample + self.num_samples]
+        wanted = [(k - self.first_sample, b) for k, b in (rows[r] for r in kept)]
 
         def report(x_s: Tensor | Callable[[], Tensor], estimate: Tensor | None) -> None:
             bar.update(len(rows))

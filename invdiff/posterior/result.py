@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from invdiff.posterior.estimate import Estimate, expectation, probability
+from invdiff.posterior.figure import posterior_figure
+from invdiff.posterior.files import read_posterior, write_posterior
+from invdiff.posterior.interval import central_interval
+from invdiff.posterior.join import join_runs
 from invdiff.posterior.notebook import posterior_html
+from invdiff.posterior.particles import Particles
 
-__all__ = ["Particles", "Posterior"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-
-@dataclass(frozen=True, eq=False)
-class Particles:
-    r"""Diagnostics of a particle method.
-
-    Attributes:
-        ess: Effective sample size of every item before the last resampling, summed over its groups, ``(B,)``.
-        ancestors: Number of initial particles with descendants among the samples, ``(B,)``. If it is small, the samples are
-            strongly dependent.
-        log_evidence: Estimate of :math:`\log p(y)`, ``(B,)``. Its exponential is unbiased.
-    """
-
-    ess: Tensor
-    ancestors: Tensor
-    log_evidence: Tensor
+__all__ = ["Posterior"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +41,12 @@ class Posterior:
         seconds: Wall time, in seconds.
         method: Name of the method.
         seed: Random seed of the run.
-        options: All other settings of the run; under ``"auto"`` also the reason for the choice, in ``options["auto"]``.
+        options: All other settings of the run, the options of the method with their defaults; under ``"auto"`` also the reason
+            for the choice, in ``options["auto"]``.
         particles: Diagnostics of the particles, for particle methods; otherwise ``None``.
         notes: Messages about misfits far from their expected value, with likely causes.
+        first_sample: Number of the first sample in the streams of the seed: ``samples[k, b]`` is sample ``first_sample + k``.
+        origin: What the run was made of: the prior, the operator, the SHA-256 of the measurement, dtype, device, versions.
     """
 
     samples: Tensor
@@ -64,6 +61,8 @@ class Posterior:
     options: Mapping[str, Any]
     particles: Particles | None = None
     notes: tuple[str, ...] = ()
+    first_sample: int = 0
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def mean(self) -> Tensor:
@@ -92,6 +91,134 @@ class Posterior:
         cumulative = self._weights.expand_as(self.samples).gather(0, order).cumsum(0)
         index = (cumulative < q).sum(0, keepdim=True).clamp(max=len(ordered) - 1)
         return ordered.gather(0, index).squeeze(0)
+
+    def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
+        r"""Return the ends of central credible intervals of every entry, ``low`` and ``high``, each ``(B, *event)``.
+
+        The intervals are made so that a new draw of the posterior, such as the truth, lies in them with probability ``level``,
+        and as often above as below them, if the samples are exact draws. With :math:`n` samples (for unequal weights, and for
+        particles, the effective number ``ess``) and :math:`q = (1 - \text{level}) / 2`:
+
+        ======================================== ======================================================================
+        :math:`n \ge 1/q - 1` (19 for 90 %)      quantiles, sample :math:`i` of :math:`n` counted as the quantile
+                                                 :math:`i / (n + 1)`: for any shape of the posterior. Linear between
+                                                 samples for equal weights, otherwise at the next sample outwards
+        fewer                                    too few for quantiles that far out: mean and standard deviation, taken as
+                                                 those of a Gaussian, with Student's :math:`\sqrt{1 + 1/n}\; t_{n-1}`
+        ======================================== ======================================================================
+
+        ``quantile(q)`` estimates the quantile of the posterior itself; between two such quantiles of few samples, a new draw
+        lies too rarely.
+
+        Whether the samples describe the truth is another question: prior and method are approximate, and the intervals are not
+        calibrated. ``invdiff calibrate --save`` learns on images with known truth how many standard deviations an interval
+        must have, and ``invdiff solve --calibration`` applies it (:func:`invdiff.diagnostics.marginal_width` in Python).
+
+        Raises:
+            ValueError: If ``level`` is not in (0, 1), or there is only one sample.
+        """
+        return central_interval(self, level)
+
+    def probability(self, event: Callable[[Tensor], Tensor]) -> Estimate:
+        r"""Return the posterior probability of an event, with its Monte Carlo standard error, for every item.
+
+        >>> post.probability(lambda x: x[..., 20:30, 20:30].mean((1, 2, 3)) < -0.5)  # doctest: +SKIP
+        0.75 +- 0.16
+
+        The probability is the weighted share :math:`p` of the samples for which the event happens. The standard error is that
+        of :math:`n` independent samples, :math:`\sqrt{\tilde p (1 - \tilde p) / n}`, with :math:`n` the effective number of
+        samples ``ess``, and :math:`\tilde p = (n p + 1) / (n + 2)` (rule of succession) in the place of the unknown
+        probability: 0 of 8 samples is 0 +- 0.11, and not impossible. Samples of particle methods that share few ancestors are
+        dependent, and the error is then larger.
+
+        Args:
+            event: Called for every item with its samples ``(N, *event)``, returns booleans ``(N,)``, or ``(N, *shape)`` for
+                several events at once, such as ``lambda x: x > 0`` for every pixel.
+
+        Raises:
+            TypeError: If ``event`` is no function, or returns no booleans.
+            ValueError: If it does not return one value per sample.
+
+        References:
+            Agresti & Coull, Approximate Is Better than "Exact" for Interval Estimation of Binomial Proportions, 1998,
+            https://doi.org/10.1080/00031305.1998.10480550, for adding to the counts (two of each there, one of each here).
+        """
+        return probability(self, event)
+
+    def expectation(self, function: Callable[[Tensor], Tensor]) -> Estimate:
+        r"""Return the posterior expectation of a function, with its Monte Carlo standard error, for every item.
+
+        The standard error is the standard deviation of the function over the samples divided by :math:`\sqrt n`, with
+        :math:`n` the effective number of samples ``ess``. NaN for one sample.
+
+        Args:
+            function: Called for every item with its samples ``(N, *event)``, returns numbers ``(N,)`` or ``(N, *shape)``.
+
+        Raises:
+            TypeError: If ``function`` is no function, or returns complex numbers.
+            ValueError: If it does not return one value per sample, or a value is not finite.
+        """
+        return expectation(self, function)
+
+    @staticmethod
+    def join(*runs: Posterior) -> Posterior:
+        """Return the samples of several runs as those of one run.
+
+        >>> four = sampler.run(y, num_samples=4)  # doctest: +SKIP
+        >>> more = sampler.run(y, num_samples=4, first_sample=4)  # doctest: +SKIP
+        >>> eight = Posterior.join(four, more)  # doctest: +SKIP
+
+        Samples, weights, misfits and diagnostics are those of one run of all samples: up to rounding, and bit for bit if the
+        chunks are the same (``chunk=4`` in all three runs above), since matrix products of other numbers of rows round
+        differently. ``nfe`` and ``nvjp`` are means over all samples, ``seconds`` is the sum, and ``notes`` are those of all
+        runs.
+
+        Args:
+            runs: Runs of one sampler on one measurement with one seed, in any order, whose sample numbers follow one another.
+
+        Raises:
+            ValueError: If the runs differ in anything that determines the samples, if their sample numbers overlap or leave a
+                gap, or if one ends within a group of particles and is not the last.
+        """
+        return join_runs(runs)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to a file, from which :meth:`load` returns it bit for bit.
+
+        The file is in the safetensors format, with settings and versions as JSON in its metadata. It is written atomically,
+        replaces an earlier one of this name, and holds no code. Tensors are saved from any device.
+
+        Raises:
+            OSError: If the file cannot be written. An existing file is then left unchanged.
+            ValueError: If the name does not end in ``.safetensors``.
+        """
+        write_posterior(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Posterior:
+        """Read a file of :meth:`save`, to the CPU, without executing anything in it.
+
+        Raises:
+            OSError: If the file does not exist or cannot be opened.
+            ValueError: If the file is no file of :meth:`save`, damaged, or of a later version.
+        """
+        return cls(**read_posterior(path))
+
+    def plot(self, *, samples: int = 3, items: int = 4) -> Figure:
+        """Return a figure of matplotlib: for every item the mean, the standard deviation with a color bar, and samples.
+
+        Images ``(C, H, W)`` span [-1, 1]; of more than three channels the first three are shown, of two the first. Vectors
+        ``(n,)`` are drawn as lines, with 90 % intervals (:meth:`interval`). No window is opened; ``figure.savefig("post.png")``
+        writes it.
+
+        Args:
+            samples: Most samples to show.
+            items: Most items to show, one row each.
+
+        Raises:
+            ValueError: If the samples are neither images nor vectors, or a number is negative or 0.
+        """
+        return posterior_figure(self, samples=samples, items=items)
 
     @cached_property
     def ess(self) -> Tensor:

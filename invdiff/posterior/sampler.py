@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -27,8 +26,11 @@ from invdiff.posterior.chi_square import chi_square_of_rows
 from invdiff.posterior.choice import BUDGET, Choice, Pilot, choose_method, fly, single_chain
 from invdiff.posterior.counted import Counted
 from invdiff.posterior.draw import CHUNK_NUMBERS, Drawing, chunk_size
+from invdiff.posterior.join import normalized
 from invdiff.posterior.misfit import MisfitWarning, misfit_notes
-from invdiff.posterior.result import Particles, Posterior
+from invdiff.posterior.particles import Particles
+from invdiff.posterior.result import Posterior
+from invdiff.posterior.settings import plain, resolved_options, run_origin, short_name
 from invdiff.posterior.step import Step
 from invdiff.posterior.wiring import doubts_about
 from invdiff.priors import ScoreModel, adapt
@@ -132,7 +134,7 @@ class PosteriorSampler:
         method = self.method if isinstance(self.method, str) else self.plan(1).method.name
         settings = {**self.given, **({} if self.preset is None else {"preset": self.preset}), **self.options}
         given = "".join(f", {name}={value!r}" for name, value in settings.items())
-        return f"PosteriorSampler({_short(self.score)}, {_short(self.op)}, method={method!r}{given})"
+        return f"PosteriorSampler({short_name(self.score)}, {short_name(self.op)}, method={method!r}{given})"
 
     def shortened(self, steps: int) -> PosteriorSampler:
         """Return the same sampler with another number of steps, for example to time it."""
@@ -176,6 +178,7 @@ class PosteriorSampler:
         y: Tensor,
         *,
         num_samples: int = 1,
+        first_sample: int = 0,
         seed: int = 0,
         chunk: int | None = None,
         progress: bool = False,
@@ -190,6 +193,8 @@ class PosteriorSampler:
         Args:
             y: Measurements, ``(B, *op.out_shape)``.
             num_samples: Samples per item, at least 1.
+            first_sample: Number of the first sample. ``num_samples=4, first_sample=4`` continues a run of four samples, and
+                :meth:`Posterior.join` makes one run of the two. With a particle method, a multiple of the size of the groups.
             seed: Random seed, a non-negative integer.
             chunk: Samples per chunk. With particles it is rounded down to whole groups, at least one. Default: half a million
                 entries of ``x`` on a CPU, eight million on a GPU.
@@ -214,7 +219,15 @@ class PosteriorSampler:
             MisfitWarning: If samples do not explain the data, or explain more of it than the noise allows; ``post.notes`` has
                 the same text.
         """
-        post = self._run(y, num_samples=num_samples, seed=seed, chunk=chunk, progress=progress, callback=callback)
+        post = self._run(
+            y,
+            num_samples=num_samples,
+            first_sample=first_sample,
+            seed=seed,
+            chunk=chunk,
+            progress=progress,
+            callback=callback,
+        )
         for note in post.notes:
             warnings.warn(note, MisfitWarning, stacklevel=2)
         return post
@@ -225,19 +238,20 @@ class PosteriorSampler:
         y: Tensor,
         *,
         num_samples: int,
+        first_sample: int = 0,
         seed: int = 0,
         chunk: int | None = None,
         progress: bool = False,
         callback: Callable[[Step], object] | None = None,
     ) -> Posterior:
-        y = self._check(y, num_samples, chunk)
+        given, y = y, self._check(y, num_samples, first_sample, chunk)
         if callback is not None and not callable(callback):
             raise TypeError(f"callback must be a function of a Step, got {type(callback).__name__}.")
         started = time.monotonic()
         choice = self._choose(num_samples, y.device)
         plan, items, chunk = self._plan(choice), len(y), chunk or chunk_size(self.op, y.device)
         op, score = self.white.to(y.device, y.dtype), Counted(self.score.to(y.device))
-        drawing = Drawing(plan, score, op, y, num_samples, seed, callback)
+        drawing = Drawing(plan, score, op, y, num_samples, first_sample, seed, callback)
         parts = drawing.run(chunk=chunk, progress=progress)
 
         x = _by_sample(torch.cat([part.x for part in parts]), items, num_samples)
@@ -246,14 +260,13 @@ class PosteriorSampler:
         if not residual.isfinite().all():
             k, b = divmod(int((~residual.isfinite()).nonzero()[0]), items)
             raise DivergenceError(
-                f"{plan.method.name}: the misfit of sample {k} of item {b} is not finite: the operator returned no "
+                f"{plan.method.name}: the misfit of sample {first_sample + k} of item {b} is not finite: the operator returned no "
                 "finite value for it.",
                 step=plan.steps,
                 row=k * items + b,
             )
-        weights, particles = _weigh(parts, items, drawing.group)
-        weights = _by_sample(weights, items, num_samples)
-        weights, residual = (weights / weights.sum(0)).to(y.dtype), residual.reshape(num_samples, items)
+        weights, particles = _weigh(parts, drawing)
+        weights, residual = normalized(weights, y.dtype), residual.reshape(num_samples, items)
         ratio_min = float(self.score.schedule.ratio(plan.times[-2]))
         pilot = choice.pilot or Pilot(1.0, 0.0, evaluations=0, products=0)
         return Posterior(
@@ -265,26 +278,32 @@ class PosteriorSampler:
             nvjp=(score.products + pilot.products) / (num_samples * items),
             seconds=time.monotonic() - started,
             method=plan.method.name,
-            seed=seed,
+            seed=int(seed),
+            first_sample=int(first_sample),
             options={
                 "steps": plan.steps,
                 "rule": plan.rule_name,
                 "spacing": plan.spacing,
                 "ratio_max": float(self.score.schedule.ratio(plan.times[0])),
                 "ratio_min": ratio_min,
-                "chunk": chunk,
-                **plan.options,
+                "chunk": int(chunk),
+                "preset": self.preset,
+                "budget": plain(self.budget),
+                **resolved_options(plan),
                 **({"auto": choice.why} if choice.why else {}),
             },
+            origin=run_origin(self.score, self.op, given.to(y.dtype)),
             particles=particles,
             notes=misfit_notes(residual, op.dof, weights, op=op, y=y, ratio_min=ratio_min),
         )
 
-    def _check(self, y: Tensor, num_samples: int, chunk: int | None) -> Tensor:
+    def _check(self, y: Tensor, num_samples: int, first_sample: int, chunk: int | None) -> Tensor:
         y = check_measurement(self.op, y)
-        check_whole(num_samples=num_samples, chunk=1 if chunk is None else chunk)
+        check_whole(num_samples=num_samples, first_sample=first_sample, chunk=1 if chunk is None else chunk)
         if num_samples < 1 or (chunk is not None and chunk < 1):
             raise ValueError(f"run: num_samples and chunk must be at least 1, got {num_samples} and {chunk}.")
+        if first_sample < 0:
+            raise ValueError(f"run: first_sample must not be negative, got {first_sample}.")
         check_range(self.op, y, self.score)
         y = y.detach().to(torch.float64 if y.dtype == torch.float64 else torch.float32)
         if self.op.sigma_y and self.op.sigma_y**2 < torch.finfo(y.dtype).tiny:
@@ -300,20 +319,15 @@ def _by_sample(values: Tensor, items: int, num_samples: int) -> Tensor:
     return values.reshape(items, -1, *values.shape[1:]).transpose(0, 1)[:num_samples].contiguous()
 
 
-def _short(thing: object) -> str:
-    """Return the ``repr`` of a prior or an operator, or its class name if it does not define one."""
-    return type(thing).__name__ if type(thing).__repr__ is object.__repr__ else repr(thing)
-
-
-def _weigh(parts: Sequence[Cloud], items: int, group: int) -> tuple[Tensor, Particles | None]:
-    """Return the weight of every row, and the particle diagnostics of every item."""
-    log_evidence, ess, ancestors = (
-        torch.cat([getattr(part, name) for part in parts]).reshape(items, -1) for name in ("log_evidence", "ess", "ancestors")
-    )
-    weights = torch.cat([part.weights for part in parts])
+def _weigh(parts: Sequence[Cloud], drawing: Drawing) -> tuple[Tensor, Particles | None]:
+    """Return the weights of the samples, ``(N, B)``, not normalized, and the diagnostics of the particles."""
+    items, group = len(drawing.y), drawing.group
+    weights = _by_sample(torch.cat([part.weights for part in parts]), items, drawing.num_samples)
     if group == 1:
         return weights, None
-    if not parts[0].equal:  # A group is weighted by its evidence.
-        weights = weights * log_evidence.softmax(1).flatten().repeat_interleave(group)
-    together = log_evidence.logsumexp(1) - math.log(log_evidence.shape[1])
-    return weights, Particles(ess.sum(1), ancestors.sum(1), together)
+    ess, ancestors, log_evidence = (
+        torch.cat([getattr(part, name) for part in parts]).reshape(items, -1).mT.contiguous()
+        for name in ("ess", "ancestors", "log_evidence")
+    )
+    particles = Particles(group, not parts[0].equal, weights, ess, ancestors, log_evidence)
+    return particles.weights(), particles
