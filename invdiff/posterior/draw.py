@@ -71,8 +71,8 @@ class Drawing:
         if self.first_sample % self.group:
             before = self.first_sample // self.group * self.group
             raise ValueError(
-                f"{self.plan.method.name} draws samples in groups of {self.group}, and first_sample={self.first_sample} is within "
-                f"one. Give a multiple, such as {before} or {before + self.group}."
+                f"{self.plan.method.name} draws samples in groups of {self.group}, and first_sample={self.first_sample} is "
+                f"within one. Give a multiple, such as {before} or {before + self.group}."
             )
 
     def run(self, *, chunk: int, progress: bool) -> list[Cloud]:

@@ -24,8 +24,8 @@ class Estimate:
 
     Attributes:
         value: The estimate, ``(B, *shape)``.
-        standard_error: Its Monte Carlo standard error, ``(B, *shape)``: how far ``value`` is expected to be from what infinitely
-            many samples of this sampler would give. It says nothing about errors of the prior or of the method.
+        standard_error: Its Monte Carlo standard error, ``(B, *shape)``: how far ``value`` is expected to be from what
+            infinitely many samples of this sampler would give. It says nothing about errors of the prior or of the method.
     """
 
     value: Tensor
@@ -66,8 +66,10 @@ def expectation(post: Posterior, function: Callable[[Tensor], Tensor]) -> Estima
         raise ValueError(f"expectation: the function returned nan or infinity for sample {k} of item {b}.")
     weights = _weights(post, numbers)
     value = (weights * numbers).sum(0)
-    variance = (weights * (numbers - value) ** 2).sum(0) / (1 - weights.square().sum(0))  # NaN for a single sample
-    return _estimate(post, value, (variance / _size(post, value)).sqrt())
+    square = weights.square().sum(0)
+    # The delta method for a ratio of weighted sums; for equal weights the unbiased variance over n, NaN for a single sample.
+    variance = (weights.square() * (numbers - value) ** 2).sum(0) / (1 - square)
+    return _estimate(post, value, (variance / (square * _size(post, value))).sqrt())
 
 
 def _values(post: Posterior, function: Callable[[Tensor], Any], name: str, wanted: str) -> Tensor:

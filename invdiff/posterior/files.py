@@ -48,7 +48,12 @@ def write_posterior(post: Posterior, path: str | os.PathLike[str]) -> None:
         about["particles"] = {"group": post.particles.group, "weighted": post.particles.weighted}
     # Copies: the format refuses tensors that share memory.
     copies = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
-    write_safetensors(copies, path, {KEY: json.dumps(about)})
+    text = json.dumps(about)
+    try:
+        _fields(json.loads(text), dict(copies))
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path}: this posterior cannot be saved: {first_line(error)}.") from error
+    write_safetensors(copies, path, {KEY: text})
 
 
 def read_posterior(path: str | os.PathLike[str]) -> dict[str, Any]:

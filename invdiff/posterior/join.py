@@ -32,6 +32,11 @@ def join_runs(runs: Sequence[Posterior]) -> Posterior:
         _check_same(first, run)
     for run, after in zip(runs, later, strict=False):
         end = run.first_sample + len(run.samples)
+        if run.particles is not None and len(run.samples) % run.particles.group:
+            raise ValueError(
+                f"join: {_extent(run)} end within a group of {run.particles.group} particles, whose other samples were left "
+                f"out. Draw a multiple of {run.particles.group} samples."
+            )
         if after.first_sample < end:
             raise ValueError(
                 f"join: the runs overlap: {_extent(run)} and {_extent(after)}. Draw other samples: run(y, first_sample={end})."
@@ -40,11 +45,6 @@ def join_runs(runs: Sequence[Posterior]) -> Posterior:
             raise ValueError(
                 f"join: samples are missing between {_extent(run)} and {_extent(after)}: draw them with "
                 f"run(y, first_sample={end}, num_samples={after.first_sample - end})."
-            )
-        if run.particles is not None and len(run.samples) % run.particles.group:
-            raise ValueError(
-                f"join: {_extent(run)} end within a group of {run.particles.group} particles, whose other samples were left "
-                f"out. Draw a multiple of {run.particles.group} samples."
             )
     if not later:
         return first
@@ -75,8 +75,8 @@ def _check_same(one: Posterior, other: Posterior) -> None:
         found.append(f"dof: {one.dof} and {other.dof}")
     if found:
         raise ValueError(
-            f"join: the runs are not parts of one run, they differ in {'; '.join(found)}. Repeat a run with the settings of the "
-            "other and first_sample=... (the choice of method='auto' may depend on num_samples: give method=post.method)."
+            f"join: the runs are not parts of one run, they differ in {'; '.join(found)}. Repeat a run with the settings of "
+            "the other and first_sample=... (the choice of method='auto' may depend on num_samples: give method=post.method)."
         )
 
 
@@ -99,9 +99,7 @@ def _differences(one: Any, other: Any, name: str = "") -> list[tuple[str, Any, A
     if isinstance(one, dict) and isinstance(other, dict):
         names = [*one, *(key for key in other if key not in one)]
         return [
-            difference
-            for key in names
-            for difference in _differences(one.get(key), other.get(key), f"{name} {key}".lstrip())
+            difference for key in names for difference in _differences(one.get(key), other.get(key), f"{name} {key}".lstrip())
         ]
     return [] if one == other else [(name, one, other)]
 

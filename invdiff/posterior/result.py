@@ -148,8 +148,9 @@ class Posterior:
     def expectation(self, function: Callable[[Tensor], Tensor]) -> Estimate:
         r"""Return the posterior expectation of a function, with its Monte Carlo standard error, for every item.
 
-        The standard error is the standard deviation of the function over the samples divided by :math:`\sqrt n`, with
-        :math:`n` the effective number of samples ``ess``. NaN for one sample.
+        The standard error is the standard deviation of the function over the samples divided by :math:`\sqrt n`. For unequal
+        weights :math:`w` that sum to 1, it is :math:`\big(\sum w^2 (f - \bar f)^2 / (1 - \sum w^2)\big)^{1/2}` (delta method).
+        Particles that were resampled count as ``ess`` samples. NaN for one sample.
 
         Args:
             function: Called for every item with its samples ``(N, *event)``, returns numbers ``(N,)`` or ``(N, *shape)``.
@@ -190,7 +191,7 @@ class Posterior:
 
         Raises:
             OSError: If the file cannot be written. An existing file is then left unchanged.
-            ValueError: If the name does not end in ``.safetensors``.
+            ValueError: If the name does not end in ``.safetensors``, or the shapes of the fields do not fit together.
         """
         write_posterior(self, path)
 

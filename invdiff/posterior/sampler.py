@@ -260,8 +260,8 @@ class PosteriorSampler:
         if not residual.isfinite().all():
             k, b = divmod(int((~residual.isfinite()).nonzero()[0]), items)
             raise DivergenceError(
-                f"{plan.method.name}: the misfit of sample {first_sample + k} of item {b} is not finite: the operator returned no "
-                "finite value for it.",
+                f"{plan.method.name}: the misfit of sample {first_sample + k} of item {b} is not finite: the operator returned "
+                "no finite value for it.",
                 step=plan.steps,
                 row=k * items + b,
             )

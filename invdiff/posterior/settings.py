@@ -48,7 +48,7 @@ def run_origin(score: ScoreModel, op: Operator, y: Tensor) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON has it: numbers, text, lists, dictionaries; the name of a function, the ``repr`` of other objects."""
+    """Return a value as JSON has it: numbers, text, lists, dictionaries; of functions the name, of others the ``repr``."""
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.ndim == 0):
