@@ -25,7 +25,7 @@ SAMPLER = ("method", "steps", "rule", "quality", "preset", "option")
 SECTIONS = {
     "Problem": ("problem", "simulate", "black", "white"),
     "Noise": ("noise",),
-    "Sampler": ("samples", *SAMPLER, "seed", "chunk", "device"),
+    "Sampler": ("samples", *SAMPLER, "seed", "first_sample", "chunk", "device"),
     "Prior": PRIOR_OPTIONS,
     "Output": ("output", "overwrite", "calibration", "intervals", "npz", "as_json"),
 }
@@ -93,6 +93,13 @@ FILE = click.Path(path_type=Path)
 @prior_options
 @click.option("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto selects a GPU if there is one.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Random seed of the samples and of simulated noise.")
+@click.option(
+    "--first-sample",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=0,
+    help="Samples drawn earlier: 4 continues a run of 4 samples with sample 5, as one run would.",
+)
 @click.option("--chunk", type=click.IntRange(min=1), help="Samples processed at a time. Default: as many as fit in memory.")
 @click.option("-o", "--output", type=FILE, help="Folder for the results. Default: invdiff-out/NAME-PROBLEM.")
 @click.option("--overwrite", is_flag=True, help="Replace earlier results in the output folder.")

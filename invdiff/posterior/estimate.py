@@ -77,7 +77,7 @@ def _values(post: Posterior, function: Callable[[Tensor], Any], name: str, wante
     if not callable(function):
         raise TypeError(f"{name}: expected a function of samples (n, *event), got {type(function).__name__}.")
     count, items, *event = post.samples.shape
-    found = []
+    found: list[Tensor] = []
     for b in range(items):
         try:
             values = function(post.samples[:, b].clone())

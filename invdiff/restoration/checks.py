@@ -36,7 +36,7 @@ def check_limits(settings: Mapping[str, Any]) -> None:
     for name, most in LIMITS.items():
         value = settings.get(name)
         if isinstance(value, int | float) and value > most:
-            raise OptionError(f"--{name}: expected at most {most:,}, got {value}.")
+            raise OptionError(f"--{name.replace('_', '-')}: expected at most {most:,}, got {value}.")
 
 
 def find_problem(problem: str | type[Problem], taken: Collection[str] = ()) -> type[Problem]:

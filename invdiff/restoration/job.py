@@ -56,6 +56,7 @@ SETTINGS: Mapping[str, Any] = {
     "overlap": None,
     "device": "auto",
     "seed": 0,
+    "first_sample": 0,
     "chunk": None,
     "calibration": None,
     "intervals": None,
@@ -98,7 +99,9 @@ class Job:
 
     def results(self, *, npz: bool) -> Results:
         """Return the names of the files that will be written, and the files that are read, to find out what is in the way."""
-        names = file_names(self.measured, samples=self.settings["samples"], spread=self.spread, npz=npz)
+        settings = self.settings
+        numbers = range(settings["first_sample"], settings["first_sample"] + settings["samples"])
+        names = file_names(self.measured, numbers=numbers, spread=self.spread, npz=npz)
         return Results(COMMAND, RECORD, names, (*self.files.paths, *prior_files(self.settings["prior"])))
 
     def run(self, *, progress: bool = False) -> Restoration:
@@ -106,7 +109,12 @@ class Job:
         settings, measured = self.settings, self.measured
         with unwarned():  # the misfit that counts is that of the results
             post = self.sampler.run(
-                self.y, num_samples=settings["samples"], seed=settings["seed"], chunk=settings["chunk"], progress=progress
+                self.y,
+                num_samples=settings["samples"],
+                first_sample=settings["first_sample"],
+                seed=settings["seed"],
+                chunk=settings["chunk"],
+                progress=progress,
             )
         results = measured.finish(post.samples[:, 0].cpu())
         record = make_record(self.source, settings, self.files.digests, measured, self.sampler, post, results)
@@ -203,6 +211,7 @@ def restore(
     overlap: int | None = None,
     device: str = "auto",
     seed: int = 0,
+    first_sample: int = 0,
     chunk: int | None = None,
     calibration: Any = None,
     intervals: int | None = None,
@@ -240,6 +249,8 @@ def restore(
         overlap: Overlap of neighboring windows, in pixels.
         device: ``"cpu"``, ``"cuda"``, ...; ``"auto"`` selects a GPU if there is one.
         seed: Random seed of the samples and of simulated noise.
+        first_sample: Number of samples drawn earlier: 4 continues a run of four samples. ``Posterior.join(a.posterior,
+            b.posterior)`` makes one posterior of both.
         chunk: Number of samples processed at a time. Default: as many as fit in memory.
         calibration: File of ``invdiff calibrate --save``, or ``"natural"``: scales standard deviation and intervals to the
             coverage learned there.

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 __all__ = ["LIMITS"]
 
-LIMITS = {"samples": 1_000_000, "steps": 1_000_000, "tile": 65_536, "overlap": 65_536}
+LIMITS = {"samples": 1_000_000, "first_sample": 1_000_000_000, "steps": 1_000_000, "tile": 65_536, "overlap": 65_536}

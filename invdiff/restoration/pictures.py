@@ -23,22 +23,23 @@ COMMAND, RECORD = "solve", "run.json"
 TILES = 3  # samples in the comparison panel
 
 
-def file_names(measured: Measured, *, samples: int, spread: Spread | None, npz: bool) -> tuple[str, ...]:
+def file_names(measured: Measured, *, numbers: range, spread: Spread | None, npz: bool) -> tuple[str, ...]:
     """Return the names of the files that :func:`write` writes, without the record, before there are samples.
 
-    A simulated measurement counts under all names that it may have.
+    ``numbers`` are those of the samples, from 0. A simulated measurement counts under all names that it may have.
     """
     suffix = suffix_of(measured.observed.in_shape[0])
-    ends = ("low", "high") if spread is not None and samples > 1 else ()
-    names = [*(f"{name}{suffix}" for name in (*sample_names(samples), "mean", *ends)), "comparison.png"]
-    names += ["std.png"] if samples > 1 else []
+    ends = ("low", "high") if spread is not None and len(numbers) > 1 else ()
+    names = [*(f"{name}{suffix}" for name in (*sample_names(numbers), "mean", *ends)), "comparison.png"]
+    names += ["std.png"] if len(numbers) > 1 else []
     names += ["posterior.npz"] if npz else []
     names += [f"measurement{ending}" for ending in (".png", ".tif", ".npz")] if measured.clean is not None else []
     return tuple(names)
 
 
-def sample_names(count: int) -> list[str]:
-    return [f"sample-{k:0{len(str(count))}d}" for k in range(1, count + 1)]
+def sample_names(numbers: range) -> list[str]:
+    """Return names counted from 1, as people count: ``sample-05`` to ``sample-12`` for the numbers 4 to 11."""
+    return [f"sample-{k + 1:0{len(str(numbers.stop))}d}" for k in numbers]
 
 
 def suffix_of(channels: int) -> str:
@@ -69,7 +70,7 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
     results = Results(COMMAND, RECORD)
     measured, samples, spread = result.measured, result.samples, result.spread
     problem, picture, y = measured.problem, measured.picture, measured.measurement
-    images = dict(zip(sample_names(len(samples)), samples, strict=True))
+    images = dict(zip(sample_names(result.numbers), samples, strict=True))
     mean, std = samples.mean(0), samples.std(0) if len(samples) > 1 else None
     suffix = suffix_of(len(mean))
     ends = {} if spread is None or std is None else {"low": mean - spread.width * std, "high": mean + spread.width * std}
@@ -99,7 +100,7 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
             np.savez_compressed(part, **contents)
     # The figures last: if the disk fills, what they show has been written.
     tiles = {problem.looks: problem.upright(problem.preview(y))[0], "mean": mean}
-    tiles |= {f"sample {k}": sample for k, sample in enumerate(samples[:TILES], 1)}
+    tiles |= {f"sample {k + 1}": sample for k, sample in zip(result.numbers, samples[:TILES], strict=False)}
     if measured.clean is not None:
         tiles = {"truth": problem.framed(measured.clean)[0], **tiles}
     if heat is not None:

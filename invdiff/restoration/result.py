@@ -42,6 +42,12 @@ class Restoration:
     spread: Spread | None = None
     inputs: tuple[Path, ...] = ()
 
+    @property
+    def numbers(self) -> range:
+        """Numbers of the samples, counted from 0: a run that continues an earlier one starts after its samples."""
+        first = self.posterior.first_sample
+        return range(first, first + len(self.samples))
+
     @cached_property
     def pictures(self) -> Tensor:
         """Posterior samples on the 0..1 scale, not clipped, ``(N, C, H, W)``."""
@@ -87,7 +93,7 @@ class Restoration:
             OSError: If the folder cannot be written.
         """
         wanted = None if folder is None else Path(folder)
-        names = file_names(self.measured, samples=len(self.samples), spread=self.spread, npz=npz)
+        names = file_names(self.measured, numbers=self.numbers, spread=self.spread, npz=npz)
         results = Results(COMMAND, RECORD, names, self.inputs)
         with output_folder(wanted, self.measured.name, results, overwrite=overwrite) as output:
             output.fill(lambda part, target: self.write(part, target, npz=npz))

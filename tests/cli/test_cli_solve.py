@@ -335,6 +335,17 @@ class TestRecord:
         a, b, c = ((tmp_path / name / "sample-1.png").read_bytes() for name in "abc")
         assert a == b != c
 
+    def test_a_later_run_continues_with_the_next_samples(self, solve, tmp_path, picture):
+        solve(*picture, "--samples", 10, "--chunk", 2, "-o", "whole")
+        solve(*picture, "--samples", 2, "--first-sample", 8, "--chunk", 2, "-o", "later")
+        assert [name for name in names(tmp_path / "later") if name.startswith("sample")] == ["sample-09.png", "sample-10.png"]
+        for name in ("sample-09.png", "sample-10.png"):
+            assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "later" / name).read_bytes()
+        assert set(names(tmp_path / "later")) <= set(names(tmp_path / "whole"))
+        assert record_of(tmp_path / "later")["arguments"]["first_sample"] == 8
+        solve(*picture, "--samples", 2, "--first-sample", 2, "-o", "later", "--overwrite")
+        assert [name for name in names(tmp_path / "later") if name.startswith("sample")] == ["sample-3.png", "sample-4.png"]
+
     def test_one_sample_has_no_spread_and_says_so(self, solve, tmp_path, picture):
         assert "no std.png" in solve(*picture, "--samples", 1, "-o", "out").stdout
         assert names(tmp_path / "out") == [name for name in EVERY if name not in ("std.png", "sample-2.png")]

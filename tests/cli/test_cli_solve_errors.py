@@ -175,6 +175,8 @@ WRONG = [
     (2, "0 is not in the range", (*SMALL, "--steps", 0)),
     (2, "0 is not in the range", (*SMALL, "--samples", 0)),
     (2, "0 is not in the range", (*SMALL, "--chunk", 0)),
+    (2, "-1 is not in the range", (*SMALL, "--first-sample", -1)),
+    (2, "--first-sample: expected at most 1,000,000,000", (*SMALL, "--first-sample", 10**10)),
     (2, "1 is not in the range", (*SMALL[:-1], 1)),
     (2, "'1.5' is not a valid integer", (*SMALL[:-1], 1.5)),
     (1, "too large to sample", (*SMALL[:-1], 10**6)),
