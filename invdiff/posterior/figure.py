@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from invdiff.io.figures import COLOURS, largest_shown, rgb_pixels
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from invdiff.posterior.result import Posterior
 
-__all__ = ["posterior_figure"]
+__all__ = ["NotebookFigure", "posterior_figure"]
 
 LEVEL = 0.9  # of the intervals around vectors
 SIDE = 2.6  # inches of an image
 LINES = (7.0, 2.6)  # inches of a row of lines
 
 
+class NotebookFigure(Figure):
+    """A figure that notebooks show, although it is not one of ``matplotlib.pyplot``, which keeps figures and opens windows."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png")
+        return file.getvalue()
+
+
 def posterior_figure(post: Posterior, *, samples: int, items: int) -> Figure:
     """Return the figure of :meth:`Posterior.plot <invdiff.posterior.Posterior.plot>`, which documents it."""
-    from matplotlib.figure import Figure
-
     if samples < 0 or items < 1:
         raise ValueError(f"plot: expected samples of at least 0 and items of at least 1, got {samples} and {items}.")
     count, there, *event = post.samples.shape
@@ -31,12 +38,12 @@ def posterior_figure(post: Posterior, *, samples: int, items: int) -> Figure:
     if len(event) not in (1, 3):
         raise ValueError(f"plot: shows images (C, H, W) and vectors (n,), got samples of shape {tuple(event)}.")
     if len(event) == 1:
-        figure = Figure(figsize=(LINES[0], LINES[1] * rows), layout="constrained")
+        figure = NotebookFigure(figsize=(LINES[0], LINES[1] * rows), layout="constrained")
         for b, (axes,) in enumerate(figure.subplots(rows, 1, squeeze=False)):
             _draw_lines(axes, post, b, shown)
     else:
         columns, height = 1 + (count > 1) + shown, SIDE * event[1] / event[2]
-        figure = Figure(figsize=(SIDE * columns + 0.6, (height + 0.4) * rows), layout="constrained")
+        figure = NotebookFigure(figsize=(SIDE * columns + 0.6, (height + 0.4) * rows), layout="constrained")
         for b, row in enumerate(figure.subplots(rows, columns, squeeze=False)):
             _draw_images(figure, row, post, b, shown)
     if rows < there:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from invdiff.posterior.estimate import Estimate, expectation, probability
-from invdiff.posterior.figure import posterior_figure
 from invdiff.posterior.files import read_posterior, write_posterior
 from invdiff.posterior.interval import central_interval
 from invdiff.posterior.join import join_runs
@@ -209,8 +208,8 @@ class Posterior:
         """Return a figure of matplotlib: for every item the mean, the standard deviation with a color bar, and samples.
 
         Images ``(C, H, W)`` span [-1, 1]; of more than three channels the first three are shown, of two the first. Vectors
-        ``(n,)`` are drawn as lines, with 90 % intervals (:meth:`interval`). No window is opened; ``figure.savefig("post.png")``
-        writes it.
+        ``(n,)`` are drawn as lines, with 90 % intervals (:meth:`interval`). Notebooks show the figure; no window is opened, and
+        ``figure.savefig("post.png")`` writes it.
 
         Args:
             samples: Most samples to show.
@@ -219,6 +218,8 @@ class Posterior:
         Raises:
             ValueError: If the samples are neither images nor vectors, or a number is negative or 0.
         """
+        from invdiff.posterior.figure import posterior_figure  # matplotlib is loaded by what draws
+
         return posterior_figure(self, samples=samples, items=items)
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from helpers import randn
 from numpy.testing import assert_allclose
+from PIL import Image
 
 from invdiff import Posterior
 from invdiff.io.figures import rgb_pixels
@@ -63,6 +65,12 @@ def test_one_sample_and_many_items() -> None:
     figure = posterior(2, 9, 1, 8, 8).plot(items=2)
     assert figure.get_suptitle() == "the first 2 of 9 items"
     assert len(titles(posterior(2, 9, 1, 8, 8).plot())) == 4 * 4
+
+
+def test_notebooks_show_it() -> None:
+    png = posterior(3, 1, 1, 8, 8).plot()._repr_png_()  # type: ignore[attr-defined]
+    assert png.startswith(b"\x89PNG")
+    assert len(set(Image.open(io.BytesIO(png)).convert("L").tobytes())) > 50
 
 
 @pytest.mark.parametrize("shape", [(3, 2, 4, 4), (3, 2), (3, 2, 1, 1, 4, 4)])
