@@ -7,7 +7,7 @@ from torch import Tensor
 from invdiff.io.images import Picture
 from invdiff.operators import ChannelMix, Noise, Operator
 
-from .problem import Problem, in_gray, photographs
+from .problem import Problem, in_gray
 
 __all__ = ["Colorize"]
 
@@ -18,7 +18,6 @@ class Colorize(Problem):
     name = "colorize"
     needs = "a grayscale INPUT and nothing else"
     measures = "ChannelMix"
-    recommended = photographs(max_iterations=4)
 
     @classmethod
     def as_measured(cls, picture: Picture) -> Picture:

@@ -14,7 +14,6 @@ from invdiff.operators import Noise, Operator, ParallelBeamCT
 
 from .arrays import ArrayProblem, Arrays, grey
 from .options import SCALE, Option
-from .problem import photographs
 from .sinogram import half_turn, sinogram_of
 
 __all__ = ["ReconstructCT"]
@@ -70,7 +69,6 @@ class ReconstructCT(ArrayProblem):
     needs = "an .npy or .npz file of a sinogram as INPUT or, to simulate, --angles, their number"
     measures = "ParallelBeamCT"
     bundled = "shepp_logan_phantom"
-    recommended = photographs(max_iterations=16, products=2)
     measured = "sinogram"
     others = ("angles", "size", "center", "axis", "flat", "dark")
     looks = "filtered backprojection"

@@ -8,7 +8,6 @@ from invdiff.operators.blur.kernels import defocus_kernel
 
 from .blurred import BlurProblem
 from .options import BOUNDARY, Option
-from .problem import photographs
 
 __all__ = ["Defocus"]
 
@@ -38,7 +37,6 @@ class Defocus(BlurProblem):
     )
     needs = "--radius, the radius of the defocus disc in pixels"
     measures = "Blur"
-    recommended = photographs(max_iterations=6)
 
     def __init__(self, radius: float, *, boundary: str = "reflect") -> None:
         if not radius > 0:

@@ -16,7 +16,7 @@ from invdiff.io.source import Source
 from invdiff.operators import Mask, Noise, Operator
 
 from .options import Option
-from .problem import Given, Problem, photographs, pixels_of
+from .problem import Given, Problem, pixels_of
 
 __all__ = ["Inpaint"]
 
@@ -54,7 +54,6 @@ class Inpaint(Problem):
     exact_is_usual = True
     reads_alpha = True
     measures = "Mask"
-    recommended = photographs(max_iterations=4)
 
     def __init__(self, mask: Any) -> None:
         self.mask = torch.as_tensor(mask).bool()

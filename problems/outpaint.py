@@ -10,7 +10,7 @@ from torch import Tensor
 from invdiff.operators import Crop, Noise, Operator
 
 from .options import Option
-from .problem import Problem, photographs
+from .problem import Problem
 
 __all__ = ["Outpaint"]
 
@@ -39,7 +39,6 @@ class Outpaint(Problem):
     needs = "--margin, the number of pixels to add on every side"
     exact_is_usual = True
     measures = "Crop"
-    recommended = photographs(max_iterations=4)
 
     def __init__(self, margin: int) -> None:
         if margin < 1:

@@ -16,7 +16,6 @@ from invdiff.operators import Affine, CodedDiffraction, Noise, Operator, PhaseRe
 from .arrays import ArrayProblem, Arrays, image_size, named, one_number, real_numbers
 from .kspace import PLACES, axes_in_corner
 from .options import PATTERN_SEED, SCALE, Option
-from .problem import photographs
 
 __all__ = ["RetrievePhase"]
 
@@ -69,7 +68,6 @@ class RetrievePhase(ArrayProblem):
     )
     needs = "an .npz file as INPUT or, to simulate, --codes, the number of masks, or --oversampling"
     measures = "CodedDiffraction, PhaseRetrieval"
-    recommended = photographs(max_iterations=4)
     measured = "magnitudes"
     others = ("masks", "oversampling", "size", "power", "zero_frequency")
     looks = "log magnitudes"

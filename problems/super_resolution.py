@@ -10,7 +10,7 @@ from torch import Tensor
 from invdiff.operators import Downsample, Noise, Operator
 
 from .options import Option
-from .problem import Problem, photographs
+from .problem import Problem
 
 __all__ = ["SuperResolution"]
 
@@ -38,7 +38,6 @@ class SuperResolution(Problem):
     needs = "--factor, the downsampling factor of INPUT"
     measures = "Downsample"
     why_cropped = "a multiple of the factor"
-    recommended = photographs(max_iterations=4)
 
     def __init__(self, factor: int, *, kernel: str = "bicubic") -> None:
         if factor < 2:

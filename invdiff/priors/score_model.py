@@ -34,6 +34,9 @@ class ScoreModel(ABC):
         error_model: The covariance of the denoiser's error, if it was measured (:func:`invdiff.priors.measure_error`).
         notes: Messages for the user, such as a file of measured errors that was ignored.
         batched: Whether every item of a batch has its own distribution, as in exact posteriors.
+        learned: Whether the denoiser was learned from examples, as a network is, so that it is an approximation. For images, the
+            recommended settings (:func:`invdiff.posterior.recommended`) are then those that suit networks; otherwise the
+            denoiser is taken to be exact, and they are those with which the samples are exact as far as possible.
         scale: Largest root mean square of :math:`u^\top x_0` over unit vectors :math:`u`, or a slightly larger bound, if known.
     """
 
@@ -43,6 +46,7 @@ class ScoreModel(ABC):
     error_model: ErrorModel | None = None
     notes: tuple[str, ...] = ()
     batched: bool = False
+    learned: bool = False
     scale: float | None = None
 
     def __repr__(self) -> str:

@@ -173,7 +173,7 @@ def prepare(
         white=settings["white"],
         **values,
     )
-    arguments = sampler_arguments(measured.problem, score, measured.op, settings, option or {})
+    arguments = sampler_arguments(measured.problem, settings, option or {})
     sampler = PosteriorSampler(score, measured.op, **arguments)
     spread = _spread(measured, sampler, settings, files)
     files.check()
@@ -229,7 +229,7 @@ def restore(
         method: A name in :data:`invdiff.methods.METHODS`, a place such as ``mine.py:MyGuidance``, or a method.
         steps: Steps of the reverse diffusion. Default: set by the problem or the method.
         rule: Step rule. Default: set by the problem or the method.
-        quality: One of :data:`invdiff.problems.QUALITIES`: trade-off between run time and quality.
+        quality: One of :data:`invdiff.posterior.QUALITIES`: trade-off between run time and quality.
         preset: ``"paper"``: published settings of the method.
         option: Options of the method, such as ``{"zeta": 0.5}``.
         prior: A bundled name, a checkpoint file, folder or hub id, a place such as ``mine.py:my_prior``, or a prior.

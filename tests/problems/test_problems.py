@@ -81,8 +81,7 @@ def test_facts(cls):
     assert PROBLEMS.summary(cls.name)
     assert not PROBLEMS.summary(cls.name).endswith(".")
     assert cls.needs
-    arguments = set(inspect.signature(PosteriorSampler).parameters) - {"score", "op"}
-    assert set(cls.recommended) <= arguments | set(options_of(METHODS["mmps"]))
+    assert not cls.recommended  # The prior and the operator tell.
     operators = {type(problem.operator(shape_of(problem, 3))).__name__ for problem in build(cls)}
     assert cls in (ReconstructMRI, RetrievePhase, OwnOperator) or operators <= set(cls.measures.split(", "))
 

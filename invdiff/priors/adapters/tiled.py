@@ -70,7 +70,7 @@ class Tiled(ScoreModel):
         if batch is not None and batch < 1:
             raise ValueError(f"Tiled: batch must be at least 1, got {batch}.")
         self.score_model, self.batch = score, batch
-        self.schedule, self.event_shape = score.schedule, (event[0], None, None)
+        self.schedule, self.event_shape, self.learned = score.schedule, (event[0], None, None), score.learned
         self.error_model, self.notes = score.error_model, score.notes  # The error model is by frequency and serves any size.
 
     def _summary(self) -> Sequence[str]:
