@@ -20,8 +20,8 @@ from torch import Tensor
 from invdiff.methods import METHODS
 from invdiff.methods.guidance import MMPS
 from invdiff.operators import GaussianNoise, Mosaic, Operator, gaussian_kernel
-from invdiff.priors import ScoreModel
 from invdiff.posterior.recommended import recommended, starting_ratio
+from invdiff.priors import ScoreModel
 from invdiff.problems import Deblur, Dejpeg, Demosaic, Inpaint, Problem, SuperResolution
 
 __all__ = ["CLASSICAL", "COLUMNS", "NEW", "OLD", "ROWS", "Case", "cases", "centre", "in_full", "settings_of"]

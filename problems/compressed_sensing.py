@@ -67,6 +67,7 @@ class CompressedSensing(ArrayProblem):
     )
     needs = "an .npz file as INPUT or, to simulate, --ratio, the number of measurements per pixel"
     measures = "Hadamard, RandomConvolution"
+    misfit_causes = "a wrong pattern, a wrong --scale"
     measured = "y"
     others = ("size", "rows", "order", "sensing", "seed")
     looks = "least squares"

@@ -68,6 +68,7 @@ class ReconstructCT(ArrayProblem):
     )
     needs = "an .npy or .npz file of a sinogram as INPUT or, to simulate, --angles, their number"
     measures = "ParallelBeamCT"
+    misfit_causes = "wrong angles, a wrong --center of rotation, a wrong --scale"
     bundled = "shepp_logan_phantom"
     measured = "sinogram"
     others = ("angles", "size", "center", "axis", "flat", "dark")

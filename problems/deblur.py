@@ -42,6 +42,7 @@ class Deblur(BlurProblem):
     )
     needs = "--kernel, a file (image, .npy or .npz:name), gaussian:SIGMA or motion:SIZE,ANGLE"
     measures = "Blur"
+    misfit_causes = "a wrong --kernel (size, angle, place of its center), a blur that differs across the picture"
 
     def __init__(self, kernel: Any, *, boundary: str = "reflect") -> None:
         self.kernel, self.boundary = without_zeros(torch.as_tensor(kernel)), boundary

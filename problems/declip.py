@@ -40,6 +40,7 @@ class Declip(Problem):
     )
     needs = "--clip-low, --clip-high or both, the levels at which INPUT is clipped"
     measures = "Clip"
+    misfit_causes = "a wrong --clip-low or --clip-high"
 
     def __init__(self, low: float, high: float) -> None:
         if not low < high or (math.isinf(low) and math.isinf(high)):

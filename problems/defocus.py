@@ -37,6 +37,7 @@ class Defocus(BlurProblem):
     )
     needs = "--radius, the radius of the defocus disc in pixels"
     measures = "Blur"
+    misfit_causes = "a wrong --radius, a blur that differs across the picture"
 
     def __init__(self, radius: float, *, boundary: str = "reflect") -> None:
         if not radius > 0:

@@ -71,6 +71,7 @@ class Dejpeg(Problem):
     reads = "JPEG file"
     accepts_noise = "rounding"
     measures = "JPEGCoefficients"
+    misfit_causes = "a file that was edited without being compressed again"
 
     def __init__(
         self,

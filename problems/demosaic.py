@@ -37,6 +37,7 @@ class Demosaic(Problem):
     )
     needs = "--pattern, the colors of the top left 2 x 2 pixels"
     measures = "Mosaic"
+    misfit_causes = "a wrong --pattern"
 
     def __init__(self, pattern: str) -> None:
         if pattern not in BAYER_PATTERNS:

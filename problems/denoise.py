@@ -28,6 +28,7 @@ class Denoise(Problem):
     accepts_noise = "above 0"
     reads_alpha = True
     measures = "Identity"
+    misfit_causes = "noise of another distribution"
 
     def __init__(self, visible: Tensor | None = None) -> None:
         self.visible = visible

@@ -36,6 +36,7 @@ class Dequantize(Problem):
     needs = "--levels, the number of levels per channel of INPUT"
     accepts_noise = "rounding"
     measures = "Identity"
+    misfit_causes = "a wrong --levels"
 
     def __init__(self, levels: int) -> None:
         if levels < 2:

@@ -37,6 +37,7 @@ class MotionDeblur(BlurProblem):
     )
     needs = "--length in pixels and --angle in degrees"
     measures = "Blur"
+    misfit_causes = "a wrong --length or --angle, a blur that differs across the picture"
 
     def __init__(self, length: int, angle: float, *, boundary: str = "reflect") -> None:
         if length < 3 or length % 2 == 0:

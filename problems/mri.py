@@ -86,6 +86,7 @@ class ReconstructMRI(ArrayProblem):
     )
     needs = "an .npy or .npz file of k-space as INPUT or, to simulate, --acceleration"
     measures = "MRI"
+    misfit_causes = "wrong coil maps, a wrong --zero-frequency or --origin, a wrong --scale"
     bundled = "shepp_logan_phantom"
     measured = "kspace"
     others = ("mask", "coil_maps", "zero_frequency", "origin")

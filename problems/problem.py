@@ -18,6 +18,7 @@ from invdiff.io.images import Picture, write_image
 from invdiff.io.metadata import enlarged
 from invdiff.io.source import Source
 from invdiff.operators import Noise, Operator, temper
+from invdiff.priors import ScoreModel
 
 from .options import Option, check_declared
 
@@ -67,6 +68,7 @@ class Problem(ABC):
         size: Image size, ``(H, W)``, if the measurement fixes it; ``None``: any size.
         enlarges: Pixels of the image along a side for each pixel of the measured picture: the resolution in pixels per inch
             that the measured file declares is multiplied by it, so that the image has the same size on paper.
+        misfit_causes: What is likely to be wrong with the problem if the samples do not explain INPUT, for the note on it.
         recommended: Arguments of :class:`~invdiff.PosteriorSampler` that suit this problem better than those of
             :func:`invdiff.posterior.recommended`, which know the prior and the operator alone. Not used with ``--quality``.
     """
@@ -85,6 +87,7 @@ class Problem(ABC):
     why_cropped: ClassVar[str] = ""
     size: tuple[int, int] | None = None
     enlarges: float = 1
+    misfit_causes: ClassVar[str] = "a measurement that does not describe INPUT (scale, orientation, range of the values)"
     recommended: ClassVar[Mapping[str, Any]] = {}
 
     def __init_subclass__(cls, **arguments: Any) -> None:
@@ -234,6 +237,14 @@ class Problem(ABC):
         if exif is not None and self.enlarges != 1:
             exif = enlarged(exif, 1 / self.enlarges)
         write_image(folder / f"measurement{suffix}", self.picture_of(y).numpy(), bits=bits, icc=icc, exif=exif)
+
+    def doubts(self, score: ScoreModel) -> tuple[str, ...]:
+        """Return what cannot be expected of a solution, in one line each, for the user to know before the work.
+
+        Args:
+            score: The prior.
+        """
+        return ()
 
     def facts(self) -> dict[str, Any]:
         """Return properties, besides options, that affect the spread of samples, to compare with a calibration."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 import warnings
@@ -143,12 +142,6 @@ class PosteriorSampler:
         settings = {**self.given, **named, **self.options}
         given = "".join(f", {name}={value!r}" for name, value in settings.items())
         return f"PosteriorSampler({_short(self.score)}, {_short(self.op)}, method={method!r}{given})"
-
-    def shortened(self, steps: int) -> PosteriorSampler:
-        """Return the same sampler with another number of steps, for example to time it."""
-        short = copy.copy(self)
-        short.given, short._plans, short._pilots = {**self.given, "steps": steps}, {}, []
-        return short
 
     def _choose(self, num_samples: int, device: torch.device | str) -> Choice:
         def pilot() -> Pilot | None:

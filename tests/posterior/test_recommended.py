@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from invdiff.operators import (
 from invdiff.posterior import QUALITIES, recommended
 from invdiff.priors import ErrorModel, Gaussian, NetworkPrior, Rescaled, ScoreModel, Tiled, from_network
 from invdiff.priors.adapters.channels import Gray, PerChannel
-from invdiff.problems import PROBLEMS, Problem
+from invdiff.problems import PROBLEMS, Denoise, OptionError, Problem
 from invdiff.restoration import prepare
 from invdiff.restoration.sampling import sampler_arguments
 from invdiff.schedules import EDM
@@ -203,7 +204,7 @@ class TestLearned:
     def test_quality_is_for_auto_alone(self, natural: NetworkPrior) -> None:
         op = Mask(torch.eye(16) < 1, (3, 16, 16), sigma_y=0.1)
         for settings in ({"method": "dps"}, {"steps": 3}, {"products": 2}, {"rule": "ddpm"}):
-            with pytest.raises(ValueError, match=f"quality='best' determines .* leave out {[*settings][0]}, or quality"):
+            with pytest.raises(ValueError, match=f"quality='best' determines .* leave out {next(iter(settings))}, or quality"):
                 PosteriorSampler(natural, op, quality="best", **settings)
         with pytest.raises(ValueError, match="quality must be one of"):
             PosteriorSampler(natural, op, quality="good")
@@ -231,10 +232,16 @@ def test_restore_draws_the_samples_of_the_sampler(natural: NetworkPrior) -> None
     assert torch.equal(job.run().posterior.samples, post.samples)
 
 
-class Own(PROBLEMS["denoise"]):  # type: ignore[misc]
+def test_at_the_command_line_quality_excludes_what_it_determines() -> None:
+    for name, given, option in (("steps", {"steps": 3}, {}), ("method", {"method": "dps"}, {}), ("option", {}, {"rtol": 0.1})):
+        with pytest.raises(OptionError, match=f"--quality determines the method and its settings: leave out --{name}"):
+            sampler_arguments(case(PROBLEMS["denoise"])[0], NOTHING | given | {"quality": "best"}, option)
+
+
+class Own(Denoise):
     """Denoising in more steps."""
 
-    recommended = {"steps": 30}
+    recommended: ClassVar[Mapping[str, Any]] = {"steps": 30}
 
 
 def test_a_problem_may_know_better(natural: NetworkPrior) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import math
 from pathlib import Path
 
@@ -14,10 +13,7 @@ from helpers import all_subclasses, randn
 from torch.testing import assert_close
 
 import invdiff
-from invdiff.cli.methods import options_of
-from invdiff.methods import METHODS
 from invdiff.operators import ChannelMix, GaussianNoise, LinearOperator, Operator, RoundingNoise
-from invdiff.posterior import PosteriorSampler
 from invdiff.problems import (
     PROBLEMS,
     ArrayProblem,
