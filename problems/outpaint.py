@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
@@ -11,7 +10,6 @@ from torch import Tensor
 from invdiff.operators import Crop, Noise, Operator
 from invdiff.priors import ScoreModel
 
-from .holes import hole_doubts
 from .options import Option
 from .problem import Problem
 
@@ -61,11 +59,12 @@ class Outpaint(Problem):
         return channels, height + 2 * self.margin, width + 2 * self.margin
 
     def doubts(self, score: ScoreModel) -> tuple[str, ...]:
-        # As a hole: the margin of a picture so large that its opposite sides do not meet.
-        side = 3 * self.margin
-        missing = torch.ones(side, side, dtype=torch.bool)
-        missing[self.margin : -self.margin, self.margin : -self.margin] = False
-        return hole_doubts(missing, score)
+        if score.widest_hole is None or 2 * self.margin <= score.widest_hole:
+            return ()
+        return (
+            f"a margin of {self.margin} pixels is far from what is known, and the prior continues pictures by up to about "
+            f"{score.widest_hole // 2} pixels plausibly: expect blurred or wrong structures beyond",
+        )
 
     def alpha_of(self, alpha: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
         return np.pad(alpha, self.margin, constant_values=1.0)

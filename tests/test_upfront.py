@@ -77,7 +77,8 @@ class TestTime:
         costs = sampler.plan(1).costs(natural)
         assert len(costs) == 20
         assert sorted(set(costs)) == [1.0, pytest.approx(2.2)]
-        assert sum(cost > 1 for cost in costs) == 12
+        ratios = [float(natural.schedule.ratio(t)) for t in sampler.plan(1).times[:-1]]
+        assert [cost > 1 for cost in costs] == [ratio < 1 for ratio in ratios]
         assert set(PosteriorSampler(natural, Identity((3, 16, 16), sigma_y=0.1)).plan(1).costs(natural)) == {1.0}
 
 
@@ -166,7 +167,7 @@ class TestDoubts:
         assert doubts(100, 120, score=Gaussian(torch.zeros(4), torch.ones(4))) == ()
         assert doubts(widest, 250, at=0) != ()  # known on one side alone
         assert Outpaint(widest // 2).doubts(natural) == ()
-        assert len(Outpaint(widest).doubts(natural)) == 1
+        assert f"by up to about {widest // 2} pixels" in Outpaint(widest).doubts(natural)[0]
 
     def test_adapters_keep_the_width(self) -> None:
         natural = load_prior("natural", precision="float32")
