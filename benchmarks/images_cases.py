@@ -20,9 +20,9 @@ from torch import Tensor
 from invdiff.methods import METHODS
 from invdiff.methods.guidance import MMPS
 from invdiff.operators import GaussianNoise, Mosaic, Operator, gaussian_kernel
+from invdiff.posterior.recommended import recommended, starting_ratio
 from invdiff.priors import ScoreModel
 from invdiff.problems import Deblur, Dejpeg, Demosaic, Inpaint, Problem, SuperResolution
-from invdiff.restoration.sampling import sampler_arguments
 
 __all__ = ["CLASSICAL", "COLUMNS", "NEW", "OLD", "ROWS", "Case", "cases", "centre", "in_full", "settings_of"]
 
@@ -130,11 +130,13 @@ def settings_of(column: str, case: Case, score: ScoreModel, op: Operator) -> dic
         # An option that came later: the covariance was that of the network's Jacobian when there was no other.
         later = {"covariance": "jacobian"} if "covariance" in inspect.signature(MMPS).parameters else {}
         return {**FROZEN, "max_iterations": case.iterations, **later}
-    method = "auto" if column == NEW else column
-    if method not in ("auto", *METHODS):
+    if column == NEW:
+        settings = recommended(score, op)  # The records do not name mmps, to which options belong.
+        return {name: value for name, value in settings.items() if (name, value) != ("method", "mmps")}
+    if column not in METHODS:
         return None
-    nothing = {"steps": None, "rule": None, "preset": None}
-    return sampler_arguments(case.problem, score, op, {"method": method, **nothing}, {})
+    start = starting_ratio(score, op, METHODS[column])
+    return {"method": column} | ({} if start is None else {"ratio_max": start})
 
 
 def in_full(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import invdiff
 from invdiff.io.figures import comparison_panel, tile_grid
 from invdiff.io.images import list_images, read_image
 from invdiff.methods.steps import sample_prior
+from invdiff.posterior.recommended import recommended_chain
 from invdiff.priors import load_prior
 from invdiff.problems import Inpaint
 
@@ -52,7 +53,11 @@ def main() -> None:
         clean = pixels[None, :, top : top + CROP, left : left + CROP]
         op = problem.operator((3, CROP, CROP))
         y = op.measure(clean, seed=0)
-        settings = {**problem.recommended, "steps": STEPS, "ratio_max": None}  # a hole needs all noise levels
+        settings = {
+            **recommended_chain(score, op),
+            "steps": STEPS,
+            "ratio_max": score.largest_ratio(),
+        }  # a hole needs all noise levels
         post = invdiff.PosteriorSampler(score, op, **settings).run(y, num_samples=options.samples, seed=0)
         results = problem.finish(post.samples[:, 0], y.expand(options.samples, *y.shape[1:]), op)
         tiles = {"truth": clean[0], "measured": problem.preview(y)[0]}

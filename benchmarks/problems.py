@@ -118,7 +118,7 @@ def run(
     settings = {"method": method, "steps": steps, "rule": None, "preset": None}
     started = time.monotonic()
     try:
-        sampler = PosteriorSampler(score, task.op, **sampler_arguments(task.problem, score, task.op, settings, {}))
+        sampler = PosteriorSampler(score, task.op, **sampler_arguments(task.problem, settings, {}))
         post = sampler.run(task.y, num_samples=samples, seed=0, progress=sys.stderr.isatty())
     except (ValueError, DivergenceError) as error:
         return {"refused": str(error)}, []

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from .outpaint import Outpaint as Outpaint
     from .own_operator import OwnOperator as OwnOperator
     from .phase_retrieval import RetrievePhase as RetrievePhase
-    from .problem import QUALITIES as QUALITIES
     from .problem import Given as Given
     from .problem import Problem as Problem
     from .super_resolution import SuperResolution as SuperResolution
@@ -78,7 +77,7 @@ PROBLEMS: "Registry[type[Problem]]" = Registry(
 )
 _CLASSES = {place.rpartition(":")[2]: place.rpartition(":")[0] for place, _ in PROBLEMS.lines.values()}
 _CLASSES |= {"ArrayProblem": "invdiff.problems.arrays"}
-_CLASSES |= dict.fromkeys(("QUALITIES", "Given", "Problem"), "invdiff.problems.problem")
+_CLASSES |= dict.fromkeys(("Given", "Problem"), "invdiff.problems.problem")
 
 __all__ = ["PROBLEMS", "Option", "OptionError", *_CLASSES]  # pyright: ignore[reportUnsupportedDunderAll]
 

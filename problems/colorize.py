@@ -6,8 +6,9 @@ from torch import Tensor
 
 from invdiff.io.images import Picture
 from invdiff.operators import ChannelMix, Noise, Operator
+from invdiff.priors import ScoreModel
 
-from .problem import Problem, in_gray, photographs
+from .problem import Problem, in_gray
 
 __all__ = ["Colorize"]
 
@@ -18,11 +19,16 @@ class Colorize(Problem):
     name = "colorize"
     needs = "a grayscale INPUT and nothing else"
     measures = "ChannelMix"
-    recommended = photographs(max_iterations=4)
+    misfit_causes = "a grayscale INPUT that is not the luma of its colors"
 
     @classmethod
     def as_measured(cls, picture: Picture) -> Picture:
         return in_gray(picture)
+
+    def doubts(self, score: ScoreModel) -> tuple[str, ...]:
+        return (
+            "colors: brightness does not determine them; they are guesses of the prior, and the samples show how they differ",
+        )
 
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
         return ChannelMix.gray(shape, noise=noise)

@@ -14,7 +14,6 @@ from invdiff.operators import Hadamard, LinearOperator, Noise, RandomConvolution
 
 from .arrays import BRIGHT, ArrayProblem, Arrays, image_size, named, one_number, real_numbers, whole_numbers
 from .options import PATTERN_SEED, SCALE, Option
-from .problem import photographs
 
 __all__ = ["CompressedSensing"]
 
@@ -68,7 +67,7 @@ class CompressedSensing(ArrayProblem):
     )
     needs = "an .npz file as INPUT or, to simulate, --ratio, the number of measurements per pixel"
     measures = "Hadamard, RandomConvolution"
-    recommended = photographs(max_iterations=4)
+    misfit_causes = "a wrong pattern, a wrong --scale"
     measured = "y"
     others = ("size", "rows", "order", "sensing", "seed")
     looks = "least squares"

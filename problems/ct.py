@@ -14,7 +14,6 @@ from invdiff.operators import Noise, Operator, ParallelBeamCT
 
 from .arrays import ArrayProblem, Arrays, grey
 from .options import SCALE, Option
-from .problem import photographs
 from .sinogram import half_turn, sinogram_of
 
 __all__ = ["ReconstructCT"]
@@ -69,8 +68,8 @@ class ReconstructCT(ArrayProblem):
     )
     needs = "an .npy or .npz file of a sinogram as INPUT or, to simulate, --angles, their number"
     measures = "ParallelBeamCT"
+    misfit_causes = "wrong angles, a wrong --center of rotation, a wrong --scale"
     bundled = "shepp_logan_phantom"
-    recommended = photographs(max_iterations=16, products=2)
     measured = "sinogram"
     others = ("angles", "size", "center", "axis", "flat", "dark")
     looks = "filtered backprojection"

@@ -15,7 +15,6 @@ from invdiff.operators.blur.kernels import gaussian_kernel, motion_kernel
 
 from .blurred import BlurProblem
 from .options import BOUNDARY, Option
-from .problem import photographs
 
 __all__ = ["Deblur"]
 
@@ -43,7 +42,7 @@ class Deblur(BlurProblem):
     )
     needs = "--kernel, a file (image, .npy or .npz:name), gaussian:SIGMA or motion:SIZE,ANGLE"
     measures = "Blur"
-    recommended = photographs(max_iterations=6)
+    misfit_causes = "a wrong --kernel (size, angle, place of its center), a blur that differs across the picture"
 
     def __init__(self, kernel: Any, *, boundary: str = "reflect") -> None:
         self.kernel, self.boundary = without_zeros(torch.as_tensor(kernel)), boundary

@@ -12,7 +12,7 @@ from torch import Tensor
 from invdiff.operators import Clip, Noise, Operator
 
 from .options import Option
-from .problem import Problem, photographs
+from .problem import Problem
 
 __all__ = ["Declip"]
 
@@ -40,7 +40,7 @@ class Declip(Problem):
     )
     needs = "--clip-low, --clip-high or both, the levels at which INPUT is clipped"
     measures = "Clip"
-    recommended = photographs(max_iterations=4)
+    misfit_causes = "a wrong --clip-low or --clip-high"
 
     def __init__(self, low: float, high: float) -> None:
         if not low < high or (math.isinf(low) and math.isinf(high)):

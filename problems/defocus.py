@@ -8,7 +8,6 @@ from invdiff.operators.blur.kernels import defocus_kernel
 
 from .blurred import BlurProblem
 from .options import BOUNDARY, Option
-from .problem import photographs
 
 __all__ = ["Defocus"]
 
@@ -38,7 +37,7 @@ class Defocus(BlurProblem):
     )
     needs = "--radius, the radius of the defocus disc in pixels"
     measures = "Blur"
-    recommended = photographs(max_iterations=6)
+    misfit_causes = "a wrong --radius, a blur that differs across the picture"
 
     def __init__(self, radius: float, *, boundary: str = "reflect") -> None:
         if not radius > 0:

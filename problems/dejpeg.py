@@ -20,7 +20,7 @@ from invdiff.operators.transforms.jpeg_coefficients import SUBSAMPLINGS
 
 from .jpeg_file import read_jpeg
 from .options import Option
-from .problem import Given, Problem, photographs
+from .problem import Given, Problem
 
 __all__ = ["Dejpeg"]
 
@@ -71,7 +71,7 @@ class Dejpeg(Problem):
     reads = "JPEG file"
     accepts_noise = "rounding"
     measures = "JPEGCoefficients"
-    recommended = photographs(max_iterations=6, products=2, steps=13)
+    misfit_causes = "a file that was edited without being compressed again"
 
     def __init__(
         self,

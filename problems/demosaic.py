@@ -11,7 +11,7 @@ from invdiff.operators import Mosaic, Noise, Operator
 from invdiff.operators.sampling.mosaic import BAYER_PATTERNS
 
 from .options import Option
-from .problem import Problem, in_gray, photographs
+from .problem import Problem, in_gray
 
 __all__ = ["Demosaic"]
 
@@ -37,7 +37,7 @@ class Demosaic(Problem):
     )
     needs = "--pattern, the colors of the top left 2 x 2 pixels"
     measures = "Mosaic"
-    recommended = photographs(max_iterations=4)
+    misfit_causes = "a wrong --pattern"
 
     def __init__(self, pattern: str) -> None:
         if pattern not in BAYER_PATTERNS:

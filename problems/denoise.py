@@ -11,7 +11,7 @@ from torch import Tensor
 from invdiff.io.images import Picture
 from invdiff.operators import Identity, Mask, Noise, Operator
 
-from .problem import Given, Problem, photographs, pixels_of
+from .problem import Given, Problem, pixels_of
 
 __all__ = ["Denoise"]
 
@@ -28,12 +28,10 @@ class Denoise(Problem):
     accepts_noise = "above 0"
     reads_alpha = True
     measures = "Identity"
-    recommended = photographs(max_iterations=4)
-    leaves_white = True
+    misfit_causes = "noise of another distribution"
 
     def __init__(self, visible: Tensor | None = None) -> None:
         self.visible = visible
-        self.leaves_white = visible is None
 
     @classmethod
     def of_picture(cls, picture: Picture, options: Mapping[str, Any], *, source: str) -> Given:

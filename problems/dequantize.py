@@ -7,7 +7,7 @@ from torch import Tensor
 from invdiff.operators import Identity, Noise, Operator, RoundingNoise, temper
 
 from .options import Option
-from .problem import Problem, photographs
+from .problem import Problem
 
 __all__ = ["Dequantize"]
 
@@ -36,7 +36,7 @@ class Dequantize(Problem):
     needs = "--levels, the number of levels per channel of INPUT"
     accepts_noise = "rounding"
     measures = "Identity"
-    recommended = photographs(max_iterations=4)
+    misfit_causes = "a wrong --levels"
 
     def __init__(self, levels: int) -> None:
         if levels < 2:

@@ -14,9 +14,11 @@ from torch import Tensor
 from invdiff.io.images import Picture, mask_from_alpha
 from invdiff.io.source import Source
 from invdiff.operators import Mask, Noise, Operator
+from invdiff.priors import ScoreModel
 
+from .holes import hole_doubts
 from .options import Option
-from .problem import Given, Problem, photographs, pixels_of
+from .problem import Given, Problem, pixels_of
 
 __all__ = ["Inpaint"]
 
@@ -54,7 +56,7 @@ class Inpaint(Problem):
     exact_is_usual = True
     reads_alpha = True
     measures = "Mask"
-    recommended = photographs(max_iterations=4)
+    misfit_causes = "damaged pixels that the mask leaves out"
 
     def __init__(self, mask: Any) -> None:
         self.mask = torch.as_tensor(mask).bool()
@@ -98,6 +100,9 @@ class Inpaint(Problem):
 
     def noise_pixels(self, y: Tensor) -> Tensor:
         return torch.where(self.mask, y, torch.nan)
+
+    def doubts(self, score: ScoreModel) -> tuple[str, ...]:
+        return hole_doubts(~self.mask, score)
 
     def facts(self) -> dict[str, Any]:
         return {"missing": round(1 - float(self.mask.double().mean()), 4)}

@@ -8,7 +8,6 @@ from invdiff.operators.blur.kernels import motion_kernel
 
 from .blurred import BlurProblem
 from .options import BOUNDARY, Option
-from .problem import photographs
 
 __all__ = ["MotionDeblur"]
 
@@ -38,7 +37,7 @@ class MotionDeblur(BlurProblem):
     )
     needs = "--length in pixels and --angle in degrees"
     measures = "Blur"
-    recommended = photographs(max_iterations=6)
+    misfit_causes = "a wrong --length or --angle, a blur that differs across the picture"
 
     def __init__(self, length: int, angle: float, *, boundary: str = "reflect") -> None:
         if length < 3 or length % 2 == 0:

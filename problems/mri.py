@@ -16,7 +16,6 @@ from .arrays import ArrayProblem, Arrays, grey
 from .coil_maps import estimated_maps, few_frequencies, fitted_maps
 from .kspace import PLACES, kspace_of
 from .options import PATTERN_SEED, SCALE, Option
-from .problem import photographs
 
 __all__ = ["ReconstructMRI"]
 
@@ -87,8 +86,8 @@ class ReconstructMRI(ArrayProblem):
     )
     needs = "an .npy or .npz file of k-space as INPUT or, to simulate, --acceleration"
     measures = "MRI"
+    misfit_causes = "wrong coil maps, a wrong --zero-frequency or --origin, a wrong --scale"
     bundled = "shepp_logan_phantom"
-    recommended = photographs(max_iterations=4)
     measured = "kspace"
     others = ("mask", "coil_maps", "zero_frequency", "origin")
     looks = "zero-filled"

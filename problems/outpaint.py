@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from invdiff.operators import Crop, Noise, Operator
+from invdiff.priors import ScoreModel
 
 from .options import Option
-from .problem import Problem, photographs
+from .problem import Problem
 
 __all__ = ["Outpaint"]
 
@@ -39,7 +40,6 @@ class Outpaint(Problem):
     needs = "--margin, the number of pixels to add on every side"
     exact_is_usual = True
     measures = "Crop"
-    recommended = photographs(max_iterations=4)
 
     def __init__(self, margin: int) -> None:
         if margin < 1:
@@ -57,6 +57,14 @@ class Outpaint(Problem):
     def image_shape(self, measured: tuple[int, ...]) -> tuple[int, int, int]:
         channels, height, width = measured
         return channels, height + 2 * self.margin, width + 2 * self.margin
+
+    def doubts(self, score: ScoreModel) -> tuple[str, ...]:
+        if score.widest_hole is None or 2 * self.margin <= score.widest_hole:
+            return ()
+        return (
+            f"a margin of {self.margin} pixels is far from what is known, and the prior continues pictures by up to about "
+            f"{score.widest_hole // 2} pixels plausibly: expect blurred or wrong structures beyond",
+        )
 
     def alpha_of(self, alpha: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
         return np.pad(alpha, self.margin, constant_values=1.0)

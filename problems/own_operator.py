@@ -47,6 +47,7 @@ class OwnOperator(Problem):
     needs = "--operator, a class or function that returns an operator for the image shape (C, H, W), such as mine.py:MyOperator"
     keeps_range = False
     measures = "your own"
+    misfit_causes = "an --operator that does not describe INPUT"
 
     def __init__(self, operator: Callable[[tuple[int, int, int]], Operator]) -> None:
         self.build = operator

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from invdiff.operators import Affine, CodedDiffraction, Noise, Operator, PhaseRetrieval, per_channel
+from invdiff.priors import ScoreModel
 
 from .arrays import ArrayProblem, Arrays, image_size, named, one_number, real_numbers
 from .kspace import PLACES, axes_in_corner
 from .options import PATTERN_SEED, SCALE, Option
-from .problem import photographs
 
 __all__ = ["RetrievePhase"]
 
@@ -69,7 +69,7 @@ class RetrievePhase(ArrayProblem):
     )
     needs = "an .npz file as INPUT or, to simulate, --codes, the number of masks, or --oversampling"
     measures = "CodedDiffraction, PhaseRetrieval"
-    recommended = photographs(max_iterations=4)
+    misfit_causes = "intensities that are read as magnitudes, wrong masks, a wrong --scale"
     measured = "magnitudes"
     others = ("masks", "oversampling", "size", "power", "zero_frequency")
     looks = "log magnitudes"
@@ -133,6 +133,14 @@ class RetrievePhase(ArrayProblem):
         how = {"size": np.array(self.size), "power": np.array(1), "zero_frequency": np.array("center")}
         how |= {"oversampling": np.array(self.oversampling)} if self.masks is None else {"masks": self.masks.numpy()}
         return {"magnitudes": self.in_units(y)[0].numpy(), **how}
+
+    def doubts(self, score: ScoreModel) -> tuple[str, ...]:
+        if self.masks is not None:
+            return ()
+        return (
+            "phase retrieval without masks: an image, its rotation by 180 degrees and its shifts have the same measurement; "
+            "expect a sample to be any of them, or a mixture, and measure behind masks if you can",
+        )
 
     def measurement(self, shape: tuple[int, int, int], noise: Noise | None) -> Operator:
         light = Affine((1, *self.size), 1.0, 1.0)

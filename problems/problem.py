@@ -17,38 +17,15 @@ from torch import Tensor
 from invdiff.io.images import Picture, write_image
 from invdiff.io.metadata import enlarged
 from invdiff.io.source import Source
-from invdiff.methods.guidance.exact_score import fits
 from invdiff.operators import Noise, Operator, temper
 from invdiff.priors import ScoreModel
 
 from .options import Option, check_declared
 
-__all__ = ["QUALITIES", "Given", "Problem", "photographs"]
-
-
-def photographs(*, max_iterations: int, products: int = 1, steps: int = 16) -> Mapping[str, Any]:
-    """Return sampler settings that work well for photographs under the bundled prior; docs/methods.md has the figures.
-
-    Args:
-        max_iterations: GMRES iterations per step, for a prior without a measured error.
-        products: Vector-Jacobian products of the network per step, for a prior with a measured error.
-        steps: Steps of the reverse diffusion.
-    """
-    options = {"max_iterations": max_iterations, "root_iterations": 2, "products": products}
-    return {"rule": "matched", "steps": steps, "ratio_max": 10.0, **options}
-
-
-# For priors with a measured error that can denoise the noise the measurement leaves; docs/methods.md has the figures. The first
-# noise level is so high that the state has no information yet, not even about the mean color of a large hole.
-HANDOVER: Mapping[str, Any] = {"method": "handover", "rule": "matched", "steps": 20, "ratio_max": 80.0, "products": 1}
-# The measurement leaves white noise, which is what every prior was trained to remove.
-EXACT: Mapping[str, Any] = {"method": "exact-score", "rule": "matched", "steps": 16, "ratio_max": 10.0, "ratio_min": 0.01}
-# No gradients, and no measured error needed.
-FAST: Mapping[str, Any] = {"method": "exact-score", "rule": "ddpm", "steps": 20, "ratio_max": 80.0, "ratio_min": 0.01}
+__all__ = ["Given", "Problem"]
 
 
 EQUAL = 1.01 / 127.5  # one level of 8 bits: channels of a gray picture may differ by it after JPEG or color management
-QUALITIES = ("fast", "balanced", "best")
 
 
 @dataclass(frozen=True)
@@ -69,7 +46,7 @@ class Given:
 
 
 class Problem(ABC):
-    """A problem on images: its options, the operator for an image of any size, and recommended sampler settings.
+    """A problem on images: its options, and the operator for an image of any size.
 
     A subclass only needs to define :meth:`operator`; everything else has a default suitable for pictures.
 
@@ -91,10 +68,9 @@ class Problem(ABC):
         size: Image size, ``(H, W)``, if the measurement fixes it; ``None``: any size.
         enlarges: Pixels of the image along a side for each pixel of the measured picture: the resolution in pixels per inch
             that the measured file declares is multiplied by it, so that the image has the same size on paper.
-        recommended: Arguments of :class:`~invdiff.PosteriorSampler` for ``mmps`` that work well for photographs, under any
-            prior. ``benchmarks/RESULTS.md`` has the figures behind them.
-        leaves_white: Whether the measurement leaves the same uncertainty in all pixels, so that ``exact-score`` can be used at
-            all noise levels.
+        misfit_causes: What is likely to be wrong with the problem if the samples do not explain INPUT, for the note on it.
+        recommended: Arguments of :class:`~invdiff.PosteriorSampler` that suit this problem better than those of
+            :func:`invdiff.posterior.recommended`, which know the prior and the operator alone. Not used with ``--quality``.
     """
 
     name: ClassVar[str]
@@ -111,8 +87,8 @@ class Problem(ABC):
     why_cropped: ClassVar[str] = ""
     size: tuple[int, int] | None = None
     enlarges: float = 1
-    recommended: ClassVar[Mapping[str, Any]] = photographs(max_iterations=4)
-    leaves_white: bool = False
+    misfit_causes: ClassVar[str] = "a measurement that does not describe INPUT (scale, orientation, range of the values)"
+    recommended: ClassVar[Mapping[str, Any]] = {}
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -197,43 +173,6 @@ class Problem(ABC):
         own, height, width = op.in_shape
         return self.operator((channels, height, width), noise=temper(op.noise, channels // own)), y
 
-    # Sampler settings.
-
-    def settings(self, score: ScoreModel, op: Operator, *, quality: str = "balanced") -> Mapping[str, Any]:
-        """Return the recommended arguments of :class:`~invdiff.PosteriorSampler` under a prior.
-
-        ======== ===============================================================================================================
-        quality  method and settings
-        ======== ===============================================================================================================
-        fast     ``exact-score`` with 20 DDPM steps, if the prior can denoise the noise the measurement leaves and no value is
-                 missing: no gradients, but samples with too little spread; otherwise half the steps of ``balanced``
-        balanced ``handover``, if the prior can denoise the noise the measurement leaves, has a measured error and no value is
-                 missing (``exact-score`` with matched draws if that noise is white); otherwise ``recommended``
-        best     as ``balanced`` with three times the steps, and twice the products or iterations
-        ======== ===============================================================================================================
-
-        Args:
-            score: The prior.
-            op: The operator, from :meth:`operator`.
-            quality: One of :data:`QUALITIES`.
-
-        Raises:
-            ValueError: If ``quality`` is not one of them.
-        """
-        if quality not in QUALITIES:
-            raise ValueError(f"quality must be one of {', '.join(QUALITIES)}, got {quality!r}.")
-        ours = self.recommended
-        if quality == "fast" and fits(score, op):
-            return FAST
-        if score.error_model is not None and fits(score, op):
-            ours = EXACT if self.leaves_white else HANDOVER
-        if quality == "balanced" or not ours:
-            return ours
-        if quality == "fast":
-            return {**ours, "steps": ours["steps"] // 2}
-        more = {name: 2 * ours[name] for name in ("products", "max_iterations", "root_iterations") if name in ours}
-        return {**ours, **more, "steps": 3 * ours["steps"]}
-
     # Between measurements and pictures.
 
     def image_shape(self, measured: tuple[int, ...]) -> tuple[int, int, int]:
@@ -298,6 +237,14 @@ class Problem(ABC):
         if exif is not None and self.enlarges != 1:
             exif = enlarged(exif, 1 / self.enlarges)
         write_image(folder / f"measurement{suffix}", self.picture_of(y).numpy(), bits=bits, icc=icc, exif=exif)
+
+    def doubts(self, score: ScoreModel) -> tuple[str, ...]:
+        """Return what cannot be expected of a solution, in one line each, for the user to know before the work.
+
+        Args:
+            score: The prior.
+        """
+        return ()
 
     def facts(self) -> dict[str, Any]:
         """Return properties, besides options, that affect the spread of samples, to compare with a calibration."""

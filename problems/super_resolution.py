@@ -8,11 +8,14 @@ from typing import Any, Self
 from torch import Tensor
 
 from invdiff.operators import Downsample, Noise, Operator
+from invdiff.priors import ScoreModel
 
 from .options import Option
-from .problem import Problem, photographs
+from .problem import Problem
 
 __all__ = ["SuperResolution"]
+
+STRONG = 4  # factor from which details are invented rather than restored
 
 
 class SuperResolution(Problem):
@@ -37,8 +40,8 @@ class SuperResolution(Problem):
     )
     needs = "--factor, the downsampling factor of INPUT"
     measures = "Downsample"
+    misfit_causes = "another --downsampling, or INPUT was sharpened or compressed after it"
     why_cropped = "a multiple of the factor"
-    recommended = photographs(max_iterations=4)
 
     def __init__(self, factor: int, *, kernel: str = "bicubic") -> None:
         if factor < 2:
@@ -48,6 +51,14 @@ class SuperResolution(Problem):
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
         return cls(options["factor"], kernel=options["downsampling"])
+
+    def doubts(self, score: ScoreModel) -> tuple[str, ...]:
+        if self.factor < STRONG:
+            return ()
+        return (
+            f"factor {self.factor}: {1 - 1 / self.factor**2:.0%} of the values are invented; texture and letters are plausible "
+            "at best, and the samples show how they differ",
+        )
 
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
         return Downsample(shape, self.factor, kernel=self.kernel, noise=noise)

@@ -135,7 +135,7 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
     clean = problem.fit(crops)
     clean = clean.expand(-1, crops.shape[1], -1, -1)  # Problems without color give one channel, repeated for the prior.
     op = problem.operator((clean.shape[1], clean.shape[2], clean.shape[3]), noise=noise.model())
-    sampler = PosteriorSampler(score, op, **sampler_arguments(problem, score, op, settings, option))
+    sampler = PosteriorSampler(score, op, **sampler_arguments(problem, settings, option))
     setup = settings_of(problem, sampler, settings, files.digests)
     files.check()
     notes = [*sampler.notes, *notes]

@@ -22,6 +22,7 @@ QUALITIES = ("fast", "balanced", "best")
 INTERVALS = ("50", "68", "80", "90", "95")
 
 SAMPLER = ("method", "steps", "rule", "quality", "preset", "option")
+SHORT = 5.0  # seconds that are left, below which no estimate is printed
 SECTIONS = {
     "Problem": ("problem", "simulate", "black", "white"),
     "Noise": ("noise",),
@@ -85,7 +86,7 @@ FILE = click.Path(path_type=Path)
 @click.option(
     "--quality",
     type=click.Choice(QUALITIES),
-    help="Trade-off between run time and quality; prints an estimate of the time. Default: balanced.",
+    help="Trade-off between run time and quality. Default: balanced.",
     show_default=False,
 )
 @click.option("--preset", type=click.Choice(("paper",)), help="Published settings of --method for this kind of problem.")
@@ -125,12 +126,15 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
     of their standard deviation, a comparison panel, and run.json, from which the run can be repeated.
     """
     # Imported here, so that `invdiff solve --help` answers without torch.
-    from invdiff.cli.duration import duration, estimate
+    from tqdm.auto import tqdm
+
+    from invdiff.cli.duration import duration
     from invdiff.cli.summary import summary
     from invdiff.io.printable import printable
     from invdiff.posterior.misfit import unwarned
     from invdiff.restoration import prepare
     from invdiff.restoration.folder import output_folder
+    from invdiff.restoration.memory import gigabytes
     from invdiff.restoration.record import to_json
 
     npz = settings.pop("npz")
@@ -139,11 +143,15 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
     with output_folder(output, job.measured.name, job.results(npz=npz), overwrite=overwrite) as results:
         for note in job.notes:
             click.echo(printable(note), err=True)
-        if settings["quality"] is not None:
-            seconds = estimate(job.sampler, job.y, settings["samples"])
-            click.echo(f"{settings['quality']}: {settings['samples']} samples, about {duration(seconds)}", err=True)
+
+        def report(seconds: float, left: float) -> None:
+            if left > SHORT:
+                samples = "1 sample" if settings["samples"] == 1 else f"{settings['samples']} samples"
+                memory = "" if job.memory is None else f", {gigabytes(job.memory)} of memory"
+                tqdm.write(f"estimate: about {duration(seconds)} for {samples}{memory}", file=sys.stderr)
+
         with unwarned():  # printed as notes instead
-            restored = job.run(progress=sys.stderr.isatty())
+            restored = job.run(progress=sys.stderr.isatty(), report=report)
         for note in restored.notes:
             if note not in job.notes:
                 click.echo(printable(note), err=True)

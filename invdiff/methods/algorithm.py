@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -62,6 +63,16 @@ class Algorithm(ABC):  # noqa: B024 (its kinds have abstract methods)
     def __init__(self, score: ScoreModel, op: Operator, y: Tensor) -> None:
         check_needs(type(self).__name__, op, self.needs, any_noise=self.any_noise, one_operator=self.one_operator)
         self.score, self.op, self.y = score, op, y
+
+    @classmethod
+    def relative_cost(cls, ratio: float, options: Mapping[str, Any]) -> float:
+        """Return the time of a step at a noise-to-signal ratio relative to other steps, for estimates of the time of a run.
+
+        Args:
+            ratio: The noise-to-signal ratio at the start of the step.
+            options: Options of the algorithm.
+        """
+        return 1.0
 
     def at(self, x_t: Tensor, t: Tensor) -> Denoised:
         """Return the state ``x_t`` at time ``t`` as the loop passes it to the algorithm. The network runs on first use."""

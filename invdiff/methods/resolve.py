@@ -53,6 +53,11 @@ class ResolvedMethod:
             known = ", ".join(options_of(self.method.algorithm))
             raise TypeError(f"method {self.method.name!r}: {error}. It takes the options {known}.") from error
 
+    def costs(self, score: ScoreModel) -> tuple[float, ...]:
+        """Return the relative time of every step, ``(steps,)``."""
+        ratios = [float(score.schedule.ratio(t)) for t in self.times[:-1]]
+        return tuple(self.method.algorithm.relative_cost(ratio, self.options) for ratio in ratios)
+
     def group(self, score: ScoreModel, op: Operator, y: Tensor) -> int:
         """Return the number of samples drawn jointly: the particles of a group, or 1."""
         if not issubclass(self.method.algorithm, ParticleMethod):

@@ -4,8 +4,19 @@ from invdiff.posterior.chi_square import chi_square
 from invdiff.posterior.estimate import Estimate
 from invdiff.posterior.misfit import MisfitWarning
 from invdiff.posterior.particles import Particles
+from invdiff.posterior.recommended import QUALITIES, recommended
 from invdiff.posterior.result import Posterior
 from invdiff.posterior.sampler import PosteriorSampler
 from invdiff.posterior.step import Step
 
-__all__ = ["Estimate", "MisfitWarning", "Particles", "Posterior", "PosteriorSampler", "Step", "chi_square"]
+__all__ = [
+    "QUALITIES",
+    "Estimate",
+    "MisfitWarning",
+    "Particles",
+    "Posterior",
+    "PosteriorSampler",
+    "Step",
+    "chi_square",
+    "recommended",
+]

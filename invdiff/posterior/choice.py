@@ -11,7 +11,6 @@ from torch import Tensor
 from invdiff.methods import METHODS
 from invdiff.methods.algorithm import Algorithm
 from invdiff.methods.divergence import DivergenceError
-from invdiff.methods.guidance.exact_score import fits
 from invdiff.methods.method import Method, adopt_method
 from invdiff.methods.options import suggestion
 from invdiff.methods.particles import MMTSMC
@@ -20,7 +19,7 @@ from invdiff.operators import LinearOperator, Operator
 from invdiff.posterior.result import Posterior
 from invdiff.priors import ScoreModel
 
-__all__ = ["BUDGET", "Choice", "Pilot", "choose_method", "fly", "single_chain"]
+__all__ = ["BUDGET", "Choice", "Pilot", "choose_method", "fly"]
 
 BUDGET = 6000  # vector-Jacobian products per sample: 100 steps for an image with 8 measured values
 GROUP = 16  # particles per group, and the number of samples of one measurement from which particles are considered
@@ -78,7 +77,7 @@ def choose_method(
     num_samples: int = 1,
     steps: int | None = None,
     budget: float = BUDGET,
-    particles: bool = True,
+    only_chain: str = "",
     chain: Method | None = None,
     pilot: Callable[[], Pilot | None] | None = None,
 ) -> Choice:
@@ -87,6 +86,7 @@ def choose_method(
     ============================================ ===================================================================
     condition                                    method
     ============================================ ===================================================================
+    ``only_chain`` is given                      ``chain``
     particles cost more than the budget          ``chain``
     nonlinear, or noise that is not Gaussian     ``mm-tsmc`` in groups of 64
     fewer than 16 samples per measurement        ``chain``: too few to fill a group
@@ -105,8 +105,8 @@ def choose_method(
         steps: Number of steps, if given.
         budget: Vector-Jacobian products of the network per sample, including its share of the pilot. Groups are drawn whole:
             the samples of the last group beyond ``num_samples`` cost extra.
-        particles: Whether particle methods may be chosen.
-        chain: Method of a single chain, from :func:`single_chain`. Default: ``mmps``.
+        only_chain: Why particles are out of the question, in words. Default: they may be chosen.
+        chain: Method of a single chain, from :func:`~invdiff.posterior.recommended`. Default: ``mmps``.
         pilot: Returns the result of the pilot run, or ``None`` if it diverges (:func:`fly`). Called only if the choice depends
             on it.
 
@@ -119,8 +119,8 @@ def choose_method(
 
     chain = chain or METHODS["mmps"]
     measured = int(torch.as_tensor(op.dof).max())
-    if not particles:
-        return Choice(chain, "the given rule or options apply to a chain")
+    if only_chain:
+        return Choice(chain, only_chain)
     linear = isinstance(op, LinearOperator) and op.noise.gaussian
     if linear and num_samples < GROUP:
         return Choice(chain, f"fewer than {GROUP} samples per measurement")
@@ -163,13 +163,6 @@ def _named(method: str | Method | type[Algorithm]) -> Method:
             f"{suggestion(method, known)}"
         )
     return METHODS.find(method)
-
-
-def single_chain(score: ScoreModel, op: Operator) -> Method:
-    """Return the single-chain method: ``handover`` if the prior has an error model and denoises the pivots, else ``mmps``."""
-    if score.error_model is not None and fits(score, op):
-        return replace(METHODS["handover"], rule="matched", steps=METHODS["mmps"].steps)
-    return METHODS["mmps"]
 
 
 def _exact_chain(chain: Method, op: Operator, measured: int, steps: int | None, budget: float) -> Method:

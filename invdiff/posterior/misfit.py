@@ -18,9 +18,10 @@ RARE = 1e-6  # probability of a smaller or larger misfit of exact samples
 TOLERANCE = 4.0  # methods are approximate: factor beyond the quantiles of chi-square at which samples are reported
 LISTED = 5  # items named in a note
 
-TOO_LARGE = (
-    "Likely causes: an operator that does not describe y (kernel, mask, scale, orientation, range of the values), a noise "
-    "level that is too low, or a method that has not converged (more steps, or the method 'auto')."
+CAUSES = "an operator that does not describe y (kernel, mask, scale, orientation, range of the values)"
+TOO_LARGE = "Likely causes: {}, a noise level that is too low, or a method that has not converged (more steps, or 'auto')."
+TOO_LARGE_EXACT = (
+    "Likely causes: {}, noise in y that counts as exact, or a method that has not converged (more steps, or 'auto')."
 )
 TOO_SMALL = "Likely causes: a noise level that is too high, or a method that fits the noise."
 
@@ -38,7 +39,7 @@ def unwarned() -> Iterator[None]:
 
 
 def misfit_notes(
-    residual: Tensor, dof: int | Tensor, weights: Tensor, *, op: Operator, y: Tensor, ratio_min: float
+    residual: Tensor, dof: int | Tensor, weights: Tensor, *, op: Operator, y: Tensor, ratio_min: float, causes: str = CAUSES
 ) -> tuple[str, ...]:
     r"""Return notes on items whose samples do not explain the data, or explain more of it than the noise allows.
 
@@ -55,6 +56,7 @@ def misfit_notes(
         op: The measurement.
         y: The measured values, ``(B, *op.out_shape)``.
         ratio_min: Noise-to-signal ratio of the last step.
+        causes: What is likely to be wrong with the operator if samples do not explain the data.
     """
     mean = (residual.double() * weights.double()).sum(0).cpu()
     count = torch.as_tensor(dof).double().cpu().expand_as(mean).clamp(min=1)
@@ -62,7 +64,7 @@ def misfit_notes(
         size = y.double().flatten(1).square().sum(1).cpu().clamp(min=torch.finfo(torch.float64).tiny)
         relative, limit = (mean / size).sqrt(), min(max(10 * ratio_min, 0.02), 0.1)
         fact = "the samples differ from the exact data by {} of their size (root mean square)"
-        return _note(relative > limit, relative, fact, TOO_LARGE)
+        return _note(relative > limit, relative, fact, TOO_LARGE_EXACT.format(causes))
     law = stats.chi2(count.numpy())
     high, low = (torch.from_numpy(law.isf(RARE)) * TOLERANCE, torch.from_numpy(law.ppf(RARE)) / TOLERANCE)
     ratio = mean / count
@@ -70,7 +72,7 @@ def misfit_notes(
     below = fact.replace("is {}", "is only {}")
     # Values far smaller than the step of their rounding are rounded to 0 with an error far smaller than its usual one.
     small = torch.zeros_like(mean) if isinstance(op.noise, RoundingNoise) else low
-    return *_note(mean > high, ratio, fact, TOO_LARGE), *_note(mean < small, ratio, below, TOO_SMALL)
+    return *_note(mean > high, ratio, fact, TOO_LARGE.format(causes)), *_note(mean < small, ratio, below, TOO_SMALL)
 
 
 def _note(there: Tensor, values: Tensor, fact: str, causes: str) -> tuple[str, ...]:

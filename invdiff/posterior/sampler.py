@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invdiff.methods import METHODS
 from invdiff.methods.algorithm import Algorithm
 from invdiff.methods.divergence import DivergenceError
 from invdiff.methods.guidance import ConditionalDenoiser
@@ -23,12 +22,13 @@ from invdiff.methods.steps.rule import StepRule
 from invdiff.operators import Operator, whiten
 from invdiff.posterior.checks import check_measurement, check_operator, check_prior, check_range
 from invdiff.posterior.chi_square import chi_square_of_rows
-from invdiff.posterior.choice import BUDGET, Choice, Pilot, choose_method, fly, single_chain
+from invdiff.posterior.choice import BUDGET, Choice, Pilot, choose_method, fly
 from invdiff.posterior.counted import Counted
 from invdiff.posterior.draw import CHUNK_NUMBERS, Drawing, chunk_size
 from invdiff.posterior.join import normalized
 from invdiff.posterior.misfit import MisfitWarning, misfit_notes
 from invdiff.posterior.particles import Particles
+from invdiff.posterior.recommended import is_photographic, method_of, recommended, recommended_chain, starting_ratio
 from invdiff.posterior.result import Posterior
 from invdiff.posterior.settings import plain, resolved_options, run_origin, short_name
 from invdiff.posterior.step import Step
@@ -47,14 +47,18 @@ class PosteriorSampler:
             :func:`invdiff.priors.adapt.adapt`; ``sampler.notes`` lists the changes.
         op: The measurement operator, with its noise model.
         method: A name (``invdiff methods`` lists them), a name in a file (``"mymethod.py:MyGuidance"``), a
-            :class:`~invdiff.methods.Method`, the class of an algorithm, or ``"auto"``. The choice of ``"auto"`` depends on the
+            :class:`~invdiff.methods.Method`, the class of an algorithm, or ``"auto"``: for images under a learned prior what
+            :func:`invdiff.posterior.recommended` returns, as in ``invdiff solve``. For other priors its choice depends on the
             measurement, the number of samples, and a pilot run of particles on simulated measurements: see
             :func:`invdiff.posterior.choice.choose_method`. ``post.options["auto"]`` gives the reason.
-        steps: Steps of the reverse diffusion. Default: the method's own.
-        rule: Step rule, a name (``ddpm``, ``ddim``, ``heun``, ``matched``) or an object. Default: the method's own.
+        quality: One of :data:`invdiff.posterior.QUALITIES`, for the method ``"auto"`` and its own settings: trade-off between
+            run time and quality. Default: ``"balanced"``.
+        steps: Steps of the reverse diffusion. Default: recommended, or the method's own.
+        rule: Step rule, a name (``ddpm``, ``ddim``, ``heun``, ``matched``) or an object. Default: likewise.
         spacing: One of :data:`invdiff.schedules.SPACINGS`. Default: the method's own.
-        ratio_max: Noise-to-signal ratio to start from. Default: the method's own, or the schedule's largest, or ten times the
-            scale of the prior, if the prior has one and that is more.
+        ratio_max: Noise-to-signal ratio to start from. Default: recommended, or the method's own, or the schedule's largest, or
+            ten times the scale of the prior, if the prior has one and that is more. For images under a learned prior, methods
+            without a level of their own start from 10, unless they denoise pivots.
         ratio_min: Noise-to-signal ratio of the last evaluation. Default: the method's own, or a tenth of the noise level of
             the measurement in the units of ``x``, :math:`0.1\, \sigma_y / \lVert A \rVert`, but not below the schedule's
             smallest.
@@ -80,6 +84,7 @@ class PosteriorSampler:
         op: Operator,
         *,
         method: str | Method | type[Algorithm] = "auto",
+        quality: str | None = None,
         steps: int | None = None,
         rule: str | StepRule | None = None,
         spacing: str | None = None,
@@ -104,7 +109,10 @@ class PosteriorSampler:
             "ratio_min": ratio_min,
         }
         self.given = {name: value for name, value in given.items() if value is not None}
-        self.method, self.budget = method, budget
+        self.method, self.quality, self.budget = method, quality, budget
+        others = [*self.given, *options, *(["preset"] if preset is not None else []), *(["method"] if method != "auto" else [])]
+        if quality is not None and others:
+            raise ValueError(f"quality={quality!r} determines the method and its settings: leave out {others[0]}, or quality.")
         if not budget >= 0:
             raise ValueError(f"budget must not be negative, got {budget!r}.")
         op.noise.check(type(op).__name__, op.out_shape)
@@ -112,6 +120,7 @@ class PosteriorSampler:
         self.white = whiten(op)  # The operator passed to the methods: Gaussian noise is whitened.
         if method == "auto" and preset is not None:
             raise ValueError(f"preset={preset!r} needs an explicit method, got method='auto'.")
+        self._recommended = recommended(self.score, self.white, quality or "balanced")
         self._plans: dict[tuple[str, int, object], ResolvedMethod] = {}
         self._pilots: list[Pilot | None] = []  # Empty, or the result of the only pilot run.
         # Built once here so that a wrong setting fails now, and not after the first image of a folder. Methods that run item by
@@ -132,15 +141,10 @@ class PosteriorSampler:
 
     def __repr__(self) -> str:
         method = self.method if isinstance(self.method, str) else self.plan(1).method.name
-        settings = {**self.given, **({} if self.preset is None else {"preset": self.preset}), **self.options}
+        named = {name: value for name, value in {"quality": self.quality, "preset": self.preset}.items() if value is not None}
+        settings = {**self.given, **named, **self.options}
         given = "".join(f", {name}={value!r}" for name, value in settings.items())
         return f"PosteriorSampler({short_name(self.score)}, {short_name(self.op)}, method={method!r}{given})"
-
-    def shortened(self, steps: int) -> PosteriorSampler:
-        """Return the same sampler with another number of steps, for example to time it."""
-        short = copy.copy(self)
-        short.given, short._plans, short._pilots = {**self.given, "steps": steps}, {}, []
-        return short
 
     def _choose(self, num_samples: int, device: torch.device | str) -> Choice:
         def pilot() -> Pilot | None:
@@ -148,17 +152,19 @@ class PosteriorSampler:
                 self._pilots.append(fly(self.score, self.op, self._fly, device=device))
             return self._pilots[0]
 
-        # A given rule or options apply to mmps, which accepts all of them and every measurement.
-        plain = bool(self.options) or "rule" in self.given
-        steps = self.given.get("steps")
+        # Given options are those of mmps, which takes every measurement.
+        chain = recommended_chain(self.score, self.white) if self.options else self._recommended
+        only_chain = "recommended for images under a learned prior" if is_photographic(self.score, self.op) else ""
+        if self.options or "rule" in self.given:
+            only_chain = "the given rule or options apply to a chain"
         return choose_method(
             self.method,
             self.white,
             num_samples=num_samples,
-            steps=steps,
+            steps=self.given.get("steps"),
             budget=self.budget,
-            particles=not plain,
-            chain=METHODS["mmps"] if plain else single_chain(self.score, self.white),
+            only_chain=only_chain,
+            chain=method_of(chain),
             pilot=pilot,
         )
 
@@ -170,7 +176,10 @@ class PosteriorSampler:
         method = choice.method
         key = method.name, method.steps, tuple(sorted(method.options.items()))
         if key not in self._plans:
-            self._plans[key] = resolve(self.score, self.white, method, self.given, self.options, self.preset)
+            given, start = self.given, starting_ratio(self.score, self.op, method)
+            if start is not None and self.preset is None:
+                given = {"ratio_max": start, **given}
+            self._plans[key] = resolve(self.score, self.white, method, given, self.options, self.preset)
         return self._plans[key]
 
     def run(

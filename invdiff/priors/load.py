@@ -18,6 +18,7 @@ from invdiff.priors.digest import CHANGED, begin_digest, digest, stamp
 from invdiff.priors.errors.files import errors_beside, read_error_model
 from invdiff.priors.network import NetworkPrior
 from invdiff.priors.place import locate
+from invdiff.priors.save import WIDEST_HOLES
 from invdiff.priors.spec import Checkpoint, NetworkSpec, build_network, build_prior
 
 __all__ = [
@@ -89,6 +90,7 @@ def load_prior(
     with _naming(path):
         prior = build_prior(checkpoint, autocast=autocast, checkpointing=checkpointing, file=path, facts=facts)
     prior.notes = (*checkpoint.notes, *assumptions(path, spec))
+    prior.widest_hole = WIDEST_HOLES.get(str(source))
     # Now: the file may be replaced while the prior is in use.
     text = digest(path, before) if meanwhile is None else meanwhile.result()
     prior.sha256 = text if path.exists() and stamp(path) == before else CHANGED

@@ -74,6 +74,7 @@ class NetworkPrior(ScoreModel):
     """
 
     of_user: bool = False
+    learned = True
 
     def __init__(
         self,

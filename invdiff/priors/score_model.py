@@ -34,6 +34,10 @@ class ScoreModel(ABC):
         error_model: The covariance of the denoiser's error, if it was measured (:func:`invdiff.priors.measure_error`).
         notes: Messages for the user, such as a file of measured errors that was ignored.
         batched: Whether every item of a batch has its own distribution, as in exact posteriors.
+        learned: Whether the denoiser was learned from examples, as a network is, so that it is an approximation. For images the
+            recommended settings (:func:`invdiff.posterior.recommended`) are then those that suit networks. Otherwise the
+            denoiser is taken to be exact, and they are those whose samples are as exact as possible.
+        widest_hole: Width in pixels up to which the prior fills holes in images plausibly, if it is known and limited.
         scale: Largest root mean square of :math:`u^\top x_0` over unit vectors :math:`u`, or a slightly larger bound, if known.
     """
 
@@ -43,6 +47,8 @@ class ScoreModel(ABC):
     error_model: ErrorModel | None = None
     notes: tuple[str, ...] = ()
     batched: bool = False
+    learned: bool = False
+    widest_hole: int | None = None
     scale: float | None = None
 
     def __repr__(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,23 @@ from invdiff.methods import Method
 from invdiff.methods.algorithm import Algorithm
 from invdiff.operators import Noise
 from invdiff.posterior import MisfitWarning, PosteriorSampler
+from invdiff.posterior.draw import chunk_size
 from invdiff.posterior.misfit import unwarned
-from invdiff.priors import ScoreModel
+from invdiff.priors import ScoreModel, Tiled
+from invdiff.priors.trial import inner_prior
 from invdiff.problems import OptionError, Problem
 from invdiff.restoration.calibration_file import INTERVAL, LEVELS, Spread, read_spread, settings_of
 from invdiff.restoration.checks import check_limits, check_mapping, check_options, complete, find_problem
 from invdiff.restoration.device import pick_device
 from invdiff.restoration.earlier import Results
+from invdiff.restoration.estimate import Stopwatch
 from invdiff.restoration.files import FilesRead, code_files, prior_files
 from invdiff.restoration.inputs import Measured, read
+from invdiff.restoration.memory import memory_note, needed_memory
 from invdiff.restoration.noise import noise_choice
 from invdiff.restoration.pictures import COMMAND, RECORD, file_names
 from invdiff.restoration.priors import find_prior
-from invdiff.restoration.record import make_record
+from invdiff.restoration.record import make_record, misfits_of
 from invdiff.restoration.result import Restoration
 from invdiff.restoration.sampling import sampler_arguments
 
@@ -77,6 +81,8 @@ class Job:
         device: Device to compute on.
         spread: Scaling of standard deviation and intervals; ``None``: no calibration and no intervals.
         files: The files that were read, with their digests.
+        notes: Messages for the user: on the measurement, the prior, the limits of both, and the memory; without repetitions.
+        memory: Memory that the run needs, in bytes, if it is known and not little.
     """
 
     source: Any
@@ -86,16 +92,13 @@ class Job:
     device: torch.device
     spread: Spread | None
     files: FilesRead
+    notes: tuple[str, ...]
+    memory: int | None
 
     @property
     def y(self) -> Tensor:
         """The measurement, on the device."""
         return self.measured.y.to(self.device)
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Messages for the user."""
-        return *self.sampler.notes, *self.measured.notes, *(self.spread.notes if self.spread else ())
 
     def results(self, *, npz: bool) -> Results:
         """Return the names of the files that will be written, and the files that are read, to find out what is in the way."""
@@ -104,9 +107,17 @@ class Job:
         names = file_names(self.measured, numbers=numbers, spread=self.spread, npz=npz)
         return Results(COMMAND, RECORD, names, (*self.files.paths, *prior_files(self.settings["prior"])))
 
-    def run(self, *, progress: bool = False) -> Restoration:
-        """Draw the samples and return the restoration, with a progress bar if ``progress`` is true."""
+    def run(self, *, progress: bool = False, report: Callable[[float, float], object] | None = None) -> Restoration:
+        """Draw the samples and return the restoration.
+
+        Args:
+            progress: Whether to show a progress bar.
+            report: Called once, after the first steps, with an estimate of the time of the run and of the time that is left,
+                in seconds.
+        """
         settings, measured = self.settings, self.measured
+        costs = self.sampler.plan(settings["samples"]).costs(self.sampler.score)
+        watch = Stopwatch(costs, settings["samples"], self.device, report)
         with unwarned():  # the misfit that counts is that of the results
             post = self.sampler.run(
                 self.y,
@@ -115,13 +126,18 @@ class Job:
                 seed=settings["seed"],
                 chunk=settings["chunk"],
                 progress=progress,
+                callback=watch,
             )
         results = measured.finish(post.samples[:, 0].cpu())
-        record = make_record(self.source, settings, self.files.digests, measured, self.sampler, post, results)
-        for note in record["notes"][len(self.sampler.notes) + len(measured.notes) :]:
+        misfits = misfits_of(measured, post, results)
+        for note in misfits:
             warnings.warn(note, MisfitWarning, stacklevel=3)
+        notes = (*self.notes, *misfits)
+        record = make_record(self.source, settings, self.files.digests, measured, self.sampler, post, results, notes=notes)
+        memory = None if self.memory is None else round(self.memory / 2**20, 1)
+        record["estimate"] = {"seconds": None if watch.seconds is None else round(watch.seconds, 2), "memory_mib": memory}
         if self.spread is not None:
-            record |= {"notes": [*record["notes"], *self.spread.notes], "spread": self.spread.record}
+            record |= {"spread": self.spread.record}
         pictures = measured.problem.upright(measured.problem.framed(results))
         inputs = (*self.files.paths, *prior_files(settings["prior"]))
         return Restoration(pictures, post, measured, record, self.spread, inputs)
@@ -181,11 +197,16 @@ def prepare(
         white=settings["white"],
         **values,
     )
-    arguments = sampler_arguments(measured.problem, score, measured.op, settings, option or {})
+    arguments = sampler_arguments(measured.problem, settings, option or {})
     sampler = PosteriorSampler(score, measured.op, **arguments)
     spread = _spread(measured, sampler, settings, files)
     files.check()
-    return Job(source, settings, measured, sampler, device, spread, files)
+    memory = needed_memory(sampler, num_samples=settings["samples"], chunk=settings["chunk"], device=device)
+    rows = min(settings["samples"], settings["chunk"] or chunk_size(sampler.op, device))
+    short = memory_note(memory, rows=rows, tiled=isinstance(inner_prior(score), Tiled))
+    doubts, calibrated = measured.problem.doubts(score), spread.notes if spread else ()
+    notes = tuple(dict.fromkeys((*measured.notes, *sampler.notes, *doubts, *short, *calibrated)))
+    return Job(source, settings, measured, sampler, device, spread, files, notes, memory)
 
 
 def restore(
@@ -238,7 +259,7 @@ def restore(
         method: A name in :data:`invdiff.methods.METHODS`, a place such as ``mine.py:MyGuidance``, or a method.
         steps: Steps of the reverse diffusion. Default: set by the problem or the method.
         rule: Step rule. Default: set by the problem or the method.
-        quality: One of :data:`invdiff.problems.QUALITIES`: trade-off between run time and quality.
+        quality: One of :data:`invdiff.posterior.QUALITIES`: trade-off between run time and quality.
         preset: ``"paper"``: published settings of the method.
         option: Options of the method, such as ``{"zeta": 0.5}``.
         prior: A bundled name, a checkpoint file, folder or hub id, a place such as ``mine.py:my_prior``, or a prior.

@@ -21,7 +21,7 @@ from invdiff.posterior.misfit import misfit_notes
 from invdiff.restoration.inputs import Measured
 from invdiff.restoration.noise import NoiseChoice
 
-__all__ = ["make_record", "plain", "to_json"]
+__all__ = ["make_record", "misfits_of", "plain", "to_json"]
 
 
 def make_record(
@@ -32,6 +32,8 @@ def make_record(
     sampler: PosteriorSampler,
     post: Posterior,
     results: Tensor,
+    *,
+    notes: Sequence[str],
 ) -> dict[str, Any]:
     """Return the contents of ``run.json``.
 
@@ -43,6 +45,7 @@ def make_record(
         sampler: Posterior sampler.
         post: Posterior samples.
         results: Pictures made from the samples, ``(N, C, H, W)``.
+        notes: Messages for the user.
     """
     device, noisy = post.samples.device, task.observed.sigma_y > 0
     residual = task.residual(results)
@@ -65,9 +68,23 @@ def make_record(
         "peak_memory_mib": _peak_memory(device),
         "residual": residual,
         "residual_expected": task.observed.dof if noisy else 0,
-        "notes": [*sampler.notes, *task.notes, *_misfit(task, post, residual)],
+        "notes": list(notes),
         "metrics": None if task.clean is None else _metrics(task.problem.framed(task.clean), task.problem.framed(results)),
     }
+
+
+def misfits_of(task: Measured, post: Posterior, results: Tensor) -> tuple[str, ...]:
+    """Return notes on a misfit of the results, in which exact data are put in, that is far from its expected value."""
+    values, weights = torch.tensor(task.residual(results)).unsqueeze(1), post.weights[:, :1].cpu()
+    return misfit_notes(
+        values,
+        task.observed.dof,
+        weights,
+        op=task.observed,
+        y=task.measurement,
+        ratio_min=post.options["ratio_min"],
+        causes=task.problem.misfit_causes,
+    )
 
 
 def to_json(value: Any) -> str:
@@ -90,13 +107,6 @@ def plain(value: Any) -> Any:
     shape = getattr(value, "shape", None)  # of arrays and tensors
     name = getattr(value, "__qualname__", type(value).__name__)
     return name if shape is None else f"{name} of shape {tuple(shape)}"
-
-
-def _misfit(task: Measured, post: Posterior, residual: Sequence[float]) -> tuple[str, ...]:
-    """Return notes on a misfit of the results, in which exact data are put in, that is far from its expected value."""
-    op, ratio_min = task.observed, post.options["ratio_min"]
-    values, weights = torch.tensor(residual).unsqueeze(1), post.weights[:, :1].cpu()
-    return misfit_notes(values, op.dof, weights, op=op, y=task.measurement, ratio_min=ratio_min)
 
 
 def _metrics(clean: Tensor, results: Tensor) -> dict[str, float]:

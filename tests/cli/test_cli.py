@@ -15,7 +15,8 @@ from invdiff.cli import COMMANDS
 from invdiff.cli.methods import options_of
 from invdiff.cli.solve import solve
 from invdiff.methods import METHODS, RULES
-from invdiff.problems import PROBLEMS, QUALITIES
+from invdiff.posterior import QUALITIES
+from invdiff.problems import PROBLEMS
 from invdiff.restoration.job import TAKEN
 
 

@@ -15,6 +15,7 @@ from invdiff import Posterior, PosteriorSampler
 from invdiff.linalg import dense_matrix
 from invdiff.methods import RULES
 from invdiff.operators import Blur, Downsample, GaussianNoise, LinearOperator, Mask, Matrix, gaussian_kernel
+from invdiff.posterior.recommended import recommended_chain
 from invdiff.priors import Gaussian, GaussianMixture
 from invdiff.problems import PROBLEMS, Problem
 from invdiff.schedules import EDM
@@ -171,13 +172,14 @@ def test_what_is_recommended_for_photographs_keeps_the_spread(cls: type[Problem]
     rows, columns = torch.fft.fftfreq(height, dtype=torch.float64), torch.fft.rfftfreq(width, dtype=torch.float64)
     spectrum = (0.02 / (0.02 + rows[:, None] ** 2 + columns**2)).expand(3, height, width // 2 + 1)
     prior = Gaussian.stationary(torch.zeros(3, height, width, dtype=torch.float64), spectrum, schedule=EDM())
+    prior.learned = True
     op = problem.operator((3, height, width), noise=GaussianNoise(0.04))
     assert isinstance(op, LinearOperator)
     y = op.measure(prior.sample(1, seed=1), seed=2)
     variance = prior.posterior(op, y).covariance().diagonal()
 
     def ratio(**settings: Any) -> float:
-        samples = PosteriorSampler(prior, op, **{**problem.recommended, **settings}).run(y, num_samples=40).samples
+        samples = PosteriorSampler(prior, op, **{**recommended_chain(prior, op), **settings}).run(y, num_samples=40).samples
         return float((samples.var(0).flatten() / variance).mean())
 
     assert ratio() == pytest.approx(1, abs=0.08)

@@ -11,10 +11,11 @@ from helpers import randn
 from torch import Tensor
 from torch.testing import assert_close
 
-from invdiff import Posterior, PosteriorSampler, load_prior
+from invdiff import Posterior, PosteriorSampler
+from invdiff.methods import METHODS
 from invdiff.methods.particles import MMTSMC
-from invdiff.operators import ChannelMix, Function, Identity, Mask, Matrix
-from invdiff.posterior.choice import GROUP, LARGE_GROUP, LEAST_STEPS, Pilot, choose_method
+from invdiff.operators import Function, Identity, Mask, Matrix
+from invdiff.posterior.choice import GROUP, LARGE_GROUP, LEAST_STEPS, Choice, Pilot, choose_method
 from invdiff.priors import Gaussian, GaussianMixture, ScoreModel, from_network
 from invdiff.schedules import VP
 
@@ -124,21 +125,9 @@ class TestBudget:
         image = Mask(torch.ones(1, 64, 64), sigma_y=0.1)
         assert choose_method("auto", image, num_samples=1000, pilot=flown).method.name == "mmps"
         assert choose_method("auto", OP, num_samples=15, pilot=flown).method.name == "mmps"
-        assert choose_method("auto", OP, num_samples=64, particles=False, pilot=flown).method.name == "mmps"
+        assert choose_method("auto", OP, num_samples=64, only_chain="no", pilot=flown) == Choice(METHODS["mmps"], "no")
         squares = Function(lambda x: x**2, (3,), sigma_y=0.1)
         assert choose_method("auto", squares, pilot=flown).method.name == "mm-tsmc"
-
-    def test_a_measured_network_that_knows_the_noise_hands_over(self) -> None:
-        natural = load_prior("natural", precision="float32")
-        known, mosaic = Mask(torch.ones(3, 64, 64), sigma_y=0.1), ChannelMix((3, 64, 64), torch.ones(1, 3) / 3, sigma_y=0.1)
-        plan = PosteriorSampler(natural, known).plan(4)
-        assert (plan.method.name, plan.rule_name, plan.steps) == ("handover", "matched", 50)
-        assert PosteriorSampler(natural, known, steps=20).plan(4).steps == 20
-        assert PosteriorSampler(natural, mosaic).plan(4).method.name == "mmps"  # dense noise
-        assert PosteriorSampler(natural, known, rule="ddpm").plan(4).method.name == "mmps"
-        assert PosteriorSampler(natural, known, products=2).plan(4).method.name == "mmps"
-        natural.error_model = None
-        assert PosteriorSampler(natural, known).plan(4).method.name == "mmps"
 
     def test_resampling_costs_no_products(self) -> None:
         for size, iterations in ((SIZE, 6), (40, 2)):  # By eigenvectors and by Krylov spaces.

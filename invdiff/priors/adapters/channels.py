@@ -36,7 +36,8 @@ class Gray(ScoreModel):
         if event is None or len(event) != 3 or event[0] in (None, 1):
             raise ValueError(f"Gray: needs a prior of images (C, H, W) of two channels or more, got one of shape {event}.")
         self.score_model, self.schedule, self.event_shape = score, score.schedule, (1, *event[1:])
-        self.channels = int(event[0] or 0)
+        self.channels, self.learned = int(event[0] or 0), score.learned
+        self.widest_hole = score.widest_hole
 
     def _summary(self) -> Sequence[str]:
         return (repr(self.score_model),)
@@ -72,6 +73,7 @@ class PerChannel(ScoreModel):
         if event is None or len(event) != 3 or event[0] != 1:
             raise ValueError(f"PerChannel: needs a prior of images (1, H, W), got one of shape {event}.")
         self.score_model, self.schedule, self.event_shape = score, score.schedule, (None, *event[1:])
+        self.learned, self.widest_hole = score.learned, score.widest_hole
 
     def _summary(self) -> Sequence[str]:
         return (repr(self.score_model),)

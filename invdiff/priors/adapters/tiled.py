@@ -70,7 +70,8 @@ class Tiled(ScoreModel):
         if batch is not None and batch < 1:
             raise ValueError(f"Tiled: batch must be at least 1, got {batch}.")
         self.score_model, self.batch = score, batch
-        self.schedule, self.event_shape = score.schedule, (event[0], None, None)
+        self.schedule, self.event_shape, self.learned = score.schedule, (event[0], None, None), score.learned
+        self.widest_hole = score.widest_hole
         self.error_model, self.notes = score.error_model, score.notes  # The error model is by frequency and serves any size.
 
     def _summary(self) -> Sequence[str]:
@@ -86,7 +87,7 @@ class Tiled(ScoreModel):
         shape = (*x_t.shape[:2], len(down), rows, len(across), columns)
         grid = padded.index_select(-2, row).index_select(-1, column).reshape(shape).permute(2, 4, 0, 1, 3, 5)
         times = torch.as_tensor(t).expand(len(x_t)).expand(grid.shape[:3]).flatten()
-        batch = self.batch or max(1, WINDOW_NUMBERS.get(x_t.device.type, 2**19) // grid[0, 0, 0].numel())
+        batch = self.windows_at_a_time(grid.shape[3:], x_t.device)
         again = len(times) > batch and torch.is_grad_enabled() and x_t.requires_grad
         denoised = torch.cat(
             [
@@ -106,6 +107,10 @@ class Tiled(ScoreModel):
         return math.prod(
             len(_starts(max(n, side), side, self.overlap)) for n, side in zip((height, width), self.tile, strict=True)
         )
+
+    def windows_at_a_time(self, shape: Sequence[int], device: torch.device) -> int:
+        """Return the number of windows of ``shape``, ``(C, *tile)``, that are denoised together."""
+        return self.batch or max(1, WINDOW_NUMBERS.get(device.type, WINDOW_NUMBERS["cpu"]) // math.prod(shape))
 
     def to(self, device: torch.device | str | None = None) -> Tiled:
         return Tiled(self.score_model.to(device), tile=self.tile, overlap=self.overlap, batch=self.batch)

@@ -1,0 +1,61 @@
+"""Estimate of the time and the memory of a run, from its first steps and from the sizes of its tensors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from invdiff.posterior import Step
+
+__all__ = ["Stopwatch"]
+
+LONG = 10.0  # seconds of a first step in which what is done only once, such as the compilation of kernels, no longer counts
+ENOUGH = 1.0  # seconds of steps after the first one that are enough to estimate the others
+
+
+@dataclass
+class Stopwatch:
+    """Estimates the duration of a run from its first steps; the callback of :meth:`invdiff.PosteriorSampler.run`.
+
+    The first step is slower than the others, so it counts by itself unless it takes ten seconds. The estimate is made after
+    one second of further steps, or a quarter of the steps, whichever comes first. It costs nothing.
+
+    Attributes:
+        costs: Relative cost of every step, ``(steps,)``.
+        rows: Number of samples of the run.
+        device: Device of the run.
+        report: Called once, with the estimated duration of the whole run in seconds, and the seconds that are left.
+        seconds: The estimate; ``None`` before it is made.
+    """
+
+    costs: Sequence[float]
+    rows: int
+    device: torch.device
+    report: Callable[[float, float], object] | None = None
+    seconds: float | None = None
+    _started: float = field(default_factory=time.perf_counter)
+    _first: float = 0.0  # time at the end of the first step
+
+    def __call__(self, step: Step) -> None:
+        if self.seconds is not None:
+            return
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        now, costs = time.perf_counter(), self.costs
+        passed = now - self._started
+        if step.number == 1:
+            self._first = now
+            if passed < LONG and step.steps > 1:
+                return
+            once, unit = 0.0, passed / costs[0]
+        elif now - self._first < ENOUGH and step.number < max(2, step.steps // 4):
+            return
+        else:
+            unit = (now - self._first) / sum(costs[1 : step.number])
+            once = self._first - self._started - unit * costs[0]
+        self.seconds = once + unit * sum(costs) * self.rows / len(step.rows)
+        if self.report is not None:
+            self.report(self.seconds, self.seconds - passed)

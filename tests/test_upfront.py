@@ -1,0 +1,219 @@
+"""What is said before a run: how long it takes, how much memory it needs, and what cannot be expected of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cases import build
+from click.testing import CliRunner
+from PIL import Image
+
+import invdiff
+from invdiff import PosteriorSampler, load_prior
+from invdiff.cli.solve import solve as command
+from invdiff.operators import Identity, Mask
+from invdiff.posterior import Step
+from invdiff.priors import Gaussian, ScoreModel, Tiled, from_network
+from invdiff.problems import PROBLEMS, Inpaint, Outpaint, RetrievePhase, SuperResolution
+from invdiff.restoration import estimate, memory
+from invdiff.restoration.estimate import Stopwatch
+from invdiff.restoration.memory import LiveMemory, available_memory, memory_note, needed_memory
+from invdiff.schedules import EDM
+
+CPU = torch.device("cpu")
+
+
+class Clock:
+    """A run in which the first chunk of some samples reports its steps, at a speed that the test sets."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(estimate.time, "perf_counter", lambda: self.now)
+
+    def run(self, watch: Stopwatch, seconds: Callable[[int], float], *, steps: int, rows: int) -> None:
+        for number in range(1, steps + 1):
+            self.now += seconds(number)
+            none = torch.zeros(())
+            watch(Step(number, steps, none, none, none, None, [(0, k) for k in range(rows)]))
+
+
+class TestTime:
+    @pytest.mark.parametrize("first", [0.3, 2.0, 30.0])
+    @pytest.mark.parametrize(("steps", "chunk", "rows"), [(20, 2, 8), (16, 4, 4), (2, 1, 4), (1, 1, 3)])
+    def test_a_steady_run(self, monkeypatch: pytest.MonkeyPatch, first: float, steps: int, chunk: int, rows: int) -> None:
+        clock, seen = Clock(monkeypatch), list[tuple[float, float]]()
+        watch = Stopwatch(steps * [1.0], rows, CPU, lambda *told: seen.append(told), _started=clock.now)
+        clock.run(watch, lambda number: first if number == 1 and steps > 1 else 0.3, steps=steps, rows=chunk)
+        assert watch.seconds is not None
+        if first < 10:
+            once = first - 0.3 if steps > 1 else 0.0
+            assert watch.seconds == pytest.approx(once + 0.3 * steps * rows / chunk)
+        assert len(seen) == 1
+        assert seen[0][0] == watch.seconds
+        assert seen[0][1] < watch.seconds
+
+    def test_steps_of_different_cost(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        costs = 8 * [1.0] + 12 * [2.5]
+        clock = Clock(monkeypatch)
+        watch = Stopwatch(costs, 2, CPU, _started=clock.now)
+        clock.run(watch, lambda number: 0.4 * costs[number - 1], steps=20, rows=1)
+        assert watch.seconds == pytest.approx(2 * 0.4 * sum(costs))
+
+    def test_a_run_with_less_than_a_quarter_of_its_steps_done(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock, seen = Clock(monkeypatch), list[float]()
+        watch = Stopwatch(40 * [1.0], 1, CPU, lambda total, left: seen.append(left / total), _started=clock.now)
+        clock.run(watch, lambda number: 0.01, steps=40, rows=1)
+        assert seen[0] == pytest.approx(0.75)
+
+    def test_the_costs_of_a_handover_are_those_of_its_parts(self) -> None:
+        natural = load_prior("natural", precision="float32")
+        sampler = PosteriorSampler(natural, Mask(torch.eye(16) < 1, (3, 16, 16), sigma_y=0.1))
+        costs = sampler.plan(1).costs(natural)
+        assert len(costs) == 20
+        assert sorted(set(costs)) == [1.0, pytest.approx(2.2)]
+        ratios = [float(natural.schedule.ratio(t)) for t in sampler.plan(1).times[:-1]]
+        assert [cost > 1 for cost in costs] == [ratio < 1 for ratio in ratios]
+        assert set(PosteriorSampler(natural, Identity((3, 16, 16), sigma_y=0.1)).plan(1).costs(natural)) == {1.0}
+
+
+class TestMemory:
+    def test_tensors_that_are_alive(self) -> None:
+        known = torch.zeros(1000)
+        with LiveMemory([known]) as live:
+            a = known + 1  # 4 kB
+            b = a.view(10, 100)  # the same memory
+            c = b * 2
+            del a, b
+            d = c * 2
+        assert (live.peak, live.now) == (8000, 8000)
+        assert d.sum() == 4000
+
+    def test_natural(self) -> None:
+        """Between the bytes that were measured (2,950 to 3,970 a pixel with a gradient, 910 to 1,040 without) and 1.5 times."""
+        natural = load_prior("natural", precision="float32")
+        mask = Mask(torch.eye(256) < 1, (3, 256, 256), sigma_y=0.1)
+
+        def per_pixel(score: ScoreModel, num_samples: int, **settings: Any) -> float:
+            chunk = settings.pop("chunk", None)
+            sampler = PosteriorSampler(score, mask, **settings)
+            needed = needed_memory(sampler, num_samples=num_samples, chunk=chunk, device=CPU)
+            assert needed is not None
+            return (needed - 4 * 8 * num_samples * 3 * 256**2) / 256**2
+
+        assert 3700 < per_pixel(natural, 1) < 5600
+        assert per_pixel(natural, 2) == pytest.approx(2 * per_pixel(natural, 1), rel=0.01)
+        assert per_pixel(natural, 4) == pytest.approx(per_pixel(natural, 2), rel=0.01)  # chunks of two
+        assert per_pixel(natural, 4, chunk=1) == pytest.approx(per_pixel(natural, 1), rel=0.01)
+        assert 900 < per_pixel(natural, 1, method="exact-score") < 1500
+        tiled = per_pixel(Tiled(natural, tile=64, batch=1), 2)
+        assert tiled == pytest.approx(per_pixel(natural, 1) / 16, rel=0.05)
+
+    def test_not_known_or_little(self) -> None:
+        def needed(score: ScoreModel, side: int, device: torch.device = CPU) -> int | None:
+            sampler = PosteriorSampler(score, Mask(torch.eye(side) < 1, (3, side, side), sigma_y=0.1))
+            return needed_memory(sampler, num_samples=1, chunk=None, device=device)
+
+        natural = load_prior("natural", precision="float32")
+        assert needed(natural, 64) is None
+        assert needed(natural, 256, torch.device("cuda")) is None
+        assert needed(Gaussian.stationary(torch.zeros(3, 256, 256), torch.ones(3, 256, 129)), 256) is None
+        told = from_network(lambda x, t: x * float(x.mean()), EDM(), predicts="edm", event_shape=(3, None, None))
+        told.of_user = False  # not tried
+        assert needed(told, 256) is None  # It asks for a value.
+
+    def test_note(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        there = available_memory()
+        assert there is None or there > 2**20
+        monkeypatch.setattr(memory, "available_memory", lambda: 10**9)
+        assert memory_note(None, rows=2, tiled=False) == memory_note(10**9, rows=2, tiled=False) == ()
+        (note,) = memory_note(34 * 10**8, rows=2, tiled=False)
+        assert "needs about 3.4 GB and 1 GB are available: use --chunk 1, --tile 256, --precision bfloat16" in note
+        assert "--chunk" not in memory_note(34 * 10**8, rows=1, tiled=True)[0]
+        monkeypatch.setattr(memory, "available_memory", lambda: None)
+        assert memory_note(10**15, rows=2, tiled=False) == ()
+
+
+class TestDoubts:
+    @pytest.mark.parametrize("name", PROBLEMS)
+    def test_one_line_each(self, name: str) -> None:
+        natural = load_prior("natural", precision="float32")
+        for problem in build(PROBLEMS[name]):
+            notes = problem.doubts(natural)
+            assert isinstance(notes, tuple)
+            assert not any("\n" in note for note in notes)
+        assert PROBLEMS[name].misfit_causes
+
+    def test_holes(self) -> None:
+        natural = load_prior("natural", precision="float32")
+        widest = natural.widest_hole
+        assert widest is not None
+
+        def doubts(height: int, width: int, *, score: ScoreModel = natural, at: int = 20) -> tuple[str, ...]:
+            mask = np.ones((160, 300), dtype=bool)
+            mask[at : at + height, at : at + width] = False
+            return Inpaint(mask).doubts(score)
+
+        assert doubts(widest, widest) == ()
+        assert doubts(widest // 2, 250) == ()  # long and thin
+        (note,) = doubts(100, 120)
+        assert "100 pixels wide" in note
+        assert f"up to about {widest} pixels" in note
+        assert doubts(100, 120, score=Gaussian(torch.zeros(4), torch.ones(4))) == ()
+        assert doubts(widest, 250, at=0) != ()  # known on one side alone
+        assert Outpaint(widest // 2).doubts(natural) == ()
+        assert f"by up to about {widest // 2} pixels" in Outpaint(widest).doubts(natural)[0]
+
+    def test_adapters_keep_the_width(self) -> None:
+        natural = load_prior("natural", precision="float32")
+        assert Tiled(natural, tile=64).widest_hole == natural.widest_hole
+
+    def test_other_problems(self) -> None:
+        score = Gaussian(torch.zeros(4), torch.ones(4))
+        assert SuperResolution(3).doubts(score) == ()
+        assert "94% of the values are invented" in SuperResolution(4).doubts(score)[0]
+        assert RetrievePhase.coded(2, (16, 24), seed=0).doubts(score) == ()
+        assert "rotation by 180 degrees" in RetrievePhase((16, 24), oversampling=2.0).doubts(score)[0]
+        assert "guesses" in PROBLEMS["colorize"]().doubts(score)[0]
+
+
+class TestCommand:
+    @pytest.fixture
+    def words(self, tmp_path: Any, tiny_prior: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        monkeypatch.chdir(tmp_path)
+        pixels = np.random.default_rng(0).integers(0, 256, (16, 16), dtype=np.uint8)
+        Image.fromarray(pixels).save("in.png")
+        given = ["in.png", "--problem", "colorize", "--prior", str(tiny_prior), "--precision", "float32", "--samples", "2"]
+        return [*given, "--steps", "3", "-o", "out"]
+
+    def test_estimate_and_doubts_before_the_results(self, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        short = CliRunner().invoke(command, words, catch_exceptions=False)
+        assert "estimate" not in short.stderr
+        monkeypatch.setattr("invdiff.cli.solve.SHORT", -1.0)
+        result = CliRunner().invoke(command, [*words, "--overwrite", "--json"], catch_exceptions=False)
+        record = json.loads(result.stdout)
+        assert "estimate: about 1 second for 2 samples" in result.stderr
+        lines = result.stderr.splitlines()
+        assert len(lines) == len(set(lines))
+        assert [line for line in lines if line.startswith("colors: ")] == [
+            n for n in record["notes"] if n.startswith("colors: ")
+        ]
+        assert 0 < record["estimate"]["seconds"] < 10
+        assert record["estimate"]["memory_mib"] is None
+
+    def test_restore_records_the_estimate_and_prints_nothing(
+        self, tiny_prior: Any, words: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        result = invdiff.restore("in.png", problem="colorize", prior=str(tiny_prior), precision="float32", samples=2, steps=3)
+        assert math.isfinite(result.record["estimate"]["seconds"])
+        assert capsys.readouterr() == ("", "")
+
+    def test_a_misfit_names_what_is_wrong_with_the_problem(self, tiny_prior: Any, words: list[str]) -> None:
+        settings = {"prior": str(tiny_prior), "precision": "float32", "steps": 2, "samples": 2}
+        with pytest.warns(invdiff.posterior.MisfitWarning, match="Likely causes: a wrong --kernel.* a noise level that is"):
+            invdiff.restore("in.png", problem="deblur", kernel="gaussian:1", noise=0.01, **settings)
