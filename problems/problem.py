@@ -299,6 +299,13 @@ class Problem(ABC):
             exif = enlarged(exif, 1 / self.enlarges)
         write_image(folder / f"measurement{suffix}", self.picture_of(y).numpy(), bits=bits, icc=icc, exif=exif)
 
+    def extras(self) -> dict[str, Picture]:
+        """Return pictures of the problem itself by name, such as a mask, which are written beside the results as ``NAME.png``.
+
+        The names are the same before and after sampling.
+        """
+        return {}
+
     def facts(self) -> dict[str, Any]:
         """Return properties, besides options, that affect the spread of samples, to compare with a calibration."""
         return {}
