@@ -94,9 +94,7 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
         stored_y = measured.stored(y) if problem.reads == "picture" else y
         problem.write_measurement(folder, stored_y, suffix=suffix, bits=picture.bits, icc=picture.icc, exif=picture.exif)
     for name, extra in problem.extras().items():
-        write_image(
-            folder / f"{name}.png", extra.pixels, bits=extra.bits, alpha=extra.alpha, icc=extra.icc, exif=extra.exif
-        )
+        write_image(folder / f"{name}.png", extra.pixels, bits=extra.bits, alpha=extra.alpha, icc=extra.icc, exif=extra.exif)
     if npz:
         contents: dict[str, Any] = {
             "samples": (samples.numpy() + 1) / 2,
