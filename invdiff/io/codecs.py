@@ -199,7 +199,7 @@ def _decode_with_pillow(image: Image.Image, head: bytes) -> Decoded:
 
 
 def chroma_of(image: Image.Image) -> tuple[int, int] | None:
-    """Return the chroma subsampling of an open JPEG file, see :class:`invdiff.io.picture.Picture`; ``None`` for other images."""
+    """Return the chroma subsampling of an open JPEG file, as in :class:`invdiff.io.picture.Picture`; ``None`` for others."""
     layers: Any = getattr(image, "layer", None)  # of each component: name, samples per unit in width and height, table
     if image.format not in ("JPEG", "MPO") or not layers:
         return None

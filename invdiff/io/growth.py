@@ -21,9 +21,9 @@ def grown(hole: NDArray[np.bool_], pixels: float) -> NDArray[np.bool_]:
 def spoiled_reach(picture: Picture) -> int:
     """Return how far around a hole, in pixels, the picture is better filled too, because it was read from a JPEG file.
 
-    A stroke changes the blocks of 8 x 8 pixels that it touches; of that, the color of shared chroma samples at its edge is worth
-    less than what is filled in, the ringing farther away is worth more. So 2 pixels where samples of color are shared, 1
-    elsewhere, 0 in other files than JPEG; docs/problems.md has the figures.
+    A stroke changes the blocks of 8 x 8 pixels that it touches. What is filled in is nearer to the truth than shared samples of
+    color at its edge, but not than the ringing farther away. So 2 pixels where samples of color are shared, 1 elsewhere, 0 in
+    other files than JPEG; docs/problems.md has the figures.
     """
     if picture.chroma is None:
         return 0

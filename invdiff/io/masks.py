@@ -169,14 +169,14 @@ def _share_of_levels(mask: Picture, source: str, *, keep: str, certain: bool) ->
     colored = float(_colored(mask).mean())
     if colored > MOST_COLORED:
         raise ValueError(
-            f"{source}: expected a mask of black and white pixels, but {colored:.1%} are colored: make every pixel black (keep) "
-            f"or white (fill), or give the color of the paint, {PAINT}."
+            f"{source}: expected a mask of black and white pixels, but {colored:.1%} are colored: make every pixel black "
+            f"(keep) or white (fill), or give the color of the paint, {PAINT}."
         )
     middle = float(((grey > SOLID) & (grey < 1 - SOLID)).mean())
     if middle > MOST_GRAY and not certain:
         raise ValueError(
-            f"{source}: expected a mask of black and white pixels, but {middle:.1%} are gray, which is more than soft edges: make "
-            f"every pixel black (keep) or white (fill), or give the level that divides them, --mask-threshold."
+            f"{source}: expected a mask of black and white pixels, but {middle:.1%} are gray, which is more than soft edges: "
+            "make every pixel black (keep) or white (fill), or give the level that divides them, --mask-threshold."
         )
     return (1 - grey if keep == "white" else grey), notes
 
@@ -204,8 +204,8 @@ def _share_of_alpha(
     soft = float(((grey > SOLID) & (grey < 1 - SOLID)).mean())
     if np.ptp(paint, axis=0).max() > SOLID or soft > MOST_GRAY:
         raise ValueError(
-            f"{source}: the mask is transparent in part and has several colors, so that its meaning would be a guess: flatten it "
-            f"to black (keep) and white (fill), or give the color of the paint, {PAINT}."
+            f"{source}: the mask is transparent in part and has several colors, so that its meaning would be a guess: flatten "
+            f"it to black (keep) and white (fill), or give the color of the paint, {PAINT}."
         )
     white = _gray(mask)
     filled = "black" if keep == "white" else "white"

@@ -20,10 +20,15 @@ CORE = 0.12  # largest difference of a channel from the color of the paint insid
 PAINT = 0.1  # share of paint at the edge of a stroke from which it is filled
 REACH, SURROUNDINGS = 3, 5.0  # pixels: between a stroke and what is taken as its surroundings; and their standard deviation
 ROUNDS = 4  # soft brushes are followed outward, REACH pixels a round
+DOUBTS = 3  # standard deviations of its share from which a pixel is painted
+COLORED = 64  # difference of the channels of a color, of 255, that chroma samples carry
+CLOSE, HALF = 24, 0.4  # pixels around strokes where thinner ones count; and their share of the paint
+LUMA = (0.299, 0.587, 0.114)  # of the channels, in JPEG files
+FAINTEST = 1e-3
 
 
 def is_copy_of(picture: Picture, photograph: Picture, *, where: Hole) -> bool:
-    """Return whether most pixels of ``where`` ``(H, W)`` are those of the photograph, of the same size, up to JPEG artifacts."""
+    """Return whether most pixels of ``where`` ``(H, W)`` are those of a photograph of the same size, up to JPEG artifacts."""
     if not {len(picture.pixels), len(photograph.pixels)} <= {1, 3} or not where.any():
         return False
     return float((_difference(picture, photograph)[where] < LIKE).mean()) > 0.5
@@ -39,7 +44,7 @@ def unlike(copy: Picture, photograph: Picture, source: str, *, threshold: float 
         copy: Picture of the size of the photograph, painted over in places.
         photograph: The photograph.
         source: Name of the copy in the note.
-        threshold: Difference of a channel, on the 0..1 scale. Default: six times the median difference, at least 0.03.
+        threshold: Difference of a channel, on the 0..1 scale. Default: four times the median difference, at least 0.03.
     """
     difference = _difference(copy, photograph)
     lowest = _noise(difference) if threshold is None else threshold
@@ -84,7 +89,7 @@ def painted_in(
             f"{source}: is a grayscale picture, so that nothing in it can have the color {name}: see --mask-color."
         )
     pixels, paint = (picture.pixels + 1) / 2, np.array(color[:channels], dtype=np.float64)[:, None, None] / 255
-    distance = np.abs(pixels - paint).max(0)
+    distance = _distance(pixels, paint)
     shown = np.ones(distance.shape, dtype=bool) if picture.alpha is None else picture.alpha > 0
     lowest = PAINT if threshold is None else threshold
     if clean is not None and is_copy_of(picture, clean, where=shown):
@@ -93,11 +98,17 @@ def painted_in(
         share = ((paint - scene) * (pixels - scene)).sum(0) / ((paint - scene) ** 2).sum(0).clip(1e-6)
         differs = changed > _noise(changed)
         hole = apply_hysteresis_threshold(np.where(differs & shown, share, 0.0), lowest, 0.5)
-        seen = bool(hole.any())
     else:
         core = (distance < CORE) & shown
-        seen, hole = bool(core.any()), _followed(pixels, paint, core, shown, lowest)
-    if not seen:
+        hole = _followed(
+            pixels,
+            paint,
+            core,
+            shown,
+            lowest,
+            shared=picture.chroma not in (None, (1, 1)) and max(color) - min(color) > COLORED,
+        )
+    if not hole.any():
         row, column = np.unravel_index(np.argmin(np.where(shown, distance, np.inf)), distance.shape)
         nearest = "#{:02x}{:02x}{:02x}".format(
             *np.rint(255 * np.broadcast_to(pixels[:, row, column], 3)).astype(int).clip(0, 255)
@@ -109,30 +120,56 @@ def painted_in(
     return hole, (f"{source}: {hole.mean():.2%} of the pixels are painted in {name}: these are filled",)
 
 
-def _followed(pixels: Array, paint: Array, core: Hole, shown: Hole, lowest: float) -> Hole:
-    """Return strokes with their soft edges, given the pixels ``core`` that have the color of the paint."""
-    hole = core
+def _followed(pixels: Array, paint: Array, core: Hole, shown: Hole, lowest: float, *, shared: bool) -> Hole:
+    """Return strokes with their edges, given the pixels ``core`` that have the color of the paint.
+
+    Args:
+        pixels: The painted picture, ``(C, H, W)``, on the 0..1 scale.
+        paint: Color of the paint, ``(C, 1, 1)``.
+        core: Where the picture has it, ``(H, W)``.
+        shown: Where the picture is visible.
+        lowest: Share of paint from which a pixel is filled.
+        shared: Whether pixels share samples of color, as in most JPEG files: a thin stroke has half of its color, and counts if
+            it is near a thicker one.
+    """
+    if not core.any():
+        return core
+    # Brightness is stored for every pixel.
+    as_bright = (np.abs(np.tensordot(LUMA[: len(pixels)], pixels - paint, 1)) < CORE) & shown & shared
+    hole, everywhere = core, np.ones((3, 3), dtype=bool)
     for _ in range(ROUNDS):
-        near = ndimage.distance_transform_edt(~hole) if hole.any() else np.full(hole.shape, np.inf)
-        around = ((near > REACH) & shown).astype(np.float64)
-        weight = ndimage.gaussian_filter(around, SURROUNDINGS)
-        usable = weight > 1e-3
-        scene = np.stack([ndimage.gaussian_filter(channel * around, SURROUNDINGS) for channel in pixels]) / weight.clip(1e-3)
-        rest = (pixels - scene)[:, usable & (around > 0)]
-        if not rest.size:
-            return hole
-        covariance = rest @ rest.T / rest.shape[1] + 1e-4 * np.eye(len(pixels))
-        whitened = np.linalg.solve(np.linalg.cholesky(covariance), (paint - scene).reshape(len(pixels), -1))
-        moved = np.linalg.solve(np.linalg.cholesky(covariance), (pixels - scene).reshape(len(pixels), -1))
-        power = (whitened**2).sum(0).clip(1e-6)
-        share, doubt = (whitened * moved).sum(0) / power, 1 / np.sqrt(power)
-        counts = (share > np.maximum(lowest, 3 * doubt)).reshape(hole.shape) & usable & (near <= REACH) & shown
-        labels, _ = ndimage.label(hole | counts, structure=np.ones((3, 3)))
-        larger = np.isin(labels, np.unique(labels[core])) & (hole | counts) if core.any() else hole
+        near = ndimage.distance_transform_edt(~hole)
+        close = (near <= CLOSE) & as_bright
+        share, doubt = _shares(pixels, paint, (near > REACH) & shown & ~(close & (_distance(pixels, paint) < HALF)))
+        clear = (share > np.maximum(lowest, DOUBTS * doubt)) & shown
+        seeds = hole | (clear & close & (share > HALF))
+        larger = ndimage.binary_propagation(seeds, structure=everywhere, mask=seeds | (clear & (near <= REACH)))
         if (larger == hole).all():
-            return hole
+            break
         hole = larger
-    return hole
+    return hole if shared else ndimage.binary_dilation(hole) & shown
+
+
+def _shares(pixels: Array, paint: Array, around: Hole) -> tuple[Array, Array]:
+    """Return the share of paint of every pixel, and its standard deviation, given pixels ``around`` that have none."""
+    weight = ndimage.gaussian_filter(around.astype(np.float64), SURROUNDINGS)
+    sums = np.stack([ndimage.gaussian_filter(np.where(around, channel, 0.0), SURROUNDINGS) for channel in pixels])
+    known = weight > FAINTEST
+    scene = sums / np.where(known, weight, 1.0)
+    rest = (pixels - scene)[:, around & known]
+    if not rest.size:
+        return np.zeros(known.shape), np.ones(known.shape)
+    covariance = rest @ rest.T / rest.shape[1] + SMALLEST**2 / 9 * np.eye(len(pixels))
+    inverse = np.linalg.inv(covariance)
+    weights = np.tensordot(inverse, paint - scene, 1)
+    power = (weights * (paint - scene)).sum(0).clip(FAINTEST)
+    share = np.where(known, (weights * (pixels - scene)).sum(0) / power, 0.0)
+    return share, 1 / np.sqrt(power)
+
+
+def _distance(pixels: Array, paint: Array) -> Array:
+    """Return the largest difference of a channel from the color of the paint, ``(H, W)``."""
+    return np.asarray(np.abs(pixels - paint).max(0), dtype=np.float64)
 
 
 def _difference(picture: Picture, photograph: Picture) -> Array:
@@ -148,4 +185,4 @@ def _mean(picture: Picture) -> Array:
 
 def _noise(difference: Array) -> float:
     """Return the difference from which a pixel of a copy is changed by more than a JPEG file does."""
-    return max(6 * float(np.median(difference)), SMALLEST)
+    return max(4 * float(np.median(difference)), SMALLEST)
