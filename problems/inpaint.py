@@ -70,8 +70,8 @@ class Inpaint(Problem):
             maximum=1,
             below=True,
             changes_spread=False,
-            help="Share of white, paint or opacity above which a pixel at a soft edge is filled. Default: 0.05 of white and "
-            "opacity (0.15 in a JPEG file), 0.1 of paint; of transparency in INPUT 0.5.",
+            help="Share of white, opacity or paint, between 0 and 1, above which a pixel at a soft edge is filled. Default: 0.05; "
+            "0.15 in a mask that is a JPEG file; 0.1 of the paint of --mask-color; 0.5 of the transparency of INPUT.",
         ),
         Option(
             name="grow_mask",
@@ -79,7 +79,8 @@ class Inpaint(Problem):
             metavar="PX",
             minimum=0,
             changes_spread=False,
-            help="Pixels by which what is filled is grown. Default: 0; if INPUT is a JPEG file, 2 (1 if 4:4:4 or grayscale).",
+            help="Pixels by which what is filled is grown. Default: 0; around a mask on a JPEG file 2, or 1 if it is grayscale or "
+            "4:4:4, or painted over itself.",
             help_simulated="Pixels by which what is filled is grown. Default: 0.",
         ),
     )
@@ -155,6 +156,9 @@ def find_mask(options: Mapping[str, Any], picture: Picture | None, source: str, 
         ValueError: If there is no such mask, or it leaves nothing to fill, or nothing known.
     """
     color, threshold = color_of(options["mask_color"]), options["mask_threshold"]
+    if color is not None and options["mask_keep"] == "white":
+        raise OptionError("--mask-color and --mask-keep white exclude each other: what has the color is filled.")
+    spoiled = 0 if picture is None else spoiled_reach(picture)
     if options["mask"] is not None:
         where = Source(options["mask"])
         rules = MaskRules(keep=options["mask_keep"], threshold=threshold, color=color, photograph=picture)
@@ -163,13 +167,15 @@ def find_mask(options: Mapping[str, Any], picture: Picture | None, source: str, 
         raise OptionError("--mask is missing: an image of the same size as INPUT, white where pixels are to be filled.")
     elif color is not None:
         hole, said = painted_in(picture, color, source, threshold=threshold)
-        found, name = FoundMask(~hole, said), source
+        found, name, spoiled = FoundMask(~hole, said), source, min(spoiled, 1)  # edges have been followed already
     else:
         found, name = _known_of_alpha(picture, source, threshold), source
     check_mask(found.known, name, threshold)
     reach, why = options["grow_mask"], ""
-    if reach is None and picture is not None and not found.used:
-        reach, why = spoiled_reach(picture), ": INPUT is a JPEG file, which spoils what is near (--grow-mask 0: not grown)"
+    if reach is None and spoiled and found.used:
+        return replace(found, notes=(*found.notes, f"{name}: from an earlier run, which has grown it already"))
+    if reach is None:
+        reach, why = spoiled, ": INPUT is a JPEG file, which spoils what is near (--grow-mask 0: not grown)"
     if not reach:
         return found
     known = ~grown(~found.known, reach)

@@ -74,8 +74,8 @@ class FoundMask:
 def used_mask(known: Hole) -> Picture:
     """Return the picture of a mask ``(H, W)`` or ``(C, H, W)`` that was used, white where pixels were filled, to be written."""
     hole = ~known.reshape(-1, *known.shape[-2:])
-    hole = hole if len(hole) in (1, 3) else hole.any(0, keepdims=True)
-    return Picture(hole * 2.0 - 1, exif=with_description(USED))
+    shown = hole if len(hole) in (1, 3) else hole.max(0, keepdims=True)
+    return Picture(2 * shown.astype(np.float64) - 1, exif=with_description(USED))
 
 
 def mask_of_array(values: NDArray[Any], source: str, rules: MaskRules) -> FoundMask:
@@ -163,9 +163,9 @@ def _gray(picture: Picture) -> Array:
 def _share_of_levels(mask: Picture, source: str, *, keep: str, certain: bool) -> tuple[Array, tuple[str, ...]]:
     levels = (mask.pixels + 1) / 2 * (2**mask.bits - 1)
     if 0.999 < levels.max() < 1.001 and (np.abs(levels - levels.round()) < 0.001).all() and levels.min() > -0.001:
-        grey, notes = levels.mean(0), (f"{source}: {ZERO_AND_ONE}",)
+        grey, notes = levels.mean(0), [f"{source}: {ZERO_AND_ONE}"]
     else:
-        grey, notes = _gray(mask), ()
+        grey, notes = _gray(mask), list[str]()
     colored = float(_colored(mask).mean())
     if colored > MOST_COLORED:
         raise ValueError(
@@ -178,7 +178,7 @@ def _share_of_levels(mask: Picture, source: str, *, keep: str, certain: bool) ->
             f"{source}: expected a mask of black and white pixels, but {middle:.1%} are gray, which is more than soft edges: "
             "make every pixel black (keep) or white (fill), or give the level that divides them, --mask-threshold."
         )
-    return (1 - grey if keep == "white" else grey), notes
+    return (1 - grey if keep == "white" else grey), tuple(notes)
 
 
 def _share_of_alpha(
@@ -227,4 +227,5 @@ def _colored(mask: Picture) -> Hole:
     if len(mask.pixels) != 3:
         return np.zeros(mask.pixels.shape[1:], dtype=bool)
     colored = np.ptp(mask.pixels, axis=0) / 2 > SOLID
-    return np.asarray(colored & ~ndimage.binary_dilation((mask.pixels > 1 - 2 * SOLID).all(0)))
+    white = np.asarray((mask.pixels > 1 - 2 * SOLID).all(0))
+    return np.asarray(colored & ~ndimage.binary_dilation(white))

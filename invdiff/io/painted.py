@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.filters import apply_hysteresis_threshold
 
 from invdiff.io.picture import Array, Picture
 
@@ -16,6 +15,7 @@ Hole = NDArray[np.bool_]
 LIKE = 0.1  # largest difference of a channel, on the 0..1 scale, of pixels of a copy that was saved as a JPEG file
 SMALLEST = 0.03  # smallest difference that counts as paint: eight levels of 8 bits
 SURE = 0.15  # difference that paint has somewhere
+CLEAR = 0.5  # share of paint that a stroke on a copy has somewhere
 CORE = 0.12  # largest difference of a channel from the color of the paint inside a stroke
 PAINT = 0.1  # share of paint at the edge of a stroke from which it is filled
 REACH, SURROUNDINGS = 3, 5.0  # pixels: between a stroke and what is taken as its surroundings; and their standard deviation
@@ -45,10 +45,15 @@ def unlike(copy: Picture, photograph: Picture, source: str, *, threshold: float 
         photograph: The photograph.
         source: Name of the copy in the note.
         threshold: Difference of a channel, on the 0..1 scale. Default: four times the median difference, at least 0.03.
+
+    Raises:
+        ValueError: If nothing differs.
     """
     difference = _difference(copy, photograph)
     lowest = _noise(difference) if threshold is None else threshold
-    hole = apply_hysteresis_threshold(difference, lowest, max(lowest, SURE))
+    hole = _connected(difference > max(lowest, SURE), difference > lowest)
+    if not hole.any():
+        raise ValueError(f"{source}: a copy of INPUT in which nothing is painted over: no pixel differs clearly.")
     return hole, (f"{source}: a copy of INPUT that differs from it in {hole.mean():.2%} of the pixels: these are filled",)
 
 
@@ -97,7 +102,7 @@ def painted_in(
         scene = np.broadcast_to((clean.pixels + 1) / 2 if len(clean.pixels) == channels else _mean(clean), pixels.shape)
         share = ((paint - scene) * (pixels - scene)).sum(0) / ((paint - scene) ** 2).sum(0).clip(1e-6)
         differs = changed > _noise(changed)
-        hole = apply_hysteresis_threshold(np.where(differs & shown, share, 0.0), lowest, 0.5)
+        hole = _connected(differs & shown & (share > max(lowest, CLEAR)), differs & shown & (share > lowest))
     else:
         core = (distance < CORE) & shown
         hole = _followed(
@@ -136,14 +141,14 @@ def _followed(pixels: Array, paint: Array, core: Hole, shown: Hole, lowest: floa
         return core
     # Brightness is stored for every pixel.
     as_bright = (np.abs(np.tensordot(LUMA[: len(pixels)], pixels - paint, 1)) < CORE) & shown & shared
-    hole, everywhere = core, np.ones((3, 3), dtype=bool)
+    hole = core
     for _ in range(ROUNDS):
         near = ndimage.distance_transform_edt(~hole)
         close = (near <= CLOSE) & as_bright
         share, doubt = _shares(pixels, paint, (near > REACH) & shown & ~(close & (_distance(pixels, paint) < HALF)))
         clear = (share > np.maximum(lowest, DOUBTS * doubt)) & shown
         seeds = hole | (clear & close & (share > HALF))
-        larger = ndimage.binary_propagation(seeds, structure=everywhere, mask=seeds | (clear & (near <= REACH)))
+        larger = _connected(seeds, seeds | (clear & (near <= REACH)))
         if (larger == hole).all():
             break
         hole = larger
@@ -165,6 +170,11 @@ def _shares(pixels: Array, paint: Array, around: Hole) -> tuple[Array, Array]:
     power = (weights * (paint - scene)).sum(0).clip(FAINTEST)
     share = np.where(known, (weights * (pixels - scene)).sum(0) / power, 0.0)
     return share, 1 / np.sqrt(power)
+
+
+def _connected(seeds: Hole, mask: Hole) -> Hole:
+    """Return the parts of a mask that touch a seed."""
+    return np.asarray(ndimage.binary_propagation(seeds, structure=np.ones((3, 3), dtype=bool), mask=mask))
 
 
 def _distance(pixels: Array, paint: Array) -> Array:
