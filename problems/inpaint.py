@@ -70,8 +70,8 @@ class Inpaint(Problem):
             maximum=1,
             below=True,
             changes_spread=False,
-            help="Share of white, opacity or paint, between 0 and 1, above which a pixel at a soft edge is filled. Default: 0.05; "
-            "0.15 in a mask that is a JPEG file; 0.1 of the paint of --mask-color; 0.5 of the transparency of INPUT.",
+            help="Share of white, opacity or paint above which a pixel at a soft edge is filled. Default: 0.05; 0.15 in a mask "
+            "that is a JPEG file; 0.1 of the paint of --mask-color; 0.5 of the transparency of INPUT.",
         ),
         Option(
             name="grow_mask",
@@ -79,7 +79,7 @@ class Inpaint(Problem):
             metavar="PX",
             minimum=0,
             changes_spread=False,
-            help="Pixels by which what is filled is grown. Default: 0; around a mask on a JPEG file 2, or 1 if it is grayscale or "
+            help="Pixels by which what is filled is grown. Default: 0; if INPUT is a JPEG file 2, or 1 if it is grayscale or "
             "4:4:4, or painted over itself.",
             help_simulated="Pixels by which what is filled is grown. Default: 0.",
         ),
@@ -163,6 +163,9 @@ def find_mask(options: Mapping[str, Any], picture: Picture | None, source: str, 
         where = Source(options["mask"])
         rules = MaskRules(keep=options["mask_keep"], threshold=threshold, color=color, photograph=picture)
         found, name = where.mask(rules, size=size), str(where)
+        if found.known.mean() < 0.5 and options["mask_keep"] == "black":
+            hint = f"{name}: most of the picture is filled; if the black pixels were meant, --mask-keep white"
+            found = replace(found, notes=(*found.notes, hint))
     elif picture is None:
         raise OptionError("--mask is missing: an image of the same size as INPUT, white where pixels are to be filled.")
     elif color is not None:
@@ -193,12 +196,14 @@ def color_of(text: Any) -> tuple[int, int, int] | None:
     if text is None:
         return None
     try:
-        found = ImageColor.getrgb(text)
-        return found[0], found[1], found[2]
-    except (ValueError, AttributeError, TypeError, IndexError):
+        red, green, blue, *_ = ImageColor.getrgb(text)
+        if not all(0 <= level <= 255 for level in (red, green, blue)):
+            raise ValueError
+    except (ValueError, AttributeError, TypeError):
         near = difflib.get_close_matches(str(text).lower(), ImageColor.colormap, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise OptionError(f"--mask-color {text!r:.80}: expected a name such as red, or #rrggbb.{hint}") from None
+    return red, green, blue
 
 
 def check_mask(known: NDArray[np.bool_], name: str, threshold: float | None) -> None:

@@ -23,7 +23,8 @@ THRESHOLD = 0.05
 JPEG_THRESHOLD = 0.15  # in a mask that is a JPEG file: its ringing around strokes reaches 0.13 at quality 75
 SOFT, SOLID = 0.02, 0.1  # from black or white: what is called soft; and what is neither black nor white
 MOST_GRAY = 0.5  # share of gray pixels of a mask with soft edges; photographs have more
-MOST_COLORED = 0.01
+MOST_COLORED = 0.001
+LEAST_SHOWN = 0.01  # share of pixels of a copy of a photograph that are neither black nor white
 ZERO_AND_ONE = "the mask holds 0 and 1 alone: 1 is taken as white"
 LEVELS_OF_BYTES = "the mask is taken as levels from 0 to 255"
 USED = "mask of invdiff: white was filled"  # description in the file of a mask that was used
@@ -112,7 +113,7 @@ def mask_of_picture(mask: Picture, source: str, rules: MaskRules) -> FoundMask:
         return FoundMask(~hole, (*notes, *said))
     if mask.alpha is not None and (mask.alpha < 1).any():
         share, said = _share_of_alpha(mask, mask.alpha, source, keep=rules.keep, photograph=photograph)
-    elif photograph is not None and _is_photograph(mask) and is_copy_of(mask, photograph, where=~_black_or_white(mask)):
+    elif photograph is not None and _is_copy(mask, photograph):
         hole, said = unlike(mask, photograph, source, threshold=rules.threshold)
         return FoundMask(~hole, (*notes, *said))
     else:
@@ -213,13 +214,10 @@ def _share_of_alpha(
     return alpha * (1 - white if keep == "white" else white), (note,)
 
 
-def _black_or_white(mask: Picture) -> Hole:
+def _is_copy(mask: Picture, photograph: Picture) -> bool:
     unit = (mask.pixels + 1) / 2
-    return np.asarray((unit < SOLID).all(0) | (unit > 1 - SOLID).all(0))
-
-
-def _is_photograph(mask: Picture) -> bool:
-    return float((~_black_or_white(mask)).mean()) > MOST_COLORED
+    shown = np.asarray(~((unit < SOLID).all(0) | (unit > 1 - SOLID).all(0)))
+    return bool(shown.mean() > LEAST_SHOWN) and is_copy_of(mask, photograph, where=shown)
 
 
 def _colored(mask: Picture) -> Hole:
@@ -228,4 +226,4 @@ def _colored(mask: Picture) -> Hole:
         return np.zeros(mask.pixels.shape[1:], dtype=bool)
     colored = np.ptp(mask.pixels, axis=0) / 2 > SOLID
     white = np.asarray((mask.pixels > 1 - 2 * SOLID).all(0))
-    return np.asarray(colored & ~ndimage.binary_dilation(white))
+    return np.asarray(colored & ~ndimage.binary_dilation(white)) if white.mean() < 0.5 else colored
