@@ -29,6 +29,10 @@ __all__ = ["Inpaint"]
 class Inpaint(Problem):
     """Fill in the pixels that a mask marks as missing.
 
+    At the command line and in :func:`invdiff.restore`, the mask is black and white, paint on a transparent ground, or a copy of
+    INPUT that is painted over; or it is the transparency of INPUT, or paint of one color on INPUT. docs/problems.md has the
+    rules. The mask that was used, ``mask.png``, is written beside the results.
+
     Args:
         mask: Boolean ``(H, W)``, or any shape that broadcasts to ``(C, H, W)``: true where the pixel is known.
 
@@ -79,8 +83,7 @@ class Inpaint(Problem):
             metavar="PX",
             minimum=0,
             changes_spread=False,
-            help="Pixels by which what is filled is grown. Default: 0; if INPUT is a JPEG file 2, or 1 if it is grayscale or "
-            "4:4:4, or painted over itself.",
+            help="Pixels by which what is filled is grown. Default: 0, or 1 if INPUT is a JPEG file.",
             help_simulated="Pixels by which what is filled is grown. Default: 0.",
         ),
     )
@@ -170,7 +173,7 @@ def find_mask(options: Mapping[str, Any], picture: Picture | None, source: str, 
         raise OptionError("--mask is missing: an image of the same size as INPUT, white where pixels are to be filled.")
     elif color is not None:
         hole, said = painted_in(picture, color, source, threshold=threshold)
-        found, name, spoiled = FoundMask(~hole, said), source, min(spoiled, 1)  # edges have been followed already
+        found, name = FoundMask(~hole, said), source
     else:
         found, name = _known_of_alpha(picture, source, threshold), source
     check_mask(found.known, name, threshold)

@@ -21,10 +21,8 @@ def grown(hole: NDArray[np.bool_], pixels: float) -> NDArray[np.bool_]:
 def spoiled_reach(picture: Picture) -> int:
     """Return how far around a hole, in pixels, the picture is better filled too, because it was read from a JPEG file.
 
-    A stroke changes the blocks of 8 x 8 pixels that it touches. What is filled in is nearer to the truth than shared samples of
-    color at its edge, but not than the ringing farther away. So 2 pixels where samples of color are shared, 1 elsewhere, 0 in
-    other files than JPEG; docs/problems.md has the figures.
+    A stroke changes the blocks of 8 x 8 or 16 x 16 pixels that it touches. What is filled in is nearer to the truth than the
+    pixels beside it, which have some of its color, but not than the ringing farther away: 1 pixel, and 0 in other files than
+    JPEG. docs/problems.md has the figures.
     """
-    if picture.chroma is None:
-        return 0
-    return 1 if picture.chroma == (1, 1) else 2
+    return 0 if picture.chroma is None else 1

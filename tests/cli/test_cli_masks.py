@@ -121,11 +121,11 @@ class TestGrowth:
         [
             (("in.png", "--mask", "bits.png"), 0),
             (("in.png", "--mask", "bits.png", "--grow-mask", 3), 3),
-            (("shared.jpg", "--mask", "bits.png"), 2),
+            (("shared.jpg", "--mask", "bits.png"), 1),
             (("full.jpg", "--mask", "bits.png"), 1),
             (("shared.jpg", "--mask", "bits.png", "--grow-mask", 0), 0),
             (("shared.jpg", "--mask", "bits.png", "--grow-mask", 4), 4),
-            (("named.png", "--mask", "bits.png"), 2),
+            (("named.png", "--mask", "bits.png"), 1),
             (("named.jpg", "--mask", "bits.png"), 0),
             (("shared.jpg", "--mask", "bits.png", "--simulate"), 0),
         ],
