@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Self
@@ -9,15 +10,19 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import ImageColor
 from torch import Tensor
 
-from invdiff.io.images import Picture, mask_from_alpha
+from invdiff.io.growth import grown, spoiled_reach
+from invdiff.io.images import Picture
+from invdiff.io.masks import FoundMask, MaskRules, mask_of_alpha, used_mask
+from invdiff.io.painted import painted_in
 from invdiff.io.source import Source
 from invdiff.operators import Mask, Noise, Operator
 from invdiff.priors import ScoreModel
 
 from .holes import hole_doubts
-from .options import Option
+from .options import Option, OptionError
 from .problem import Given, Problem, pixels_of
 
 __all__ = ["Inpaint"]
@@ -25,6 +30,10 @@ __all__ = ["Inpaint"]
 
 class Inpaint(Problem):
     """Fill in the pixels that a mask marks as missing.
+
+    At the command line and in :func:`invdiff.restore`, the mask is black and white, paint on a transparent ground, or a copy of
+    INPUT that is painted over; or it is the transparency of INPUT, or paint of one color on INPUT. docs/problems.md has the
+    rules. The mask that was used, ``mask.png``, is written beside the results.
 
     Args:
         mask: Boolean ``(H, W)``, or any shape that broadcasts to ``(C, H, W)``: true where the pixel is known.
@@ -41,7 +50,7 @@ class Inpaint(Problem):
             needed="yes",
             input_tells=True,
             changes_spread=False,
-            help="Image of the same size as INPUT, white where pixels are to be filled.",
+            help="Image of the same size as INPUT, white where pixels are to be filled; or a copy of INPUT painted over there.",
             help_simulated="Image of SIZE x SIZE pixels, white where pixels are to be filled.",
         ),
         Option(
@@ -51,8 +60,36 @@ class Inpaint(Problem):
             changes_spread=False,
             help="Color of the pixels to keep.",
         ),
+        Option(
+            name="mask_color",
+            kind="TEXT",
+            metavar="COLOR",
+            changes_spread=False,
+            help="Color of the paint, such as red or #ff0000, in --mask, or in INPUT if there is no --mask: fills what has it.",
+            help_simulated="Color of the paint in --mask, such as red or #ff0000: fills what has it.",
+        ),
+        Option(
+            name="mask_threshold",
+            kind="NUMBER",
+            minimum=0,
+            above=True,
+            maximum=1,
+            below=True,
+            changes_spread=False,
+            help="Share of white, opacity or paint above which a pixel at a soft edge is filled. Default: 0.05; 0.15 in a mask "
+            "that is a JPEG file; 0.1 of the paint of --mask-color; 0.5 of the transparency of INPUT.",
+        ),
+        Option(
+            name="grow_mask",
+            kind="INTEGER",
+            metavar="PX",
+            minimum=0,
+            changes_spread=False,
+            help="Pixels by which what is filled is grown. Default: 0, or 1 if INPUT is a JPEG file.",
+            help_simulated="Pixels by which what is filled is grown. Default: 0.",
+        ),
     )
-    needs = "--mask, or an INPUT with transparent pixels"
+    needs = "--mask, or an INPUT with transparent pixels, or painted over in the color --mask-color"
     exact_is_usual = True
     reads_alpha = True
     measures = "Mask"
@@ -62,7 +99,7 @@ class Inpaint(Problem):
         self.mask = torch.as_tensor(mask).bool()
         if self.mask.all() or not self.mask.any():
             what = "nothing to fill" if self.mask.all() else "everything to fill"
-            raise ValueError(f"Inpaint: the mask leaves {what}. White marks what to fill, black what to keep.")
+            raise ValueError(f"Inpaint: the mask leaves {what}. It is true at known pixels, and false where pixels are filled.")
 
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
         if tuple(self.mask.shape[-2:]) != shape[-2:]:
@@ -72,19 +109,17 @@ class Inpaint(Problem):
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
-        return cls(known_pixels(options, size)[0])
+        return cls(find_mask(options, None, "", size=size).known)
 
     @classmethod
     def of_picture(cls, picture: Picture, options: Mapping[str, Any], *, source: str) -> Given:
-        alpha, notes = picture.alpha, list[str]()
-        if options["mask"] is None:  # INPUT tells by its transparency; all that is transparent is filled: results are opaque.
-            known, written = known_of_alpha(picture, source), replace(picture, alpha=None)
-        else:
-            (known, said), written = known_pixels(options, picture.pixels.shape[1:]), picture
-            notes += said
-        if options["mask"] is not None and alpha is not None and known.shape == alpha.shape:
+        found = find_mask(options, picture, source, size=picture.pixels.shape[1:])
+        alpha, known, notes, written = picture.alpha, found.known, list(found.notes), picture
+        if options["mask"] is None and options["mask_color"] is None:
+            written = replace(picture, alpha=None)  # all that is transparent is filled: results are opaque
+        elif alpha is not None and known.shape == alpha.shape:
             hidden = known & (alpha == 0)
-            known &= ~hidden
+            known = known & ~hidden
             # What is filled is opaque.
             written = replace(picture, alpha=np.where(known, alpha, 1.0))
             if hidden.any():
@@ -95,7 +130,7 @@ class Inpaint(Problem):
 
     @classmethod
     def bundled_size(cls, options: Mapping[str, Any]) -> tuple[int, int]:
-        height, width = known_pixels(options, None)[0].shape
+        height, width = find_mask(options, None, "", size=None).known.shape
         return height, width
 
     def noise_pixels(self, y: Tensor) -> Tensor:
@@ -103,6 +138,9 @@ class Inpaint(Problem):
 
     def doubts(self, score: ScoreModel) -> tuple[str, ...]:
         return hole_doubts(~self.mask, score)
+
+    def extras(self) -> dict[str, Picture]:
+        return {"mask": used_mask(self.mask.numpy())}
 
     def facts(self) -> dict[str, Any]:
         return {"missing": round(1 - float(self.mask.double().mean()), 4)}
@@ -112,21 +150,86 @@ class Inpaint(Problem):
         return torch.where(self.mask.to(x.device), y, x) if op.sigma_y == 0 else x
 
 
-def known_pixels(options: Mapping[str, Any], size: tuple[int, ...] | None) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
-    """Return a boolean array ``(H, W)``, true at known pixels, from the options ``mask`` and ``mask_keep``, and notes.
+def find_mask(options: Mapping[str, Any], picture: Picture | None, source: str, *, size: tuple[int, ...] | None) -> FoundMask:
+    """Return the mask that the options and INPUT describe, grown, and notes.
 
     Args:
         options: Values of the options.
-        size: Size ``(H, W)`` of the image, which the mask must have; ``None``: any.
+        picture: INPUT; ``None`` if it is not known yet.
+        source: Name of INPUT in errors.
+        size: Size ``(H, W)`` of the image, which a file must have; ``None``: any.
+
+    Raises:
+        OptionError: If there is no such color.
+        ValueError: If there is no such mask, or it leaves nothing to fill, or nothing known.
     """
-    return Source(options["mask"]).mask(keep=options["mask_keep"], size=size)
+    color, threshold = color_of(options["mask_color"]), options["mask_threshold"]
+    if color is not None and options["mask_keep"] == "white":
+        raise OptionError("--mask-color and --mask-keep white exclude each other: what has the color is filled.")
+    spoiled = 0 if picture is None else spoiled_reach(picture)
+    if options["mask"] is not None:
+        where = Source(options["mask"])
+        rules = MaskRules(keep=options["mask_keep"], threshold=threshold, color=color, photograph=picture)
+        found, name = where.mask(rules, size=size), str(where)
+        if found.known.mean() < 0.5 and options["mask_keep"] == "black":
+            hint = f"{name}: most of the picture is filled; if the black pixels were meant, --mask-keep white"
+            found = replace(found, notes=(*found.notes, hint))
+    elif picture is None:
+        raise OptionError("--mask is missing: an image of the same size as INPUT, white where pixels are to be filled.")
+    elif color is not None:
+        hole, said = painted_in(picture, color, source, threshold=threshold)
+        found, name = FoundMask(~hole, said), source
+    else:
+        found, name = _known_of_alpha(picture, source, threshold), source
+    check_mask(found.known, name, threshold)
+    reach, why = options["grow_mask"], ""
+    if reach is None and spoiled and found.used:
+        return replace(found, notes=(*found.notes, f"{name}: from an earlier run, which has grown it already"))
+    if reach is None:
+        reach, why = spoiled, ": INPUT is a JPEG file, which spoils what is near (--grow-mask 0: not grown)"
+    if not reach:
+        return found
+    known = ~grown(~found.known, reach)
+    if not known.any():
+        raise ValueError(f"{name}: grown by {reach} pixels (--grow-mask), the mask leaves everything to fill.")
+    return FoundMask(known, (*found.notes, f"what is filled is grown by {reach} pixel{'s' if reach > 1 else ''}{why}"))
 
 
-def known_of_alpha(picture: Picture, source: str) -> NDArray[np.bool_]:
-    """Return a boolean array ``(H, W)``, true at opaque pixels; ``source`` is the name of the picture in errors."""
-    advice = "give --mask, an image of the same size, white where pixels are to be filled."
-    known = None if picture.alpha is None else mask_from_alpha(picture)
-    if known is None or known.all() or not known.any():
-        share = "every" if known is not None and not known.any() else "no"
+def color_of(text: Any) -> tuple[int, int, int] | None:
+    """Return a color of Pillow, such as ``red`` or ``#ff0000``, as RGB of 8 bits.
+
+    Raises:
+        OptionError: If there is no such color.
+    """
+    if text is None:
+        return None
+    try:
+        red, green, blue, *_ = ImageColor.getrgb(text)
+        if not all(0 <= level <= 255 for level in (red, green, blue)):
+            raise ValueError
+    except (ValueError, AttributeError, TypeError):
+        near = difflib.get_close_matches(str(text).lower(), ImageColor.colormap, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise OptionError(f"--mask-color {text!r:.80}: expected a name such as red, or #rrggbb.{hint}") from None
+    return red, green, blue
+
+
+def check_mask(known: NDArray[np.bool_], name: str, threshold: float | None) -> None:
+    """Raise an error if a mask leaves nothing to fill, or nothing known; ``name`` is that of its picture."""
+    if known.any() and not known.all():
+        return
+    what = "nothing to fill" if known.all() else "everything to fill"
+    level = "" if threshold is None else f" at the threshold {threshold:g} (--mask-threshold)"
+    raise ValueError(f"{name}: the mask leaves {what}{level}. White marks what to fill, black what to keep.")
+
+
+def _known_of_alpha(picture: Picture, source: str, threshold: float | None) -> FoundMask:
+    advice = (
+        "give --mask, an image of the same size, white where pixels are to be filled, or --mask-color if they are painted over "
+        "in one color."
+    )
+    found = None if picture.alpha is None else mask_of_alpha(picture, source, threshold=threshold)
+    if found is None or found.known.all() or not found.known.any():
+        share = "every" if found is not None and not found.known.any() else "no"
         raise ValueError(f"{source}: {share} pixel is transparent, and inpaint fills those: {advice}")
-    return known
+    return found

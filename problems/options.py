@@ -35,6 +35,7 @@ class Option:
         minimum: Smallest number allowed.
         maximum: Largest number allowed.
         above: Whether the value must be strictly greater than ``minimum``.
+        below: Whether it must be strictly less than ``maximum``.
         needed: ``"yes"``: required; ``"any"``: at least one of the options marked so is required; ``"either"``: exactly one of
             them; ``"no"``: optional.
         simulation: Whether the option is for simulations only, because a measured INPUT contains its value.
@@ -56,6 +57,7 @@ class Option:
     minimum: float | None = None
     maximum: float | None = None
     above: bool = False
+    below: bool = False
     needed: Literal["no", "yes", "any", "either"] = "no"
     simulation: bool = False
     input_tells: bool = False
@@ -122,9 +124,10 @@ class Option:
         if not math.isfinite(number) or (whole and not number.is_integer()):
             raise OptionError(f"{self.flag}: expected {'an integer' if whole else 'a finite number'}, got {value!r}.")
         low, high = self.minimum, self.maximum
-        if (low is not None and (number < low or (self.above and number == low))) or (high is not None and number > high):
+        too_low = low is not None and (number < low or (self.above and number == low))
+        if too_low or (high is not None and (number > high or (self.below and number == high))):
             bounds = "" if low is None else f" {'above' if self.above else 'from'} {low:g}"
-            bounds += "" if high is None else f" to {high:g}"
+            bounds += "" if high is None else f" {'and below' if self.below else 'to'} {high:g}"
             raise OptionError(f"{self.flag}: expected a number{bounds}, got {value!r}.")
         return int(number) if whole else number
 

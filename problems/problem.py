@@ -246,6 +246,13 @@ class Problem(ABC):
         """
         return ()
 
+    def extras(self) -> dict[str, Picture]:
+        """Return pictures of the problem itself by name, such as a mask, which are written beside the results as ``NAME.png``.
+
+        The names are the same before and after sampling.
+        """
+        return {}
+
     def facts(self) -> dict[str, Any]:
         """Return properties, besides options, that affect the spread of samples, to compare with a calibration."""
         return {}

@@ -104,9 +104,9 @@ def click_option(option: Option, *, simulated: bool) -> click.Option:
     elif option.kind in kinds:
         kind = kinds[option.kind]
     elif option.kind == "INTEGER":
-        kind = click.IntRange(low, high, min_open=option.above) if bounded else click.INT
+        kind = click.IntRange(low, high, min_open=option.above, max_open=option.below) if bounded else click.INT
     else:
-        kind = click.FloatRange(low, high, min_open=option.above) if bounded else click.FLOAT
+        kind = click.FloatRange(low, high, min_open=option.above, max_open=option.below) if bounded else click.FLOAT
     varies = option.default_simulated is not None and not simulated
     default = None if varies else option.default_of(simulated=simulated)  # Whether INPUT is simulated is not known yet.
     return click.Option(

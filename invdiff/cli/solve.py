@@ -35,6 +35,9 @@ EPILOG = """\b
 Examples:
   invdiff solve photo.png --problem inpaint --mask m.png  fill the white pixels of m.png
   invdiff solve photo.png --problem inpaint               fill the transparent pixels
+  invdiff solve photo.png --problem inpaint --mask copy.png            fill what is painted over in a copy
+  invdiff solve painted.jpg --problem inpaint --mask-color red         fill what is painted over in red
+  invdiff solve photo.jpg --problem inpaint --mask m.png --grow-mask 4
   invdiff solve blurred.png --problem deblur --kernel psf.png --noise 0.01
   invdiff solve small.jpg --problem sr --factor 2 --noise 0.01 --samples 8 -o large
   invdiff solve photo.png --problem deblur --kernel gaussian:2 --noise 0.02 --simulate
@@ -123,7 +126,8 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
     INPUT is an image file (PNG, JPEG, TIFF, WebP; 8 or 16 bits; grayscale, RGB, RGBA; TIFF with any number of channels) or an
     .npy array; for compressed-sensing, phase-retrieval, mri and ct, an .npy or .npz file of the measurement, as written by
     --simulate. Without INPUT, a bundled picture is degraded and solved. The output folder holds every sample, their mean, a map
-    of their standard deviation, a comparison panel, and run.json, from which the run can be repeated.
+    of their standard deviation, a comparison panel, the mask that was used (inpaint), and run.json, from which the run can be
+    repeated.
     """
     # Imported here, so that `invdiff solve --help` answers without torch.
     from tqdm.auto import tqdm

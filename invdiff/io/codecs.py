@@ -26,7 +26,17 @@ from invdiff.io.png import decode_deep_png, encode_deep_png
 from invdiff.io.quiet import without_stderr
 from invdiff.io.tiff import TIFF_MAGIC, decode_tiff, encode_tiff, tiff_size
 
-__all__ = ["READABLE", "Decoded", "declared_orientation", "declared_size", "decode", "encode", "first_line", "is_image"]
+__all__ = [
+    "READABLE",
+    "Decoded",
+    "chroma_of",
+    "declared_orientation",
+    "declared_size",
+    "decode",
+    "encode",
+    "first_line",
+    "is_image",
+]
 
 READABLE = "a PNG, JPEG, TIFF, WebP or BMP image or a .npy array"
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
@@ -184,4 +194,14 @@ def _decode_with_pillow(image: Image.Image, head: bytes) -> Decoded:
     icc = image.info.get("icc_profile") if grey or image.mode in ("RGB", "RGBA", "P", "PA") else None
     alpha = image.has_transparency_data
     values = np.asarray(image.convert(("L" if grey else "RGB") + ("A" if alpha else "")))
-    return Decoded(upright(values.reshape(*values.shape[:2], -1), orientation), alpha, icc, exif)
+    values = upright(values.reshape(*values.shape[:2], -1), orientation)
+    return Decoded(values, alpha, icc, exif, chroma=chroma_of(image))
+
+
+def chroma_of(image: Image.Image) -> tuple[int, int] | None:
+    """Return the chroma subsampling of an open JPEG file, as in :class:`invdiff.io.picture.Picture`; ``None`` for others."""
+    layers: Any = getattr(image, "layer", None)  # of each component: name, samples per unit in width and height, table
+    if image.format not in ("JPEG", "MPO") or not layers:
+        return None
+    across, down = ([component[place] for component in layers] for place in (1, 2))
+    return max(across) // min(across), max(down) // min(down)

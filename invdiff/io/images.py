@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from invdiff.io.codecs import Decoded, declared_size, decode, encode
 from invdiff.io.limits import LARGEST_IMAGE
-from invdiff.io.masks import gray, mask_of_array, mask_of_picture
+from invdiff.io.masks import FoundMask, MaskRules, gray, mask_of_array, mask_of_picture
 from invdiff.io.numpy_files import declared_arrays, existing_file, load_numpy, read_arrays
 from invdiff.io.picture import Array, Picture, picture_of_array, spanned, unit
 from invdiff.io.scratch import Scratch, hidden, sweep
@@ -29,13 +29,12 @@ __all__ = [
     "atomic_write",
     "image_size",
     "list_images",
-    "mask_from_alpha",
     "picture_of_array",
     "read_arrays",
     "read_image",
     "read_kernel",
     "read_mask",
-    "read_mask_and_notes",
+    "read_mask_found",
     "write_image",
 ]
 
@@ -72,7 +71,7 @@ def read_image(path: str | os.PathLike[str]) -> Picture:
     stored = decoded.values.transpose(2, 0, 1)
     colours, alpha = (stored[:-1], unit(stored[-1], path)) if decoded.alpha else (stored, None)
     bits, notes = 8 if decoded.values.dtype == np.uint8 else 16, tuple(f"{path}: {note}" for note in decoded.notes)
-    return Picture(spanned(colours, path), alpha, bits, decoded.icc, decoded.exif, notes)
+    return Picture(spanned(colours, path), alpha, bits, decoded.icc, decoded.exif, notes, decoded.chroma)
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -159,50 +158,54 @@ def write_image(
 
 
 def read_mask(
-    path: str | os.PathLike[str], *, keep: Literal["black", "white"] = "black", size: tuple[int, ...] | None = None
+    path: str | os.PathLike[str],
+    *,
+    keep: Literal["black", "white"] = "black",
+    size: tuple[int, ...] | None = None,
+    threshold: float | None = None,
 ) -> NDArray[np.bool_]:
     """Read a mask as booleans ``(H, W)``: True where the pixel is measured, False where it is to be filled.
 
-    In the file white means fill and black means keep, unless ``keep="white"`` reverses this. Gray levels are thresholded at one
-    half: the blurred edges of a hand-drawn mask do no harm. ``.npy`` masks follow the same rule, with True for white. In masks
-    that hold the integers 0 and 1 alone, 1 is white.
+    In the file white means fill and black means keep, unless ``keep="white"`` reverses this. Gray pixels at soft edges are
+    filled, unless they are nearly those to keep. ``.npy`` masks follow the same rule, with True for white. In masks that hold
+    the integers 0 and 1 alone, 1 is white. Paint on a transparent ground is filled.
 
     Args:
         path: The file.
         keep: Color of the pixels to keep.
         size: Size ``(H, W)`` that the mask must have, compared before its pixels are decoded.
+        threshold: Share of white (of black, if white is kept), between 0 and 1, above which a pixel is filled. Default: 0.05,
+            and 0.15 in a JPEG file.
 
     Raises:
-        ValueError: If more than 1 % of the pixels lie between 0.1 and 0.9: the mask is soft, and a threshold would be a guess.
-            Or if the mask has another size.
+        ValueError: If the pixels have colors, or most are gray and no threshold is given: the meaning would be a guess. Or if
+            the mask has another size.
     """
-    return read_mask_and_notes(path, keep=keep, size=size)[0]
+    return read_mask_found(path, MaskRules(keep=keep, threshold=threshold), size=size).known
 
 
-def read_mask_and_notes(
-    path: str | os.PathLike[str], *, keep: Literal["black", "white"] = "black", size: tuple[int, ...] | None = None
-) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
-    """Return what :func:`read_mask` returns, and what was taken for granted."""
-    if keep not in ("black", "white"):
-        raise ValueError(f"read_mask: keep must be 'black' or 'white', got {keep!r}.")
+def read_mask_found(path: str | os.PathLike[str], rules: MaskRules, *, size: tuple[int, ...] | None = None) -> FoundMask:
+    """Return a mask as :func:`read_mask` does, by any rules, and what was taken for granted."""
     path = existing_file(path)
     if size is not None:
         height, width = image_size(path)
         if (height, width) != tuple(size):
             raise ValueError(
                 f"{path}: the mask is {width} x {height} pixels and the image {size[1]} x {size[0]}. They must be the same "
-                "size."
+                f"size: {_same_size(height, width, *size)}."
             )
     if path.suffix.lower() == ".npy":
-        return mask_of_array(load_numpy(path, image=True), str(path), keep=keep)
-    return mask_of_picture(read_image(path), str(path), keep=keep)
+        return mask_of_array(load_numpy(path, image=True), str(path), rules)
+    return mask_of_picture(read_image(path), str(path), rules)
 
 
-def mask_from_alpha(picture: Picture) -> NDArray[np.bool_]:
-    """Return booleans ``(H, W)``: True (measured) where the picture is opaque, False (to be filled) where alpha < 0.5."""
-    if picture.alpha is None:
-        raise ValueError("mask_from_alpha: the picture has no alpha channel; give a mask image instead.")
-    return picture.alpha >= 0.5
+def _same_size(height: int, width: int, rows: int, columns: int) -> str:
+    """Return what to do with a mask of ``height`` x ``width`` for an image of ``rows`` x ``columns``."""
+    if (height, width) == (columns, rows):
+        return "turn the mask by 90 degrees (the image is shown as its EXIF orientation says)"
+    if abs(width * rows - height * columns) <= max(width, height, rows, columns):
+        return f"scale the mask to {columns} x {rows}, or paint it on the image itself"
+    return "paint it on the image itself, in one color (--mask-color), or on a layer of its size"
 
 
 def read_kernel(path: str | os.PathLike[str]) -> Array:

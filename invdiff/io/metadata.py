@@ -13,7 +13,17 @@ from typing import Any
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
-__all__ = ["enlarged", "exif_of", "exif_of_tiff", "orientation_of", "pixels_per_inch", "sized", "tiff_with_exif"]
+__all__ = [
+    "description",
+    "enlarged",
+    "exif_of",
+    "exif_of_tiff",
+    "orientation_of",
+    "pixels_per_inch",
+    "sized",
+    "tiff_with_exif",
+    "with_description",
+]
 
 ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 274, 282, 283, 296
 DESCRIPTION, EXIF, GPS, INTEROPERABILITY = 270, 34665, 34853, 40965
@@ -107,6 +117,17 @@ def orientation_of(image: Image.Image) -> int:
         except Exception:
             return 1
     return orientation if orientation in range(1, 9) else 1
+
+
+def with_description(text: str) -> bytes:
+    """Return EXIF data that say what a picture is, in ASCII."""
+    return _bytes({ORIENTATION: 1, DESCRIPTION: text})
+
+
+def description(exif: bytes) -> str | None:
+    """Return what EXIF data say that the picture is."""
+    text = _entries(exif).get(DESCRIPTION)
+    return text if isinstance(text, str) else None
 
 
 def sized(exif: bytes, height: int, width: int) -> bytes:

@@ -29,6 +29,8 @@ class Picture:
         icc: The color profile embedded in the file.
         exif: The EXIF data of the file as results carry them: orientation 1, without thumbnail; see :mod:`invdiff.io.metadata`.
         notes: What was taken for granted when the file was read, for the user.
+        chroma: If it was read from a JPEG file: width and height in stored pixels of a sample of color, such as ``(2, 2)`` for
+            4:2:0, or ``(1, 1)`` for 4:4:4 and grayscale. ``None``: from another file.
     """
 
     pixels: Array
@@ -37,6 +39,7 @@ class Picture:
     icc: bytes | None = None
     exif: bytes | None = None
     notes: tuple[str, ...] = ()
+    chroma: tuple[int, int] | None = None
 
 
 def picture_of_array(values: NDArray[Any], source: str) -> Picture:

@@ -7,14 +7,15 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from invdiff.io.images import read_image, read_mask_and_notes
-from invdiff.io.masks import mask_of_array, mask_of_picture
+from invdiff.io.codecs import chroma_of
+from invdiff.io.images import read_image, read_mask_found
+from invdiff.io.masks import FoundMask, MaskRules, mask_of_array, mask_of_picture
 from invdiff.io.metadata import exif_of, orientation_of
 from invdiff.io.numpy_files import read_arrays
 from invdiff.io.picture import Picture, check_picture, native, picture_of_array
@@ -82,13 +83,11 @@ class Source:
         check_picture(values.shape, str(self))
         return picture_of_array(values, str(self))
 
-    def mask(
-        self, *, keep: Literal["black", "white"], size: tuple[int, ...] | None
-    ) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
-        """Return the mask that it is, booleans ``(H, W)``, true at known pixels, and what was taken for granted.
+    def mask(self, rules: MaskRules, *, size: tuple[int, ...] | None) -> FoundMask:
+        """Return the mask that it is.
 
         Args:
-            keep: Color of the known pixels.
+            rules: How it is read.
             size: Size ``(H, W)`` of the image, which a file must have; ``None``: any.
 
         Raises:
@@ -96,10 +95,10 @@ class Source:
             OSError: If it is a file that cannot be opened.
         """
         if self.path is not None:
-            return read_mask_and_notes(self.path, keep=keep, size=size)
+            return read_mask_found(self.path, rules, size=size)
         if isinstance(self.value, Image.Image):
-            return mask_of_picture(self.picture(), str(self), keep=keep)
-        return mask_of_array(_array(self.value), str(self), keep=keep)
+            return mask_of_picture(self.picture(), str(self), rules)
+        return mask_of_array(_array(self.value), str(self), rules)
 
     def arrays(self, name: str) -> dict[str, NDArray[Any]]:
         """Return arrays by name; one alone by the name that is given."""
@@ -126,7 +125,7 @@ def _array(values: Any) -> NDArray[Any]:
 def _of_pillow(image: Image.Image, source: str) -> Picture:
     """Return the picture of a Pillow image, read as from a file: palettes, opacity, depth, color profile and EXIF data."""
     check_picture((image.height, image.width), source)  # before the pixels of a file that was opened are decoded
-    orientation, exif = orientation_of(image), exif_of(image)
+    orientation, exif, chroma = orientation_of(image), exif_of(image), chroma_of(image)
     profile = None if image.mode in UNKNOWN_TO_PNG else image.info.get("icc_profile")
     if orientation != 1:
         image = image.transpose(TURNS[orientation])
@@ -138,4 +137,4 @@ def _of_pillow(image: Image.Image, source: str) -> Picture:
         path = Path(folder, "picture.png")
         plain = image.convert("RGB") if image.mode in UNKNOWN_TO_PNG else image
         plain.save(path, icc_profile=profile, exif=b"")
-        return replace(read_image(path), exif=exif)
+        return replace(read_image(path), exif=exif, chroma=chroma)

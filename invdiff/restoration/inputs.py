@@ -130,7 +130,8 @@ def read(
         else:
             picture = entry.picture()
             notes += dark_notes(picture)
-        picture = picture if simulated else kind.as_measured(picture)
+        # What is degraded was not damaged before it was compressed.
+        picture = replace(picture, chroma=None) if simulated else kind.as_measured(picture)
         if channels > 1 and len(picture.pixels) not in (1, channels):
             raise ValueError(
                 f"{where} has {len(picture.pixels)} channels, but this prior takes images of {channels} channels or grayscale."

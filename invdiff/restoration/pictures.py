@@ -34,7 +34,11 @@ def file_names(measured: Measured, *, numbers: range, spread: Spread | None, npz
     names += ["std.png"] if len(numbers) > 1 else []
     names += ["posterior.npz"] if npz else []
     names += [f"measurement{ending}" for ending in (".png", ".tif", ".npz")] if measured.clean is not None else []
-    return tuple(names)
+    extras = [f"{name}.png" for name in measured.problem.extras()]
+    taken = next((name for name in extras if name in names), None)
+    if taken is not None:
+        raise ValueError(f"problem {measured.problem.name}: extras() must not name the file {taken}, which holds a result.")
+    return (*names, *extras)
 
 
 def sample_names(numbers: range) -> list[str]:
@@ -48,6 +52,8 @@ def suffix_of(channels: int) -> str:
 
 def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: bool) -> dict[str, Any]:
     """Write every sample, ``mean.png``, ``std.png``, ``comparison.png``, ``run.json``, and on request ``posterior.npz``.
+
+    Pictures of the problem itself (:meth:`Problem.extras`), such as ``mask.png``, are written as they are.
 
     If the result has a ``spread``, the standard deviation is multiplied by its factor, and ``low.png`` and ``high.png`` are the
     ends of its intervals; samples and mean are unchanged.
@@ -88,6 +94,8 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
     if measured.clean is not None:
         stored_y = measured.stored(y) if problem.reads == "picture" else y
         problem.write_measurement(folder, stored_y, suffix=suffix, bits=picture.bits, icc=picture.icc, exif=picture.exif)
+    for name, extra in problem.extras().items():
+        write_image(folder / f"{name}.png", extra.pixels, bits=extra.bits, alpha=extra.alpha, icc=extra.icc, exif=extra.exif)
     if npz:
         contents: dict[str, Any] = {
             "samples": (samples.numpy() + 1) / 2,

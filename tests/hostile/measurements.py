@@ -27,8 +27,14 @@ def masks_case(rng: Generator) -> Made:
     if rng.random() < 0.4:
         suffix, content = ".png", good_mask()
     name, files = hostile_file(rng, "hole", suffix, content)
-    keep = ["--mask-keep", "white"] if rng.random() < 0.3 else []
-    return files, ["solve", "in.png", "--problem", "inpaint", "--mask", name, *keep, *QUICK], [name, "mask"]
+    how = ["--mask-keep", "white"] if rng.random() < 0.3 else []
+    if rng.random() < 0.3:
+        how += ["--mask-color", str(rng.choice(["red", "white", "black", "#808080"]))]
+    if rng.random() < 0.3:
+        how += ["--mask-threshold", str(rng.choice(["0.001", "0.5", "0.999"]))]
+    if rng.random() < 0.3:
+        how += ["--grow-mask", str(rng.choice(["0", "1", "7"]))]
+    return files, ["solve", "in.png", "--problem", "inpaint", "--mask", name, *how, *QUICK], [name, "mask"]
 
 
 def kernels_case(rng: Generator) -> Made:

@@ -223,6 +223,7 @@ TEXTS = (
         "os:getcwd",
         "own.py:number",
     ),
+    *("red", "#ffffff", "#fff", "rgb(255,0,0)", "rgb(999,0,0)", "hsl(0,100%,50%)", "hsl(nan,1%,1%)", "#12345", "transparent"),
     *(
         "kernels.npz:a",
         "kernels.npz:zz",

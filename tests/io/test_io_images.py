@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import math
 import struct
 import zlib
 from typing import Any
@@ -21,12 +22,12 @@ from invdiff.io.images import (
     Picture,
     atomic_write,
     list_images,
-    mask_from_alpha,
     read_image,
     read_kernel,
     read_mask,
     write_image,
 )
+from invdiff.io.masks import mask_of_alpha
 from invdiff.priors import UNet, save_prior
 
 HEIGHT, WIDTH = 7, 10
@@ -437,7 +438,7 @@ class TestChannelsSolved:
         invdiff("solve", "in.tif", "--simulate", "--prior", prior(count), *self.few, "--overwrite")
         names = sorted(path.name for path in (tmp_path / "out").iterdir())
         images = ["mean.tif", "measurement.tif", "sample-1.tif", "sample-2.tif"]
-        assert names == sorted([*images, "comparison.png", "run.json", "std.png"])
+        assert names == sorted([*images, "comparison.png", "mask.png", "run.json", "std.png"])
         for name in images:
             result = read_image(tmp_path / "out" / name)
             assert result.bits == bits
@@ -626,15 +627,14 @@ class TestMask:
         np.save(tmp_path / "mask.npy", self.white)
         np.testing.assert_array_equal(read_mask(tmp_path / "mask.npy"), ~self.white)
 
-    def test_a_few_grey_pixels_are_cut_at_half(self, tmp_path):
+    def test_a_trace_of_gray_is_filled_unless_a_threshold_is_given(self, tmp_path):
         values = np.zeros((20, 20), dtype=np.uint8)
         values[:, 10:] = 255
         values[0, 0], values[0, 1], values[1, 0], values[1, 1] = 129, 126, 20, 10
         Image.fromarray(values).save(tmp_path / "mask.png")
-        measured = read_mask(tmp_path / "mask.png")
-        assert not measured[0, 0]
-        assert measured[0, 1]
-        assert measured.sum() == 199
+        np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), values < 0.05 * 255)
+        np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", threshold=0.5), values < 128)
+        np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", keep="white"), values > 0.95 * 255)
 
     def test_jpeg_ringing_does_no_harm(self, tmp_path):
         white = np.zeros((64, 64), dtype=bool)
@@ -651,7 +651,7 @@ class TestMask:
             read_mask(tmp_path / "mask.png")
         assert "mask.png" in str(caught.value)
 
-    def test_transparent_masks_are_refused(self, tmp_path):
+    def test_masks_without_paint_are_refused(self, tmp_path):
         Image.new("RGBA", (4, 4), (255, 255, 255, 0)).save(tmp_path / "mask.png")
         with pytest.raises(ValueError, match="transparent"):
             read_mask(tmp_path / "mask.png")
@@ -660,12 +660,18 @@ class TestMask:
         with pytest.raises(ValueError, match="keep"):
             read_mask(tmp_path / "mask.png", keep="grey")  # pyright: ignore[reportArgumentType]
 
+    @pytest.mark.parametrize("threshold", [0.0, 1.0, -1.0, math.nan])
+    def test_thresholds_out_of_range(self, tmp_path, threshold):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            read_mask(tmp_path / "mask.png", threshold=threshold)
+
     def test_from_alpha(self):
         alpha = np.array([[0.0, 0.49, 0.5, 1.0]])
-        measured = mask_from_alpha(Picture(np.zeros((3, 1, 4)), alpha))
-        np.testing.assert_array_equal(measured, [[False, False, True, True]])
+        picture = Picture(np.zeros((3, 1, 4)), alpha)
+        np.testing.assert_array_equal(mask_of_alpha(picture, "a", threshold=None).known, [[False, False, True, True]])
+        np.testing.assert_array_equal(mask_of_alpha(picture, "a", threshold=0.7).known, [[False, True, True, True]])
         with pytest.raises(ValueError, match="no alpha"):
-            mask_from_alpha(Picture(np.zeros((3, 1, 4))))
+            mask_of_alpha(Picture(np.zeros((3, 1, 4))), "a", threshold=None)
 
 
 class TestKernel:

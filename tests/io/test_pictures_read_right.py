@@ -12,7 +12,8 @@ import tifffile
 import torch
 from PIL import Image
 
-from invdiff.io.images import read_image, read_kernel, read_mask, read_mask_and_notes
+from invdiff.io.images import read_image, read_kernel, read_mask, read_mask_found
+from invdiff.io.masks import MaskRules
 from invdiff.io.source import Source
 from invdiff.problems import PROBLEMS
 from invdiff.restoration import read
@@ -176,7 +177,7 @@ class TestMasks:
         path = self.save(tmp_path / f"a{suffix}", kind)
         np.testing.assert_array_equal(read_mask(path), ~self.white)
         np.testing.assert_array_equal(read_mask(path, keep="white"), self.white)
-        _, notes = read_mask_and_notes(path)
+        notes = read_mask_found(path, MaskRules()).notes
         assert notes == (f"{path}: the mask holds 0 and 1 alone: 1 is taken as white",)
 
     @pytest.mark.parametrize("mode", ["RGB", "P"])
@@ -188,9 +189,9 @@ class TestMasks:
     @pytest.mark.parametrize(("suffix", "kind"), [(".npy", "?"), (".npy", "f4"), (".png", "?"), (".npy", ">f8")])
     def test_the_usual_scale_needs_no_note(self, tmp_path, suffix, kind):
         path = self.save(tmp_path / f"a{suffix}", kind)
-        known, notes = read_mask_and_notes(path)
-        np.testing.assert_array_equal(known, ~self.white)
-        assert notes == ()
+        found = read_mask_found(path, MaskRules())
+        np.testing.assert_array_equal(found.known, ~self.white)
+        assert found.notes == ()
 
     @pytest.mark.parametrize("levels", [(0, 2), (1, 2), (0, 1, 2), (1, 255), (0, 0)])
     def test_other_levels_are_no_0_and_1(self, tmp_path, levels):
@@ -201,11 +202,10 @@ class TestMasks:
     @pytest.mark.parametrize("kind", ["u1", ">u2", "i8", "?", "f4"])
     def test_in_python(self, kind):
         for mask in (self.white.astype(kind), self.white[None].astype(kind)):
-            known, _ = Source(mask).mask(keep="black", size=None)
-            np.testing.assert_array_equal(known, ~self.white)
+            np.testing.assert_array_equal(Source(mask).mask(MaskRules(), size=None).known, ~self.white)
         if ">" not in kind:
-            known, _ = Source(torch.from_numpy(self.white.astype(kind))).mask(keep="black", size=None)
-            np.testing.assert_array_equal(known, ~self.white)
+            found = Source(torch.from_numpy(self.white.astype(kind))).mask(MaskRules(), size=None)
+            np.testing.assert_array_equal(found.known, ~self.white)
 
     def test_the_note_is_shown(self, tmp_path, solve):
         Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "in.png")

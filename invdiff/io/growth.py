@@ -1,0 +1,28 @@
+"""Growth of the hole that a mask leaves, and how far a JPEG file carries what is under it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from invdiff.io.picture import Picture
+
+__all__ = ["grown", "spoiled_reach"]
+
+
+def grown(hole: NDArray[np.bool_], pixels: float) -> NDArray[np.bool_]:
+    """Return a hole ``(H, W)`` with every pixel whose center is at most ``pixels`` from the center of one of its own."""
+    if pixels == 0 or not hole.any():
+        return hole
+    return np.asarray(ndimage.distance_transform_edt(~hole) <= pixels)
+
+
+def spoiled_reach(picture: Picture) -> int:
+    """Return how far around a hole, in pixels, the picture is better filled too, because it was read from a JPEG file.
+
+    A stroke changes the blocks of 8 x 8 or 16 x 16 pixels that it touches. What is filled in is nearer to the truth than the
+    pixels beside it, which have some of its color, but not than the ringing farther away: 1 pixel, and 0 in other files than
+    JPEG. docs/problems.md has the figures.
+    """
+    return 0 if picture.chroma is None else 1
