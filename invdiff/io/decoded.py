@@ -19,6 +19,7 @@ class Decoded(NamedTuple):
         icc: The embedded color profile.
         exif: EXIF data for results made from the image, see :func:`invdiff.io.metadata.exif_of`.
         notes: What was taken for granted, for the user.
+        format: Format of the file in the words of Pillow, such as ``JPEG``, by its content.
     """
 
     values: NDArray[Any]
@@ -26,6 +27,7 @@ class Decoded(NamedTuple):
     icc: bytes | None = None
     exif: bytes | None = None
     notes: tuple[str, ...] = ()
+    format: str = ""
 
 
 def upright(values: NDArray[Any], orientation: int) -> NDArray[Any]:

@@ -29,6 +29,8 @@ class Picture:
         icc: The color profile embedded in the file.
         exif: The EXIF data of the file as results carry them: orientation 1, without thumbnail; see :mod:`invdiff.io.metadata`.
         notes: What was taken for granted when the file was read, for the user.
+        format: Format of the file by its content: ``PNG``, ``JPEG``, ``TIFF``, ``WEBP``, ``BMP``, ``AVIF``, ``HEIF``; empty for
+            arrays.
     """
 
     pixels: Array
@@ -37,6 +39,7 @@ class Picture:
     icc: bytes | None = None
     exif: bytes | None = None
     notes: tuple[str, ...] = ()
+    format: str = ""
 
 
 def picture_of_array(values: NDArray[Any], source: str) -> Picture:

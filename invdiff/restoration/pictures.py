@@ -12,7 +12,9 @@ from invdiff.io.figures import comparison_panel, std_map
 from invdiff.io.images import atomic_write, write_image
 from invdiff.restoration.calibration_file import Spread
 from invdiff.restoration.earlier import Results, write_record
+from invdiff.restoration.formats import FileFormat
 from invdiff.restoration.inputs import Measured
+from invdiff.restoration.medoid import medoid
 
 if TYPE_CHECKING:
     from invdiff.restoration.result import Restoration
@@ -23,14 +25,17 @@ COMMAND, RECORD = "solve", "run.json"
 TILES = 3  # samples in the comparison panel
 
 
-def file_names(measured: Measured, *, samples: int, spread: Spread | None, npz: bool) -> tuple[str, ...]:
+def file_names(
+    measured: Measured, *, samples: int, spread: Spread | None, npz: bool, files: FileFormat
+) -> tuple[str, ...]:
     """Return the names of the files that :func:`write` writes, without the record, before there are samples.
 
     A simulated measurement counts under all names that it may have.
     """
-    suffix = suffix_of(measured.observed.in_shape[0])
+    suffix = files.suffix
     ends = ("low", "high") if spread is not None and samples > 1 else ()
-    names = [*(f"{name}{suffix}" for name in (*sample_names(samples), "mean", *ends)), "comparison.png"]
+    several = ("mean",) if samples > 1 else ()
+    names = [*(f"{name}{suffix}" for name in (*sample_names(samples), "best", *several, *ends)), "comparison.png"]
     names += ["std.png"] if samples > 1 else []
     names += ["posterior.npz"] if npz else []
     names += [f"measurement{ending}" for ending in (".png", ".tif", ".npz")] if measured.clean is not None else []
@@ -45,8 +50,15 @@ def suffix_of(channels: int) -> str:
     return ".png" if channels in (1, 3) else ".tif"
 
 
-def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: bool) -> dict[str, Any]:
-    """Write every sample, ``mean.png``, ``std.png``, ``comparison.png``, ``run.json``, and on request ``posterior.npz``.
+def write(
+    folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: bool, files: FileFormat
+) -> dict[str, Any]:
+    """Write every sample, ``best.png``, ``mean.png``, ``std.png``, ``comparison.png``, ``run.json``, and if requested
+    ``posterior.npz``.
+
+    ``best.png`` is a copy of the sample closest to all others (:func:`~invdiff.restoration.medoid.medoid`): sharp, and one
+    plausible picture. ``mean.png``, the average of the samples, is closest to the truth on average, and a little smooth. A
+    single sample has no mean and no standard deviation: it is ``best.png``.
 
     If the result has a ``spread``, the standard deviation is multiplied by its factor, and ``low.png`` and ``high.png`` are the
     ends of its intervals; samples and mean are unchanged.
@@ -54,14 +66,15 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
     Pictures are in the levels of INPUT if black and white were given; comparison, standard deviation and ``posterior.npz`` are
     on the scale from black, 0, to white, 1.
 
-    Pictures whose number of channels is neither 1 nor 3 do not fit in PNG files and are written as ``.tif``. For these, the
-    comparison shows the first of two channels, or the first three of more.
+    Of pictures whose number of channels is neither 1 nor 3, the comparison shows the first of two channels, or the first three
+    of more.
 
     Args:
         folder: Folder to write to.
         result: The restoration.
         record: Contents of ``run.json``.
         npz: Whether to write the samples as floats, on the 0..1 scale of the command line and not clipped to it.
+        files: Format of samples, mean and intervals, for which ``.png`` stands here.
 
     Returns:
         The contents of ``run.json``: the record with the other files and their SHA-256 digests as ``outputs``.
@@ -70,23 +83,27 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
     measured, samples, spread = result.measured, result.samples, result.spread
     problem, picture, y = measured.problem, measured.picture, measured.measurement
     images = dict(zip(sample_names(len(samples)), samples, strict=True))
+    chosen = medoid(samples)
+    record = {**record, "best": f"{list(images)[chosen]}{files.suffix}"}
     mean, std = samples.mean(0), samples.std(0) if len(samples) > 1 else None
-    suffix = suffix_of(len(mean))
     ends = {} if spread is None or std is None else {"low": mean - spread.width * std, "high": mean + spread.width * std}
-    for name, image in {**images, "mean": mean, **ends}.items():
+    means = {} if std is None else {"mean": mean}
+    for name, image in {**images, "best": samples[chosen], **means, **ends}.items():
         write_image(
-            folder / f"{name}{suffix}",
+            folder / f"{name}{files.suffix}",
             measured.stored(image).numpy(),
-            bits=picture.bits,
-            alpha=picture.alpha,
+            bits=files.bits,
+            alpha=picture.alpha if files.alpha else None,
             icc=picture.icc,
             exif=picture.exif,
+            **({} if files.quality is None else {"quality": files.quality}),
         )
     write_record(folder, results, record)  # once more at the end: if the disk fills, the samples have their record
+    calibrated = spread is not None and spread.std_factor != 1
     heat = None if std is None else ((1.0 if spread is None else spread.std_factor) * std).numpy()
     if measured.clean is not None:
         stored_y = measured.stored(y) if problem.reads == "picture" else y
-        problem.write_measurement(folder, stored_y, suffix=suffix, bits=picture.bits, icc=picture.icc, exif=picture.exif)
+        problem.write_measurement(folder, stored_y, suffix=suffix_of(len(mean)), bits=picture.bits, icc=picture.icc, exif=picture.exif)
     if npz:
         contents: dict[str, Any] = {
             "samples": (samples.numpy() + 1) / 2,
@@ -98,13 +115,13 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
         with atomic_write(folder / "posterior.npz") as part:
             np.savez_compressed(part, **contents)
     # The figures last: if the disk fills, what they show has been written.
-    tiles = {problem.looks: problem.upright(problem.preview(y))[0], "mean": mean}
+    tiles = {problem.looks: problem.upright(problem.preview(y))[0], **means}
     tiles |= {f"sample {k}": sample for k, sample in enumerate(samples[:TILES], 1)}
     if measured.clean is not None:
         tiles = {"truth": problem.framed(measured.clean)[0], **tiles}
     if heat is not None:
-        std_map(folder / "std.png", heat)
-    title = f"{'' if spread is None or spread.std_factor == 1 else 'calibrated '}standard deviation (0..1 scale)"
+        std_map(folder / "std.png", heat, calibrated=calibrated)
+    title = f"{'calibrated ' if calibrated else ''}standard deviation (0..1 scale)"
     comparison_panel(
         folder / "comparison.png", {title: tile.numpy() for title, tile in tiles.items()}, std=heat, std_title=title
     )

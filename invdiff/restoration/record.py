@@ -51,6 +51,7 @@ def make_record(
         "files": {name: dict(file) for name, file in files.items()},
         "method": post.method,
         "options": dict(post.options),
+        "noise_level": noise_level(task),
         "prior": sampler.score.describe(),
         "device": str(device),
         "versions": {
@@ -68,6 +69,11 @@ def make_record(
         "notes": [*sampler.notes, *task.notes, *_misfit(task, post, residual)],
         "metrics": None if task.clean is None else _metrics(task.problem.framed(task.clean), task.problem.framed(results)),
     }
+
+
+def noise_level(task: Measured) -> float:
+    """Return the standard deviation of the noise, images spanning 0..1, given or found; of other than white noise a typical one."""
+    return float(f"{task.observed.sigma_y / 2:.4g}")
 
 
 def to_json(value: Any) -> str:
