@@ -33,8 +33,8 @@ class Colorize(Problem):
         channels, height, width = measured
         if channels != 1:
             raise ValueError(
-                f"Colorize: the picture has {channels} channels, expected a grayscale one, equal channels, or colors of one tone "
-                "as of sepia. Convert it to grayscale first, or add --simulate to have that done."
+                f"Colorize: the picture has {channels} channels, expected a grayscale one, equal channels, or colors of one "
+                "tone as of sepia. Convert it to grayscale first, or add --simulate to have that done."
             )
         return 3, height, width
 

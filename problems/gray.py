@@ -63,7 +63,9 @@ def in_luma(picture: Picture) -> Picture:
     if not one_hue or np.quantile(distance, SHARE) > MOST or distance.max() > FARTHEST:
         return picture
     return _with_luma(
-        picture, 2 * luma - 1, "the colors of INPUT are of one tone, as of a sepia picture: its luma is taken as a grayscale picture"
+        picture,
+        2 * luma - 1,
+        "the colors of INPUT are of one tone, as of a sepia picture: its luma is taken as a grayscale picture",
     )
 
 

@@ -1,19 +1,24 @@
 r"""The noise of a JPEG file, from its quantization tables and its coefficients.
 
-A coefficient :math:`c` of the block cosine transform is rounded to :math:`q \lfloor c / q + 1/2 \rfloor`. Where the result is not
-0, the error is uniform, of variance :math:`q^2 / 12`. Where it is 0, which is most often, the error is :math:`c` itself: far
-less than :math:`q^2 / 12` for fine frequencies, of which photographs have little. It is found from how often they are 0. With
+A coefficient :math:`c` of the block cosine transform is rounded to :math:`q \lfloor c / q + 1/2 \rfloor`. Where the result is
+not 0, the error is uniform, of variance :math:`q^2 / 12`. Where it is 0, which is most often, the error is :math:`c` itself:
+far less than :math:`q^2 / 12` for fine frequencies, of which photographs have little. It is found from how often they are 0.
+With a Laplace distribution for each frequency :math:`k`, whose scale falls off by a power law,
 
-.. math:: p(c_k) = \frac{1}{2 b_k} e^{-|c_k| / b_k}, \qquad b_k = a\, |k|^{-g}
+.. math:: p(c_k) = \frac{1}{2 b_k} e^{-|c_k| / b_k}, \qquad b_k = a\, |k|^{-g}, \qquad
+    P\big(|c_k| < \tfrac{q_k}{2}\big) = 1 - e^{-q_k / 2 b_k}
 
-for the frequency :math:`k`, a Laplace distribution whose scale falls off by a power law, :math:`P(|c_k| < q_k / 2) = 1 -
-e^{-q_k / 2 b_k}`; :math:`a` and :math:`g` of each plane are fitted to the numbers of zeros by maximum likelihood. The variance of
-a coefficient that was rounded to 0 is then
+:math:`a` and :math:`g` of each plane are fitted to the numbers of zeros, at the maximum of the posterior under wide priors. The
+variance of a coefficient that was rounded to 0 is then
 
-.. math:: E\big[c^2 \,\big|\, |c| < h\big] = \frac{2 b^2 - e^{-h / b} (h^2 + 2 h b + 2 b^2)}{1 - e^{-h / b}}, \qquad h = q / 2
+.. math:: E\big[c^2 \,\big|\, |c| < h\big] = \frac{2 b^2 - e^{-h / b} (h^2 + 2 h b + 2 b^2)}{1 - e^{-h / b}},
+    \qquad h = \frac{q}{2}
 
-As the transform is orthonormal, the mean over coefficients is that over pixels, whose own rounding adds 1/12. The part of the colors that a file with fewer
-chroma values than pixels does not hold is not counted.
+As the transform is orthonormal, the mean over coefficients is that over pixels, whose own rounding adds 1/12. The part of the
+colors that a file with fewer chroma values than pixels does not hold is not counted.
+
+On crops of eight photographs at qualities of 50 to 95 the level is 0.4 to 2.8 times the true one, and 1.2 times in the
+geometric mean.
 
 References:
     Lam & Goodman, A mathematical analysis of the DCT coefficient distributions for images, 2000,

@@ -21,8 +21,8 @@ LARGEST = 1024  # factor: images have fewer pixels a side
 class SuperResolution(Problem):
     """Enlarge an image that was downsampled by a known factor.
 
-    A side of ``n`` measured pixels is one of ``round(factor * n)`` pixels of the image, half a pixel rounded up: 1.5 enlarges 101
-    pixels to 152. Where this is not ``factor * n``, the ratio of the sides is used.
+    A side of ``n`` measured pixels is one of ``round(factor * n)`` pixels of the image, half a pixel rounded up: 1.5 enlarges
+    101 pixels to 152. Where this is not ``factor * n``, the ratio of the sides is used.
 
     Args:
         factor: Downsampling factor, above 1.
@@ -65,7 +65,7 @@ class SuperResolution(Problem):
         height, width = (round(side / self.factor) for side in shape[1:])
         if (self._enlarged(height), self._enlarged(width)) != tuple(shape[1:]):
             raise ValueError(
-                f"SuperResolution: no picture becomes one of {shape[2]} x {shape[1]} pixels when it is enlarged by {self.factor}."
+                f"SuperResolution: no picture of whole pixels becomes {shape[2]} x {shape[1]} when enlarged by {self.factor}."
             )
         return Resize(shape, (height, width), kernel=self.kernel, noise=noise)
 

@@ -46,7 +46,9 @@ def solve_all(
         try:
             record = solve_file(source, settings, folder, **writing, score=score, protected=sources)
         except Exception as error:
-            if (number == 1 and isinstance(error, OptionError | click.UsageError)) or getattr(error, "errno", None) == errno.EPIPE:
+            if (number == 1 and isinstance(error, OptionError | click.UsageError)) or getattr(
+                error, "errno", None
+            ) == errno.EPIPE:
                 raise
             failures[source] = one_line(error)
             click.echo(printable(f"failed: {failures[source]}"), err=True)
@@ -72,6 +74,6 @@ def _check_names(sources: Sequence[Path], output: Path | None, *, overwrite: boo
         other = named.setdefault(Source(source).name.casefold(), source)
         if other is not source:
             raise OptionError(
-                f"{other} and {source} would have the same folder for their results, {Source(source).name}. Rename one of them, "
-                "or run the command once for each."
+                f"{other} and {source} would have the same folder for their results, {Source(source).name}. Rename one of "
+                "them, or run the command once for each."
             )

@@ -171,7 +171,7 @@ def solve_file(
     *,
     overwrite: bool,
     npz: bool,
-    format: str,
+    format: str,  # noqa: A002 - the name of the option
     format_quality: int | None,
     score: ScoreModel | None = None,
     protected: Sequence[Path] = (),

@@ -37,7 +37,7 @@ def _pictures(record: Mapping[str, Any]) -> dict[str, str]:
     chosen = record["best"]
     suffix = Path(chosen).suffix
     if len(record["residual"]) == 1:
-        return {f"best{suffix}": "the only sample; a mean and std.png need two samples or more"}
+        return {f"best{suffix}": f"the only sample, and so is mean{suffix}; no std.png: it needs two samples or more"}
     return {
         f"best{suffix}": f"keep this for a sharp picture: one of the plausible ones, the closest to all others ({chosen})",
         f"mean{suffix}": "keep this for the least error on average: the average of the samples, a little smooth",

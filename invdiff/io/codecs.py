@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from invdiff.io.decoded import Decoded, upright
-from invdiff.io.heif import AVIF, HEIF
+from invdiff.io.heif import coding_of
 from invdiff.io.jpeg_segments import check_segments
 from invdiff.io.kinds import HEAD, kind_of
 from invdiff.io.limits import LARGEST_IMAGE, check_image
@@ -27,10 +27,20 @@ from invdiff.io.png import decode_deep_png, encode_deep_png
 from invdiff.io.quiet import without_stderr
 from invdiff.io.tiff import TIFF_MAGIC, decode_tiff, encode_tiff, tiff_size
 
-__all__ = ["READABLE", "Decoded", "declared_orientation", "declared_size", "decode", "encode", "first_line", "format_of", "is_image"]
+__all__ = [
+    "READABLE",
+    "Decoded",
+    "declared_orientation",
+    "declared_size",
+    "decode",
+    "encode",
+    "first_line",
+    "format_of",
+    "is_image",
+]
 
 READABLE = "a PNG, JPEG, TIFF, WebP, AVIF, HEIC or BMP image or a .npy array"
-FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "AVIF", "HEIF")
+FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 PNG_MAGIC, JPEG_MAGIC = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 WORDS = re.compile(r"[A-Za-z][^{}]{3,200} [^{}]{1,200}$")
 LARGEST_EXIF = 65533 - 6  # bytes in a JPEG segment, behind its mark
@@ -162,7 +172,8 @@ def _by_pillow(file: IO[bytes], head: bytes) -> Iterator[Image.Image]:
     if head.startswith(JPEG_MAGIC):
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             check_segments(content)
-    with Image.open(file, formats=FORMATS) as image:
+    coding = coding_of(head)
+    with Image.open(file, formats=FORMATS if coding is None else (coding,)) as image:
         check_image(image.height, image.width)
         yield image
 
@@ -170,7 +181,7 @@ def _by_pillow(file: IO[bytes], head: bytes) -> Iterator[Image.Image]:
 def is_image(head: bytes) -> bool:
     """Return whether the first bytes of a file are those of a format that is read."""
     return head.startswith((PNG_MAGIC, JPEG_MAGIC, *TIFF_MAGIC, b"BM")) or (
-        (head[:4], head[8:12]) == (b"RIFF", b"WEBP") or (head[4:8] == b"ftyp" and head[8:12] in AVIF + HEIF)
+        (head[:4], head[8:12]) == (b"RIFF", b"WEBP") or coding_of(head) is not None
     )
 
 

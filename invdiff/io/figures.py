@@ -144,7 +144,7 @@ def _legend(width: int, limit: float, name: str, *, above: bool) -> NDArray[np.u
     scale = max(1.0, width / LEGEND_GROWS)
     total = max(round(width / scale), LEGEND_WIDTH), LEGEND_HEIGHT
     figure = Figure(figsize=(total[0] / DPI, total[1] / DPI), dpi=scale * DPI, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     middle = total[0] / 2
     bar = figure.colorbar(
         ScalarMappable(Normalize(0, limit), COLOURS),

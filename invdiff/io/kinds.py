@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from invdiff.io.heif import AVIF, HEIF, what_is_missing
+from invdiff.io.heif import coding_of, what_is_missing
 
 __all__ = ["HEAD", "kind_of"]
 
@@ -79,7 +79,7 @@ def kind_of(head: bytes) -> str | None:
     Args:
         head: The first :data:`HEAD` bytes of the file, or all of it.
     """
-    if head[4:8] == b"ftyp" and head[8:12] in AVIF + HEIF:
+    if coding_of(head) is not None:
         return what_is_missing(head)
     found = _find(head)
     return None if found is None else f"is {found[0]}, which is not supported: {found[1]}"

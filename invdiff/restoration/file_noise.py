@@ -16,6 +16,7 @@ from invdiff.restoration.noise import RESOLUTION
 
 __all__ = ["InputNoise", "noise_of_file", "noise_of_pixels"]
 
+
 @dataclass(frozen=True)
 class InputNoise:
     """A noise level that was found.
@@ -90,4 +91,4 @@ def noise_of_file(given: Given, path: Path | None, *, scale: float = 1.0) -> Inp
 
 def _step(given: Given) -> float:
     """Return the rounding step of the pixels of INPUT, in the units of images that span [-1, 1]."""
-    return 2 / (2**given.picture.bits - 1)
+    return 2.0 / (2.0**given.picture.bits - 1)

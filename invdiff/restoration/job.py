@@ -64,7 +64,20 @@ SETTINGS: Mapping[str, Any] = {
 # Names that options of a problem cannot have: the settings, and other options of commands that take a problem.
 TAKEN = (
     *SETTINGS,
-    *("source", "output", "overwrite", "json", "npz", "format", "format_quality", "progress", "folder", "size", "cases", "save"),
+    *(
+        "source",
+        "output",
+        "overwrite",
+        "json",
+        "npz",
+        "format",
+        "format_quality",
+        "progress",
+        "folder",
+        "size",
+        "cases",
+        "save",
+    ),
 )
 
 

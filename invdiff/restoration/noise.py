@@ -76,19 +76,19 @@ class NoiseChoice:
         return f"{self.kind}:{','.join(f'{n:g}' for n in self.numbers)}" if self.numbers else self.kind
 
 
-def noise_choice(value: Any, kind: type[Problem] | None = None, *, simulated: bool = False) -> NoiseChoice:
+def noise_choice(value: Any, problem: type[Problem] | None = None, *, simulated: bool = False) -> NoiseChoice:
     """Parse a noise specification: a number, text such as ``"poisson:40"``, or a noise model.
 
     Args:
         value: The specification; ``None``: the default of the problem, and 0 in a simulation.
-        kind: The problem, for its default.
+        problem: The problem, for its default.
         simulated: Whether a clean image is degraded first.
 
     Raises:
         OptionError: If the value is none of these, or a number in it is out of range.
     """
     if value is None:
-        return NoiseChoice("gaussian", (0.0,)) if simulated or kind is None else noise_choice(kind.default_noise)
+        return NoiseChoice("gaussian", (0.0,)) if simulated or problem is None else noise_choice(problem.default_noise)
     if isinstance(value, NoiseChoice):
         return value
     if hasattr(value, "log_likelihood"):  # a noise model, recognized without importing the operators

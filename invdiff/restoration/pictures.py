@@ -25,17 +25,14 @@ COMMAND, RECORD = "solve", "run.json"
 TILES = 3  # samples in the comparison panel
 
 
-def file_names(
-    measured: Measured, *, samples: int, spread: Spread | None, npz: bool, files: FileFormat
-) -> tuple[str, ...]:
+def file_names(measured: Measured, *, samples: int, spread: Spread | None, npz: bool, files: FileFormat) -> tuple[str, ...]:
     """Return the names of the files that :func:`write` writes, without the record, before there are samples.
 
     A simulated measurement counts under all names that it may have.
     """
     suffix = files.suffix
     ends = ("low", "high") if spread is not None and samples > 1 else ()
-    several = ("mean",) if samples > 1 else ()
-    names = [*(f"{name}{suffix}" for name in (*sample_names(samples), "best", *several, *ends)), "comparison.png"]
+    names = [*(f"{name}{suffix}" for name in (*sample_names(samples), "best", "mean", *ends)), "comparison.png"]
     names += ["std.png"] if samples > 1 else []
     names += ["posterior.npz"] if npz else []
     names += [f"measurement{ending}" for ending in (".png", ".tif", ".npz")] if measured.clean is not None else []
@@ -50,15 +47,13 @@ def suffix_of(channels: int) -> str:
     return ".png" if channels in (1, 3) else ".tif"
 
 
-def write(
-    folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: bool, files: FileFormat
-) -> dict[str, Any]:
+def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: bool, files: FileFormat) -> dict[str, Any]:
     """Write every sample, ``best.png``, ``mean.png``, ``std.png``, ``comparison.png``, ``run.json``, and if requested
     ``posterior.npz``.
 
     ``best.png`` is a copy of the sample closest to all others (:func:`~invdiff.restoration.medoid.medoid`): sharp, and one
-    plausible picture. ``mean.png``, the average of the samples, is closest to the truth on average, and a little smooth. A
-    single sample has no mean and no standard deviation: it is ``best.png``.
+    plausible picture. ``mean.png``, the average of the samples, is closest to the truth on average, and a little smooth. Of a
+    single sample both are copies, and there is no ``std.png``.
 
     If the result has a ``spread``, the standard deviation is multiplied by its factor, and ``low.png`` and ``high.png`` are the
     ends of its intervals; samples and mean are unchanged.
@@ -87,8 +82,7 @@ def write(
     record = {**record, "best": f"{list(images)[chosen]}{files.suffix}"}
     mean, std = samples.mean(0), samples.std(0) if len(samples) > 1 else None
     ends = {} if spread is None or std is None else {"low": mean - spread.width * std, "high": mean + spread.width * std}
-    means = {} if std is None else {"mean": mean}
-    for name, image in {**images, "best": samples[chosen], **means, **ends}.items():
+    for name, image in {**images, "best": samples[chosen], "mean": mean, **ends}.items():
         write_image(
             folder / f"{name}{files.suffix}",
             measured.stored(image).numpy(),
@@ -103,7 +97,9 @@ def write(
     heat = None if std is None else ((1.0 if spread is None else spread.std_factor) * std).numpy()
     if measured.clean is not None:
         stored_y = measured.stored(y) if problem.reads == "picture" else y
-        problem.write_measurement(folder, stored_y, suffix=suffix_of(len(mean)), bits=picture.bits, icc=picture.icc, exif=picture.exif)
+        problem.write_measurement(
+            folder, stored_y, suffix=suffix_of(len(mean)), bits=picture.bits, icc=picture.icc, exif=picture.exif
+        )
     if npz:
         contents: dict[str, Any] = {
             "samples": (samples.numpy() + 1) / 2,
@@ -115,7 +111,7 @@ def write(
         with atomic_write(folder / "posterior.npz") as part:
             np.savez_compressed(part, **contents)
     # The figures last: if the disk fills, what they show has been written.
-    tiles = {problem.looks: problem.upright(problem.preview(y))[0], **means}
+    tiles = {problem.looks: problem.upright(problem.preview(y))[0], "mean": mean}
     tiles |= {f"sample {k}": sample for k, sample in enumerate(samples[:TILES], 1)}
     if measured.clean is not None:
         tiles = {"truth": problem.framed(measured.clean)[0], **tiles}

@@ -72,7 +72,7 @@ def make_record(
 
 
 def noise_level(task: Measured) -> float:
-    """Return the standard deviation of the noise, images spanning 0..1, given or found; of other than white noise a typical one."""
+    """Return the standard deviation of the noise, given or found, images spanning 0..1; a typical one if it is not white."""
     return float(f"{task.observed.sigma_y / 2:.4g}")
 
 

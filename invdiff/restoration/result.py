@@ -84,14 +84,14 @@ class Restoration:
         *,
         overwrite: bool = False,
         npz: bool = False,
-        format: str = "png",
+        format: str = "png",  # noqa: A002 - the name of the option
         format_quality: int | None = None,
     ) -> Path:
         """Write all samples, their mean and standard deviation, a comparison, and ``run.json``: all files or none.
 
         Args:
-            folder: Folder to write to. Default: ``invdiff-out/NAME-PROBLEM``; unless ``overwrite``, with a number appended if it
-                exists.
+            folder: Folder to write to. Default: ``invdiff-out/NAME-PROBLEM``; unless ``overwrite``, with a number appended if
+                it exists.
             overwrite: Whether to replace the files that an earlier run recorded in the folder. No other file is replaced.
             npz: Whether to also write the samples as floats, ``posterior.npz``.
             format: Format of samples, mean and intervals: ``"png"``, ``"jpg"``, ``"tiff"``, ``"webp"``, or ``"input"`` for that
