@@ -26,6 +26,7 @@ class BlurProblem(Problem):
         boundary: Boundary condition of the blur, one of :data:`invdiff.operators.blur.blur.BOUNDARIES`.
     """
 
+    default_noise = "file"
     boundary: str
 
     @abstractmethod

@@ -8,7 +8,8 @@ from invdiff.io.images import Picture
 from invdiff.operators import ChannelMix, Noise, Operator
 from invdiff.priors import ScoreModel
 
-from .problem import Problem, in_gray
+from .gray import in_luma
+from .problem import Problem
 
 __all__ = ["Colorize"]
 
@@ -17,13 +18,14 @@ class Colorize(Problem):
     """Find colors whose luma (ITU-R BT.601) equals a grayscale picture."""
 
     name = "colorize"
-    needs = "a grayscale INPUT and nothing else"
+    needs = "a grayscale or toned INPUT and nothing else"
+    exact_is_usual = True
     measures = "ChannelMix"
     misfit_causes = "a grayscale INPUT that is not the luma of its colors"
 
     @classmethod
     def as_measured(cls, picture: Picture) -> Picture:
-        return in_gray(picture)
+        return in_luma(picture)
 
     def doubts(self, score: ScoreModel) -> tuple[str, ...]:
         return (
@@ -37,8 +39,8 @@ class Colorize(Problem):
         channels, height, width = measured
         if channels != 1:
             raise ValueError(
-                f"Colorize: the picture has {channels} channels, expected a grayscale one, or equal channels. Convert it to "
-                "grayscale first, or add --simulate to have that done."
+                f"Colorize: the picture has {channels} channels, expected a grayscale one, equal channels, or colors of one "
+                "tone as of sepia. Convert it to grayscale first, or add --simulate to have that done."
             )
         return 3, height, width
 

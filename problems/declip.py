@@ -39,6 +39,7 @@ class Declip(Problem):
         Option(name="clip_high", kind="NUMBER", needed="any", help="Upper clipping level, pixels spanning 0..1."),
     )
     needs = "--clip-low, --clip-high or both, the levels at which INPUT is clipped"
+    exact_is_usual = True
     measures = "Clip"
     misfit_causes = "a wrong --clip-low or --clip-high"
 

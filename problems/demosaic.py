@@ -10,8 +10,9 @@ from invdiff.io.images import Picture
 from invdiff.operators import Mosaic, Noise, Operator
 from invdiff.operators.sampling.mosaic import BAYER_PATTERNS
 
+from .gray import in_gray
 from .options import Option
-from .problem import Problem, in_gray
+from .problem import Problem
 
 __all__ = ["Demosaic"]
 
@@ -36,6 +37,7 @@ class Demosaic(Problem):
         ),
     )
     needs = "--pattern, the colors of the top left 2 x 2 pixels"
+    default_noise = "file"
     measures = "Mosaic"
     misfit_causes = "a wrong --pattern"
 

@@ -24,8 +24,9 @@ class Denoise(Problem):
     """
 
     name = "denoise"
-    needs = "--noise above 0"
+    needs = "--noise above 0; for a measured INPUT it can be left out, and is then found in INPUT"
     accepts_noise = "above 0"
+    default_noise = "file"
     reads_alpha = True
     measures = "Identity"
     misfit_causes = "noise of another distribution"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -23,9 +23,6 @@ from invdiff.priors import ScoreModel
 from .options import Option, check_declared
 
 __all__ = ["Given", "Problem"]
-
-
-EQUAL = 1.01 / 127.5  # one level of 8 bits: channels of a gray picture may differ by it after JPEG or color management
 
 
 @dataclass(frozen=True)
@@ -60,6 +57,9 @@ class Problem(ABC):
         keeps_range: Whether a measured picture without noise is nowhere far below black: more values there are refused.
         accepts_noise: ``"any"``; ``"above 0"``: any noise, but no exact data; ``"gaussian"``: Gaussian noise of a known level;
             ``"rounding"``: only the rounding of the problem itself.
+        default_noise: Noise of a measured INPUT if none is given: ``"0"``: exact data, where measured pixels are to be kept as
+            they are; ``"file"``: found in INPUT (:func:`invdiff.restoration.file_noise.noise_of_file`), where it would
+            otherwise be amplified.
         exact_is_usual: Whether noise-free data are common, so that no note about them is needed.
         measures: Name of the operator, for the list of problems.
         looks: Label of the measurement in the comparison panel.
@@ -80,6 +80,7 @@ class Problem(ABC):
     reads_alpha: ClassVar[bool] = False
     keeps_range: ClassVar[bool] = True
     accepts_noise: ClassVar[Literal["any", "above 0", "gaussian", "rounding"]] = "any"
+    default_noise: ClassVar[Literal["0", "file"]] = "0"
     exact_is_usual: ClassVar[bool] = False
     measures: ClassVar[str] = ""
     looks: ClassVar[str] = "measured"
@@ -211,7 +212,7 @@ class Problem(ABC):
     def alpha_of(self, alpha: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
         """Return the alpha channel of an image of ``size`` ``(H, W)``, given the alpha channel of its measured picture."""
         (height, width), (rows, columns) = size, alpha.shape
-        return alpha.repeat(height // rows, 0).repeat(width // columns, 1)
+        return alpha[nearest(height, rows)][:, nearest(width, columns)]
 
     def picture_of(self, y: Tensor) -> Tensor:
         """Return a measurement ``(1, ...)`` as the picture ``(C, H, W)`` written to a file."""
@@ -258,13 +259,9 @@ class Problem(ABC):
         return {}
 
 
-def in_gray(picture: Picture) -> Picture:
-    """Return a grayscale picture that was saved as RGB with one channel and a note; other pictures as they are."""
-    pixels = picture.pixels
-    if len(pixels) != 3 or np.ptp(pixels, axis=0).max() > EQUAL:
-        return picture
-    notes = (*picture.notes, "the channels of INPUT are equal: it is taken as a grayscale picture")
-    return replace(picture, pixels=pixels.mean(0, keepdims=True), notes=notes)
+def nearest(side: int, small: int) -> NDArray[np.intp]:
+    """Return which of ``small`` pixels lies under each of ``side`` pixels that cover the same length."""
+    return np.arange(side) * small // side
 
 
 def pixels_of(picture: Picture) -> Tensor:

@@ -2,51 +2,60 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Self
 
 from torch import Tensor
 
-from invdiff.operators import Downsample, Noise, Operator
+from invdiff.operators import Downsample, Noise, Operator, Resize
 from invdiff.priors import ScoreModel
 
 from .options import Option
-from .problem import Problem
+from .problem import Problem, nearest
 
 __all__ = ["SuperResolution"]
 
+LARGEST = 1024  # factor: images have fewer pixels a side
 STRONG = 4  # factor from which details are invented rather than restored
 
 
 class SuperResolution(Problem):
     """Enlarge an image that was downsampled by a known factor.
 
+    A side of ``n`` measured pixels is one of ``round(factor * n)`` pixels of the image, half a pixel rounded up: 1.5 enlarges
+    101 pixels to 152. Where this is not ``factor * n``, the ratio of the sides is used.
+
     Args:
-        factor: Downsampling factor, an integer of at least 2.
-        kernel: Downsampling kernel: ``bicubic`` (antialiased, as in Pillow) or ``area`` (mean over blocks).
+        factor: Downsampling factor, above 1.
+        kernel: Downsampling kernel: ``bicubic`` (antialiased, as in Pillow) or ``area`` (mean over the area of a pixel).
     """
 
     name = "sr"
     options = (
         Option(
             name="factor",
-            kind="INTEGER",
-            minimum=2,
+            kind="NUMBER",
+            minimum=1,
+            maximum=LARGEST,
+            above=True,
             needed="yes",
-            help="Downsampling factor: how many times smaller INPUT is than the image.",
-            help_simulated="Downsampling factor: how many times smaller the measured image is.",
+            help="Downsampling factor: how many times smaller INPUT is than the image, such as 2 or 1.5.",
+            help_simulated="Downsampling factor: how many times smaller the measured image is, such as 2 or 1.5.",
         ),
         Option(name="downsampling", kind=("bicubic", "area"), default="bicubic", help="Downsampling kernel."),
     )
     needs = "--factor, the downsampling factor of INPUT"
+    default_noise = "file"
     measures = "Downsample"
     misfit_causes = "another --downsampling, or INPUT was sharpened or compressed after it"
     why_cropped = "a multiple of the factor"
 
-    def __init__(self, factor: int, *, kernel: str = "bicubic") -> None:
-        if factor < 2:
-            raise ValueError(f"SuperResolution: factor must be an integer of at least 2, got {factor}.")
-        self.factor, self.kernel, self.enlarges = factor, kernel, factor
+    def __init__(self, factor: float, *, kernel: str = "bicubic") -> None:
+        if not 1 < factor <= LARGEST:
+            raise ValueError(f"SuperResolution: factor must be a number above 1 and at most {LARGEST}, got {factor}.")
+        self.factor = int(factor) if factor == int(factor) else factor
+        self.kernel, self.enlarges = kernel, self.factor
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
@@ -61,14 +70,21 @@ class SuperResolution(Problem):
         )
 
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
-        return Downsample(shape, self.factor, kernel=self.kernel, noise=noise)
+        if isinstance(self.factor, int):
+            return Downsample(shape, self.factor, kernel=self.kernel, noise=noise)
+        height, width = (round(side / self.factor) for side in shape[1:])
+        if (self._enlarged(height), self._enlarged(width)) != tuple(shape[1:]):
+            raise ValueError(
+                f"SuperResolution: no picture of whole pixels becomes {shape[2]} x {shape[1]} when enlarged by {self.factor}."
+            )
+        return Resize(shape, (height, width), kernel=self.kernel, noise=noise)
 
     def image_shape(self, measured: tuple[int, ...]) -> tuple[int, int, int]:
         channels, height, width = measured
-        return channels, height * self.factor, width * self.factor
+        return channels, self._enlarged(height), self._enlarged(width)
 
     def fit(self, x: Tensor) -> Tensor:
-        height, width = (side - side % self.factor for side in x.shape[-2:])
+        height, width = (self._enlarged(math.floor(side / self.factor)) for side in x.shape[-2:])
         if not height or not width:
             raise ValueError(
                 f"SuperResolution: an image of {x.shape[-1]} x {x.shape[-2]} cannot be downsampled by {self.factor}."
@@ -76,4 +92,8 @@ class SuperResolution(Problem):
         return x[..., :height, :width]
 
     def preview(self, y: Tensor) -> Tensor:
-        return y.repeat_interleave(self.factor, -1).repeat_interleave(self.factor, -2)
+        rows, columns = (nearest(self._enlarged(side), side) for side in y.shape[-2:])
+        return y[..., rows, :][..., columns]
+
+    def _enlarged(self, side: int) -> int:
+        return math.floor(self.factor * side + 0.5)

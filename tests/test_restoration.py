@@ -183,7 +183,8 @@ class TestNoteOnExactData:
     @pytest.mark.parametrize(
         ("problem", "options", "doubted"),
         [
-            ("sr", {"factor": 2}, True),
+            ("sr", {"factor": 2, "noise": 0}, True),
+            ("sr", {"factor": 2}, False),
             ("sr", {"factor": 2, "noise": 0.01}, False),
             ("sr", {"factor": 2, "simulate": True}, False),
             ("inpaint", {"mask": "mask.png"}, False),
@@ -292,8 +293,8 @@ class TestErrors:
             ("Unknown problem 'inpain', .* Did you mean 'inpaint'?", {"problem": "inpain"}),
             ("expected a name, a place such as mine.py:MyProblem, or a Problem class", {"problem": Denoise()}),
             ("--problem sr needs --factor", {"problem": "sr"}),
-            ("expected an integer", {"problem": "sr", "factor": 1.5}),
-            ("expected a number from 2", {"problem": "sr", "factor": 1}),
+            ("expected an integer", {"problem": "outpaint", "margin": 1.5}),
+            ("expected a number above 1", {"problem": "sr", "factor": 1}),
             ("expected a number above 0", {"problem": "defocus", "radius": 0}),
             ("expected a finite number", {"problem": "defocus", "radius": float("inf")}),
             ("'RGB' is not one of 'RGGB'", {"problem": "demosaic", "pattern": "RGB"}),

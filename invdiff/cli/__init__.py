@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from invdiff.cli.errors import one_line
 from invdiff.io.printable import printable
 from invdiff.io.signals import Stopped, raise_when_stopped
 
@@ -77,7 +78,7 @@ class _LazyGroup(click.Group):
             if os.environ.get("INVDIFF_DEBUG") == "1" or (isinstance(error, OSError) and error.errno == errno.EPIPE):
                 raise  # click exits quietly if the reader of a pipe has closed it
             kind = click.UsageError if isinstance(error, OptionError) else click.ClickException
-            raise kind(printable(_one_line(error))) from error
+            raise kind(printable(one_line(error))) from error
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -109,19 +110,3 @@ def open_standard_streams() -> None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - until the process ends
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    if isinstance(error, OSError) and error.errno is not None and error.strerror:
-        return (
-            f"a file or the standard output cannot be written: {error.strerror}"
-            if error.errno == errno.ENOSPC
-            else error.strerror
-        )
-    text = " ".join(str(error).split())
-    # Messages of invdiff and the file system are written for users; for other errors, name the type.
-    if text and (isinstance(error, (ValueError, TypeError, OSError)) or type(error).__module__.startswith("invdiff")):
-        return text
-    return f"{type(error).__name__}: {text} (INVDIFF_DEBUG=1 shows the traceback)"

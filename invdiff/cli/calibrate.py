@@ -108,12 +108,14 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
     from invdiff.restoration.earlier import Results, write_record
     from invdiff.restoration.files import FilesRead, code_files, prior_files
     from invdiff.restoration.folder import output_folder
+    from invdiff.restoration.noise import noise_choice
     from invdiff.restoration.record import to_json
     from invdiff.restoration.sampling import sampler_arguments
 
     files = FilesRead()
     files.add(code_files(settings))
-    kind, noise = find_problem(settings["problem"]), settings["noise"]
+    kind = find_problem(settings["problem"])
+    noise = settings["noise"] = noise_choice(settings["noise"], kind, simulated=True)
     values = complete(kind, {option.name: settings[option.name] for option in kind.options}, simulated=True)
     check_options(kind, values, noise, has_input=False, simulated=True)
     _check(settings, kind, saving=save is not None)
@@ -278,7 +280,7 @@ def _as_in_solve() -> list[click.Parameter]:
             parameter = copy.copy(parameter)
             if isinstance(parameter, click.Option) and parameter.name in HELP:
                 parameter.help = HELP[parameter.name]
-                parameter.show_default = parameter.name != "noise"  # The default, 0, is rejected here.
+                parameter.show_default = parameter.name != "noise"  # It is required here.
             shared.append(parameter)
     return shared
 

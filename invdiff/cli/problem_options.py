@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from invdiff.problems import PROBLEMS, Option, OptionError
 from invdiff.restoration.noise import NoiseChoice, noise_choice
 
+if TYPE_CHECKING:
+    from invdiff.problems import Problem
+
 __all__ = ["NOISE_OPTION", "PROBLEM_OPTION", "ProblemCommand", "click_option", "problem_names"]
 
 KEY = "invdiff.problem"  # key of the problem's options in the metadata of a click context
+NOISE_KEY = "invdiff.noise"  # and of the option --noise with the default of the problem
 
 
 class NoiseType(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic only in new versions of click
@@ -81,9 +86,10 @@ PROBLEM_OPTION = click.option(
 NOISE_OPTION = click.option(
     "--noise",
     type=NoiseType(),
-    metavar="SIGMA|auto|poisson:PEAK[,SIGMA]|laplace:SCALE|student:SCALE,DOF",
-    default="0",
-    help="Noise in INPUT, pixels spanning 0..1: standard deviation (0: exact data); auto estimates it. PEAK: photons at white.",
+    metavar="SIGMA|auto|file|poisson:PEAK[,SIGMA]|laplace:SCALE|student:SCALE,DOF",
+    help="Noise in INPUT, pixels spanning 0..1: standard deviation (0: exact data); auto estimates it; file takes it from the "
+    "tables of a JPEG, else estimates it. PEAK: photons at white.",
+    show_default="set by the problem",
 )
 
 
@@ -154,7 +160,8 @@ class ProblemCommand(click.Command):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         params = super().get_params(ctx)
-        return [*params, *ctx.meta.get(KEY, ())]
+        noise = ctx.meta.get(NOISE_KEY)
+        return [*(noise if param.name == "noise" and noise else param for param in params), *ctx.meta.get(KEY, ())]
 
     def _add_options(self, ctx: click.Context, chosen: str) -> None:
         (parameter,) = (param for param in self.params if param.name == "problem")
@@ -164,6 +171,8 @@ class ProblemCommand(click.Command):
             if option.flag in taken:
                 raise click.UsageError(f"--problem {chosen}: {option.flag} is the name of another option. Rename it.", ctx)
         ctx.meta[KEY] = [click_option(option, simulated=self.simulated) for option in kind.options]
+        if not self.simulated:
+            ctx.meta[NOISE_KEY] = _with_default(next(param for param in self.params if param.name == "noise"), kind)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections; if no problem is chosen, a table of the problems instead of their options."""
@@ -179,6 +188,15 @@ class ProblemCommand(click.Command):
             if number == 0 and KEY not in ctx.meta:
                 with formatter.section("Problems (--problem NAME --help shows the options of one)"):
                     formatter.write_dl(problem_names())
+
+
+def _with_default(noise: click.Parameter, kind: type[Problem]) -> click.Parameter:
+    """Return the option ``--noise`` with the default of a problem in its help."""
+    shown = copy.copy(noise)
+    assert isinstance(shown, click.Option)
+    rounding, file = kind.accepts_noise == "rounding", kind.default_noise == "file"
+    shown.show_default = "only rounding" if rounding else "file; 0 with --simulate" if file else "0"
+    return shown
 
 
 def _problem_of(args: Sequence[str]) -> str | None:

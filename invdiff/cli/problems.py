@@ -63,4 +63,4 @@ def needed(problem: type[Problem], *, simulation: bool, mark: str = "") -> list[
     for group in ("any", "either"):
         members = [flag[option.name] for option in options if option.needed == group]
         needs += [" or ".join(members)] if members else []
-    return [*needs, "--noise"] if problem.accepts_noise == "above 0" and not simulation else needs
+    return [*needs, "--noise"] if problem.accepts_noise == "above 0" and simulation else needs

@@ -5,21 +5,28 @@ from __future__ import annotations
 import errno
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from invdiff.cli.prior_options import PRIOR_OPTIONS, given_options, prior_options
 from invdiff.cli.problem_options import NOISE_OPTION, PROBLEM_OPTION, NameType, ProblemCommand
 
-__all__ = ["INTERVALS", "QUALITIES", "SAMPLER", "method_options", "solve"]
+if TYPE_CHECKING:
+    from invdiff.priors import ScoreModel
+
+__all__ = ["FORMATS", "INTERVALS", "QUALITIES", "QUALITY", "SAMPLER", "method_options", "solve", "solve_file"]
 
 QUALITIES = ("fast", "balanced", "best")
 
 # Levels of interval maps, in percent; a test compares them with those of calibration files.
 INTERVALS = ("50", "68", "80", "90", "95")
+
+# Formats of files of results; a test compares them with those of invdiff.restoration.formats.
+FORMATS, QUALITY = ("png", "jpg", "tiff", "webp", "input"), 95
 
 SAMPLER = ("method", "steps", "rule", "quality", "preset", "option")
 SHORT = 5.0  # seconds that are left, below which no estimate is printed
@@ -28,7 +35,7 @@ SECTIONS = {
     "Noise": ("noise",),
     "Sampler": ("samples", *SAMPLER, "seed", "first_sample", "chunk", "device"),
     "Prior": PRIOR_OPTIONS,
-    "Output": ("output", "overwrite", "calibration", "intervals", "npz", "as_json"),
+    "Output": ("output", "overwrite", "format", "format_quality", "calibration", "intervals", "npz", "as_json"),
 }
 
 EPILOG = """\b
@@ -52,6 +59,7 @@ Examples:
   invdiff solve photo.png --problem inpaint --mask m.png --quality fast
   invdiff solve photo.png --problem inpaint --mask m.png --calibration calibration.json
   invdiff solve photo.png --problem inpaint --mask m.png --intervals 80
+  invdiff solve 1.jpg 2.jpg 3.jpg --problem sr --factor 2 -o large --format jpg
 """
 FILE = click.Path(path_type=Path)
 
@@ -59,7 +67,7 @@ FILE = click.Path(path_type=Path)
 @click.command(
     cls=ProblemCommand, sections=SECTIONS, epilog=EPILOG, context_settings={"max_content_width": 110, "show_default": True}
 )
-@click.argument("source", metavar="[INPUT]", type=FILE, required=False)
+@click.argument("sources", metavar="[INPUT]...", type=FILE, nargs=-1)
 @PROBLEM_OPTION
 @NOISE_OPTION
 @click.option("--simulate", is_flag=True, help="INPUT is clean: degrade it, solve, and compare.")
@@ -105,8 +113,24 @@ FILE = click.Path(path_type=Path)
     help="Samples drawn earlier: 4 continues a run of 4 samples with sample 5, as one run would.",
 )
 @click.option("--chunk", type=click.IntRange(min=1), help="Samples processed at a time. Default: as many as fit in memory.")
-@click.option("-o", "--output", type=FILE, help="Folder for the results. Default: invdiff-out/NAME-PROBLEM.")
+@click.option(
+    "-o",
+    "--output",
+    type=FILE,
+    help="Folder for the results; with several INPUTs, for a folder of each. Default: invdiff-out/NAME-PROBLEM.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace earlier results in the output folder.")
+@click.option(
+    "--format",
+    type=click.Choice(FORMATS),
+    default="png",
+    help="Format of samples, mean and intervals; input: that of INPUT. jpg changes pixels a little; jpg and webp hold 8 bits.",
+)
+@click.option(
+    "--format-quality",
+    type=click.IntRange(1, 100),
+    help=f"Quality of JPEG files. Default: {QUALITY}.",
+)
 @click.option(
     "--calibration",
     type=FILE,
@@ -120,32 +144,78 @@ FILE = click.Path(path_type=Path)
 )
 @click.option("--npz", is_flag=True, help="Also write the samples as floats, posterior.npz.")
 @click.option("--json", "as_json", is_flag=True, help="Print run.json instead of a summary.")
-def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bool, **settings: Any) -> None:
+def solve(sources: tuple[Path, ...], output: Path | None, overwrite: bool, as_json: bool, **settings: Any) -> None:
     """Draw posterior samples of the image behind the measurement INPUT.
 
     INPUT is an image file (PNG, JPEG, TIFF, WebP; 8 or 16 bits; grayscale, RGB, RGBA; TIFF with any number of channels) or an
     .npy array; for compressed-sensing, phase-retrieval, mri and ct, an .npy or .npz file of the measurement, as written by
-    --simulate. Without INPUT, a bundled picture is degraded and solved. The output folder holds every sample, their mean, a map
-    of their standard deviation, a comparison panel, the mask that was used (inpaint), and run.json, from which the run can be
-    repeated.
+    --simulate. Without INPUT, a bundled picture is degraded and solved. The output folder holds every sample; best.png, the
+    sample closest to all others, and mean.png, their average; a map of their standard deviation; a comparison panel; the mask
+    that was used (inpaint); and run.json, from which the run can be repeated.
+
+    Several INPUTs are solved one after another with the same options, each into a folder of its own. One that fails is named,
+    and the others are solved all the same; the exit code is then 1.
     """
     # Imported here, so that `invdiff solve --help` answers without torch.
+    from invdiff.cli.several import solve_all
+    from invdiff.cli.summary import summary
+    from invdiff.restoration.record import to_json
+
+    writing = {name: settings.pop(name) for name in ("npz", "format", "format_quality")} | {"overwrite": overwrite}
+    if len(sources) > 1:
+        solve_all(sources, settings, output, writing, as_json=as_json)
+        return
+    (source,) = sources or (None,)
+    record = solve_file(source, settings, output, **writing)
+    try:
+        click.echo(to_json(record) if as_json else summary(record))
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise
+        raise OSError(f"the summary could not be printed ({error.strerror}). The results are in {record['output']}.") from error
+
+
+def solve_file(
+    source: Path | None,
+    settings: Mapping[str, Any],
+    output: Path | None,
+    *,
+    overwrite: bool,
+    npz: bool,
+    format: str,  # noqa: A002 - the name of the option
+    format_quality: int | None,
+    score: ScoreModel | None = None,
+    protected: Sequence[Path] = (),
+) -> dict[str, Any]:
+    """Solve one INPUT, write the results, and return the contents of its ``run.json``.
+
+    Args:
+        source: INPUT; ``None``: a bundled picture is degraded.
+        settings: Values of the other options by name.
+        output: Folder for the results, or ``None`` for the default.
+        overwrite: Whether to replace earlier results there.
+        npz: Whether to write the samples as floats.
+        format: Format of the pictures.
+        format_quality: Quality of JPEG files, or ``None`` for the default.
+        score: The prior, if it is loaded already.
+        protected: Files that the results must not replace, besides those that this run reads.
+    """
     from tqdm.auto import tqdm
 
     from invdiff.cli.duration import duration
-    from invdiff.cli.summary import summary
     from invdiff.io.printable import printable
     from invdiff.posterior.misfit import unwarned
     from invdiff.restoration import prepare
     from invdiff.restoration.folder import output_folder
     from invdiff.restoration.memory import gigabytes
-    from invdiff.restoration.record import to_json
 
-    npz = settings.pop("npz")
     option = method_options(settings["option"], settings["method"])
-    job = prepare(source, settings, option=option, prior_option=given_options(settings["prior_option"]))
-    with output_folder(output, job.measured.name, job.results(npz=npz), overwrite=overwrite) as results:
-        for note in job.notes:
+    job = prepare(source, settings, option=option, prior_option=given_options(settings["prior_option"]), score=score)
+    files = job.file_format(format, quality=format_quality)
+    results = job.results(npz=npz, files=files)
+    results = replace(results, inputs=(*results.inputs, *protected))
+    with output_folder(output, job.measured.name, results, overwrite=overwrite) as place:
+        for note in (*job.notes, *files.notes):
             click.echo(printable(note), err=True)
 
         def report(seconds: float, left: float) -> None:
@@ -159,13 +229,7 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
         for note in restored.notes:
             if note not in job.notes:
                 click.echo(printable(note), err=True)
-        record = results.fill(lambda part, target: restored.write(part, target, npz=npz))
-    try:
-        click.echo(to_json(record) if as_json else summary(record))
-    except OSError as error:
-        if error.errno == errno.EPIPE:
-            raise
-        raise OSError(f"the summary could not be printed ({error.strerror}). The results are in {record['output']}.") from error
+        return place.fill(lambda part, target: restored.write(part, target, npz=npz, files=files))
 
 
 def method_options(texts: Sequence[str], method: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from invdiff.io.printable import printable
@@ -23,12 +24,25 @@ def summary(record: Mapping[str, Any]) -> str:
         lines["misfit"] = f"{ratio:.2f} times its expected value under the noise (1 is right)"
     if metrics:
         lines["PSNR"] = f"{metrics['psnr_mean']:.2f} dB for the mean, {metrics['psnr_samples']:.2f} dB for single samples"
-    if len(residual) == 1:
-        lines["spread"] = "no std.png: it needs two samples or more"
-    elif "spread" in record:
+    if len(residual) > 1 and "spread" in record:
         lines["spread"] = _spread(record["spread"])
+    lines |= _pictures(record)
     lines["results"] = record["output"]
-    return "\n".join(f"{name:<9}{printable(line)}" for name, line in lines.items())
+    width = max(9, *(len(name) + 1 for name in lines))
+    return "\n".join(f"{name:<{width}}{printable(line)}" for name, line in lines.items())
+
+
+def _pictures(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the pictures are that one would keep, by name of the file."""
+    chosen = record["best"]
+    suffix = Path(chosen).suffix
+    if len(record["residual"]) == 1:
+        return {f"best{suffix}": f"the only sample, and so is mean{suffix}; no std.png: it needs two samples or more"}
+    return {
+        f"best{suffix}": f"keep this for a sharp picture: one of the plausible ones, the closest to all others ({chosen})",
+        f"mean{suffix}": "keep this for the least error on average: the average of the samples, a little smooth",
+        "std.png": "bright where the samples differ and the program is guessing",
+    }
 
 
 def _spread(spread: Mapping[str, Any]) -> str:

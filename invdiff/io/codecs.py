@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from invdiff.io.decoded import Decoded, upright
+from invdiff.io.heif import coding_of
 from invdiff.io.jpeg_segments import check_segments
 from invdiff.io.kinds import HEAD, kind_of
 from invdiff.io.limits import LARGEST_IMAGE, check_image
@@ -35,10 +36,11 @@ __all__ = [
     "decode",
     "encode",
     "first_line",
+    "format_of",
     "is_image",
 ]
 
-READABLE = "a PNG, JPEG, TIFF, WebP or BMP image or a .npy array"
+READABLE = "a PNG, JPEG, TIFF, WebP, AVIF, HEIC or BMP image or a .npy array"
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 PNG_MAGIC, JPEG_MAGIC = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 WORDS = re.compile(r"[A-Za-z][^{}]{3,200} [^{}]{1,200}$")
@@ -46,7 +48,7 @@ LARGEST_EXIF = 65533 - 6  # bytes in a JPEG segment, behind its mark
 
 
 def decode(path: Path) -> Decoded:
-    """Decode an image file: TIFF with any number of channels, other formats with gray or RGB.
+    """Decode an image file: TIFF with any number of channels, other formats with gray or RGB (HEIF by pillow-heif).
 
     The size that the file declares is checked before the pixels are decoded.
 
@@ -57,19 +59,19 @@ def decode(path: Path) -> Decoded:
         if head.startswith(TIFF_MAGIC):
             decoded = decode_tiff(file)
             if decoded is not None:
-                return decoded
+                return decoded._replace(format="TIFF")
             file.seek(0)
         with _by_pillow(file, head) as image:
             frames = getattr(image, "n_frames", 1)
-            if frames > 1 and image.format != "MPO":  # MPO: a JPEG whose further frames are camera previews.
+            if frames > 1 and format_of(image) != "JPEG":
                 raise ValueError(f"it holds {frames} frames or pages, expected one")
             if _is_deep_png(head):
                 place = file.tell()
                 file.seek(0)
                 content = file.read()
                 file.seek(place)
-                return decode_deep_png(image, content)
-            return _decode_with_pillow(image, head)
+                return decode_deep_png(image, content)._replace(format="PNG")
+            return _decode_with_pillow(image, head)._replace(format=format_of(image))
 
 
 def declared_size(path: Path) -> tuple[int, int]:
@@ -96,7 +98,12 @@ def declared_orientation(path: Path) -> int:
         return orientation_of(image)
 
 
-def encode(path: Path, decoded: Decoded) -> None:
+def format_of(image: Image.Image) -> str:
+    """Return the format of the file that an image was opened from; empty if there is none."""
+    return "JPEG" if image.format == "MPO" else image.format or ""  # MPO: a JPEG whose further frames are camera previews
+
+
+def encode(path: Path, decoded: Decoded, *, quality: int = 95) -> None:
     """Write 8- or 16-bit values in the format given by the suffix of ``path``; all but TIFF hold gray or RGB only."""
     values, icc, exif = decoded.values, decoded.icc, decoded.exif
     suffix, channels = path.suffix.lower(), values.shape[-1]
@@ -116,7 +123,7 @@ def encode(path: Path, decoded: Decoded) -> None:
             if resolution is not None and suffix != ".webp":
                 options |= {"dpi": tuple(round(value, 4) for value in resolution)}
         if suffix in (".jpg", ".jpeg"):
-            options |= {"quality": 95, "subsampling": 0}
+            options |= {"quality": quality, "subsampling": 0}
         elif suffix == ".webp":
             options |= {"lossless": True, "exact": True}
         Image.fromarray(values[..., 0] if channels == 1 else values).save(path, **options)
@@ -166,14 +173,17 @@ def _by_pillow(file: IO[bytes], head: bytes) -> Iterator[Image.Image]:
     if head.startswith(JPEG_MAGIC):
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             check_segments(content)
-    with Image.open(file, formats=FORMATS) as image:
+    coding = coding_of(head)
+    with Image.open(file, formats=FORMATS if coding is None else (coding,)) as image:
         check_image(image.height, image.width)
         yield image
 
 
 def is_image(head: bytes) -> bool:
     """Return whether the first bytes of a file are those of a format that is read."""
-    return head.startswith((PNG_MAGIC, JPEG_MAGIC, *TIFF_MAGIC, b"BM")) or (head[:4], head[8:12]) == (b"RIFF", b"WEBP")
+    return head.startswith((PNG_MAGIC, JPEG_MAGIC, *TIFF_MAGIC, b"BM")) or (
+        (head[:4], head[8:12]) == (b"RIFF", b"WEBP") or coding_of(head) is not None
+    )
 
 
 def _is_deep_png(head: bytes) -> bool:
@@ -195,7 +205,9 @@ def _decode_with_pillow(image: Image.Image, head: bytes) -> Decoded:
     alpha = image.has_transparency_data
     values = np.asarray(image.convert(("L" if grey else "RGB") + ("A" if alpha else "")))
     values = upright(values.reshape(*values.shape[:2], -1), orientation)
-    return Decoded(values, alpha, icc, exif, chroma=chroma_of(image))
+    depth = image.info.get("bit_depth", 8)  # of HEIF files, which are decoded to 8 bits
+    notes = (f"8 of its {depth} bits per channel are read",) if depth > 8 else ()
+    return Decoded(values, alpha, icc, exif, notes, chroma=chroma_of(image))
 
 
 def chroma_of(image: Image.Image) -> tuple[int, int] | None:

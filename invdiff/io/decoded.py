@@ -20,6 +20,7 @@ class Decoded(NamedTuple):
         exif: EXIF data for results made from the image, see :func:`invdiff.io.metadata.exif_of`.
         notes: What was taken for granted, for the user.
         chroma: Chroma subsampling of a JPEG file, see :class:`invdiff.io.picture.Picture`.
+        format: Format of the file in the words of Pillow, such as ``JPEG``, by its content.
     """
 
     values: NDArray[Any]
@@ -28,6 +29,7 @@ class Decoded(NamedTuple):
     exif: bytes | None = None
     notes: tuple[str, ...] = ()
     chroma: tuple[int, int] | None = None
+    format: str = ""
 
 
 def upright(values: NDArray[Any], orientation: int) -> NDArray[Any]:

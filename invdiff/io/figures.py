@@ -27,6 +27,9 @@ MAX_WIDTH = 1800  # Tiles that would make the panel wider go to the next row.
 MARGIN, GAP, LINE = 16, 14, 17  # pixels; LINE is the line height of a title
 BIN_CASES = 5  # expected number of ranks per bar of a histogram
 BAR, BAR_LABELS = 12, 44  # width in pixels of the color bar and of its labels
+LEGEND_WIDTH, LEGEND_HEIGHT = 420, 6 * LINE + BAR  # smallest size of the legend in pixels
+LEGEND_GROWS = 1000  # width in pixels of the maps whose legend is larger than that
+LEGEND_WORDS = ("bright: the samples differ, the program is guessing", "dark: they agree")
 
 
 def comparison_panel(
@@ -94,14 +97,18 @@ def comparison_panel(
         figure.savefig(temporary, format="png", dpi=DPI, metadata=MARK)
 
 
-def std_map(path: str | os.PathLike[str], std: ArrayLike, *, limit: float | None = None) -> float:
-    """Write the standard deviation per pixel, averaged over channels, as a color-mapped PNG at the resolution of the image.
+def std_map(path: str | os.PathLike[str], std: ArrayLike, *, limit: float | None = None, calibrated: bool = False) -> float:
+    """Write the standard deviation per pixel, averaged over channels, as a color-mapped PNG with a legend below it.
+
+    The map begins in the top left corner, pixel by pixel: at the resolution of the image, or enlarged by an integer factor if
+    that is small. The legend has a color bar with numbers on the 0..1 scale of image files, and says what bright and dark mean.
 
     Args:
         path: The PNG file; its folder must exist.
         std: ``(C, H, W)`` or ``(H, W)``, in the units of the pixels (images span [-1, 1]).
         limit: Standard deviation on the 0..1 scale that gets the brightest color; maps with the same limit are comparable.
             Default: the 99.8th percentile of the map.
+        calibrated: Whether to name it a calibrated one.
 
     Returns:
         The limit used, which is needed to convert colors to values.
@@ -112,10 +119,45 @@ def std_map(path: str | os.PathLike[str], std: ArrayLike, *, limit: float | None
 
     heat = _unit_std("std_map", std)
     limit = largest_shown(heat) if limit is None else limit
-    colours = colormaps[COLOURS]((heat / limit).clip(0, 1), bytes=True)[..., :3]
+    enlarged = max(1, round(MIN_TILE / max(heat.shape)))
+    heat_map = colormaps[COLOURS]((heat / limit).clip(0, 1), bytes=True)[..., :3].repeat(enlarged, 0).repeat(enlarged, 1)
+    above = bool(heat.max() > limit)
+    legend = _legend(heat_map.shape[1], limit, f"{'calibrated ' if calibrated else ''}standard deviation", above=above)
+    width = max(heat_map.shape[1], legend.shape[1])
+    parts = [np.pad(part, ((0, 0), (0, width - part.shape[1]), (0, 0)), constant_values=255) for part in (heat_map, legend)]
     with atomic_write(path) as temporary:
-        _save(temporary, np.ascontiguousarray(colours))
+        _save(temporary, np.concatenate(parts))
     return limit
+
+
+def _legend(width: int, limit: float, name: str, *, above: bool) -> NDArray[np.uint8]:
+    """Return the legend of a map of the standard deviation that is ``width`` pixels wide, ``(H, W, 3)``: a color bar and words.
+
+    It grows with the map, so that it can be read where a large one is shown at the size of a screen; ``above``: some values are
+    above the limit.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+
+    scale = max(1.0, width / LEGEND_GROWS)
+    total = max(round(width / scale), LEGEND_WIDTH), LEGEND_HEIGHT
+    figure = Figure(figsize=(total[0] / DPI, total[1] / DPI), dpi=scale * DPI, facecolor="white")
+    canvas: Any = FigureCanvasAgg(figure)
+    middle = total[0] / 2
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(0, limit), COLOURS),
+        cax=figure.add_axes(_rectangle(total, (2 * MARGIN, 2 * LINE, total[0] - 4 * MARGIN, BAR))),
+        orientation="horizontal",
+        extend="max" if above else "neither",
+    )
+    bar.ax.tick_params(labelsize=8)
+    _text(figure, total, (middle, LINE + 4), f"{name} of the samples, pixels spanning 0..1", va="baseline", ha="center")
+    for line, words in enumerate(LEGEND_WORDS):
+        _text(figure, total, (middle, (4 + line) * LINE + BAR), words, va="baseline", ha="center")
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def tile_grid(path: str | os.PathLike[str], images: ArrayLike, *, columns: int) -> None:

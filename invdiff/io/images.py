@@ -48,7 +48,7 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def read_image(path: str | os.PathLike[str]) -> Picture:
-    """Read a PNG, JPEG, TIFF, WebP or BMP file, or a ``.npy`` array.
+    """Read a PNG, JPEG, TIFF, WebP, BMP, AVIF or HEIC file (with pillow-heif installed), or a ``.npy`` array.
 
     The EXIF orientation is applied; palette, 1-bit and CMYK images are converted to gray or RGB. A ``.npy`` array, ``(H, W)``
     or ``(C, H, W)`` with any number of channels, holds floats (or booleans) on the 0..1 scale, which noise may exceed, or 8- or
@@ -71,7 +71,7 @@ def read_image(path: str | os.PathLike[str]) -> Picture:
     stored = decoded.values.transpose(2, 0, 1)
     colours, alpha = (stored[:-1], unit(stored[-1], path)) if decoded.alpha else (stored, None)
     bits, notes = 8 if decoded.values.dtype == np.uint8 else 16, tuple(f"{path}: {note}" for note in decoded.notes)
-    return Picture(spanned(colours, path), alpha, bits, decoded.icc, decoded.exif, notes, decoded.chroma)
+    return Picture(spanned(colours, path), alpha, bits, decoded.icc, decoded.exif, notes, decoded.chroma, decoded.format)
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -99,6 +99,7 @@ def write_image(
     alpha: ArrayLike | None = None,
     icc: bytes | None = None,
     exif: bytes | None = None,
+    quality: int = 95,
 ) -> None:
     """Write an image atomically, in the format given by the file suffix. Unmodified images are reproduced bit for bit.
 
@@ -108,7 +109,7 @@ def write_image(
     ``.png .tif .tiff``     8, 16   gray, RGB, each with or without alpha
     ``.tif .tiff``          8, 16   any other number, without alpha: planes of one page
     ``.webp``               8       RGB (gray becomes RGB), alpha; lossless
-    ``.jpg .jpeg .bmp``     8       gray, RGB; JPEG at quality 95 without subsampling
+    ``.jpg .jpeg .bmp``     8       gray, RGB; JPEG without chroma subsampling
     ``.npy``                float32 any number, on the 0..1 scale, not clipped
     ======================= ======= ===================================================
 
@@ -119,6 +120,7 @@ def write_image(
         alpha: Opacity ``(H, W)`` in [0, 1], see ``Picture.alpha``.
         icc: Color profile to embed, see ``Picture.icc``; BMP and ``.npy`` files hold none.
         exif: EXIF data to embed, with the resolution, see ``Picture.exif``; BMP and ``.npy`` files hold none.
+        quality: Quality of JPEG files, 1 to 100 in the scale of libjpeg.
 
     Raises:
         ValueError: If the pixels are not finite, or the format cannot hold them.
@@ -154,7 +156,7 @@ def write_image(
     if opacity is not None:
         values.append(_quantised(opacity.astype(np.float64) * 2 * half, bits))
     with atomic_write(path) as temporary:
-        encode(temporary, Decoded(np.stack(values, axis=-1), opacity is not None, icc, exif))
+        encode(temporary, Decoded(np.stack(values, axis=-1), opacity is not None, icc, exif), quality=quality)
 
 
 def read_mask(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from invdiff.io.heif import coding_of, what_is_missing
+
 __all__ = ["HEAD", "kind_of"]
 
 HEAD = 4096  # bytes at the beginning of a file that tell its kind
@@ -63,15 +65,6 @@ STARTS: tuple[tuple[bytes, str, str], ...] = (
     (b"version https://git-lfs", "a pointer of Git LFS, not the file itself", "fetch the file with git lfs pull"),
 )
 BRANDS = {  # of the container of MPEG-4, at byte 8
-    b"avif": ("an AVIF image", CONVERT),
-    b"avis": ("an AVIF image", CONVERT),
-    b"heic": ("a HEIC image", CONVERT),
-    b"heix": ("a HEIC image", CONVERT),
-    b"hevc": ("a HEIC image", CONVERT),
-    b"heim": ("a HEIC image", CONVERT),
-    b"heis": ("a HEIC image", CONVERT),
-    b"mif1": ("a HEIF image", CONVERT),
-    b"msf1": ("a HEIF image", CONVERT),
     b"crx ": ("a RAW camera file", DEVELOP),
 }
 NIFTI = "a NIfTI file", f"{ARRAY} (nibabel.load(...).get_fdata()), one slice at a time, on the 0..1 scale"
@@ -86,6 +79,8 @@ def kind_of(head: bytes) -> str | None:
     Args:
         head: The first :data:`HEAD` bytes of the file, or all of it.
     """
+    if coding_of(head) is not None:
+        return what_is_missing(head)
     found = _find(head)
     return None if found is None else f"is {found[0]}, which is not supported: {found[1]}"
 

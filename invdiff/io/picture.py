@@ -31,6 +31,8 @@ class Picture:
         notes: What was taken for granted when the file was read, for the user.
         chroma: If it was read from a JPEG file: width and height in stored pixels of a sample of color, such as ``(2, 2)`` for
             4:2:0, or ``(1, 1)`` for 4:4:4 and grayscale. ``None``: from another file.
+        format: Format of the file by its content: ``PNG``, ``JPEG``, ``TIFF``, ``WEBP``, ``BMP``, ``AVIF``, ``HEIF``; empty for
+            arrays.
     """
 
     pixels: Array
@@ -40,6 +42,7 @@ class Picture:
     exif: bytes | None = None
     notes: tuple[str, ...] = ()
     chroma: tuple[int, int] | None = None
+    format: str = ""
 
 
 def picture_of_array(values: NDArray[Any], source: str) -> Picture:

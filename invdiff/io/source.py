@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from invdiff.io.codecs import chroma_of
+from invdiff.io.codecs import chroma_of, format_of
 from invdiff.io.images import read_image, read_mask_found
 from invdiff.io.masks import FoundMask, MaskRules, mask_of_array, mask_of_picture
 from invdiff.io.metadata import exif_of, orientation_of
@@ -125,16 +125,17 @@ def _array(values: Any) -> NDArray[Any]:
 def _of_pillow(image: Image.Image, source: str) -> Picture:
     """Return the picture of a Pillow image, read as from a file: palettes, opacity, depth, color profile and EXIF data."""
     check_picture((image.height, image.width), source)  # before the pixels of a file that was opened are decoded
-    orientation, exif, chroma = orientation_of(image), exif_of(image), chroma_of(image)
+    orientation, exif, kind, chroma = orientation_of(image), exif_of(image), format_of(image), chroma_of(image)
     profile = None if image.mode in UNKNOWN_TO_PNG else image.info.get("icc_profile")
     if orientation != 1:
         image = image.transpose(TURNS[orientation])
     if image.mode in ("F", "I"):  # floats, and integers that 16-bit files may not hold
         values = np.asarray(image)
         fits = image.mode == "I" and values.min() >= 0 and values.max() < 2**16
-        return replace(picture_of_array(values.astype(np.uint16) if fits else values, source), exif=exif)
+        picture = picture_of_array(values.astype(np.uint16) if fits else values, source)
+        return replace(picture, exif=exif, format=kind)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "picture.png")
         plain = image.convert("RGB") if image.mode in UNKNOWN_TO_PNG else image
         plain.save(path, icc_profile=profile, exif=b"")
-        return replace(read_image(path), exif=exif, chroma=chroma)
+        return replace(read_image(path), exif=exif, format=kind, chroma=chroma)

@@ -8,7 +8,7 @@ from typing import Any
 
 from invdiff.problems import PROBLEMS, Option, OptionError, Problem
 from invdiff.restoration.limits import LIMITS
-from invdiff.restoration.noise import NoiseChoice
+from invdiff.restoration.noise import FROM_INPUT, NoiseChoice
 
 __all__ = ["check_limits", "check_mapping", "check_options", "complete", "find_problem"]
 
@@ -135,7 +135,7 @@ def _is_given(option: Option, value: Any) -> bool:
 def _check_noise(kind: type[Problem], noise: NoiseChoice, *, simulated: bool) -> None:
     if kind.accepts_noise == "rounding" and not noise.none:
         raise OptionError(f"--problem {kind.name} does not take --noise: its only noise is rounding. Leave --noise out.")
-    if noise.kind == "auto" and simulated:
-        raise OptionError("--noise auto is for a measured INPUT. In a simulation, give the level of the noise to add.")
+    if noise.kind in FROM_INPUT and simulated:
+        raise OptionError(f"--noise {noise.kind} is for a measured INPUT. In a simulation, give the level of the noise to add.")
     if kind.accepts_noise == "gaussian" and noise.level is None:
         raise OptionError(f"--problem {kind.name} takes Gaussian noise of a known level, such as --noise 0.01.")

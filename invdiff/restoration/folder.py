@@ -32,7 +32,8 @@ def output_folder(wanted: Path | None, name: str, results: Results, *, overwrite
     a killed run left is removed by the next one beside it.
 
     Args:
-        wanted: Target folder. Default: ``invdiff-out/NAME``, with a number appended if it exists or another run has claimed it.
+        wanted: Target folder. Default: ``invdiff-out/NAME``; unless ``overwrite``, with a number appended if it exists or
+            another run has claimed it.
         name: Name for the default.
         results: Names of the files, and the files that the run reads.
         overwrite: Whether the files that an earlier run of the same command recorded in a folder may be replaced. No other
@@ -101,6 +102,8 @@ class Output:
 
 
 def _claim(wanted: Path | None, name: str, results: Results, scratch: list[Scratch], *, overwrite: bool) -> Output:
+    if wanted is None and overwrite:
+        wanted = Path("invdiff-out") / name
     if wanted is None:
         for folder in _numbered(Path("invdiff-out") / name):
             with _explained(folder):

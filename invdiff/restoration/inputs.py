@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,13 @@ from invdiff.io.limits import LARGEST_IMAGE
 from invdiff.io.metadata import enlarged
 from invdiff.io.source import Source
 from invdiff.operators import GaussianNoise, Noise, Operator
-from invdiff.operators.core.noise_level import noise_level
 from invdiff.posterior import chi_square
 from invdiff.problems import Given, OptionError, Problem
 from invdiff.restoration.checks import check_options, complete, find_problem
+from invdiff.restoration.file_noise import InputNoise, noise_of_file, noise_of_pixels
 from invdiff.restoration.levels import Levels, check_range, dark_notes, levels_of, read_levels
 from invdiff.restoration.naming import naming_input
-from invdiff.restoration.noise import RESOLUTION, NoiseChoice, noise_choice
+from invdiff.restoration.noise import FROM_INPUT, RESOLUTION, NoiseChoice, noise_choice
 from invdiff.restoration.transparency import with_visible_colors
 
 __all__ = ["Measured", "read"]
@@ -78,7 +77,7 @@ def read(
     source: Any,
     problem: str | type[Problem],
     *,
-    noise: Any = 0,
+    noise: Any = None,
     simulate: bool = False,
     seed: int = 0,
     channels: int = 3,
@@ -98,8 +97,9 @@ def read(
         source: INPUT: a path, a Pillow image, an array or tensor on the 0..1 scale or, for problems that read arrays, a mapping
             of arrays by name (see :class:`invdiff.io.source.Source`). ``None``: a bundled picture is degraded.
         problem: Name of a problem, a place such as ``mine.py:MyProblem``, or a class.
-        noise: Noise in INPUT, pixels spanning 0..1: a standard deviation, ``"auto"``, or text such as ``"poisson:40"``; or a
-            noise model in the units of images that span [-1, 1].
+        noise: Noise in INPUT, pixels spanning 0..1: a standard deviation, ``"auto"``, ``"file"``, or text such as
+            ``"poisson:40"``; or a noise model in the units of images that span [-1, 1]. Default: 0 in a simulation, and else
+            set by the problem.
         simulate: Whether INPUT is clean and is degraded first.
         seed: Random seed of the simulated noise.
         channels: Number of channels of the prior; 1: images of any number of channels.
@@ -112,8 +112,8 @@ def read(
         ValueError: If INPUT does not fit the problem or the prior.
         OSError: If a file cannot be opened.
     """
-    kind, said = find_problem(problem), noise_choice(noise)
-    simulated = simulate or source is None
+    kind, simulated = find_problem(problem), simulate or source is None
+    said = noise_choice(noise, kind, simulated=simulated)
     values = complete(kind, options, simulated=simulated)
     check_options(kind, values, said, has_input=source is not None, simulated=simulated)
     entry, notes, limits, levels = Source(source), list[str](), levels_of(black, white), None
@@ -145,14 +145,26 @@ def read(
     else:
         where, given = str(entry), kind.read(entry, values)
     name = kind.bundled if source is None else entry.name
-    measured = _measured(given, said, name=name, where=where, notes=notes, simulated=simulated, seed=seed, channels=channels)
+    found = partial(noise_of_file, path=entry.path, scale=1.0 if levels is None else levels.scale)
+    measured = _measured(
+        given, said, found, name=name, where=where, notes=notes, simulated=simulated, seed=seed, channels=channels
+    )
     if simulated or (kind.reads == "picture" and kind.keeps_range):
         check_range(given.y, measured.observed.noise if not simulated else None, where)
     return replace(measured, levels=levels)
 
 
 def _measured(
-    given: Given, said: NoiseChoice, *, name: str, where: str, notes: list[str], simulated: bool, seed: int, channels: int
+    given: Given,
+    said: NoiseChoice,
+    of_file: Callable[[Given], InputNoise],
+    *,
+    name: str,
+    where: str,
+    notes: list[str],
+    simulated: bool,
+    seed: int,
+    channels: int,
 ) -> Measured:
     problem, notes = given.problem, [*notes, *given.picture.notes, *given.notes]
     clean = problem.fit(given.y) if simulated else None
@@ -167,7 +179,7 @@ def _measured(
     channels = own if channels == 1 else channels
     if own not in (1, channels):
         raise ValueError(f"{where}: its image has {own} channels, but this prior takes {channels} channels.")
-    noise = _noise(said, given, notes, where)
+    noise = _noise(said, given, of_file, notes, where)
     observed = problem.operator((own, height, width), noise=noise)
     if not isinstance(observed, Operator):
         raise TypeError(f"problem {problem.name}: operator() must return an Operator, got {type(observed).__name__}.")
@@ -184,31 +196,22 @@ def _measured(
     return Measured(problem, op, y, observed, measurement, clean, picture, f"{name}-{problem.name}", tuple(notes))
 
 
-def _noise(said: NoiseChoice, given: Given, notes: list[str], where: str) -> Noise | None:
-    """Return the noise in the units of images that span [-1, 1], estimated from INPUT for ``--noise auto``."""
-    if said.kind != "auto":
-        if said.none and said.level:
-            notes.append(f"noise {said.level:g}: taken as 0, since it is below the rounding of 32-bit pixels, {RESOLUTION:g}")
-        return said.model()
-    pixels, alpha = given.problem.noise_pixels(given.y).flatten(0, 1), given.picture.alpha
-    known = ~pixels.isnan()
-    if alpha is not None and alpha.shape == pixels.shape[1:]:
-        known &= torch.from_numpy(alpha > 0)
-    try:
-        found = noise_level(pixels.nan_to_num().double().numpy(), known.numpy())
-    except ValueError as error:
-        raise ValueError(f"{where}: --noise auto: {error}. Give the level, --noise SIGMA, pixels spanning 0..1.") from None
-    step = 2 / (2**given.picture.bits - 1)
-    sigma, doubt = max(found.sigma, step / math.sqrt(12)), max(found.error, 0.5 * step if found.sigma < step else 0.0)
-    if sigma / 2 < RESOLUTION or (given.problem.accepts_noise == "above 0" and found.sigma < step / 4):
-        raise ValueError(
-            f"{where}: --noise auto: no noise is found in INPUT. Give the level, --noise SIGMA, pixels spanning 0..1."
-        )
-    notes.append(
-        f"noise: estimated {sigma / 2:.4f} +- {doubt / 2:.4f} from INPUT, pixels spanning 0..1"
-        f"{', after JPEG compression' if Path(where).suffix.lower() in ('.jpg', '.jpeg') else ''}"
-    )
-    return GaussianNoise(sigma)
+def _noise(
+    said: NoiseChoice, given: Given, of_file: Callable[[Given], InputNoise], notes: list[str], where: str
+) -> Noise | None:
+    """Return the noise in the units of images that span [-1, 1], found in INPUT for ``--noise auto`` and ``--noise file``."""
+    if said.kind in FROM_INPUT:
+        try:
+            found = noise_of_pixels(given) if said.kind == "auto" else of_file(given)
+        except ValueError as error:
+            raise ValueError(
+                f"{where}: --noise {said.kind}: {error}. Give the level, --noise SIGMA, pixels spanning 0..1."
+            ) from None
+        notes.append(found.note)
+        return GaussianNoise(found.sigma)
+    if said.none and said.level:
+        notes.append(f"noise {said.level:g}: taken as 0, since it is below the rounding of 32-bit pixels, {RESOLUTION:g}")
+    return said.model()
 
 
 def _written_as(
@@ -232,7 +235,8 @@ def _doubts(said: NoiseChoice, problem: Problem, op: Operator, *, simulated: boo
     if op.sigma_y == 0 and not problem.exact_is_usual and not simulated:
         if problem.reads == "arrays":
             return ["noise 0: INPUT is taken as exact, which no instrument is; give the level of its noise with --noise"]
-        return ["noise 0: INPUT is taken as exact; an 8-bit file has rounding noise of 0.001, a photograph more (--noise 0.01)"]
+        advice = "leave --noise out to have it found" if problem.default_noise == "file" else "--noise file finds it"
+        return [f"noise 0: INPUT is taken as exact; an 8-bit file has rounding noise of 0.001, a photograph more ({advice})"]
     if said.level is not None and said.level > 1 and problem.reads != "arrays":
         level = said.level
         return [f"noise {level:g}: pixels span 0..1, is this intended? {level:g} of 255 is --noise {level / 255:.3g}"]

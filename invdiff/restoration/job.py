@@ -27,6 +27,7 @@ from invdiff.restoration.device import pick_device
 from invdiff.restoration.earlier import Results
 from invdiff.restoration.estimate import Stopwatch
 from invdiff.restoration.files import FilesRead, code_files, prior_files
+from invdiff.restoration.formats import FileFormat, file_format
 from invdiff.restoration.inputs import Measured, read
 from invdiff.restoration.memory import memory_note, needed_memory
 from invdiff.restoration.noise import noise_choice
@@ -41,7 +42,7 @@ __all__ = ["SETTINGS", "TAKEN", "Job", "prepare", "restore"]
 # Settings common to all problems with their defaults, as in `invdiff solve`.
 SETTINGS: Mapping[str, Any] = {
     "problem": None,
-    "noise": 0,
+    "noise": None,
     "simulate": False,
     "black": None,
     "white": None,
@@ -66,7 +67,23 @@ SETTINGS: Mapping[str, Any] = {
     "intervals": None,
 }
 # Names that options of a problem cannot have: the settings, and other options of commands that take a problem.
-TAKEN = (*SETTINGS, "source", "output", "overwrite", "json", "npz", "progress", "folder", "size", "cases", "save")
+TAKEN = (
+    *SETTINGS,
+    *(
+        "source",
+        "output",
+        "overwrite",
+        "json",
+        "npz",
+        "format",
+        "format_quality",
+        "progress",
+        "folder",
+        "size",
+        "cases",
+        "save",
+    ),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,11 +117,15 @@ class Job:
         """The measurement, on the device."""
         return self.measured.y.to(self.device)
 
-    def results(self, *, npz: bool) -> Results:
+    def file_format(self, wanted: str = "png", *, quality: int | None = None) -> FileFormat:
+        """Return the format of the files of results: :func:`invdiff.restoration.formats.file_format`."""
+        return file_format(self.measured.picture, self.measured.observed.in_shape[0], wanted, quality=quality)
+
+    def results(self, *, npz: bool, files: FileFormat) -> Results:
         """Return the names of the files that will be written, and the files that are read, to find out what is in the way."""
         settings = self.settings
         numbers = range(settings["first_sample"], settings["first_sample"] + settings["samples"])
-        names = file_names(self.measured, numbers=numbers, spread=self.spread, npz=npz)
+        names = file_names(self.measured, numbers=numbers, spread=self.spread, npz=npz, files=files)
         return Results(COMMAND, RECORD, names, (*self.files.paths, *prior_files(self.settings["prior"])))
 
     def run(self, *, progress: bool = False, report: Callable[[float, float], object] | None = None) -> Restoration:
@@ -149,6 +170,7 @@ def prepare(
     *,
     option: Mapping[str, Any] | None = None,
     prior_option: Mapping[str, Any] | None = None,
+    score: ScoreModel | None = None,
 ) -> Job:
     """Read the files and build prior, measurement and sampler, so that errors appear before sampling.
 
@@ -157,6 +179,7 @@ def prepare(
         settings: Values of :data:`SETTINGS` and of the options of the problem.
         option: Options of the method by name, as numbers or strings; ``settings["option"]`` is their text for the record.
         prior_option: Options of a checkpoint that its file does not specify, likewise.
+        score: The prior that the settings describe, if it is loaded already.
 
     Raises:
         OptionError: If an option is unknown, missing or out of range, or conflicts with another.
@@ -170,7 +193,8 @@ def prepare(
     check_limits(settings)
     own = {name: value for name, value in settings.items() if name not in SETTINGS}
     settings = {**SETTINGS, **settings}
-    simulated, noise = source is None or settings["simulate"], noise_choice(settings["noise"])
+    simulated = source is None or bool(settings["simulate"])
+    noise = noise_choice(settings["noise"], kind, simulated=simulated)
     values = complete(kind, own, simulated=simulated, others=[*SETTINGS])
     settings = {**settings, **values, "noise": noise}
     check_options(kind, values, noise, has_input=source is not None, simulated=simulated)
@@ -183,8 +207,9 @@ def prepare(
         if not isinstance(settings["calibration"], str | os.PathLike):
             raise OptionError(f"calibration: expected the path of a file, or 'natural', got {settings['calibration']!r:.80}.")
         files.add({"calibration": Path(settings["calibration"])})
-    names = ("precision", "checkpointing", "tile", "overlap")
-    score = find_prior(settings["prior"], device=device, given=prior_option, **{name: settings[name] for name in names})
+    if score is None:
+        names = ("precision", "checkpointing", "tile", "overlap")
+        score = find_prior(settings["prior"], device=device, given=prior_option, **{name: settings[name] for name in names})
     (channels, *_) = score.event_shape or (3,)
     measured = read(
         source,
@@ -213,7 +238,7 @@ def restore(
     source: Any = None,
     *,
     problem: str | type[Problem],
-    noise: float | str | Noise = 0,
+    noise: float | str | Noise | None = None,
     simulate: bool = False,
     black: float | None = None,
     white: float | None = None,
@@ -250,8 +275,10 @@ def restore(
             problems that read arrays, also a mapping of arrays by name. ``None``: a bundled picture is degraded and restored.
         problem: Measurement model: a name in :data:`invdiff.problems.PROBLEMS`, a place such as ``mine.py:MyProblem``, or a
             class.
-        noise: Noise in INPUT, pixels spanning 0..1: a standard deviation, 0 for exact data; ``"auto"``; text such as
-            ``"poisson:40"``; or a noise model in the units of images that span [-1, 1].
+        noise: Noise in INPUT, pixels spanning 0..1: a standard deviation, 0 for exact data; ``"auto"``: estimated from the
+            pixels; ``"file"``: for JPEG files found in their tables, else as ``"auto"``, else the rounding to 8 or 16 bits;
+            text such as ``"poisson:40"``; or a noise model in the units of images that span [-1, 1]. Default: set by the
+            problem (:attr:`Problem.default_noise`); 0 in a simulation.
         simulate: Whether INPUT is clean: it is degraded first, and the results are compared with it.
         black: Value of black in the units of INPUT, such as 512 of a raw file. Default: 0.
         white: Value of white, such as 4095 for 12-bit data. Default: 255 or 65535 for integers of 8 or 16 bits, 1 for floats.

@@ -41,6 +41,11 @@ class Levels:
     white: float
     full: float
 
+    @property
+    def scale(self) -> float:
+        """Units of pictures of these levels per unit of pictures whose black is 0 and whose white is ``full``."""
+        return self.full / (self.white - self.black)
+
     def stored(self, x: Tensor) -> Tensor:
         """Return pictures that span [-1, 1] in the levels of the file, again as pictures whose white is ``full``.
 

@@ -1,4 +1,4 @@
-"""Specification of the noise: a level, a distribution, ``auto``, or a noise model."""
+"""Specification of the noise: a level, a distribution, ``auto``, ``file``, or a noise model."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from invdiff.problems.options import OptionError
 
 if TYPE_CHECKING:
     from invdiff.operators import Noise
+    from invdiff.problems import Problem
 
-__all__ = ["RESOLUTION", "NoiseChoice", "noise_choice"]
+__all__ = ["FROM_INPUT", "RESOLUTION", "NoiseChoice", "noise_choice"]
 
 KINDS = {
     "gaussian": ("SIGMA",),
@@ -19,9 +20,10 @@ KINDS = {
     "laplace": ("SCALE",),
     "student": ("SCALE", "DOF"),
 }
+FROM_INPUT = ("auto", "file")
 OPTIONAL = {"poisson": 1}  # number of trailing parameters that may be left out
 RESOLUTION = 1e-7  # distance of 32-bit numbers near 1: smaller noise is lost in the rounding of the pixels
-EXPECTED = "expected a standard deviation such as 0.02, auto, poisson:PEAK[,SIGMA], laplace:SCALE or student:SCALE,DOF"
+EXPECTED = "expected a standard deviation such as 0.02, auto, file, poisson:PEAK[,SIGMA], laplace:SCALE or student:SCALE,DOF"
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class NoiseChoice:
     """A noise specification, pixels spanning 0..1.
 
     Attributes:
-        kind: A key of ``KINDS``; ``auto``: Gaussian, with a level estimated from INPUT; ``model``: the model in ``given``.
+        kind: A key of ``KINDS``; ``auto``: Gaussian, with a level estimated from INPUT; ``file``: likewise, from what the file
+            says about its rounding, too; ``model``: the model in ``given``.
         numbers: Parameters of the distribution.
         given: Noise model, in the units of images that span [-1, 1].
     """
@@ -73,12 +76,19 @@ class NoiseChoice:
         return f"{self.kind}:{','.join(f'{n:g}' for n in self.numbers)}" if self.numbers else self.kind
 
 
-def noise_choice(value: Any) -> NoiseChoice:
+def noise_choice(value: Any, problem: type[Problem] | None = None, *, simulated: bool = False) -> NoiseChoice:
     """Parse a noise specification: a number, text such as ``"poisson:40"``, or a noise model.
+
+    Args:
+        value: The specification; ``None``: the default of the problem, and 0 in a simulation.
+        problem: The problem, for its default.
+        simulated: Whether a clean image is degraded first.
 
     Raises:
         OptionError: If the value is none of these, or a number in it is out of range.
     """
+    if value is None:
+        return NoiseChoice("gaussian", (0.0,)) if simulated or problem is None else noise_choice(problem.default_noise)
     if isinstance(value, NoiseChoice):
         return value
     if hasattr(value, "log_likelihood"):  # a noise model, recognized without importing the operators
@@ -86,9 +96,9 @@ def noise_choice(value: Any) -> NoiseChoice:
     text = str(value)
     kind, colon, arguments = text.partition(":")
     if not colon:
-        kind, arguments = ("auto", "") if text == "auto" else ("gaussian", text)
-    if kind == "auto" and not colon:
-        return NoiseChoice("auto")
+        kind, arguments = (text, "") if text in FROM_INPUT else ("gaussian", text)
+    if kind in FROM_INPUT and not colon:
+        return NoiseChoice(kind)
     try:
         numbers = tuple(float(number) for number in arguments.split(","))
     except ValueError:

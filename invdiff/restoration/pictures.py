@@ -12,7 +12,9 @@ from invdiff.io.figures import comparison_panel, std_map
 from invdiff.io.images import atomic_write, write_image
 from invdiff.restoration.calibration_file import Spread
 from invdiff.restoration.earlier import Results, write_record
+from invdiff.restoration.formats import FileFormat
 from invdiff.restoration.inputs import Measured
+from invdiff.restoration.medoid import medoid
 
 if TYPE_CHECKING:
     from invdiff.restoration.result import Restoration
@@ -23,14 +25,14 @@ COMMAND, RECORD = "solve", "run.json"
 TILES = 3  # samples in the comparison panel
 
 
-def file_names(measured: Measured, *, numbers: range, spread: Spread | None, npz: bool) -> tuple[str, ...]:
+def file_names(measured: Measured, *, numbers: range, spread: Spread | None, npz: bool, files: FileFormat) -> tuple[str, ...]:
     """Return the names of the files that :func:`write` writes, without the record, before there are samples.
 
     ``numbers`` are those of the samples, from 0. A simulated measurement counts under all names that it may have.
     """
-    suffix = suffix_of(measured.observed.in_shape[0])
+    suffix = files.suffix
     ends = ("low", "high") if spread is not None and len(numbers) > 1 else ()
-    names = [*(f"{name}{suffix}" for name in (*sample_names(numbers), "mean", *ends)), "comparison.png"]
+    names = [*(f"{name}{suffix}" for name in (*sample_names(numbers), "best", "mean", *ends)), "comparison.png"]
     names += ["std.png"] if len(numbers) > 1 else []
     names += ["posterior.npz"] if npz else []
     names += [f"measurement{ending}" for ending in (".png", ".tif", ".npz")] if measured.clean is not None else []
@@ -50,8 +52,13 @@ def suffix_of(channels: int) -> str:
     return ".png" if channels in (1, 3) else ".tif"
 
 
-def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: bool) -> dict[str, Any]:
-    """Write every sample, ``mean.png``, ``std.png``, ``comparison.png``, ``run.json``, and on request ``posterior.npz``.
+def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: bool, files: FileFormat) -> dict[str, Any]:
+    """Write every sample, ``best.png``, ``mean.png``, ``std.png``, ``comparison.png``, ``run.json``, and if requested
+    ``posterior.npz``.
+
+    ``best.png`` is a copy of the sample closest to all others (:func:`~invdiff.restoration.medoid.medoid`): sharp, and one
+    plausible picture. ``mean.png``, the average of the samples, is closest to the truth on average, and a little smooth. Of a
+    single sample both are copies, and there is no ``std.png``.
 
     Pictures of the problem itself (:meth:`Problem.extras`), such as ``mask.png``, are written as they are.
 
@@ -61,14 +68,15 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
     Pictures are in the levels of INPUT if black and white were given; comparison, standard deviation and ``posterior.npz`` are
     on the scale from black, 0, to white, 1.
 
-    Pictures whose number of channels is neither 1 nor 3 do not fit in PNG files and are written as ``.tif``. For these, the
-    comparison shows the first of two channels, or the first three of more.
+    Of pictures whose number of channels is neither 1 nor 3, the comparison shows the first of two channels, or the first three
+    of more.
 
     Args:
         folder: Folder to write to.
         result: The restoration.
         record: Contents of ``run.json``.
         npz: Whether to write the samples as floats, on the 0..1 scale of the command line and not clipped to it.
+        files: Format of samples, mean and intervals, for which ``.png`` stands here.
 
     Returns:
         The contents of ``run.json``: the record with the other files and their SHA-256 digests as ``outputs``.
@@ -77,23 +85,28 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
     measured, samples, spread = result.measured, result.samples, result.spread
     problem, picture, y = measured.problem, measured.picture, measured.measurement
     images = dict(zip(sample_names(result.numbers), samples, strict=True))
+    chosen = medoid(samples)
+    record = {**record, "best": f"{list(images)[chosen]}{files.suffix}"}
     mean, std = samples.mean(0), samples.std(0) if len(samples) > 1 else None
-    suffix = suffix_of(len(mean))
     ends = {} if spread is None or std is None else {"low": mean - spread.width * std, "high": mean + spread.width * std}
-    for name, image in {**images, "mean": mean, **ends}.items():
+    for name, image in {**images, "best": samples[chosen], "mean": mean, **ends}.items():
         write_image(
-            folder / f"{name}{suffix}",
+            folder / f"{name}{files.suffix}",
             measured.stored(image).numpy(),
-            bits=picture.bits,
-            alpha=picture.alpha,
+            bits=files.bits,
+            alpha=picture.alpha if files.alpha else None,
             icc=picture.icc,
             exif=picture.exif,
+            **({} if files.quality is None else {"quality": files.quality}),
         )
     write_record(folder, results, record)  # once more at the end: if the disk fills, the samples have their record
+    calibrated = spread is not None and spread.std_factor != 1
     heat = None if std is None else ((1.0 if spread is None else spread.std_factor) * std).numpy()
     if measured.clean is not None:
         stored_y = measured.stored(y) if problem.reads == "picture" else y
-        problem.write_measurement(folder, stored_y, suffix=suffix, bits=picture.bits, icc=picture.icc, exif=picture.exif)
+        problem.write_measurement(
+            folder, stored_y, suffix=suffix_of(len(mean)), bits=picture.bits, icc=picture.icc, exif=picture.exif
+        )
     for name, extra in problem.extras().items():
         write_image(folder / f"{name}.png", extra.pixels, bits=extra.bits, alpha=extra.alpha, icc=extra.icc, exif=extra.exif)
     if npz:
@@ -112,8 +125,8 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
     if measured.clean is not None:
         tiles = {"truth": problem.framed(measured.clean)[0], **tiles}
     if heat is not None:
-        std_map(folder / "std.png", heat)
-    title = f"{'' if spread is None or spread.std_factor == 1 else 'calibrated '}standard deviation (0..1 scale)"
+        std_map(folder / "std.png", heat, calibrated=calibrated)
+    title = f"{'calibrated ' if calibrated else ''}standard deviation (0..1 scale)"
     comparison_panel(
         folder / "comparison.png", {title: tile.numpy() for title, tile in tiles.items()}, std=heat, std_title=title
     )

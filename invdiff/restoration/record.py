@@ -54,6 +54,7 @@ def make_record(
         "files": {name: dict(file) for name, file in files.items()},
         "method": post.method,
         "options": dict(post.options),
+        "noise_level": noise_level(task),
         "prior": sampler.score.describe(),
         "device": str(device),
         "versions": {
@@ -85,6 +86,11 @@ def misfits_of(task: Measured, post: Posterior, results: Tensor) -> tuple[str, .
         ratio_min=post.options["ratio_min"],
         causes=task.problem.misfit_causes,
     )
+
+
+def noise_level(task: Measured) -> float:
+    """Return the standard deviation of the noise, given or found, images spanning 0..1; a typical one if it is not white."""
+    return float(f"{task.observed.sigma_y / 2:.4g}")
 
 
 def to_json(value: Any) -> str:

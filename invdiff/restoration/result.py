@@ -16,7 +16,9 @@ from invdiff.posterior import Posterior
 from invdiff.restoration.calibration_file import Spread
 from invdiff.restoration.earlier import Results
 from invdiff.restoration.folder import output_folder
+from invdiff.restoration.formats import FileFormat, file_format
 from invdiff.restoration.inputs import Measured
+from invdiff.restoration.medoid import medoid
 from invdiff.restoration.pictures import COMMAND, RECORD, file_names, write
 
 __all__ = ["Restoration"]
@@ -59,6 +61,11 @@ class Restoration:
         return (self.samples.mean(0) + 1) / 2
 
     @cached_property
+    def best(self) -> Tensor:
+        """The sample closest to all others (:func:`~invdiff.restoration.medoid.medoid`), ``(C, H, W)``, on the 0..1 scale."""
+        return self.pictures[medoid(self.samples)]
+
+    @cached_property
     def std(self) -> Tensor:
         """Standard deviation of the pictures, ``(C, H, W)``, on the 0..1 scale, calibrated if requested. NaN for one sample."""
         if len(self.samples) == 1:
@@ -77,29 +84,49 @@ class Restoration:
         """Messages for the user."""
         return tuple(self.record["notes"])
 
-    def save(self, folder: str | os.PathLike[str] | None = None, *, overwrite: bool = False, npz: bool = False) -> Path:
+    def save(
+        self,
+        folder: str | os.PathLike[str] | None = None,
+        *,
+        overwrite: bool = False,
+        npz: bool = False,
+        format: str = "png",  # noqa: A002 - the name of the option
+        format_quality: int | None = None,
+    ) -> Path:
         """Write all samples, their mean and standard deviation, a comparison, and ``run.json``: all files or none.
 
         Args:
-            folder: Folder to write to. Default: ``invdiff-out/NAME-PROBLEM``, with a number appended if it exists.
+            folder: Folder to write to. Default: ``invdiff-out/NAME-PROBLEM``; unless ``overwrite``, with a number appended if
+                it exists.
             overwrite: Whether to replace the files that an earlier run recorded in the folder. No other file is replaced.
             npz: Whether to also write the samples as floats, ``posterior.npz``.
+            format: Format of samples, mean and intervals: ``"png"``, ``"jpg"``, ``"tiff"``, ``"webp"``, or ``"input"`` for that
+                of INPUT. Only PNG, TIFF and WebP files hold every pixel as it was sampled, and only PNG and TIFF 16 bits.
+            format_quality: Quality of JPEG files, 1 to 100. Default: 95.
 
         Returns:
             Path of the folder.
 
         Raises:
+            OptionError: If the results do not fit in files of this format.
             ValueError: If the folder is not empty and ``overwrite`` is false, or a file in it is in the way.
             OSError: If the folder cannot be written.
         """
         wanted = None if folder is None else Path(folder)
-        names = file_names(self.measured, numbers=self.numbers, spread=self.spread, npz=npz)
+        files = file_format(self.measured.picture, self.samples.shape[1], format, quality=format_quality)
+        names = file_names(self.measured, numbers=self.numbers, spread=self.spread, npz=npz, files=files)
         results = Results(COMMAND, RECORD, names, self.inputs)
         with output_folder(wanted, self.measured.name, results, overwrite=overwrite) as output:
-            output.fill(lambda part, target: self.write(part, target, npz=npz))
+            output.fill(lambda part, target: self.write(part, target, npz=npz, files=files))
         return output.folder
 
-    def write(self, part: Path, target: Path, *, npz: bool) -> dict[str, Any]:
+    def write(self, part: Path, target: Path, *, npz: bool, files: FileFormat) -> dict[str, Any]:
         """Write the files into the folder ``part``, to be moved to ``target``; return the contents of ``run.json``."""
-        record = {**self.record, "arguments": {**self.record["arguments"], "npz": npz}, "output": str(target)}
-        return write(part, self, record, npz=npz)
+        written = {"npz": npz, "format": files.wanted, "format_quality": files.quality}
+        record = {
+            **self.record,
+            "arguments": {**self.record["arguments"], **written},
+            "notes": [*self.notes, *files.notes],
+            "output": str(target),
+        }
+        return write(part, self, record, npz=npz, files=files)

@@ -41,7 +41,7 @@ class NoiseLevel:
     error: float
 
 
-def noise_level(pictures: Array, known: Mask | None = None) -> NoiseLevel:
+def noise_level(pictures: Array, known: Mask | None = None, *, compressed: bool = False) -> NoiseLevel:
     r"""Estimate the noise level of pictures ``(N, H, W)`` that span [-1, 1]: one level for all of them.
 
     In an orthonormal wavelet basis white noise has the same level in all coefficients, independent of each other. The level is
@@ -56,9 +56,12 @@ def noise_level(pictures: Array, known: Mask | None = None) -> NoiseLevel:
     Args:
         pictures: The pictures, finite.
         known: True at measured pixels, broadcastable to ``pictures``. Default: all.
+        compressed: Whether the pictures are known to come from JPEG files. The level is then that of what compression left,
+            which is all of it only where it is large against the quantization steps.
 
     Raises:
-        ValueError: If too few coefficients remain; if the pictures show the block grid of JPEG, whose rounding removes noise;
+        ValueError: If too few coefficients remain; unless ``compressed``, if the pictures show the block grid of JPEG, whose
+            rounding removes noise;
             if they are graphics; or if they are textures without a smooth place (an error of more than half the level).
 
     References:
@@ -78,7 +81,7 @@ def noise_level(pictures: Array, known: Mask | None = None) -> NoiseLevel:
             f"too few pixels show the noise: {constant:.0%} are in constant areas, {saturated:.0%} saturated (at the darkest "
             f"or brightest value) and {missing:.0%} missing, of a picture of {pictures.shape[-1]} x {pictures.shape[-2]}"
         )
-    if _has_block_grid(pictures, given):
+    if not compressed and _has_block_grid(pictures, given):
         raise ValueError("the picture shows the 8 x 8 blocks of JPEG compression, which removes an unknown part of the noise")
     sigma, smoothest, across = np.mean([levels for levels, _ in found], axis=0)
     sampling = SPREAD * sigma / math.sqrt(counted)

@@ -62,7 +62,7 @@ def check_complete(folder: Path) -> None:
     record = json.loads((folder / "run.json").read_text())
     assert record["outputs"] == {path.name: sha256_of(path) for path in folder.iterdir() if path.name != "run.json"}
     assert Path(record["output"]).absolute() == folder.absolute()
-    assert {"mean.png", "sample-1.png", "sample-2.png", "std.png", "comparison.png"} <= record["outputs"].keys()
+    assert {"best.png", "mean.png", "sample-1.png", "sample-2.png", "std.png", "comparison.png"} <= record["outputs"].keys()
     for name in record["outputs"]:
         read_image(folder / name)
 
@@ -229,7 +229,7 @@ class TestDiskFull:
         place = place_of(result)
         assert place.name.endswith("-incomplete")
         assert sorted(path.name for path in place.iterdir()) == [
-            "mean.png", "posterior.npz", "run.json", "sample-1.png", "sample-2.png", "std.png"
+            "best.png", "mean.png", "posterior.npz", "run.json", "sample-1.png", "sample-2.png", "std.png"
         ]  # fmt: skip
         assert json.loads((place / "run.json").read_text())["output"] == str(place)
         assert {path.name: path.read_bytes() for path in (folder / "out").iterdir()} == earlier
@@ -258,7 +258,7 @@ class TestDiskFull:
         )
         assert done.returncode == 1
         assert done.stderr.endswith("File too large). Those that could are in out-incomplete.\n")
-        assert {"mean.png", "sample-1.png", "sample-2.png", "run.json"} <= {
+        assert {"best.png", "mean.png", "sample-1.png", "sample-2.png", "run.json"} <= {
             path.name for path in Path("out-incomplete").iterdir()
         }
 

@@ -163,10 +163,10 @@ class TestSolve:
 
     def test_a_result_that_was_moved_away_is_not_missed(self, solve, folder):
         solve("in.png", *DENOISE, "-o", "out")
-        (folder / "out" / "mean.png").rename(folder / "best.png")
+        (folder / "out" / "mean.png").rename(folder / "chosen.png")
         solve("in.png", *DENOISE, "-o", "out", "--overwrite")
         assert (folder / "out" / "mean.png").exists()
-        assert (folder / "best.png").exists()
+        assert (folder / "chosen.png").exists()
 
     @pytest.mark.parametrize(
         "record",

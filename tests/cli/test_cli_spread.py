@@ -203,7 +203,7 @@ class TestApply:
         assert "spread" not in plain
         assert plain.keys() | {"spread"} == record.keys()
         assert sorted(path.name for path in (folder / "plain").iterdir()) == [
-            *("comparison.png", "mean.png", "posterior.npz", "run.json", "sample-1.png", "sample-2.png", "std.png")
+            *("best.png", "comparison.png", "mean.png", "posterior.npz", "run.json", "sample-1.png", "sample-2.png", "std.png")
         ]
 
     def test_overwriting_without_it_leaves_no_intervals_behind(self, solved, solve):

@@ -243,7 +243,7 @@ def _of_the_results(case: Case, answer: Answer, here: Path, before: Tree, after:
         yield "the record does not name the input"
     samples = int(record["arguments"]["samples"])
     found = {path.stem for path in out.iterdir()}
-    wanted = {"mean", "comparison", *(f"sample-{k + 1}" for k in range(samples)), *(["std"] if samples > 1 else [])}
+    wanted = {"best", "mean", "comparison", *(f"sample-{k + 1}" for k in range(samples)), *(["std"] if samples > 1 else [])}
     missing = wanted - {re.sub(r"^sample-0+", "sample-", stem) for stem in found}
     if missing:
         yield f"results are missing: {', '.join(sorted(missing))}"

@@ -358,9 +358,6 @@ class TestNoFiles:
 
 KINDS = {
     "a GIF image": lambda: bytes(saved("GIF")),
-    "an AVIF image": lambda: b"\0\0\0\x1cftypavif" + bytes(20),
-    "a HEIC image": lambda: b"\0\0\0\x18ftypheic" + bytes(20),
-    "a HEIF image": lambda: b"\0\0\0\x18ftypmif1" + bytes(20),
     "an MPEG-4 or QuickTime file": lambda: b"\0\0\0\x18ftypisom" + bytes(20),
     "a FITS file": lambda: b"SIMPLE  =                    T" + b" " * 2850,
     "a NIfTI file": lambda: b"\x5c\x01\0\0" + bytes(340) + b"n+1\0" + bytes(100),

@@ -65,16 +65,34 @@ def test_std_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["panel.png"]
 
 
-def test_std_map_has_the_resolution_and_the_scale_of_the_image(tmp_path):
+def test_std_map_has_the_pixels_and_the_scale_of_the_image(tmp_path):
     std = np.linspace(0, 0.4, 12 * 15).reshape(1, 12, 15).repeat(3, 0)
     limit = std_map(tmp_path / "std.png", std)
     assert 0.19 < limit <= 0.2  # on the 0..1 scale: half of what it is on [-1, 1]
-    image = read(tmp_path / "std.png").astype(int)
-    assert image.shape == (12, 15, 3)
-    assert image[0, 0].sum() < image[6, 7].sum() < image[-1, -1].sum()  # magma grows brighter
+    factor = 13  # 15 pixels become about 192
+    image = read(tmp_path / "std.png").astype(int)[: 12 * factor, : 15 * factor]
+    assert (image == image[::factor, ::factor].repeat(factor, 0).repeat(factor, 1)).all()  # pixel by pixel
+    assert image[0, 0].sum() < image[6 * factor, 7 * factor].sum() < image[-1, -1].sum()  # magma grows brighter
     assert std_map(tmp_path / "std.png", std, limit=1.0) == 1.0
-    assert read(tmp_path / "std.png").astype(int)[-1, -1].sum() < image[-1, -1].sum()
+    assert read(tmp_path / "std.png").astype(int)[12 * factor - 1, 15 * factor - 1].sum() < image[-1, -1].sum()
     assert std_map(tmp_path / "std.png", 0 * std) == 1.0
+
+
+@pytest.mark.parametrize("size", [(12, 15), (300, 500), (700, 2400)])
+def test_std_map_has_a_legend_below_it(tmp_path, size):
+    height, width = size
+    std_map(tmp_path / "std.png", np.linspace(0, 0.4, height * width).reshape(size))
+    image = read(tmp_path / "std.png").astype(int)
+    factor = max(1, round(192 / max(size)))
+    legend = image[height * factor :]
+    assert image.shape[1] == max(width * factor, 420)
+    assert (legend[0] == 255).all()
+    words = (legend.max(2) < 100).any(1)  # lines of dark text: title, numbers, and two of words
+    lines = np.flatnonzero(np.diff(np.pad(words, 1).astype(int)) == 1)
+    assert len(lines) >= 4
+    assert not (legend[:, [0, -1]] < 200).any()  # no word is cut off
+    colors = {tuple(color) for color in legend.reshape(-1, 3)}
+    assert len(colors) > 100  # of the bar
 
 
 @pytest.mark.parametrize("std", [-np.ones((4, 4)), np.full((4, 4), np.nan), np.ones(4), np.ones((0, 4))])

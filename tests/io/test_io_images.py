@@ -437,7 +437,7 @@ class TestChannelsSolved:
         (tmp_path / "out" / "run.json").write_text(json.dumps(earlier))
         invdiff("solve", "in.tif", "--simulate", "--prior", prior(count), *self.few, "--overwrite")
         names = sorted(path.name for path in (tmp_path / "out").iterdir())
-        images = ["mean.tif", "measurement.tif", "sample-1.tif", "sample-2.tif"]
+        images = ["best.tif", "mean.tif", "measurement.tif", "sample-1.tif", "sample-2.tif"]
         assert names == sorted([*images, "comparison.png", "mask.png", "run.json", "std.png"])
         for name in images:
             result = read_image(tmp_path / "out" / name)

@@ -6,10 +6,12 @@ import ast
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from cases import build, selected
 from helpers import all_subclasses, randn
+from PIL import Image
 from torch.testing import assert_close
 
 import invdiff
@@ -209,6 +211,47 @@ def test_a_mask_must_leave_something_to_do(mask):
         Inpaint(mask)
 
 
+class TestFractionalFactors:
+    """Super-resolution by a factor that is no whole number."""
+
+    @pytest.mark.parametrize("kernel", ["bicubic", "area"])
+    @pytest.mark.parametrize("factor", [1.5, 2.5, 1.01, 3.3, 8 / 3])
+    @pytest.mark.parametrize("side", [1, 7, 16, 101])
+    def test_sizes(self, factor, kernel, side):
+        problem = SuperResolution(factor, kernel=kernel)
+        shape = problem.image_shape((3, side, 9))
+        assert shape[1] == math.floor(factor * side + 0.5)
+        op = problem.operator(shape)
+        assert op.out_shape == (3, side, 9)
+        assert_close(op(torch.ones(1, *shape)), torch.ones(1, *op.out_shape))
+        assert problem.preview(torch.zeros(1, *op.out_shape)).shape == (1, *shape)
+        assert problem.alpha_of(np.zeros((side, 9)), shape[1:]).shape == shape[1:]
+
+    def test_it_is_what_pillow_makes(self):
+        small, large = (40, 30), (60, 45)
+        x = randn(1, 1, large[1], large[0]).float()
+        expected = Image.fromarray(x[0, 0].numpy()).resize(small, Image.Resampling.BICUBIC)
+        y = SuperResolution(1.5).operator((1, large[1], large[0]))(x)
+        assert_close(y[0, 0], torch.from_numpy(np.array(expected)), atol=1e-5, rtol=0)
+
+    def test_clean_pictures_are_cropped_to_a_size_that_can_be_measured(self):
+        problem = SuperResolution(1.5)
+        cropped = problem.fit(randn(1, 3, 47, 64))
+        assert cropped.shape == (1, 3, 47, 63)  # 31 and 42 pixels: 46.5 rounds up
+        assert problem.operator(cropped.shape[1:]).out_shape == (3, 31, 42)
+        with pytest.raises(ValueError, match=r"cannot be downsampled by 1\.5"):
+            problem.fit(randn(1, 3, 1, 9))
+
+    def test_whole_numbers_keep_their_operator(self):
+        assert type(SuperResolution(2.0).operator((3, 8, 8))) is type(SuperResolution(2).operator((3, 8, 8)))
+        y = randn(1, 3, 4, 5)
+        assert_close(SuperResolution(3).preview(y), y.repeat_interleave(3, -1).repeat_interleave(3, -2))
+
+    def test_sizes_between_are_refused(self):
+        with pytest.raises(ValueError, match=r"no picture of whole pixels becomes 9 x 10 when enlarged by 1\.5"):
+            SuperResolution(1.5).operator((3, 10, 9))
+
+
 def test_wrong_sizes():
     (inpaint,) = build(Inpaint)
     with pytest.raises(ValueError, match="mask is 24 x 16 pixels and the image 24 x 17"):
@@ -217,7 +260,7 @@ def test_wrong_sizes():
         SuperResolution(5).operator((3, HEIGHT, WIDTH))
     with pytest.raises(ValueError, match="cannot be downsampled by 17"):
         SuperResolution(17).fit(randn(1, 3, HEIGHT, WIDTH))
-    with pytest.raises(ValueError, match="at least 2, got 1"):
+    with pytest.raises(ValueError, match="above 1 and at most 1024, got 1"):
         SuperResolution(1)
     with pytest.raises(ValueError, match="larger than the image"):
         build(PROBLEMS["deblur"])[0].operator((3, 4, 4))
