@@ -47,7 +47,7 @@ class Rescaled(ScoreModel):
             score.event_shape,
             score.notes,
         )
-        self.batched = score.batched
+        self.batched, self.reach = score.batched, score.reach
 
     def _summary(self) -> Sequence[str]:
         return (f"{self.data_range[0]:g} to {self.data_range[1]:g}", repr(self.score_model))
