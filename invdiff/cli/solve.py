@@ -25,7 +25,7 @@ SAMPLER = ("method", "steps", "rule", "quality", "preset", "option")
 SECTIONS = {
     "Problem": ("problem", "simulate", "black", "white"),
     "Noise": ("noise",),
-    "Sampler": ("samples", *SAMPLER, "seed", "chunk", "device"),
+    "Sampler": ("samples", *SAMPLER, "windows", "seed", "chunk", "device"),
     "Prior": PRIOR_OPTIONS,
     "Output": ("output", "overwrite", "calibration", "intervals", "npz", "as_json"),
 }
@@ -90,6 +90,12 @@ FILE = click.Path(path_type=Path)
 )
 @click.option("--preset", type=click.Choice(("paper",)), help="Published settings of --method for this kind of problem.")
 @click.option("--option", multiple=True, metavar="NAME=VALUE", help="Option of the method, such as zeta=0.5. Repeatable.")
+@click.option(
+    "--windows",
+    type=click.Choice(("auto", "off")),
+    default="auto",
+    help="auto: compute exact data only around what is missing, where method and prior allow it. off: the whole picture.",
+)
 @prior_options
 @click.option("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto selects a GPU if there is one.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Random seed of the samples and of simulated noise.")

@@ -48,6 +48,7 @@ SETTINGS: Mapping[str, Any] = {
     "quality": None,
     "preset": None,
     "option": (),
+    "windows": "auto",
     "prior": "natural",
     "prior_option": (),
     "precision": "auto",
@@ -174,7 +175,7 @@ def prepare(
         **values,
     )
     arguments = sampler_arguments(measured.problem, score, measured.op, settings, option or {})
-    sampler = PosteriorSampler(score, measured.op, **arguments)
+    sampler = PosteriorSampler(score, measured.op, windows=settings["windows"], **arguments)
     spread = _spread(measured, sampler, settings, files)
     files.check()
     return Job(source, settings, measured, sampler, device, spread, files)
@@ -195,6 +196,7 @@ def restore(
     quality: str | None = None,
     preset: str | None = None,
     option: Mapping[str, Any] | None = None,
+    windows: str = "auto",
     prior: str | ScoreModel = "natural",
     prior_option: Mapping[str, Any] | None = None,
     precision: str = "auto",
@@ -232,6 +234,8 @@ def restore(
         quality: One of :data:`invdiff.problems.QUALITIES`: trade-off between run time and quality.
         preset: ``"paper"``: published settings of the method.
         option: Options of the method, such as ``{"zeta": 0.5}``.
+        windows: ``"auto"``: with exact data, compute only around what is missing, where method and prior allow it; ``"off"``:
+            compute the whole picture.
         prior: A bundled name, a checkpoint file, folder or hub id, a place such as ``mine.py:my_prior``, or a prior.
         prior_option: Options of a checkpoint that its file does not specify, such as ``{"heads": 8}``.
         precision: Precision of the network: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"auto"``.
