@@ -5,5 +5,6 @@ from invdiff.posterior.misfit import MisfitWarning
 from invdiff.posterior.result import Particles, Posterior
 from invdiff.posterior.sampler import PosteriorSampler
 from invdiff.posterior.step import Step
+from invdiff.posterior.windows import Window
 
-__all__ = ["MisfitWarning", "Particles", "Posterior", "PosteriorSampler", "Step", "chi_square"]
+__all__ = ["MisfitWarning", "Particles", "Posterior", "PosteriorSampler", "Step", "Window", "chi_square"]

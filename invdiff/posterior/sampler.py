@@ -67,7 +67,7 @@ class PosteriorSampler:
             :class:`~invdiff.operators.Mask` does, samples are computed in windows around the missing pixels, and are equal to
             the measurement elsewhere. This needs a prior that is known to look no further than a number of pixels
             (:attr:`ScoreModel.reach <invdiff.priors.ScoreModel.reach>`), such as ``natural``, and a method that relates distant
-            places by nothing but the prior (:attr:`Algorithm.local <invdiff.methods.Algorithm>`); otherwise, and with
+            places by nothing but the prior (:attr:`Algorithm.in_windows <invdiff.methods.Algorithm>`); otherwise, and with
             ``"off"``, whole images are computed. See :meth:`run`.
         options: Options of the algorithm, such as ``zeta=0.5`` for ``dps``.
 
@@ -184,7 +184,7 @@ class PosteriorSampler:
 
     def _divided(self, plan: ResolvedMethod) -> Layout | None:
         """Return the windows in which samples are computed by this method, or ``None`` for whole images."""
-        layout = self._layout if self.windows == "auto" and plan.method.algorithm.local else None
+        layout = self._layout if self.windows == "auto" and plan.method.algorithm.in_windows else None
         return layout if layout is not None and layout.divided else None
 
     def _plan(self, choice: Choice) -> ResolvedMethod:
@@ -312,7 +312,7 @@ class PosteriorSampler:
         chunk = chunk or chunk_size(self.op, y.device)
         op, score = self.white.to(y.device, y.dtype), Counted(self.score.to(y.device))
         # The noise is that of windows, whether there are windows or not.
-        placed = self._layout is not None and plan.method.algorithm.local
+        placed = self._layout is not None and plan.method.algorithm.in_windows
         drawing = Drawing(plan, score, op, y, num_samples, seed, callback, [(b, None) for b in range(items)] if placed else None)
         with progress_bar(drawing.total, plan.method.name, shown=progress) as bar:
             parts = drawing.run(chunk=chunk, bar=bar)
@@ -354,9 +354,7 @@ class PosteriorSampler:
         if self._layout is None or not self._layout.divided:
             check_range(self.op, y, self.score)
         else:  # An image in windows may be so large that measuring a few would take longer than the rest.
-            item, window = self._layout.groups(1)[-1][0]
-            inside = self._layout.op.to(y.device).take([0] if self.op.items else []).adjoint(y[:1])[(..., *window.box)]
-            check_range(self._layout.measure(item, window), inside, self.score)
+            check_range(*self._layout.part(y), self.score)
         y = y.detach().to(torch.float64 if y.dtype == torch.float64 else torch.float32)
         if self.op.sigma_y and self.op.sigma_y**2 < torch.finfo(y.dtype).tiny:
             raise ValueError(

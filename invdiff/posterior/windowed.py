@@ -86,6 +86,11 @@ class Layout:
                 groups.setdefault(window.sides, []).append((item, window))
         return [groups[sides] for sides in sorted(groups, key=lambda sides: sides[0] * sides[1])]
 
+    def part(self, y: Tensor) -> tuple[Mask, Tensor]:
+        """Return the measurement in the largest window of the first item, and its data."""
+        item, window = self.groups(1)[-1][0]
+        return self.measure(item, window), self.op.take([0]).to(y.device).adjoint(y[:1])[(..., *window.box)]
+
     def measure(self, item: int, window: Window) -> Mask:
         """Return the measurement of an item in a window."""
         return Mask(self.known[item % len(self.known)][(..., *window.box)])

@@ -17,7 +17,7 @@ from invdiff.priors.score_model import Reach
 __all__ = ["UNet"]
 
 
-CONTEXT = 4  # in pixels of the coarsest resolution
+CONTEXT = 2.5  # in pixels of the coarsest resolution
 
 
 class UNet(nn.Module):
@@ -76,7 +76,7 @@ class UNet(nn.Module):
     def reach(self) -> Reach:
         """How far the network looks, to the accuracy of :class:`~invdiff.priors.score_model.Reach`, as measured."""
         stride = 2 ** len(self.shrink)
-        return Reach(context=CONTEXT * stride, stride=stride)
+        return Reach(context=math.ceil(CONTEXT * stride), stride=stride)
 
     def forward(self, x: Tensor, c_noise: Tensor, maps: NoiseMaps | None = None) -> Tensor:
         """Map ``x`` of shape ``(B, C, H, W)`` and ``c_noise`` of shape ``(B,)`` to an image of the shape of ``x``.
