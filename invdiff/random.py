@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Draw", "Draws", "Streams", "generator"]
+__all__ = ["Draw", "Draws", "PlacedNoise", "Streams", "generator"]
 
 PURPOSES = ("sample", "measure", "prior", "resample", "diagnose")
 Draw = Callable[[Sequence[int]], Tensor]  # event -> the next standard normal noise of every row, (rows, *event)
 BLOCK = 4096  # Values drawn at once: small events share a call, large ones have their own. Determines the samples.
+CELL = 32  # Side of the squares of pixels that :class:`PlacedNoise` draws one by one. Determines the samples.
 
 
 def generator(seed: int, purpose: str, item: int, sample: int, *, device: torch.device | str = "cpu") -> torch.Generator:
@@ -29,8 +30,7 @@ def generator(seed: int, purpose: str, item: int, sample: int, *, device: torch.
         sample: Index of the sample of that measurement.
         device: Device on which the numbers are drawn.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"seed must be a non-negative integer, got {seed!r}.")
+    _check_seed(seed)
     if purpose not in PURPOSES:
         raise ValueError(f"generator: unknown purpose {purpose!r}, expected one of {', '.join(PURPOSES)}.")
     key = np.random.SeedSequence(int(seed), spawn_key=(PURPOSES.index(purpose), item))
@@ -40,16 +40,75 @@ def generator(seed: int, purpose: str, item: int, sample: int, *, device: torch.
     return torch.Generator(device).manual_seed(state % 2**63)
 
 
-class Streams:
-    """One generator for each row of a batch: ``streams.normal(shape)`` draws the next noise of every row.
+class PlacedNoise:
+    """The noise of one sample of an image, at fixed places: a window of the image gets the noise that the whole image has there.
 
-    The noise of a row depends only on its generator and on the order of the calls; shapes and dtypes may alternate.
+    The image is divided into squares of 32 x 32 pixels, counted from its top left corner. The noise of a square depends on the
+    seed, the item, the sample, the number of the draw and the position of the square only, by a counter-based generator; so any
+    window is drawn without the rest of the image, on every device with the same result.
+
+    Args:
+        seed: Random seed, any non-negative integer, including 0.
+        item: Index of the measurement in the batch.
+        sample: Index of the sample of that measurement.
+        corner: Top row and left column of the window.
+        sides: Height and width of the window. Noise whose last two axes have these lengths belongs to its pixels; other noise
+            depends on the number of the draw only.
+        device: Device of the noise.
+
+    References:
+        Salmon et al., Parallel random numbers: as easy as 1, 2, 3, 2011, https://doi.org/10.1145/2063384.2063405
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        item: int,
+        sample: int,
+        *,
+        corner: tuple[int, int] = (0, 0),
+        sides: tuple[int, int],
+        device: torch.device | str = "cpu",
+    ) -> None:
+        _check_seed(seed)
+        spawn = (PURPOSES.index("sample"), item, sample)
+        self.key = np.random.SeedSequence(int(seed), spawn_key=spawn).generate_state(2, np.uint64)
+        self.corner, self.sides, self.device = corner, sides, torch.device(device)
+        self.draws = 0
+
+    def normal(self, event: Sequence[int], *, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return the next standard normal noise of shape ``event``."""
+        number, self.draws, shape = self.draws, self.draws + 1, tuple(event)
+        if shape[-2:] != tuple(self.sides):
+            return self._drawn((number, 1, 0), shape, dtype).to(self.device)
+        (top, left), (height, width) = self.corner, self.sides
+        rows, columns = range(top // CELL, -(-(top + height) // CELL)), range(left // CELL, -(-(left + width) // CELL))
+        wide = torch.empty(*shape[:-2], CELL * len(rows), CELL * len(columns), dtype=dtype)
+        for i, row in enumerate(rows):
+            for j, column in enumerate(columns):
+                cell = self._drawn((number, 2 + row, column), (*shape[:-2], CELL, CELL), dtype)
+                wide[..., CELL * i : CELL * (i + 1), CELL * j : CELL * (j + 1)] = cell
+        top, left = top - CELL * rows[0], left - CELL * columns[0]
+        return wide[..., top : top + height, left : left + width].to(self.device)
+
+    def _drawn(self, place: tuple[int, int, int], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        number, row, column = place
+        # The lowest of the four words counts the numbers of one call.
+        source = np.random.Generator(np.random.Philox(key=self.key, counter=np.array([0, column, row, number], np.uint64)))
+        kind = np.float64 if dtype == torch.float64 else np.float32
+        return torch.from_numpy(source.standard_normal(shape, dtype=kind)).to(dtype)
+
+
+class Streams:
+    """One source of noise for each row of a batch: ``streams.normal(shape)`` draws the next noise of every row.
+
+    The noise of a row depends only on its source and on the order of the calls; shapes and dtypes may alternate.
 
     Args:
         generators: One per row.
     """
 
-    def __init__(self, generators: Sequence[torch.Generator]) -> None:
+    def __init__(self, generators: Sequence[torch.Generator | PlacedNoise]) -> None:
         self.generators = list(generators)
         self._ahead: dict[tuple[torch.Size, torch.dtype], Tensor] = {}  # (rows, draws, *event): noise for the coming calls
 
@@ -59,10 +118,16 @@ class Streams:
         ahead = self._ahead.get(key)
         if ahead is None or ahead.shape[1] == 0:
             draws = max(1, BLOCK // max(1, key[0].numel()))
-            device = self.generators[0].device
-            ahead = torch.stack([torch.randn(draws, *event, generator=g, dtype=dtype, device=device) for g in self.generators])
+            ahead = torch.stack([_next(source, draws, event, dtype) for source in self.generators])
         noise, self._ahead[key] = ahead[:, 0], ahead[:, 1:]
         return noise
+
+
+def _next(source: torch.Generator | PlacedNoise, draws: int, event: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Return the next noise of one source, ``(draws, *event)``; placed noise comes one draw at a time."""
+    if isinstance(source, PlacedNoise):
+        return source.normal(event, dtype=dtype)[None]
+    return torch.randn(draws, *event, generator=source, dtype=dtype, device=source.device)
 
 
 class Draws:
@@ -89,3 +154,8 @@ class Draws:
         """Rewind to the beginning of the step and return the object itself."""
         self.position = 0
         return self
+
+
+def _check_seed(seed: int) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed must be a non-negative integer, got {seed!r}.")

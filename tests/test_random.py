@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from invdiff.random import BLOCK, PURPOSES, Draws, Streams, generator
+from invdiff.random import BLOCK, CELL, PURPOSES, Draws, PlacedNoise, Streams, generator
 
 EVENTS = [(), (1,), (5,), (3, 8, 8), (BLOCK + 1,)]
 
@@ -117,3 +117,44 @@ def test_noise_may_be_edited() -> None:
     streams.normal((4,)).zero_()
     again.normal((4,))
     assert_close(streams.normal((4,)), again.normal((4,)))
+
+
+class TestPlacedNoise:
+    SIDES = 3 * CELL + 5, 2 * CELL + 9
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+    @pytest.mark.parametrize("box", [(0, 0, 7, 9), (16, 16, 32, 48), (CELL, CELL, CELL, CELL), (40, 3, 61, 70)], ids=str)
+    def test_a_window_has_the_noise_of_the_image(self, box: tuple[int, int, int, int], dtype: torch.dtype) -> None:
+        top, left, height, width = box
+        image = PlacedNoise(3, 1, 2, sides=self.SIDES)
+        window = PlacedNoise(3, 1, 2, corner=(top, left), sides=(height, width))
+        for lead in ((3,), (), (4, 3), (1,)):
+            whole = image.normal((*lead, *self.SIDES), dtype=dtype)
+            part = window.normal((*lead, height, width), dtype=dtype)
+            assert (part.dtype, whole.shape) == (dtype, (*lead, *self.SIDES))
+            assert torch.equal(part, whole[..., top : top + height, left : left + width])
+
+    def test_it_is_standard_normal_and_nothing_repeats(self) -> None:
+        sources = [PlacedNoise(seed, item, k, sides=self.SIDES) for seed, item, k in itertools.product((0, 1), repeat=3)]
+        noise = torch.stack([source.normal((2, *self.SIDES)) for source in sources for _ in range(3)])
+        count = noise.numel()
+        assert noise.unique().numel() > 0.9 * count  # float32 has few numbers near the mode
+        assert abs(float(noise.mean())) < 5 / count**0.5
+        assert abs(float(noise.var()) - 1) < 5 * (2 / count) ** 0.5
+        relations = torch.corrcoef(noise.flatten(1)) - torch.eye(len(noise))
+        assert relations.abs().max() < 6 / noise[0].numel() ** 0.5
+        cells = noise[..., : 3 * CELL, : 2 * CELL].unfold(-2, CELL, CELL).unfold(-2, CELL, CELL).flatten(2, 3).transpose(1, 2)
+        relations = torch.corrcoef(cells.flatten(0, 1).flatten(1)) - torch.eye(cells.flatten(0, 1).shape[0])
+        assert relations.abs().max() < 6 / cells[0, 0].numel() ** 0.5
+
+    def test_streams_mix_with_it_and_do_not_depend_on_what_was_drawn_ahead(self) -> None:
+        small, large = (4, 4), (2 * CELL, 2 * CELL)
+        window, image = (Streams([PlacedNoise(0, 0, k, sides=sides) for k in (0, 1)]) for sides in (small, large))
+        for event in ((3,), (3,), (5, 3)):  # An event of 48 numbers would be drawn many at a time from a generator.
+            a, b = window.normal((*event, *small)), image.normal((*event, *large))
+            assert torch.equal(a, b[..., :4, :4])
+            assert torch.equal(window.normal((7,)), image.normal((7,)))
+
+    def test_refuses_a_bad_seed(self) -> None:
+        with pytest.raises(ValueError, match="non-negative integer"):
+            PlacedNoise(-1, 0, 0, sides=(4, 4))

@@ -33,7 +33,7 @@ SHORT = 5.0  # seconds that are left, below which no estimate is printed
 SECTIONS = {
     "Problem": ("problem", "simulate", "black", "white"),
     "Noise": ("noise",),
-    "Sampler": ("samples", *SAMPLER, "seed", "first_sample", "chunk", "device"),
+    "Sampler": ("samples", *SAMPLER, "windows", "seed", "first_sample", "chunk", "device"),
     "Prior": PRIOR_OPTIONS,
     "Output": ("output", "overwrite", "format", "format_quality", "calibration", "intervals", "npz", "as_json"),
 }
@@ -102,6 +102,12 @@ FILE = click.Path(path_type=Path)
 )
 @click.option("--preset", type=click.Choice(("paper",)), help="Published settings of --method for this kind of problem.")
 @click.option("--option", multiple=True, metavar="NAME=VALUE", help="Option of the method, such as zeta=0.5. Repeatable.")
+@click.option(
+    "--windows",
+    type=click.Choice(("auto", "off")),
+    default="auto",
+    help="auto: compute exact data only around what is missing, where method and prior allow it. off: the whole picture.",
+)
 @prior_options
 @click.option("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto selects a GPU if there is one.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Random seed of the samples and of simulated noise.")

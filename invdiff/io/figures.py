@@ -23,6 +23,7 @@ MARK = {"Software": "invdiff figure"}  # in the PNG files, for is_figure
 COLOURS = "magma"
 DPI = 100
 MIN_TILE = 192  # Small images are enlarged until their longer side has about this many pixels.
+LARGEST_TILE = 1200  # Larger images are shown at a half, a third, ... of their size.
 MAX_WIDTH = 1800  # Tiles that would make the panel wider go to the next row.
 MARGIN, GAP, LINE = 16, 14, 17  # pixels; LINE is the line height of a title
 BIN_CASES = 5  # expected number of ranks per bar of a histogram
@@ -42,7 +43,8 @@ def comparison_panel(
     """Write one PNG with titled tiles side by side, in several rows if necessary.
 
     Every image is shown pixel by pixel: at its own resolution, or enlarged by an integer factor if it is small or smaller than
-    its neighbors, like the measurement in super-resolution.
+    its neighbors, like the measurement in super-resolution. If a side is longer than 1200 pixels, all images are reduced by
+    the same integer factor, by means over squares of pixels.
 
     Args:
         path: The PNG file; its folder must exist.
@@ -58,6 +60,10 @@ def comparison_panel(
 
     pictures = [(title, rgb_pixels(title, pixels)) for title, pixels in tiles.items()]
     heat = None if std is None else _unit_std("comparison_panel", std)
+    longest = max(max(shown.shape[:2]) for shown in [*(image for _, image in pictures), *([] if heat is None else [heat])])
+    if (reduction := math.ceil(longest / LARGEST_TILE)) > 1:
+        pictures = [(title, np.rint(_reduced(image, reduction)).astype(np.uint8)) for title, image in pictures]
+        heat = None if heat is None else _reduced(heat, reduction)
     shapes = [image.shape[:2] for _, image in pictures] + ([] if heat is None else [heat.shape])
     # The cell fits the largest image, enlarged if even that one is small; every image fills it as far as possible.
     height, width = max(h for h, _ in shapes), max(w for _, w in shapes)
@@ -263,6 +269,16 @@ def rgb_pixels(title: str, pixels: ArrayLike) -> NDArray[np.uint8]:
         raise ValueError(f"comparison_panel: tile {title!r} must be finite pixels of shape (C, H, W), got shape {image.shape}.")
     colours = image[:3] if len(image) >= 3 else image[:1].repeat(3, 0)
     return np.rint((colours.clip(-1, 1) + 1) * 127.5).astype(np.uint8).transpose(1, 2, 0)
+
+
+def _reduced(image: NDArray[Any], factor: int) -> NDArray[np.float64]:
+    """Return the means over squares of ``factor`` pixels; a remainder at the right and lower border is left out."""
+    height, width = image.shape[:2]
+    down, across = min(factor, height), min(factor, width)
+    rows, columns = height // down, width // across
+    squares = image[: rows * down, : columns * across].reshape(rows, down, columns, across, *image.shape[2:])
+    means: NDArray[np.float64] = squares.mean((1, 3), dtype=np.float64)
+    return means
 
 
 def _unit_std(name: str, std: ArrayLike) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -134,6 +135,10 @@ def _times(score: ScoreModel, op: Operator, settings: Mapping[str, Any]) -> Tens
 
 def _norm(op: Operator) -> float:
     """Return the largest singular value over the operators of all items; 1 if the operator is nonlinear."""
-    linear = [one for one in op.distinct if isinstance(one, LinearOperator)]
-    norms = (largest_singular_value(one.forward, one.adjoint, one.in_shape, device=op.device, dtype=op.dtype) for one in linear)
-    return max(norms, default=1.0)
+    return max((_norm_of(one) for one in op.distinct if isinstance(one, LinearOperator)), default=1.0)
+
+
+def _norm_of(op: LinearOperator) -> float:
+    if op.gram_scale is not None:  # Known without iterations, which take long for large images.
+        return math.sqrt(op.gram_scale)
+    return largest_singular_value(op.forward, op.adjoint, op.in_shape, device=op.device, dtype=op.dtype)

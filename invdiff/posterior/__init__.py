@@ -8,6 +8,7 @@ from invdiff.posterior.recommended import QUALITIES, recommended
 from invdiff.posterior.result import Posterior
 from invdiff.posterior.sampler import PosteriorSampler
 from invdiff.posterior.step import Step
+from invdiff.posterior.windows import Window
 
 __all__ = [
     "QUALITIES",
@@ -17,6 +18,7 @@ __all__ = [
     "Posterior",
     "PosteriorSampler",
     "Step",
+    "Window",
     "chi_square",
     "recommended",
 ]

@@ -16,7 +16,7 @@ class Counted(ScoreModel):
     def __init__(self, score: ScoreModel) -> None:
         self.inner, self.schedule, self.event_shape = score, score.schedule, score.event_shape
         self.noise_kinds = score.noise_kinds
-        self.error_model, self.learned = score.error_model, score.learned
+        self.error_model, self.learned, self.reach = score.error_model, score.learned, score.reach
         self.evaluations = self.products = 0
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:

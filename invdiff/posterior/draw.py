@@ -23,9 +23,10 @@ from invdiff.operators import Operator
 from invdiff.posterior.counted import Counted
 from invdiff.posterior.memory import halve_when_full, out_of_memory
 from invdiff.posterior.step import Step
-from invdiff.random import Streams, generator
+from invdiff.posterior.windows import Window
+from invdiff.random import PlacedNoise, Streams, generator
 
-__all__ = ["CHUNK_NUMBERS", "Drawing", "chunk_size"]
+__all__ = ["CHUNK_NUMBERS", "Drawing", "chunk_size", "progress_bar"]
 
 CHUNK_NUMBERS = {"cpu": 2**19, "cuda": 2**23}  # default number of entries of x per chunk
 SMALLEST_EVENT = 64  # Smaller events count as this size: every row draws thousands of random numbers in advance.
@@ -35,6 +36,11 @@ def chunk_size(op: Operator, device: torch.device) -> int:
     """Return the default number of samples per chunk."""
     numel = torch.Size(op.in_shape).numel()
     return max(1, CHUNK_NUMBERS.get(device.type, CHUNK_NUMBERS["cpu"]) // max(numel, SMALLEST_EVENT))
+
+
+def progress_bar(steps: int, name: str, *, shown: bool) -> tqdm[Any]:
+    """Return a bar that counts the steps of all samples."""
+    return tqdm(total=steps, desc=name, unit=" steps", disable=not shown, leave=False)
 
 
 @dataclass(eq=False)
@@ -50,6 +56,8 @@ class Drawing:
         first_sample: Number of the first sample, a multiple of ``group``.
         seed: Random seed of the run.
         callback: Called with every :class:`~invdiff.posterior.Step`.
+        places: The item and the window of each row of ``y``, if these are windows of images. Their noise is then that of the
+            whole image in these places. The window is ``None`` for whole images with such noise.
         group: Number of samples drawn jointly: the particles of a group, or 1.
 
     Raises:
@@ -64,6 +72,7 @@ class Drawing:
     first_sample: int
     seed: int
     callback: Callable[[Step], object] | None = None
+    places: Sequence[tuple[int, Window | None]] | None = None
     group: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -75,30 +84,33 @@ class Drawing:
                 f"within one. Give a multiple, such as {before} or {before + self.group}."
             )
 
-    def run(self, *, chunk: int, progress: bool) -> list[Cloud]:
+    @property
+    def total(self) -> int:
+        """Number of steps of all samples."""
+        return self.num_samples * len(self.y) * self.plan.steps
+
+    def run(self, *, chunk: int, bar: tqdm[Any]) -> list[Cloud]:
         """Return the samples, ordered by item and then by group.
 
         Args:
             chunk: Samples per chunk, rounded down to whole groups, at least one group.
-            progress: Whether to show a progress bar.
+            bar: Progress bar, to be updated after each step.
 
         Raises:
             MemoryError: If a single group does not fit in memory.
         """
-        total = self.num_samples * len(self.y) * self.plan.steps
-        with tqdm(total=total, desc=self.plan.method.name, unit=" steps", disable=not progress, leave=False) as bar:
-            try:
-                return list(halve_when_full(self._chunks(chunk), lambda part: self._draw(part, bar), device=self.y.device))
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-                what = "a group" if self.group > 1 else "one sample"
-                numbers = self.group * torch.Size(self.op.in_shape).numel()
-                raise MemoryError(
-                    f"{self.plan.method.name}: the memory of {self.y.device} does not hold {what} of {numbers:,} values. Load "
-                    "the prior with checkpointing=True or precision='bfloat16', or use smaller tiles of the image: "
-                    "priors.Tiled(score, tile=...)."
-                ) from error
+        try:
+            return list(halve_when_full(self._chunks(chunk), lambda part: self._draw(part, bar), device=self.y.device))
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            what = "a group" if self.group > 1 else "one sample"
+            numbers = self.group * torch.Size(self.op.in_shape).numel()
+            raise MemoryError(
+                f"{self.plan.method.name}: the memory of {self.y.device} does not hold {what} of {numbers:,} values. Load "
+                "the prior with checkpointing=True or precision='bfloat16', or use smaller tiles of the image: "
+                "priors.Tiled(score, tile=...)."
+            ) from error
 
     def _chunks(self, chunk: int) -> list[list[tuple[int, int]]]:
         """Return the chunks: lists of groups, each group given by its first sample and its item."""
@@ -111,7 +123,7 @@ class Drawing:
 
     def _draw(self, part: Sequence[tuple[int, int]], bar: tqdm[Any]) -> Cloud:
         rows, device = [(first + k, b) for first, b in part for k in range(self.group)], self.y.device
-        streams = Streams([generator(self.seed, "sample", b, k, device=device) for k, b in rows])
+        streams = Streams([self._noise(k, b) for k, b in rows])
         resampling = [generator(self.seed, "resample", b, first, device=device) for first, b in part]
         whose, before = [b for _, b in rows], (bar.n, self.score.evaluations, self.score.products)
         algorithm, times = self.plan.algorithm(self.score, self.op.take(whose), self.y[whose]), self.plan.times
@@ -127,7 +139,7 @@ class Drawing:
         except DivergenceError as error:
             (k, b), weakened = rows[error.row], isinstance(algorithm, Guidance)
             raise DivergenceError(
-                f"{self.plan.method.name}: sample {k} of item {b} diverged at step {error.step} of {self.plan.steps}"
+                f"{self.plan.method.name}: sample {k} of item {self._item(b)} diverged at step {error.step} of {self.plan.steps}"
                 f"{', and again with an eighth of the guidance' if weakened else ''}. Use more steps, a smaller step "
                 "size, or a noise level that fits the measurement.",
                 step=error.step,
@@ -139,11 +151,24 @@ class Drawing:
         one = torch.ones(len(x), dtype=torch.float64, device=x.device)
         return Cloud(x, one, log_evidence=0 * one, ess=one, ancestors=one)  # A chain is a group of size one.
 
+    def _item(self, row: int) -> int:
+        """Return the item of a row of ``y``."""
+        return row if self.places is None else self.places[row][0]
+
+    def _noise(self, sample: int, row: int) -> torch.Generator | PlacedNoise:
+        """Return the source of the noise of a sample of a row of ``y``."""
+        if self.places is None:
+            return generator(self.seed, "sample", row, sample, device=self.y.device)
+        item, window = self.places[row]
+        corner, sides = ((0, 0), self.op.in_shape[-2:]) if window is None else (window.corner, window.sides)
+        return PlacedNoise(self.seed, item, sample, corner=corner, sides=sides, device=self.y.device)
+
     def _on_step(self, rows: Sequence[tuple[int, int]], bar: tqdm[Any]) -> OnStep:
         """Return the callback of the loop for these rows. Samples of a group beyond ``num_samples`` are not reported."""
         callback, count, times = self.callback, itertools.count(), self.plan.times
         kept = [r for r, (k, _) in enumerate(rows) if k < self.first_sample + self.num_samples]
-        wanted = [(k - self.first_sample, b) for k, b in (rows[r] for r in kept)]
+        wanted = [(k - self.first_sample, self._item(b)) for k, b in (rows[r] for r in kept)]
+        windows = None if self.places is None else [w for r in kept if (w := self.places[rows[r][1]][1]) is not None] or None
 
         def report(x_s: Tensor | Callable[[], Tensor], estimate: Tensor | None) -> None:
             bar.update(len(rows))
@@ -155,6 +180,6 @@ class Drawing:
             # Copies: what the callback keeps does not change later, and what it changes does not reach the run.
             t, s, x_s = times[step].clone(), times[step + 1].clone(), x_s.detach().clone()
             estimate = None if estimate is None else estimate.detach().clone()
-            callback(Step(step + 1, self.plan.steps, t, s, x_s, estimate, wanted))
+            callback(Step(step + 1, self.plan.steps, t, s, x_s, estimate, wanted, windows))
 
         return report

@@ -23,7 +23,7 @@ from invdiff.posterior.checks import check_measurement, check_operator, check_pr
 from invdiff.posterior.chi_square import chi_square_of_rows
 from invdiff.posterior.choice import BUDGET, Choice, Pilot, choose_method, fly
 from invdiff.posterior.counted import Counted
-from invdiff.posterior.draw import CHUNK_NUMBERS, Drawing, chunk_size
+from invdiff.posterior.draw import CHUNK_NUMBERS, Drawing, chunk_size, progress_bar
 from invdiff.posterior.join import normalized
 from invdiff.posterior.misfit import MisfitWarning, misfit_notes
 from invdiff.posterior.particles import Particles
@@ -31,11 +31,15 @@ from invdiff.posterior.recommended import is_photographic, method_of, recommende
 from invdiff.posterior.result import Posterior
 from invdiff.posterior.settings import plain, resolved_options, run_origin, short_name
 from invdiff.posterior.step import Step
+from invdiff.posterior.windowed import Layout, draw_in_windows
+from invdiff.posterior.windows import Window
 from invdiff.posterior.wiring import doubts_about
 from invdiff.priors import ScoreModel, adapt
 from invdiff.trial import in_own_modes
 
 __all__ = ["PosteriorSampler"]
+
+WINDOWS = ("auto", "off")  # whether samples are computed only around what is missing, where that is possible
 
 
 class PosteriorSampler:
@@ -65,6 +69,12 @@ class PosteriorSampler:
             (:data:`invdiff.presets.PRESETS`). Other arguments take precedence over it.
         budget: Maximum number of vector-Jacobian products of the network per sample for which ``"auto"`` may choose
             particles. 0: always a single chain.
+        windows: ``"auto"``: where the measurement gives some pixels exactly and tells nothing about the others, as a noise-free
+            :class:`~invdiff.operators.Mask` does, samples are computed in windows around the missing pixels, and are equal to
+            the measurement elsewhere. This needs a prior that is known to look no further than a number of pixels
+            (:attr:`ScoreModel.reach <invdiff.priors.ScoreModel.reach>`), such as ``natural``, and a method that relates distant
+            places by nothing but the prior (:attr:`Algorithm.in_windows <invdiff.methods.Algorithm>`); otherwise, and with
+            ``"off"``, whole images are computed. See :meth:`run`.
         options: Options of the algorithm, such as ``zeta=0.5`` for ``dps``.
 
     A network of :func:`~invdiff.priors.from_network`, and a prior or an operator of a class that is not the library's own, are
@@ -91,6 +101,7 @@ class PosteriorSampler:
         ratio_min: float | None = None,
         preset: str | None = None,
         budget: float = BUDGET,
+        windows: str = "auto",
         **options: Any,
     ) -> None:
         if score.batched:
@@ -114,6 +125,9 @@ class PosteriorSampler:
             raise ValueError(f"quality={quality!r} determines the method and its settings: leave out {others[0]}, or quality.")
         if not budget >= 0:
             raise ValueError(f"budget must not be negative, got {budget!r}.")
+        if windows not in WINDOWS:
+            raise ValueError(f"windows must be one of {', '.join(WINDOWS)}, got {windows!r}.")
+        self.windows, self._layout = windows, Layout.of(op, self.score)
         op.noise.check(type(op).__name__, op.out_shape)
         check_operator(op)
         self.white = whiten(op)  # The operator passed to the methods: Gaussian noise is whitened.
@@ -124,13 +138,18 @@ class PosteriorSampler:
         self._pilots: list[Pilot | None] = []  # Empty, or the result of the only pilot run.
         # Built once here so that a wrong setting fails now, and not after the first image of a folder. Methods that run item by
         # item may fail for a single operator, so all are checked.
-        plan, zeros = self.plan(1), torch.zeros(1, *op.out_shape, device=op.device, dtype=op.dtype)
-        for one in self.white.distinct if plan.method.one_operator else [self.white.take([0])]:
+        plan = self.plan(1)
+        layout = self._divided(plan)
+        if layout is not None:
+            self.notes = (*self.notes, layout.summary)
+        example = self.white if layout is None else layout.example
+        zeros = torch.zeros(1, *example.out_shape, device=op.device, dtype=op.dtype)
+        for one in example.distinct if plan.method.one_operator else [example.take([0])]:
             algorithm = plan.algorithm(self.score, one, zeros)
-            check_prior(score, op, algorithm, plan.method.name)
+            check_prior(score, example, algorithm, plan.method.name)
             if isinstance(algorithm, ConditionalDenoiser) and plan.rule is not None and plan.rule.follows_draws:
                 algorithm.check_draws()
-        if doubt := doubts_about(score, op.in_shape):
+        if doubt := doubts_about(score, example.in_shape):
             self.notes = (*self.notes, doubt)
             warnings.warn(doubt, stacklevel=3)
 
@@ -169,7 +188,12 @@ class PosteriorSampler:
 
     def _fly(self, op: Operator, y: Tensor, method: Method) -> Posterior:
         given = {name: value for name, value in self.given.items() if name != "steps"}
-        return PosteriorSampler(self.score, op, method=method, **given)._run(y, num_samples=method.options["particles"])
+        return PosteriorSampler(self.score, op, method=method, windows="off", **given)._run(y, num_samples=method.options["particles"])
+
+    def _divided(self, plan: ResolvedMethod) -> Layout | None:
+        """Return the windows in which samples are computed by this method, or ``None`` for whole images."""
+        layout = self._layout if self.windows == "auto" and plan.method.algorithm.in_windows else None
+        return layout if layout is not None and layout.divided else None
 
     def _plan(self, choice: Choice) -> ResolvedMethod:
         method = choice.method
@@ -209,7 +233,14 @@ class PosteriorSampler:
             progress: Whether to show a progress bar.
             callback: Called after each step of each chunk with a :class:`~invdiff.posterior.Step`: its number and times, the
                 states, the estimates, and the sample and item of each row, all of them copies. In a run it receives every
-                sample once per step.
+                sample once per step; in windows, every window of every sample.
+
+        **Windows.** Where samples are computed in windows around missing pixels (argument ``windows`` of the class), all other
+        pixels of a sample equal ``y`` bit by bit. Random numbers belong to the pixels of the image: every window has the noise
+        that the whole image has there. A window is large enough for the prior to work as in the whole image:
+        ``docs/methods.md`` gives the measured difference. Statistics over an image, such as the variance of the error of the
+        denoiser, are those of the window. ``post.options["windows"]`` has the number of windows and their share of the area;
+        ``nfe`` and ``nvjp`` count a window as its share of the area of the image.
 
         A chunk that does not fit in memory is halved and drawn again, with the same result. The callback then receives the
         first steps of its samples again.
@@ -257,10 +288,64 @@ class PosteriorSampler:
             raise TypeError(f"callback must be a function of a Step, got {type(callback).__name__}.")
         started = time.monotonic()
         choice = self._choose(num_samples, y.device)
-        plan, items, chunk = self._plan(choice), len(y), chunk or chunk_size(self.op, y.device)
+        plan, items, pilot = self._plan(choice), len(y), choice.pilot or Pilot(1.0, 0.0, evaluations=0, products=0)
+        ratio_min = float(self.score.schedule.ratio(plan.times[-2]))
+        settings: dict[str, Any] = {
+            "steps": plan.steps,
+            "rule": plan.rule_name,
+            "spacing": plan.spacing,
+            "ratio_max": float(self.score.schedule.ratio(plan.times[0])),
+            "ratio_min": ratio_min,
+            "preset": self.preset,
+            "budget": plain(self.budget),
+        }
+        rest = {**resolved_options(plan), **({"auto": choice.why} if choice.why else {})}
+        origin = run_origin(self.score, self.op, given.to(y.dtype))
+        layout = self._divided(plan)
+        if layout is not None:
+            drawn = draw_in_windows(
+                plan,
+                self.score.to(y.device),
+                layout,
+                y,
+                num_samples=num_samples,
+                first_sample=first_sample,
+                seed=seed,
+                chunk=chunk,
+                progress=progress,
+                callback=callback,
+            )
+            equal = y.new_full((num_samples, items), 1 / num_samples)
+            return Posterior(
+                samples=drawn.samples,
+                weights=equal,
+                residual=torch.zeros_like(equal),
+                dof=self.op.dof,
+                nfe=(drawn.evaluations + pilot.evaluations) / (num_samples * items),
+                nvjp=(drawn.products + pilot.products) / (num_samples * items),
+                seconds=time.monotonic() - started,
+                method=plan.method.name,
+                seed=int(seed),
+                first_sample=int(first_sample),
+                origin=origin,
+                options={
+                    **settings,
+                    "chunk": chunk,
+                    **rest,
+                    "windows": {"count": layout.count, "share": round(layout.share, 4)},
+                },
+                notes=misfit_notes(
+                    drawn.misfit, self.op.dof, equal, op=self.op, y=drawn.size.sqrt()[:, None], ratio_min=ratio_min
+                ),
+            )
+        chunk = chunk or chunk_size(self.op, y.device)
         op, score = self.white.to(y.device, y.dtype), Counted(self.score.to(y.device))
-        drawing = Drawing(plan, score, op, y, num_samples, first_sample, seed, callback)
-        parts = drawing.run(chunk=chunk, progress=progress)
+        # The noise is that of windows, whether there are windows or not.
+        placed = self._layout is not None and plan.method.algorithm.in_windows
+        places: list[tuple[int, Window | None]] | None = [(b, None) for b in range(items)] if placed else None
+        drawing = Drawing(plan, score, op, y, num_samples, first_sample, seed, callback, places)
+        with progress_bar(drawing.total, plan.method.name, shown=progress) as bar:
+            parts = drawing.run(chunk=chunk, bar=bar)
 
         x = _by_sample(torch.cat([part.x for part in parts]), items, num_samples)
         rows = max(1, CHUNK_NUMBERS["cpu"] // x[0, 0].numel())  # One row at a time for large images, for memory.
@@ -275,8 +360,6 @@ class PosteriorSampler:
             )
         weights, particles = _weigh(parts, drawing)
         weights, residual = normalized(weights, y.dtype), residual.reshape(num_samples, items)
-        ratio_min = float(self.score.schedule.ratio(plan.times[-2]))
-        pilot = choice.pilot or Pilot(1.0, 0.0, evaluations=0, products=0)
         return Posterior(
             samples=x,
             weights=weights,
@@ -288,19 +371,8 @@ class PosteriorSampler:
             method=plan.method.name,
             seed=int(seed),
             first_sample=int(first_sample),
-            options={
-                "steps": plan.steps,
-                "rule": plan.rule_name,
-                "spacing": plan.spacing,
-                "ratio_max": float(self.score.schedule.ratio(plan.times[0])),
-                "ratio_min": ratio_min,
-                "chunk": int(chunk),
-                "preset": self.preset,
-                "budget": plain(self.budget),
-                **resolved_options(plan),
-                **({"auto": choice.why} if choice.why else {}),
-            },
-            origin=run_origin(self.score, self.op, given.to(y.dtype)),
+            options={**settings, "chunk": int(chunk), **rest},
+            origin=origin,
             particles=particles,
             notes=misfit_notes(residual, op.dof, weights, op=op, y=y, ratio_min=ratio_min),
         )
@@ -312,7 +384,10 @@ class PosteriorSampler:
             raise ValueError(f"run: num_samples and chunk must be at least 1, got {num_samples} and {chunk}.")
         if first_sample < 0:
             raise ValueError(f"run: first_sample must not be negative, got {first_sample}.")
-        check_range(self.op, y, self.score)
+        if self._layout is None or not self._layout.divided:
+            check_range(self.op, y, self.score)
+        else:  # An image in windows may be so large that measuring a few would take longer than the rest.
+            check_range(*self._layout.part(y), self.score)
         y = y.detach().to(torch.float64 if y.dtype == torch.float64 else torch.float32)
         if self.op.sigma_y and self.op.sigma_y**2 < torch.finfo(y.dtype).tiny:
             raise ValueError(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from invdiff.posterior.windows import Window
+
 __all__ = ["Step"]
 
 
@@ -27,6 +29,9 @@ class Step:
             state :math:`E[x_0 | x_t]`. ``None`` if the method computes none in the step (``snips``, ``pnp-dm``).
         rows: The sample and the item of each of the ``R`` rows: after the last step, ``x_s[r]`` becomes
             ``post.samples[rows[r]]``.
+        windows: The window of each row, if samples are computed in windows around what is missing
+            (:class:`~invdiff.posterior.Window`): ``x_s[r]`` is that part of the image, and after the last step its missing
+            pixels ``windows[r].fills`` are those of the sample. ``None`` for whole images.
     """
 
     number: int
@@ -36,3 +41,4 @@ class Step:
     x_s: Tensor
     estimate: Tensor | None
     rows: Sequence[tuple[int, int]]
+    windows: Sequence[Window] | None = None

@@ -13,7 +13,7 @@ from invdiff.priors.load import load_prior
 from invdiff.priors.network import NetworkPrior, from_network
 from invdiff.priors.networks.unet import UNet
 from invdiff.priors.save import save_prior
-from invdiff.priors.score_model import ScoreModel
+from invdiff.priors.score_model import Reach, ScoreModel
 
 __all__ = [
     "ErrorCovariance",
@@ -23,6 +23,7 @@ __all__ = [
     "Gray",
     "NetworkPrior",
     "PerChannel",
+    "Reach",
     "Rescaled",
     "ScoreModel",
     "Tiled",

@@ -17,7 +17,7 @@ from invdiff.noise_covariance import NoiseCovariance
 from invdiff.priors.digest import digest, stamp
 from invdiff.priors.networks.checkpointing import recompute_blocks
 from invdiff.priors.noise_maps import NoiseMaps, edm_denoise_pivot
-from invdiff.priors.score_model import ScoreModel
+from invdiff.priors.score_model import Reach, ScoreModel
 from invdiff.schedules import Schedule
 
 __all__ = ["PARAMETRIZATIONS", "NetworkPrior", "edm_denoise", "from_network", "frozen_view"]
@@ -91,7 +91,9 @@ class NetworkPrior(ScoreModel):
         file: Path | None,
         facts: Mapping[str, Any],
         noise_kinds: Iterable[str] = (),
+        reach: Reach | None = None,
     ) -> None:
+        self.reach = reach
         self.noise_kinds = frozenset(noise_kinds)
         self.schedule, self.predicts, self.time, self.stride = schedule, predicts, time, stride
         self.event_shape, self.sigma_data, self.autocast = event_shape, sigma_data, autocast
@@ -237,6 +239,7 @@ def from_network(
     checkpointing: bool = False,
     file: Path | None = None,
     facts: Mapping[str, Any] | None = None,
+    reach: Reach | None = None,
 ) -> NetworkPrior:
     r"""Wrap a network, or any callable, as a prior.
 
@@ -272,6 +275,8 @@ def from_network(
             time and far less memory. A block is a module in a ``ModuleList`` or ``ModuleDict``.
         file: The file of the weights, for reports.
         facts: Entries about the network for reports.
+        reach: How far a fully convolutional network looks, :class:`invdiff.priors.Reach`, so that it can be evaluated on
+            windows of an image. Default: the whole image may matter.
     """
     if predicts not in {*PARAMETRIZATIONS, "edm"}:
         raise ValueError(f"from_network: unknown predicts={predicts!r}, expected one of {', '.join(PARAMETRIZATIONS)}, edm.")
@@ -287,6 +292,7 @@ def from_network(
         checkpointing=checkpointing,
         file=file,
         facts=facts or {},
+        reach=reach,
     )
     prior.of_user = True
     return prior

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 import torch
@@ -17,9 +18,31 @@ from invdiff.schedules import Schedule
 if TYPE_CHECKING:
     from invdiff.priors.errors.covariance import ErrorModel
 
-__all__ = ["ScoreModel"]
+__all__ = ["Reach", "ScoreModel"]
 
 DROWNING = 10.0  # Noise of this many times the prior's scale hides the prior: KL divergence 2.5e-5 nats per direction.
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far a denoiser of images of any size looks, so that a window of an image can be denoised without the rest.
+
+    Attributes:
+        context: Pixels around a place beyond which the rest of the image does not matter: a window with so many pixels around
+            it is denoised as in the whole image, to a hundredth of the spread of the posterior.
+        stride: The denoiser commutes with shifts by this many pixels: windows begin at multiples of it.
+        least: Shortest side of an image that the denoiser takes as it is.
+    """
+
+    context: int
+    stride: int = 1
+    least: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.context, self.stride - 1, self.least - 1) < 0:
+            raise ValueError(
+                f"Reach: expected a context of 0 or more pixels, and a stride and a least side of 1 or more, got {self}."
+            )
 
 
 class ScoreModel(ABC):
@@ -38,6 +61,8 @@ class ScoreModel(ABC):
             recommended settings (:func:`invdiff.posterior.recommended`) are then those that suit networks. Otherwise the
             denoiser is taken to be exact, and they are those whose samples are as exact as possible.
         widest_hole: Width in pixels up to which the prior fills holes in images plausibly, if it is known and limited.
+        reach: How far the denoiser looks. ``None``: the whole item may matter, as with attention or normalization over all pixels,
+            or it is not known. Only a prior with a reach is evaluated on windows of an image.
         scale: Largest root mean square of :math:`u^\top x_0` over unit vectors :math:`u`, or a slightly larger bound, if known.
     """
 
@@ -49,6 +74,7 @@ class ScoreModel(ABC):
     batched: bool = False
     learned: bool = False
     widest_hole: int | None = None
+    reach: Reach | None = None
     scale: float | None = None
 
     def __repr__(self) -> str:

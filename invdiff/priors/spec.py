@@ -273,8 +273,9 @@ def build_prior(
     def time(t: Tensor) -> Tensor:
         return (spec.time_scale * t).log() if spec.time_log else spec.time_scale * t
 
+    network = build_network(checkpoint)
     return NetworkPrior(
-        ConditionedNetwork(build_network(checkpoint), label=spec.label, unit_range=spec.unit_range).eval(),
+        ConditionedNetwork(network, label=spec.label, unit_range=spec.unit_range).eval(),
         spec.make_schedule(),
         predicts=spec.predicts,
         time=time,
@@ -286,4 +287,5 @@ def build_prior(
         file=file,
         facts=spec.facts if facts is None else facts,
         noise_kinds=spec.noise_kinds,
+        reach=getattr(network, "reach", None),
     )

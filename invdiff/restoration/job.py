@@ -53,6 +53,7 @@ SETTINGS: Mapping[str, Any] = {
     "quality": None,
     "preset": None,
     "option": (),
+    "windows": "auto",
     "prior": "natural",
     "prior_option": (),
     "precision": "auto",
@@ -223,7 +224,7 @@ def prepare(
         **values,
     )
     arguments = sampler_arguments(measured.problem, settings, option or {})
-    sampler = PosteriorSampler(score, measured.op, **arguments)
+    sampler = PosteriorSampler(score, measured.op, windows=settings["windows"], **arguments)
     spread = _spread(measured, sampler, settings, files)
     files.check()
     memory = needed_memory(sampler, num_samples=settings["samples"], chunk=settings["chunk"], device=device)
@@ -249,6 +250,7 @@ def restore(
     quality: str | None = None,
     preset: str | None = None,
     option: Mapping[str, Any] | None = None,
+    windows: str = "auto",
     prior: str | ScoreModel = "natural",
     prior_option: Mapping[str, Any] | None = None,
     precision: str = "auto",
@@ -289,6 +291,8 @@ def restore(
         quality: One of :data:`invdiff.posterior.QUALITIES`: trade-off between run time and quality.
         preset: ``"paper"``: published settings of the method.
         option: Options of the method, such as ``{"zeta": 0.5}``.
+        windows: ``"auto"``: with exact data, compute only around what is missing, where method and prior allow it; ``"off"``:
+            compute the whole picture.
         prior: A bundled name, a checkpoint file, folder or hub id, a place such as ``mine.py:my_prior``, or a prior.
         prior_option: Options of a checkpoint that its file does not specify, such as ``{"heads": 8}``.
         precision: Precision of the network: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"auto"``.

@@ -100,6 +100,19 @@ class Operator(Movable, ABC):
         return bool((dof == numel).all()) if isinstance(dof, Tensor) else dof == numel
 
     @property
+    def known(self) -> Tensor | None:
+        r"""The entries of ``x`` that ``y`` gives exactly, boolean of shape ``in_shape``.
+
+        For such an operator ``adjoint(op(x))`` equals ``x`` bit by bit in these entries, and tells nothing about the others:
+        it measures as a noise-free :class:`~invdiff.operators.Mask` of them does. Samples then differ from each other only in
+        the other entries, and are computed around these (``PosteriorSampler(..., windows="auto")``).
+
+        ``None``, the default: no such entries are known. Operators with noise have none, because every entry remains to be
+        denoised. So do operators with a separate operator for each item; see :attr:`distinct`.
+        """
+        return None
+
+    @property
     def items(self) -> int | None:
         """Batch size, if every item of the batch has its own operator; ``None``: one operator for batches of any size.
 

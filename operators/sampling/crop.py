@@ -68,6 +68,12 @@ class Crop(LinearOperator):
         self.margins = columns.start, sides[1] - columns.stop, rows.start, sides[0] - rows.stop  # In the order of F.pad.
         self.noise = noise_of(sigma_y, noise)
 
+    @property
+    def known(self) -> Tensor | None:
+        if not (self.noise.white and self.noise.sigma == 0):
+            return None
+        return self.adjoint(torch.ones(1, *self.out_shape, dtype=torch.bool))[0]
+
     def forward(self, x: Tensor) -> Tensor:
         # Negative padding is one node of the autograd graph. Two slices and the copy would be three.
         return F.pad(x, [-margin for margin in self.margins])

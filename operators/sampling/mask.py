@@ -77,6 +77,10 @@ class Mask(LinearOperator):
     def dof(self) -> int:
         return self.measured
 
+    @property
+    def known(self) -> Tensor | None:
+        return self.mask if self.noise.white and self.noise.sigma == 0 else None
+
     def _summary(self) -> Sequence[str]:
         return (f"{100 * self.measured / torch.Size(self.in_shape).numel():.3g} % measured",)
 

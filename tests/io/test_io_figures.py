@@ -59,6 +59,13 @@ def test_grey_and_many_channels(tmp_path):
     assert holds(read(tmp_path / "panel.png"), values[..., None].repeat(3, -1))
 
 
+def test_large_images_are_reduced_by_means(tmp_path):
+    large = np.kron(crop(100, 350), np.ones((4, 4, 1), np.uint8))  # 400 x 1400 pixels, shown at half their size
+    comparison_panel(tmp_path / "panel.png", {"large": pixels(large)}, std=np.ones((3, *large.shape[:2])))
+    means = large.reshape(200, 2, 700, 2, 3).mean((1, 3))
+    assert holds(read(tmp_path / "panel.png"), np.rint(means).astype(np.uint8))
+
+
 def test_std_alone(tmp_path):
     comparison_panel(tmp_path / "panel.png", {}, std=np.zeros((20, 20)))
     assert (tmp_path / "panel.png").stat().st_size

@@ -38,6 +38,7 @@ from torch.testing import assert_close
 from invdiff import operators
 from invdiff.operators import (
     Blur,
+    Crop,
     Downsample,
     Function,
     Identity,
@@ -301,6 +302,30 @@ def test_noise_is_saved_and_loaded(law: Noise) -> None:
         assert torch.equal(y, first)
         assert torch.equal(other.log_likelihood(y, clean), law.log_likelihood(y, clean))
         assert (repr(other), other.sigma, other.white) == (repr(law), law.sigma, law.white)
+
+
+@LINEAR
+def test_what_is_known_exactly_is_measured_bit_by_bit_and_nothing_else_is_measured(op: LinearOperator) -> None:
+    noisy, exact = (cast(LinearOperator, with_noise(op, sigma)) for sigma in (0.3, 0.0))
+    assert noisy.known is None
+    known = exact.known
+    if known is None:
+        return
+    assert (known.shape, known.dtype) == (op.in_shape, torch.bool)
+    x, other = inputs(op), inputs(op, seed=5)
+    placed = exact.adjoint(exact(x))
+    assert torch.equal(placed, torch.where(known, x, 0))
+    assert torch.equal(exact(torch.where(known, x, other)), exact(x))
+    # In a window, the measurement is that of a mask of the window.
+    box = tuple(slice(side // 3, side - side // 4) for side in op.in_shape[-2:])
+    if len(box) == 2 and known[(..., *box)].any():
+        inside = Mask(known[(..., *box)])
+        assert torch.equal(inside(x[(..., *box)]), placed[(..., *box)])
+
+
+def test_masks_and_crops_know_entries_and_the_law_is_not_empty() -> None:
+    some = {type(op).__name__ for op in (*build(Mask), *build(Crop)) if with_noise(op, 0.0).known is not None}
+    assert some == {"Crop", "Mask"}
 
 
 def test_every_public_name_exists() -> None:

@@ -48,6 +48,7 @@ class DDNM(Transition, ConditionalDenoiser):
     """
 
     needs = ("linear", "exact")
+    in_windows = True
     op: LinearOperator
 
     def __init__(self, score: ScoreModel, op: Operator, y: Tensor, *, eta: float = 0.85, travel_repeats: int = 1) -> None:

@@ -47,6 +47,7 @@ class DDNMPlus(Transition):
 
     needs = ("linear", "svd")
     one_operator = True
+    in_windows = True
 
     def __init__(self, score: ScoreModel, op: Operator, y: Tensor, *, eta: float = 0.85) -> None:
         super().__init__(score, op, y)

@@ -58,6 +58,7 @@ class DDRM(Transition):
 
     needs = ("linear", "svd")
     one_operator = True
+    in_windows = True
 
     def __init__(self, score: ScoreModel, op: Operator, y: Tensor, *, eta: float = 0.85, eta_b: float = 1.0) -> None:
         super().__init__(score, op, y)

@@ -53,6 +53,8 @@ class DiffPIR(Transition, ConditionalDenoiser):
         the scale [0, 1] with :math:`\varsigma_t` on [-1, 1]: its :math:`\lambda` is four times the one here.
     """
 
+    in_windows = True
+
     def __init__(
         self,
         score: ScoreModel,

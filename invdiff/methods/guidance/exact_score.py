@@ -76,6 +76,7 @@ class ExactScore(ConditionalDenoiser):
     one_operator = True  # Each operator has a different singular basis.
     can_draw = True
     starts_high = True
+    in_windows = True
 
     def __init__(self, score: ScoreModel, op: Operator, y: Tensor, *, rounds: int = 1) -> None:
         super().__init__(score, op, y)

@@ -55,6 +55,7 @@ class Handover(ConditionalDenoiser):
     can_draw = True
     differentiates = True
     starts_high = True
+    in_windows = True
     passes_options_to = MMPS
 
     def __init__(self, score: ScoreModel, op: Operator, y: Tensor, *, ratio: float = 1.0, rounds: int = 1, **mmps: Any) -> None:

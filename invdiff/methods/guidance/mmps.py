@@ -71,6 +71,7 @@ class MMPS(ConditionalDenoiser):
     any_noise = True
     can_draw = True
     differentiates = True
+    in_windows = True
 
     def __init__(
         self,

@@ -50,6 +50,7 @@ class RePaint(Sampler):
 
     needs = ("mask", "exact")
     one_operator = True
+    in_windows = True
     op: Mask
 
     def __init__(self, score: ScoreModel, op: Operator, y: Tensor, *, jump_length: int = 10, passes: int = 10) -> None:

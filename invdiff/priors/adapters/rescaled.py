@@ -47,7 +47,7 @@ class Rescaled(ScoreModel):
             score.event_shape,
             score.notes,
         )
-        self.batched, self.learned, self.widest_hole = score.batched, score.learned, score.widest_hole
+        self.batched, self.learned, self.widest_hole, self.reach = score.batched, score.learned, score.widest_hole, score.reach
 
     def _summary(self) -> Sequence[str]:
         return (f"{self.data_range[0]:g} to {self.data_range[1]:g}", repr(self.score_model))

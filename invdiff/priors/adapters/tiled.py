@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from invdiff.priors.score_model import ScoreModel
+from invdiff.priors.score_model import Reach, ScoreModel
 
 __all__ = ["Tiled"]
 
@@ -73,6 +73,8 @@ class Tiled(ScoreModel):
         self.schedule, self.event_shape, self.learned = score.schedule, (event[0], None, None), score.learned
         self.widest_hole = score.widest_hole
         self.error_model, self.notes = score.error_model, score.notes  # The error model is by frequency and serves any size.
+        # Tiles of a window lie otherwise than those of the whole image: the samples differ as they do between two tilings.
+        self.reach = Reach(context=max(self.tile) // 2, least=max(self.tile))
 
     def _summary(self) -> Sequence[str]:
         return (f"{self.tile[1]} x {self.tile[0]} pixels", repr(self.score_model))

@@ -50,11 +50,12 @@ class ErrorCovariance:
 
     def draw(self, draw: Draw) -> Tensor:
         r"""Return a draw of :math:`\mathcal{N}(0, V_u)` for every item, from the standard normal variates of ``draw``."""
+        # White noise of pixels, not of coefficients: where images overlap, equal noise gives draws that are nearly equal.
         scale, event = self.variances.sqrt(), self.variances.shape[1:]
         if self.places is None:
-            return self._image(scale * draw(event))
+            return self._image(scale * cosine_transform(draw(event)))
         windows = octaves(event[-2], event[-1], scale)[:, None]
-        parts = cosine_inverse(windows * scale[:, None] * draw((OCTAVES, *event)))
+        parts = cosine_inverse(windows * scale[:, None] * cosine_transform(draw((OCTAVES, *event))))
         return rotate(self.colors.mT, (self.places.sqrt() * parts).sum(1))
 
     @property

@@ -12,8 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from invdiff.priors.noise_maps import BANDS, NoiseMaps
+from invdiff.priors.score_model import Reach
 
 __all__ = ["UNet"]
+
+
+CONTEXT = 2.5  # in pixels of the coarsest resolution
 
 
 class UNet(nn.Module):
@@ -67,6 +71,12 @@ class UNet(nn.Module):
             self.map_bands = nn.Linear(BANDS + 1, embedding, bias=False)
             for layer in (self.map_first, self.map_bands):
                 nn.init.zeros_(layer.weight)
+
+    @property
+    def reach(self) -> Reach:
+        """How far the network looks, to the accuracy of :class:`~invdiff.priors.score_model.Reach`, as measured."""
+        stride = 2 ** len(self.shrink)
+        return Reach(context=math.ceil(CONTEXT * stride), stride=stride)
 
     def forward(self, x: Tensor, c_noise: Tensor, maps: NoiseMaps | None = None) -> Tensor:
         """Map ``x`` of shape ``(B, C, H, W)`` and ``c_noise`` of shape ``(B,)`` to an image of the shape of ``x``.
