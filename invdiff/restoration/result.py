@@ -83,8 +83,8 @@ class Restoration:
         Args:
             folder: Folder to write to. Default: ``invdiff-out/NAME-PROBLEM``, with a number appended if it exists.
             overwrite: Whether to replace the files that an earlier run recorded in the folder. No other file is replaced.
-            npz: Whether to also write the pictures as floats, ``posterior.npz``, for any program that reads NumPy files. To keep
-                the samples of the prior for later work in Python, with all settings: ``result.posterior.save(path)``.
+            npz: Whether to also write the pictures as floats, ``posterior.npz``, for any program that reads NumPy files.
+                ``result.posterior.save(path)`` keeps the samples of the prior and all settings for later work in Python.
 
         Returns:
             Path of the folder.
