@@ -87,7 +87,7 @@ def main() -> None:
         if options.only is not None and number not in options.only:
             continue
         side = options.blind_size if name.startswith("blurred") else options.size
-        pick = [photographs[(number + k) % len(photographs)] for k in range(2)]
+        pick = [photographs[(3 * number + k) % len(photographs)] for k in range(2)]
         task = make(pick, side, np.random.default_rng(number))
         rows[f"{number} {name}"] = run(task, options.out / f"{number}-{name.replace(' ', '-').replace(',', '')}", options.limit)
         with atomic_write(options.out / "everyday.json") as part:

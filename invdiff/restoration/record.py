@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff import __version__
 from invdiff.metrics import psnr
 from invdiff.posterior import Posterior, PosteriorSampler
 from invdiff.posterior.misfit import misfit_notes
@@ -57,12 +54,7 @@ def make_record(
         "noise_level": noise_level(task),
         "prior": sampler.score.describe(),
         "device": str(device),
-        "versions": {
-            "invdiff": __version__,
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": post.origin["versions"],
         "nfe": post.nfe,
         "nvjp": post.nvjp,
         "seconds": round(post.seconds, 2),

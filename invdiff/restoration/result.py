@@ -99,7 +99,8 @@ class Restoration:
             folder: Folder to write to. Default: ``invdiff-out/NAME-PROBLEM``; unless ``overwrite``, with a number appended if
                 it exists.
             overwrite: Whether to replace the files that an earlier run recorded in the folder. No other file is replaced.
-            npz: Whether to also write the samples as floats, ``posterior.npz``.
+            npz: Whether to also write the pictures as floats, ``posterior.npz``, for any program that reads NumPy files.
+                ``result.posterior.save(path)`` keeps the samples of the prior and all settings for later work in Python.
             format: Format of samples, mean and intervals: ``"png"``, ``"jpg"``, ``"tiff"``, ``"webp"``, or ``"input"`` for that
                 of INPUT. Only PNG, TIFF and WebP files hold every pixel as it was sampled, and only PNG and TIFF 16 bits.
             format_quality: Quality of JPEG files, 1 to 100. Default: 95.

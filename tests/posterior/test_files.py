@@ -208,7 +208,7 @@ class TestRefused:
         path = saved(tmp_path, particles=particles)
         assert Posterior.load(path).particles is not None
         for wrong in ({"inner_weights": torch.ones(3, 2)}, {"group_ess": torch.ones(3, 2)}):
-            fields = {name: getattr(particles, name) for name in Particles.__dataclass_fields__} | wrong
+            fields: dict[str, Any] = {name: getattr(particles, name) for name in Particles.__dataclass_fields__} | wrong
             with pytest.raises(ValueError, match=r"cannot be saved.*for 4 samples in groups of 2"):
                 saved(tmp_path, particles=Particles(**fields))
             assert Posterior.load(path).particles is not None

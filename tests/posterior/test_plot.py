@@ -33,7 +33,7 @@ def test_images(channels: int) -> None:
     figure = post.plot(samples=2)
     names = ["mean", "standard deviation", "sample 4", "sample 5"]
     assert titles(figure) == [*(f"item {b}: mean" if name == "mean" else name for b in range(2) for name in names)]
-    shown = [axes.images[0].get_array() for axes in figure.axes if axes.get_title()]
+    shown: list[Any] = [axes.images[0].get_array() for axes in figure.axes if axes.get_title()]
     for b in range(2):
         mean, std, *samples = shown[4 * b : 4 * b + 4]
         assert_allclose(mean, rgb_pixels("", post.mean[b].numpy()))
@@ -53,9 +53,10 @@ def test_vectors() -> None:
         assert_allclose(mean, post.mean[b])
         assert_allclose(samples, post.samples[:3, b])
         low, high = (end[b].numpy() for end in post.interval(0.9))
-        band = axes.collections[0].get_paths()[0].vertices[:, 1]
+        band = np.asarray(axes.collections[0].get_paths()[0].vertices)[:, 1]
         assert (band.min(), band.max()) == pytest.approx((low.min(), high.max()))
-        assert [text.get_text() for text in axes.get_legend().get_texts()] == ["90% intervals", "samples", "mean"]
+        legend: Any = axes.get_legend()
+        assert [text.get_text() for text in legend.get_texts()] == ["90% intervals", "samples", "mean"]
     figure.canvas.draw()
 
 
