@@ -22,7 +22,7 @@ from invdiff.priors.spec import Checkpoint, NetworkSpec
 __all__ = ["BUNDLED", "KEY", "WIDEST_HOLES", "read", "read_metadata", "save_checkpoint", "save_prior", "write_safetensors"]
 
 BUNDLED = {"natural": Path(__file__).with_name("natural.safetensors")}
-WIDEST_HOLES = {"natural": 48}  # in pixels, by eye: invdiff/priors/natural.md
+WIDEST_HOLES = {"natural": 32}  # in pixels, by eye: invdiff/priors/natural.md
 KEY = "invdiff"  # the metadata entry of the spec
 LARGEST_HEADER = 10**8  # bytes, the limit of the format
 OPTIONS: Mapping[str, str] = {}

@@ -20,10 +20,11 @@ from invdiff.priors.adapters.rescaled import Rescaled
 
 __all__ = ["available_memory", "gigabytes", "memory_note", "needed_memory"]
 
-# Peak memory of the process over that of its tensors: workspaces of convolutions, and fragmentation. The largest of the ratios
-# that were measured with the bundled prior (benchmarks/memory_estimate.py).
-OVERHEAD = 1.5
-COPIES = 8  # of the image, in float32, per sample: the state, its noise, results, pictures
+OVERHEAD = 1.5  # Peak memory of the process over that of its tensors (workspaces of convolutions, fragmentation): 1.3 to 1.7.
+# Copies of the image, in float32, that are held:
+RESULTS = 8  # per sample: the state, its noise, results, pictures
+SOLVER = 48  # per sample of a chunk, during an evaluation of the network
+DRAW = 128  # likewise, in a draw with the measured covariance of the error, which has many bands of frequencies
 WORTHWHILE = 2**16  # pixels per chunk from which the memory is estimated, which takes a quarter of a second
 
 
@@ -43,11 +44,13 @@ def needed_memory(sampler: PosteriorSampler, *, num_samples: int, chunk: int | N
     rows = min(chunk or chunk_size(sampler.op, device), num_samples)
     if device.type != "cpu" or len(shape) != 3 or rows * shape[1] * shape[2] < WORTHWHILE:
         return None
-    gradient = sampler.plan(num_samples).method.algorithm.differentiates
+    plan, entries = sampler.plan(num_samples), torch.Size(shape).numel()
+    gradient, draws = plan.method.algorithm.differentiates, plan.rule is not None and plan.rule.follows_draws
     network = _of_network(sampler.score, rows, shape, gradient=gradient)
     if network is None:
         return None
-    return int(OVERHEAD * network) + 4 * COPIES * num_samples * torch.Size(shape).numel()
+    drawing = 4 * DRAW * rows * entries if draws and sampler.score.error_model is not None else 0
+    return int(OVERHEAD * max(network + 4 * SOLVER * rows * entries, drawing)) + 4 * RESULTS * num_samples * entries
 
 
 def _of_network(score: ScoreModel, rows: int, shape: tuple[int, ...], *, gradient: bool) -> int | None:
@@ -78,7 +81,7 @@ def _of_network(score: ScoreModel, rows: int, shape: tuple[int, ...], *, gradien
     return live.peak
 
 
-class LiveMemory(TorchDispatchMode):
+class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of all tensors that are alive, while it is active.
 
     Args:
@@ -89,7 +92,7 @@ class LiveMemory(TorchDispatchMode):
     """
 
     def __init__(self, known: Iterable[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._known = [tensor.untyped_storage() for tensor in known]  # kept, so that their ids stay theirs
         self._seen = {id(storage): 0 for storage in self._known}

@@ -203,7 +203,8 @@ class TestLearned:
 
     def test_quality_is_for_auto_alone(self, natural: NetworkPrior) -> None:
         op = Mask(torch.eye(16) < 1, (3, 16, 16), sigma_y=0.1)
-        for settings in ({"method": "dps"}, {"steps": 3}, {"products": 2}, {"rule": "ddpm"}):
+        refused: list[dict[str, Any]] = [{"method": "dps"}, {"steps": 3}, {"products": 2}, {"rule": "ddpm"}]
+        for settings in refused:
             with pytest.raises(ValueError, match=f"quality='best' determines .* leave out {next(iter(settings))}, or quality"):
                 PosteriorSampler(natural, op, quality="best", **settings)
         with pytest.raises(ValueError, match="quality must be one of"):
