@@ -105,7 +105,7 @@ def mask_of_picture(mask: Picture, source: str, rules: MaskRules) -> FoundMask:
     Raises:
         ValueError: If the meaning of the mask would be a guess, or nothing has the color.
     """
-    photograph, notes = rules.photograph, mask.notes
+    photograph, notes, soft = rules.photograph, mask.notes, "gray"
     if photograph is not None and photograph.pixels.shape[1:] != mask.pixels.shape[1:]:
         photograph = None  # refused later, by size
     if rules.color is not None:
@@ -113,15 +113,16 @@ def mask_of_picture(mask: Picture, source: str, rules: MaskRules) -> FoundMask:
         return FoundMask(~hole, (*notes, *said))
     if mask.alpha is not None and (mask.alpha < 1).any():
         share, said = _share_of_alpha(mask, mask.alpha, source, keep=rules.keep, photograph=photograph)
+        soft = "partly transparent"
     elif photograph is not None and _is_copy(mask, photograph):
         hole, said = unlike(mask, photograph, source, threshold=rules.threshold)
         return FoundMask(~hole, (*notes, *said))
     else:
         share, said = _share_of_levels(mask, source, keep=rules.keep, certain=rules.threshold is not None)
     default = JPEG_THRESHOLD if mask.chroma is not None else THRESHOLD
-    hole, soft = _over(share, default if rules.threshold is None else rules.threshold, f"{source}: ", "gray")
+    hole, between = _over(share, default if rules.threshold is None else rules.threshold, f"{source}: ", soft)
     used = mask.exif is not None and description(mask.exif) == USED
-    return FoundMask(~hole, (*notes, *said, *soft), used)
+    return FoundMask(~hole, (*notes, *said, *between), used)
 
 
 def mask_of_alpha(picture: Picture, source: str, *, threshold: float | None) -> FoundMask:

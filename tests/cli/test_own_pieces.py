@@ -147,6 +147,21 @@ class TestProblem:
         solve("in.png", *how, "--simulate", "--noise", 0.1)
         assert record_of(tmp_path / "invdiff-out" / "in-deadgrid")["residual_expected"] == 3 * known.sum()
 
+    @pytest.mark.parametrize(("bits", "channels"), [(8, 1), (8, 3), (16, 1)])
+    def test_its_pictures_are_written_beside_the_results(self, solve, tmp_path, mine, bits, channels):
+        picture = f"Picture(np.linspace(-1, 1, {10 * channels}).reshape({channels}, 2, 5), bits={bits})"
+        extras = f"    def extras(self):\n        return {{'grid': {picture}}}\n"
+        imports = "import numpy as np\nfrom invdiff.io.images import Picture\n"
+        mine("dead.py", imports + PROBLEM + "\n" + extras)
+        solve("in.png", "--problem", "dead.py:DeadGrid", "--every", 4, "-o", "out")
+        written = read_image(tmp_path / "out" / "grid.png")
+        assert (written.bits, written.pixels.shape) == (bits, (channels, 2, 5))
+        np.testing.assert_allclose(written.pixels.ravel(), np.linspace(-1, 1, 10 * channels), rtol=0, atol=1 / (2**bits - 1))
+        assert "grid.png" in record_of(tmp_path / "out")["outputs"]
+        mine("taken.py", imports + PROBLEM + "\n" + extras.replace("grid", "mean"))
+        said = solve("in.png", "--problem", "taken.py:DeadGrid", "--every", 4, "-o", "again", code=1).stderr
+        assert "extras() must not name the file mean.png" in said
+
     def test_help_and_errors_know_its_options(self, solve, mine):
         mine("dead.py", PROBLEM)
         text = solve("--problem", "dead.py:DeadGrid", "--help").stdout
