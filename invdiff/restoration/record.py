@@ -52,6 +52,7 @@ def make_record(
         "method": post.method,
         "options": dict(post.options),
         "noise_level": noise_level(task),
+        "rounded": task.rounded,
         "prior": sampler.score.describe(),
         "device": str(device),
         "versions": {
@@ -102,7 +103,7 @@ def _misfit(task: Measured, post: Posterior, residual: Sequence[float]) -> tuple
     """Return notes on a misfit of the results, in which exact data are put in, that is far from its expected value."""
     op, ratio_min = task.observed, post.options["ratio_min"]
     values, weights = torch.tensor(residual).unsqueeze(1), post.weights[:, :1].cpu()
-    return misfit_notes(values, op.dof, weights, op=op, y=task.measurement, ratio_min=ratio_min)
+    return misfit_notes(values, op.dof, weights, op=op, y=task.measurement, ratio_min=ratio_min, rounded=task.rounded)
 
 
 def _metrics(clean: Tensor, results: Tensor) -> dict[str, float]:
