@@ -15,7 +15,7 @@ from .problem import Problem, nearest, photographs
 
 __all__ = ["SuperResolution"]
 
-LARGEST = 1024  # factor: images have fewer pixels a side
+LARGEST = 10**6  # factor: no image has as many pixels a side
 
 
 class SuperResolution(Problem):
