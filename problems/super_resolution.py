@@ -16,7 +16,7 @@ from .problem import Problem, nearest
 
 __all__ = ["SuperResolution"]
 
-LARGEST = 1024  # factor: images have fewer pixels a side
+LARGEST = 10**6  # factor: no image has as many pixels a side
 STRONG = 4  # factor from which details are invented rather than restored
 
 

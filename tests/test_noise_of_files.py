@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from PIL import Image
 from skimage import data
 
 import invdiff
+from invdiff.cli.summary import summary
 from invdiff.io.images import write_image
+from invdiff.posterior.misfit import misfit_notes
 from invdiff.problems import PROBLEMS, OptionError
 from invdiff.problems.jpeg_noise import jpeg_noise
 from invdiff.restoration import read
@@ -56,7 +59,8 @@ class TestTables:
         saved("a.jpg", pixels, quality=quality)
         assert 0.5 < jpeg_noise("a.jpg") / 2 / rms("a.jpg", pixels) < 2
         with Image.open("a.jpg") as image:
-            step = math.sqrt(np.square(image.quantization[0]).mean())
+            tables: Any = image
+            step = math.sqrt(np.square(tables.quantization[0]).mean())
         assert (
             quality > 80 or jpeg_noise("a.jpg") / 2 < 0.9 * step / math.sqrt(12) / 255
         )  # zeros are rounded by less than half a step
@@ -119,6 +123,22 @@ def test_what_cannot_be_estimated_is_the_rounding_and_said(folder):
         assert any(f"the rounding to {bits} bits, because it cannot be estimated (" in note for note in measured.notes)
     with pytest.raises(ValueError, match=r"a\.png: --noise file: .*Give the level"):
         read("a.png", "denoise")  # it would remove nothing
+
+
+def test_results_may_fit_a_rounded_picture_better_than_its_noise(folder, tiny_prior):
+    saved("a.jpg", np.full((32, 32), 128, np.uint8), quality=5)  # constant: the true rounding is far below its usual size
+    few = {"problem": "denoise", "prior": str(tiny_prior), "precision": "float32", "steps": 1, "samples": 1}
+    result = invdiff.restore("a.jpg", **few)
+    assert result.measured.rounded
+    assert result.record["rounded"] is True
+    flat = result.measured.measurement
+    for rounded, said in ((True, 0), (False, 1)):
+        op = result.measured.observed
+        found = misfit_notes(torch.zeros(1, 1), op.dof, torch.ones(1, 1), op=op, y=flat, ratio_min=0.01, rounded=rounded)
+        assert len(found) == said
+    text = summary({**result.record, "best": "sample-1.png", "output": ""})
+    assert "1 or below is right for the rounding of a JPEG" in text
+    assert not read("a.jpg", "denoise", noise=0.1).rounded
 
 
 def test_noise_that_survives_compression_counts(folder):

@@ -167,7 +167,8 @@ def solve(sources: tuple[Path, ...], output: Path | None, overwrite: bool, as_js
     from invdiff.cli.summary import summary
     from invdiff.restoration.record import to_json
 
-    writing = {name: settings.pop(name) for name in ("npz", "format", "format_quality")} | {"overwrite": overwrite}
+    writing: dict[str, Any] = {name: settings.pop(name) for name in ("npz", "format", "format_quality")}
+    writing["overwrite"] = overwrite
     if len(sources) > 1:
         solve_all(sources, settings, output, writing, as_json=as_json)
         return

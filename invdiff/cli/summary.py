@@ -21,7 +21,8 @@ def summary(record: Mapping[str, Any]) -> str:
     }
     if record["residual_expected"]:
         ratio = sum(residual) / len(residual) / record["residual_expected"]
-        lines["misfit"] = f"{ratio:.2f} times its expected value under the noise (1 is right)"
+        right = "1 or below is right for the rounding of a JPEG" if record["rounded"] else "1 is right"
+        lines["misfit"] = f"{ratio:.2f} times its expected value under the noise ({right})"
     if metrics:
         lines["PSNR"] = f"{metrics['psnr_mean']:.2f} dB for the mean, {metrics['psnr_samples']:.2f} dB for single samples"
     if len(residual) > 1 and "spread" in record:

@@ -39,7 +39,15 @@ def unwarned() -> Iterator[None]:
 
 
 def misfit_notes(
-    residual: Tensor, dof: int | Tensor, weights: Tensor, *, op: Operator, y: Tensor, ratio_min: float, causes: str = CAUSES
+    residual: Tensor,
+    dof: int | Tensor,
+    weights: Tensor,
+    *,
+    op: Operator,
+    y: Tensor,
+    ratio_min: float,
+    causes: str = CAUSES,
+    rounded: bool = False,
 ) -> tuple[str, ...]:
     r"""Return notes on items whose samples do not explain the data, or explain more of it than the noise allows.
 
@@ -57,6 +65,7 @@ def misfit_notes(
         y: The measured values, ``(B, *op.out_shape)``.
         ratio_min: Noise-to-signal ratio of the last step.
         causes: What is likely to be wrong with the operator if samples do not explain the data.
+        rounded: Whether the noise stands for rounding, as :class:`~invdiff.operators.RoundingNoise` is.
     """
     mean = (residual.double() * weights.double()).sum(0).cpu()
     count = torch.as_tensor(dof).double().cpu().expand_as(mean).clamp(min=1)
@@ -71,7 +80,7 @@ def misfit_notes(
     fact = "the squared misfit of the samples is {} times its expected value under the noise"
     below = fact.replace("is {}", "is only {}")
     # Values far smaller than the step of their rounding are rounded to 0 with an error far smaller than its usual one.
-    small = torch.zeros_like(mean) if isinstance(op.noise, RoundingNoise) else low
+    small = torch.zeros_like(mean) if rounded or isinstance(op.noise, RoundingNoise) else low
     return *_note(mean > high, ratio, fact, TOO_LARGE.format(causes)), *_note(mean < small, ratio, below, TOO_SMALL)
 
 

@@ -24,10 +24,13 @@ class InputNoise:
     Attributes:
         sigma: Standard deviation, in the units of images that span [-1, 1].
         note: What it is and where it comes from, for the user.
+        rounded: Whether it is the rounding in a JPEG file: an error that is largest where the picture has fine details, so that
+            results may fit the picture far better than white noise of that level would let them.
     """
 
     sigma: float
     note: str
+    rounded: bool = False
 
 
 def noise_of_pixels(given: Given, *, compressed: bool = False) -> InputNoise:
@@ -75,7 +78,7 @@ def noise_of_file(given: Given, path: Path | None, *, scale: float = 1.0) -> Inp
         found = noise_of_pixels(given, compressed=rounding is not None)
     except ValueError as error:
         if rounding is not None:
-            return InputNoise(rounding, f"noise: {rounding / 2:.4f} from the tables of the JPEG, pixels spanning 0..1")
+            return _of_tables(rounding)
         if given.problem.accepts_noise == "above 0":
             raise
         sigma = _step(given) / math.sqrt(12)
@@ -86,7 +89,11 @@ def noise_of_file(given: Given, path: Path | None, *, scale: float = 1.0) -> Inp
         )
     if rounding is None or rounding < found.sigma:
         return found
-    return InputNoise(rounding, f"noise: {rounding / 2:.4f} from the tables of the JPEG, pixels spanning 0..1")
+    return _of_tables(rounding)
+
+
+def _of_tables(rounding: float) -> InputNoise:
+    return InputNoise(rounding, f"noise: {rounding / 2:.4f} from the tables of the JPEG, pixels spanning 0..1", rounded=True)
 
 
 def _step(given: Given) -> float:

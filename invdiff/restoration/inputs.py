@@ -44,6 +44,7 @@ class Measured:
         name: Short name for the output folder.
         notes: Messages for the user.
         levels: Black and white in the units of INPUT, if they were given.
+        rounded: Whether the noise is the rounding in a JPEG file, so that a misfit far below its expected value is usual.
     """
 
     problem: Problem
@@ -56,6 +57,7 @@ class Measured:
     name: str
     notes: tuple[str, ...]
     levels: Levels | None = None
+    rounded: bool = False
 
     def stored(self, x: Tensor) -> Tensor:
         """Return pictures in the levels of INPUT, to be written to files of its kind."""
@@ -179,7 +181,7 @@ def _measured(
     channels = own if channels == 1 else channels
     if own not in (1, channels):
         raise ValueError(f"{where}: its image has {own} channels, but this prior takes {channels} channels.")
-    noise = _noise(said, given, of_file, notes, where)
+    noise, rounded = _noise(said, given, of_file, notes, where)
     observed = problem.operator((own, height, width), noise=noise)
     if not isinstance(observed, Operator):
         raise TypeError(f"problem {problem.name}: operator() must return an Operator, got {type(observed).__name__}.")
@@ -193,13 +195,16 @@ def _measured(
         notes.append("the color profile of INPUT is not written to the results: it does not fit both grayscale and color")
     notes += _doubts(said, problem, observed, simulated=simulated)
     y = y.expand(-1, *op.out_shape)
-    return Measured(problem, op, y, observed, measurement, clean, picture, f"{name}-{problem.name}", tuple(notes))
+    return Measured(
+        problem, op, y, observed, measurement, clean, picture, f"{name}-{problem.name}", tuple(notes), rounded=rounded
+    )
 
 
 def _noise(
     said: NoiseChoice, given: Given, of_file: Callable[[Given], InputNoise], notes: list[str], where: str
-) -> Noise | None:
-    """Return the noise in the units of images that span [-1, 1], found in INPUT for ``--noise auto`` and ``--noise file``."""
+) -> tuple[Noise | None, bool]:
+    """Return the noise in the units of images that span [-1, 1], found in INPUT for ``auto`` and ``file``; and whether it is
+    the rounding in a JPEG file."""
     if said.kind in FROM_INPUT:
         try:
             found = noise_of_pixels(given) if said.kind == "auto" else of_file(given)
@@ -208,10 +213,10 @@ def _noise(
                 f"{where}: --noise {said.kind}: {error}. Give the level, --noise SIGMA, pixels spanning 0..1."
             ) from None
         notes.append(found.note)
-        return GaussianNoise(found.sigma)
+        return GaussianNoise(found.sigma), found.rounded
     if said.none and said.level:
         notes.append(f"noise {said.level:g}: taken as 0, since it is below the rounding of 32-bit pixels, {RESOLUTION:g}")
-    return said.model()
+    return said.model(), False
 
 
 def _written_as(

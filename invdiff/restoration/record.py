@@ -52,6 +52,7 @@ def make_record(
         "method": post.method,
         "options": dict(post.options),
         "noise_level": noise_level(task),
+        "rounded": task.rounded,
         "prior": sampler.score.describe(),
         "device": str(device),
         "versions": post.origin["versions"],
@@ -77,6 +78,7 @@ def misfits_of(task: Measured, post: Posterior, results: Tensor) -> tuple[str, .
         y=task.measurement,
         ratio_min=post.options["ratio_min"],
         causes=task.problem.misfit_causes,
+        rounded=task.rounded,
     )
 
 

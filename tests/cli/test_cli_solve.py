@@ -216,7 +216,7 @@ class TestChannels:
 
     def test_a_mosaic_stays_in_its_place(self, solve, tmp_path):
         write_image(tmp_path / "in.png", pixels(1))
-        solve("in.png", "--problem", "demosaic", "--pattern", "GBRG", "-o", "out")
+        solve("in.png", "--problem", "demosaic", "--pattern", "GBRG", "--noise", 0, "-o", "out")
         result = read_image(tmp_path / "out" / "sample-2.png").pixels
         for channel, rows, columns in ((1, 0, 0), (2, 0, 1), (0, 1, 0), (1, 1, 1)):
             np.testing.assert_array_equal(result[channel, rows::2, columns::2], pixels(1)[0, rows::2, columns::2])
@@ -351,7 +351,8 @@ class TestRecord:
 
     def test_summary_is_short_and_aligned(self, solve, picture):
         lines = solve(*picture, "--noise", 0.1, "-o", "out").stdout.splitlines()
-        assert [line.split()[0] for line in lines] == ["method", "samples", "misfit", "results"]
+        pictures = ("best.png", "mean.png", "std.png")
+        assert [line.split()[0] for line in lines] == ["method", "samples", "misfit", *pictures, "results"]
         assert len({line.index(line.split(maxsplit=1)[1]) for line in lines}) == 1
         assert math.isfinite(float(lines[2].split()[1]))
 

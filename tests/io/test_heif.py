@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,8 @@ def test_heic_is_read_where_pillow_heif_is_installed(tmp_path, monkeypatch):
         return image
 
     def register():
-        Image.register_open("HEIF", opened, lambda prefix: prefix[4:12] == b"ftypheic")
+        factory: Any = opened
+        Image.register_open("HEIF", factory, lambda prefix: prefix[4:12] == b"ftypheic")
 
     monkeypatch.setitem(sys.modules, "pillow_heif", types.SimpleNamespace(register_heif_opener=register))
     monkeypatch.setattr(Image, "OPEN", dict(Image.OPEN))
