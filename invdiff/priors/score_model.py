@@ -57,8 +57,8 @@ class ScoreModel(ABC):
         error_model: The covariance of the denoiser's error, if it was measured (:func:`invdiff.priors.measure_error`).
         notes: Messages for the user, such as a file of measured errors that was ignored.
         batched: Whether every item of a batch has its own distribution, as in exact posteriors.
-        reach: How far the denoiser looks. ``None``: the whole item may matter, as with attention or normalization over all pixels,
-            or it is not known. Only a prior with a reach is evaluated on windows of an image.
+        reach: How far the denoiser looks. ``None``: it is not known, or the whole item may matter, as with attention or
+            normalization over all pixels. Only a prior with a reach is evaluated on windows of an image.
         scale: Largest root mean square of :math:`u^\top x_0` over unit vectors :math:`u`, or a slightly larger bound, if known.
     """
 
