@@ -1,10 +1,10 @@
 """Time and memory of inpainting large photographs: ``python benchmarks/megapixels.py FOLDER``.
 
 Photographs of the folder are enlarged side by side to a picture of 1, 4 and 12 megapixels. A date stamp, or a small one and
-scratches, are masked, more of them for a larger share of missing pixels, and ``invdiff solve`` fills them in, in a process of its own, with
-its default settings. The table has the share of the picture that is computed in windows, the seconds of the sampler and of the
-whole command, its processor time, and the peak memory of the process. Finished cases are kept in the JSON file and not run
-again.
+scratches, are masked, more of them for a larger share of missing pixels, and ``invdiff solve`` fills them in, in a process of
+its own, with its default settings. The table has the share of the picture that is computed in windows, the seconds of the
+sampler and of the whole command, its processor time, and the peak memory of the process. Finished cases are kept in the JSON
+file and not run again.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from tabulate import tabulate
 from invdiff.io.images import atomic_write, list_images
 
 SIZES = {1: (900, 1200), 4: (1728, 2304), 12: (3000, 4000)}  # megapixels: height and width
+COLUMNS = ("missing, %", "windows", "computed, %", "sampler, s", "command, s", "processor, s", "peak, MiB", "load")
 STAMP = "30 11 '26  12:34"
 
 
@@ -58,17 +59,7 @@ def main() -> None:
                     with atomic_write(options.out) as part:
                         part.write_text(json.dumps(done, indent=1))
                 case = done[key]
-                columns = (
-                    "missing, %",
-                    "windows",
-                    "computed, %",
-                    "sampler, s",
-                    "command, s",
-                    "processor, s",
-                    "peak, MiB",
-                    "load",
-                )
-                rows.append({"megapixels": megapixels, "mask": kind, **{name: case[name] for name in columns}})
+                rows.append({"megapixels": megapixels, "mask": kind, **{name: case[name] for name in COLUMNS}})
                 print(key, case, flush=True)
     print(tabulate(rows, headers="keys", tablefmt="github"))
 
@@ -123,7 +114,7 @@ def collage(folder: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def mask(size: tuple[int, int], share: float, kind: str) -> NDArray[np.bool_]:
-    """Return a mask with a date stamp in the lower right corner, and for ``scratches`` also these, until the share is missing."""
+    """Return a mask with a date stamp in the lower right corner; for ``scratches``, with a small one and these."""
     (height, width), random = size, np.random.default_rng(0)
     area = share * height * width
     inked = min(area, 0.02 * height * width) if kind == "stamp" else 0.1 * area

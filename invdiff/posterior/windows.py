@@ -98,8 +98,8 @@ def find_windows(missing: NDArray[np.bool_], reach: Reach) -> list[Window]:
 
 def _pieces(missing: NDArray[np.bool_]) -> tuple[Numbers, Boxes, NDArray[np.float64]]:
     """Return the missing pixels as numbered pieces, 0 at the others, with the bounding box and the radius of each piece."""
-    regions: Numbers
-    regions, count = ndimage.label(missing, np.ones((3, 3)), output=np.int32)
+    regions = np.zeros(missing.shape, np.int32)
+    count = ndimage.label(missing, np.ones((3, 3)), output=regions)
     pieces, radius = np.zeros_like(regions), dict[int, float]()
     squares, last = _squares(missing.shape, SCATTERED), 0
     if count > FEW:  # The first numbers are those of the squares.
