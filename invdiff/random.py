@@ -41,7 +41,7 @@ def generator(seed: int, purpose: str, item: int, sample: int, *, device: torch.
 
 
 class PlacedNoise:
-    """The noise of one sample of an image, at fixed places: a window of the image gets the noise that the whole image has there.
+    """The noise of one sample of an image, at fixed places: a window gets the noise that the whole image has there.
 
     The image is divided into squares of 32 x 32 pixels, counted from its top left corner. The noise of a square depends on the
     seed, the item, the sample, the number of the draw and the position of the square only, by a counter-based generator; so any
@@ -105,11 +105,15 @@ class Streams:
     The noise of a row depends only on its source and on the order of the calls; shapes and dtypes may alternate.
 
     Args:
-        generators: One per row.
+        sources: One per row: generators, or the noise of places of an image.
+
+    Attributes:
+        generators: The sources that are generators.
     """
 
-    def __init__(self, generators: Sequence[torch.Generator | PlacedNoise]) -> None:
-        self.generators = list(generators)
+    def __init__(self, sources: Sequence[torch.Generator | PlacedNoise]) -> None:
+        self.sources = list(sources)
+        self.generators = [source for source in sources if isinstance(source, torch.Generator)]
         self._ahead: dict[tuple[torch.Size, torch.dtype], Tensor] = {}  # (rows, draws, *event): noise for the coming calls
 
     def normal(self, event: Sequence[int], *, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -118,7 +122,7 @@ class Streams:
         ahead = self._ahead.get(key)
         if ahead is None or ahead.shape[1] == 0:
             draws = max(1, BLOCK // max(1, key[0].numel()))
-            ahead = torch.stack([_next(source, draws, event, dtype) for source in self.generators])
+            ahead = torch.stack([_next(source, draws, event, dtype) for source in self.sources])
         noise, self._ahead[key] = ahead[:, 0], ahead[:, 1:]
         return noise
 

@@ -60,11 +60,11 @@ def comparison_panel(
 
     pictures = [(title, rgb_pixels(title, pixels)) for title, pixels in tiles.items()]
     heat = None if std is None else _unit_std("comparison_panel", std)
-    longest = max(max(shown.shape[:2]) for shown in [*(image for _, image in pictures), *([] if heat is None else [heat])])
-    if (reduction := math.ceil(longest / LARGEST_TILE)) > 1:
+    shapes = [image.shape[:2] for _, image in pictures] + ([] if heat is None else [heat.shape])
+    if (reduction := math.ceil(max(map(max, shapes)) / LARGEST_TILE)) > 1:
         pictures = [(title, np.rint(_reduced(image, reduction)).astype(np.uint8)) for title, image in pictures]
         heat = None if heat is None else _reduced(heat, reduction)
-    shapes = [image.shape[:2] for _, image in pictures] + ([] if heat is None else [heat.shape])
+        shapes = [image.shape[:2] for _, image in pictures] + ([] if heat is None else [heat.shape])
     # The cell fits the largest image, enlarged if even that one is small; every image fills it as far as possible.
     height, width = max(h for h, _ in shapes), max(w for _, w in shapes)
     enlarged = max(1, round(MIN_TILE / max(height, width)))

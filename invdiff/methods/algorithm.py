@@ -38,9 +38,8 @@ class Algorithm(ABC):  # noqa: B024 (its kinds have abstract methods)
         differentiates: Whether it takes vector-Jacobian products of the network. Only then is the autograd graph kept.
         starts_high: Whether it works well when started from the largest noise level of a network. Methods that differentiate
             the network do not.
-        in_windows: Whether samples of a window of an image are those of the whole image, where the measurement gives exactly what
-            surrounds the missing entries: nothing but the prior and the solves relates a place to distant ones. Only then are
-            samples computed in windows around what is missing.
+        in_windows: Whether samples may be computed in windows of an image around missing entries, where the measurement gives
+            exactly what surrounds them: nothing but the prior and the solves relates a place to distant ones.
         passes_options_to: The algorithm that receives the options collected by ``**`` in the constructor.
 
     Raises:

@@ -139,7 +139,8 @@ class Drawing:
         except DivergenceError as error:
             (k, b), weakened = rows[error.row], isinstance(algorithm, Guidance)
             raise DivergenceError(
-                f"{self.plan.method.name}: sample {k} of item {self._item(b)} diverged at step {error.step} of {self.plan.steps}"
+                f"{self.plan.method.name}: sample {k} of item {self._item(b)} diverged at step {error.step} of "
+                f"{self.plan.steps}"
                 f"{', and again with an eighth of the guidance' if weakened else ''}. Use more steps, a smaller step "
                 "size, or a noise level that fits the measurement.",
                 step=error.step,
@@ -160,8 +161,9 @@ class Drawing:
         if self.places is None:
             return generator(self.seed, "sample", row, sample, device=self.y.device)
         item, window = self.places[row]
-        corner, sides = ((0, 0), self.op.in_shape[-2:]) if window is None else (window.corner, window.sides)
-        return PlacedNoise(self.seed, item, sample, corner=corner, sides=sides, device=self.y.device)
+        corner = (0, 0) if window is None else window.corner
+        height, width = self.op.in_shape[-2:]
+        return PlacedNoise(self.seed, item, sample, corner=corner, sides=(height, width), device=self.y.device)
 
     def _on_step(self, rows: Sequence[tuple[int, int]], bar: tqdm[Any]) -> OnStep:
         """Return the callback of the loop for these rows. Samples of a group beyond ``num_samples`` are not reported."""

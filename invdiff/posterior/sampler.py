@@ -188,7 +188,9 @@ class PosteriorSampler:
 
     def _fly(self, op: Operator, y: Tensor, method: Method) -> Posterior:
         given = {name: value for name, value in self.given.items() if name != "steps"}
-        return PosteriorSampler(self.score, op, method=method, windows="off", **given)._run(y, num_samples=method.options["particles"])
+        return PosteriorSampler(self.score, op, method=method, windows="off", **given)._run(
+            y, num_samples=method.options["particles"]
+        )
 
     def _divided(self, plan: ResolvedMethod) -> Layout | None:
         """Return the windows in which samples are computed by this method, or ``None`` for whole images."""
@@ -290,7 +292,7 @@ class PosteriorSampler:
         choice = self._choose(num_samples, y.device)
         plan, items, pilot = self._plan(choice), len(y), choice.pilot or Pilot(1.0, 0.0, evaluations=0, products=0)
         ratio_min = float(self.score.schedule.ratio(plan.times[-2]))
-        settings: dict[str, Any] = {
+        settings = {
             "steps": plan.steps,
             "rule": plan.rule_name,
             "spacing": plan.spacing,
@@ -298,11 +300,13 @@ class PosteriorSampler:
             "ratio_min": ratio_min,
             "preset": self.preset,
             "budget": plain(self.budget),
+            **resolved_options(plan),
+            **({"auto": choice.why} if choice.why else {}),
         }
-        rest = {**resolved_options(plan), **({"auto": choice.why} if choice.why else {})}
         origin = run_origin(self.score, self.op, given.to(y.dtype))
         layout = self._divided(plan)
         if layout is not None:
+            settings |= {"chunk": chunk, "windows": {"count": layout.count, "share": round(layout.share, 4)}}
             drawn = draw_in_windows(
                 plan,
                 self.score.to(y.device),
@@ -315,11 +319,11 @@ class PosteriorSampler:
                 progress=progress,
                 callback=callback,
             )
-            equal = y.new_full((num_samples, items), 1 / num_samples)
+            weights, size = y.new_full((num_samples, items), 1 / num_samples), drawn.size.sqrt()[:, None]
             return Posterior(
                 samples=drawn.samples,
-                weights=equal,
-                residual=torch.zeros_like(equal),
+                weights=weights,
+                residual=torch.zeros_like(weights),  # The data were put in.
                 dof=self.op.dof,
                 nfe=(drawn.evaluations + pilot.evaluations) / (num_samples * items),
                 nvjp=(drawn.products + pilot.products) / (num_samples * items),
@@ -327,20 +331,13 @@ class PosteriorSampler:
                 method=plan.method.name,
                 seed=int(seed),
                 first_sample=int(first_sample),
+                options=settings,
                 origin=origin,
-                options={
-                    **settings,
-                    "chunk": chunk,
-                    **rest,
-                    "windows": {"count": layout.count, "share": round(layout.share, 4)},
-                },
-                notes=misfit_notes(
-                    drawn.misfit, self.op.dof, equal, op=self.op, y=drawn.size.sqrt()[:, None], ratio_min=ratio_min
-                ),
+                notes=misfit_notes(drawn.misfit, self.op.dof, weights, op=self.op, y=size, ratio_min=ratio_min),
             )
         chunk = chunk or chunk_size(self.op, y.device)
         op, score = self.white.to(y.device, y.dtype), Counted(self.score.to(y.device))
-        # The noise is that of windows, whether there are windows or not.
+        # The same noise as in windows, wherever there may be windows.
         placed = self._layout is not None and plan.method.algorithm.in_windows
         places: list[tuple[int, Window | None]] | None = [(b, None) for b in range(items)] if placed else None
         drawing = Drawing(plan, score, op, y, num_samples, first_sample, seed, callback, places)
@@ -371,7 +368,7 @@ class PosteriorSampler:
             method=plan.method.name,
             seed=int(seed),
             first_sample=int(first_sample),
-            options={**settings, "chunk": int(chunk), **rest},
+            options=settings | {"chunk": int(chunk)},
             origin=origin,
             particles=particles,
             notes=misfit_notes(residual, op.dof, weights, op=op, y=y, ratio_min=ratio_min),

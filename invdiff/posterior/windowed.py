@@ -156,7 +156,7 @@ def draw_in_windows(
             inside = torch.stack([given[(item, ..., *window.box)] for item, window in places])
             drawing = Drawing(plan, counted, op, inside, num_samples, first_sample, seed, callback, places)
             parts = drawing.run(chunk=chunk or chunk_size(op, y.device), bar=bar)
-            x = torch.cat([part.x for part in parts]).unflatten(0, (len(places), num_samples))
+            x = torch.cat([part.x for part in parts]).reshape(len(places), num_samples, *op.in_shape)
             for (item, window), mask, drawn, data in zip(places, ops, x, inside, strict=True):
                 known = mask.mask.to(y.device)
                 misfit[:, item] += norm(torch.where(known, drawn - data, 0)) ** 2

@@ -16,12 +16,13 @@ Numbers = NDArray[np.int32]
 Boxes = NDArray[np.int64]  # (count, 4): top, left, bottom, right; bottom and right are exclusive
 
 LARGEST = 512  # Side of a window in pixels beyond which windows are not merged.
-LONG = 256  # Side of a region in pixels from which it is divided, if it is thin.
-PIECE = 128  # Side of the pieces into which it is divided.
+THICK = 64  # Radius of a region in pixels up to which it may be divided.
+LONG = 256  # Side from which it is divided, and of its pieces.
+PIECE = 128  # Side of the pieces of a region as thin as scratches are.
 FEW = 300  # Regions beyond which small ones are not examined one by one: scattered pixels.
 SCATTERED = 128  # Side of the squares in which they are then taken together.
 FIXED = 32**2  # Cost of a window besides its area, in pixels.
-WHOLE = 2**20  # Pixels up to which an image is computed whole, if that costs no more than windows.
+WHOLE = 2**19  # Pixels up to which an image is computed whole, if that costs no more than windows.
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +79,7 @@ def find_windows(missing: NDArray[np.bool_], reach: Reach) -> list[Window]:
         missing: True at missing pixels, ``(H, W)``.
         reach: How far the prior looks.
     """
-    size = missing.shape
+    size = missing.shape[0], missing.shape[1]
     pieces, boxes, radii = _pieces(missing)
     if not len(boxes):
         return []
@@ -86,7 +87,7 @@ def find_windows(missing: NDArray[np.bool_], reach: Reach) -> list[Window]:
     group, boxes, margins = _merge(boxes, margins, size, reach)
     windows = _grown(boxes, margins, size, reach)
     if _costs(windows).sum() >= size[0] * size[1] and size[0] * size[1] <= WHOLE:
-        return [Window(0, 0, *size, missing)]
+        return [Window(0, 0, missing.shape[0], missing.shape[1], missing)]
     owner = np.concatenate([[-1], group])[pieces]
     found = []
     for k, (top, left, bottom, right) in enumerate(windows.tolist()):
@@ -97,7 +98,8 @@ def find_windows(missing: NDArray[np.bool_], reach: Reach) -> list[Window]:
 
 def _pieces(missing: NDArray[np.bool_]) -> tuple[Numbers, Boxes, NDArray[np.float64]]:
     """Return the missing pixels as numbered pieces, 0 at the others, with the bounding box and the radius of each piece."""
-    regions, count = ndimage.label(missing, np.ones((3, 3)))
+    regions = np.zeros(missing.shape, np.int32)
+    count = ndimage.label(missing, np.ones((3, 3)), output=regions)
     pieces, radius = np.zeros_like(regions), dict[int, float]()
     squares, last = _squares(missing.shape, SCATTERED), 0
     if count > FEW:  # The first numbers are those of the squares.
@@ -110,7 +112,9 @@ def _pieces(missing: NDArray[np.bool_]) -> tuple[Numbers, Boxes, NDArray[np.floa
             radius[place] = max(radius.get(place, 0.0), min(inside.shape) / 2)
             continue
         thickness = float(ndimage.distance_transform_edt(np.pad(inside, 1)).max())
-        parts = _squares(inside.shape, PIECE) if max(inside.shape) > LONG and thickness <= PIECE / 8 else np.ones_like(regions[box])
+        divided = max(inside.shape) > LONG and thickness <= THICK
+        side = PIECE if thickness <= PIECE / 8 else LONG
+        parts = _squares(inside.shape, side) if divided else np.ones_like(regions[box])
         pieces[box][inside] = (last + parts)[inside]
         radius |= dict.fromkeys(range(last + 1, last + 1 + int(parts.max())), thickness)
         last += int(parts.max())
@@ -125,7 +129,7 @@ def _squares(shape: tuple[int, ...], side: int) -> Numbers:
     return numbers
 
 
-def _renumbered(pieces: Numbers, missing: NDArray[np.bool_]) -> tuple[Numbers, NDArray[np.int64]]:
+def _renumbered(pieces: Numbers, missing: NDArray[np.bool_]) -> tuple[Numbers, Numbers]:
     """Return the pieces numbered from 1 without gaps, 0 where nothing is missing, and their old numbers."""
     there, inverse = np.unique(pieces[missing], return_inverse=True)
     numbers = np.zeros_like(pieces)

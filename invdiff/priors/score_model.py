@@ -61,8 +61,8 @@ class ScoreModel(ABC):
             recommended settings (:func:`invdiff.posterior.recommended`) are then those that suit networks. Otherwise the
             denoiser is taken to be exact, and they are those whose samples are as exact as possible.
         widest_hole: Width in pixels up to which the prior fills holes in images plausibly, if it is known and limited.
-        reach: How far the denoiser looks. ``None``: the whole item may matter, as with attention or normalization over all pixels,
-            or it is not known. Only a prior with a reach is evaluated on windows of an image.
+        reach: How far the denoiser looks. ``None``: it is not known, or the whole item may matter, as with attention or
+            normalization over all pixels. Only a prior with a reach is evaluated on windows of an image.
         scale: Largest root mean square of :math:`u^\top x_0` over unit vectors :math:`u`, or a slightly larger bound, if known.
     """
 
