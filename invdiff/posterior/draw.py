@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,9 +33,9 @@ CHUNK_NUMBERS = {"cpu": 2**19, "cuda": 2**23}  # default number of entries of x 
 SMALLEST_EVENT = 64  # Smaller events count as this size: every row draws thousands of random numbers in advance.
 
 
-def chunk_size(op: Operator, device: torch.device) -> int:
-    """Return the default number of samples per chunk."""
-    numel = torch.Size(op.in_shape).numel()
+def chunk_size(shape: Sequence[int], device: torch.device) -> int:
+    """Return the default number of samples of a shape, ``(C, H, W)`` for images, per chunk."""
+    numel = math.prod(shape)
     return max(1, CHUNK_NUMBERS.get(device.type, CHUNK_NUMBERS["cpu"]) // max(numel, SMALLEST_EVENT))
 
 

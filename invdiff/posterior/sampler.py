@@ -157,6 +157,13 @@ class PosteriorSampler:
         """Return the method and settings that :meth:`run` will use for ``num_samples`` samples per measurement."""
         return self._plan(self._choose(num_samples, self.op.device or "cpu"))
 
+    def parts(self, num_samples: int) -> list[tuple[int, ...]]:
+        """Return the sizes ``(H, W)`` of the windows in which a sample of the first item is computed, or that of the image."""
+        layout = self._divided(self.plan(num_samples))
+        if layout is None:
+            return [tuple(self.op.in_shape[-2:])]
+        return [window.sides for window in layout.windows[0]]
+
     def __repr__(self) -> str:
         method = self.method if isinstance(self.method, str) else self.plan(1).method.name
         named = {name: value for name, value in {"quality": self.quality, "preset": self.preset}.items() if value is not None}
@@ -335,7 +342,7 @@ class PosteriorSampler:
                 origin=origin,
                 notes=misfit_notes(drawn.misfit, self.op.dof, weights, op=self.op, y=size, ratio_min=ratio_min),
             )
-        chunk = chunk or chunk_size(self.op, y.device)
+        chunk = chunk or chunk_size(self.op.in_shape, y.device)
         op, score = self.white.to(y.device, y.dtype), Counted(self.score.to(y.device))
         # The same noise as in windows, wherever there may be windows.
         placed = self._layout is not None and plan.method.algorithm.in_windows

@@ -155,7 +155,7 @@ def draw_in_windows(
             op = (ops[0] if len(ops) == 1 else per_item(ops)).to(y.device, y.dtype)
             inside = torch.stack([given[(item, ..., *window.box)] for item, window in places])
             drawing = Drawing(plan, counted, op, inside, num_samples, first_sample, seed, callback, places)
-            parts = drawing.run(chunk=chunk or chunk_size(op, y.device), bar=bar)
+            parts = drawing.run(chunk=chunk or chunk_size(op.in_shape, y.device), bar=bar)
             x = torch.cat([part.x for part in parts]).reshape(len(places), num_samples, *op.in_shape)
             for (item, window), mask, drawn, data in zip(places, ops, x, inside, strict=True):
                 known = mask.mask.to(y.device)

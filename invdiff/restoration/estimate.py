@@ -28,6 +28,7 @@ class Stopwatch:
         rows: Number of samples of the run.
         device: Device of the run.
         report: Called once, with the estimated duration of the whole run in seconds, and the seconds that are left.
+        area: Pixels of all windows of a sample, if it is computed in windows.
         seconds: The estimate; ``None`` before it is made.
     """
 
@@ -35,6 +36,7 @@ class Stopwatch:
     rows: int
     device: torch.device
     report: Callable[[float, float], object] | None = None
+    area: int = 0
     seconds: float | None = None
     _started: float = field(default_factory=time.perf_counter)
     _first: float = 0.0  # time at the end of the first step
@@ -56,6 +58,7 @@ class Stopwatch:
         else:
             unit = (now - self._first) / sum(costs[1 : step.number])
             once = self._first - self._started - unit * costs[0]
-        self.seconds = once + unit * sum(costs) * self.rows / len(step.rows)
+        done = len(step.rows) if step.windows is None else sum(window.area for window in step.windows) / self.area
+        self.seconds = once + unit * sum(costs) * self.rows / done
         if self.report is not None:
             self.report(self.seconds, self.seconds - passed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -16,7 +17,6 @@ from invdiff.methods import Method
 from invdiff.methods.algorithm import Algorithm
 from invdiff.operators import Noise
 from invdiff.posterior import MisfitWarning, PosteriorSampler
-from invdiff.posterior.draw import chunk_size
 from invdiff.posterior.misfit import unwarned
 from invdiff.priors import ScoreModel, Tiled
 from invdiff.priors.trial import inner_prior
@@ -29,7 +29,7 @@ from invdiff.restoration.estimate import Stopwatch
 from invdiff.restoration.files import FilesRead, code_files, prior_files
 from invdiff.restoration.formats import FileFormat, file_format
 from invdiff.restoration.inputs import Measured, read
-from invdiff.restoration.memory import memory_note, needed_memory
+from invdiff.restoration.memory import memory_note, needed_memory, rows_at_a_time
 from invdiff.restoration.noise import noise_choice
 from invdiff.restoration.pictures import COMMAND, RECORD, file_names
 from invdiff.restoration.priors import find_prior
@@ -139,7 +139,8 @@ class Job:
         """
         settings, measured = self.settings, self.measured
         costs = self.sampler.plan(settings["samples"]).costs(self.sampler.score)
-        watch = Stopwatch(costs, settings["samples"], self.device, report)
+        area = sum(math.prod(sides) for sides in self.sampler.parts(settings["samples"]))
+        watch = Stopwatch(costs, settings["samples"], self.device, report, area)
         with unwarned():  # the misfit that counts is that of the results
             post = self.sampler.run(
                 self.y,
@@ -227,8 +228,8 @@ def prepare(
     sampler = PosteriorSampler(score, measured.op, windows=settings["windows"], **arguments)
     spread = _spread(measured, sampler, settings, files)
     files.check()
-    memory = needed_memory(sampler, num_samples=settings["samples"], chunk=settings["chunk"], device=device)
-    rows = min(settings["samples"], settings["chunk"] or chunk_size(sampler.op, device))
+    run: dict[str, Any] = {"num_samples": settings["samples"], "chunk": settings["chunk"], "device": device}
+    memory, rows = needed_memory(sampler, **run), rows_at_a_time(sampler, **run)
     short = memory_note(memory, rows=rows, tiled=isinstance(inner_prior(score), Tiled))
     doubts, calibrated = measured.problem.doubts(score), spread.notes if spread else ()
     notes = tuple(dict.fromkeys((*measured.notes, *sampler.notes, *doubts, *short, *calibrated)))

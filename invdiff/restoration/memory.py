@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from invdiff.priors import NetworkPrior, ScoreModel, Tiled
 from invdiff.priors.adapters.channels import Gray, PerChannel
 from invdiff.priors.adapters.rescaled import Rescaled
 
-__all__ = ["available_memory", "gigabytes", "memory_note", "needed_memory"]
+__all__ = ["available_memory", "gigabytes", "memory_note", "needed_memory", "rows_at_a_time"]
 
 OVERHEAD = 1.5  # Peak memory of the process over that of its tensors (workspaces of convolutions, fragmentation): 1.3 to 1.7.
 # Copies of the image, in float32, that are held:
@@ -41,8 +42,11 @@ def needed_memory(sampler: PosteriorSampler, *, num_samples: int, chunk: int | N
         device: Device of the run. On a GPU, chunks that do not fit are halved.
     """
     shape = tuple(sampler.op.in_shape)
-    rows = min(chunk or chunk_size(sampler.op, device), num_samples)
-    if device.type != "cpu" or len(shape) != 3 or rows * shape[1] * shape[2] < WORTHWHILE:
+    if device.type != "cpu" or len(shape) != 3:
+        return None
+    whole, rows = torch.Size(shape).numel(), rows_at_a_time(sampler, num_samples=num_samples, chunk=chunk, device=device)
+    shape = (shape[0], *max(sampler.parts(num_samples), key=math.prod))
+    if rows * shape[1] * shape[2] < WORTHWHILE:
         return None
     plan, entries = sampler.plan(num_samples), torch.Size(shape).numel()
     gradient, draws = plan.method.algorithm.differentiates, plan.rule is not None and plan.rule.follows_draws
@@ -50,7 +54,14 @@ def needed_memory(sampler: PosteriorSampler, *, num_samples: int, chunk: int | N
     if network is None:
         return None
     drawing = 4 * DRAW * rows * entries if draws and sampler.score.error_model is not None else 0
-    return int(OVERHEAD * max(network + 4 * SOLVER * rows * entries, drawing)) + 4 * RESULTS * num_samples * entries
+    return int(OVERHEAD * max(network + 4 * SOLVER * rows * entries, drawing)) + 4 * RESULTS * num_samples * whole
+
+
+def rows_at_a_time(sampler: PosteriorSampler, *, num_samples: int, chunk: int | None, device: torch.device) -> int:
+    """Return the number of samples, or of the largest windows of samples, that are computed at a time."""
+    parts = sampler.parts(num_samples)
+    shape = (*sampler.op.in_shape[:-2], *max(parts, key=math.prod))
+    return min(chunk or chunk_size(shape, device), num_samples * len(parts))
 
 
 def _of_network(score: ScoreModel, rows: int, shape: tuple[int, ...], *, gradient: bool) -> int | None:
