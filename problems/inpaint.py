@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from invdiff.damage import find_damage
 from invdiff.io.images import Picture, mask_from_alpha
 from invdiff.io.source import Source
 from invdiff.operators import Mask, Noise, Operator
+from invdiff.priors import ScoreModel
 
 from .options import Option
 from .problem import Given, Problem, photographs, pixels_of
@@ -39,7 +41,9 @@ class Inpaint(Problem):
             needed="yes",
             input_tells=True,
             changes_spread=False,
-            help="Image of the same size as INPUT, white where pixels are to be filled.",
+            proposed="auto",
+            help="Image of the same size as INPUT, white where pixels are to be filled. auto: scratches, dust, date stamps and "
+            "thin overlays are looked for, see `invdiff mask`.",
             help_simulated="Image of SIZE x SIZE pixels, white where pixels are to be filled.",
         ),
         Option(
@@ -71,6 +75,15 @@ class Inpaint(Problem):
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
         return cls(known_pixels(options, size)[0])
+
+    @classmethod
+    def propose(
+        cls, options: Mapping[str, Any], picture: Picture, score: ScoreModel | None, *, source: str, progress: bool = False
+    ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+        if not isinstance(options["mask"], str):
+            return options, ()
+        fill, notes = proposed_mask(picture, score, source=source, progress=progress)
+        return {**options, "mask": fill if options["mask_keep"] == "black" else ~fill}, notes
 
     @classmethod
     def of_picture(cls, picture: Picture, options: Mapping[str, Any], *, source: str) -> Given:
@@ -105,6 +118,23 @@ class Inpaint(Problem):
     def finish(self, x: Tensor, y: Tensor, op: Operator) -> Tensor:
         # Samples meet exact data only approximately: put in the known pixels.
         return torch.where(self.mask.to(x.device), y, x) if op.sigma_y == 0 else x
+
+
+def proposed_mask(
+    picture: Picture, score: ScoreModel | None, *, source: str, progress: bool
+) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Return a boolean array ``(H, W)``, true where a picture is probably damaged, and notes; ``source`` names it in errors."""
+    if len(picture.pixels) not in (1, 3):
+        raise ValueError(f"{source}: --mask auto is for grayscale and color pictures, got {len(picture.pixels)} channels.")
+    found = find_damage(torch.from_numpy(picture.pixels), score, progress=progress)
+    if not found.mask.any():
+        raise ValueError(
+            f"{source}: --mask auto finds no damage. Try `invdiff mask` with a higher --sensitivity, or draw the mask: an image "
+            "of the same size, white where pixels are to be filled."
+        )
+    parts = ", ".join(f"{kind} {share:.2%}" for kind, share in found.shares.items() if share)
+    note = f"--mask auto marks {found.share:.2%} of the pixels ({parts}): a proposal, which `invdiff mask` writes to be corrected"
+    return found.mask, (note, *found.notes)
 
 
 def known_pixels(options: Mapping[str, Any], size: tuple[int, ...] | None) -> tuple[NDArray[np.bool_], tuple[str, ...]]:

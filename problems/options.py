@@ -40,6 +40,8 @@ class Option:
         simulation: Whether the option is for simulations only, because a measured INPUT contains its value.
         input_tells: Whether the option can be left out because INPUT may contain its value.
         changes_spread: Whether a calibration made with one value is not valid for another.
+        proposed: A word that a file option accepts in place of a file: its value is then proposed from INPUT, see
+            :meth:`Problem.propose <invdiff.problems.Problem.propose>`. A file of this name is given as ``./word``.
 
     Raises:
         TypeError: If a value declared here is of the wrong type.
@@ -60,6 +62,7 @@ class Option:
     simulation: bool = False
     input_tells: bool = False
     changes_spread: bool = True
+    proposed: str | None = None
 
     def __post_init__(self) -> None:
         what = f"Option {self.name!r}"
@@ -76,6 +79,8 @@ class Option:
         for name in ("minimum", "maximum"):
             if not isinstance(getattr(self, name), int | float | None):
                 raise TypeError(f"{what}: {name} must be a number or None, got {getattr(self, name)!r}.")
+        if self.proposed is not None and (self.kind != "FILE" or not isinstance(self.proposed, str) or not self.proposed):
+            raise ValueError(f"{what}: proposed must be a word, and is for options of kind FILE, got {self.proposed!r}.")
         if not isinstance(self.help, str):
             raise TypeError(f"{what}: help must be a string, got {self.help!r}.")
         try:
@@ -105,6 +110,8 @@ class Option:
                 raise OptionError(f"{self.flag}: the value is empty, expected {self.metavar or 'a text'}.")
             return value
         if self.kind == "FILE":
+            if isinstance(value, str) and value == self.proposed:
+                return value
             return Path(value) if isinstance(value, str | os.PathLike) else value
         if isinstance(self.kind, tuple):
             words = {word.lower(): word for word in self.kind}

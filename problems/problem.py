@@ -160,6 +160,24 @@ class Problem(ABC):
         return Given(cls.from_options(options, size=(height, width)), pixels_of(picture), picture)
 
     @classmethod
+    def propose(
+        cls, options: Mapping[str, Any], picture: Picture, score: ScoreModel | None, *, source: str, progress: bool = False
+    ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+        """Return the options with values for those that are to be proposed (:attr:`Option.proposed`), and notes for the user.
+
+        Args:
+            options: Values of all options by name.
+            picture: INPUT.
+            score: The prior; ``None``: none is at hand.
+            source: Name of INPUT in errors.
+            progress: Whether to show progress bars.
+
+        Raises:
+            ValueError: If no value can be proposed.
+        """
+        return options, ()
+
+    @classmethod
     def as_measured(cls, picture: Picture) -> Picture:
         """Return a measured picture in the channels that the problem measures, with a note for the user if they change."""
         return picture

@@ -33,6 +33,7 @@ SECTIONS = {
 EPILOG = """\b
 Examples:
   invdiff solve photo.png --problem inpaint --mask m.png  fill the white pixels of m.png
+  invdiff solve photo.png --problem inpaint --mask auto   find scratches, dust and date stamps, and fill them
   invdiff solve photo.png --problem inpaint               fill the transparent pixels
   invdiff solve blurred.png --problem deblur --kernel psf.png --noise 0.01
   invdiff solve small.jpg --problem sr --factor 2 --noise 0.01 --samples 8 -o large
@@ -128,7 +129,8 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
 
     npz = settings.pop("npz")
     option = method_options(settings["option"], settings["method"])
-    job = prepare(source, settings, option=option, prior_option=given_options(settings["prior_option"]))
+    prior_option, progress = given_options(settings["prior_option"]), sys.stderr.isatty()
+    job = prepare(source, settings, option=option, prior_option=prior_option, progress=progress)
     with output_folder(output, job.measured.name, job.results(npz=npz), overwrite=overwrite) as results:
         for note in job.notes:
             click.echo(printable(note), err=True)
@@ -136,7 +138,7 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
             seconds = estimate(job.sampler, job.y, settings["samples"])
             click.echo(f"{settings['quality']}: {settings['samples']} samples, about {duration(seconds)}", err=True)
         with unwarned():  # printed as notes instead
-            restored = job.run(progress=sys.stderr.isatty())
+            restored = job.run(progress=progress)
         for note in restored.notes:
             if note not in job.notes:
                 click.echo(printable(note), err=True)

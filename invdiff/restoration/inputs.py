@@ -20,6 +20,7 @@ from invdiff.io.source import Source
 from invdiff.operators import GaussianNoise, Noise, Operator
 from invdiff.operators.core.noise_level import noise_level
 from invdiff.posterior import chi_square
+from invdiff.priors import ScoreModel
 from invdiff.problems import Given, OptionError, Problem
 from invdiff.restoration.checks import check_options, complete, find_problem
 from invdiff.restoration.levels import Levels, check_range, dark_notes, levels_of, read_levels
@@ -84,6 +85,8 @@ def read(
     channels: int = 3,
     black: float | None = None,
     white: float | None = None,
+    score: ScoreModel | None = None,
+    progress: bool = False,
     **options: Any,
 ) -> Measured:
     r"""Return the operator and the measurement described by a file and the options of a problem.
@@ -105,6 +108,8 @@ def read(
         channels: Number of channels of the prior; 1: images of any number of channels.
         black: Value of black in the units of INPUT. Default: 0.
         white: Value of white. Default: 255 or 65535 for integers of 8 or 16 bits, 1 for floats.
+        score: The prior, for options that are proposed by its help, such as ``mask="auto"``.
+        progress: Whether to show progress bars while an option is proposed.
         options: Options of the problem.
 
     Raises:
@@ -138,6 +143,8 @@ def read(
         if simulated or not kind.reads_alpha:
             picture, hidden = with_visible_colors(picture, where)
             notes += hidden
+        values, said_of_options = kind.propose(values, picture, score, source=where, progress=progress)
+        notes += said_of_options
         given = kind.of_picture(picture, values, source=where)
     elif limits is not None:
         raise OptionError(f"--black and --white are for pictures, and --problem {kind.name} reads {kind.reads}.")

@@ -125,6 +125,7 @@ def prepare(
     *,
     option: Mapping[str, Any] | None = None,
     prior_option: Mapping[str, Any] | None = None,
+    progress: bool = False,
 ) -> Job:
     """Read the files and build prior, measurement and sampler, so that errors appear before sampling.
 
@@ -133,6 +134,7 @@ def prepare(
         settings: Values of :data:`SETTINGS` and of the options of the problem.
         option: Options of the method by name, as numbers or strings; ``settings["option"]`` is their text for the record.
         prior_option: Options of a checkpoint that its file does not specify, likewise.
+        progress: Whether to show progress bars while an option is proposed from INPUT.
 
     Raises:
         OptionError: If an option is unknown, missing or out of range, or conflicts with another.
@@ -171,6 +173,8 @@ def prepare(
         channels=channels or 3,
         black=settings["black"],
         white=settings["white"],
+        score=score,
+        progress=progress,
         **values,
     )
     arguments = sampler_arguments(measured.problem, score, measured.op, settings, option or {})
@@ -263,7 +267,8 @@ def restore(
     settings = {name: given[name] for name in SETTINGS}
     settings |= {name: tuple(f"{k}={v}" for k, v in (given[name] or {}).items()) for name in ("option", "prior_option")}
     settings["intervals"] = None if intervals is None else str(intervals)
-    return prepare(source, {**settings, **options}, option=option, prior_option=prior_option).run(progress=progress)
+    job = prepare(source, {**settings, **options}, option=option, prior_option=prior_option, progress=progress)
+    return job.run(progress=progress)
 
 
 def _spread(measured: Measured, sampler: PosteriorSampler, settings: Mapping[str, Any], files: FilesRead) -> Spread | None:

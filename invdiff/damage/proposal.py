@@ -1,0 +1,116 @@
+"""A mask of damage, proposed from a picture alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from skimage.filters import apply_hysteresis_threshold
+from torch import Tensor
+
+from invdiff.damage.detection import probabilities
+from invdiff.damage.prediction import accepts
+from invdiff.priors import ScoreModel
+
+__all__ = ["KINDS", "SENSITIVITY", "THICKNESS", "Damage", "find_damage"]
+
+KINDS = ("scratches", "dust", "stamp")  # the classes of the networks, after that of no damage
+SENSITIVITY = 0.5
+THICKNESS = 6  # pixels, up to which the networks were fitted
+
+
+@dataclass(frozen=True, eq=False)
+class Damage:
+    """Where a picture is probably damaged.
+
+    Attributes:
+        mask: Boolean ``(H, W)``, true at damaged pixels: those to be filled.
+        probability: Probability of damage of the kinds sought, ``(H, W)``, float32.
+        shares: Share of the pixels of the picture that are marked as each kind.
+        notes: Messages for the user.
+    """
+
+    mask: NDArray[np.bool_]
+    probability: NDArray[np.float32]
+    shares: dict[str, float]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def share(self) -> float:
+        """Share of the pixels that are marked."""
+        return float(self.mask.mean())
+
+
+def find_damage(
+    x: Tensor,
+    score: ScoreModel | None,
+    *,
+    sensitivity: float = SENSITIVITY,
+    find: str | Sequence[str] = KINDS,
+    thickness: float = THICKNESS,
+    progress: bool = False,
+) -> Damage:
+    """Propose which pixels of a picture are scratches, cracks, dust, date stamps or thin overlays.
+
+    A small network looks for thin structures that resemble damage; the prior predicts what is behind them from their
+    surroundings; a second network judges by the difference whether they belong to the scene. Both networks were fitted to
+    photographs with synthetic damage: ``docs/how-to/scratches.md`` has figures. It is a proposal: thin parts of a scene, such as
+    wires in front of the sky, are sometimes marked, and faint damage in texture is missed.
+
+    Args:
+        x: Picture, ``(C, H, W)``, spanning [-1, 1], of one channel or three.
+        score: Prior that accepts noise of its own level per pixel (``"pixel"`` in ``noise_kinds``), such as ``natural``;
+            ``None``, or another prior: the first network judges alone, and a note says so.
+        sensitivity: In (0, 1): pixels are marked where damage is more probable than 1 minus this, and next to them where it is
+            half as probable. Larger values find more, and mark more of the scene.
+        find: Kinds of damage, of :data:`KINDS`: ``scratches`` (and cracks), ``dust`` (specks and fibers), ``stamp`` (date
+            stamps, thin text and lines drawn over the picture).
+        thickness: Width in pixels of the widest damage. Beyond :data:`THICKNESS` the picture is searched at smaller sizes too.
+        progress: Whether to show progress bars.
+
+    Raises:
+        ValueError: If the picture has other channels, or an argument is out of range.
+    """
+    kinds = (find,) if isinstance(find, str) else tuple(find)
+    if x.ndim != 3 or x.shape[0] not in (1, 3):
+        raise ValueError(f"find_damage: expected a picture of one or three channels, (C, H, W), got {tuple(x.shape)}.")
+    if not kinds or not set(kinds) <= set(KINDS):
+        raise ValueError(f"find_damage: find must be kinds of damage among {', '.join(KINDS)}, got {find!r}.")
+    if not 0 < sensitivity < 1:
+        raise ValueError(f"find_damage: sensitivity must be above 0 and below 1, got {sensitivity}.")
+    if not 1 <= thickness <= min(x.shape[1:]):
+        raise ValueError(f"find_damage: thickness must be from 1 pixel to the side of the picture, got {thickness}.")
+    notes = []
+    if score is not None and not accepts(score):
+        score = None
+        notes.append(
+            "the prior does not accept noise of its own level per pixel, so that the mask is proposed without it and marks more "
+            "of the scene: use the prior natural"
+        )
+    color = x.float().cpu().expand(3, -1, -1)
+    found = _at_all_sizes(color, score, thickness, progress=progress)
+    sought = torch.stack([found[1 + KINDS.index(kind)] for kind in kinds])
+    probability = sought.sum(0).numpy()
+    high = 1 - sensitivity
+    mask = apply_hysteresis_threshold(probability, high / 2, high)
+    likeliest = sought.argmax(0).numpy()
+    shares = {kind: float((mask & (likeliest == number)).mean()) for number, kind in enumerate(kinds)}
+    return Damage(mask, probability, shares, tuple(notes))
+
+
+def _at_all_sizes(x: Tensor, score: ScoreModel | None, thickness: float, *, progress: bool) -> Tensor:
+    """Return probabilities ``(classes, H, W)``: in every pixel those of the size at which damage is most probable."""
+    found = probabilities(x, score, progress=progress)
+    for octave in range(1, math.ceil(math.log2(max(thickness / THICKNESS, 1))) + 1):
+        sides = [max(side // 2**octave, 1) for side in x.shape[1:]]
+        small = F.interpolate(x[None], sides, mode="bilinear", antialias=True, align_corners=False)[0]
+        wide = F.interpolate(probabilities(small, score, progress=progress)[None], x.shape[1:], mode="bilinear")[0]
+        found = torch.where(wide[:1] < found[:1], wide, found)
+    return found
+
+
