@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ __all__ = ["KINDS", "damaged"]
 
 Array = NDArray[np.float64]
 FINE = 4  # subpixels along a side while drawing
-VISIBLE = 6 / 255  # smallest change of a channel, pixels spanning 0..1, that counts as damage
+VISIBLE = 10 / 255  # smallest change of a channel, pixels spanning 0..1, that counts as damage
 
 
 def damaged(picture: Array, kind: str, rng: np.random.Generator, *, jpeg: int | None = None) -> tuple[Array, NDArray[np.bool_]]:
@@ -82,7 +83,9 @@ def dust(picture: Array, rng: np.random.Generator) -> tuple[Array, Array]:
             angles = np.sort(rng.uniform(0, 2 * np.pi, 7))
             radius = rng.uniform(1, 3.5) * rng.uniform(0.6, 1.2, (7, 1))
             corners = center + radius * np.stack([np.cos(angles), np.sin(angles)], 1)
-            mark = drawn((height, width), lambda draw, c=corners: draw.polygon([tuple(p) for p in (c * FINE).tolist()], fill=255))
+            mark = drawn(
+                (height, width), lambda draw, c=corners: draw.polygon([tuple(p) for p in (c * FINE).tolist()], fill=255)
+            )
         else:
             path = curve(center, rng.uniform(0, 2 * np.pi), rng.uniform(10, 40), 0.2, rng, step=3)
             mark = stroke((height, width), [path], np.full(len(path) - 1, rng.uniform(1, 2)))
@@ -144,7 +147,7 @@ def stroke(size: Sequence[int], paths: Sequence[Array], widths: Array) -> Array:
     """Return the coverage of polylines; ``widths`` in pixels, one per segment of all paths."""
 
     def draw_all(draw: ImageDraw.ImageDraw) -> None:
-        segments = [pair for path in paths for pair in zip(path[:-1], path[1:], strict=True)]
+        segments = [pair for path in paths for pair in itertools.pairwise(path)]
         for (a, b), wide in zip(segments, widths, strict=True):
             draw.line([tuple(a * FINE), tuple(b * FINE)], fill=255, width=max(1, round(wide * FINE)))
             radius = wide * FINE / 2

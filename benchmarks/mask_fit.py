@@ -1,10 +1,9 @@
-"""Fit the networks of ``invdiff.damage`` to photographs with synthetic damage.
+"""Fit the detector of ``invdiff.damage`` to photographs with synthetic damage.
 
-    python benchmarks/mask_fit.py first photos/ *.tar --out first.pt --minutes 20
-    python benchmarks/mask_fit.py second photos/ *.tar --first first.pt --out invdiff/damage/detectors.safetensors --minutes 20
+    python benchmarks/mask_fit.py photos/ *.tar --minutes 60
 
-The first network sees pictures and their thin structures. The second starts as a copy of it and sees as well what the prior expects
-in the places that the first suspects. Every 40th picture is left out, for :func:`check`.
+First the network, then the weights of what the prior is surprised at in the places that the network suspects. Every 40th
+photograph is left out of both, and used for the figures that are printed.
 """
 
 from __future__ import annotations
@@ -12,9 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,15 +25,18 @@ from torch import Tensor
 
 import invdiff
 from invdiff.damage import KINDS as CLASSES
-from invdiff.damage.detection import first_inputs, second_inputs, suspected
-from invdiff.damage.network import Detector
+from invdiff.damage.detection import SUSPECT, inputs, suspected
+from invdiff.damage.network import FEATURES, Detector
 from invdiff.damage.prediction import prediction
+from invdiff.damage.surprise import SIGNS, judged, signs
+from invdiff.damage.weights import FILE
+from invdiff.priors import ScoreModel
 from invdiff.training.data import load_images
 
 CLASS = {"scratches": 1, "cracks": 1, "dust": 2, "stamp": 3, "overlay": 3}  # 0: no damage
 LEFT_OUT = 40
-BATCH, RATE, AVERAGE = 4, 2e-3, 0.01
-INPUTS = {"first": 5, "second": 10}
+BATCH, SIDE, RATE, AVERAGE = 6, 128, 2e-3, 0.01
+SIDE_WITH_PRIOR = 160
 
 
 class Photographs:
@@ -72,7 +73,7 @@ def case(photos: Photographs, indices: NDArray[np.int64], rng: np.random.Generat
     """Return a picture ``(3, H, W)`` with up to two kinds of damage, and the class of every pixel."""
     picture = crop(photos[rng.choice(indices)], rng, size)
     classes = np.zeros(picture.shape[:2], np.int64)
-    kinds = rng.choice(list(KINDS), rng.choice(3, p=(0.2, 0.55, 0.25)), replace=False)
+    kinds = rng.choice(list(KINDS), rng.choice(3, p=(0.15, 0.45, 0.4)), replace=False)
     quality = None if rng.random() < 0.5 else int(rng.integers(75, 98))
     for number, kind in enumerate(kinds):
         picture, mask = damaged(picture, kind, rng, jpeg=quality if number == len(kinds) - 1 else None)
@@ -82,13 +83,13 @@ def case(photos: Photographs, indices: NDArray[np.int64], rng: np.random.Generat
     return torch.from_numpy(picture * 2 - 1).float().permute(2, 0, 1), torch.from_numpy(classes)
 
 
-def fit(net: Detector, batches: Iterator[tuple[Tensor, Tensor]], minutes: float, rate: float) -> int:
+def fit(net: Detector, batches: Iterator[tuple[Tensor, Tensor]], minutes: float) -> int:
     """Minimize cross entropy and one minus Dice's coefficient of all damage; leave the average of the weights in ``net``."""
     weights, start, step = list(net.parameters()), time.time(), 0
-    optimizer, average = torch.optim.Adam(weights, rate), [weight.detach().clone() for weight in weights]
+    optimizer, average = torch.optim.Adam(weights, RATE), [weight.detach().clone() for weight in weights]
     while (done := (time.time() - start) / 60 / minutes) < 1:
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (step + 1) / 150, max(0.02, 1.5 * (1 - done)))
+            group["lr"] = RATE * min(1, (step + 1) / 150, max(0.02, 1.5 * (1 - done)))
         x, classes = next(batches)
         with torch.autocast("cpu", torch.bfloat16):
             logits = net(x.contiguous(memory_format=torch.channels_last)).float()
@@ -111,103 +112,101 @@ def fit(net: Detector, batches: Iterator[tuple[Tensor, Tensor]], minutes: float,
     return step
 
 
-def second_from(first: Detector) -> Detector:
-    """Return the second network as a copy of the first, blind to its other inputs at the start."""
-    net = Detector(INPUTS["second"], first.classes)
-    own, given = net.state_dict(), first.state_dict()
-    for name, weight in given.items():
-        if own[name].shape == weight.shape:
-            own[name].copy_(weight)
-        else:  # the first layer; channels are folded in groups of one input each
-            own[name].zero_()
-            own[name][:, : weight.shape[1]] = weight
-    return net
-
-
 @torch.no_grad()
-def judged_inputs(first: Detector, score: Any, x: Tensor) -> Tensor:
-    """Return the inputs of the second network for pictures ``(B, 3, H, W)``."""
-    probability = 1 - first(first_inputs(x)).softmax(1)[:, :1]
+def asked(net: Detector, score: ScoreModel, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the probabilities of the classes for one picture, what the prior sees there, and where it was asked."""
+    found = net(inputs(x)).softmax(1)
+    probability = 1 - found[:, :1]
     hidden = suspected(probability)
-    expected = torch.cat([prediction(score, x[k : k + 1], hidden[k : k + 1]) for k in range(len(x))])
-    return second_inputs(x, expected, probability, hidden)
+    if not hidden.any() or hidden.all():
+        return found, found.new_zeros(1, SIGNS, *x.shape[2:]), torch.zeros_like(hidden)
+    seen = signs(x, prediction(score, x, hidden), hidden, probability)
+    return found, seen, hidden & (probability > SUSPECT)
 
 
-def check(name: str, marked: Callable[[Tensor], Tensor], photos: Photographs, indices: NDArray[np.int64], size: int) -> None:
-    """Print the best F1 and its threshold over the left out photographs."""
-    rng, found = np.random.default_rng(7), list[tuple[Tensor, Tensor]]()
-    for index in indices:
-        photo = photos[index][:size, :size]
+def fit_surprise(net: Detector, score: ScoreModel, cases: Iterator[tuple[Tensor, Tensor]], count: int) -> Tensor:
+    """Return the weights of logistic regression on the suspected pixels of ``count`` cases, ``(SIGNS,)``."""
+    rows, truths = list[Tensor](), list[Tensor]()
+    for _ in range(count):
+        x, classes = next(cases)
+        _, seen, where = asked(net, score, x)
+        rows.append(seen[0][:, where[0, 0]].T)
+        truths.append((classes > 0)[where[:, 0]].float())
+    seen, truth = torch.cat(rows).double(), torch.cat(truths).double()
+    scale = seen.square().mean(0).sqrt()
+    weights = torch.zeros(SIGNS, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.binary_cross_entropy_with_logits(seen / scale @ weights, truth) + 1e-4 * weights.square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(loss)  # type: ignore[arg-type]
+    return (weights.detach() / scale).float()
+
+
+def check(net: Detector, weights: Tensor, score: ScoreModel, photos: Photographs, left: NDArray[np.int64]) -> None:
+    """Print precision and recall on the photographs that were left out, without and with the prior."""
+    rng = np.random.default_rng(7)
+    parts: dict[str, list[Tensor]] = {"network": [], "with the prior": []}
+    truths = list[Tensor]()
+    for index in left:
+        photo = photos[index][:SIDE_WITH_PRIOR, :SIDE_WITH_PRIOR]
         picture, mask = damaged(photo, str(rng.choice(list(KINDS))), rng)
-        found.append((marked(torch.from_numpy(picture * 2 - 1).float().permute(2, 0, 1)[None])[0], torch.from_numpy(mask)))
-    p, truth = (torch.stack(part) for part in zip(*found, strict=True))
-    for level in (0.2, 0.3, 0.4, 0.5, 0.6, 0.7):
-        hits = int(((p > level) & truth).sum())
-        precision, recall = hits / max(int((p > level).sum()), 1), hits / int(truth.sum())
-        print(f"{name}: above {level}: precision {precision:.3f}, recall {recall:.3f}")
+        found, seen, where = asked(net, score, torch.from_numpy(picture * 2 - 1).float().permute(2, 0, 1)[None])
+        parts["network"].append(1 - found[0, 0])
+        parts["with the prior"].append(1 - torch.where(where, judged(weights, found, seen), found)[0, 0])
+        truths.append(torch.from_numpy(mask))
+    truth = torch.stack(truths)
+    for name, probabilities in parts.items():
+        p = torch.stack(probabilities)
+        for level in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8):
+            hits = int(((p > level) & truth).sum())
+            precision, recall = hits / max(int((p > level).sum()), 1), hits / int(truth.sum())
+            f1 = 2 * precision * recall / max(precision + recall, 1e-9)
+            print(f"{name}, above {level}: precision {precision:.3f}, recall {recall:.3f}, F1 {f1:.3f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("which", choices=("first", "second"))
-    parser.add_argument("sources", nargs="+", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--first", type=Path)
-    parser.add_argument("--minutes", type=float, default=20.0)
-    parser.add_argument("--cases", type=int, default=500, help="cases with predictions of the prior, for the second network")
+    parser.add_argument("sources", nargs="+", type=Path, help="folders and tar archives of photographs")
+    parser.add_argument("--minutes", type=float, default=60.0, help="of fitting the network (default: %(default)s)")
+    parser.add_argument("--network", type=Path, help="continue with the network in this file, kept from an earlier run")
+    parser.add_argument("--keep", type=Path, help="keep the network here before the prior is asked")
+    parser.add_argument("--cases", type=int, default=200, help="pictures on which the prior is asked (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=FILE, help="(default: %(default)s)")
     given = parser.parse_args()
-    size = 192 if given.which == "first" else 160
     photos = Photographs(given.sources, smallest=192)
     numbers = np.arange(len(photos))
-    left, kept = numbers[::LEFT_OUT], np.setdiff1d(numbers, numbers[::LEFT_OUT])
+    left = numbers[::LEFT_OUT]
+    kept = np.setdiff1d(numbers, left)
     rng = np.random.default_rng(1)
     torch.manual_seed(0)
-    first = Detector(INPUTS["first"], 1 + len(CLASSES))
-    if given.which == "first":
-        first.out.bias.data.view(first.classes, -1)[0] = 4.0  # damage is rare
 
-        def fresh() -> Iterator[tuple[Tensor, Tensor]]:
-            while True:
-                x, classes = (torch.stack(part) for part in zip(*(case(photos, kept, rng, size) for _ in range(BATCH)), strict=True))
-                yield first_inputs(x), classes
-
-        steps = fit(first.to(memory_format=torch.channels_last), fresh(), given.minutes, RATE)
-        check("first", lambda x: 1 - first(first_inputs(x)).softmax(1)[:, 0], photos, left, size)
-        torch.save({"weights": first.state_dict(), "steps": steps, "photographs": len(kept)}, given.out)
-        return
-    before = torch.load(given.first)
-    first.load_state_dict(before["weights"])
-    first.requires_grad_(False)
-    score = invdiff.load_prior("natural")
-    x, classes = (torch.stack(part) for part in zip(*(case(photos, kept, rng, size) for _ in range(given.cases)), strict=True))
-    start = time.time()
-    inputs = torch.cat([judged_inputs(first, score, part) for part in x.split(1)])
-    print(f"{given.cases} cases in {time.time() - start:.0f} s", flush=True)
-
-    def stored() -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(count: int, side: int) -> Iterator[tuple[Tensor, Tensor]]:
         while True:
-            chosen = torch.from_numpy(rng.choice(len(inputs), BATCH, replace=False))
-            some, truth = inputs[chosen], classes[chosen]
-            for axes in ((-1,), (-2,)):
-                if rng.random() < 0.5:
-                    some, truth = some.flip(*axes), truth.flip(*axes)
-            yield some, truth
+            x, classes = (
+                torch.stack(part) for part in zip(*(case(photos, kept, rng, side) for _ in range(count)), strict=True)
+            )
+            yield x, classes
 
-    second = second_from(first)
-    steps = fit(second.to(memory_format=torch.channels_last), stored(), given.minutes, RATE / 2)
-    check("first", lambda x: 1 - first(first_inputs(x)).softmax(1)[:, 0], photos, left, size)
-    check("second", lambda x: 1 - second(judged_inputs(first, score, x)).softmax(1)[:, 0], photos, left, size)
-    facts = {
-        "classes": ["none", *CLASSES],
-        "photographs": before["photographs"],
-        "first": {"channels": INPUTS["first"], "steps": before["steps"], "batch": BATCH},
-        "second": {"channels": INPUTS["second"], "steps": steps, "batch": BATCH, "cases": given.cases},
-    }
-    tensors = {
-        f"{name}.{key}": value.half().contiguous()
-        for name, net in (("first", first), ("second", second))
-        for key, value in net.state_dict().items()
-    }
+    net = Detector(3 + FEATURES, 1 + len(CLASSES)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if given.network is None:
+        net.out.bias.data.view(net.classes, -1)[0] = 4.0  # damage is rare
+    else:
+        net.load_state_dict(torch.load(given.network))
+    steps = fit(net, ((inputs(x), classes) for x, classes in batches(BATCH, SIDE)), given.minutes) if given.minutes else 0
+    if given.keep is not None:
+        torch.save(net.state_dict(), given.keep)
+    net.eval().requires_grad_(False)
+    score = invdiff.load_prior("natural")
+    weights = fit_surprise(net, score, batches(1, SIDE_WITH_PRIOR), given.cases)
+    print("weights of the signs:", weights.tolist())
+    check(net, weights, score, photos, left)
+    facts = {"classes": ["none", *CLASSES], "photographs": len(kept), "steps": steps, "batch": BATCH, "cases": given.cases}
+    tensors = {name: value.half().contiguous() for name, value in net.state_dict().items()} | {"surprise": weights}
     save_file(tensors, given.out, {"facts": json.dumps(facts)})
 
 

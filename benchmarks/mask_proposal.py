@@ -1,9 +1,9 @@
 """Benchmark the proposal of masks: ``python benchmarks/mask_proposal.py FOLDER``.
 
-The center of every photograph of the folder gets synthetic damage of each kind (``mask_damage.py``), drawn at random from a fixed
-seed. Printed per kind and detector: precision and recall of the marked pixels over all photographs together, the same with a
-tolerance of one pixel, and F1; for the photographs as they are, the share of the pixels that is marked. With ``--scratch MASK``, a
-mask of real scratches is painted in white over the photographs that are large enough.
+The center of every photograph of the folder gets synthetic damage of each kind (``mask_damage.py``), drawn at random from a
+fixed seed. Printed per kind and detector: precision and recall of the marked pixels over all photographs together, F1, and
+precision and recall with a tolerance of one pixel; for the photographs as they are, the share of the pixels that is marked.
+With ``--scratch MASK``, a mask of real scratches is painted in white over the photographs that are large enough.
 
 Compared with: white and black top-hats above Otsu's threshold, and above a fixed quantile; Frangi's filter, and Sato's, above a
 fixed quantile. The quantiles are those of the best F1 on other photographs, found with ``--choose``.
@@ -101,7 +101,11 @@ def photographs(folder: Path, count: int | None) -> list[Array]:
     for path in list_images(folder)[:count]:
         pixels = np.moveaxis((read_image(path).pixels + 1) / 2, 0, -1)
         top, left = (max((side - SIDE) // 2, 0) for side in pixels.shape[:2])
-        found.append(np.broadcast_to(pixels[top : top + SIDE, left : left + SIDE], (*pixels[top : top + SIDE, left : left + SIDE].shape[:2], 3)))
+        found.append(
+            np.broadcast_to(
+                pixels[top : top + SIDE, left : left + SIDE], (*pixels[top : top + SIDE, left : left + SIDE].shape[:2], 3)
+            )
+        )
     return found
 
 
@@ -158,7 +162,12 @@ def main() -> None:
     print()
     shares = {name: [float(detector(photo).mean()) for photo in photos] for name, detector in known.items()}
     clean = [
-        {"detector": name, "mean": f"{np.mean(values):.2%}", "median": f"{np.median(values):.2%}", "largest": f"{max(values):.2%}"}
+        {
+            "detector": name,
+            "mean": f"{np.mean(values):.2%}",
+            "median": f"{np.median(values):.2%}",
+            "largest": f"{max(values):.2%}",
+        }
         for name, values in shares.items()
     ]
     print(tabulate(clean, headers="keys", tablefmt="github", disable_numparse=True))

@@ -129,11 +129,13 @@ def proposed_mask(
     found = find_damage(torch.from_numpy(picture.pixels), score, progress=progress)
     if not found.mask.any():
         raise ValueError(
-            f"{source}: --mask auto finds no damage. Try `invdiff mask` with a higher --sensitivity, or draw the mask: an image "
-            "of the same size, white where pixels are to be filled."
+            f"{source}: --mask auto finds no damage. Try `invdiff mask` with a higher --sensitivity, or draw the mask: an "
+            "image of the same size, white where pixels are to be filled."
         )
     parts = ", ".join(f"{kind} {share:.2%}" for kind, share in found.shares.items() if share)
-    note = f"--mask auto marks {found.share:.2%} of the pixels ({parts}): a proposal, which `invdiff mask` writes to be corrected"
+    note = (
+        f"--mask auto marks {found.share:.2%} of the pixels ({parts}): a proposal, which `invdiff mask` writes to be corrected"
+    )
     return found.mask, (note, *found.notes)
 
 

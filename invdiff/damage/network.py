@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["STRIDE", "Detector", "thin_structures"]
+__all__ = ["FEATURES", "STRIDE", "Detector", "thin_structures"]
 
 WIDTHS = (24, 32, 48)  # features per resolution, each half of the one before
 FOLD = 2  # side of the blocks of pixels that are folded into channels: the first resolution is half that of the picture
+THIN = 7  # pixels
+AROUND = 41  # side of the surroundings, pixels
+LINE, ANGLES = 11, 8
+FEATURES = 6  # of thin_structures
 STRIDE = FOLD * 2 ** (len(WIDTHS) - 1)
 
 
@@ -54,16 +61,36 @@ class _Block(nn.Sequential):
         super().__init__(layers[0], nn.SiLU(), layers[1], nn.SiLU())
 
 
-def thin_structures(x: Tensor, *, size: int = 7) -> Tensor:
-    """Return the white and the black top-hat of the mean over channels, ``(B, 2, H, W)``: what is thinner than ``size`` pixels.
+def thin_structures(x: Tensor) -> Tensor:
+    """Return what is thin in pictures, ``(B, 6, H, W)``, of the mean over channels and about of unit scale.
+
+    The white and the black top-hat, what is brighter or darker than its surroundings and thinner than 7 pixels; both relative
+    to their mean over the surroundings, which is large in texture; and both averaged along lines of 11 pixels in the best of
+    eight directions, minus the average over all directions.
 
     Args:
-        x: Pictures, ``(B, C, H, W)``.
-        size: Side of the square of the opening and the closing, odd.
+        x: Pictures, ``(B, C, H, W)``, spanning [-1, 1].
     """
     gray = x.mean(1, keepdim=True)
-    return torch.cat([gray - _opened(gray, size), -_opened(-gray, size) - gray], 1)
+    hats = torch.cat([gray - _opened(gray), -_opened(-gray) - gray], 1)
+    around = F.avg_pool2d(hats, AROUND, 1, AROUND // 2, count_include_pad=False).sum(1, keepdim=True)
+    relative = hats / (around + 0.05)
+    lines = F.conv2d(relative.flatten(0, 1)[:, None], _lines().to(x), padding=LINE // 2)
+    oriented = (lines.amax(1) - lines.mean(1)).unflatten(0, hats.shape[:2])
+    return torch.cat([4 * hats, relative, 2 * oriented], 1)
 
 
-def _opened(x: Tensor, size: int) -> Tensor:
-    return F.max_pool2d(-F.max_pool2d(-x, size, 1, size // 2), size, 1, size // 2)
+def _opened(x: Tensor) -> Tensor:
+    return F.max_pool2d(-F.max_pool2d(-x, THIN, 1, THIN // 2), THIN, 1, THIN // 2)
+
+
+@functools.cache
+def _lines() -> Tensor:
+    """Return averages along lines through the center, ``(ANGLES, 1, LINE, LINE)``."""
+    places = torch.arange(LINE, dtype=torch.float64) - LINE // 2
+    rows, columns = torch.meshgrid(places, places, indexing="ij")
+    angles = torch.arange(ANGLES, dtype=torch.float64)[:, None, None] * (math.pi / ANGLES)
+    across = (rows * angles.cos() - columns * angles.sin()).abs()
+    inside = (rows**2 + columns**2).sqrt() <= LINE / 2
+    weights = (1 - across).clamp(min=0) * inside
+    return (weights / weights.sum((1, 2), keepdim=True))[:, None]

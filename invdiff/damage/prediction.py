@@ -14,7 +14,7 @@ RATIO = 10.0  # noise level of hidden pixels, of images that span [-1, 1]: the p
 
 
 def accepts(score: ScoreModel) -> bool:
-    """Return whether a prior can predict hidden pixels by one denoising: whether it accepts noise of its own level per pixel."""
+    """Return whether a prior predicts hidden pixels by one denoising: whether it accepts a noise level for each pixel."""
     return "pixel" in score.noise_kinds
 
 

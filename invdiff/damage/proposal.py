@@ -19,9 +19,9 @@ from invdiff.priors import ScoreModel
 
 __all__ = ["KINDS", "SENSITIVITY", "THICKNESS", "Damage", "find_damage"]
 
-KINDS = ("scratches", "dust", "stamp")  # the classes of the networks, after that of no damage
+KINDS = ("scratches", "dust", "stamp")  # the classes of the network, after that of no damage
 SENSITIVITY = 0.5
-THICKNESS = 6  # pixels, up to which the networks were fitted
+THICKNESS = 6  # pixels, up to which the network was fitted
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,14 +58,14 @@ def find_damage(
     """Propose which pixels of a picture are scratches, cracks, dust, date stamps or thin overlays.
 
     A small network looks for thin structures that resemble damage; the prior predicts what is behind them from their
-    surroundings; a second network judges by the difference whether they belong to the scene. Both networks were fitted to
-    photographs with synthetic damage: ``docs/how-to/scratches.md`` has figures. It is a proposal: thin parts of a scene, such as
-    wires in front of the sky, are sometimes marked, and faint damage in texture is missed.
+    surroundings, and what differs more from it is the more probable to be damage. Both were fitted to photographs with
+    synthetic damage: ``docs/how-to/scratches.md`` has figures. It is a proposal: thin parts of a scene, such as wires in front
+    of the sky, are sometimes marked, and faint damage in texture is missed.
 
     Args:
         x: Picture, ``(C, H, W)``, spanning [-1, 1], of one channel or three.
-        score: Prior that accepts noise of its own level per pixel (``"pixel"`` in ``noise_kinds``), such as ``natural``;
-            ``None``, or another prior: the first network judges alone, and a note says so.
+        score: Prior that accepts a noise level for each pixel (``"pixel"`` in ``noise_kinds``), such as ``natural``; ``None``,
+            or another prior: the network judges alone, for another prior with a note.
         sensitivity: In (0, 1): pixels are marked where damage is more probable than 1 minus this, and next to them where it is
             half as probable. Larger values find more, and mark more of the scene.
         find: Kinds of damage, of :data:`KINDS`: ``scratches`` (and cracks), ``dust`` (specks and fibers), ``stamp`` (date
@@ -89,8 +89,8 @@ def find_damage(
     if score is not None and not accepts(score):
         score = None
         notes.append(
-            "the prior does not accept noise of its own level per pixel, so that the mask is proposed without it and marks more "
-            "of the scene: use the prior natural"
+            "the prior does not accept a noise level for each pixel, so that the mask is proposed without it and marks more of "
+            "the scene: use the prior natural"
         )
     color = x.float().cpu().expand(3, -1, -1)
     found = _at_all_sizes(color, score, thickness, progress=progress)
@@ -112,5 +112,3 @@ def _at_all_sizes(x: Tensor, score: ScoreModel | None, thickness: float, *, prog
         wide = F.interpolate(probabilities(small, score, progress=progress)[None], x.shape[1:], mode="bilinear")[0]
         found = torch.where(wide[:1] < found[:1], wide, found)
     return found
-
-

@@ -1,4 +1,4 @@
-"""The fitted networks of this package and what was chosen with them."""
+"""What was fitted to photographs with synthetic damage: the network, and what the prior's surprise counts for."""
 
 from __future__ import annotations
 
@@ -8,24 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
+from torch import Tensor
 
-from invdiff.damage.network import Detector
+from invdiff.damage.network import FEATURES, Detector
 
-__all__ = ["FILE", "detectors"]
+__all__ = ["FILE", "fitted"]
 
-FILE = Path(__file__).with_name("detectors.safetensors")
+FILE = Path(__file__).with_name("detector.safetensors")
 
 
 @functools.cache
-def detectors() -> tuple[Detector, Detector, dict[str, Any]]:
-    """Return the network that sees the picture alone, the one that sees the prior's prediction too, and facts of the fit."""
+def fitted() -> tuple[Detector, Tensor, dict[str, Any]]:
+    """Return the network, the weights of the signs of :mod:`invdiff.damage.surprise`, and facts about the fit."""
     with safe_open(FILE, "pt") as file:
         facts = json.loads(file.metadata()["facts"])
         weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a mapping
-    nets = []
-    for name in ("first", "second"):
-        own = {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}
-        net = Detector(facts[name]["channels"], len(facts["classes"]))
-        net.load_state_dict(own)
-        nets.append(net.eval().requires_grad_(False))
-    return nets[0], nets[1], facts
+    surprise = weights.pop("surprise")
+    net = Detector(3 + FEATURES, len(facts["classes"]))
+    net.load_state_dict(weights)
+    return net.eval().requires_grad_(False), surprise, facts
