@@ -73,7 +73,7 @@ def thin_structures(x: Tensor) -> Tensor:
     """
     gray = x.mean(1, keepdim=True)
     hats = torch.cat([gray - _opened(gray), -_opened(-gray) - gray], 1)
-    around = F.avg_pool2d(hats, AROUND, 1, AROUND // 2, count_include_pad=False).sum(1, keepdim=True)
+    around = _mean(hats.sum(1, keepdim=True), AROUND)
     relative = hats / (around + 0.05)
     lines = F.conv2d(relative.flatten(0, 1)[:, None], _lines().to(x), padding=LINE // 2)
     oriented = (lines.amax(1) - lines.mean(1)).unflatten(0, hats.shape[:2])
@@ -81,7 +81,18 @@ def thin_structures(x: Tensor) -> Tensor:
 
 
 def _opened(x: Tensor) -> Tensor:
-    return F.max_pool2d(-F.max_pool2d(-x, THIN, 1, THIN // 2), THIN, 1, THIN // 2)
+    return _largest(-_largest(-x, THIN), THIN)
+
+
+def _largest(x: Tensor, side: int) -> Tensor:
+    half = side // 2
+    return F.max_pool2d(F.max_pool2d(x, (side, 1), 1, (half, 0)), (1, side), 1, (0, half))
+
+
+def _mean(x: Tensor, side: int) -> Tensor:
+    half = side // 2
+    rows = F.avg_pool2d(x, (side, 1), 1, (half, 0), count_include_pad=False)
+    return F.avg_pool2d(rows, (1, side), 1, (0, half), count_include_pad=False)
 
 
 @functools.cache

@@ -109,8 +109,8 @@ def check_options(
     for option in given:
         if option.proposed is not None and values[option.name] == option.proposed and simulated:
             raise OptionError(
-                f"{option.flag} {option.proposed}: it is proposed from a measured INPUT, and this run degrades a clean one. Give a "
-                "file."
+                f"{option.flag} {option.proposed}: it is proposed from a measured INPUT, and this run degrades a clean one. "
+                "Give a file."
             )
     either = [option.flag for option in given if option.needed == "either"]
     if len(either) > 1:
