@@ -32,10 +32,11 @@ from invdiff.damage.surprise import SIGNS, judged, signs
 from invdiff.damage.weights import FILE
 from invdiff.priors import ScoreModel
 from invdiff.training.data import load_images
+from invdiff.training.optimiser import MuonAdamW
 
 CLASS = {"scratches": 1, "cracks": 1, "dust": 2, "stamp": 3, "overlay": 3}  # 0: no damage
 LEFT_OUT = 40
-BATCH, SIDE, RATE, AVERAGE = 6, 128, 2e-3, 0.01
+BATCH, SIDE, RATE, AVERAGE = 8, 128, 3e-3, 0.01
 SIDE_WITH_PRIOR = 160
 
 
@@ -86,20 +87,18 @@ def case(photos: Photographs, indices: NDArray[np.int64], rng: np.random.Generat
 def fit(net: Detector, batches: Iterator[tuple[Tensor, Tensor]], minutes: float) -> int:
     """Minimize cross entropy and one minus Dice's coefficient of all damage; leave the average of the weights in ``net``."""
     weights, start, step = list(net.parameters()), time.time(), 0
-    optimizer, average = torch.optim.Adam(weights, RATE), [weight.detach().clone() for weight in weights]
+    optimizer, average = MuonAdamW(net, rate=RATE), [weight.detach().clone() for weight in weights]
     while (done := (time.time() - start) / 60 / minutes) < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1, (step + 1) / 150, max(0.02, 1.5 * (1 - done)))
         x, classes = next(batches)
         with torch.autocast("cpu", torch.bfloat16):
             logits = net(x.contiguous(memory_format=torch.channels_last)).float()
         p, truth = 1 - logits.softmax(1)[:, 0], (classes > 0).float()
         dice = (2 * (p * truth).sum() + 50) / ((p + truth).sum() + 50)
         loss = 5 * F.cross_entropy(logits, classes) + 0.5 * (1 - dice)
-        optimizer.zero_grad()
+        net.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
+        optimizer.step(RATE * min(1, (step + 1) / 30, max(0.01, 1.4 * (1 - done))))
         step += 1
         with torch.no_grad():
             for mean, weight in zip(average, weights, strict=True):

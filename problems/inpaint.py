@@ -79,9 +79,7 @@ class Inpaint(Problem):
     @classmethod
     def propose(
         cls, options: Mapping[str, Any], picture: Picture, score: ScoreModel | None, *, source: str, progress: bool = False
-    ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-        if not isinstance(options["mask"], str):
-            return options, ()
+    ) -> tuple[dict[str, Any], tuple[str, ...]]:
         fill, notes = proposed_mask(picture, score, source=source, progress=progress)
         return {**options, "mask": fill if options["mask_keep"] == "black" else ~fill}, notes
 

@@ -97,6 +97,10 @@ class Option:
         """Return the default value; ``simulated``: INPUT is a clean image that is degraded first."""
         return self.default_simulated if simulated and self.default_simulated is not None else self.default
 
+    def is_proposed(self, value: Any) -> bool:
+        """Return whether a value is the word :attr:`proposed`."""
+        return self.proposed is not None and isinstance(value, str) and value == self.proposed
+
     def convert(self, value: Any) -> Any:
         """Convert a value to the type that the problem expects.
 
@@ -110,7 +114,7 @@ class Option:
                 raise OptionError(f"{self.flag}: the value is empty, expected {self.metavar or 'a text'}.")
             return value
         if self.kind == "FILE":
-            if isinstance(value, str) and value == self.proposed:
+            if self.is_proposed(value):
                 return value
             return Path(value) if isinstance(value, str | os.PathLike) else value
         if isinstance(self.kind, tuple):

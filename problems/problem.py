@@ -162,12 +162,14 @@ class Problem(ABC):
     @classmethod
     def propose(
         cls, options: Mapping[str, Any], picture: Picture, score: ScoreModel | None, *, source: str, progress: bool = False
-    ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    ) -> tuple[dict[str, Any], tuple[str, ...]]:
         """Return the options with values for those that are to be proposed (:attr:`Option.proposed`), and notes for the user.
+
+        Called if there are any; a problem with such options must define it.
 
         Args:
             options: Values of all options by name.
-            picture: INPUT.
+            picture: INPUT, with visible colors in transparent pixels.
             score: The prior; ``None``: none is at hand.
             source: Name of INPUT in errors.
             progress: Whether to show progress bars.
@@ -175,7 +177,7 @@ class Problem(ABC):
         Raises:
             ValueError: If no value can be proposed.
         """
-        return options, ()
+        raise NotImplementedError(f"problem {cls.name}: propose() must give values to the options that declare proposed=...")
 
     @classmethod
     def as_measured(cls, picture: Picture) -> Picture:

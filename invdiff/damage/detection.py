@@ -52,16 +52,16 @@ def probabilities(x: Tensor, score: ScoreModel | None, *, progress: bool = False
         _put(found, part, net(inputs(cut(x, part))).softmax(1))
     if score is None:
         return found
+    probability = 1 - found[:1]
     sides = windows(*x.shape[1:], core=PRIOR_CORE, margin=PRIOR_MARGIN, stride=STRIDE)
-    parts = [part for part in sides if (found[0][part.core] < 1 - SUSPECT).any()]
-    result = found.clone()
+    parts = [part for part in sides if (probability[0][part.core] > SUSPECT).any()]
     for part in tqdm(parts, desc="ask the prior", unit=" windows", disable=not progress, leave=False):
-        _put(result, part, _with_prior(cut(x, part), cut(found, part), score, weights))
-    return result
+        # Of the classes, those in the core alone count, which no other window changes.
+        _put(found, part, _with_prior(cut(x, part), cut(found, part), cut(probability, part), score, weights))
+    return found
 
 
-def _with_prior(x: Tensor, found: Tensor, score: ScoreModel, weights: Tensor) -> Tensor:
-    probability = 1 - found[:, :1]
+def _with_prior(x: Tensor, found: Tensor, probability: Tensor, score: ScoreModel, weights: Tensor) -> Tensor:
     hidden = suspected(probability)
     if hidden.float().mean() > MOST:  # only the most suspicious pixels
         hidden = probability > probability.flatten().quantile(1 - MOST)

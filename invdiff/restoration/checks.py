@@ -107,7 +107,7 @@ def check_options(
         if told and option.simulation:
             raise OptionError(f"{option.flag} is for simulations only: a measured INPUT contains its value. Leave it out.")
     for option in given:
-        if option.proposed is not None and values[option.name] == option.proposed and simulated:
+        if simulated and option.is_proposed(values[option.name]):
             raise OptionError(
                 f"{option.flag} {option.proposed}: it is proposed from a measured INPUT, and this run degrades a clean one. "
                 "Give a file."

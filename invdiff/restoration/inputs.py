@@ -143,8 +143,10 @@ def read(
         if simulated or not kind.reads_alpha:
             picture, hidden = with_visible_colors(picture, where)
             notes += hidden
-        values, said_of_options = kind.propose(values, picture, score, source=where, progress=progress)
-        notes += said_of_options
+        if any(option.is_proposed(values[option.name]) for option in kind.options):
+            shown, _ = with_visible_colors(picture, where)
+            values, said_of_options = kind.propose(values, shown, score, source=where, progress=progress)
+            notes += said_of_options
         given = kind.of_picture(picture, values, source=where)
     elif limits is not None:
         raise OptionError(f"--black and --white are for pictures, and --problem {kind.name} reads {kind.reads}.")
