@@ -32,7 +32,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--sensitivity",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.5,
+    default=0.3,
     help="Mark what is damage with a probability above 1 minus this: more finds fainter damage, and marks more of the scene.",
 )
 @click.option("--find", type=click.Choice(FIND), default="all", help="Kind of damage; scratches: and cracks; stamp: and text.")

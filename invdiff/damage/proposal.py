@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy import ndimage
 from skimage.filters import apply_hysteresis_threshold
 from torch import Tensor
 
@@ -20,7 +21,8 @@ from invdiff.priors import ScoreModel
 __all__ = ["KINDS", "SENSITIVITY", "THICKNESS", "Damage", "find_damage"]
 
 KINDS = ("scratches", "dust", "stamp")  # the classes of the network, after that of no damage
-SENSITIVITY = 0.5
+SENSITIVITY = 0.3
+FAINTER = 1 / 3  # of the probability needed, next to what is marked
 THICKNESS = 6  # pixels, up to which the network was fitted
 
 
@@ -30,7 +32,7 @@ class Damage:
 
     Attributes:
         mask: Boolean ``(H, W)``, true at damaged pixels: those to be filled.
-        probability: Probability of damage of the kinds sought, ``(H, W)``, float32.
+        probability: Probability of damage of any kind, ``(H, W)``, float32.
         shares: Share of the pixels of the picture that are marked as each kind.
         notes: Messages for the user.
     """
@@ -66,10 +68,10 @@ def find_damage(
         x: Picture, ``(C, H, W)``, spanning [-1, 1], of one channel or three.
         score: Prior that accepts a noise level for each pixel (``"pixel"`` in ``noise_kinds``), such as ``natural``; ``None``,
             or another prior: the network judges alone, for another prior with a note.
-        sensitivity: In (0, 1): pixels are marked where damage is more probable than 1 minus this, and next to them where it is
-            half as probable. Larger values find more, and mark more of the scene.
+        sensitivity: In (0, 1): pixels are marked where damage is more probable than 1 minus this, and connected to them where it
+            is a third as probable. Larger values find more, and mark more of the scene.
         find: Kinds of damage, of :data:`KINDS`: ``scratches`` (and cracks), ``dust`` (specks and fibers), ``stamp`` (date
-            stamps, thin text and lines drawn over the picture).
+            stamps, thin text and lines drawn over the picture). Connected pixels are of one kind, the most probable in sum.
         thickness: Width in pixels of the widest damage. Beyond :data:`THICKNESS` the picture is searched at smaller sizes too.
         progress: Whether to show progress bars.
 
@@ -94,13 +96,21 @@ def find_damage(
         )
     color = x.float().cpu().expand(3, -1, -1)
     found = _at_all_sizes(color, score, thickness, progress=progress)
-    sought = torch.stack([found[1 + KINDS.index(kind)] for kind in kinds])
-    probability = sought.sum(0).numpy()
+    probability = (1 - found[0]).numpy()
     high = 1 - sensitivity
-    mask = apply_hysteresis_threshold(probability, high / 2, high)
-    likeliest = sought.argmax(0).numpy()
-    shares = {kind: float((mask & (likeliest == number)).mean()) for number, kind in enumerate(kinds)}
+    marked = apply_hysteresis_threshold(probability, FAINTER * high, high)
+    kind_of = _kinds(marked, found[1:].numpy())
+    shares = {kind: float((kind_of == 1 + KINDS.index(kind)).mean()) for kind in kinds}
+    mask = np.isin(kind_of, [1 + KINDS.index(kind) for kind in kinds])
     return Damage(mask, probability, shares, tuple(notes))
+
+
+def _kinds(marked: NDArray[np.bool_], found: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the kind of every pixel, from 1, and 0 where it is not marked; ``found`` has the probabilities of the kinds."""
+    parts, count = ndimage.label(marked, np.ones((3, 3)))
+    sums = [ndimage.sum_labels(probability, parts, np.arange(1, count + 1)) for probability in found]
+    kinds = 1 + np.argmax(sums, axis=0) if count else np.zeros(0, np.int64)
+    return np.concatenate([[0], kinds])[parts]
 
 
 def _at_all_sizes(x: Tensor, score: ScoreModel | None, thickness: float, *, progress: bool) -> Tensor:
