@@ -68,10 +68,10 @@ def find_damage(
         x: Picture, ``(C, H, W)``, spanning [-1, 1], of one channel or three.
         score: Prior that accepts a noise level for each pixel (``"pixel"`` in ``noise_kinds``), such as ``natural``; ``None``,
             or another prior: the network judges alone, for another prior with a note.
-        sensitivity: In (0, 1): pixels are marked where damage is more probable than 1 minus this, and connected to them where it
-            is a third as probable. Larger values find more, and mark more of the scene.
+        sensitivity: In (0, 1): pixels are marked where damage is more probable than 1 minus this, and connected to them where
+            it is a third as probable. Larger values find more, and mark more of the scene.
         find: Kinds of damage, of :data:`KINDS`: ``scratches`` (and cracks), ``dust`` (specks and fibers), ``stamp`` (date
-            stamps, thin text and lines drawn over the picture). Connected pixels are of one kind, the most probable in sum.
+            stamps, thin text and lines drawn over the picture; straight scratches of even color may count as such). Connected pixels are of one kind, the most probable in sum.
         thickness: Width in pixels of the widest damage. Beyond :data:`THICKNESS` the picture is searched at smaller sizes too.
         progress: Whether to show progress bars.
 

@@ -11,8 +11,8 @@ from PIL import Image
 from skimage import data
 
 from invdiff.cli import main
-from invdiff.cli.mask import FIND
-from invdiff.damage import KINDS
+from invdiff.cli.mask import FIND, mask
+from invdiff.damage import KINDS, SENSITIVITY, THICKNESS
 from invdiff.io.images import read_image, read_mask
 
 SIDE = 96
@@ -47,7 +47,7 @@ class TestMask:
     def test_nothing_found_is_an_error_that_says_what_to_do(self, place):
         done = run("mask", "flat.png")
         assert done.exit_code == 1
-        assert "flat.png: no damage is found, and nothing is written. Try a higher --sensitivity (now 0.5)" in done.output
+        assert "flat.png: no damage is found, and nothing is written. Try a higher --sensitivity (now 0.3)" in done.output
         assert sorted(path.name for path in place.iterdir()) == ["flat.png", "photo.png"]
 
     def test_a_corrected_mask_is_not_replaced_unless_told(self, place):
@@ -80,7 +80,9 @@ class TestMask:
         assert (place / "photo.png").read_bytes() == before
 
     def test_the_kinds_are_those_of_the_library(self):
-        assert ("all", *KINDS) == FIND
+        assert FIND == ("all", *KINDS)  # noqa: SIM300
+        defaults = {option.name: option.default for option in mask.params}
+        assert (defaults["sensitivity"], defaults["thickness"]) == (SENSITIVITY, THICKNESS)
 
 
 class TestAuto:
@@ -109,9 +111,9 @@ class TestAuto:
         assert "--mask auto finds no damage. Try `invdiff mask` with a higher" in done.output
 
     def test_a_file_of_that_name_can_be_read(self, place):
-        mask = np.zeros((SIDE, SIDE), np.uint8)
-        mask[5:9, 5:9] = 255
-        Image.fromarray(mask).save(place / "auto", format="png")
+        hole = np.zeros((SIDE, SIDE), np.uint8)
+        hole[5:9, 5:9] = 255
+        Image.fromarray(hole).save(place / "auto", format="png")
         done = run("solve", "photo.png", *self.SOLVE, "--mask", "./auto")
         assert done.exit_code == 0, done.output
         changed = (read_image(place / "photo.png").pixels != read_image(place / "out" / "sample-1.png").pixels).any(0)
