@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.filters import apply_hysteresis_threshold
+from skimage.measure import regionprops_table
 from torch import Tensor
 
 from invdiff.damage.detection import probabilities
@@ -23,6 +24,7 @@ __all__ = ["KINDS", "SENSITIVITY", "THICKNESS", "Damage", "find_damage"]
 KINDS = ("scratches", "dust", "stamp")  # the classes of the network, after that of no damage
 SENSITIVITY = 0.3
 FAINTER = 1 / 3  # of the probability needed, next to what is marked
+LINE_LENGTH, LINE_RATIO = 40, 8  # axes of the ellipse of a line: length in pixels, and length to width
 THICKNESS = 6  # pixels, up to which the network was fitted
 
 
@@ -70,8 +72,8 @@ def find_damage(
             or another prior: the network judges alone, for another prior with a note.
         sensitivity: In (0, 1): pixels are marked where damage is more probable than 1 minus this, and connected to them where
             it is a third as probable. Larger values find more, and mark more of the scene.
-        find: Kinds of damage, of :data:`KINDS`: ``scratches`` (and cracks), ``dust`` (specks and fibers), ``stamp`` (date
-            stamps, thin text and lines drawn over the picture; straight scratches of even color may count as such). Connected pixels are of one kind, the most probable in sum.
+        find: Kinds of damage, of :data:`KINDS`: ``scratches`` (cracks and long lines too), ``dust`` (specks and fibers),
+            ``stamp`` (date stamps and thin text). Connected pixels are of one kind.
         thickness: Width in pixels of the widest damage. Beyond :data:`THICKNESS` the picture is searched at smaller sizes too.
         progress: Whether to show progress bars.
 
@@ -106,10 +108,20 @@ def find_damage(
 
 
 def _kinds(marked: NDArray[np.bool_], found: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return the kind of every pixel, from 1, and 0 where it is not marked; ``found`` has the probabilities of the kinds."""
+    """Return the kind of every pixel, from 1, and 0 where it is not marked; ``found`` has the probabilities of the kinds.
+
+    Connected pixels are of one kind, the most probable in sum. The network takes long even lines for drawn ones; no part of a
+    letter is as long, and they count as scratches.
+    """
     parts, count = ndimage.label(marked, np.ones((3, 3)))
+    if not count:
+        return np.zeros(marked.shape, np.int64)
     sums = [ndimage.sum_labels(probability, parts, np.arange(1, count + 1)) for probability in found]
-    kinds = 1 + np.argmax(sums, axis=0) if count else np.zeros(0, np.int64)
+    kinds = 1 + np.argmax(sums, axis=0)
+    axes = regionprops_table(parts, properties=("axis_major_length", "axis_minor_length"))
+    long, wide = axes["axis_major_length"], axes["axis_minor_length"]
+    line = (long > LINE_LENGTH) & (long > LINE_RATIO * wide)
+    kinds[line] = 1 + KINDS.index("scratches")
     return np.concatenate([[0], kinds])[parts]
 
 
