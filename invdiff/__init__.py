@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from invdiff import (
+        damage,
         diagnostics,
         methods,
         metrics,
@@ -27,21 +28,23 @@ if TYPE_CHECKING:
     from invdiff.methods.samplers import DivergenceError
     from invdiff.posterior import Posterior, PosteriorSampler
     from invdiff.priors import load_prior
-    from invdiff.restoration import Restoration, restore
+    from invdiff.restoration import Proposal, Restoration, propose_mask, restore
 
 __version__ = "0.1.0"
 
 # Names are loaded on first use, so that the command line answers --help without importing torch.
 _MODULES = {
-    *("diagnostics", "methods", "metrics", "operators", "posterior", "presets", "priors", "problems", "restoration"),
-    *("schedules", "training"),
+    *("damage", "diagnostics", "methods", "metrics", "operators", "posterior", "presets", "priors", "problems"),
+    *("restoration", "schedules", "training"),
 }
 _NAMES = {
     "DivergenceError": "invdiff.methods.samplers",
     "Posterior": "invdiff.posterior",
     "PosteriorSampler": "invdiff.posterior",
+    "Proposal": "invdiff.restoration",
     "Restoration": "invdiff.restoration",
     "load_prior": "invdiff.priors",
+    "propose_mask": "invdiff.restoration",
     "restore": "invdiff.restoration",
 }
 
@@ -49,7 +52,9 @@ __all__ = [
     "DivergenceError",
     "Posterior",
     "PosteriorSampler",
+    "Proposal",
     "Restoration",
+    "damage",
     "diagnostics",
     "load_prior",
     "methods",
@@ -59,6 +64,7 @@ __all__ = [
     "presets",
     "priors",
     "problems",
+    "propose_mask",
     "restoration",
     "restore",
     "schedules",

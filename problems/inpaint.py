@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import ImageColor
 from torch import Tensor
 
+from invdiff.damage import find_damage
 from invdiff.io.growth import grown, spoiled_reach
 from invdiff.io.images import Picture
 from invdiff.io.masks import FoundMask, MaskRules, mask_of_alpha, used_mask
@@ -50,7 +51,9 @@ class Inpaint(Problem):
             needed="yes",
             input_tells=True,
             changes_spread=False,
-            help="Image of the same size as INPUT, white where pixels are to be filled; or a copy of INPUT painted over there.",
+            proposed="auto",
+            help="Image of the same size as INPUT, white where pixels are to be filled; or a copy of INPUT painted over there. "
+            "auto: scratches, dust, date stamps and thin overlays are looked for, see `invdiff mask`.",
             help_simulated="Image of SIZE x SIZE pixels, white where pixels are to be filled.",
         ),
         Option(
@@ -112,6 +115,13 @@ class Inpaint(Problem):
         return cls(find_mask(options, None, "", size=size).known)
 
     @classmethod
+    def propose(
+        cls, options: Mapping[str, Any], picture: Picture, score: ScoreModel | None, *, source: str, progress: bool = False
+    ) -> tuple[dict[str, Any], tuple[str, ...]]:
+        fill, notes = proposed_mask(picture, score, source=source, progress=progress)
+        return {**options, "mask": fill if options["mask_keep"] == "black" else ~fill}, notes
+
+    @classmethod
     def of_picture(cls, picture: Picture, options: Mapping[str, Any], *, source: str) -> Given:
         found = find_mask(options, picture, source, size=picture.pixels.shape[1:])
         alpha, known, notes, written = picture.alpha, found.known, list(found.notes), picture
@@ -148,6 +158,25 @@ class Inpaint(Problem):
     def finish(self, x: Tensor, y: Tensor, op: Operator) -> Tensor:
         # Samples meet exact data only approximately: put in the known pixels.
         return torch.where(self.mask.to(x.device), y, x) if op.sigma_y == 0 else x
+
+
+def proposed_mask(
+    picture: Picture, score: ScoreModel | None, *, source: str, progress: bool
+) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Return a boolean array ``(H, W)``, true where a picture is probably damaged, and notes; ``source`` names it in errors."""
+    if len(picture.pixels) not in (1, 3):
+        raise ValueError(f"{source}: --mask auto is for grayscale and color pictures, got {len(picture.pixels)} channels.")
+    found = find_damage(torch.from_numpy(picture.pixels), score, progress=progress)
+    if not found.mask.any():
+        raise ValueError(
+            f"{source}: --mask auto finds no damage. Try `invdiff mask` with a higher --sensitivity, or draw the mask: an "
+            "image of the same size, white where pixels are to be filled."
+        )
+    parts = ", ".join(f"{kind} {share:.2%}" for kind, share in found.shares.items() if share)
+    note = (
+        f"--mask auto marks {found.share:.2%} of the pixels ({parts}): a proposal, which `invdiff mask` writes to be corrected"
+    )
+    return found.mask, (note, *found.notes)
 
 
 def find_mask(options: Mapping[str, Any], picture: Picture | None, source: str, *, size: tuple[int, ...] | None) -> FoundMask:

@@ -41,6 +41,8 @@ class Option:
         simulation: Whether the option is for simulations only, because a measured INPUT contains its value.
         input_tells: Whether the option can be left out because INPUT may contain its value.
         changes_spread: Whether a calibration made with one value is not valid for another.
+        proposed: A word that a file option accepts in place of a file: its value is then proposed from INPUT, see
+            :meth:`Problem.propose <invdiff.problems.Problem.propose>`. A file of this name is given as ``./word``.
 
     Raises:
         TypeError: If a value declared here is of the wrong type.
@@ -62,6 +64,7 @@ class Option:
     simulation: bool = False
     input_tells: bool = False
     changes_spread: bool = True
+    proposed: str | None = None
 
     def __post_init__(self) -> None:
         what = f"Option {self.name!r}"
@@ -78,6 +81,8 @@ class Option:
         for name in ("minimum", "maximum"):
             if not isinstance(getattr(self, name), int | float | None):
                 raise TypeError(f"{what}: {name} must be a number or None, got {getattr(self, name)!r}.")
+        if self.proposed is not None and (self.kind != "FILE" or not isinstance(self.proposed, str) or not self.proposed):
+            raise ValueError(f"{what}: proposed must be a word, and is for options of kind FILE, got {self.proposed!r}.")
         if not isinstance(self.help, str):
             raise TypeError(f"{what}: help must be a string, got {self.help!r}.")
         try:
@@ -94,6 +99,10 @@ class Option:
         """Return the default value; ``simulated``: INPUT is a clean image that is degraded first."""
         return self.default_simulated if simulated and self.default_simulated is not None else self.default
 
+    def is_proposed(self, value: Any) -> bool:
+        """Return whether a value is the word :attr:`proposed`."""
+        return self.proposed is not None and isinstance(value, str) and value == self.proposed
+
     def convert(self, value: Any) -> Any:
         """Convert a value to the type that the problem expects.
 
@@ -107,6 +116,8 @@ class Option:
                 raise OptionError(f"{self.flag}: the value is empty, expected {self.metavar or 'a text'}.")
             return value
         if self.kind == "FILE":
+            if self.is_proposed(value):
+                return value
             return Path(value) if isinstance(value, str | os.PathLike) else value
         if isinstance(self.kind, tuple):
             words = {word.lower(): word for word in self.kind}

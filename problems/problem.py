@@ -137,6 +137,26 @@ class Problem(ABC):
         return Given(cls.from_options(options, size=(height, width)), pixels_of(picture), picture)
 
     @classmethod
+    def propose(
+        cls, options: Mapping[str, Any], picture: Picture, score: ScoreModel | None, *, source: str, progress: bool = False
+    ) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Return the options with values for those that are to be proposed (:attr:`Option.proposed`), and notes for the user.
+
+        Called if there are any; a problem with such options must define it.
+
+        Args:
+            options: Values of all options by name.
+            picture: INPUT, with visible colors in transparent pixels.
+            score: The prior; ``None``: none is at hand.
+            source: Name of INPUT in errors.
+            progress: Whether to show progress bars.
+
+        Raises:
+            ValueError: If no value can be proposed.
+        """
+        raise NotImplementedError(f"problem {cls.name}: propose() must give values to the options that declare proposed=...")
+
+    @classmethod
     def as_measured(cls, picture: Picture) -> Picture:
         """Return a measured picture in the channels that the problem measures, with a note for the user if they change."""
         return picture

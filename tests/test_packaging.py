@@ -36,6 +36,7 @@ FLOORS = {
     "invdiff.posterior": 5,
     "invdiff.diagnostics": 6,
     "invdiff.metrics": 6,
+    "invdiff.damage": 6,
     "invdiff.problems": 7,
     "invdiff.io": 0,
     "invdiff.restoration": 8,
@@ -111,6 +112,7 @@ NOT_PUBLIC = ("invdiff.__main__", "invdiff.cli.")
 # What users import from. Names in other modules may change without notice.
 PUBLIC = (
     "invdiff",
+    "invdiff.damage",
     "invdiff.diagnostics",
     "invdiff.io.images",
     "invdiff.methods",

@@ -26,6 +26,7 @@ __all__ = ["COMMANDS", "main"]
 # name: (module, one line of help). The module has a click command of that name.
 COMMANDS = {
     "solve": ("invdiff.cli.solve", "Sample the posterior of a measured image."),
+    "mask": ("invdiff.cli.mask", "Propose the mask of scratches, dust and date stamps."),
     "train": ("invdiff.cli.train", "Train a prior on your own images."),
     "calibrate": ("invdiff.cli.calibrate", "Test the calibration of samples on your own clean images."),
     "evaluate": ("invdiff.cli.evaluate", "Compare restored images with their references."),
@@ -90,6 +91,7 @@ def main() -> None:
     Examples:
       invdiff solve --problem sr --factor 4 --noise 0.01      degrade and restore a bundled photograph
       invdiff solve photo.png --problem inpaint --mask m.png  fill the white pixels of the mask
+      invdiff mask photo.png                                  propose the mask of scratches, dust and date stamps
       invdiff train photos/ --out mine.safetensors            train a prior on your own images
       invdiff evaluate --reference clean/ --restored out/     PSNR, SSIM and LPIPS of two folders
       invdiff COMMAND --help                                  options and examples of a command

@@ -99,14 +99,31 @@ def problem_names() -> list[tuple[str, str]]:
     return [(name, own.get(name, f"from {PROBLEMS.places[name]}")) for name in PROBLEMS]
 
 
+class FileOrWord(click.ParamType):
+    """A path, or one word that is no path."""
+
+    name = "file"
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return f"FILE|{self.word}"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == self.word else Path(value)
+
+
 def click_option(option: Option, *, simulated: bool) -> click.Option:
     """Convert a declared option to a click option; ``simulated``: every INPUT is clean and degraded first."""
     kinds: dict[Any, Any] = {"FILE": click.Path(path_type=Path), "TEXT": click.STRING}
     low: Any = option.minimum
     high: Any = option.maximum
     bounded = low is not None or high is not None
-    if isinstance(option.kind, tuple):
-        kind: Any = click.Choice(option.kind, case_sensitive=False)
+    if option.proposed is not None:
+        kind: Any = FileOrWord(option.proposed)
+    elif isinstance(option.kind, tuple):
+        kind = click.Choice(option.kind, case_sensitive=False)
     elif option.kind in kinds:
         kind = kinds[option.kind]
     elif option.kind == "INTEGER":

@@ -41,6 +41,7 @@ SECTIONS = {
 EPILOG = """\b
 Examples:
   invdiff solve photo.png --problem inpaint --mask m.png  fill the white pixels of m.png
+  invdiff solve photo.png --problem inpaint --mask auto   find scratches, dust and date stamps, and fill them
   invdiff solve photo.png --problem inpaint               fill the transparent pixels
   invdiff solve photo.png --problem inpaint --mask copy.png            fill what is painted over in a copy
   invdiff solve painted.jpg --problem inpaint --mask-color red         fill what is painted over in red
@@ -217,7 +218,8 @@ def solve_file(
     from invdiff.restoration.memory import gigabytes
 
     option = method_options(settings["option"], settings["method"])
-    job = prepare(source, settings, option=option, prior_option=given_options(settings["prior_option"]), score=score)
+    prior_option, progress = given_options(settings["prior_option"]), sys.stderr.isatty()
+    job = prepare(source, settings, option=option, prior_option=prior_option, score=score, progress=progress)
     files = job.file_format(format, quality=format_quality)
     results = job.results(npz=npz, files=files)
     results = replace(results, inputs=(*results.inputs, *protected))
@@ -232,7 +234,7 @@ def solve_file(
                 tqdm.write(f"estimate: about {duration(seconds)} for {samples}{memory}", file=sys.stderr)
 
         with unwarned():  # printed as notes instead
-            restored = job.run(progress=sys.stderr.isatty(), report=report)
+            restored = job.run(progress=progress, report=report)
         for note in restored.notes:
             if note not in job.notes:
                 click.echo(printable(note), err=True)

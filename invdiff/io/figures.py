@@ -17,7 +17,16 @@ from invdiff.io.images import atomic_write
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["calibration_plot", "comparison_panel", "is_figure", "largest_shown", "rgb_pixels", "std_map", "tile_grid"]
+__all__ = [
+    "calibration_plot",
+    "comparison_panel",
+    "is_figure",
+    "largest_shown",
+    "marked_picture",
+    "rgb_pixels",
+    "std_map",
+    "tile_grid",
+]
 
 MARK = {"Software": "invdiff figure"}  # in the PNG files, for is_figure
 COLOURS = "magma"
@@ -164,6 +173,20 @@ def _legend(width: int, limit: float, name: str, *, above: bool) -> NDArray[np.u
         _text(figure, total, (middle, (4 + line) * LINE + BAR), words, va="baseline", ha="center")
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def marked_picture(path: str | os.PathLike[str], pixels: ArrayLike, marked: ArrayLike) -> None:
+    """Write a faded picture with marked pixels in red as a PNG, to check a mask by eye.
+
+    Args:
+        path: The PNG file; its folder must exist.
+        pixels: ``(C, H, W)``, 1 or 3 channels, spanning [-1, 1].
+        marked: Boolean ``(H, W)``.
+    """
+    faded = (rgb_pixels("marked_picture", pixels) // 2 + 96).astype(np.uint8)
+    faded[np.asarray(marked)] = (230, 0, 30)
+    with atomic_write(path) as temporary:
+        _save(temporary, faded)
 
 
 def tile_grid(path: str | os.PathLike[str], images: ArrayLike, *, columns: int) -> None:

@@ -19,14 +19,16 @@ if TYPE_CHECKING:
     from invdiff.restoration.inputs import Measured, read
     from invdiff.restoration.job import Job, prepare, restore
     from invdiff.restoration.pictures import write
+    from invdiff.restoration.proposal import Proposal, propose_mask
     from invdiff.restoration.result import Restoration
 
-__all__ = ["Job", "Measured", "Restoration", "prepare", "read", "restore", "write"]
+__all__ = ["Job", "Measured", "Proposal", "Restoration", "prepare", "propose_mask", "read", "restore", "write"]
 
 # Names are loaded on first use, so that the command line answers --help without importing torch.
 _PLACES = {
     **dict.fromkeys(("Measured", "read"), "inputs"),
     **dict.fromkeys(("Job", "prepare", "restore"), "job"),
+    **dict.fromkeys(("Proposal", "propose_mask"), "proposal"),
     "Restoration": "result",
     "write": "pictures",
 }

@@ -106,6 +106,12 @@ def check_options(
     for option in given:
         if told and option.simulation:
             raise OptionError(f"{option.flag} is for simulations only: a measured INPUT contains its value. Leave it out.")
+    for option in given:
+        if simulated and option.is_proposed(values[option.name]):
+            raise OptionError(
+                f"{option.flag} {option.proposed}: it is proposed from a measured INPUT, and this run degrades a clean one. "
+                "Give a file."
+            )
     either = [option.flag for option in given if option.needed == "either"]
     if len(either) > 1:
         raise OptionError(f"{' and '.join(either)} exclude each other: give only one of them.")

@@ -18,6 +18,7 @@ from invdiff.io.metadata import enlarged
 from invdiff.io.source import Source
 from invdiff.operators import GaussianNoise, Noise, Operator
 from invdiff.posterior import chi_square
+from invdiff.priors import ScoreModel
 from invdiff.problems import Given, OptionError, Problem
 from invdiff.restoration.checks import check_options, complete, find_problem
 from invdiff.restoration.file_noise import InputNoise, noise_of_file, noise_of_pixels
@@ -85,6 +86,8 @@ def read(
     channels: int = 3,
     black: float | None = None,
     white: float | None = None,
+    score: ScoreModel | None = None,
+    progress: bool = False,
     **options: Any,
 ) -> Measured:
     r"""Return the operator and the measurement described by a file and the options of a problem.
@@ -107,6 +110,8 @@ def read(
         channels: Number of channels of the prior; 1: images of any number of channels.
         black: Value of black in the units of INPUT. Default: 0.
         white: Value of white. Default: 255 or 65535 for integers of 8 or 16 bits, 1 for floats.
+        score: The prior, for options that are proposed by its help, such as ``mask="auto"``.
+        progress: Whether to show progress bars while an option is proposed.
         options: Options of the problem.
 
     Raises:
@@ -141,6 +146,10 @@ def read(
         if simulated or not kind.reads_alpha:
             picture, hidden = with_visible_colors(picture, where)
             notes += hidden
+        if any(option.is_proposed(values[option.name]) for option in kind.options):
+            shown, _ = with_visible_colors(picture, where)
+            values, said_of_options = kind.propose(values, shown, score, source=where, progress=progress)
+            notes += said_of_options
         given = kind.of_picture(picture, values, source=where)
     elif limits is not None:
         raise OptionError(f"--black and --white are for pictures, and --problem {kind.name} reads {kind.reads}.")

@@ -173,6 +173,7 @@ def prepare(
     option: Mapping[str, Any] | None = None,
     prior_option: Mapping[str, Any] | None = None,
     score: ScoreModel | None = None,
+    progress: bool = False,
 ) -> Job:
     """Read the files and build prior, measurement and sampler, so that errors appear before sampling.
 
@@ -182,6 +183,7 @@ def prepare(
         option: Options of the method by name, as numbers or strings; ``settings["option"]`` is their text for the record.
         prior_option: Options of a checkpoint that its file does not specify, likewise.
         score: The prior that the settings describe, if it is loaded already.
+        progress: Whether to show progress bars while an option is proposed from INPUT.
 
     Raises:
         OptionError: If an option is unknown, missing or out of range, or conflicts with another.
@@ -222,6 +224,8 @@ def prepare(
         channels=channels or 3,
         black=settings["black"],
         white=settings["white"],
+        score=score,
+        progress=progress,
         **values,
     )
     arguments = sampler_arguments(measured.problem, settings, option or {})
@@ -327,7 +331,8 @@ def restore(
     settings = {name: given[name] for name in SETTINGS}
     settings |= {name: tuple(f"{k}={v}" for k, v in (given[name] or {}).items()) for name in ("option", "prior_option")}
     settings["intervals"] = None if intervals is None else str(intervals)
-    return prepare(source, {**settings, **options}, option=option, prior_option=prior_option).run(progress=progress)
+    job = prepare(source, {**settings, **options}, option=option, prior_option=prior_option, progress=progress)
+    return job.run(progress=progress)
 
 
 def _spread(measured: Measured, sampler: PosteriorSampler, settings: Mapping[str, Any], files: FilesRead) -> Spread | None:
