@@ -27,7 +27,7 @@ from invdiff.restoration.noise import noise_choice
 
 pytestmark = pytest.mark.filterwarnings("ignore::invdiff.posterior.MisfitWarning")  # two steps of an untrained prior
 HEIGHT, WIDTH = 16, 24
-TIMED = ("seconds", "peak_memory_mib", "output")
+TIMED = ("seconds", "peak_memory_mib", "estimate", "output")
 CASES = {
     "inpaint": {"mask": "mask.png"},
     "outpaint": {"margin": 2, "noise": 0.05},

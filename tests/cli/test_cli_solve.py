@@ -323,7 +323,7 @@ class TestRecord:
         for name in names(tmp_path / "first"):
             if name != "run.json":
                 assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes(), name
-        timed = ("seconds", "peak_memory_mib", "output")
+        timed = ("seconds", "peak_memory_mib", "estimate", "output")
         repeated = record_of(tmp_path / "second")
         assert {k: v for k, v in record.items() if k not in timed} == {k: v for k, v in repeated.items() if k not in timed}
 

@@ -18,8 +18,8 @@ from invdiff.random import Draw
 
 __all__ = ["Handover"]
 
-# Time of a vector-Jacobian product relative to a step of exact-score, whose draw takes as long as an evaluation: a step with one
-# takes 1.3 to 2.0 times as long (64 to 192 pixels, one thread).
+# Time of a vector-Jacobian product relative to a step of exact-score, whose draw takes as long as an evaluation. Measured:
+# steps with one product take 1.3 to 2.0 times as long (64 to 192 pixels, one thread).
 PRODUCT = 0.6
 
 
