@@ -22,7 +22,7 @@ def spoiled_reach(picture: Picture) -> int:
     """Return how far around a hole, in pixels, the picture is better filled too, because it was read from a JPEG file.
 
     A stroke changes the blocks of 8 x 8 or 16 x 16 pixels that it touches. Where pixels share samples of color, as in most JPEG
-    files, those beside the stroke have some of its color, and what is filled in is nearer to the truth: 1 pixel. It is not nearer
-    than the ringing farther away, nor than any pixel of other files: 0. docs/problems.md has the figures.
+    files, those beside the stroke have some of its color, and what is filled in is nearer to the truth: 1 pixel. It is not
+    nearer than the ringing farther away, nor than any pixel of other files: 0. docs/problems.md has the figures.
     """
     return 0 if picture.chroma in (None, (1, 1)) else 1
