@@ -88,7 +88,7 @@ class Inpaint(Problem):
             metavar="PX",
             minimum=0,
             changes_spread=False,
-            help="Pixels by which what is filled is grown. Default: 0, or 1 if INPUT is a JPEG file.",
+            help="Pixels by which what is filled is grown. Default: 0, or 1 if INPUT is a JPEG file with chroma subsampling.",
             help_simulated="Pixels by which what is filled is grown. Default: 0.",
         ),
     )
@@ -215,7 +215,7 @@ def find_mask(options: Mapping[str, Any], picture: Picture | None, source: str, 
     if reach is None and spoiled and found.used:
         return replace(found, notes=(*found.notes, f"{name}: from an earlier run, which has grown it already"))
     if reach is None:
-        reach, why = spoiled, ": INPUT is a JPEG file, which spoils what is near (--grow-mask 0: not grown)"
+        reach, why = spoiled, ": INPUT is a JPEG file, which spoils colors beside it (--grow-mask 0: not grown)"
     if not reach:
         return found
     known = ~grown(~found.known, reach)

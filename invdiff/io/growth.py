@@ -21,8 +21,8 @@ def grown(hole: NDArray[np.bool_], pixels: float) -> NDArray[np.bool_]:
 def spoiled_reach(picture: Picture) -> int:
     """Return how far around a hole, in pixels, the picture is better filled too, because it was read from a JPEG file.
 
-    A stroke changes the blocks of 8 x 8 or 16 x 16 pixels that it touches. What is filled in is nearer to the truth than the
-    pixels beside it, which have some of its color, but not than the ringing farther away: 1 pixel, and 0 in other files than
-    JPEG. docs/problems.md has the figures.
+    A stroke changes the blocks of 8 x 8 or 16 x 16 pixels that it touches. Where pixels share samples of color, as in most JPEG
+    files, those beside the stroke have some of its color, and what is filled in is nearer to the truth: 1 pixel. It is not
+    nearer than the ringing farther away, nor than any pixel of other files: 0. docs/problems.md has the figures.
     """
-    return 0 if picture.chroma is None else 1
+    return 0 if picture.chroma in (None, (1, 1)) else 1
