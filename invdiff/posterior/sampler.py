@@ -349,7 +349,7 @@ class PosteriorSampler:
         check_whole(num_samples=num_samples, chunk=1 if chunk is None else chunk)
         if num_samples < 1 or (chunk is not None and chunk < 1):
             raise ValueError(f"run: num_samples and chunk must be at least 1, got {num_samples} and {chunk}.")
-        if self._layout is None or not self._layout.divided:
+        if self._layout is None or self.windows == "off" or not self._layout.divided:
             check_range(self.op, y, self.score)
         else:  # An image in windows may be so large that measuring a few would take longer than the rest.
             check_range(*self._layout.part(y), self.score)
