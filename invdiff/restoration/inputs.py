@@ -70,7 +70,7 @@ class Measured:
     def residual(self, results: Tensor) -> list[float]:
         """Return the squared misfit of each picture divided by the noise variance, or undivided if the noise is 0."""
         # One by one, for the memory of large pictures.
-        each = [chi_square(self.observed, picture, self.measurement) for picture in results.split(1)]
+        each = [chi_square(self.observed, picture, self.measurement) for picture in torch.split(results, 1)]
         return [float(f"{float(value):.6g}") for value in each]
 
 
