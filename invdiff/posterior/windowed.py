@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -15,28 +16,28 @@ from invdiff.posterior.counted import Counted
 from invdiff.posterior.draw import Drawing, chunk_size, progress_bar
 from invdiff.posterior.step import Step
 from invdiff.posterior.windows import Window, find_windows
-from invdiff.priors import ScoreModel
+from invdiff.priors import Reach, ScoreModel
 
 __all__ = ["Layout", "WindowedSamples", "draw_in_windows"]
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """The windows of every item of a batch.
+    """What the measurements of a batch leave unknown, and the windows around it, which are found when they are needed.
 
     Attributes:
         op: The measurement.
         known: The entries that each measurement gives exactly, boolean ``(C, H, W)``: one tensor, or one for each item.
-        windows: The windows of each of them.
+        reach: How far the prior looks.
     """
 
     op: LinearOperator
     known: Sequence[Tensor]
-    windows: Sequence[Sequence[Window]]
+    reach: Reach
 
     @classmethod
     def of(cls, op: Operator, score: ScoreModel) -> Layout | None:
-        """Return the windows around what ``op`` leaves unknown; ``None`` if it or the prior cannot be divided.
+        """Return what ``op`` leaves unknown; ``None`` if there are no windows for this operator or this prior.
 
         The operator must give some entries of an image exactly and tell nothing about the others
         (:attr:`~invdiff.operators.Operator.known`), and it must be known how far the prior looks
@@ -49,7 +50,12 @@ class Layout:
         entries = [one.cpu() for one in known if one is not None]
         if len(entries) < len(known):
             return None
-        return cls(op, entries, [find_windows(~one.all(0).numpy(), score.reach) for one in entries])
+        return cls(op, entries, score.reach)
+
+    @cached_property
+    def windows(self) -> Sequence[Sequence[Window]]:
+        """The windows of each of the measurements."""
+        return [find_windows(~one.all(0).numpy(), self.reach) for one in self.known]
 
     @property
     def divided(self) -> bool:

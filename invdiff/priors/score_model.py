@@ -28,8 +28,8 @@ class Reach:
     """How far a denoiser of images of any size looks, so that a window of an image can be denoised without the rest.
 
     Attributes:
-        context: Pixels around a place beyond which the rest of the image does not matter: a window with so many pixels around
-            it is denoised as in the whole image, to a hundredth of the spread of the posterior.
+        context: Pixels around a place beyond which the rest of the image hardly matters: the samples of a window with so many
+            pixels around what is missing are those of the whole image, to about a hundredth of their spread.
         stride: The denoiser commutes with shifts by this many pixels: windows begin at multiples of it.
         least: Shortest side of an image that the denoiser takes as it is.
     """

@@ -71,8 +71,9 @@ class Measured:
 
     def residual(self, results: Tensor) -> list[float]:
         """Return the squared misfit of each picture divided by the noise variance, or undivided if the noise is 0."""
-        measured = self.measurement.expand(len(results), *self.observed.out_shape)
-        return [float(f"{value:.6g}") for value in chi_square(self.observed, results, measured)]
+        # One by one, for the memory of large pictures.
+        each = [chi_square(self.observed, picture, self.measurement) for picture in torch.split(results, 1)]
+        return [float(f"{float(value):.6g}") for value in each]
 
 
 @naming_input
