@@ -113,7 +113,7 @@ def _kinds(marked: NDArray[np.bool_], found: NDArray[np.float32]) -> NDArray[np.
     Connected pixels are of one kind, the most probable in sum. The network takes long even lines for drawn ones; no part of a
     letter is as long, and they count as scratches.
     """
-    parts, count = ndimage.label(marked, np.ones((3, 3)))
+    parts, count = ndimage.label(marked, np.ones((3, 3), bool))
     if not count:
         return np.zeros(marked.shape, np.int64)
     sums = [ndimage.sum_labels(probability, parts, np.arange(1, count + 1)) for probability in found]
