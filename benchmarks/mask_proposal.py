@@ -82,7 +82,7 @@ def figures(pairs: list[tuple[Mask, Mask]]) -> dict[str, float]:
         return sum(a for a, _ in parts) / max(sum(b for _, b in parts), 1)
 
     def near(mask: Mask) -> Mask:
-        return ndimage.binary_dilation(mask, np.ones((3, 3)))
+        return ndimage.binary_dilation(mask, np.ones((3, 3), bool))
 
     precision = share([(int((found & truth).sum()), int(found.sum())) for found, truth in pairs])
     recall = share([(int((found & truth).sum()), int(truth.sum())) for found, truth in pairs])

@@ -99,7 +99,7 @@ def problem_names() -> list[tuple[str, str]]:
     return [(name, own.get(name, f"from {PROBLEMS.places[name]}")) for name in PROBLEMS]
 
 
-class FileOrWord(click.ParamType):
+class FileOrWord(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A path, or one word that is no path."""
 
     name = "file"

@@ -76,7 +76,7 @@ def thin_structures(x: Tensor) -> Tensor:
     around = _mean(hats.sum(1, keepdim=True), AROUND)
     relative = hats / (around + 0.05)
     lines = F.conv2d(relative.flatten(0, 1)[:, None], _lines().to(x), padding=LINE // 2)
-    oriented = (lines.amax(1) - lines.mean(1)).unflatten(0, hats.shape[:2])
+    oriented = (lines.amax(1) - lines.mean(1)).reshape(hats.shape)
     return torch.cat([4 * hats, relative, 2 * oriented], 1)
 
 

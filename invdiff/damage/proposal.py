@@ -100,7 +100,7 @@ def find_damage(
     found = _at_all_sizes(color, score, thickness, progress=progress)
     probability = (1 - found[0]).numpy()
     high = 1 - sensitivity
-    marked = apply_hysteresis_threshold(probability, FAINTER * high, high)
+    marked = apply_hysteresis_threshold(probability, FAINTER * high, high)  # type: ignore[no-untyped-call]
     kind_of = _kinds(marked, found[1:].numpy())
     shares = {kind: float((kind_of == 1 + KINDS.index(kind)).mean()) for kind in kinds}
     mask = np.isin(kind_of, [1 + KINDS.index(kind) for kind in kinds])
@@ -113,12 +113,13 @@ def _kinds(marked: NDArray[np.bool_], found: NDArray[np.float32]) -> NDArray[np.
     Connected pixels are of one kind, the most probable in sum. The network takes long even lines for drawn ones; no part of a
     letter is as long, and they count as scratches.
     """
-    parts, count = ndimage.label(marked, np.ones((3, 3)))
+    parts, count = ndimage.label(marked, np.ones((3, 3), bool))
     if not count:
         return np.zeros(marked.shape, np.int64)
     sums = [ndimage.sum_labels(probability, parts, np.arange(1, count + 1)) for probability in found]
     kinds = 1 + np.argmax(sums, axis=0)
-    axes = regionprops_table(parts, properties=("axis_major_length", "axis_minor_length"))
+    wanted = ("axis_major_length", "axis_minor_length")
+    axes = regionprops_table(parts, properties=wanted)  # type: ignore[no-untyped-call]
     long, wide = axes["axis_major_length"], axes["axis_minor_length"]
     line = (long > LINE_LENGTH) & (long > LINE_RATIO * wide)
     kinds[line] = 1 + KINDS.index("scratches")

@@ -60,7 +60,7 @@ def painted(x, opacity, color):
 
 def found_and_right(mask, truth):
     """Return recall, and precision within one pixel."""
-    return (mask & truth).sum() / truth.sum(), (mask & ndimage.binary_dilation(truth, np.ones((3, 3)))).sum() / max(
+    return (mask & truth).sum() / truth.sum(), (mask & ndimage.binary_dilation(truth, np.ones((3, 3), bool))).sum() / max(
         mask.sum(), 1
     )
 
