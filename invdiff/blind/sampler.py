@@ -122,8 +122,8 @@ class BlindSampler:
         kind = "frequency" if factor == 1 else "decimation"
         if kind not in score.noise_kinds:
             raise ValueError(
-                f"BlindSampler: the prior must accept {kind} noise, not only "
-                f"{', '.join(sorted(score.noise_kinds)) or 'white'} noise. Use a prior that was trained with `invdiff train --noise-maps`, such as 'natural'."
+                f"BlindSampler: the prior must accept {kind} noise, not only {', '.join(sorted(score.noise_kinds)) or 'white'} "
+                "noise. Use a prior that was trained with `invdiff train --noise-maps`, such as 'natural'."
             )
         self.score, self.family, self.sigma_y, self.boundary, self.factor = score, family, sigma_y, boundary, factor
         self.ratio, self.highest, self.method, self.options = ratio, highest, method, options
