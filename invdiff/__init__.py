@@ -52,11 +52,11 @@ _NAMES = {
 __all__ = [
     "BlindSampler",
     "DivergenceError",
-    "blind",
     "Posterior",
     "PosteriorSampler",
     "Proposal",
     "Restoration",
+    "blind",
     "damage",
     "diagnostics",
     "load_prior",
