@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from invdiff import (
-r        diagnostics,
+        blind,
+        damage,
+        diagnostics,
         methods,
         metrics,
         operators,
