@@ -52,7 +52,7 @@ def files(tmp_path):
     erased = clean.convert("RGBA")
     erased.putalpha(Image.eval(share, lambda level: 255 - level))
     erased.save(tmp_path / "erased.png")
-    share.point(lambda level: level >= 13, "1").save(tmp_path / "bits.png")
+    Image.fromarray(np.asarray(share) >= 13).save(tmp_path / "bits.png")
     share.convert("P").save(tmp_path / "palette.png")
     np.save(tmp_path / "floats.npy", np.asarray(share) / 255)
     np.save(tmp_path / "levels.npy", np.asarray(share).astype(np.int64))
