@@ -80,7 +80,7 @@ def measure(options: argparse.Namespace, size: tuple[int, int], share: float, ki
         record = json.loads(Path(folder, "out", "run.json").read_text())
     windows = record["options"].get("windows", {"count": 0, "share": 1.0})
     return {
-        "missing": float(f"{100 * missing.mean():.3g}"),
+        "missing, %": float(f"{100 * missing.mean():.3g}"),
         "windows": windows["count"],
         "computed, %": float(f"{100 * windows['share']:.3g}"),
         "sampler, s": round(record["seconds"], 1),
