@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["join_runs", "normalized"]
 
-FREE = ("chunk", "auto", "budget", "preset")  # options that do not change the samples, given the others
+FREE = ("chunk", "auto", "budget", "preset", "quality")  # options that do not change the samples, given the others
 
 
 def normalized(weights: Tensor, dtype: torch.dtype) -> Tensor:

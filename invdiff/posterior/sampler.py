@@ -305,6 +305,7 @@ class PosteriorSampler:
             "spacing": plan.spacing,
             "ratio_max": float(self.score.schedule.ratio(plan.times[0])),
             "ratio_min": ratio_min,
+            "quality": self.quality,
             "preset": self.preset,
             "budget": plain(self.budget),
             **resolved_options(plan),
