@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -22,6 +22,10 @@ from invdiff.operators import Noise, Operator, temper
 from invdiff.priors import ScoreModel
 
 from .options import Option, check_declared
+
+if TYPE_CHECKING:
+    from invdiff.blind import FreeFamily
+    from invdiff.blind.families import ParametricFamily
 
 __all__ = ["QUALITIES", "Given", "Problem", "photographs"]
 
@@ -93,6 +97,7 @@ class Problem(ABC):
             that the measured file declares is multiplied by it, so that the image has the same size on paper.
         recommended: Arguments of :class:`~invdiff.PosteriorSampler` for ``mmps`` that work well for photographs, under any
             prior. ``benchmarks/RESULTS.md`` has the figures behind them.
+        boundary: Boundary condition of the blur, where :meth:`kernels` are looked for.
         leaves_white: Whether the measurement leaves the same uncertainty in all pixels, so that ``exact-score`` can be used at
             all noise levels.
     """
@@ -113,6 +118,7 @@ class Problem(ABC):
     enlarges: float = 1
     recommended: ClassVar[Mapping[str, Any]] = photographs(max_iterations=4)
     leaves_white: bool = False
+    boundary: str = "reflect"
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -196,6 +202,28 @@ class Problem(ABC):
         """
         own, height, width = op.in_shape
         return self.operator((channels, height, width), noise=temper(op.noise, channels // own)), y
+
+    # Unknown instruments.
+
+    @classmethod
+    def is_blind(cls, options: Mapping[str, Any]) -> bool:
+        """Return whether the options leave the instrument open: its kernel is then estimated together with the image."""
+        return False
+
+    def kernels(self, size: tuple[int, int]) -> FreeFamily | ParametricFamily | None:
+        """Return the kernels among which that of a picture of ``size`` ``(H, W)`` is looked for; ``None`` if it is known.
+
+        The :meth:`operator` of a problem whose kernel is looked for has no blur; the one under a kernel is that of
+        :meth:`with_kernel`.
+
+        Raises:
+            ValueError: If the picture is too small.
+        """
+        return None
+
+    def with_kernel(self, kernel: Tensor) -> Problem:
+        """Return the problem whose kernel, ``(h, w)``, is known, if :meth:`kernels` are looked for."""
+        raise NotImplementedError(f"problem {self.name} has no kernel")
 
     # Sampler settings.
 

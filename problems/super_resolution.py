@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor
 
-from invdiff.operators import Downsample, Noise, Operator
+from invdiff.operators import Downsample, Noise, Operator, SubsampledConvolution
 
 from .options import Option
 from .problem import Problem, photographs
+from .unknown_kernels import unknown_kernels
+
+if TYPE_CHECKING:
+    from invdiff.blind import FreeFamily
+    from invdiff.blind.families import ParametricFamily
 
 __all__ = ["SuperResolution"]
 
@@ -20,7 +25,9 @@ class SuperResolution(Problem):
 
     Args:
         factor: Downsampling factor, an integer of at least 2.
-        kernel: Downsampling kernel: ``bicubic`` (antialiased, as in Pillow) or ``area`` (mean over blocks).
+        kernel: Downsampling kernel: ``bicubic`` (antialiased, as in Pillow), ``area`` (mean over blocks), a kernel ``(h, w)``
+            in pixels of the image, of whose blur every ``factor``-th pixel is kept, or ``unknown``: a Gaussian whose width is
+            estimated.
     """
 
     name = "sr"
@@ -33,14 +40,19 @@ class SuperResolution(Problem):
             help="Downsampling factor: how many times smaller INPUT is than the image.",
             help_simulated="Downsampling factor: how many times smaller the measured image is.",
         ),
-        Option(name="downsampling", kind=("bicubic", "area"), default="bicubic", help="Downsampling kernel."),
+        Option(
+            name="downsampling",
+            kind=("bicubic", "area", "unknown"),
+            default="bicubic",
+            help="Downsampling kernel; unknown: a Gaussian whose width is estimated from INPUT.",
+        ),
     )
     needs = "--factor, the downsampling factor of INPUT"
     measures = "Downsample"
     why_cropped = "a multiple of the factor"
     recommended = photographs(max_iterations=4)
 
-    def __init__(self, factor: int, *, kernel: str = "bicubic") -> None:
+    def __init__(self, factor: int, *, kernel: str | Tensor = "bicubic") -> None:
         if factor < 2:
             raise ValueError(f"SuperResolution: factor must be an integer of at least 2, got {factor}.")
         self.factor, self.kernel, self.enlarges = factor, kernel, factor
@@ -49,8 +61,24 @@ class SuperResolution(Problem):
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
         return cls(options["factor"], kernel=options["downsampling"])
 
+    @classmethod
+    def is_blind(cls, options: Mapping[str, Any]) -> bool:
+        return bool(options["downsampling"] == "unknown")
+
+    def kernels(self, size: tuple[int, int]) -> FreeFamily | ParametricFamily | None:
+        unknown = isinstance(self.kernel, str) and self.kernel == "unknown"
+        return unknown_kernels("gaussian", size, factor=self.factor) if unknown else None
+
+    def with_kernel(self, kernel: Tensor) -> Problem:
+        return SuperResolution(self.factor, kernel=kernel)
+
     def operator(self, shape: tuple[int, int, int], *, noise: Noise | None = None) -> Operator:
-        return Downsample(shape, self.factor, kernel=self.kernel, noise=noise)
+        if isinstance(self.kernel, Tensor):
+            offset = (self.factor - 1) // 2
+            return SubsampledConvolution(
+                shape, self.kernel, stride=self.factor, offset=offset, boundary=self.boundary, noise=noise
+            )
+        return Downsample(shape, self.factor, kernel="area" if self.kernel == "unknown" else self.kernel, noise=noise)
 
     def image_shape(self, measured: tuple[int, ...]) -> tuple[int, int, int]:
         channels, height, width = measured

@@ -35,6 +35,10 @@ Examples:
   invdiff solve photo.png --problem inpaint --mask m.png  fill the white pixels of m.png
   invdiff solve photo.png --problem inpaint               fill the transparent pixels
   invdiff solve blurred.png --problem deblur --kernel psf.png --noise 0.01
+  invdiff solve blurred.jpg --problem deblur              estimates the kernel too
+  invdiff solve blurred.jpg --problem defocus             estimates the radius
+  invdiff solve blurred.jpg --problem motion-deblur       estimates length and angle
+  invdiff solve small.jpg --problem sr --factor 2 --downsampling unknown
   invdiff solve small.jpg --problem sr --factor 2 --noise 0.01 --samples 8 -o large
   invdiff solve photo.png --problem deblur --kernel gaussian:2 --noise 0.02 --simulate
   invdiff solve old.jpg --problem denoise --noise 0.1
@@ -121,6 +125,7 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
     from invdiff.cli.duration import duration, estimate
     from invdiff.cli.summary import summary
     from invdiff.io.printable import printable
+    from invdiff.posterior import PosteriorSampler
     from invdiff.posterior.misfit import unwarned
     from invdiff.restoration import prepare
     from invdiff.restoration.folder import output_folder
@@ -132,7 +137,7 @@ def solve(source: Path | None, output: Path | None, overwrite: bool, as_json: bo
     with output_folder(output, job.measured.name, job.results(npz=npz), overwrite=overwrite) as results:
         for note in job.notes:
             click.echo(printable(note), err=True)
-        if settings["quality"] is not None:
+        if settings["quality"] is not None and isinstance(job.sampler, PosteriorSampler):
             seconds = estimate(job.sampler, job.y, settings["samples"])
             click.echo(f"{settings['quality']}: {settings['samples']} samples, about {duration(seconds)}", err=True)
         with unwarned():  # printed as notes instead

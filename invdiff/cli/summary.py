@@ -21,6 +21,8 @@ def summary(record: Mapping[str, Any]) -> str:
     if record["residual_expected"]:
         ratio = sum(residual) / len(residual) / record["residual_expected"]
         lines["misfit"] = f"{ratio:.2f} times its expected value under the noise (1 is right)"
+    if "instrument" in record:
+        lines["blur"] = _instrument(record["instrument"])
     if metrics:
         lines["PSNR"] = f"{metrics['psnr_mean']:.2f} dB for the mean, {metrics['psnr_samples']:.2f} dB for single samples"
     if len(residual) == 1:
@@ -29,6 +31,17 @@ def summary(record: Mapping[str, Any]) -> str:
         lines["spread"] = _spread(record["spread"])
     lines["results"] = record["output"]
     return "\n".join(f"{name:<9}{printable(line)}" for name, line in lines.items())
+
+
+def _instrument(found: Mapping[str, Any]) -> str:
+    """Return the estimated parameters of the instrument in words: "radius 3.1 px, 90 % interval 2.9 to 3.4"."""
+    if not found["parameters"]:
+        return f"a kernel of {found['size'][1]} x {found['size'][0]} pixels, {found['kernel']}"
+    return "; ".join(
+        f"{name} {value['estimate']:.3g} {value['unit']}, {found['probability'] * 100:.0f} % interval "
+        f"{value['interval'][0]:.3g} to {value['interval'][1]:.3g}"
+        for name, value in found["parameters"].items()
+    )
 
 
 def _spread(spread: Mapping[str, Any]) -> str:

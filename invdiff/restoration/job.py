@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from invdiff.blind import BlindSampler
 from invdiff.methods import Method
 from invdiff.methods.algorithm import Algorithm
 from invdiff.operators import Noise
+from invdiff.operators.blur.kernels import gaussian_kernel
 from invdiff.posterior import MisfitWarning, PosteriorSampler
 from invdiff.posterior.misfit import unwarned
 from invdiff.priors import ScoreModel
@@ -72,7 +75,7 @@ class Job:
         source: INPUT.
         settings: All settings including the options of the problem: the arguments in the record.
         measured: Measurement and operator.
-        sampler: Posterior sampler.
+        sampler: Posterior sampler; the one of image and kernel if the kernel is unknown.
         device: Device to compute on.
         spread: Scaling of standard deviation and intervals; ``None``: no calibration and no intervals.
         files: The files that were read, with their digests.
@@ -81,7 +84,7 @@ class Job:
     source: Any
     settings: Mapping[str, Any]
     measured: Measured
-    sampler: PosteriorSampler
+    sampler: PosteriorSampler | BlindSampler
     device: torch.device
     spread: Spread | None
     files: FilesRead
@@ -94,7 +97,7 @@ class Job:
     @property
     def notes(self) -> tuple[str, ...]:
         """Messages for the user."""
-        return *self.sampler.notes, *self.measured.notes, *(self.spread.notes if self.spread else ())
+        return *getattr(self.sampler, "notes", ()), *self.measured.notes, *(self.spread.notes if self.spread else ())
 
     def results(self, *, npz: bool) -> Results:
         """Return the names of the files that will be written, and the files that are read, to find out what is in the way."""
@@ -104,6 +107,8 @@ class Job:
     def run(self, *, progress: bool = False) -> Restoration:
         """Draw the samples and return the restoration, with a progress bar if ``progress`` is true."""
         settings, measured = self.settings, self.measured
+        if isinstance(self.sampler, BlindSampler):
+            return self._run_blind(self.sampler, progress=progress)
         with unwarned():  # the misfit that counts is that of the results
             post = self.sampler.run(
                 self.y, num_samples=settings["samples"], seed=settings["seed"], chunk=settings["chunk"], progress=progress
@@ -117,6 +122,23 @@ class Job:
         pictures = measured.problem.upright(measured.problem.framed(results))
         inputs = (*self.files.paths, *prior_files(settings["prior"]))
         return Restoration(pictures, post, measured, record, self.spread, inputs)
+
+    def _run_blind(self, sampler: BlindSampler, *, progress: bool) -> Restoration:
+        settings, measured = self.settings, self.measured
+        started = time.monotonic()
+        with unwarned():
+            found = sampler.run(self.y, num_samples=settings["samples"], seed=settings["seed"], progress=progress)
+        results = measured.in_own_channels(found.framed(found.posterior.samples[:, 0]).cpu())
+        record = make_record(
+            self.source, settings, self.files.digests, measured, sampler, found.posterior, results, found=found
+        )
+        record["seconds"] = round(time.monotonic() - started, 2)  # with the search for the kernel
+        for note in (note for note in record["notes"] if note.startswith("misfit")):
+            warnings.warn(note, MisfitWarning, stacklevel=4)
+        if self.spread is not None:
+            record |= {"notes": [*record["notes"], *self.spread.notes], "spread": self.spread.record}
+        inputs = (*self.files.paths, *prior_files(settings["prior"]))
+        return Restoration(results, found.posterior, measured, record, self.spread, inputs, found)
 
 
 def prepare(
@@ -173,8 +195,7 @@ def prepare(
         white=settings["white"],
         **values,
     )
-    arguments = sampler_arguments(measured.problem, score, measured.op, settings, option or {})
-    sampler = PosteriorSampler(score, measured.op, **arguments)
+    sampler = _sampler(score, measured, settings, option or {})
     spread = _spread(measured, sampler, settings, files)
     files.check()
     return Job(source, settings, measured, sampler, device, spread, files)
@@ -266,7 +287,33 @@ def restore(
     return prepare(source, {**settings, **options}, option=option, prior_option=prior_option).run(progress=progress)
 
 
-def _spread(measured: Measured, sampler: PosteriorSampler, settings: Mapping[str, Any], files: FilesRead) -> Spread | None:
+def _sampler(
+    score: ScoreModel, measured: Measured, settings: Mapping[str, Any], option: Mapping[str, Any]
+) -> PosteriorSampler | BlindSampler:
+    problem, (*_, height, width) = measured.problem, measured.measurement.shape
+    kernels = problem.kernels((height, width))
+    if kernels is None:
+        return PosteriorSampler(score, measured.op, **sampler_arguments(problem, score, measured.op, settings, option))
+    for name, reason in (("calibration", "it was made for a known kernel"), ("chunk", "every sample has a kernel of its own")):
+        if settings[name] is not None:
+            raise OptionError(f"--{name} cannot be used where the kernel is estimated: {reason}. Leave it out.")
+    # The settings are those under a kernel of this kind.
+    known = problem.with_kernel(gaussian_kernel(1.0))
+    op = known.operator(known.image_shape(tuple(measured.y.shape[1:])), noise=measured.op.noise)
+    arguments = sampler_arguments(known, score, op, settings, option)
+    return BlindSampler(
+        score,
+        kernels,
+        sigma_y=measured.op.sigma_y,
+        boundary=problem.boundary,
+        factor=measured.observed.in_shape[1] // height,
+        **arguments,
+    )
+
+
+def _spread(
+    measured: Measured, sampler: PosteriorSampler | BlindSampler, settings: Mapping[str, Any], files: FilesRead
+) -> Spread | None:
     if settings["calibration"] is None and settings["intervals"] is None:
         return None
     shown = {f"{level:.0%}": level for level in LEVELS}
@@ -274,7 +321,7 @@ def _spread(measured: Measured, sampler: PosteriorSampler, settings: Mapping[str
     if settings["intervals"] is not None and wanted not in shown:
         raise OptionError(f"--intervals {settings['intervals']}: expected one of {', '.join(shown)}.")
     level = INTERVAL if settings["intervals"] is None else shown[wanted]
-    if settings["calibration"] is None:
+    if settings["calibration"] is None or isinstance(sampler, BlindSampler):
         return Spread.plain(level, settings["samples"])
     return read_spread(
         settings["calibration"],

@@ -15,13 +15,19 @@ import torch
 from torch import Tensor
 
 from invdiff import __version__
+from invdiff.blind import BlindPosterior, BlindSampler
+from invdiff.blind.measurement import blur_operator
 from invdiff.metrics import psnr
-from invdiff.posterior import Posterior, PosteriorSampler
+from invdiff.posterior import Posterior, PosteriorSampler, chi_square
 from invdiff.posterior.misfit import misfit_notes
 from invdiff.restoration.inputs import Measured
 from invdiff.restoration.noise import NoiseChoice
 
-__all__ = ["make_record", "plain", "to_json"]
+__all__ = ["KERNEL", "make_record", "plain", "to_json"]
+
+KERNEL = "kernel.npy"  # the estimated kernel, as --kernel reads it
+PROBABILITY = 0.9  # of the intervals of its parameters
+UNITS = {"sigma": "px", "radius": "px", "length": "px", "angle": "degrees"}
 
 
 def make_record(
@@ -29,9 +35,10 @@ def make_record(
     settings: Mapping[str, Any],
     files: Mapping[str, Mapping[str, str]],
     task: Measured,
-    sampler: PosteriorSampler,
+    sampler: PosteriorSampler | BlindSampler,
     post: Posterior,
     results: Tensor,
+    found: BlindPosterior | None = None,
 ) -> dict[str, Any]:
     """Return the contents of ``run.json``.
 
@@ -43,9 +50,13 @@ def make_record(
         sampler: Posterior sampler.
         post: Posterior samples.
         results: Pictures made from the samples, ``(N, C, H, W)``.
+        found: Kernels and their parameters, if they were unknown.
     """
     device, noisy = post.samples.device, task.observed.sigma_y > 0
-    residual = task.residual(results)
+    residual = task.residual(results) if found is None else _blind_residual(task, found)
+    # Misfits of the channels of the prior are those of the results only for pictures in color.
+    of_kernel = () if found is None else tuple(note for note in found.notes[0] if note not in post.notes)
+    notes = (*of_kernel, *_misfit(task, post, residual))
     return {
         "arguments": {"input": plain(source)} | {name: plain(value) for name, value in settings.items()},
         "files": {name: dict(file) for name, file in files.items()},
@@ -65,8 +76,38 @@ def make_record(
         "peak_memory_mib": _peak_memory(device),
         "residual": residual,
         "residual_expected": task.observed.dof if noisy else 0,
-        "notes": [*sampler.notes, *task.notes, *_misfit(task, post, residual)],
+        **({} if found is None else {"instrument": _instrument(found)}),
+        "notes": [*getattr(sampler, "notes", ()), *task.notes, *notes],
         "metrics": None if task.clean is None else _metrics(task.problem.framed(task.clean), task.problem.framed(results)),
+    }
+
+
+def _blind_residual(task: Measured, found: BlindPosterior) -> list[float]:
+    """Return the squared misfit of each sample under its own kernel, divided by the noise variance."""
+    samples, factor = task.in_own_channels(found.posterior.samples[:, 0].cpu()), found.posterior.options["factor"]
+    values = []
+    for x, kernel in zip(samples, found.kernels[:, 0].cpu(), strict=True):
+        settings = {"boundary": task.problem.boundary, "factor": factor, "sigma_y": task.observed.sigma_y}
+        op = blur_operator(tuple(x.shape), kernel, **settings)
+        values.append(float(f"{float(chi_square(op, x[None], task.measurement)):.6g}"))
+    return values
+
+
+def _instrument(found: BlindPosterior) -> dict[str, Any]:
+    """Return the estimated parameters of the instrument with their intervals, and where its kernel is."""
+    intervals = found.interval(PROBABILITY)
+    return {
+        "kernel": KERNEL,
+        "size": [*found.kernel.shape[1:]],
+        "probability": PROBABILITY,
+        "parameters": {
+            name: {
+                "estimate": float(f"{float(value[0]):.4g}"),
+                "interval": [float(f"{float(end[0]):.4g}") for end in intervals[name]],
+                "unit": UNITS[name],
+            }
+            for name, value in found.estimate.items()
+        },
     }
 
 
