@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from invdiff import (
+        blind,
         diagnostics,
         methods,
         metrics,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         schedules,
         training,
     )
+    from invdiff.blind import BlindSampler
     from invdiff.methods.samplers import DivergenceError
     from invdiff.posterior import Posterior, PosteriorSampler
     from invdiff.priors import load_prior
@@ -33,10 +35,11 @@ __version__ = "0.1.0"
 
 # Names are loaded on first use, so that the command line answers --help without importing torch.
 _MODULES = {
-    *("diagnostics", "methods", "metrics", "operators", "posterior", "presets", "priors", "problems", "restoration"),
+    *("blind", "diagnostics", "methods", "metrics", "operators", "posterior", "presets", "priors", "problems", "restoration"),
     *("schedules", "training"),
 }
 _NAMES = {
+    "BlindSampler": "invdiff.blind",
     "DivergenceError": "invdiff.methods.samplers",
     "Posterior": "invdiff.posterior",
     "PosteriorSampler": "invdiff.posterior",
@@ -46,7 +49,9 @@ _NAMES = {
 }
 
 __all__ = [
+    "BlindSampler",
     "DivergenceError",
+    "blind",
     "Posterior",
     "PosteriorSampler",
     "Restoration",

@@ -1,0 +1,168 @@
+r"""Any kernel on the simplex: stochastic gradients of the evidence, at noise levels that fall.
+
+One step adds noise of one level to one window of the measurement, and differentiates the integrand of
+:mod:`invdiff.blind.evidence` with respect to the kernel, through the denoiser. The kernel moves to
+
+.. math:: \arg\min_{k'} \; \bar g^\top k' + \tfrac{1}{2 \eta} (k' - k)^\top P (k' - k) \quad \text{on the simplex}
+
+with :math:`\bar g` the mean of the recent gradients and :math:`P` the autocorrelation of :math:`E[x | z_s]`: the metric of least
+squares, in which all frequencies of the kernel move equally fast.
+
+High levels see the coarse shape and have no other minima nearby; low ones see details. It stops at a level where networks
+are still accurate: below, they expect the noise of smoother kernels than camera shake (``docs/methods.md``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invdiff.blind.evidence import Noise, noise_for
+from invdiff.blind.simplex import centered, on_torus, proximal_step, pruned
+from invdiff.blind.windows import Window
+from invdiff.noise_covariance import NoiseCovariance
+from invdiff.operators.blur.convolution import HartleySVD
+from invdiff.operators.blur.kernels import gaussian_kernel
+from invdiff.operators.core.pivot import pivot_levels
+from invdiff.priors import ScoreModel
+
+__all__ = ["SearchedKernels", "evidence_of_kernel", "search_kernel"]
+
+START = 2.0  # Standard deviation of the kernel at the start, in pixels
+HIGHEST, LOWEST = 0.3, 0.05  # Levels of the noise, on [-1, 1]
+STEPS, HELD = 130, 32  # Steps, and how many of them at the lowest level
+FURTHER = 6  # Steps between the kernels that are returned as samples
+STRIDE, MEMORY = 50.0, 0.7  # eta, and the weight of the earlier gradients in their mean
+FLOOR = 0.02  # Added to P, relative to its mean
+# Values of the kernel below this share of its largest are taken for noise of the estimate: at the end, and during the walk.
+FAINT, FAINTER = 0.08, 0.05
+PRUNED = range(60, 130, 20)  # Steps after which they are set to 0
+
+
+@dataclass(frozen=True, eq=False)
+class SearchedKernels:
+    """Kernels found by :func:`search_kernel`.
+
+    Attributes:
+        kernels: The kernel at the end, and later ones of the same walk, ``(count, size, size)``; pruned and centered.
+        evidence: Negative log evidence of the first one relative to no blur, per measured value; negative: better.
+    """
+
+    kernels: Tensor
+    evidence: float
+
+
+def search_kernel(
+    score: ScoreModel,
+    windows: Sequence[Window],
+    *,
+    size: int,
+    sigma_y: float,
+    ratio: float,
+    count: int,
+    generator: np.random.Generator,
+    report: Callable[[], object] = lambda: None,
+) -> SearchedKernels:
+    """Look for the kernel of a picture.
+
+    Args:
+        score: The prior.
+        windows: Parts of the picture, used in turn.
+        size: Side of the kernels.
+        sigma_y: Noise level of the measurement.
+        ratio: Noise-to-signal ratio of the state without information.
+        count: Number of kernels.
+        generator: Source of the random seeds.
+        report: Called after every step.
+    """
+    device, dtype = windows[0].y.device, windows[0].y.dtype
+    kernel = gaussian_kernel(START, size).to(device, dtype)
+    kernel, mean = kernel / kernel.sum(), torch.zeros_like(kernel)
+    lowest, found = max(LOWEST, 1.5 * sigma_y), []
+    highest, total = max(HIGHEST, 2 * lowest), STEPS + FURTHER * (count - 1)
+    for step in range(total):
+        level = highest * (lowest / highest) ** min(1.0, step / (STEPS - HELD - 1))
+        window = windows[step % len(windows)]
+        (noise,) = noise_for(window, 1, [level], generator)
+        gradient, power = _gradient(score, kernel, window, noise, sigma_y=sigma_y, ratio=ratio)
+        mean = MEMORY * mean + (1 - MEMORY) * gradient
+        sides = (int(window.y.shape[-2]), int(window.y.shape[-1]))
+        kernel = proximal_step(kernel, mean / (1 - MEMORY ** (step + 1)), power / STRIDE, sides)
+        kernel, mean = _recentered(pruned(kernel, FAINTER) if step + 1 in PRUNED else kernel, mean)
+        if step >= STEPS - 1 and (step - STEPS + 1) % FURTHER == 0:
+            found.append(centered(pruned(kernel, FAINT)))
+        report()
+    kernels = torch.stack(found)
+    return SearchedKernels(kernels, _gain(score, kernels[0], windows, sigma_y=sigma_y, ratio=ratio, generator=generator))
+
+
+def evidence_of_kernel(
+    score: ScoreModel, kernel: Tensor, window: Window, noise: Noise, *, sigma_y: float, ratio: float
+) -> tuple[Tensor, Tensor]:
+    r"""Return the integrand of the evidence times :math:`s^2`, differentiable in the kernel, and :math:`E[x | z_s]`.
+
+    The same as :func:`~invdiff.blind.evidence.evidence_terms`, summed, for a circular blur with this kernel.
+    """
+    sides = (int(window.y.shape[-2]), int(window.y.shape[-1]))
+    placed = on_torus(kernel, sides)
+    half, gain = torch.fft.rfft2(placed), torch.fft.fft2(placed).abs()
+    added = math.sqrt(noise.level**2 - sigma_y**2)
+    z = window.y + added * noise.epsilon
+    levels = pivot_levels(gain, gain.new_tensor(ratio), gain.new_tensor(noise.level))
+    spectrum = half.conj() * torch.fft.rfft2(z) / noise.level**2 + torch.fft.rfft2(noise.state) / ratio
+    mu = torch.fft.irfft2(levels[:, : half.shape[1]].square() * spectrum, s=sides)
+    basis = HartleySVD((1, *sides), torch.ones(sides, dtype=torch.complex64, device=z.device))
+    x_hat = score.denoise_pivot(mu, NoiseCovariance(basis, levels[None, None]))
+    residual = window.y - torch.fft.irfft2(half * torch.fft.rfft2(x_hat), s=sides)
+    term = residual.square() - 2 * sigma_y**2 / added * noise.epsilon * residual
+    return (term * window.counted).sum(), x_hat
+
+
+def _gradient(
+    score: ScoreModel, kernel: Tensor, window: Window, noise: Noise, *, sigma_y: float, ratio: float
+) -> tuple[Tensor, Tensor]:
+    """Return half the gradient with respect to the kernel, and the power of the estimate with a floor."""
+    with torch.enable_grad():
+        variable = kernel.detach().requires_grad_()
+        term, x_hat = evidence_of_kernel(score, variable, window, noise, sigma_y=sigma_y, ratio=ratio)
+        (gradient,) = torch.autograd.grad(term, variable)
+    power = torch.fft.rfft2(x_hat.detach()).abs().square().sum((0, 1))
+    power[0, 0] = power[0, 1]  # The mean of the picture says nothing about a kernel of sum 1.
+    return gradient.detach() / 2, power + FLOOR * power.mean()
+
+
+def _gain(
+    score: ScoreModel,
+    kernel: Tensor,
+    windows: Sequence[Window],
+    *,
+    sigma_y: float,
+    ratio: float,
+    generator: np.random.Generator,
+) -> float:
+    """Return the mean negative log evidence per value minus that of no blur, between the levels of the search."""
+    point = torch.zeros_like(kernel)
+    point[kernel.shape[0] // 2, kernel.shape[1] // 2] = 1
+    levels = [max(LOWEST, 1.5 * sigma_y) * factor for factor in (1.0, 1.6, 2.5)]
+    difference = values = 0.0
+    with torch.no_grad():
+        for window in windows:
+            for noise in noise_for(window, 1, levels, generator):
+                of = [evidence_of_kernel(score, k, window, noise, sigma_y=sigma_y, ratio=ratio)[0] for k in (kernel, point)]
+                difference += float(of[0] - of[1]) / noise.level**2
+            values += window.values * len(levels)
+    return difference / values
+
+
+def _recentered(kernel: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """Return kernel and mean gradient shifted by whole pixels, if the centroid has left the middle pixel."""
+    size = kernel.shape[0]
+    places = torch.arange(size, dtype=kernel.dtype, device=kernel.device) - size // 2
+    offsets = [float((kernel.sum(axis) * places).sum()) for axis in (1, 0)]
+    shift = tuple(-round(offset) if abs(offset) > 0.6 else 0 for offset in offsets)
+    return (kernel.roll(shift, (0, 1)), mean.roll(shift, (0, 1))) if any(shift) else (kernel, mean)

@@ -1,0 +1,96 @@
+"""The parts of a measured picture in which the kernel is looked for, continued to a torus."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Window", "windows_of"]
+
+LARGEST = 160  # Side of the picture x, in pixels, up to which the whole measurement is used
+SIDE = 128  # Side of the windows of larger ones, in pixels of x
+MULTIPLE = 16  # Sides of a torus are multiples of this, because networks are padded to it
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """A part of a measurement, continued to a torus.
+
+    Attributes:
+        y: The part and its continuation, ``(1, C, h, w)``.
+        counted: 1 for the entries whose likelihood counts, 0 for those of the continuation and beside it, ``(1, 1, h, w)``.
+    """
+
+    y: Tensor
+    counted: Tensor
+
+    @property
+    def values(self) -> int:
+        """Number of measured values that count."""
+        return int(self.counted.sum()) * self.y.shape[1]
+
+
+def windows_of(y: Tensor, *, reach: int, boundary: str, factor: int, count: int) -> list[Window]:
+    """Return up to ``count`` windows of a measurement ``(1, C, h, w)``, the one with the strongest edges first.
+
+    A small circular measurement is a torus already. Other parts are continued beyond their border by their mirror images, one
+    fading into the other, and entries nearer to the border than ``reach`` do not count.
+
+    Args:
+        y: The measurement.
+        reach: Half the side of the largest kernel, in entries of ``y``.
+        boundary: ``circular`` or ``valid``.
+        factor: Factor of decimation, so that ``x`` has ``factor`` times as many entries along each side.
+        count: Number of windows, if the measurement is larger than a window.
+    """
+    height, width = y.shape[-2:]
+    if max(height, width) * factor <= LARGEST and boundary == "circular":
+        return [Window(y, y.new_ones(1, 1, height, width))]
+    largest, side = LARGEST // factor, max(SIDE // factor, 2 * reach + 8)
+    sides = tuple(n if n <= largest else min(side, n) for n in (height, width))
+    return [_continued(y[..., t : t + sides[0], l : l + sides[1]], reach) for t, l in _places(y, sides, count)]
+
+
+def _places(y: Tensor, sides: tuple[int, int], count: int) -> list[tuple[int, int]]:
+    """Return the corners of the windows with the most energy of differences, which do not overlap."""
+    energy = torch.zeros_like(y[0, 0], dtype=torch.float64)
+    energy[1:] += y[0].diff(dim=-2).double().square().sum(0)
+    energy[:, 1:] += y[0].diff(dim=-1).double().square().sum(0)
+    # The cube root keeps one strong edge, such as that of a lamp, from deciding alone.
+    total = torch.nn.functional.pad(energy.pow(1 / 3).cumsum(0).cumsum(1), (1, 0, 1, 0))
+    (h, w), (height, width) = sides, energy.shape
+    inside = total[h:, w:] - total[: height - h + 1, w:] - total[h:, : width - w + 1] + total[: height - h + 1, : width - w + 1]
+    found: list[tuple[int, int]] = []
+    for _ in range(count):
+        if not bool((inside > -1).any()):
+            break
+        top, left = divmod(int(inside.argmax()), inside.shape[1])
+        found.append((top, left))
+        inside[max(0, top - h + 1) : top + h, max(0, left - w + 1) : left + w] = -1
+    return found
+
+
+def _continued(y: Tensor, reach: int) -> Window:
+    height, width = y.shape[-2:]
+    if min(height, width) <= 2 * reach:
+        raise ValueError(
+            f"A measurement of {width} x {height} is too small for kernels that reach {reach} pixels: nothing is left that does "
+            "not depend on the border. Use a family of smaller kernels."
+        )
+    for axis in (-2, -1):
+        y = _closed(y, axis, reach)
+    counted = y.new_zeros(1, 1, *y.shape[-2:])
+    counted[..., reach : height - reach, reach : width - reach] = 1
+    return Window(y, counted)
+
+
+def _closed(y: Tensor, axis: int, reach: int) -> Tensor:
+    """Continue ``y`` along an axis, by ``reach`` entries or a few more, so that its end meets its beginning."""
+    side = y.shape[axis]
+    gap = min(reach + -(side + reach) % MULTIPLE, side)
+    end, beginning = (y.narrow(axis, side - gap, gap).flip(axis), y.narrow(axis, 0, gap).flip(axis))
+    fading = torch.linspace(0, 1, gap + 2, dtype=y.dtype, device=y.device)[1:-1]
+    fading = fading.reshape(-1, 1) if axis == -2 else fading
+    return torch.cat([y, (1 - fading) * end + fading * beginning], axis)
