@@ -73,7 +73,7 @@ def check_kernel(y: Tensor, kernel: Tensor, sigma_y: float) -> Verdict | None:
         sigma_y: Standard deviation of the noise, in the units of ``y``. 0: rounding to 8 bits.
 
     Returns:
-        The verdict; ``None`` if the picture is too small for one, with a side below 32 or three times that of the kernel.
+        The verdict; ``None`` if the picture is constant, or too small, with a side below 32 or three times that of the kernel.
     """
     pixels = y.detach().cpu().double().numpy()
     sides = [min(side, max(SIDE, 3 * max(kernel.shape))) for side in pixels.shape[1:]]
@@ -81,6 +81,8 @@ def check_kernel(y: Tensor, kernel: Tensor, sigma_y: float) -> Verdict | None:
         return None
     top, left = ((whole - side) // 2 for whole, side in zip(pixels.shape[1:], sides, strict=True))
     spectrum = Spectrum(pixels[:, top : top + sides[0], left : left + sides[1]], sigma_y or ROUNDING)
+    if not spectrum.power.any():
+        return None
     given = kernel.detach().cpu().double().numpy()
     given = given / given.sum()
     own = spectrum.misfit(given)

@@ -51,7 +51,8 @@ class TestFamilies:
         assert found.size <= 100 * (2 if isinstance(problem, SuperResolution) else 1) / 2
 
     @pytest.mark.parametrize(
-        "problem", [Deblur(np.ones((3, 3))), Defocus(2.0), MotionDeblur(5, 30.0), SuperResolution(2), SuperResolution(2, kernel="area")]
+        "problem",
+        [Deblur(np.ones((3, 3))), Defocus(2.0), MotionDeblur(5, 30.0), SuperResolution(2), SuperResolution(2, kernel="area")],
     )
     def test_of_known_kernels_is_none(self, problem):
         assert problem.kernels((200, 100)) is None
@@ -100,7 +101,12 @@ class TestPython:
 
     def test_an_unknown_width_of_the_downsampling(self):
         result = library.restore(
-            blurred(gaussian_kernel(1.0), size=32).numpy(), problem="sr", factor=2, downsampling="unknown", prior=AnySize(), **FEW
+            blurred(gaussian_kernel(1.0), size=32).numpy(),
+            problem="sr",
+            factor=2,
+            downsampling="unknown",
+            prior=AnySize(),
+            **FEW,
         )
         assert result.samples.shape == (2, 3, 64, 64)
         assert set(result.record["instrument"]["parameters"]) == {"sigma"}
