@@ -245,7 +245,9 @@ def calibration_table(rows: Sequence[dict[str, Any]]) -> str:
             held = sum(c["low"] <= c["true"] <= c["high"] for c in cells)
             errors = [abs(c["estimate"] - c["true"]) / (1 if name == "angle" else c["true"]) for c in cells]
             widths = [(c["high"] - c["low"]) / (1 if name == "angle" else c["true"]) for c in cells]
-            lines.append([name, len(cells), f"{held / len(cells):.0%}", f"{np.median(errors):.3f}", f"{np.median(widths):.3f}"])
+            lines.append(
+                [name, len(cells), f"{held / len(cells):.0%}", f"{np.median(errors):.3f}", f"{np.median(widths):.3f}"]
+            )
     kernel = [c for row in rows for n, c in row["parameters"].items() if n != "sigma_y"]
     if kernel:
         held = sum(c["low"] <= c["true"] <= c["high"] for c in kernel)
@@ -260,9 +262,7 @@ def main() -> None:
     parser.add_argument("--levin", type=Path, help="the kernels of Levin et al., an .npz file")
     parser.add_argument("--json", type=Path, required=True, help="file of the finished cases")
     parser.add_argument("--sizes", type=int, nargs="+", default=[128], help="(default: %(default)s)")
-    parser.add_argument(
-        "--photographs", nargs="+", default=["kingfisher", "lighthouse", "parrots"], help="(default: %(default)s)"
-    )
+    parser.add_argument("--photographs", nargs="+", default=["kingfisher", "lighthouse", "parrots"], help="(default: %(default)s)")
     parser.add_argument("--methods", nargs="+", default=["family"], choices=list(METHODS), help="(default: %(default)s)")
     parser.add_argument("--kernels", nargs="+", help="names of kernels (default: all)")
     parser.add_argument("--calibrate", type=int, default=0, metavar="COUNT", help="simulate so many cases instead")

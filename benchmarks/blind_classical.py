@@ -32,7 +32,7 @@ GUESS = gaussian_kernel(2.0)
 
 
 def classical(y: Tensor, size: int) -> Array:
-    """Return the kernel ``(size, size)`` of a blurred picture ``(1, C, H, W)`` in [-1, 1], found from its mean over channels."""
+    """Return the kernel ``(size, size)`` of a blurred picture ``(1, C, H, W)`` in [-1, 1], from its mean over channels."""
     gray = y[0].double().mean(0, keepdim=True).numpy(force=True) / 2 + 0.5
     return estimate_kernel(extended(gray, size // 2)[0], size)
 

@@ -122,11 +122,7 @@ def _fit(
     at_bound = ""
     if any(theta is None for _, theta in points):
         values = zip(family.names, center, family.bounds, steps, logarithmic, strict=True)
-        near = [
-            n
-            for n, v, (low, high), h, log in values
-            if n != "angle" and (v * math.exp(-2 * h) < low or v * math.exp(2 * h) > high)
-        ]
+        near = [n for n, v, (low, high), h, log in values if n != "angle" and (v * math.exp(-2 * h) < low or v * math.exp(2 * h) > high)]
         at_bound = near[0] if near else family.names[0]
     kept = [(move, theta) for move, theta in points if theta is not None]
     maps = [torch.stack([evidence(theta, stream, LEVELS) for stream in (0, 1)]).mean(0) for _, theta in kept]

@@ -74,10 +74,7 @@ def test_the_parameter_of_a_gaussian_case_is_that_of_the_marginal_likelihood():
         noise = torch.randn(1, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(case), dtype=torch.float64)
         y = op(score.sample(1, seed=case)) + SIGMA * noise
         logs = np.array(
-            [
-                float(linear_gaussian_posterior(torch.zeros(1, SIDE**2).double(), score.covariance(), operator(s), y)[2])
-                for s in grid
-            ]
+            [float(linear_gaussian_posterior(torch.zeros(1, SIDE**2).double(), score.covariance(), operator(s), y)[2]) for s in grid]
         )
         weights = np.exp(logs - logs.max())
         weights /= weights.sum()

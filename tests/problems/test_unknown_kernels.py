@@ -128,7 +128,7 @@ class TestNoise:
             assert any(note.startswith("noise: estimated 0.0") for note in measured.notes)
 
     def test_other_noise_is_refused(self):
-        with pytest.raises(OptionError, match="takes Gaussian noise, of a known level such as --noise 0.01 or auto"):
+        with pytest.raises(OptionError, match=r"takes Gaussian noise, of a known level such as --noise 0\.01 or auto"):
             read(blurred(gaussian_kernel(1.0)).numpy(), "deblur", noise="poisson:40")
 
 
