@@ -13,7 +13,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -43,8 +43,8 @@ def by_hyper_laplacian(y: Tensor, kernel: Tensor) -> Tensor:
 
 def by_wiener(y: Tensor, kernel: Tensor) -> Tensor:
     def wiener(pixels: Array, kernel: Array) -> Array:
-        seed = np.random.default_rng(0)
-        return np.stack([unsupervised_wiener(part, kernel, clip=False, rng=seed)[0] for part in pixels])
+        seed, filtered = np.random.default_rng(0), cast(Any, unsupervised_wiener)
+        return np.stack([filtered(part, kernel, clip=False, rng=seed)[0] for part in pixels])
 
     return _deconvolved(wiener, y, kernel)
 

@@ -132,7 +132,7 @@ def _without_specks(kernel: Array) -> Array:
     labels, count = ndimage.label(kernel > 0, structure=np.ones((3, 3)))
     sums = ndimage.sum_labels(kernel, labels, range(1, count + 1))
     kernel = kernel * np.isin(labels, 1 + np.flatnonzero(sums >= min(PART, sums.max())))
-    return kernel / kernel.sum()
+    return np.asarray(kernel / kernel.sum())
 
 
 def _centered(kernel: Array) -> Array:

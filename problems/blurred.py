@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
@@ -33,21 +34,25 @@ class BlurProblem(Problem):
         boundary: Boundary condition of the blur, one of :data:`invdiff.operators.blur.blur.BOUNDARIES`.
         unknown: Family of the kernel if it is estimated, one of :data:`.unknown_kernels.FAMILIES`; otherwise ``None``.
         kernel_size: Side of the kernel, if it is estimated and of no family. Default: set by the size of the picture.
+        found: The kernel that was estimated, or ``None``.
     """
 
     unknown: str | None = None
     kernel_size: int | None = None
+    found: Tensor | None = None
 
     def kernels(self, size: tuple[int, int]) -> FreeFamily | ParametricFamily | None:
         return None if self.unknown is None else unknown_kernels(self.unknown, size, side=self.kernel_size)
 
     def with_kernel(self, kernel: Tensor) -> Problem:
-        from .deblur import Deblur
-
-        return Deblur(kernel, boundary=self.boundary)
+        known = copy.copy(self)
+        known.unknown, known.found = None, kernel
+        return known
 
     def _kernel(self, size: tuple[int, int]) -> Tensor:
-        return torch.ones(1, 1, dtype=torch.float64) if self.unknown is not None else self.kernel_for(size)
+        if self.unknown is not None:
+            return torch.ones(1, 1, dtype=torch.float64)
+        return self.kernel_for(size) if self.found is None else self.found
 
     @abstractmethod
     def kernel_for(self, size: tuple[int, int]) -> Tensor:

@@ -27,34 +27,38 @@ def measured(picture, kernel, sigma_y=SIGMA):
     return Blur(tuple(x.shape[1:]), kernel, boundary="valid", sigma_y=sigma_y).measure(x, seed=0)[0]
 
 
+def verdict_on(y, kernel, sigma_y=SIGMA):
+    verdict = check_kernel(y, kernel, sigma_y)
+    assert verdict is not None
+    return verdict
+
+
 @pytest.mark.parametrize("picture", PICTURES)
 @pytest.mark.parametrize("name", KERNELS)
 def test_right_kernels_pass(picture, name):
-    verdict = check_kernel(measured(picture, KERNELS[name]), KERNELS[name], SIGMA)
-    assert verdict is not None
-    assert not verdict.wrong
+    assert not verdict_on(measured(picture, KERNELS[name]), KERNELS[name]).wrong
 
 
 @pytest.mark.parametrize("picture", PICTURES)
 @pytest.mark.parametrize(("true", "given"), [("gaussian", "wide"), ("gaussian", "line"), ("line", "wide"), ("disc", "line")])
 def test_wrong_kernels_do_not(picture, true, given):
-    verdict = check_kernel(measured(picture, KERNELS[true]), KERNELS[given], SIGMA)
+    verdict = verdict_on(measured(picture, KERNELS[true]), KERNELS[given])
     assert verdict.wrong
     assert verdict.better
 
 
 def test_noise_that_is_far_too_low_is_noticed():
     y = measured("cat", KERNELS["gaussian"], sigma_y=0.1)
-    assert check_kernel(y, KERNELS["gaussian"], 0.01).wrong
-    assert not check_kernel(y, KERNELS["gaussian"], 0.1).wrong
+    assert verdict_on(y, KERNELS["gaussian"], 0.01).wrong
+    assert not verdict_on(y, KERNELS["gaussian"], 0.1).wrong
 
 
 def test_only_the_shape_of_the_kernel_counts():
     y, kernel = measured("cat", KERNELS["line"]), KERNELS["line"]
     moved = torch.nn.functional.pad(kernel, (4, 0, 0, 2))
-    gains = [check_kernel(y, given, SIGMA).gain for given in (kernel, 3 * kernel, kernel.flip(0, 1))]
+    gains = [verdict_on(y, given).gain for given in (kernel, 3 * kernel, kernel.flip(0, 1))]
     assert gains == pytest.approx([gains[0]] * 3, abs=1e-6)
-    assert not check_kernel(y, moved, SIGMA).wrong
+    assert not verdict_on(y, moved).wrong
 
 
 @pytest.mark.parametrize("side", [8, 31, 60])

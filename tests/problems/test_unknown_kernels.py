@@ -59,7 +59,16 @@ class TestFamilies:
 
     @pytest.mark.parametrize(("side", "size"), [(400, 31), (62, 31), (60, 29), (32, 15)])
     def test_free_kernels_are_at_most_half_as_wide_as_the_picture(self, side, size):
-        assert Deblur().kernels((side, 500)).size == size
+        family = Deblur().kernels((side, 500))
+        assert family is not None
+        assert family.size == size
+
+    @pytest.mark.parametrize("problem", [Deblur(boundary="valid"), Defocus(boundary="valid"), MotionDeblur(boundary="valid")])
+    def test_blurs_under_a_kernel(self, problem):
+        known = problem.with_kernel(torch.ones(3, 5) / 15)
+        assert known.kernels((200, 100)) is None
+        assert problem.kernels((200, 100)) is not None
+        assert known.operator(known.image_shape((3, 20, 30))).out_shape == (3, 20, 30)
 
     def test_super_resolution_under_a_kernel_keeps_every_other_pixel(self):
         op = SuperResolution(2, kernel="unknown").with_kernel(gaussian_kernel(1.0)).operator((3, 16, 12))
