@@ -51,10 +51,10 @@ _NAMES = {
 __all__ = [
     "BlindSampler",
     "DivergenceError",
-    "blind",
     "Posterior",
     "PosteriorSampler",
     "Restoration",
+    "blind",
     "diagnostics",
     "load_prior",
     "methods",

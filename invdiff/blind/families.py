@@ -15,6 +15,7 @@ from invdiff.operators.core.validation import odd_size
 __all__ = ["DiscFamily", "FreeFamily", "GaussianFamily", "LineFamily", "ParametricFamily"]
 
 POINTS = 8  # Points per pixel of a line
+GAUSSIAN_BIAS, DISC_BIAS, LINE_BIAS = 0.07, 0.05, 0.3  # relative, relative, in pixels; see ``bias``
 
 
 class ParametricFamily(ABC):
@@ -47,6 +48,13 @@ class ParametricFamily(ABC):
     @abstractmethod
     def spacing(self, parameters: Sequence[float]) -> tuple[float, ...]:
         """Return how far the neighbors of a grid point are, for each parameter."""
+
+    @abstractmethod
+    def bias(self, parameters: Sequence[float]) -> tuple[float, ...]:
+        """Return the standard deviation of the error that all parts of a picture share, for each parameter.
+
+        It is what the denoiser is wrong by, whatever the size of the picture; measured (``docs/how-to/blind.md``).
+        """
 
     def wrapped(self, parameters: Sequence[float]) -> tuple[float, ...] | None:
         """Return the same kernel's parameters within ``bounds``, or ``None`` if they are outside."""
@@ -96,9 +104,14 @@ class GaussianFamily(ParametricFamily):
     def spacing(self, parameters: Sequence[float]) -> tuple[float, ...]:
         return (0.15 * parameters[0],)
 
+    def bias(self, parameters: Sequence[float]) -> tuple[float, ...]:
+        return (GAUSSIAN_BIAS * parameters[0],)
+
 
 class DiscFamily(ParametricFamily):
-    """Uniform discs, the blur of a lens out of focus (:func:`invdiff.operators.defocus_kernel`); prior uniform in the logarithm.
+    """Uniform discs, the blur of a lens out of focus (:func:`invdiff.operators.defocus_kernel`).
+
+    The prior is uniform in the logarithm of the radius.
 
     Args:
         low: Smallest radius in pixels, positive. Up to 0.5 the kernel is a point.
@@ -124,6 +137,9 @@ class DiscFamily(ParametricFamily):
 
     def spacing(self, parameters: Sequence[float]) -> tuple[float, ...]:
         return (max(0.1 * parameters[0], 0.1),)
+
+    def bias(self, parameters: Sequence[float]) -> tuple[float, ...]:
+        return (DISC_BIAS * parameters[0],)
 
 
 class LineFamily(ParametricFamily):
@@ -156,7 +172,7 @@ class LineFamily(ParametricFamily):
         return kernel / kernel.sum()
 
     def start(self) -> list[tuple[float, ...]]:
-        grid = []
+        grid: list[tuple[float, ...]] = []
         for length in _logarithmic(*self.bounds[0], ratio=1.5):
             count = min(16, max(4, round(2.5 * length / 2)))  # The ends of neighbors are a pixel and a half apart.
             grid += [(length, 180.0 * k / count) for k in range(count)]
@@ -164,6 +180,9 @@ class LineFamily(ParametricFamily):
 
     def spacing(self, parameters: Sequence[float]) -> tuple[float, ...]:
         return 0.2 * parameters[0], min(22.5, math.degrees(1.2 / parameters[0]))
+
+    def bias(self, parameters: Sequence[float]) -> tuple[float, ...]:
+        return LINE_BIAS, math.degrees(2 * LINE_BIAS / parameters[0])  # of the ends, along the line and across it
 
     def wrapped(self, parameters: Sequence[float]) -> tuple[float, ...] | None:
         length, angle = parameters

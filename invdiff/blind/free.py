@@ -5,8 +5,8 @@ One step adds noise of one level to one window of the measurement, and different
 
 .. math:: \arg\min_{k'} \; \bar g^\top k' + \tfrac{1}{2 \eta} (k' - k)^\top P (k' - k) \quad \text{on the simplex}
 
-with :math:`\bar g` the mean of the recent gradients and :math:`P` the autocorrelation of :math:`E[x | z_s]`: the metric of least
-squares, in which all frequencies of the kernel move equally fast.
+with :math:`\bar g` the mean of the recent gradients and :math:`P` the autocorrelation of :math:`E[x | z_s]`: the metric of
+least squares, in which all frequencies of the kernel move equally fast.
 
 High levels see the coarse shape and have no other minima nearby; low ones see details. It stops at a level where networks
 are still accurate: below, they expect the noise of smoother kernels than camera shake (``docs/methods.md``).

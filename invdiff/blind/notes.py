@@ -52,8 +52,8 @@ def notes_on_free(found: SearchedKernels) -> tuple[str, ...]:
     inner = float(kernel[1:-1, 1:-1].sum())
     if 1 - inner > EDGE:
         notes.append(
-            f"the kernel reaches the edge of its {kernel.shape[1]} x {kernel.shape[0]} pixels: the blur is larger. Use a larger "
-            "FreeFamily(size=...)."
+            f"the kernel reaches the edge of its {kernel.shape[1]} x {kernel.shape[0]} pixels: the blur is larger. Use a "
+            "larger FreeFamily(size=...)."
         )
     return tuple(notes)
 

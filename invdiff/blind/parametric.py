@@ -2,12 +2,13 @@ r"""The parameters of a kernel: where the evidence is largest, and how far aroun
 
 The interval around the maximum is that of a composite likelihood. The entries of a picture are not independent given the
 kernel, and the denoiser is not exact, so the curvature :math:`H` of the evidence overstates what is known. The variance of the
-estimate is estimated from the scatter :math:`J` of the gradients of the blocks of the picture instead,
+estimate is that of the scatter :math:`J` of the gradients of the blocks of the picture (Godambe's sandwich), and of an error
+that all blocks share, because the denoiser makes it everywhere:
 
-.. math:: \operatorname{var} \hat\theta \approx c^2\, H^{-1} J H^{-1}
+.. math:: \operatorname{var} \hat\theta \approx H^{-1} J H^{-1} + B
 
-(Godambe's sandwich). :math:`c` makes up for errors that all blocks of a picture share: :data:`INFLATION` says what it was
-measured on.
+:math:`B` was measured on photographs (:meth:`ParametricFamily.bias <invdiff.blind.ParametricFamily.bias>`) and is by far the
+larger part: the evidence alone is right to a percent about the wrong number.
 
 References:
     Godambe, 1960, https://doi.org/10.1214/aoms/1177705693; Varin, Reid & Firth, An overview of composite likelihood methods,
@@ -27,9 +28,8 @@ from torch import Tensor
 
 from invdiff.blind.families import ParametricFamily
 
-__all__ = ["INFLATION", "LEVELS", "ROUGH", "Estimate", "block_sums", "search"]
+__all__ = ["LEVELS", "ROUGH", "Estimate", "block_sums", "search"]
 
-INFLATION = 1.0
 BLOCK, BLOCKS = 16, 6  # Side of the blocks in entries of y, and how many lie along a side at the least
 LEVELS = 6  # Levels of the noise
 ROUGH = 0  # Stands for the levels of the first grid
@@ -121,8 +121,9 @@ def _fit(
     points = [(move, family.wrapped(moved(center, steps * np.array(move), logarithmic))) for move in moves]
     at_bound = ""
     if any(theta is None for _, theta in points):
-        values = zip(family.names, center, family.bounds, steps, logarithmic, strict=True)
-        near = [n for n, v, (low, high), h, log in values if n != "angle" and (v * math.exp(-2 * h) < low or v * math.exp(2 * h) > high)]
+        ranges = zip(family.names, center, family.bounds, steps, strict=True)
+        scaled = [(name, value, math.exp(2 * h), bounds) for name, value, bounds, h in ranges if name != "angle"]
+        near = [name for name, value, by, (low, high) in scaled if value / by < low or value * by > high]
         at_bound = near[0] if near else family.names[0]
     kept = [(move, theta) for move, theta in points if theta is not None]
     maps = [torch.stack([evidence(theta, stream, LEVELS) for stream in (0, 1)]).mean(0) for _, theta in kept]
@@ -137,12 +138,13 @@ def _fit(
     shift = np.clip(-inverse @ gradient.sum(1), -2, 2) if determined else np.zeros(count)
     scatter = gradient - gradient.mean(1, keepdims=True)
     variation = scatter @ scatter.T * scatter.shape[1] / max(scatter.shape[1] - 1, 1)
-    covariance = INFLATION**2 * (inverse @ variation @ inverse)
+    covariance = inverse @ variation @ inverse
     if not determined:
         covariance = covariance + np.eye(count)
     scale = np.diag(steps)
     theta = family.wrapped(moved(center, steps * shift, logarithmic)) or center
-    return Estimate(theta, scale @ covariance @ scale, logarithmic, evidence(center, 0, ROUGH), at_bound, determined)
+    shared = np.diag(np.square(relative(family.bias(theta), theta, logarithmic)))
+    return Estimate(theta, scale @ covariance @ scale + shared, logarithmic, evidence(center, 0, ROUGH), at_bound, determined)
 
 
 def moved(theta: Sequence[float], step: np.ndarray, logarithmic: Sequence[bool]) -> tuple[float, ...]:
@@ -178,7 +180,8 @@ def block_sums(maps: Sequence[Tensor]) -> np.ndarray:
     side = max(1, min(BLOCK, stacked.shape[2] // BLOCKS))
     pad = [-n % side for n in stacked.shape[1:]]
     padded = torch.nn.functional.pad(stacked, (0, pad[1], 0, pad[0]))
-    sums = padded.unflatten(2, (-1, side)).unflatten(1, (-1, side)).sum((2, 4)).flatten(1)
+    rows, columns = (n // side for n in padded.shape[1:])
+    sums = padded.reshape(-1, rows, side, columns, side).sum((2, 4)).flatten(1)
     used = (sums != 0).any(0)
     kept: np.ndarray = (sums[:, used] if used.any() else sums).numpy()
     return kept

@@ -51,7 +51,9 @@ class BlindPosterior:
         if not 0 < probability < 1:
             raise ValueError(f"interval: the probability must lie strictly between 0 and 1, got {probability}.")
         tail = (1 - probability) / 2
-        ends = {name: torch.quantile(draws, draws.new_tensor([tail, 1 - tail]), dim=0) for name, draws in self.parameters.items()}
+        ends = {
+            name: torch.quantile(draws, draws.new_tensor([tail, 1 - tail]), dim=0) for name, draws in self.parameters.items()
+        }
         return {name: (low, high) for name, (low, high) in ends.items()}
 
     def framed(self, x: Tensor) -> Tensor:

@@ -66,8 +66,8 @@ class BlindSampler:
     with :math:`D` the decimation by ``factor``. First the kernel, from :math:`p(\theta | y)`, in which the image is integrated
     out by the denoiser (:mod:`invdiff.blind.evidence`): a family of one or two parameters by a grid that becomes finer
     (:mod:`invdiff.blind.parametric`), any other kernel by stochastic gradients (:mod:`invdiff.blind.free`). Then each image
-    sample by :class:`~invdiff.PosteriorSampler` under a kernel of its own. Large pictures show their kernel in up to two windows
-    of 128 pixels, so that the first part costs the same at every size.
+    sample by :class:`~invdiff.PosteriorSampler` under a kernel of its own. In large pictures the kernel is looked for in two
+    windows of 128 pixels, so that the first part costs the same at every size.
 
     Args:
         score: The prior. It must denoise the noise of pivots: of kind ``frequency``, and ``decimation`` if ``factor`` is above
@@ -76,10 +76,11 @@ class BlindSampler:
         sigma_y: Noise standard deviation of the measurement, positive, in its units (images span [-1, 1]); ``None``: it is
             estimated from the finest details (:func:`invdiff.operators.core.noise_level.noise_level`).
         boundary: What lies beyond the border of the picture: ``circular``, ``reflect`` or ``valid`` (see
-            :class:`~invdiff.operators.Blur`). Real pictures are ``valid``; ``factor`` above 1 takes ``circular`` and ``reflect``.
+            :class:`~invdiff.operators.Blur`). Real pictures are ``valid``; with a ``factor`` above 1, ``circular`` or
+            ``reflect``.
         factor: Factor of decimation: ``x`` has ``factor`` times as many pixels along each side as ``y``.
-        ratio: Noise-to-signal ratio of a state that says nothing about the image, see :mod:`invdiff.blind.evidence`. The larger,
-            the less it says, and the less accurate networks are.
+        ratio: Noise-to-signal ratio of a state that says nothing about the image, see :mod:`invdiff.blind.evidence`. The
+            larger, the less it says, and the less accurate networks are.
         highest: Largest noise level :math:`s_1` of the evidence. Default: 0.16, or four times ``sigma_y`` if that is more.
         method: Method of the image samples, as for :class:`~invdiff.PosteriorSampler`.
         options: Other arguments of :class:`~invdiff.PosteriorSampler`.
@@ -116,11 +117,13 @@ class BlindSampler:
             )
         if not (math.isfinite(ratio) and ratio > 0):
             raise ValueError(f"BlindSampler: ratio must be positive, got {ratio!r}.")
+        if highest is not None and not (math.isfinite(highest) and highest > 4 * (sigma_y or 0.0)):
+            raise ValueError(f"BlindSampler: highest must be above four times sigma_y, got {highest!r} for {sigma_y!r}.")
         kind = "frequency" if factor == 1 else "decimation"
         if kind not in score.noise_kinds:
             raise ValueError(
-                f"BlindSampler: the prior must accept {kind} noise, and accepts {', '.join(sorted(score.noise_kinds)) or 'white'}"
-                " noise only. Use a prior that was trained with `invdiff train --noise-maps`, such as 'natural'."
+                f"BlindSampler: the prior must accept {kind} noise, not only "
+                f"{', '.join(sorted(score.noise_kinds)) or 'white'} noise. Use a prior that was trained with `invdiff train --noise-maps`, such as 'natural'."
             )
         self.score, self.family, self.sigma_y, self.boundary, self.factor = score, family, sigma_y, boundary, factor
         self.ratio, self.highest, self.method, self.options = ratio, highest, method, options
@@ -214,7 +217,13 @@ class BlindSampler:
         return found.sigma, {"sigma_y": torch.from_numpy(draws)}
 
     def _windows(self, y: Tensor) -> list[Window]:
-        reach = -(-(self.family.size // 2) // self.factor)
+        size, smallest = self.family.size, self.factor * min(y.shape[-2:])
+        if size > smallest:
+            raise ValueError(
+                f"BlindSampler: the kernels of {self.family!r} are {size} pixels wide, wider than the picture of {smallest}. "
+                "Use a family of smaller kernels."
+            )
+        reach = -(-(size // 2) // self.factor)
         return windows_of(y, reach=reach, boundary=self.boundary, factor=self.factor, count=WINDOWS)
 
     def _adapted(self, y: Tensor, shape: Sequence[int]) -> ScoreModel:
@@ -283,7 +292,7 @@ class BlindSampler:
         shape = (channels, self.factor * height, self.factor * width)
         if self.boundary == "valid":
             shape = (channels, height + rows - 1, width + columns - 1)
-        settings = {"boundary": self.boundary, "factor": self.factor, "sigma_y": sigma_y}
+        settings: dict[str, Any] = {"boundary": self.boundary, "factor": self.factor, "sigma_y": sigma_y}
         ops = [blur_operator(shape, kernel.to(y.device), **settings) for kernel in kernels]
         op = ops[0] if len(ops) == 1 else per_item(ops)
         sampler = PosteriorSampler(self.score, op, method=self.method, **self.options)

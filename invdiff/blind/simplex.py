@@ -86,7 +86,7 @@ def centered(kernel: Tensor) -> Tensor:
 
 
 def trimmed(kernels: Tensor, *, tiny: float = 1e-6) -> Tensor:
-    """Return kernels ``(..., size, size)`` without the margin in which all are below ``tiny`` of the largest value, of sum 1."""
+    """Return kernels ``(..., size, size)`` without margins in which all are below ``tiny`` of the largest value."""
     size = kernels.shape[-1]
     used = (kernels > tiny * kernels.amax((-2, -1), keepdim=True)).reshape(-1, size, size).any(0)
     rows, columns = used.any(1).nonzero(), used.any(0).nonzero()

@@ -49,8 +49,9 @@ def windows_of(y: Tensor, *, reach: int, boundary: str, factor: int, count: int)
     if max(height, width) * factor <= LARGEST and boundary == "circular":
         return [Window(y, y.new_ones(1, 1, height, width))]
     largest, side = LARGEST // factor, max(SIDE // factor, 2 * reach + 8)
-    sides = tuple(n if n <= largest else min(side, n) for n in (height, width))
-    return [_continued(y[..., t : t + sides[0], l : l + sides[1]], reach) for t, l in _places(y, sides, count)]
+    sides = (height if height <= largest else min(side, height), width if width <= largest else min(side, width))
+    corners = _places(y, sides, count)
+    return [_continued(y[..., top : top + sides[0], left : left + sides[1]], reach) for top, left in corners]
 
 
 def _places(y: Tensor, sides: tuple[int, int], count: int) -> list[tuple[int, int]]:
@@ -76,8 +77,8 @@ def _continued(y: Tensor, reach: int) -> Window:
     height, width = y.shape[-2:]
     if min(height, width) <= 2 * reach:
         raise ValueError(
-            f"A measurement of {width} x {height} is too small for kernels that reach {reach} pixels: nothing is left that does "
-            "not depend on the border. Use a family of smaller kernels."
+            f"A measurement of {width} x {height} is too small for kernels that reach {reach} pixels: nothing is left that "
+            "does not depend on the border. Use a family of smaller kernels."
         )
     for axis in (-2, -1):
         y = _closed(y, axis, reach)
