@@ -1,9 +1,9 @@
 """Deblur photographs without knowing the kernel: ``python benchmarks/blind.py FOLDER --levin KERNELS.npz --json blind.json``.
 
-Eleven kernels (the eight of Levin et al., 2009, a Gaussian, a disc and a line) blur photographs, with noise 0.01 on 0..1. At
-128 pixels the blur is circular; at 256 pixels the scene goes on beyond the border (``valid``), as behind a camera. Each method
-finds a kernel; the image is the mean of samples under it, by the same sampler for all methods (``exact-score``, 16 steps,
-circular; the default method if the border was not recorded).
+Eleven kernels (the eight of Levin et al., 2009, a Gaussian, a disc and a line) blur photographs, with noise 0.01 on 0..1. The
+blur is circular, or with ``--boundary valid`` the scene goes on beyond the border, as behind a camera. Each method finds a
+kernel; the image is the mean of samples under it, by the same sampler for all methods (``exact-score``, 16 steps, circular; the
+default method if the border was not recorded).
 
 Figures: PSNR of the mean after the best whole-pixel shift, in the interior; of the mean under the true kernel; Levin's error
 ratio, the squared error of the first over that of the second, of which 3 counts as success; the relative error of the kernel. A
@@ -78,7 +78,7 @@ def by_free(score: ScoreModel, y: Tensor, label: str, boundary: str) -> Tensor:
 
 def blind_kernel(score: ScoreModel, y: Tensor, family: ParametricFamily | FreeFamily, boundary: str) -> Tensor:
     """Return the kernel of the estimate alone, without image samples."""
-    return BlindSampler(score, family, sigma_y=SIGMA, boundary=boundary).find(y).kernels[0]
+    return BlindSampler(score, family, sigma_y=SIGMA, boundary=boundary).find(y).estimate
 
 
 def by_classical(score: ScoreModel, y: Tensor, label: str, boundary: str) -> Tensor:
@@ -145,9 +145,10 @@ def psnr(mse: float) -> float:
     return 10 * math.log10(4 / mse)
 
 
-def run_case(score: ScoreModel, path: Path, label: str, kernel: Tensor, size: int, methods: Sequence[str]) -> dict[str, Any]:
+def run_case(
+    score: ScoreModel, path: Path, label: str, kernel: Tensor, size: int, methods: Sequence[str], boundary: str
+) -> dict[str, Any]:
     """Return the figures of one photograph under one kernel."""
-    boundary = "circular" if size <= 128 else "valid"
     rows, columns = kernel.shape
     x = photograph(path, size if boundary == "circular" else size + max(rows, columns) - 1)
     y = measured(x, kernel, boundary, seed=2)
@@ -155,7 +156,7 @@ def run_case(score: ScoreModel, path: Path, label: str, kernel: Tensor, size: in
         top, left = (rows - 1) // 2, (columns - 1) // 2
         x = x[..., top : top + y.shape[-2], left : left + y.shape[-1]]
     known = judged(mean_under(score, y, kernel, boundary), x)
-    row: dict[str, Any] = {"photograph": path.stem.split("_")[0], "kernel": label, "size": size}
+    row: dict[str, Any] = {"photograph": path.stem.split("_")[0], "kernel": label, "size": size, "boundary": boundary}
     row |= {"blurred": psnr(judged(y, x)), "known": psnr(known), "methods": {}}
     for method in methods:
         if method == "free" and "levin" in label:
@@ -204,8 +205,8 @@ def calibration_case(score: ScoreModel, path: Path, number: int, size: int) -> d
 def tables(rows: Sequence[dict[str, Any]]) -> str:
     """Return the tables of the finished cases in Markdown."""
     text = []
-    for size in sorted({row["size"] for row in rows}):
-        chosen = [row for row in rows if row["size"] == size]
+    for size, boundary in sorted({(row["size"], row["boundary"]) for row in rows}):
+        chosen = [row for row in rows if (row["size"], row["boundary"]) == (size, boundary)]
         methods = [m for m in METHODS if any(m in row["methods"] for row in chosen)]
         heads = ["", "blurred", "kernel known", *(f"{m}: PSNR, ratio, kernel error" for m in methods)]
         lines = []
@@ -213,7 +214,7 @@ def tables(rows: Sequence[dict[str, Any]]) -> str:
             cells = [row["methods"].get(m) for m in methods]
             shown = ["-" if c is None else f"{c['psnr']:.1f}, {c['ratio']:.1f}, {c['kernel']:.2f}" for c in cells]
             lines.append([f"{row['photograph']}, {row['kernel']}", f"{row['blurred']:.1f}", f"{row['known']:.1f}", *shown])
-        text.append(f"{size} pixels:\n\n" + tabulate(lines, heads, tablefmt="github", disable_numparse=True))
+        text.append(f"{size} pixels, {boundary}:\n\n" + tabulate(lines, heads, tablefmt="github", disable_numparse=True))
         summary = []
         for group, member in (("families", lambda k: "levin" not in k), ("camera shake", lambda k: "levin" in k)):
             for m in methods:
@@ -260,6 +261,7 @@ def main() -> None:
     parser.add_argument("--levin", type=Path, help="the kernels of Levin et al., an .npz file")
     parser.add_argument("--json", type=Path, required=True, help="file of the finished cases")
     parser.add_argument("--sizes", type=int, nargs="+", default=[128], help="(default: %(default)s)")
+    parser.add_argument("--boundary", default="circular", choices=["circular", "valid"], help="(default: %(default)s)")
     parser.add_argument(
         "--photographs", nargs="+", default=["kingfisher", "lighthouse", "parrots"], help="(default: %(default)s)"
     )
@@ -291,12 +293,14 @@ def main() -> None:
                 if path.stem.split("_")[0] in options.photographs and (not options.kernels or label in options.kernels)
             ]
             for size, label, kernel, path in tqdm(cases, unit=" cases", disable=None):
-                key = path.stem.split("_")[0], label, size
-                old = next((row for row in rows if (row["photograph"], row["kernel"], row["size"]) == key), None)
+                key = path.stem.split("_")[0], label, size, options.boundary
+                old = next(
+                    (row for row in rows if (row["photograph"], row["kernel"], row["size"], row["boundary"]) == key), None
+                )
                 missing = [m for m in options.methods if old is None or m not in old["methods"]]
                 if old is not None and not [m for m in missing if not (m == "free" and "levin" in label)]:
                     continue
-                row = run_case(score, path, label, kernel, size, missing)
+                row = run_case(score, path, label, kernel, size, missing, options.boundary)
                 if old is None:
                     rows.append(row)
                 else:

@@ -34,6 +34,7 @@ FLOORS = {
     "invdiff.methods": 3,
     "invdiff.presets": 4,
     "invdiff.posterior": 5,
+    "invdiff.blind": 6,
     "invdiff.diagnostics": 6,
     "invdiff.metrics": 6,
     "invdiff.problems": 7,
@@ -111,6 +112,7 @@ NOT_PUBLIC = ("invdiff.__main__", "invdiff.cli.")
 # What users import from. Names in other modules may change without notice.
 PUBLIC = (
     "invdiff",
+    "invdiff.blind",
     "invdiff.diagnostics",
     "invdiff.io.images",
     "invdiff.methods",

@@ -47,12 +47,14 @@ class FoundKernels:
 
     Attributes:
         kernels: ``(N, kh, kw)``, with sum 1.
+        estimate: The kernel of the estimated parameters, or of the search, ``(kh, kw)``.
         parameters: Draws of each parameter, ``(M,)``; also of ``sigma_y`` if it was estimated.
         sigma_y: The noise level that was used.
         notes: Sentences, for example that no kernel explains the picture.
     """
 
     kernels: Tensor
+    estimate: Tensor
     parameters: dict[str, Tensor]
     sigma_y: float
     notes: tuple[str, ...]
@@ -122,8 +124,8 @@ class BlindSampler:
         kind = "frequency" if factor == 1 else "decimation"
         if kind not in score.noise_kinds:
             raise ValueError(
-                f"BlindSampler: the prior must accept {kind} noise, not only "
-                f"{', '.join(sorted(score.noise_kinds)) or 'white'} noise. Use a prior that was trained with `invdiff train --noise-maps`, such as 'natural'."
+                f"BlindSampler: the prior must accept {kind} noise, not only {', '.join(sorted(score.noise_kinds)) or 'white'} "
+                "noise. Use a prior that was trained with `invdiff train --noise-maps`, such as 'natural'."
             )
         self.score, self.family, self.sigma_y, self.boundary, self.factor = score, family, sigma_y, boundary, factor
         self.ratio, self.highest, self.method, self.options = ratio, highest, method, options
@@ -177,11 +179,11 @@ class BlindSampler:
         sigma_y, noise = self._noise(y, generator)
         if isinstance(self.family, FreeFamily):
             kernels, notes = self._free(y, sigma_y, num_kernels, generator, progress)
-            parameters = noise
+            estimate, parameters = kernels[0], noise
         else:
-            kernels, found, notes = self._parametric(y, sigma_y, num_kernels, generator, progress)
+            kernels, estimate, found, notes = self._parametric(y, sigma_y, num_kernels, generator, progress)
             parameters = found | noise
-        return FoundKernels(trimmed(kernels), parameters, sigma_y, notes)
+        return FoundKernels(trimmed(kernels), trimmed(estimate), parameters, sigma_y, notes)
 
     def _item(self, y: Tensor, num_samples: int, seed: int, progress: bool) -> BlindPosterior:
         found = self.find(y, num_kernels=num_samples, seed=seed, progress=progress)
@@ -231,7 +233,7 @@ class BlindSampler:
 
     def _parametric(
         self, y: Tensor, sigma_y: float, count: int, generator: np.random.Generator, progress: bool
-    ) -> tuple[Tensor, dict[str, Tensor], tuple[str, ...]]:
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor], tuple[str, ...]]:
         assert isinstance(self.family, ParametricFamily)
         family, shift = self.family, center_of(self.factor)
         windows, highest = self._windows(y), self.highest or max(HIGHEST, 4 * sigma_y)
@@ -265,7 +267,8 @@ class BlindSampler:
         if "angle" in draws:  # Around the estimate, so that an interval does not wrap.
             middle = estimate.parameters[family.names.index("angle")]
             draws["angle"] = middle + (draws["angle"] - middle + 90) % 180 - 90
-        return kernels, draws, notes_on_parameters(estimate, family, unblurred)
+        best = family.kernel(estimate.parameters, shift=shift)
+        return kernels, best, draws, notes_on_parameters(estimate, family, unblurred)
 
     def _free(
         self, y: Tensor, sigma_y: float, count: int, generator: np.random.Generator, progress: bool

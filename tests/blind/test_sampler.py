@@ -1,6 +1,7 @@
 """Blind deconvolution as a whole, with the bundled prior at small sizes and with a Gaussian one."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -142,8 +143,9 @@ def test_wrong_measurements_and_priors_are_refused(natural):
         sampler.find(torch.zeros(1, 3, 48, 48), num_kernels=0)
     with pytest.raises(ValueError, match="seed"):
         sampler.run(torch.zeros(1, 3, 48, 48), seed=-1)
+    family: Any = "gaussian"
     with pytest.raises(TypeError, match="family"):
-        BlindSampler(natural, "gaussian", sigma_y=SIGMA)
+        BlindSampler(natural, family, sigma_y=SIGMA)
     with pytest.raises(ValueError, match="not looked for under decimation"):
         BlindSampler(natural, FreeFamily(), sigma_y=SIGMA, factor=2)
     plain = Gaussian(torch.zeros(1, 8, 8), torch.ones(1, 8, 8))
