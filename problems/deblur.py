@@ -1,4 +1,4 @@
-"""Deblurring with a known kernel."""
+"""Deblurring with a known kernel, or one that is estimated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from invdiff.io.images import read_kernel
 from invdiff.operators.blur.kernels import gaussian_kernel, motion_kernel
 
 from .blurred import BlurProblem
-from .options import BOUNDARY, Option
+from .options import BOUNDARY, Option, OptionError
+from .unknown_kernels import FAMILIES
 
 __all__ = ["Deblur"]
 
@@ -22,11 +23,16 @@ KINDS = ("gaussian:", "motion:")  # prefixes of kernels computed from parameters
 
 
 class Deblur(BlurProblem):
-    """Remove a blur whose kernel is known.
+    """Remove a blur whose kernel is known, or estimate it too.
 
     Args:
-        kernel: Blur kernel ``(kh, kw)``, with its center at ``(kh // 2, kw // 2)``.
+        kernel: Blur kernel ``(kh, kw)``, with its center at ``(kh // 2, kw // 2)``; or the family of an unknown kernel:
+            ``free`` (any kernel), ``gaussian``, ``disc`` or ``line``.
         boundary: Boundary condition of the blur: ``valid``, ``reflect``, ``zero`` or ``circular``.
+        kernel_size: Side of a free kernel in pixels, odd. Default: 31, or less in small pictures.
+
+    Raises:
+        ValueError: If ``kernel_size`` is even, or given for a kernel that is not free.
     """
 
     name = "deblur"
@@ -34,9 +40,17 @@ class Deblur(BlurProblem):
         Option(
             name="kernel",
             kind="TEXT",
-            metavar="FILE|gaussian:SIGMA|motion:SIZE,ANGLE",
-            needed="yes",
-            help="Blur kernel: an image, .npy, or .npz:name.",
+            metavar="FILE|gaussian:SIGMA|motion:SIZE,ANGLE|free|gaussian|disc|line",
+            needed="simulated",
+            help="Blur kernel: an image, .npy, or .npz:name. Default: free, any kernel, estimated from INPUT; gaussian, disc "
+            "or line without numbers: estimated among these.",
+            help_simulated="Blur kernel: an image, .npy, or .npz:name.",
+        ),
+        Option(
+            name="kernel_size",
+            kind="INTEGER",
+            minimum=3,
+            help="Side of the free kernel that is estimated, an odd number of pixels. Default: 31, or less in small pictures.",
         ),
         BOUNDARY,
     )
@@ -44,18 +58,32 @@ class Deblur(BlurProblem):
     measures = "Blur"
     misfit_causes = "a wrong --kernel (size, angle, place of its center), a blur that differs across the picture"
 
-    def __init__(self, kernel: Any, *, boundary: str = "reflect") -> None:
-        self.kernel, self.boundary = without_zeros(torch.as_tensor(kernel)), boundary
+    def __init__(self, kernel: Any = "free", *, boundary: str = "reflect", kernel_size: int | None = None) -> None:
+        self.boundary, self.kernel_size = boundary, kernel_size
+        self.unknown = kernel if is_family(kernel) else None
+        if kernel_size is not None and (self.unknown != "free" or kernel_size % 2 == 0):
+            raise OptionError(
+                f"--kernel-size is the side of a free kernel that is estimated, an odd number, got {kernel_size}. "
+                + ("Choose an odd number." if self.unknown == "free" else "Leave it out, or leave --kernel out.")
+            )
+        if self.unknown is None:
+            self.kernel = without_zeros(torch.as_tensor(kernel))
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
-        kernel = options["kernel"]
-        return cls(kernel_of(str(kernel), size) if is_text(kernel) else kernel, boundary=options["boundary"])
+        kernel = options["kernel"] if options["kernel"] is not None else "free"
+        known = is_text(kernel) and not is_family(kernel)
+        given = kernel_of(str(kernel), size) if known else kernel
+        return cls(given, boundary=options["boundary"], kernel_size=options["kernel_size"])
+
+    @classmethod
+    def is_blind(cls, options: Mapping[str, Any]) -> bool:
+        return options["kernel"] is None or is_family(options["kernel"])
 
     @classmethod
     def files(cls, options: Mapping[str, Any]) -> dict[str, Path]:
         kernel = options["kernel"]
-        if not is_text(kernel) or str(kernel).startswith(KINDS):
+        if not is_text(kernel) or is_family(kernel) or str(kernel).startswith(KINDS):
             return {}
         archive, _, _ = str(kernel).rpartition(":")
         return {"kernel": Path(archive) if archive.lower().endswith(".npz") else Path(kernel)}
@@ -73,6 +101,11 @@ class Deblur(BlurProblem):
 def is_text(kernel: Any) -> bool:
     """Return whether a kernel is given as a path or as text with its parameters, rather than as an array."""
     return isinstance(kernel, str | Path)
+
+
+def is_family(kernel: Any) -> bool:
+    """Return whether a kernel is the name of a family, whose parameters are unknown."""
+    return isinstance(kernel, str) and kernel in FAMILIES
 
 
 def without_zeros(kernel: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ __all__ = ["BOUNDARY", "PATTERN_SEED", "SCALE", "Option", "OptionError", "check_
 
 
 KINDS = ("FILE", "INTEGER", "NUMBER", "TEXT")
-NEEDED = ("no", "yes", "any", "either")
+NEEDED = ("no", "yes", "simulated", "any", "either")
 
 
 class OptionError(ValueError):
@@ -36,8 +36,8 @@ class Option:
         maximum: Largest number allowed.
         above: Whether the value must be strictly greater than ``minimum``.
         below: Whether it must be strictly less than ``maximum``.
-        needed: ``"yes"``: required; ``"any"``: at least one of the options marked so is required; ``"either"``: exactly one of
-            them; ``"no"``: optional.
+        needed: ``"yes"``: required; ``"simulated"``: required to degrade a clean image, and otherwise estimated; ``"any"``:
+            at least one of the options marked so is required; ``"either"``: exactly one of them; ``"no"``: optional.
         simulation: Whether the option is for simulations only, because a measured INPUT contains its value.
         input_tells: Whether the option can be left out because INPUT may contain its value.
         changes_spread: Whether a calibration made with one value is not valid for another.
@@ -60,7 +60,7 @@ class Option:
     maximum: float | None = None
     above: bool = False
     below: bool = False
-    needed: Literal["no", "yes", "any", "either"] = "no"
+    needed: Literal["no", "yes", "simulated", "any", "either"] = "no"
     simulation: bool = False
     input_tells: bool = False
     changes_spread: bool = True

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -21,6 +21,10 @@ from invdiff.operators import Noise, Operator, temper
 from invdiff.priors import ScoreModel
 
 from .options import Option, check_declared
+
+if TYPE_CHECKING:
+    from invdiff.blind import FreeFamily
+    from invdiff.blind.families import ParametricFamily
 
 __all__ = ["Given", "Problem"]
 
@@ -71,6 +75,7 @@ class Problem(ABC):
         misfit_causes: What is likely to be wrong with the problem if the samples do not explain INPUT, for the note on it.
         recommended: Arguments of :class:`~invdiff.PosteriorSampler` that suit this problem better than those of
             :func:`invdiff.posterior.recommended`, which know the prior and the operator alone. Not used with ``--quality``.
+        boundary: Boundary condition of the blur, where :meth:`kernels` are looked for.
     """
 
     name: ClassVar[str]
@@ -90,6 +95,7 @@ class Problem(ABC):
     enlarges: float = 1
     misfit_causes: ClassVar[str] = "a measurement that does not describe INPUT (scale, orientation, range of the values)"
     recommended: ClassVar[Mapping[str, Any]] = {}
+    boundary: str = "reflect"
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -193,6 +199,28 @@ class Problem(ABC):
         """
         own, height, width = op.in_shape
         return self.operator((channels, height, width), noise=temper(op.noise, channels // own)), y
+
+    # Unknown instruments.
+
+    @classmethod
+    def is_blind(cls, options: Mapping[str, Any]) -> bool:
+        """Return whether the options leave the instrument open: its kernel is then estimated together with the image."""
+        return False
+
+    def kernels(self, size: tuple[int, int]) -> FreeFamily | ParametricFamily | None:
+        """Return the kernels among which that of a picture of ``size`` ``(H, W)`` is looked for; ``None`` if it is known.
+
+        The :meth:`operator` of a problem whose kernel is looked for has no blur; the one under a kernel is that of
+        :meth:`with_kernel`.
+
+        Raises:
+            ValueError: If the picture is too small.
+        """
+        return None
+
+    def with_kernel(self, kernel: Tensor) -> Problem:
+        """Return the problem whose kernel, ``(h, w)``, is known, if :meth:`kernels` are looked for."""
+        raise NotImplementedError(f"problem {self.name} has no kernel")
 
     # Between measurements and pictures.
 

@@ -60,6 +60,8 @@ def needed(problem: type[Problem], *, simulation: bool, mark: str = "") -> list[
     options = [option for option in problem.options if option.simulation == simulation]
     flag = {option.name: f"{option.flag}{mark if option.input_tells else ''}" for option in options}
     needs = [flag[option.name] for option in options if option.needed == "yes"]
+    if simulation:
+        needs += [option.flag for option in problem.options if option.needed == "simulated"]
     for group in ("any", "either"):
         members = [flag[option.name] for option in options if option.needed == group]
         needs += [" or ".join(members)] if members else []

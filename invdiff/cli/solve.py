@@ -47,6 +47,10 @@ Examples:
   invdiff solve painted.jpg --problem inpaint --mask-color red         fill what is painted over in red
   invdiff solve photo.jpg --problem inpaint --mask m.png --grow-mask 4
   invdiff solve blurred.png --problem deblur --kernel psf.png --noise 0.01
+  invdiff solve blurred.jpg --problem deblur              estimates the kernel too
+  invdiff solve blurred.jpg --problem defocus             estimates the radius
+  invdiff solve blurred.jpg --problem motion-deblur       estimates length and angle
+  invdiff solve small.jpg --problem sr --factor 2 --downsampling unknown
   invdiff solve small.jpg --problem sr --factor 2 --noise 0.01 --samples 8 -o large
   invdiff solve photo.png --problem deblur --kernel gaussian:2 --noise 0.02 --simulate
   invdiff solve old.jpg --problem denoise --noise 0.1

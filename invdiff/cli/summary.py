@@ -23,6 +23,8 @@ def summary(record: Mapping[str, Any]) -> str:
         ratio = sum(residual) / len(residual) / record["residual_expected"]
         right = "1 or below is right for the rounding of a JPEG" if record["rounded"] else "1 is right"
         lines["misfit"] = f"{ratio:.2f} times its expected value under the noise ({right})"
+    if "instrument" in record:
+        lines["blur"] = _instrument(record["instrument"])
     if metrics:
         lines["PSNR"] = f"{metrics['psnr_mean']:.2f} dB for the mean, {metrics['psnr_samples']:.2f} dB for single samples"
     if len(residual) > 1 and "spread" in record:
@@ -44,6 +46,17 @@ def _pictures(record: Mapping[str, Any]) -> dict[str, str]:
         f"mean{suffix}": "keep this for the least error on average: the average of the samples, a little smooth",
         "std.png": "bright where the samples differ and the program is guessing",
     }
+
+
+def _instrument(found: Mapping[str, Any]) -> str:
+    """Return the estimated parameters of the instrument in words: "radius 3.1 px, 90 % interval 2.9 to 3.4"."""
+    if not found["parameters"]:
+        return f"a kernel of {found['size'][1]} x {found['size'][0]} pixels, {found['kernel']}"
+    return "; ".join(
+        f"{name} {value['estimate']:.3g} {value['unit']}, {found['probability'] * 100:.0f} % interval "
+        f"{value['interval'][0]:.3g} to {value['interval'][1]:.3g}"
+        for name, value in found["parameters"].items()
+    )
 
 
 def _spread(spread: Mapping[str, Any]) -> str:

@@ -115,10 +115,15 @@ def check_options(
     either = [option.flag for option in given if option.needed == "either"]
     if len(either) > 1:
         raise OptionError(f"{' and '.join(either)} exclude each other: give only one of them.")
+    if simulated and kind.is_blind(values):
+        raise OptionError(
+            f"--problem {kind.name} needs {kind.needs} to simulate a measurement. It is estimated for a measured INPUT only: "
+            "simulate first, then solve the measurement.png of that run."
+        )
     missing = missing_options(kind, given, told=told, has_input=has_input)
     if missing or (kind.accepts_noise == "above 0" and noise.none):
         raise OptionError(f"--problem {kind.name} needs {kind.needs or ' and '.join(missing) or '--noise above 0'}.")
-    _check_noise(kind, noise, simulated=simulated)
+    _check_noise(kind, noise, simulated=simulated, blind=kind.is_blind(values))
 
 
 def missing_options(kind: type[Problem], given: Collection[Option], *, told: bool, has_input: bool) -> list[str]:
@@ -138,10 +143,14 @@ def _is_given(option: Option, value: Any) -> bool:
     return not isinstance(value, str | int | float) or value != option.default
 
 
-def _check_noise(kind: type[Problem], noise: NoiseChoice, *, simulated: bool) -> None:
+def _check_noise(kind: type[Problem], noise: NoiseChoice, *, simulated: bool, blind: bool) -> None:
     if kind.accepts_noise == "rounding" and not noise.none:
         raise OptionError(f"--problem {kind.name} does not take --noise: its only noise is rounding. Leave --noise out.")
     if noise.kind in FROM_INPUT and simulated:
         raise OptionError(f"--noise {noise.kind} is for a measured INPUT. In a simulation, give the level of the noise to add.")
+    if blind and noise.kind not in FROM_INPUT and noise.level is None:
+        raise OptionError(
+            f"--problem {kind.name} without {kind.needs} takes Gaussian noise, of a known level such as --noise 0.01 or auto."
+        )
     if kind.accepts_noise == "gaussian" and noise.level is None:
         raise OptionError(f"--problem {kind.name} takes Gaussian noise of a known level, such as --noise 0.01.")

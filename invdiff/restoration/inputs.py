@@ -16,12 +16,13 @@ from invdiff.io.images import Picture
 from invdiff.io.limits import LARGEST_IMAGE
 from invdiff.io.metadata import enlarged
 from invdiff.io.source import Source
-from invdiff.operators import GaussianNoise, Noise, Operator
+from invdiff.operators import Blur, GaussianNoise, Noise, Operator
 from invdiff.posterior import chi_square
 from invdiff.priors import ScoreModel
 from invdiff.problems import Given, OptionError, Problem
 from invdiff.restoration.checks import check_options, complete, find_problem
 from invdiff.restoration.file_noise import InputNoise, noise_of_file, noise_of_pixels
+from invdiff.restoration.kernel_check import check_kernel
 from invdiff.restoration.levels import Levels, check_range, dark_notes, levels_of, read_levels
 from invdiff.restoration.naming import naming_input
 from invdiff.restoration.noise import FROM_INPUT, RESOLUTION, NoiseChoice, noise_choice
@@ -36,7 +37,7 @@ class Measured:
 
     Attributes:
         problem: The problem.
-        op: Operator for images with the channels of the prior.
+        op: Operator for images with the channels of the prior; without blur if the kernel is unknown.
         y: Measurement for ``op``, ``(1, *op.out_shape)``.
         observed: Operator for images with the channels of the picture.
         measurement: Measurement for ``observed``, ``(1, *observed.out_shape)``.
@@ -66,8 +67,12 @@ class Measured:
 
     def finish(self, samples: Tensor) -> Tensor:
         """Convert samples to pictures: exact data are put in, and samples for a grayscale INPUT are averaged over channels."""
-        results = samples.mean(1, keepdim=True) if self.observed.in_shape[0] == 1 else samples
+        results = self.in_own_channels(samples)
         return self.problem.finish(results, self.measurement.expand(len(results), *self.observed.out_shape), self.observed)
+
+    def in_own_channels(self, samples: Tensor) -> Tensor:
+        """Return samples ``(N, C, H, W)`` in the channels of INPUT: for a grayscale one, their mean over the channels."""
+        return samples.mean(1, keepdim=True) if self.observed.in_shape[0] == 1 else samples
 
     def residual(self, results: Tensor) -> list[float]:
         """Return the squared misfit of each picture divided by the noise variance, or undivided if the noise is 0."""
@@ -156,6 +161,9 @@ def read(
         raise OptionError(f"--black and --white are for pictures, and --problem {kind.name} reads {kind.reads}.")
     else:
         where, given = str(entry), kind.read(entry, values)
+    if said.none and kind.is_blind(values):
+        said = NoiseChoice("file")
+        notes.append("noise 0: an unknown blur needs the level of the noise, which is estimated; --noise SIGMA gives it")
     name = kind.bundled if source is None else entry.name
     found = partial(noise_of_file, path=entry.path, scale=1.0 if levels is None else levels.scale)
     measured = _measured(
@@ -204,6 +212,8 @@ def _measured(
         picture = replace(picture, icc=None)
         notes.append("the color profile of INPUT is not written to the results: it does not fit both grayscale and color")
     notes += _doubts(said, problem, observed, simulated=simulated)
+    if isinstance(observed, Blur) and not simulated and problem.kernels((height, width)) is None:
+        notes += _doubt_of_kernel(observed, measurement[0], problem)
     y = y.expand(-1, *op.out_shape)
     return Measured(
         problem, op, y, observed, measurement, clean, picture, f"{name}-{problem.name}", tuple(notes), rounded=rounded
@@ -256,6 +266,19 @@ def _doubts(said: NoiseChoice, problem: Problem, op: Operator, *, simulated: boo
         level = said.level
         return [f"noise {level:g}: pixels span 0..1, is this intended? {level:g} of 255 is --noise {level / 255:.3g}"]
     return []
+
+
+def _doubt_of_kernel(op: Blur, y: Tensor, problem: Problem) -> list[str]:
+    """Return a note if the kernel does not explain the spectrum of the measured picture ``(C, H, W)``."""
+    verdict = check_kernel(y, op.kernel, op.sigma_y)
+    if verdict is None or not verdict.wrong:
+        return []
+    without = " or ".join(option.flag for option in type(problem).options if option.needed == "simulated")
+    advice = f" Without {without} it is estimated from INPUT." if without else ""
+    return [
+        f"kernel: photographs blurred by it have another spectrum than INPUT, which fits {verdict.better} better: the kernel "
+        f"or the noise is wrong, and stripes or rings in the results are artifacts.{advice}"
+    ]
 
 
 def bundled_picture(name: str, size: tuple[int, int]) -> Picture:

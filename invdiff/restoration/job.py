@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from invdiff.blind import BlindSampler
 from invdiff.methods import Method
 from invdiff.methods.algorithm import Algorithm
 from invdiff.operators import Noise
@@ -95,7 +97,7 @@ class Job:
         source: INPUT.
         settings: All settings including the options of the problem: the arguments in the record.
         measured: Measurement and operator.
-        sampler: Posterior sampler.
+        sampler: Posterior sampler; the one of image and kernel if the kernel is unknown.
         device: Device to compute on.
         spread: Scaling of standard deviation and intervals; ``None``: no calibration and no intervals.
         files: The files that were read, with their digests.
@@ -106,7 +108,7 @@ class Job:
     source: Any
     settings: Mapping[str, Any]
     measured: Measured
-    sampler: PosteriorSampler
+    sampler: PosteriorSampler | BlindSampler
     device: torch.device
     spread: Spread | None
     files: FilesRead
@@ -138,6 +140,8 @@ class Job:
                 in seconds.
         """
         settings, measured = self.settings, self.measured
+        if isinstance(self.sampler, BlindSampler):
+            return self._run_blind(self.sampler, progress=progress)
         costs = self.sampler.plan(settings["samples"]).costs(self.sampler.score)
         area = sum(math.prod(sides) for sides in self.sampler.parts(settings["samples"]))
         watch = Stopwatch(costs, settings["samples"], self.device, report, area)
@@ -152,11 +156,14 @@ class Job:
                 callback=watch,
             )
         results = measured.finish(post.samples[:, 0].cpu())
-        misfits = misfits_of(measured, post, results)
+        residual = measured.residual(results)
+        misfits = misfits_of(measured, post, residual)
         for note in misfits:
             warnings.warn(note, MisfitWarning, stacklevel=3)
         notes = (*self.notes, *misfits)
-        record = make_record(self.source, settings, self.files.digests, measured, self.sampler, post, results, notes=notes)
+        record = make_record(
+            self.source, settings, self.files.digests, measured, self.sampler, post, results, residual, notes=notes
+        )
         memory = None if self.memory is None else round(self.memory / 2**20, 1)
         record["estimate"] = {"seconds": None if watch.seconds is None else round(watch.seconds, 2), "memory_mib": memory}
         if self.spread is not None:
@@ -164,6 +171,37 @@ class Job:
         pictures = measured.problem.upright(measured.problem.framed(results))
         inputs = (*self.files.paths, *prior_files(settings["prior"]))
         return Restoration(pictures, post, measured, record, self.spread, inputs)
+
+    def _run_blind(self, sampler: BlindSampler, *, progress: bool) -> Restoration:
+        settings, measured = self.settings, self.measured
+        started = time.monotonic()
+        with unwarned():
+            found = sampler.run(self.y, num_samples=settings["samples"], seed=settings["seed"], progress=progress)
+        results = measured.in_own_channels(found.framed(found.posterior.samples[:, 0]).cpu())
+        post, residual = found.posterior, blind_residual(measured, found)
+        misfits = misfits_of(measured, post, residual)
+        for note in misfits:
+            warnings.warn(note, MisfitWarning, stacklevel=4)
+        # Misfits of the channels of the prior are those of the results only for pictures in color.
+        of_kernel = (note for note in found.notes[0] if note not in post.notes)
+        record = make_record(
+            self.source,
+            settings,
+            self.files.digests,
+            measured,
+            sampler,
+            post,
+            results,
+            residual,
+            notes=(*self.notes, *of_kernel, *misfits),
+            found=found,
+        )
+        record["seconds"] = round(time.monotonic() - started, 2)  # with the search for the kernel
+        record["estimate"] = {"seconds": None, "memory_mib": None}
+        if self.spread is not None:
+            record |= {"spread": self.spread.record}
+        inputs = (*self.files.paths, *prior_files(settings["prior"]))
+        return Restoration(results, post, measured, record, self.spread, inputs, found)
 
 
 def prepare(
@@ -228,15 +266,16 @@ def prepare(
         progress=progress,
         **values,
     )
-    arguments = sampler_arguments(measured.problem, settings, option or {})
-    sampler = PosteriorSampler(score, measured.op, windows=settings["windows"], **arguments)
+    sampler = _sampler(score, measured, settings, option or {})
     spread = _spread(measured, sampler, settings, files)
     files.check()
-    run: dict[str, Any] = {"num_samples": settings["samples"], "chunk": settings["chunk"], "device": device}
-    memory, rows = needed_memory(sampler, **run), rows_at_a_time(sampler, **run)
-    short = memory_note(memory, rows=rows, tiled=isinstance(inner_prior(score), Tiled))
+    memory, said = None, tuple[str, ...]()
+    if isinstance(sampler, PosteriorSampler):
+        run: dict[str, Any] = {"num_samples": settings["samples"], "chunk": settings["chunk"], "device": device}
+        memory, rows = needed_memory(sampler, **run), rows_at_a_time(sampler, **run)
+        said = (*sampler.notes, *memory_note(memory, rows=rows, tiled=isinstance(inner_prior(score), Tiled)))
     doubts, calibrated = measured.problem.doubts(score), spread.notes if spread else ()
-    notes = tuple(dict.fromkeys((*measured.notes, *sampler.notes, *doubts, *short, *calibrated)))
+    notes = tuple(dict.fromkeys((*measured.notes, *said, *doubts, *calibrated)))
     return Job(source, settings, measured, sampler, device, spread, files, notes, memory)
 
 
@@ -335,7 +374,37 @@ def restore(
     return job.run(progress=progress)
 
 
-def _spread(measured: Measured, sampler: PosteriorSampler, settings: Mapping[str, Any], files: FilesRead) -> Spread | None:
+def _sampler(
+    score: ScoreModel, measured: Measured, settings: Mapping[str, Any], option: Mapping[str, Any]
+) -> PosteriorSampler | BlindSampler:
+    problem, (*_, height, width) = measured.problem, measured.measurement.shape
+    kernels = problem.kernels((height, width))
+    if kernels is None:
+        arguments = sampler_arguments(problem, settings, option)
+        return PosteriorSampler(score, measured.op, windows=settings["windows"], **arguments)
+    reasons = {
+        "calibration": "it was made for a known kernel",
+        "chunk": "every sample has a kernel of its own",
+        "first_sample": "the kernels of earlier samples are not known",
+    }
+    for name, reason in reasons.items():
+        if settings[name]:
+            flag = name.replace("_", "-")
+            raise OptionError(f"--{flag} cannot be used where the kernel is estimated: {reason}. Leave it out.")
+    arguments = sampler_arguments(problem, settings, option)
+    return BlindSampler(
+        score,
+        kernels,
+        sigma_y=measured.op.sigma_y,
+        boundary=problem.boundary,
+        factor=measured.observed.in_shape[1] // height,
+        **arguments,
+    )
+
+
+def _spread(
+    measured: Measured, sampler: PosteriorSampler | BlindSampler, settings: Mapping[str, Any], files: FilesRead
+) -> Spread | None:
     if settings["calibration"] is None and settings["intervals"] is None:
         return None
     shown = {f"{level:.0%}": level for level in LEVELS}
@@ -343,7 +412,7 @@ def _spread(measured: Measured, sampler: PosteriorSampler, settings: Mapping[str
     if settings["intervals"] is not None and wanted not in shown:
         raise OptionError(f"--intervals {settings['intervals']}: expected one of {', '.join(shown)}.")
     level = INTERVAL if settings["intervals"] is None else shown[wanted]
-    if settings["calibration"] is None:
+    if settings["calibration"] is None or isinstance(sampler, BlindSampler):
         return Spread.plain(level, settings["samples"])
     return read_spread(
         settings["calibration"],

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from invdiff.io.figures import comparison_panel, std_map
 from invdiff.io.images import atomic_write, write_image
@@ -15,6 +18,7 @@ from invdiff.restoration.earlier import Results, write_record
 from invdiff.restoration.formats import FileFormat
 from invdiff.restoration.inputs import Measured
 from invdiff.restoration.medoid import medoid
+from invdiff.restoration.record import KERNEL
 
 if TYPE_CHECKING:
     from invdiff.restoration.result import Restoration
@@ -35,12 +39,26 @@ def file_names(measured: Measured, *, numbers: range, spread: Spread | None, npz
     names = [*(f"{name}{suffix}" for name in (*sample_names(numbers), "best", "mean", *ends)), "comparison.png"]
     names += ["std.png"] if len(numbers) > 1 else []
     names += ["posterior.npz"] if npz else []
+    names += [KERNEL, "kernel.png"] if is_blind(measured) else []
     names += [f"measurement{ending}" for ending in (".png", ".tif", ".npz")] if measured.clean is not None else []
     extras = [f"{name}.png" for name in measured.problem.extras()]
     taken = next((name for name in extras if name in names), None)
     if taken is not None:
         raise ValueError(f"problem {measured.problem.name}: extras() must not name the file {taken}, which holds a result.")
     return (*names, *extras)
+
+
+def is_blind(measured: Measured) -> bool:
+    """Return whether the kernel of the measurement is estimated."""
+    *_, height, width = measured.measurement.shape
+    return measured.problem.kernels((height, width)) is not None
+
+
+def kernel_picture(kernel: Tensor, *, side: int = 128) -> NDArray[np.float64]:
+    """Return a kernel ``(h, w)`` as a gray picture ``(1, H, W)`` in [-1, 1], its largest value white, enlarged to see it."""
+    times = max(1, side // max(kernel.shape))
+    shown = (kernel / kernel.max().clamp(min=1e-30)).double().numpy() * 2 - 1
+    return np.asarray(shown.repeat(times, 0).repeat(times, 1)[None])
 
 
 def sample_names(numbers: range) -> list[str]:
@@ -119,9 +137,15 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
             contents |= {"std": heat / 2} | {name: (end.numpy() + 1) / 2 for name, end in ends.items()}
         with atomic_write(folder / "posterior.npz") as part:
             np.savez_compressed(part, **contents)
+    if result.kernel is not None:
+        with atomic_write(folder / KERNEL) as part, part.open("wb") as file:
+            np.save(file, result.kernel.double().numpy())
+        write_image(folder / "kernel.png", kernel_picture(result.kernel), bits=8)
     # The figures last: if the disk fills, what they show has been written.
     tiles = {problem.looks: problem.upright(problem.preview(y))[0], "mean": mean}
     tiles |= {f"sample {k + 1}": sample for k, sample in zip(result.numbers, samples[:TILES], strict=False)}
+    if result.kernel is not None:
+        tiles = {**tiles, "kernel": torch.from_numpy(kernel_picture(result.kernel, side=min(mean.shape[-2:])))}
     if measured.clean is not None:
         tiles = {"truth": problem.framed(measured.clean)[0], **tiles}
     if heat is not None:

@@ -12,13 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from invdiff.blind import BlindPosterior, BlindSampler
+from invdiff.blind.measurement import blur_operator
 from invdiff.metrics import psnr
-from invdiff.posterior import Posterior, PosteriorSampler
+from invdiff.posterior import Posterior, PosteriorSampler, chi_square
 from invdiff.posterior.misfit import misfit_notes
 from invdiff.restoration.inputs import Measured
 from invdiff.restoration.noise import NoiseChoice
 
-__all__ = ["make_record", "misfits_of", "plain", "to_json"]
+__all__ = ["KERNEL", "blind_residual", "make_record", "misfits_of", "plain", "to_json"]
+
+KERNEL = "kernel.npy"  # the estimated kernel, as --kernel reads it
+PROBABILITY = 0.9  # of the intervals of its parameters
+UNITS = {"sigma": "px", "radius": "px", "length": "px", "angle": "degrees"}
 
 
 def make_record(
@@ -26,11 +32,13 @@ def make_record(
     settings: Mapping[str, Any],
     files: Mapping[str, Mapping[str, str]],
     task: Measured,
-    sampler: PosteriorSampler,
+    sampler: PosteriorSampler | BlindSampler,
     post: Posterior,
     results: Tensor,
+    residual: Sequence[float],
     *,
     notes: Sequence[str],
+    found: BlindPosterior | None = None,
 ) -> dict[str, Any]:
     """Return the contents of ``run.json``.
 
@@ -42,10 +50,11 @@ def make_record(
         sampler: Posterior sampler.
         post: Posterior samples.
         results: Pictures made from the samples, ``(N, C, H, W)``.
+        residual: Squared misfit of each picture.
         notes: Messages for the user.
+        found: Kernels and their parameters, if they were unknown.
     """
     device, noisy = post.samples.device, task.observed.sigma_y > 0
-    residual = task.residual(results)
     return {
         "arguments": {"input": plain(source)} | {name: plain(value) for name, value in settings.items()},
         "files": {name: dict(file) for name, file in files.items()},
@@ -60,16 +69,17 @@ def make_record(
         "nvjp": post.nvjp,
         "seconds": round(post.seconds, 2),
         "peak_memory_mib": _peak_memory(device),
-        "residual": residual,
+        "residual": list(residual),
         "residual_expected": task.observed.dof if noisy else 0,
+        **({} if found is None else {"instrument": _instrument(found)}),
         "notes": list(notes),
         "metrics": None if task.clean is None else _metrics(task.problem.framed(task.clean), task.problem.framed(results)),
     }
 
 
-def misfits_of(task: Measured, post: Posterior, results: Tensor) -> tuple[str, ...]:
+def misfits_of(task: Measured, post: Posterior, residual: Sequence[float]) -> tuple[str, ...]:
     """Return notes on a misfit of the results, in which exact data are put in, that is far from its expected value."""
-    values, weights = torch.tensor(task.residual(results)).unsqueeze(1), post.weights[:, :1].cpu()
+    values, weights = torch.tensor(residual).unsqueeze(1), post.weights[:, :1].cpu()
     return misfit_notes(
         values,
         task.observed.dof,
@@ -85,6 +95,35 @@ def misfits_of(task: Measured, post: Posterior, results: Tensor) -> tuple[str, .
 def noise_level(task: Measured) -> float:
     """Return the standard deviation of the noise, given or found, images spanning 0..1; a typical one if it is not white."""
     return float(f"{task.observed.sigma_y / 2:.4g}")
+
+
+def blind_residual(task: Measured, found: BlindPosterior) -> list[float]:
+    """Return the squared misfit of each sample under its own kernel, divided by the noise variance."""
+    samples, factor = task.in_own_channels(found.posterior.samples[:, 0].cpu()), found.posterior.options["factor"]
+    values = []
+    for x, kernel in zip(samples, found.kernels[:, 0].cpu(), strict=True):
+        settings = {"boundary": task.problem.boundary, "factor": factor, "sigma_y": task.observed.sigma_y}
+        op = blur_operator(tuple(x.shape), kernel, **settings)
+        values.append(float(f"{float(chi_square(op, x[None], task.measurement)):.6g}"))
+    return values
+
+
+def _instrument(found: BlindPosterior) -> dict[str, Any]:
+    """Return the estimated parameters of the instrument with their intervals, and where its kernel is."""
+    intervals = found.interval(PROBABILITY)
+    return {
+        "kernel": KERNEL,
+        "size": [*found.kernel.shape[1:]],
+        "probability": PROBABILITY,
+        "parameters": {
+            name: {
+                "estimate": float(f"{float(value[0]):.4g}"),
+                "interval": [float(f"{float(end[0]):.4g}") for end in intervals[name]],
+                "unit": UNITS[name],
+            }
+            for name, value in found.estimate.items()
+        },
+    }
 
 
 def to_json(value: Any) -> str:

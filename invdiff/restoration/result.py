@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from invdiff.blind import BlindPosterior
 from invdiff.posterior import Posterior
 from invdiff.restoration.calibration_file import Spread
 from invdiff.restoration.earlier import Results
@@ -35,6 +36,7 @@ class Restoration:
         record: Contents of ``run.json``: settings, digests of files, versions, cost, misfit.
         spread: Calibration of the standard deviation and level of the intervals, if requested.
         inputs: Files that were read. They are never replaced by results.
+        found: Samples of the kernel and its parameters, if they were unknown; otherwise ``None``.
     """
 
     samples: Tensor
@@ -43,6 +45,12 @@ class Restoration:
     record: Mapping[str, Any]
     spread: Spread | None = None
     inputs: tuple[Path, ...] = ()
+    found: BlindPosterior | None = None
+
+    @property
+    def kernel(self) -> Tensor | None:
+        """The estimated kernel, ``(h, w)``, with sum 1; ``None`` if it was known."""
+        return None if self.found is None else self.found.kernel[0].cpu()
 
     @property
     def numbers(self) -> range:
