@@ -35,7 +35,7 @@ from invdiff.restoration.memory import memory_note, needed_memory, rows_at_a_tim
 from invdiff.restoration.noise import noise_choice
 from invdiff.restoration.pictures import COMMAND, RECORD, file_names
 from invdiff.restoration.priors import find_prior
-from invdiff.restoration.record import make_record, misfits_of
+from invdiff.restoration.record import blind_residual, make_record, misfits_of
 from invdiff.restoration.result import Restoration
 from invdiff.restoration.sampling import sampler_arguments
 
