@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from invdiff.cli.method_options import method_options
 from invdiff.cli.prior_options import PRIOR_OPTIONS, load
 from invdiff.cli.problem_options import ProblemCommand
-from invdiff.cli.solve import SAMPLER, method_options, solve
+from invdiff.cli.solve import SAMPLER, solve
 from invdiff.restoration.limits import LIMITS
 
 if TYPE_CHECKING:

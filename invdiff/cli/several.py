@@ -11,7 +11,7 @@ import click
 
 from invdiff.cli.errors import one_line
 from invdiff.cli.prior_options import load
-from invdiff.cli.solve import solve_file
+from invdiff.cli.solve_file import solve_file
 from invdiff.cli.summary import summary
 from invdiff.io.printable import printable
 from invdiff.io.source import Source
@@ -31,7 +31,7 @@ def solve_all(
         sources: The INPUTs.
         settings: Options that they share.
         output: Folder that gets a folder of results for each, named as INPUT; ``None``: the default folder of each.
-        writing: Other arguments of :func:`invdiff.cli.solve.solve_file`.
+        writing: Other arguments of :func:`invdiff.cli.solve_file.solve_file`.
         as_json: Whether to print a list of their records at the end instead, without those that failed.
 
     Raises:

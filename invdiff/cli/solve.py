@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import errno
-import math
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from invdiff.cli.prior_options import PRIOR_OPTIONS, given_options, prior_options
+from invdiff.cli.prior_options import PRIOR_OPTIONS, prior_options
 from invdiff.cli.problem_options import NOISE_OPTION, PROBLEM_OPTION, NameType, ProblemCommand
+from invdiff.cli.solve_file import solve_file
 
-if TYPE_CHECKING:
-    from invdiff.priors import ScoreModel
-
-__all__ = ["FORMATS", "INTERVALS", "QUALITIES", "QUALITY", "SAMPLER", "method_options", "solve", "solve_file"]
+__all__ = ["FORMATS", "INTERVALS", "QUALITIES", "QUALITY", "SAMPLER", "solve"]
 
 QUALITIES = ("fast", "balanced", "best")
 
@@ -29,7 +23,6 @@ INTERVALS = ("50", "68", "80", "90", "95")
 FORMATS, QUALITY = ("png", "jpg", "tiff", "webp", "input"), 95
 
 SAMPLER = ("method", "steps", "rule", "quality", "preset", "option")
-SHORT = 5.0  # seconds that are left, below which no estimate is printed
 SECTIONS = {
     "Problem": ("problem", "simulate", "black", "white"),
     "Noise": ("noise",),
@@ -185,104 +178,3 @@ def solve(sources: tuple[Path, ...], output: Path | None, overwrite: bool, as_js
         if error.errno == errno.EPIPE:
             raise
         raise OSError(f"the summary could not be printed ({error.strerror}). The results are in {record['output']}.") from error
-
-
-def solve_file(
-    source: Path | None,
-    settings: Mapping[str, Any],
-    output: Path | None,
-    *,
-    overwrite: bool,
-    npz: bool,
-    format: str,  # noqa: A002 - the name of the option
-    format_quality: int | None,
-    score: ScoreModel | None = None,
-    protected: Sequence[Path] = (),
-) -> dict[str, Any]:
-    """Solve one INPUT, write the results, and return the contents of its ``run.json``.
-
-    Args:
-        source: INPUT; ``None``: a bundled picture is degraded.
-        settings: Values of the other options by name.
-        output: Folder for the results, or ``None`` for the default.
-        overwrite: Whether to replace earlier results there.
-        npz: Whether to write the samples as floats.
-        format: Format of the pictures.
-        format_quality: Quality of JPEG files, or ``None`` for the default.
-        score: The prior, if it is loaded already.
-        protected: Files that the results must not replace, besides those that this run reads.
-    """
-    from tqdm.auto import tqdm
-
-    from invdiff.cli.duration import duration
-    from invdiff.io.printable import printable
-    from invdiff.posterior.misfit import unwarned
-    from invdiff.restoration import prepare
-    from invdiff.restoration.folder import output_folder
-    from invdiff.restoration.memory import gigabytes
-
-    option = method_options(settings["option"], settings["method"])
-    prior_option, progress = given_options(settings["prior_option"]), sys.stderr.isatty()
-    job = prepare(source, settings, option=option, prior_option=prior_option, score=score, progress=progress)
-    files = job.file_format(format, quality=format_quality)
-    results = job.results(npz=npz, files=files)
-    results = replace(results, inputs=(*results.inputs, *protected))
-    with output_folder(output, job.measured.name, results, overwrite=overwrite) as place:
-        for note in (*job.notes, *files.notes):
-            click.echo(printable(note), err=True)
-
-        def report(seconds: float, left: float) -> None:
-            if left > SHORT:
-                samples = "1 sample" if settings["samples"] == 1 else f"{settings['samples']} samples"
-                memory = "" if job.memory is None else f", {gigabytes(job.memory)} of memory"
-                tqdm.write(f"estimate: about {duration(seconds)} for {samples}{memory}", file=sys.stderr)
-
-        with unwarned():  # printed as notes instead
-            restored = job.run(progress=progress, report=report)
-        for note in restored.notes:
-            if note not in job.notes:
-                click.echo(printable(note), err=True)
-        return place.fill(lambda part, target: restored.write(part, target, npz=npz, files=files))
-
-
-def method_options(texts: Sequence[str], method: str) -> dict[str, Any]:
-    """Parse ``--option`` values: options by name, as the numbers or strings that the method takes."""
-    if not texts:
-        return {}
-    from invdiff.cli.methods import options_of
-    from invdiff.methods.options import suggestion
-    from invdiff.restoration.sampling import find_method
-
-    found = find_method(method)
-    given: dict[str, Any] = {}
-    known = options_of(found)
-    for text in texts:
-        name, separator, value = text.partition("=")
-        if name not in known:
-            takes = f"expected one of {', '.join(known)}" if known else "it takes none"
-            raise click.UsageError(f"--option {text}: {found.name} has no option {name!r}, {takes}.{suggestion(name, known)}")
-        if name in given:
-            raise click.UsageError(f"--option {text}: {name} is given twice.")
-        parsed = _parsed(value, like=known[name]) if separator else None
-        if parsed is None:
-            kind = KINDS[type(known[name])]
-            raise click.UsageError(f"--option {text}: expected {kind}, such as {name}={known[name]}.")
-        given[name] = parsed
-    return given
-
-
-# The type of an option's default: what is expected of a value.
-KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a word"}
-
-
-def _parsed(value: str, *, like: Any) -> Any:
-    """Return text as a value of the type of ``like``; ``None`` if it is none."""
-    if isinstance(like, str):
-        return value
-    if isinstance(like, bool):
-        return {"true": True, "1": True, "false": False, "0": False}.get(value.lower())
-    try:
-        number = int(value) if isinstance(like, int) else float(value)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None

@@ -22,6 +22,7 @@ from PIL import Image
 from invdiff.io import numpy_headers
 from invdiff.io.images import image_size, read_arrays, read_image, read_kernel, read_mask
 from invdiff.io.limits import LARGEST_IMAGE
+from invdiff.io.masks import MaskRules
 from invdiff.io.source import Source
 from invdiff.problems import Dejpeg
 
@@ -183,7 +184,7 @@ def test_masks_of_another_size_are_not_decoded(tmp_path, solve):
 @pytest.mark.parametrize("array", [np.float32(0), np.uint8(0), np.zeros((), dtype=bool)])
 def test_arrays_of_strides_0(array):
     for values in (np.broadcast_to(array, (100_000, 100_000)), torch.as_tensor(array).expand(100_000, 100_000)):
-        for read in (lambda values: Source(values).picture(), lambda values: Source(values).mask(keep="black", size=None)):
+        for read in (lambda values: Source(values).picture(), lambda values: Source(values).mask(MaskRules(), size=None)):
             with pytest.raises(ValueError, match="at most 67108864 pixels"):
                 read(values)
 

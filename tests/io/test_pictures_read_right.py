@@ -234,7 +234,7 @@ class TestGrayPhotographsSavedAsColor:
     @pytest.mark.parametrize("problem", ["colorize", "demosaic"])
     def test_colors_are_refused_with_what_to_do(self, tmp_path, problem):
         values = np.stack([self.gray] * 3, axis=-1)
-        values[3, 4] = 10, 10, 14
+        values[3:9, 4:10] = 200, 30, 10
         Image.fromarray(values).save(tmp_path / "a.png")
         options: dict[str, Any] = {"pattern": "RGGB"} if problem == "demosaic" else {}
         with pytest.raises(ValueError, match="has 3 channels"):

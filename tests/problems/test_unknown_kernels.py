@@ -19,10 +19,20 @@ from invdiff.problems import Deblur, Defocus, MotionDeblur, OptionError, SuperRe
 from invdiff.restoration import read
 
 NOISE = 0.01
-FEW = {"noise": NOISE, "samples": 2, "steps": 3}
+FEW = {"noise": NOISE, "samples": 2, "steps": 3, "rule": "matched"}
 WORDS = ("--prior", "mine.py:prior", "--samples", 2, "--steps", 3)
 DISC = 2.5
-FILES = ["comparison.png", "kernel.npy", "kernel.png", "mean.png", "run.json", "sample-1.png", "sample-2.png", "std.png"]
+FILES = [
+    "best.png",
+    "comparison.png",
+    "kernel.npy",
+    "kernel.png",
+    "mean.png",
+    "run.json",
+    "sample-1.png",
+    "sample-2.png",
+    "std.png",
+]
 
 
 @pytest.fixture(scope="module")
