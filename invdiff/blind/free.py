@@ -14,6 +14,7 @@ are still accurate: below, they expect the noise of smoother kernels than camera
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -83,13 +84,17 @@ def search_kernel(
     device, dtype = windows[0].y.device, windows[0].y.dtype
     kernel = gaussian_kernel(START, size).to(device, dtype)
     kernel, mean = kernel / kernel.sum(), torch.zeros_like(kernel)
+    windows = list(windows)
     lowest, found = max(LOWEST, 1.5 * sigma_y), []
     highest, total = max(HIGHEST, 2 * lowest), STEPS + FURTHER * (count - 1)
     for step in range(total):
         level = highest * (lowest / highest) ** min(1.0, step / (STEPS - HELD - 1))
         window = windows[step % len(windows)]
         (noise,) = noise_for(window, 1, [level], generator)
-        gradient, power = _gradient(score, kernel, window, noise, sigma_y=sigma_y, ratio=ratio)
+        gradient, power, blurred = _gradient(score, kernel, window, noise, sigma_y=sigma_y, ratio=ratio)
+        # What lies beyond the border is imputed, as by ExactScore: a mirror image would be blurred by the mirrored kernel.
+        imputed = torch.where(window.recorded, window.y, blurred)
+        windows[step % len(windows)] = dataclasses.replace(window, y=imputed)
         mean = MEMORY * mean + (1 - MEMORY) * gradient
         sides = (int(window.y.shape[-2]), int(window.y.shape[-1]))
         kernel = proximal_step(kernel, mean / (1 - MEMORY ** (step + 1)), power / STRIDE, sides)
@@ -125,15 +130,17 @@ def evidence_of_kernel(
 
 def _gradient(
     score: ScoreModel, kernel: Tensor, window: Window, noise: Noise, *, sigma_y: float, ratio: float
-) -> tuple[Tensor, Tensor]:
-    """Return half the gradient with respect to the kernel, and the power of the estimate with a floor."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return half the gradient with respect to the kernel, the power of the estimate with a floor, and the blurred estimate."""
     with torch.enable_grad():
         variable = kernel.detach().requires_grad_()
         term, x_hat = evidence_of_kernel(score, variable, window, noise, sigma_y=sigma_y, ratio=ratio)
         (gradient,) = torch.autograd.grad(term, variable)
-    power = torch.fft.rfft2(x_hat.detach()).abs().square().sum((0, 1))
+    spectrum, sides = torch.fft.rfft2(x_hat.detach()), (int(x_hat.shape[-2]), int(x_hat.shape[-1]))
+    blurred = torch.fft.irfft2(torch.fft.rfft2(on_torus(kernel, sides)) * spectrum, s=sides)
+    power = spectrum.abs().square().sum((0, 1)) * window.counted.mean()
     power[0, 0] = power[0, 1]  # The mean of the picture says nothing about a kernel of sum 1.
-    return gradient.detach() / 2, power + FLOOR * power.mean()
+    return gradient.detach() / 2, power + FLOOR * power.mean(), blurred
 
 
 def _gain(

@@ -36,7 +36,9 @@ __all__ = ["BlindSampler", "FoundKernels"]
 # lower the ratio, the less the two differ.
 ROUGH_RATIO = 1.0
 DRAWS = 500  # Draws of the parameters
-WINDOWS = 2  # Windows of a large picture
+# Side and number of the windows of a large picture. A free kernel has as many unknowns as pixels and needs a larger part of it.
+WINDOW, WINDOWS = 128, 2
+FREE_WINDOW, FREE_WINDOWS = 192, 1
 HIGHEST = 0.16  # Largest level of the evidence, on [-1, 1]: above it, networks favor narrow kernels
 GRID = (0.12, 0.2)  # Levels of the first grid
 
@@ -69,7 +71,7 @@ class BlindSampler:
     out by the denoiser (:mod:`invdiff.blind.evidence`): a family of one or two parameters by a grid that becomes finer
     (:mod:`invdiff.blind.parametric`), any other kernel by stochastic gradients (:mod:`invdiff.blind.free`). Then each image
     sample by :class:`~invdiff.PosteriorSampler` under a kernel of its own. In large pictures the kernel is looked for in two
-    windows of 128 pixels, so that the first part costs the same at every size.
+    windows of 128 pixels, or one of 192 for a free kernel, so that the first part costs the same at every size.
 
     Args:
         score: The prior. It must denoise the noise of pivots: of kind ``frequency``, and ``decimation`` if ``factor`` is above
@@ -226,7 +228,8 @@ class BlindSampler:
                 "Use a family of smaller kernels."
             )
         reach = -(-(size // 2) // self.factor)
-        return windows_of(y, reach=reach, boundary=self.boundary, factor=self.factor, count=WINDOWS)
+        side, count = (FREE_WINDOW, FREE_WINDOWS) if isinstance(self.family, FreeFamily) else (WINDOW, WINDOWS)
+        return windows_of(y, reach=reach, boundary=self.boundary, factor=self.factor, side=side, count=count)
 
     def _adapted(self, y: Tensor, shape: Sequence[int]) -> ScoreModel:
         return adapt(self.score, shape)[0].to(y.device)

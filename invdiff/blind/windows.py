@@ -9,8 +9,7 @@ from torch import Tensor
 
 __all__ = ["Window", "windows_of"]
 
-LARGEST = 160  # Side of the picture x, in pixels, up to which the whole measurement is used
-SIDE = 128  # Side of the windows of larger ones, in pixels of x
+LARGER = 1.25  # A picture whose sides are up to this many times those of a window is used as a whole
 MULTIPLE = 16  # Sides of a torus are multiples of this, because networks are padded to it
 
 
@@ -21,10 +20,12 @@ class Window:
     Attributes:
         y: The part and its continuation, ``(1, C, h, w)``.
         counted: 1 for the entries whose likelihood counts, 0 for those of the continuation and beside it, ``(1, 1, h, w)``.
+        recorded: Whether an entry was measured, ``(1, 1, h, w)``; the others are the continuation.
     """
 
     y: Tensor
     counted: Tensor
+    recorded: Tensor
 
     @property
     def values(self) -> int:
@@ -32,7 +33,7 @@ class Window:
         return int(self.counted.sum()) * self.y.shape[1]
 
 
-def windows_of(y: Tensor, *, reach: int, boundary: str, factor: int, count: int) -> list[Window]:
+def windows_of(y: Tensor, *, reach: int, boundary: str, factor: int, side: int, count: int) -> list[Window]:
     """Return up to ``count`` windows of a measurement ``(1, C, h, w)``, the one with the strongest edges first.
 
     A small circular measurement is a torus already. Other parts are continued beyond their border by their mirror images, one
@@ -43,26 +44,39 @@ def windows_of(y: Tensor, *, reach: int, boundary: str, factor: int, count: int)
         reach: Half the side of the largest kernel, in entries of ``y``.
         boundary: ``circular`` or ``valid``.
         factor: Factor of decimation, so that ``x`` has ``factor`` times as many entries along each side.
+        side: Side of the windows, in pixels of ``x``.
         count: Number of windows, if the measurement is larger than a window.
     """
     height, width = y.shape[-2:]
-    if max(height, width) * factor <= LARGEST and boundary == "circular":
-        return [Window(y, y.new_ones(1, 1, height, width))]
-    largest, side = LARGEST // factor, max(SIDE // factor, 2 * reach + 8)
+    largest, side = int(LARGER * side) // factor, max(side // factor, 2 * reach + 8)
+    if max(height, width) <= largest and boundary == "circular":
+        everywhere = y.new_ones(1, 1, height, width)
+        return [Window(y, everywhere, everywhere > 0)]
     sides = (height if height <= largest else min(side, height), width if width <= largest else min(side, width))
     corners = _places(y, sides, count)
     return [_continued(y[..., top : top + sides[0], left : left + sides[1]], reach) for top, left in corners]
 
 
 def _places(y: Tensor, sides: tuple[int, int], count: int) -> list[tuple[int, int]]:
-    """Return the corners of the windows with the most energy of differences, which do not overlap."""
-    energy = torch.zeros_like(y[0, 0], dtype=torch.float64)
-    energy[1:] += y[0].diff(dim=-2).double().square().sum(0)
-    energy[:, 1:] += y[0].diff(dim=-1).double().square().sum(0)
-    # The cube root keeps one strong edge, such as that of a lamp, from deciding alone.
-    total = torch.nn.functional.pad(energy.pow(1 / 3).cumsum(0).cumsum(1), (1, 0, 1, 0))
-    (h, w), (height, width) = sides, energy.shape
-    inside = total[h:, w:] - total[: height - h + 1, w:] - total[h:, : width - w + 1] + total[: height - h + 1, : width - w + 1]
+    """Return the corners of the windows with the most edges in all directions, which do not overlap.
+
+    An edge shows the kernel across it alone. So the measure is the smaller eigenvalue of the structure tensor, the sum of the
+    outer products of the gradients; these are divided by their length, so that one bright edge does not decide alone.
+    """
+    gray = y[0].double().mean(0)
+    down, right = torch.zeros_like(gray), torch.zeros_like(gray)
+    down[1:], right[:, 1:] = gray.diff(dim=0), gray.diff(dim=1)
+    length = (down.square() + right.square()).sqrt().clamp(min=1e-12)
+    (h, w), (height, width) = sides, gray.shape
+
+    def within(values: Tensor) -> Tensor:
+        """Return the sums over all windows."""
+        total = torch.nn.functional.pad(values.cumsum(0).cumsum(1), (1, 0, 1, 0))
+        upper, lower = total[: height - h + 1], total[h:]
+        return lower[:, w:] - upper[:, w:] - lower[:, : width - w + 1] + upper[:, : width - w + 1]
+
+    across, along, both = (within(a * b / length) for a, b in ((down, down), (right, right), (down, right)))
+    inside = (across + along) / 2 - (((across - along) / 2).square() + both.square()).sqrt()
     found: list[tuple[int, int]] = []
     for _ in range(count):
         if not bool((inside > -1).any()):
@@ -84,7 +98,9 @@ def _continued(y: Tensor, reach: int) -> Window:
         y = _closed(y, axis, reach)
     counted = y.new_zeros(1, 1, *y.shape[-2:])
     counted[..., reach : height - reach, reach : width - reach] = 1
-    return Window(y, counted)
+    recorded = torch.zeros_like(counted, dtype=torch.bool)
+    recorded[..., :height, :width] = True
+    return Window(y, counted, recorded)
 
 
 def _closed(y: Tensor, axis: int, reach: int) -> Tensor:

@@ -33,6 +33,11 @@ def measured(op, seed):
     return op(x) + SIGMA * torch.randn(1, *op.out_shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def whole(y):
+    everywhere = torch.ones(1, 1, *y.shape[-2:], dtype=torch.float64)
+    return Window(y, everywhere, everywhere > 0)
+
+
 def exact(op, y):
     """Return the negative log density of ``y``, up to a constant."""
     score = prior()
@@ -44,7 +49,7 @@ def exact(op, y):
 def test_differences_of_the_evidence_are_those_of_the_marginal_likelihood(factor):
     ops = [operator(sigma, factor) for sigma in (0.5, 1.5)]
     score, y = prior(), measured(ops[0], seed=1)
-    window = Window(y, torch.ones(1, 1, *y.shape[-2:], dtype=torch.float64))
+    window = whole(y)
     levels = levels_between(SIGMA, 100.0, 40)
     differences = []
     for k in range(12):
@@ -62,9 +67,10 @@ def test_entries_that_do_not_count_are_ignored():
     y = measured(op, seed=2)
     counted = torch.zeros(1, 1, SIDE, SIDE, dtype=torch.float64)
     counted[..., 2:6, 2:6] = 1
-    noise = noise_for(Window(y, counted), 1, [1.0], np.random.default_rng(0))
+    noise = noise_for(Window(y, counted, counted > 0), 1, [1.0], np.random.default_rng(0))
     some, everything = (
-        evidence_terms(score, op, Window(y, c), noise, sigma_y=SIGMA, ratio=1e3)[0] for c in (counted, torch.ones_like(counted))
+        evidence_terms(score, op, Window(y, c, c > 0), noise, sigma_y=SIGMA, ratio=1e3)[0]
+        for c in (counted, torch.ones_like(counted))
     )
     assert (some[:2] == 0).all()
     torch.testing.assert_close(some[2:6, 2:6], everything[2:6, 2:6])
