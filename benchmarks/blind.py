@@ -190,10 +190,23 @@ def calibration_case(score: ScoreModel, path: Path, number: int, size: int) -> d
     blurred = Blur(tuple(x.shape[1:]), trimmed(family.kernel(theta)))(x)
     y = blurred + sigma_y * torch.randn(blurred.shape, generator=torch.Generator().manual_seed(number))
     started = time.process_time()
-    found = BlindSampler(score, family, sigma_y=None, boundary="circular").find(y)
-    row: dict[str, Any] = {"case": number, "photograph": path.stem, "notes": found.notes, "sigma_y": sigma_y}
+    refused = ""
+    try:
+        found = BlindSampler(score, family, sigma_y=None, boundary="circular").find(y)
+    except ValueError as error:  # The noise cannot be told from the texture: a user is asked for it.
+        refused = str(error)
+        found = BlindSampler(score, family, sigma_y=sigma_y, boundary="circular").find(y)
+    row: dict[str, Any] = {
+        "case": number,
+        "photograph": path.stem,
+        "notes": found.notes,
+        "sigma_y": sigma_y,
+        "refused": refused,
+    }
     row |= {"seconds": time.process_time() - started, "std": float(x.std()), "parameters": {}}
     for name, true in zip((*family.names, "sigma_y"), (*theta, sigma_y), strict=True):
+        if name not in found.parameters:
+            continue
         draws = found.parameters[name]
         if name == "angle":
             true = float(draws.median()) + (true - float(draws.median()) + 90) % 180 - 90
