@@ -28,6 +28,7 @@ class AnySize(ScoreModel):
     noise_kinds = frozenset(("frequency", "decimation"))
     event_shape = (3, None, None)
     schedule = VP()
+    learned = True  # The recommended settings are then those of networks, which take few steps.
 
     def denoise(self, x_t, t):
         return of_shape(tuple(x_t.shape[1:])).denoise(x_t, t)

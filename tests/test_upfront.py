@@ -197,7 +197,7 @@ class TestCommand:
     def test_estimate_and_doubts_before_the_results(self, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         short = CliRunner().invoke(command, words, catch_exceptions=False)
         assert "estimate" not in short.stderr
-        monkeypatch.setattr("invdiff.cli.solve.SHORT", -1.0)
+        monkeypatch.setattr("invdiff.cli.solve_file.SHORT", -1.0)
         result = CliRunner().invoke(command, [*words, "--overwrite", "--json"], catch_exceptions=False)
         record = json.loads(result.stdout)
         assert "estimate: about 1 second for 2 samples" in result.stderr

@@ -306,6 +306,7 @@ class PosteriorSampler:
             "ratio_max": float(self.score.schedule.ratio(plan.times[0])),
             "ratio_min": ratio_min,
             "quality": self.quality,
+            "windows": self.windows,
             "preset": self.preset,
             "budget": plain(self.budget),
             **resolved_options(plan),
