@@ -41,13 +41,13 @@ def damaged(picture: Array, kind: str, rng: np.random.Generator, *, jpeg: int | 
 
 
 def scratches(picture: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Curves across the picture, 1 to 4 pixels wide, bright or dark, of uneven opacity."""
+    """Curves across the picture, 1 to 8 pixels wide, most of them thin, bright or dark, of uneven opacity."""
     height, width = picture.shape[:2]
     opacity = np.zeros((height, width))
-    for _ in range(rng.integers(1, 3 + height * width // 30000)):
+    for _ in range(rng.integers(1, 3 + height * width // 6000)):
         length = rng.uniform(0.2, 1.0) * max(height, width)
         path = curve(rng.uniform((0, 0), (width, height)), rng.uniform(0, 2 * np.pi), length, rng.uniform(0, 0.04), rng)
-        line = stroke((height, width), [path], rng.uniform(1, 4) * rng.uniform(0.7, 1.3, len(path) - 1))
+        line = stroke((height, width), [path], 8 ** rng.uniform(0, 1) * rng.uniform(0.7, 1.3, len(path) - 1))
         opacity = np.maximum(opacity, line * rng.uniform(0.5, 1) * uneven(line.shape, rng, rng.uniform(0, 0.5)))
     return opacity, shade(rng, bright=rng.random() < 0.7)
 
@@ -74,14 +74,14 @@ def cracks(picture: Array, rng: np.random.Generator) -> tuple[Array, Array]:
 
 
 def dust(picture: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Specks of 2 to 7 pixels and short bent fibers."""
+    """Specks and flakes of 2 to 14 pixels, most of them small, and short bent fibers."""
     height, width = picture.shape[:2]
     opacity = np.zeros((height, width))
     for _ in range(rng.integers(3, 10 + height * width // 3000)):
         center = rng.uniform((0, 0), (width, height))
         if rng.random() < 0.8:
             angles = np.sort(rng.uniform(0, 2 * np.pi, 7))
-            radius = rng.uniform(1, 3.5) * rng.uniform(0.6, 1.2, (7, 1))
+            radius = 7 ** rng.uniform(0, 1) * rng.uniform(0.5, 1.2, (7, 1))
             corners = center + radius * np.stack([np.cos(angles), np.sin(angles)], 1)
             mark = drawn(
                 (height, width), lambda draw, c=corners: draw.polygon([tuple(p) for p in (c * FINE).tolist()], fill=255)
