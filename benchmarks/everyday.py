@@ -34,11 +34,6 @@ from tabulate import tabulate
 from invdiff.io.figures import comparison_panel
 from invdiff.io.images import atomic_write
 
-try:
-    import cv2
-except ModuleNotFoundError:
-    sys.exit("OpenCV is compared with and no dependency of invdiff. Run: pip install opencv-python-headless")
-
 Pixels = NDArray[np.float64]  # (H, W, 3) in [0, 1]
 NOISE, STRONG_NOISE = 0.01, 25 / 255
 BIG = (1200, 900)  # the photograph with a date
@@ -324,6 +319,11 @@ def blurred(image: Image.Image, side: int, rng: np.random.Generator, kernel: Pix
 
 
 def telea(pixels: Pixels, mask: NDArray[np.bool_]) -> Pixels:
+    try:
+        import cv2
+    except ModuleNotFoundError:
+        sys.exit("OpenCV is compared with and no dependency of invdiff. Run: pip install opencv-python-headless")
+
     return np.asarray(cv2.inpaint(bytes_of(pixels), mask.astype(np.uint8), 3, cv2.INPAINT_TELEA)) / 255
 
 

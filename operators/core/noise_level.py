@@ -68,6 +68,9 @@ def noise_level(pictures: Array, known: Mask | None = None, *, compressed: bool 
         Donoho & Johnstone, Ideal spatial adaptation by wavelet shrinkage, 1994, https://doi.org/10.1093/biomet/81.3.425
     """
     given = np.ones(pictures.shape, bool) if known is None else np.broadcast_to(known, pictures.shape)
+    height, width = pictures.shape[-2:]
+    if min(height, width) < 2:
+        raise ValueError(f"a picture of {width} x {height} is too small to show its noise")
     shares, found = np.zeros(4), list[tuple[Array, int]]()
     for picture, there in zip(pictures, given, strict=True):
         usable, lost = _usable(picture, there)

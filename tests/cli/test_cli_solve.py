@@ -347,7 +347,14 @@ class TestRecord:
 
     def test_one_sample_has_no_spread_and_says_so(self, solve, tmp_path, picture):
         assert "no std.png" in solve(*picture, "--samples", 1, "-o", "out").stdout
-        assert names(tmp_path / "out") == ["comparison.png", "mask.png", "mean.png", "run.json", "sample-1.png"]
+        assert names(tmp_path / "out") == [
+            "best.png",
+            "comparison.png",
+            "mask.png",
+            "mean.png",
+            "run.json",
+            "sample-1.png",
+        ]
 
     def test_summary_is_short_and_aligned(self, solve, picture):
         lines = solve(*picture, "--noise", 0.1, "-o", "out").stdout.splitlines()

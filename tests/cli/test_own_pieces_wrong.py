@@ -67,7 +67,10 @@ DECLARED = [  # the options of a problem, and what the error says
     ('(Option(name="every", kind=(), help="."),)', "kind must be one of"),
     ('(Option(name="every one", kind="NUMBER", help="."),)', "the name must be a Python name"),
     ('(Option(name="", kind="NUMBER", help="."),)', "the name must be a Python name"),
-    ('(Option(name="every", kind="NUMBER", help=".", needed="maybe"),)', "needed must be one of no, yes, simulated, any, either"),
+    (
+        '(Option(name="every", kind="NUMBER", help=".", needed="maybe"),)',
+        "needed must be one of no, yes, simulated, any, either",
+    ),
     ('(Option(name="every", kind="NUMBER", help=".", minimum="a"),)', "minimum must be a number or None"),
     ('(Option(name="every", kind="INTEGER", help=".", default="x"),)', "the default is not a value of the option"),
     ('(Option(name="every", kind="INTEGER", help=".", minimum=2, default=1),)', "the default is not a value of the option"),

@@ -231,7 +231,7 @@ def _of_the_results(case: Case, answer: Answer, here: Path, before: Tree, after:
         return
     out = here.parent / Path(records[0]).parent
     record: Any = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    notes = [line for line in answer.stderr.splitlines() if not re.match(r"(fast|balanced|best): \d+ samples, about", line)]
+    notes = [line for line in answer.stderr.splitlines() if not line.startswith("estimate: about ")]
     if notes != [printable(note) for note in record["notes"]]:
         yield f"the notes of the record are {record['notes']}, and those on the terminal {notes}"
     if not all(np.isfinite(float(value)) for value in record["residual"]):

@@ -760,7 +760,8 @@ class TestChoice:
         ],
     )
     def test_auto(self, op: Operator, num_samples: int, settings: dict[str, Any], expected: str) -> None:
-        assert choose_method("auto", op, num_samples=num_samples, particles="rule" not in settings).method.name in METHODS
+        only_chain = "a rule is given" if "rule" in settings else ""
+        assert choose_method("auto", op, num_samples=num_samples, only_chain=only_chain).method.name in METHODS
         post = sampler("auto", op=op, **{"steps": 3, **settings}).run(measured(op), num_samples=num_samples)
         assert post.method == expected
         assert len(post.samples) == num_samples

@@ -36,6 +36,11 @@ def identity(*event: int | None, calls: list[Any] | None = None) -> NetworkPrior
     return from_network(net, EDM(), predicts="x0", event_shape=event)
 
 
+def with_reach(prior: Any) -> Any:
+    prior.reach = Tiled(independent(1, 4, 4), overlap=2).reach
+    return prior
+
+
 class TestTiled:
     @pytest.mark.parametrize("size", [(8, 8), (9, 8), (17, 30), (8, 100), (5, 3), (1, 1), (3, 40)])
     @pytest.mark.parametrize("overlap", [0, 1, 2, 4, 7])
@@ -73,7 +78,7 @@ class TestTiled:
             PosteriorSampler(prior, op, method=method, steps=3).run(data, num_samples=2).samples
             for prior, data in (
                 (Tiled(independent(1, 4, 4), overlap=2), y),
-                (independent(*IMAGE), y),
+                (with_reach(independent(*IMAGE)), y),  # The noise of images that may be divided belongs to the pixels.
                 (Tiled(independent(1, 4, 4), overlap=2), y + 1),
             )
         )
