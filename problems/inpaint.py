@@ -118,6 +118,8 @@ class Inpaint(Problem):
     def propose(
         cls, options: Mapping[str, Any], picture: Picture, score: ScoreModel | None, *, source: str, progress: bool = False
     ) -> tuple[dict[str, Any], tuple[str, ...]]:
+        if options["mask_color"] is not None:
+            raise OptionError("--mask auto and --mask-color exclude each other: give only one of them.")
         fill, notes = proposed_mask(picture, score, source=source, progress=progress)
         return {**options, "mask": fill if options["mask_keep"] == "black" else ~fill}, notes
 

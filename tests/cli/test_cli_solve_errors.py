@@ -104,6 +104,7 @@ WRONG = [
     (1, "too small to estimate its blur", ("in.png", "--problem", "deblur", "--noise", 0.01)),
     (2, "needs --factor", ("in.png", "--problem", "sr")),
     (2, "needs --mask", ("--problem", "inpaint")),
+    (2, "--mask auto and --mask-color exclude each other", (*INPAINT, "--mask", "auto", "--mask-color", "red")),
     (2, "denoise needs --noise above 0", ("--problem", "denoise")),
     (2, "denoise needs --noise above 0", ("in.png", "--problem", "denoise", "--noise", 0)),
     (2, "needs --margin", ("in.png", "--problem", "outpaint")),
