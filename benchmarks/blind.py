@@ -145,16 +145,22 @@ def psnr(mse: float) -> float:
     return 10 * math.log10(4 / mse)
 
 
-def run_case(
-    score: ScoreModel, path: Path, label: str, kernel: Tensor, size: int, methods: Sequence[str], boundary: str
-) -> dict[str, Any]:
-    """Return the figures of one photograph under one kernel."""
+def scene(path: Path, kernel: Tensor, size: int, boundary: str) -> tuple[Tensor, Tensor]:
+    """Return the part of a photograph that its blurred picture shows, and that picture."""
     rows, columns = kernel.shape
     x = photograph(path, size if boundary == "circular" else size + max(rows, columns) - 1)
     y = measured(x, kernel, boundary, seed=2)
     if boundary == "valid":
         top, left = (rows - 1) // 2, (columns - 1) // 2
         x = x[..., top : top + y.shape[-2], left : left + y.shape[-1]]
+    return x, y
+
+
+def run_case(
+    score: ScoreModel, path: Path, label: str, kernel: Tensor, size: int, methods: Sequence[str], boundary: str
+) -> dict[str, Any]:
+    """Return the figures of one photograph under one kernel."""
+    x, y = scene(path, kernel, size, boundary)
     known = judged(mean_under(score, y, kernel, boundary), x)
     row: dict[str, Any] = {"photograph": path.stem.split("_")[0], "kernel": label, "size": size, "boundary": boundary}
     row |= {"blurred": psnr(judged(y, x)), "known": psnr(known), "methods": {}}

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from blind import FREE_SIZE, SUCCESS, judged, kernel_error, kernels, measured, photograph, psnr
+from blind import FREE_SIZE, SUCCESS, judged, kernel_error, kernels, psnr, scene
 from blind_sparse_gradients import Array, estimate_kernel, extended, hyper_laplacian
 from skimage.restoration import unsupervised_wiener
 from tabulate import tabulate
@@ -63,12 +63,7 @@ METHODS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"hyper-Laplacian": 
 def run_case(path: Path, label: str, kernel: Tensor, size: int) -> dict[str, Any]:
     """Return the figures of one photograph under one kernel."""
     boundary = "circular" if size <= 128 else "valid"
-    rows, columns = kernel.shape
-    x = photograph(path, size if boundary == "circular" else size + max(rows, columns) - 1)
-    y = measured(x, kernel, boundary, seed=2)
-    if boundary == "valid":
-        top, left = (rows - 1) // 2, (columns - 1) // 2
-        x = x[..., top : top + y.shape[-2], left : left + y.shape[-1]]
+    x, y = scene(path, kernel, size, boundary)
     started = time.process_time()
     found = torch.from_numpy(classical(y, FREE_SIZE))
     row: dict[str, Any] = {"photograph": path.stem.split("_")[0], "kernel": label, "size": size}

@@ -131,7 +131,7 @@ def read(
     check_options(kind, values, said, has_input=source is not None, simulated=simulated)
     entry, notes, limits, levels = Source(source), list[str](), levels_of(black, white), None
     if entry.path is not None and entry.path.is_dir():
-        raise IsADirectoryError(f"{entry} is a folder, expected a single image. Run the command once per image.")
+        raise IsADirectoryError(f"{entry} is a folder, expected a single image. Give the images in it.")
     if simulated or kind.reads == "picture":
         where = "the bundled picture" if source is None else str(entry)
         if source is None:
