@@ -22,7 +22,7 @@ from invdiff.posterior import Step
 from invdiff.priors import Gaussian, ScoreModel, Tiled, from_network
 from invdiff.problems import PROBLEMS, Inpaint, Outpaint, RetrievePhase, SuperResolution
 from invdiff.restoration import estimate, memory
-from invdiff.restoration.estimate import Stopwatch
+from invdiff.restoration.estimate import ShareWatch, Stopwatch
 from invdiff.restoration.memory import LiveMemory, available_memory, memory_note, needed_memory
 from invdiff.schedules import EDM
 
@@ -70,6 +70,14 @@ class TestTime:
         watch = Stopwatch(40 * [1.0], 1, CPU, lambda total, left: seen.append(left / total), _started=clock.now)
         clock.run(watch, lambda number: 0.01, steps=40, rows=1)
         assert seen[0] == pytest.approx(0.75)
+
+    def test_a_run_that_reports_shares(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock, seen = Clock(monkeypatch), list[tuple[float, float]]()
+        watch = ShareWatch(lambda *told: seen.append(told), _started=clock.now)
+        for call in range(1, 30):
+            clock.now += 7.0 if call == 1 else 0.5  # the first one loads and compiles
+            watch(call / 50)
+        assert seen == [(pytest.approx(7.0 + 49 * 0.5), pytest.approx((50 - 5) * 0.5))]
 
     def test_the_costs_of_a_handover_are_those_of_its_parts(self) -> None:
         natural = load_prior("natural", precision="float32")

@@ -15,7 +15,7 @@ from invdiff.operators.core.validation import odd_size
 __all__ = ["DiscFamily", "FreeFamily", "GaussianFamily", "LineFamily", "ParametricFamily"]
 
 POINTS = 8  # Points per pixel of a line
-GAUSSIAN_BIAS, DISC_BIAS, LINE_BIAS = 0.09, 0.03, 0.15  # relative, relative, in pixels; see ``bias``
+GAUSSIAN_BIAS, DISC_BIAS, LINE_BIAS = 0.08, 0.03, 0.15  # relative, relative, in pixels; see ``bias``
 
 
 class ParametricFamily(ABC):

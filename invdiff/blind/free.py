@@ -8,8 +8,10 @@ One step adds noise of one level to one window of the measurement, and different
 with :math:`\bar g` the mean of the recent gradients and :math:`P` the autocorrelation of :math:`E[x | z_s]`: the metric of
 least squares, in which all frequencies of the kernel move equally fast.
 
-High levels see the coarse shape and have no other minima nearby; low ones see details. It stops at a level where networks
-are still accurate: below, they expect the noise of smoother kernels than camera shake (``docs/methods.md``).
+The search goes from coarse to fine: it starts with the measurement reduced until the kernel spans few pixels, and each kernel,
+enlarged, is the start at the next resolution. High noise levels see the coarse shape and have no other minima nearby; low ones
+see details. It stops at a level where networks are still accurate: below, they expect the noise of smoother kernels than
+camera shake (``docs/methods.md``).
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import torch
 from torch import Tensor
 
 from invdiff.blind.evidence import Noise, noise_for
-from invdiff.blind.simplex import centered, on_torus, proximal_step, pruned
+from invdiff.blind.simplex import centered, doubled, on_torus, proximal_step, pruned
 from invdiff.blind.windows import Window
 from invdiff.noise_covariance import NoiseCovariance
 from invdiff.operators.blur.convolution import HartleySVD
@@ -32,17 +34,42 @@ from invdiff.operators.blur.kernels import gaussian_kernel
 from invdiff.operators.core.pivot import pivot_levels
 from invdiff.priors import ScoreModel
 
-__all__ = ["SearchedKernels", "evidence_of_kernel", "search_kernel"]
+__all__ = ["FURTHER", "Resolution", "SearchedKernels", "evidence_of_kernel", "halvings", "search_kernel", "steps_at"]
 
-START = 2.0  # Standard deviation of the kernel at the start, in pixels
-HIGHEST, LOWEST = 0.3, 0.05  # Levels of the noise, on [-1, 1]
-STEPS, HELD = 130, 32  # Steps, and how many of them at the lowest level
+COARSE = 23  # Kernels up to this side are not reduced further.
+START = 1.5  # Standard deviation of the kernel at the start, in pixels of the first resolution
+HIGHEST, HIGH, LOWEST = 0.3, 0.2, 0.05  # Levels of the noise, on [-1, 1]: first of all, first of later resolutions, last
+STEPS, COARSE_STEPS = 130, 80  # At full resolution, at others
+HELD = 0.25  # Share of the steps at the lowest level
 FURTHER = 6  # Steps between the kernels that are returned as samples
 STRIDE, MEMORY = 50.0, 0.7  # eta, and the weight of the earlier gradients in their mean
 FLOOR = 0.02  # Added to P, relative to its mean
-# Values of the kernel below this share of its largest are taken for noise of the estimate: at the end, and during the walk.
-FAINT, FAINTER = 0.08, 0.05
-PRUNED = range(60, 130, 20)  # Steps after which they are set to 0
+FAINT = 0.05  # Values of the kernel below this share of its largest are taken for noise of the estimate.
+PRUNED = 20  # They are set to 0 after so many steps, in the second half of the walk, and at its end.
+
+
+@dataclass(frozen=True, eq=False)
+class Resolution:
+    """The measurement at one resolution.
+
+    Attributes:
+        score: The prior, for images of the size of the windows.
+        windows: Parts of the picture, used in turn.
+        size: Side of the kernels.
+        sigma_y: Noise level.
+        steps: Number of steps.
+    """
+
+    score: ScoreModel
+    windows: Sequence[Window]
+    size: int
+    sigma_y: float
+    steps: int
+
+    @property
+    def lowest(self) -> float:
+        """The last noise level of the walk."""
+        return max(LOWEST, 1.5 * self.sigma_y)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,52 +85,83 @@ class SearchedKernels:
     evidence: float
 
 
+def halvings(size: int) -> int:
+    """Return how many times the measurement is reduced by 2 before the search for kernels of this side begins."""
+    return max(0, math.ceil(math.log2(size / COARSE)))
+
+
+def steps_at(halvings: int) -> int:
+    """Return the number of steps where the measurement is reduced by 2 so many times."""
+    return COARSE_STEPS if halvings else STEPS
+
+
 def search_kernel(
-    score: ScoreModel,
-    windows: Sequence[Window],
+    resolutions: Sequence[Resolution],
     *,
-    size: int,
-    sigma_y: float,
     ratio: float,
     count: int,
     generator: np.random.Generator,
-    report: Callable[[], object] = lambda: None,
+    report: Callable[[Window], object] = lambda _: None,
 ) -> SearchedKernels:
     """Look for the kernel of a picture.
 
     Args:
-        score: The prior.
-        windows: Parts of the picture, used in turn.
-        size: Side of the kernels.
-        sigma_y: Noise level of the measurement.
+        resolutions: The measurement from coarse to fine, each with twice as many pixels along a side as the one before.
         ratio: Noise-to-signal ratio of the state without information.
         count: Number of kernels.
         generator: Source of the random seeds.
-        report: Called after every step.
+        report: Called after every step with the window it used.
     """
-    device, dtype = windows[0].y.device, windows[0].y.dtype
-    kernel = gaussian_kernel(START, size).to(device, dtype)
-    kernel, mean = kernel / kernel.sum(), torch.zeros_like(kernel)
-    windows = list(windows)
-    lowest, found = max(LOWEST, 1.5 * sigma_y), []
-    highest, total = max(HIGHEST, 2 * lowest), STEPS + FURTHER * (count - 1)
-    for step in range(total):
-        level = highest * (lowest / highest) ** min(1.0, step / (STEPS - HELD - 1))
-        window = windows[step % len(windows)]
-        (noise,) = noise_for(window, 1, [level], generator)
-        gradient, power, blurred = _gradient(score, kernel, window, noise, sigma_y=sigma_y, ratio=ratio)
-        # What lies beyond the border is imputed, as by ExactScore: a mirror image would be blurred by the mirrored kernel.
-        imputed = torch.where(window.recorded, window.y, blurred)
-        windows[step % len(windows)] = dataclasses.replace(window, y=imputed)
-        mean = MEMORY * mean + (1 - MEMORY) * gradient
-        sides = (int(window.y.shape[-2]), int(window.y.shape[-1]))
-        kernel = proximal_step(kernel, mean / (1 - MEMORY ** (step + 1)), power / STRIDE, sides)
-        kernel, mean = _recentered(pruned(kernel, FAINTER) if step + 1 in PRUNED else kernel, mean)
-        if step >= STEPS - 1 and (step - STEPS + 1) % FURTHER == 0:
-            found.append(centered(pruned(kernel, FAINT)))
-        report()
+    first, last = resolutions[0], resolutions[-1]
+    kernel = gaussian_kernel(START, first.size).to(first.windows[0].y)
+    kernel, found = kernel / kernel.sum(), list[Tensor]()
+    for place in resolutions:
+        kernel = kernel if place is first else doubled(kernel, place.size)
+        walk = _Walk(kernel, place, ratio, generator, HIGHEST if place is first else HIGH, report)
+        for step in range(place.steps):
+            walk.step(pruning=2 * step >= place.steps and (step + 1) % PRUNED == 0)
+        kernel = walk.kernel
+    for number in range(count):
+        for _ in range(FURTHER if number else 0):
+            walk.step(pruning=False)
+        found.append(centered(pruned(walk.kernel, FAINT)))
     kernels = torch.stack(found)
-    return SearchedKernels(kernels, _gain(score, kernels[0], windows, sigma_y=sigma_y, ratio=ratio, generator=generator))
+    gain = _gain(last.score, kernels[0], walk.windows, sigma_y=last.sigma_y, ratio=ratio, generator=generator)
+    return SearchedKernels(kernels, gain)
+
+
+class _Walk:
+    """Steps of a kernel at one resolution."""
+
+    def __init__(
+        self,
+        kernel: Tensor,
+        place: Resolution,
+        ratio: float,
+        generator: np.random.Generator,
+        highest: float,
+        report: Callable[[Window], object],
+    ) -> None:
+        self.kernel, self.mean = kernel, torch.zeros_like(kernel)
+        self.place, self.ratio, self.generator, self.report = place, ratio, generator, report
+        self.windows, self.highest, self.number = list(place.windows), max(highest, 2 * place.lowest), 0
+
+    def step(self, *, pruning: bool) -> None:
+        """Move the kernel."""
+        place, turn = self.place, self.number % len(self.windows)
+        window, falling = self.windows[turn], (1 - HELD) * place.steps
+        level = self.highest * (place.lowest / self.highest) ** min(1.0, self.number / falling)
+        self.number += 1
+        (noise,) = noise_for(window, 1, [level], self.generator)
+        gradient, power, blurred = _gradient(place.score, self.kernel, window, noise, sigma_y=place.sigma_y, ratio=self.ratio)
+        # What lies beyond the border is imputed, as by ExactScore: a mirror image would be blurred by the mirrored kernel.
+        self.windows[turn] = dataclasses.replace(window, y=torch.where(window.recorded, window.y, blurred))
+        self.mean = MEMORY * self.mean + (1 - MEMORY) * gradient
+        sides = (int(window.y.shape[-2]), int(window.y.shape[-1]))
+        unbiased = self.mean / (1 - MEMORY**self.number)
+        moved = proximal_step(self.kernel, unbiased, power / STRIDE, sides)
+        self.kernel, self.mean = _recentered(pruned(moved, FAINT) if pruning else moved, self.mean)
+        self.report(window)
 
 
 def evidence_of_kernel(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +16,14 @@ from tqdm.auto import tqdm
 
 from invdiff.blind.evidence import evidence_terms, levels_between, noise_for
 from invdiff.blind.families import FreeFamily, ParametricFamily
-from invdiff.blind.free import FURTHER, STEPS, search_kernel
+from invdiff.blind.free import FURTHER, Resolution, halvings, search_kernel, steps_at
 from invdiff.blind.measurement import BOUNDARIES, DECIMATED_BOUNDARIES, blur_operator, center_of
 from invdiff.blind.notes import notes_on_free, notes_on_parameters
 from invdiff.blind.parametric import LEVELS, ROUGH, search
 from invdiff.blind.result import BlindPosterior, middle_of
 from invdiff.blind.simplex import trimmed
 from invdiff.blind.windows import Window, windows_of
+from invdiff.blind.work import GRADIENT, TYPICAL, Work
 from invdiff.operators import per_item
 from invdiff.operators.core.noise_level import noise_level
 from invdiff.posterior import MisfitWarning, Posterior, PosteriorSampler
@@ -39,6 +40,7 @@ DRAWS = 500  # Draws of the parameters
 # Side and number of the windows of a large picture. A free kernel has as many unknowns as pixels and needs a larger part of it.
 WINDOW, WINDOWS = 128, 2
 FREE_WINDOW, FREE_WINDOWS = 192, 1
+SMALLEST = 3  # Smallest side of a reduced picture in which a free kernel is looked for, in sides of the kernel
 HIGHEST = 0.16  # Largest level of the evidence, on [-1, 1]: above it, networks favor narrow kernels
 GRID = (0.12, 0.2)  # Levels of the first grid
 
@@ -138,7 +140,15 @@ class BlindSampler:
             f"factor={self.factor})"
         )
 
-    def run(self, y: Tensor, *, num_samples: int = 4, seed: int = 0, progress: bool = False) -> BlindPosterior:
+    def run(
+        self,
+        y: Tensor,
+        *,
+        num_samples: int = 4,
+        seed: int = 0,
+        progress: bool = False,
+        callback: Callable[[float], object] | None = None,
+    ) -> BlindPosterior:
         """Return ``num_samples`` samples of image and kernel for every item of ``y``.
 
         Every item has a kernel of its own, and its result does not depend on the other items.
@@ -148,6 +158,8 @@ class BlindSampler:
             num_samples: Samples per item, at least 1.
             seed: Random seed, a non-negative integer.
             progress: Whether to show progress bars.
+            callback: Called after every kernel that was tried, with the estimated share of the work on this item that is done,
+                from 0 to 1, of which the samples of the image are the last part.
 
         Raises:
             TypeError: If ``y`` is no real floating-point tensor.
@@ -157,14 +169,22 @@ class BlindSampler:
             MisfitWarning: If samples do not explain the data; ``post.notes`` has the same text.
         """
         self._check(y, num_samples, seed)
-        items = [self._item(y[b : b + 1], num_samples, seed, progress) for b in range(len(y))]
+        items = [self._item(y[b : b + 1], num_samples, seed, progress, callback) for b in range(len(y))]
         for item in items:
             for note in item.posterior.notes:
                 warnings.warn(note, MisfitWarning, stacklevel=2)
         return items[0] if len(items) == 1 else _joined(items)
 
     @in_own_modes()
-    def find(self, y: Tensor, *, num_kernels: int = 1, seed: int = 0, progress: bool = False) -> FoundKernels:
+    def find(
+        self,
+        y: Tensor,
+        *,
+        num_kernels: int = 1,
+        seed: int = 0,
+        progress: bool = False,
+        callback: Callable[[float], object] | None = None,
+    ) -> FoundKernels:
         """Return kernels of one measurement ``(1, C, h, w)`` without samples of the image, as :meth:`run` finds them.
 
         Args:
@@ -172,6 +192,7 @@ class BlindSampler:
             num_kernels: Number of kernels: the first of a free family is the estimate, those of a parametric one are draws.
             seed: Random seed, a non-negative integer.
             progress: Whether to show a progress bar.
+            callback: As for :meth:`run`: the samples of the image, one for each kernel, are a part of the work.
         """
         self._check(y, num_kernels, seed)
         if len(y) != 1:
@@ -179,16 +200,20 @@ class BlindSampler:
         y = y if y.dtype == torch.float64 else y.float()
         generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0xB11D,)))
         sigma_y, noise = self._noise(y, generator)
+        images = 0.0 if callback is None else self._image_work(y, sigma_y) * num_kernels
         if isinstance(self.family, FreeFamily):
-            kernels, notes = self._free(y, sigma_y, num_kernels, generator, progress)
+            kernels, notes = self._free(y, self.family, sigma_y, num_kernels, generator, progress, Work(images, callback))
             estimate, parameters = kernels[0], noise
         else:
-            kernels, estimate, found, notes = self._parametric(y, sigma_y, num_kernels, generator, progress)
-            parameters = found | noise
+            found = self._parametric(y, self.family, sigma_y, num_kernels, generator, progress, Work(images, callback))
+            kernels, estimate, drawn, notes = found
+            parameters = drawn | noise
         return FoundKernels(trimmed(kernels), trimmed(estimate), parameters, sigma_y, notes)
 
-    def _item(self, y: Tensor, num_samples: int, seed: int, progress: bool) -> BlindPosterior:
-        found = self.find(y, num_kernels=num_samples, seed=seed, progress=progress)
+    def _item(
+        self, y: Tensor, num_samples: int, seed: int, progress: bool, callback: Callable[[float], object] | None
+    ) -> BlindPosterior:
+        found = self.find(y, num_kernels=num_samples, seed=seed, progress=progress, callback=callback)
         y = y if y.dtype == torch.float64 else y.float()
         posterior = self._images(y, found.kernels, found.sigma_y, seed, progress)
         draws = {name: values.to(y)[:, None] for name, values in found.parameters.items()}
@@ -220,26 +245,49 @@ class BlindSampler:
         draws = found.sigma * np.exp(found.error / found.sigma * generator.standard_normal(DRAWS))
         return found.sigma, {"sigma_y": torch.from_numpy(draws)}
 
-    def _windows(self, y: Tensor) -> list[Window]:
-        size, smallest = self.family.size, self.factor * min(y.shape[-2:])
+    def _windows(self, y: Tensor, size: int, side: int, count: int) -> list[Window]:
+        """Return the parts of a measurement in which a kernel of side ``size`` is looked for."""
+        smallest = self.factor * min(y.shape[-2:])
         if size > smallest:
             raise ValueError(
                 f"BlindSampler: the kernels of {self.family!r} are {size} pixels wide, wider than the picture of {smallest}. "
                 "Use a family of smaller kernels."
             )
         reach = -(-(size // 2) // self.factor)
-        side, count = (FREE_WINDOW, FREE_WINDOWS) if isinstance(self.family, FreeFamily) else (WINDOW, WINDOWS)
         return windows_of(y, reach=reach, boundary=self.boundary, factor=self.factor, side=side, count=count)
+
+    def _resolutions(self, y: Tensor, family: FreeFamily, sigma_y: float) -> list[Resolution]:
+        """Return the measurement from coarse to fine, for a free kernel."""
+        found = []
+        for times in range(halvings(family.size), -1, -1):
+            scale = 2**times
+            if self.boundary == "circular" and any(n % scale for n in y.shape[-2:]):
+                continue  # Reduced, it would not be periodic.
+            small = torch.nn.functional.avg_pool2d(y, scale)
+            size = 2 * -(-(family.size // 2) // scale) + 1
+            if times and min(small.shape[-2:]) < SMALLEST * size:
+                continue
+            windows = self._windows(small, size, FREE_WINDOW, FREE_WINDOWS)
+            score = self._adapted(small, (y.shape[1], *windows[0].y.shape[-2:]))
+            found.append(Resolution(score, windows, size, sigma_y / scale, steps_at(times)))
+        return found
 
     def _adapted(self, y: Tensor, shape: Sequence[int]) -> ScoreModel:
         return adapt(self.score, shape)[0].to(y.device)
 
     def _parametric(
-        self, y: Tensor, sigma_y: float, count: int, generator: np.random.Generator, progress: bool
+        self,
+        y: Tensor,
+        family: ParametricFamily,
+        sigma_y: float,
+        count: int,
+        generator: np.random.Generator,
+        progress: bool,
+        work: Work,
     ) -> tuple[Tensor, Tensor, dict[str, Tensor], tuple[str, ...]]:
-        assert isinstance(self.family, ParametricFamily)
-        family, shift = self.family, center_of(self.factor)
-        windows, highest = self._windows(y), self.highest or max(HIGHEST, 4 * sigma_y)
+        shift, windows = center_of(self.factor), self._windows(y, family.size, WINDOW, WINDOWS)
+        work.kernel = TYPICAL[len(family.names)] * sum(self.factor**2 * window.y[0, 0].numel() for window in windows)
+        highest = self.highest or max(HIGHEST, 4 * sigma_y)
         step, levels = math.log(highest / sigma_y) / LEVELS, levels_between(sigma_y, highest, LEVELS)
         grid = [max(level, (1.5 + k) * sigma_y) for k, level in enumerate(GRID)]
         noise = [[noise_for(window, self.factor, [*grid, *levels], generator) for window in windows] for _ in range(2)]
@@ -255,6 +303,7 @@ class BlindSampler:
                     ratio = min(self.ratio, ROUGH_RATIO) if count == ROUGH else self.ratio
                     terms = evidence_terms(score, op, window, some, sigma_y=sigma_y, ratio=ratio)
                     places.append(step * terms.double().sum(0).cpu())
+                    work.add(len(some) * math.prod(shape[1:]))
                 bar.update()
                 return torch.cat([torch.nn.functional.pad(p, (0, _widest(places) - p.shape[1])) for p in places])
 
@@ -274,23 +323,38 @@ class BlindSampler:
         return kernels, best, draws, notes_on_parameters(estimate, family, unblurred)
 
     def _free(
-        self, y: Tensor, sigma_y: float, count: int, generator: np.random.Generator, progress: bool
+        self,
+        y: Tensor,
+        family: FreeFamily,
+        sigma_y: float,
+        count: int,
+        generator: np.random.Generator,
+        progress: bool,
+        work: Work,
     ) -> tuple[Tensor, tuple[str, ...]]:
-        windows = self._windows(y)
-        score = self._adapted(y, (y.shape[1], *windows[0].y.shape[-2:]))
-        total = STEPS + FURTHER * (count - 1)
-        with tqdm(total=total, desc="kernel", unit=" steps", disable=not progress, leave=False) as bar:
-            found = search_kernel(
-                score,
-                windows,
-                size=self.family.size,
-                sigma_y=sigma_y,
-                ratio=min(self.ratio, ROUGH_RATIO),
-                count=count,
-                generator=generator,
-                report=bar.update,
-            )
+        resolutions = self._resolutions(y, family, sigma_y)
+        steps = [place.steps for place in resolutions]
+        steps[-1] += FURTHER * (count - 1)
+        areas = [place.windows[0].y[0, 0].numel() for place in resolutions]
+        work.kernel = GRADIENT * sum(n * area for n, area in zip(steps, areas, strict=True))
+        with tqdm(total=sum(steps), desc="kernel", unit=" steps", disable=not progress, leave=False) as bar:
+
+            def report(window: Window) -> None:
+                work.add(GRADIENT * window.y[0, 0].numel())
+                bar.update()
+
+            ratio = min(self.ratio, ROUGH_RATIO)
+            found = search_kernel(resolutions, ratio=ratio, count=count, generator=generator, report=report)
         return found.kernels, notes_on_free(found)
+
+    def _image_work(self, y: Tensor, sigma_y: float) -> float:
+        """Return the number of steps of a sample of the image, weighted by their cost, times its pixels."""
+        channels, height, width = y.shape[1], *(self.factor * n for n in y.shape[-2:])
+        some = torch.full((3, 3), 1 / 9, dtype=torch.float64, device=y.device)
+        settings: dict[str, Any] = {"boundary": self.boundary, "factor": self.factor, "sigma_y": sigma_y}
+        op = blur_operator((channels, height, width), some, **settings)
+        sampler = PosteriorSampler(self.score, op, method=self.method, **self.options)
+        return sum(sampler.plan(1).costs(self.score)) * height * width
 
     def _images(self, y: Tensor, kernels: Tensor, sigma_y: float, seed: int, progress: bool) -> Posterior:
         """Return one image sample under each kernel, as the samples of one item."""

@@ -9,7 +9,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-__all__ = ["centered", "on_torus", "onto_simplex", "proximal_step", "pruned", "trimmed"]
+__all__ = ["centered", "doubled", "on_torus", "onto_simplex", "proximal_step", "pruned", "trimmed"]
 
 
 def onto_simplex(values: Tensor) -> Tensor:
@@ -83,6 +83,15 @@ def centered(kernel: Tensor) -> Tensor:
     wide = torch.nn.functional.pad(kernel, (reach,) * 4)
     shifted = wide.roll((down, right), (0, 1))[reach : reach + size, reach : reach + size]
     return shifted / shifted.sum()
+
+
+def doubled(kernel: Tensor, size: int) -> Tensor:
+    """Return a kernel for pixels half as large, ``(size, size)`` with an odd side, linearly interpolated, of sum 1."""
+    places = torch.arange(size, dtype=kernel.dtype, device=kernel.device) - size // 2
+    distances = (places[:, None] / 2 - (torch.arange(len(kernel)).to(places) - len(kernel) // 2)).abs()
+    weights = (1 - distances).clamp(min=0)
+    wide = weights @ kernel @ weights.mT
+    return wide / wide.sum()
 
 
 def trimmed(kernels: Tensor, *, tiny: float = 1e-6) -> Tensor:

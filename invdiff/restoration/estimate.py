@@ -1,4 +1,4 @@
-"""Estimate of the time and the memory of a run, from its first steps and from the sizes of its tensors."""
+"""Estimates of the time of a run from its first steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from invdiff.posterior import Step
 
-__all__ = ["Stopwatch"]
+__all__ = ["ShareWatch", "Stopwatch"]
 
 LONG = 10.0  # seconds of a first step in which what is done only once, such as the compilation of kernels, no longer counts
 ENOUGH = 1.0  # seconds of steps after the first one that are enough to estimate the others
@@ -62,3 +62,33 @@ class Stopwatch:
         self.seconds = once + unit * sum(costs) * self.rows / done
         if self.report is not None:
             self.report(self.seconds, self.seconds - passed)
+
+
+@dataclass
+class ShareWatch:
+    """Estimates the duration of a run that says which share of it is done; the callback of :meth:`invdiff.BlindSampler.run`.
+
+    The estimate is made two seconds after the first call, whose time is not a measure of the others.
+
+    Attributes:
+        report: Called once, with the estimated duration of the whole run in seconds, and the seconds that are left.
+        seconds: The estimate; ``None`` before it is made.
+    """
+
+    report: Callable[[float, float], object] | None = None
+    seconds: float | None = None
+    _started: float = field(default_factory=time.perf_counter)
+    _first: tuple[float, float] | None = None  # time and share of the first call
+
+    def __call__(self, share: float) -> None:
+        now = time.perf_counter()
+        if self._first is None:
+            self._first = now, share
+            return
+        (since, before) = self._first
+        if self.seconds is not None or now - since < 2 * ENOUGH or share <= before:
+            return
+        left = (1 - share) * (now - since) / (share - before)
+        self.seconds = now - self._started + left
+        if self.report is not None:
+            self.report(self.seconds, left)

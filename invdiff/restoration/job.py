@@ -27,7 +27,7 @@ from invdiff.restoration.calibration_file import INTERVAL, LEVELS, Spread, read_
 from invdiff.restoration.checks import check_limits, check_mapping, check_options, complete, find_problem
 from invdiff.restoration.device import pick_device
 from invdiff.restoration.earlier import Results
-from invdiff.restoration.estimate import Stopwatch
+from invdiff.restoration.estimate import ShareWatch, Stopwatch
 from invdiff.restoration.files import FilesRead, code_files, prior_files
 from invdiff.restoration.formats import FileFormat, file_format
 from invdiff.restoration.inputs import Measured, read
@@ -141,7 +141,7 @@ class Job:
         """
         settings, measured = self.settings, self.measured
         if isinstance(self.sampler, BlindSampler):
-            return self._run_blind(self.sampler, progress=progress)
+            return self._run_blind(self.sampler, progress=progress, report=report)
         costs = self.sampler.plan(settings["samples"]).costs(self.sampler.score)
         area = sum(math.prod(sides) for sides in self.sampler.parts(settings["samples"]))
         watch = Stopwatch(costs, settings["samples"], self.device, report, area)
@@ -172,11 +172,15 @@ class Job:
         inputs = (*self.files.paths, *prior_files(settings["prior"]))
         return Restoration(pictures, post, measured, record, self.spread, inputs)
 
-    def _run_blind(self, sampler: BlindSampler, *, progress: bool) -> Restoration:
+    def _run_blind(
+        self, sampler: BlindSampler, *, progress: bool, report: Callable[[float, float], object] | None
+    ) -> Restoration:
         settings, measured = self.settings, self.measured
-        started = time.monotonic()
+        started, watch = time.monotonic(), ShareWatch(report)
         with unwarned():
-            found = sampler.run(self.y, num_samples=settings["samples"], seed=settings["seed"], progress=progress)
+            found = sampler.run(
+                self.y, num_samples=settings["samples"], seed=settings["seed"], progress=progress, callback=watch
+            )
         results = measured.in_own_channels(found.framed(found.posterior.samples[:, 0]).cpu())
         post, residual = found.posterior, blind_residual(measured, found)
         misfits = misfits_of(measured, post, residual)
@@ -197,7 +201,7 @@ class Job:
             found=found,
         )
         record["seconds"] = round(time.monotonic() - started, 2)  # with the search for the kernel
-        record["estimate"] = {"seconds": None, "memory_mib": None}
+        record["estimate"] = {"seconds": None if watch.seconds is None else round(watch.seconds, 2), "memory_mib": None}
         if self.spread is not None:
             record |= {"spread": self.spread.record}
         inputs = (*self.files.paths, *prior_files(settings["prior"]))

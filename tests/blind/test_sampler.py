@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from invdiff import BlindSampler, load_prior
-from invdiff.blind import DiscFamily, FreeFamily, GaussianFamily, LineFamily
+from invdiff.blind import DiscFamily, FreeFamily, GaussianFamily, LineFamily, free, sampler
 from invdiff.blind.measurement import blur_operator, center_of
 from invdiff.operators import Blur, defocus_kernel
 from invdiff.priors import Gaussian
@@ -82,11 +82,51 @@ def test_a_free_kernel_is_on_the_simplex_and_nearer_to_the_true_one_than_the_sta
     across, along = (kernel.sum(axis).double() for axis in (1, 0))
     places = torch.arange(len(along)).double() - len(along) // 2
     spread = [math.sqrt(float((part * (places - (part * places).sum()) ** 2).sum())) for part in (across, along)]
-    assert spread[1] > 1.5  # 2 for the line; 2 in both directions at the start
+    assert spread[1] > 1.5  # 2 for the line; 1.5 in both directions at the start
     assert spread[0] < 0.8
 
 
+@pytest.mark.parametrize(
+    ("size", "side", "boundary", "sizes"),
+    [
+        (31, 104, "circular", [17, 31]),
+        (31, 105, "circular", [31]),  # reduced, it would not be periodic
+        (31, 105, "valid", [17, 31]),
+        (61, 208, "valid", [17, 31, 61]),
+        (31, 80, "valid", [31]),  # too small to be reduced
+        (23, 64, "circular", [23]),
+    ],
+)
+def test_a_large_free_kernel_is_looked_for_from_coarse_to_fine(natural, monkeypatch, size, side, boundary, sizes):
+    seen = []
+
+    def spy(resolutions, **_):
+        seen.extend(resolutions)
+        return free.SearchedKernels(torch.ones(1, size, size) / size**2, -1.0)
+
+    monkeypatch.setattr(sampler, "search_kernel", spy)
+    fast(natural, FreeFamily(size), boundary=boundary).find(torch.zeros(1, 3, side, side))
+    assert [place.size for place in seen] == sizes
+    scales = [2**k for k in range(len(sizes) - 1, -1, -1)]
+    assert [place.sigma_y for place in seen] == [pytest.approx(SIGMA / scale) for scale in scales]
+    for place, scale in zip(seen, scales, strict=True):
+        recorded = place.windows[0].recorded.sum()
+        assert recorded == (side // scale) ** 2
+
+
 @pytest.mark.filterwarnings("ignore::invdiff.posterior.MisfitWarning")
+@pytest.mark.parametrize("family", [GaussianFamily(0.7, 2.0), FreeFamily(5)], ids=["gaussian", "free"])
+def test_the_share_of_the_work_that_is_done_is_told(natural, family, monkeypatch):
+    monkeypatch.setattr(free, "STEPS", 12)
+    shares = []
+    fast(natural, family).run(measured(defocus_kernel(1.2), side=32), num_samples=2, callback=shares.append)
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < shares[-1] < 1  # The samples of the image are still to come.
+    if isinstance(family, FreeFamily):
+        pixels = 32 * 32
+        assert shares[-1] == pytest.approx(3 * 18 * pixels / (3 * 18 * pixels + 2 * 2 * 4 * pixels))
+
+
 def test_unrecorded_borders_give_a_larger_image_of_which_the_middle_is_shown(natural):
     y = measured(defocus_kernel(1.5), side=60, boundary="valid")
     post = fast(natural, DiscFamily(0.7, 3.0), boundary="valid", method="mmps").run(y, num_samples=1)

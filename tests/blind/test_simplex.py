@@ -1,9 +1,10 @@
 """Projection onto the simplex, quadratic problems on it, pruning and centering of kernels."""
 
+import pytest
 import torch
 from helpers import randn
 
-from invdiff.blind.simplex import centered, on_torus, onto_simplex, proximal_step, pruned, trimmed
+from invdiff.blind.simplex import centered, doubled, on_torus, onto_simplex, proximal_step, pruned, trimmed
 
 
 def test_the_projection_is_the_nearest_point_of_the_simplex():
@@ -27,6 +28,17 @@ def test_a_proximal_step_solves_the_quadratic_problem():
     product = torch.fft.irfft2(power * torch.fft.rfft2(on_torus(start - true, sides)), s=sides)
     gradient = product.roll((size // 2, size // 2), (0, 1))[:size, :size]
     torch.testing.assert_close(proximal_step(start, gradient, power, sides, iterations=3000), true, atol=1e-5, rtol=0)
+
+
+def test_a_doubled_kernel_has_the_same_shape_at_half_the_pixel_size():
+    side = torch.arange(17, dtype=torch.float64) - 8
+    narrow = torch.exp(-(side[:, None] ** 2 / 2 + (side - 1) ** 2 / 3) / 2)
+    wide = doubled(narrow / narrow.sum(), 31)
+    places = torch.arange(31, dtype=torch.float64) - 15
+    assert float(wide.sum()) == pytest.approx(1)
+    assert float((wide.sum(0) * places).sum()) == pytest.approx(2, abs=0.05)  # the centroid, twice as many pixels away
+    spread = (wide.sum(1) * places**2).sum()
+    assert float(spread) == pytest.approx(4 * 2, rel=0.15)  # the interpolation adds a little
 
 
 def test_pruning_keeps_the_path_and_removes_what_is_faint_or_far():
