@@ -128,7 +128,7 @@ class DiscFamily(ParametricFamily):
         (radius,) = self._checked(parameters)
         halves = disc(radius, 2 * self.size, 0.5)  # In half pixels, so that the center may lie between pixels.
         moved = round(2 * shift)
-        halves = torch.nn.functional.pad(halves, (moved, 0, moved, 0))[: 2 * self.size, : 2 * self.size]
+        halves = torch.nn.functional.pad(halves, (moved, -moved, moved, -moved))
         kernel = halves.reshape(self.size, 2, self.size, 2).sum((1, 3))
         return kernel / kernel.sum()
 

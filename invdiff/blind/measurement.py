@@ -20,7 +20,7 @@ def blur_operator(
     """Return the blur with ``kernel``, of which every ``factor``-th pixel is kept.
 
     With decimation, the value that is kept of a block of ``factor`` pixels is the one at ``(factor - 1) // 2``. For an even
-    factor the middle of the block is half a pixel further: see :func:`center_of`.
+    factor the middle of the block is half a pixel further, and kernels are centered accordingly: see :func:`center_of`.
     """
     if factor == 1:
         return Blur(in_shape, kernel, boundary=boundary, sigma_y=sigma_y)
@@ -29,5 +29,8 @@ def blur_operator(
 
 
 def center_of(factor: int) -> float:
-    """Return where the middle of a block lies, in pixels from the middle pixel of the kernel: 0, or 0.5 for even factors."""
-    return 0.0 if factor % 2 else 0.5
+    """Return where the center of a kernel must lie, in pixels from its middle pixel, to show the middles of blocks.
+
+    0, or -0.5 for even factors: a convolution reads the pixel half a pixel further through the entry half a pixel before.
+    """
+    return 0.0 if factor % 2 else -0.5

@@ -35,7 +35,9 @@ FREEDOM = 3  # Degrees of freedom of the errors
 BLOCK, BLOCKS = 16, 6  # Side of the blocks in entries of y, and how many lie along a side at the least
 LEVELS = 6  # Levels of the noise
 ROUGH = 0  # Stands for the levels of the first grid
-CANDIDATES = 4  # Points of the first grid around which a maximum is looked for
+# Points of the first grid around which a maximum is looked for, of families of two parameters; and maxima of the first grid
+# that are followed to the end, of families of one.
+CANDIDATES, MAXIMA = 4, 2
 
 # (parameters, which random numbers, how many of the highest levels) -> the negative log evidence of every place, (h, w). 0
 # levels stand for those of the first grid, which are higher.
@@ -80,7 +82,7 @@ def search(family: ParametricFamily, evidence: Evidence) -> Estimate:
     """Return the maximum of the evidence over a family and its uncertainty: a grid, finer grids around its best point, a fit.
 
     The grid uses high levels alone and each finer one another low level: at low levels kernels that are nearly right are less
-    probable than no blur at all.
+    probable than no blur at all, and so are lines that are exactly right, sometimes.
     """
     totals: dict[tuple[tuple[float, ...], int], float] = {}
 
@@ -105,14 +107,27 @@ def search(family: ParametricFamily, evidence: Evidence) -> Estimate:
     def spacing(theta: tuple[float, ...]) -> np.ndarray:
         return np.array(relative(family.spacing(theta), theta, logarithmic))
 
-    ordered = sorted(family.start(), key=lambda theta: total(theta, ROUGH))
-    tops = [climb(theta, spacing(theta), ROUGH) for theta in ordered[: CANDIDATES if len(family.names) > 1 else 1]]
-    best = min((climb(theta, spacing(theta) / 2, ROUGH) for theta in tops), key=lambda theta: total(theta, ROUGH))
-    steps = spacing(best)
-    for levels in range(3, LEVELS + 1):
-        best = climb(best, steps, levels)
-        steps = steps / 2 if levels < LEVELS - 1 else steps
-    return _fit(family, evidence, best, steps, logarithmic)
+    def refined(best: tuple[float, ...]) -> tuple[tuple[float, ...], np.ndarray]:
+        """Return the maximum near a maximum of the high levels, and the last spacing."""
+        steps = spacing(best)
+        for levels in range(3, LEVELS + 1):
+            best = climb(best, steps, levels)
+            steps = steps / 2 if levels < LEVELS - 1 else steps
+        return best, steps
+
+    grid = family.start()
+    if len(family.names) == 1:  # The evidence may have two maxima, and all levels together tell the better one.
+        heights = [total(theta, ROUGH) for theta in grid]
+        lowest = min(range(len(grid)), key=heights.__getitem__)
+        # Only more blur is considered: low levels may favor no blur over the kernel that is right.
+        others = [k for k in range(lowest + 1, len(grid) - 1) if heights[k] == min(heights[k - 1 : k + 2])]
+        first = [grid[k] for k in (lowest, *sorted(others, key=heights.__getitem__))[:MAXIMA]]
+    else:
+        first = sorted(grid, key=lambda theta: total(theta, ROUGH))[:CANDIDATES]
+    tops = {climb(climb(theta, spacing(theta), ROUGH), spacing(theta) / 2, ROUGH): None for theta in first}
+    kept = list(tops) if len(family.names) == 1 else [min(tops, key=lambda theta: total(theta, ROUGH))]
+    maximum, steps = min(map(refined, kept), key=lambda found: total(found[0], LEVELS))
+    return _fit(family, evidence, maximum, steps, logarithmic)
 
 
 def _fit(

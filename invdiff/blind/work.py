@@ -10,7 +10,7 @@ __all__ = ["GRADIENT", "SAMPLING", "TYPICAL", "Work"]
 # Times of one evaluation of the network: of a step of the search for a free kernel, which differentiates it, and of a step of
 # the samples of the image with its solves, on the average over the recommended methods.
 GRADIENT, SAMPLING = 3.0, 2.0
-TYPICAL = {1: 170, 2: 580}  # Evaluations of the search by number of parameters; measured, they differ by a quarter.
+TYPICAL = {1: 230, 2: 580}  # Evaluations of the search by number of parameters; measured, they differ by a quarter.
 
 
 @dataclass

@@ -144,6 +144,20 @@ def test_the_noise_level_is_estimated_if_it_is_not_given(natural):
     assert float(found.parameters["sigma_y"].median()) == pytest.approx(found.sigma_y, rel=0.05)
 
 
+@pytest.mark.parametrize("factor", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    ("family", "parameters"), [(GaussianFamily(), (1.3,)), (DiscFamily(), (2.2,)), (LineFamily(), (5.0, 30.0))], ids=repr
+)
+def test_reduced_pictures_show_the_middles_of_blocks(family, parameters, factor):
+    kernel = family.kernel(parameters, shift=center_of(factor))
+    op = blur_operator((2, 96, 96), kernel, boundary="reflect", factor=factor)
+    down, right = torch.meshgrid(torch.arange(96.0), torch.arange(96.0), indexing="ij")
+    ramps = torch.stack([down, right])[None]
+    middles = torch.nn.functional.avg_pool2d(ramps, factor)
+    inner = slice(40 // factor, 56 // factor)
+    torch.testing.assert_close(op(ramps)[..., inner, inner], middles[..., inner, inner], atol=1e-3, rtol=0)
+
+
 def test_decimation_needs_less_of_the_picture_but_tells_the_width(natural):
     family = GaussianFamily(0.6, 3.0)
     op = blur_operator((3, 64, 64), family.kernel((1.6,), shift=center_of(2)), boundary="circular", factor=2, sigma_y=SIGMA)
