@@ -113,14 +113,17 @@ def search_kernel(
         report: Called after every step with the window it used.
     """
     first, last = resolutions[0], resolutions[-1]
-    kernel = gaussian_kernel(START, first.size).to(first.windows[0].y)
-    kernel, found = kernel / kernel.sum(), list[Tensor]()
-    for place in resolutions:
-        kernel = kernel if place is first else doubled(kernel, place.size)
+
+    def walked(kernel: Tensor, place: Resolution) -> _Walk:
         walk = _Walk(kernel, place, ratio, generator, HIGHEST if place is first else HIGH, report)
         for step in range(place.steps):
             walk.step(pruning=2 * step >= place.steps and (step + 1) % PRUNED == 0)
-        kernel = walk.kernel
+        return walk
+
+    kernel, found = gaussian_kernel(START, first.size).to(first.windows[0].y), list[Tensor]()
+    walk = walked(kernel / kernel.sum(), first)
+    for place in resolutions[1:]:
+        walk = walked(doubled(walk.kernel, place.size), place)
     for number in range(count):
         for _ in range(FURTHER if number else 0):
             walk.step(pruning=False)
