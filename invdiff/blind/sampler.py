@@ -23,7 +23,7 @@ from invdiff.blind.parametric import LEVELS, ROUGH, search
 from invdiff.blind.result import BlindPosterior, middle_of
 from invdiff.blind.simplex import trimmed
 from invdiff.blind.windows import Window, windows_of
-from invdiff.blind.work import GRADIENT, TYPICAL, Work
+from invdiff.blind.work import GRADIENT, Work, typical_evaluations
 from invdiff.operators import per_item
 from invdiff.operators.core.noise_level import noise_level
 from invdiff.posterior import MisfitWarning, Posterior, PosteriorSampler
@@ -286,7 +286,8 @@ class BlindSampler:
         work: Work,
     ) -> tuple[Tensor, Tensor, dict[str, Tensor], tuple[str, ...]]:
         shift, windows = center_of(self.factor), self._windows(y, family.size, WINDOW, WINDOWS)
-        work.kernel = TYPICAL[len(family.names)] * sum(self.factor**2 * window.y[0, 0].numel() for window in windows)
+        pixels = sum(self.factor**2 * window.y[0, 0].numel() for window in windows)
+        work.kernel = typical_evaluations(len(family.names)) * pixels
         highest = self.highest or max(HIGHEST, 4 * sigma_y)
         step, levels = math.log(highest / sigma_y) / LEVELS, levels_between(sigma_y, highest, LEVELS)
         grid = [max(level, (1.5 + k) * sigma_y) for k, level in enumerate(GRID)]
