@@ -41,6 +41,7 @@ class Ranks:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         # After an error the other ranks may wait in a collective forever; torchrun ends them once this process exits.
         if self.count > 1 and kind is None:
+            dist.barrier()  # A rank that leaves while another still works may abort, and torchrun then ends the other.
             dist.destroy_process_group()
 
     def share(self, batch: int) -> slice:
