@@ -67,13 +67,12 @@ def comparison_panel(
         raise ValueError("comparison_panel: nothing to show; give at least one tile or std.")
     from matplotlib.figure import Figure
 
-    pictures = [(title, rgb_pixels(title, pixels)) for title, pixels in tiles.items()]
     heat = None if std is None else _unit_std("comparison_panel", std)
+    sides = [side for shown in (*tiles.values(), *([] if std is None else [std])) for side in np.shape(shown)[-2:]]
+    reduction = math.ceil(max(sides, default=1) / LARGEST_TILE)
+    pictures = [(title, _shown(title, pixels, reduction)) for title, pixels in tiles.items()]
+    heat = None if heat is None else _reduced(heat, reduction)
     shapes = [image.shape[:2] for _, image in pictures] + ([] if heat is None else [heat.shape])
-    if (reduction := math.ceil(max(map(max, shapes)) / LARGEST_TILE)) > 1:
-        pictures = [(title, np.rint(_reduced(image, reduction)).astype(np.uint8)) for title, image in pictures]
-        heat = None if heat is None else _reduced(heat, reduction)
-        shapes = [image.shape[:2] for _, image in pictures] + ([] if heat is None else [heat.shape])
     # The cell fits the largest image, enlarged if even that one is small; every image fills it as far as possible.
     height, width = max(h for h, _ in shapes), max(w for _, w in shapes)
     enlarged = max(1, round(MIN_TILE / max(height, width)))
@@ -287,11 +286,24 @@ def rgb_pixels(title: str, pixels: ArrayLike) -> NDArray[np.uint8]:
     Raises:
         ValueError: If they are not finite or have another shape; the message names the ``title``.
     """
-    image = np.asarray(pixels, dtype=np.float64)
-    if image.ndim != 3 or not image.size or not np.isfinite(image).all():
+    image = np.asarray(pixels)
+    if image.ndim != 3 or not image.size or not all(np.isfinite(channel).all() for channel in image):
         raise ValueError(f"comparison_panel: tile {title!r} must be finite pixels of shape (C, H, W), got shape {image.shape}.")
-    colours = image[:3] if len(image) >= 3 else image[:1].repeat(3, 0)
-    return np.rint((colours.clip(-1, 1) + 1) * 127.5).astype(np.uint8).transpose(1, 2, 0)
+    shown = [_levels(channel) for channel in (image[:3] if len(image) >= 3 else image[:1])]
+    return np.stack(shown if len(shown) == 3 else 3 * shown, axis=-1)
+
+
+def _levels(channel: NDArray[Any]) -> NDArray[np.uint8]:
+    # One channel at a time, for the memory of large pictures.
+    values = channel.astype(np.float64).clip(-1, 1)
+    values += 1
+    values *= 127.5
+    return np.rint(values, out=values).astype(np.uint8)
+
+
+def _shown(title: str, pixels: ArrayLike, reduction: int) -> NDArray[np.uint8]:
+    image = rgb_pixels(title, pixels)
+    return image if reduction == 1 else np.rint(_reduced(image, reduction)).astype(np.uint8)
 
 
 def _reduced(image: NDArray[Any], factor: int) -> NDArray[np.float64]:
@@ -305,8 +317,8 @@ def _reduced(image: NDArray[Any], factor: int) -> NDArray[np.float64]:
 
 
 def _unit_std(name: str, std: ArrayLike) -> NDArray[np.float64]:
-    heat = np.asarray(std, dtype=np.float64)
-    heat = heat.mean(0) if heat.ndim == 3 else heat
+    heat = np.asarray(std)
+    heat = heat.mean(0, dtype=np.float64) if heat.ndim == 3 and len(heat) else heat.astype(np.float64)
     if heat.ndim != 2 or not heat.size or not np.isfinite(heat).all() or (heat < 0).any():
         raise ValueError(f"{name}: std must be finite, not negative and of shape (C, H, W) or (H, W), got {np.shape(std)}.")
     return heat / 2

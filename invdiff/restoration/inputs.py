@@ -42,7 +42,8 @@ class Measured:
         observed: Operator for images with the channels of the picture.
         measurement: Measurement for ``observed``, ``(1, *observed.out_shape)``.
         clean: True image, ``(1, C, H, W)``, if it is known.
-        picture: Format of the results: bit depth, alpha channel, EXIF data, and the color profile if it fits them.
+        picture: Format of the results: bit depth, alpha channel, EXIF data, and the color profile if it fits them. Its pixels
+            are left out: ``measurement`` and ``clean`` have them.
         name: Short name for the output folder.
         notes: Messages for the user.
         levels: Black and white in the units of INPUT, if they were given.
@@ -242,7 +243,7 @@ def _noise(
 def _written_as(
     picture: Picture, problem: Problem, shape: tuple[int, int, int], notes: list[str], *, simulated: bool
 ) -> Picture:
-    """Return the format of the results, with an alpha channel for an image of shape ``(C, H, W)``."""
+    """Return the format of the results, with an alpha channel for an image of shape ``(C, H, W)``, without pixels."""
     alpha, (own, height, width) = picture.alpha, shape
     if alpha is not None and own not in (1, 3):
         alpha = None
@@ -252,7 +253,7 @@ def _written_as(
         alpha = shown if simulated else problem.alpha_of(alpha, (height, width))
     factor = 1 if simulated else problem.enlarges
     exif = picture.exif if picture.exif is None or factor == 1 else enlarged(picture.exif, factor)
-    return replace(picture, alpha=alpha, exif=exif)
+    return replace(picture, pixels=np.empty((own, 0, 0)), alpha=alpha, exif=exif)
 
 
 def _doubts(said: NoiseChoice, problem: Problem, op: Operator, *, simulated: bool) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+import torch
 from torch import Tensor
 
 __all__ = ["medoid"]
+
+PART = 2**20  # pixels of a sample
 
 
 def medoid(samples: Tensor) -> int:
@@ -18,5 +20,8 @@ def medoid(samples: Tensor) -> int:
     Args:
         samples: ``(N, ...)``.
     """
-    mean = samples.double().mean(0)
-    return int(np.argmin([float((sample.double() - mean).square().sum()) for sample in samples]))
+    distances = torch.zeros(len(samples), dtype=torch.float64)
+    for part in samples.flatten(1).split(PART, dim=1):  # double precision part by part, for the memory of large pictures
+        values = part.double()
+        distances += (values - values.mean(0)).square().sum(1).cpu()
+    return int(distances.argmin())
