@@ -18,7 +18,7 @@ from invdiff.blind import BlindSampler
 from invdiff.methods import Method
 from invdiff.methods.algorithm import Algorithm
 from invdiff.operators import Noise
-from invdiff.posterior import MisfitWarning, PosteriorSampler
+from invdiff.posterior import MisfitWarning, Posterior, PosteriorSampler
 from invdiff.posterior.misfit import unwarned
 from invdiff.priors import ScoreModel, Tiled
 from invdiff.priors.trial import inner_prior
@@ -155,17 +155,22 @@ class Job:
                 progress=progress,
                 callback=watch,
             )
+        return self.restored(post, estimate=watch.seconds)
+
+    def restored(self, post: Posterior, *, estimate: float | None = None) -> Restoration:
+        """Return the restoration made of the samples of its sampler; ``estimate``: the seconds that were expected."""
+        settings, measured = self.settings, self.measured
         results = measured.finish(post.samples[:, 0].cpu())
         residual = measured.residual(results)
         misfits = misfits_of(measured, post, residual)
         for note in misfits:
-            warnings.warn(note, MisfitWarning, stacklevel=3)
+            warnings.warn(note, MisfitWarning, stacklevel=4)
         notes = (*self.notes, *misfits)
         record = make_record(
             self.source, settings, self.files.digests, measured, self.sampler, post, results, residual, notes=notes
         )
         memory = None if self.memory is None else round(self.memory / 2**20, 1)
-        record["estimate"] = {"seconds": None if watch.seconds is None else round(watch.seconds, 2), "memory_mib": memory}
+        record["estimate"] = {"seconds": None if estimate is None else round(estimate, 2), "memory_mib": memory}
         if self.spread is not None:
             record |= {"spread": self.spread.record}
         pictures = measured.problem.upright(measured.problem.framed(results))
