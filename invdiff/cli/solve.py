@@ -147,7 +147,7 @@ FILE = click.Path(path_type=Path)
     help="Also write low and high, the ends of intervals with this coverage in percent. Default: 90 with --calibration.",
 )
 @click.option("--npz", is_flag=True, help="Also write the samples as floats, posterior.npz.")
-@click.option("--json", "as_json", is_flag=True, help="Print run.json instead of a summary.")
+@click.option("--json", "as_json", is_flag=True, help="Print run.json, with time and memory, instead of a summary.")
 def solve(sources: tuple[Path, ...], output: Path | None, overwrite: bool, as_json: bool, **settings: Any) -> None:
     """Draw posterior samples of the image behind the measurement INPUT.
 

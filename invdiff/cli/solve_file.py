@@ -33,7 +33,7 @@ def solve_file(
     score: ScoreModel | None = None,
     protected: Sequence[Path] = (),
 ) -> dict[str, Any]:
-    """Solve one INPUT, write the results, and return the contents of its ``run.json``.
+    """Solve one INPUT, write the results, and return the record, with ``timing`` and ``output``, which are not in ``run.json``.
 
     Args:
         source: INPUT; ``None``: a bundled picture is degraded.
@@ -62,7 +62,7 @@ def solve_file(
     results = job.results(npz=npz, files=files)
     results = replace(results, inputs=(*results.inputs, *protected))
     with output_folder(output, job.measured.name, results, overwrite=overwrite) as place:
-        for note in (*job.notes, *files.notes):
+        for note in (*job.notes, *job.memory_notes, *files.notes):
             click.echo(printable(note), err=True)
 
         def report(seconds: float, left: float) -> None:

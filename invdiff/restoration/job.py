@@ -101,8 +101,9 @@ class Job:
         device: Device to compute on.
         spread: Scaling of standard deviation and intervals; ``None``: no calibration and no intervals.
         files: The files that were read, with their digests.
-        notes: Messages for the user: on the measurement, the prior, the limits of both, and the memory; without repetitions.
+        notes: Messages for the user: on the measurement, the prior, and the limits of both; without repetitions.
         memory: Memory that the run needs, in bytes, if it is known and not little.
+        memory_notes: Messages on the memory that the machine has left, which are in no record.
     """
 
     source: Any
@@ -114,6 +115,7 @@ class Job:
     files: FilesRead
     notes: tuple[str, ...]
     memory: int | None
+    memory_notes: tuple[str, ...] = ()
 
     @property
     def y(self) -> Tensor:
@@ -166,11 +168,20 @@ class Job:
         for note in misfits:
             warnings.warn(note, MisfitWarning, stacklevel=4)
         notes = (*self.notes, *misfits)
-        record = make_record(
-            self.source, settings, self.files.digests, measured, self.sampler, post, results, residual, notes=notes
-        )
         memory = None if self.memory is None else round(self.memory / 2**20, 1)
-        record["estimate"] = {"seconds": None if estimate is None else round(estimate, 2), "memory_mib": memory}
+        record = make_record(
+            self.source,
+            settings,
+            self.files.digests,
+            measured,
+            self.sampler,
+            post,
+            results,
+            residual,
+            notes=notes,
+            seconds=post.seconds,
+            estimate={"seconds": None if estimate is None else round(estimate, 2), "memory_mib": memory},
+        )
         if self.spread is not None:
             record |= {"spread": self.spread.record}
         pictures = measured.problem.upright(measured.problem.framed(results))
@@ -203,10 +214,10 @@ class Job:
             results,
             residual,
             notes=(*self.notes, *of_kernel, *misfits),
+            seconds=time.monotonic() - started,  # with the search for the kernel
+            estimate={"seconds": None if watch.seconds is None else round(watch.seconds, 2), "memory_mib": None},
             found=found,
         )
-        record["seconds"] = round(time.monotonic() - started, 2)  # with the search for the kernel
-        record["estimate"] = {"seconds": None if watch.seconds is None else round(watch.seconds, 2), "memory_mib": None}
         if self.spread is not None:
             record |= {"spread": self.spread.record}
         inputs = (*self.files.paths, *prior_files(settings["prior"]))
@@ -278,14 +289,14 @@ def prepare(
     sampler = _sampler(score, measured, settings, option or {})
     spread = _spread(measured, sampler, settings, files)
     files.check()
-    memory, said = None, tuple[str, ...]()
+    memory, said, full = None, tuple[str, ...](), tuple[str, ...]()
     if isinstance(sampler, PosteriorSampler):
         run: dict[str, Any] = {"num_samples": settings["samples"], "chunk": settings["chunk"], "device": device}
         memory, rows = needed_memory(sampler, **run), rows_at_a_time(sampler, **run)
-        said = (*sampler.notes, *memory_note(memory, rows=rows, tiled=isinstance(inner_prior(score), Tiled)))
+        said, full = sampler.notes, memory_note(memory, rows=rows, tiled=isinstance(inner_prior(score), Tiled))
     doubts, calibrated = measured.problem.doubts(score), spread.notes if spread else ()
     notes = tuple(dict.fromkeys((*measured.notes, *said, *doubts, *calibrated)))
-    return Job(source, settings, measured, sampler, device, spread, files, notes, memory)
+    return Job(source, settings, measured, sampler, device, spread, files, notes, memory, full)
 
 
 def restore(

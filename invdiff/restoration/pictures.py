@@ -97,9 +97,9 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
         files: Format of samples, mean and intervals, for which ``.png`` stands here.
 
     Returns:
-        The contents of ``run.json``: the record with the other files and their SHA-256 digests as ``outputs``.
+        The record with the other files and their SHA-256 digests as ``outputs``, and ``timing``, which is not in ``run.json``.
     """
-    results = Results(COMMAND, RECORD)
+    results = Results(COMMAND, RECORD, inputs=result.inputs)
     measured, samples, spread = result.measured, result.samples, result.spread
     problem, picture, y = measured.problem, measured.picture, measured.measurement
     images = dict(zip(sample_names(result.numbers), samples, strict=True))

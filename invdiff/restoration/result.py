@@ -33,7 +33,8 @@ class Restoration:
         samples: Pictures spanning [-1, 1], ``(N, C, H, W)``, on the CPU.
         posterior: Samples in the channels of the prior, and their cost.
         measured: Operator, measurement, and the true image if it is known.
-        record: Contents of ``run.json``: settings, digests of files, versions, cost, misfit.
+        record: Contents of ``run.json``: settings, digests of files, versions, cost, misfit; and ``timing``, the time and
+            memory of this run, which are not in the file, since equal runs write equal files.
         spread: Calibration of the standard deviation and level of the intervals, if requested.
         inputs: Files that were read. They are never replaced by results.
         found: Samples of the kernel and its parameters, if they were unknown; otherwise ``None``.
@@ -130,12 +131,11 @@ class Restoration:
         return output.folder
 
     def write(self, part: Path, target: Path, *, npz: bool, files: FileFormat) -> dict[str, Any]:
-        """Write the files into the folder ``part``, to be moved to ``target``; return the contents of ``run.json``."""
+        """Write the files into the folder ``part``, to be moved to ``target``; return the record."""
         written = {"npz": npz, "format": files.wanted, "format_quality": files.quality}
         record = {
             **self.record,
             "arguments": {**self.record["arguments"], **written},
             "notes": [*self.notes, *files.notes],
-            "output": str(target),
         }
         return write(part, self, record, npz=npz, files=files)
