@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from invdiff.io.images import image_size
 from invdiff.study.manifest import MANIFEST
 
 __all__ = ["Item", "Listing", "list_items"]
 
 RESULTS = ("run.json", "calibration.json", "operator.json", MANIFEST)  # a folder that has one of these holds results
+OPENED = 5000  # items of which each is opened, to find its size
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Item:
     Attributes:
         name: Its path relative to the folder, with slashes: ``sub/a.jpg``.
         path: Its path.
-        cost: Bytes of the file, to which the work is about proportional.
+        cost: Pixels of the picture, to which the work is about proportional; bytes of the files of very many items.
         folder: Folder of its results relative to that of all results: ``sub/a``, or ``sub/a.jpg`` if another item is ``a``.
     """
 
@@ -67,7 +70,17 @@ def list_items(folder: Path, suffixes: Container[str], *, leave_out: Iterable[Pa
         else:
             others += 1
     found.sort()
+    if len(found) <= OPENED:
+        found = [(name, path, _pixels(path)) for name, path, _ in found]
     return Listing(tuple(_named(found)), others)
+
+
+def _pixels(path: str) -> int:
+    """Return the pixels of a picture, by its header; 1 for a file that is none."""
+    try:
+        return math.prod(image_size(path))
+    except (OSError, ValueError):
+        return 1
 
 
 def _walk(top: str, out: Container[str]) -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -88,14 +101,15 @@ def _walk(top: str, out: Container[str]) -> Iterator[tuple[str, os.DirEntry[str]
 
 
 def _named(found: list[tuple[str, str, int]]) -> Iterator[Item]:
+    """Yield items, given their names, paths and costs."""
     stems = [os.path.splitext(name)[0] for name, _, _ in found]  # noqa: PTH122
     # Names that differ in case only are one name on some file systems.
     count = Counter(stem.casefold() for stem in stems)
     parents = {name[:place].casefold() for name, _, _ in found for place, letter in enumerate(name) if letter == "/"}
     taken = dict[str, str]()
-    for stem, (name, path, size) in zip(stems, found, strict=True):
+    for stem, (name, path, cost) in zip(stems, found, strict=True):
         folder = name if count[stem.casefold()] > 1 or stem.casefold() in parents else stem
         other = taken.setdefault(folder.casefold(), name)
         if other != name or folder.casefold() in parents:
             raise ValueError(f"{path}: its results would be in the way of those of another picture, {folder}. Rename it.")
-        yield Item(name, Path(path), size, folder)
+        yield Item(name, Path(path), cost, folder)
