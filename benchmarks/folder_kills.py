@@ -55,9 +55,8 @@ def main() -> None:
         assert run("one process").returncode == 1
         expected = contents(Path("out"))
         done = sum(name.endswith("/run.json") for name in expected)
-        print(
-            f"{options.pictures} pictures of 24 x 16 pixels, {options.broken} of them broken: {done} restored, {len(expected)} files"
-        )
+        what = f"{options.pictures} pictures of 24 x 16 pixels, {options.broken} of them broken"
+        print(f"{what}: {done} restored, {len(expected)} files", flush=True)
         assert done == options.pictures - options.broken
         for kind in COMMANDS:
             shutil.rmtree("out")

@@ -28,7 +28,7 @@ SECTIONS = {
     "Noise": ("noise",),
     "Sampler": ("samples", *SAMPLER, "windows", "seed", "first_sample", "chunk", "device"),
     "Prior": PRIOR_OPTIONS,
-    "Folder": ("shard", "batch"),
+    "Folder": ("shard", "batch", "tar"),
     "Output": ("output", "overwrite", "format", "format_quality", "keep", "calibration", "intervals", "npz", "as_json"),
 }
 
@@ -139,6 +139,12 @@ FILE = click.Path(path_type=Path)
     help="For a folder: pictures of one size sampled together. Default: 1 on a processor, what fits on a GPU.",
 )
 @click.option(
+    "--tar",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="For a folder: pack the results of N pictures in one tar file each, in the naming of WebDataset.",
+)
+@click.option(
     "--format",
     type=click.Choice(FORMATS),
     default="png",
@@ -175,6 +181,7 @@ def solve(
     as_json: bool,
     shard: str | None,
     batch: int | None,
+    tar: int | None,
     **settings: Any,
 ) -> None:
     """Draw posterior samples of the image behind the measurement INPUT.
@@ -204,9 +211,11 @@ def solve(
     if folders:
         from invdiff.cli.solve_folder import solve_folder
 
-        solve_folder(folders[0], settings, output, writing, overwrite=overwrite, shard=shard, batch=batch, as_json=as_json)
+        solve_folder(
+            folders[0], settings, output, writing, overwrite=overwrite, shard=shard, batch=batch, tar=tar, as_json=as_json
+        )
         return
-    for flag, value in {"--shard": shard, "--batch": batch}.items():
+    for flag, value in {"--shard": shard, "--batch": batch, "--tar": tar}.items():
         if value is not None:
             raise click.UsageError(f"{flag} is for a folder as INPUT.")
     writing["overwrite"] = overwrite

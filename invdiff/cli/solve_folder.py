@@ -98,6 +98,7 @@ def solve_folder(
     overwrite: bool,
     shard: str | None,
     batch: int | None,
+    tar: int | None,
     as_json: bool,
 ) -> None:
     """Restore the pictures of a folder, and print a summary.
@@ -110,6 +111,7 @@ def solve_folder(
         overwrite: Whether to do all pictures again.
         shard: Share of this process, ``I/N``, or ``None`` for that of the environment.
         batch: Pictures of one size that are sampled together, or ``None`` for the default of the device.
+        tar: Pictures whose results are packed in one tar file, or ``None``.
         as_json: Whether to print the summary as JSON.
 
     Raises:
@@ -123,7 +125,7 @@ def solve_folder(
     out = output if output is not None else Path("invdiff-out") / f"{name}-{kind.name}"
     option, prior_option = method_options(settings["option"], settings["method"]), given_options(settings["prior_option"])
     study = Study(
-        source, out, settings, writing, option=option, prior_option=prior_option, overwrite=overwrite, batch=batch or 1
+        source, out, settings, writing, option=option, prior_option=prior_option, overwrite=overwrite, batch=batch or 1, tar=tar
     )
     score = load(settings, device)
     if batch is None and device.type != "cpu":

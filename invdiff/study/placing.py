@@ -59,7 +59,7 @@ def workspace(root: Path, name: str) -> Iterator[Workspace]:
     """Yield the workspace of a process in the folder of results, and remove what killed processes have left there.
 
     Args:
-        root: Folder of all results, which exists.
+        root: Folder of all results, which is made, and removed if it stays empty.
         name: Name of the process among those that write there.
 
     Raises:

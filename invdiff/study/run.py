@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from invdiff.study.manifest import MANIFEST, Manifest
 from invdiff.study.placing import Workspace, check_replaceable, workspace
 from invdiff.study.plan import Plan, Task
 from invdiff.study.shares import Share
+from invdiff.study.tars import Tars
 
 __all__ = ["Done", "Study", "Watcher"]
 
@@ -92,6 +94,7 @@ class Study:
         prior_option: Options of a checkpoint.
         overwrite: Whether to do all items again.
         batch: Items of one size that are sampled together.
+        tar: Items whose results are packed in one tar file, see :class:`~invdiff.study.tars.Tars`; ``None``: none are.
 
     Raises:
         OptionError: If a setting is wrong.
@@ -110,6 +113,7 @@ class Study:
         prior_option: Mapping[str, Any],
         overwrite: bool = False,
         batch: int = 1,
+        tar: int | None = None,
     ) -> None:
         self.source, self.out, self.settings = source, out, dict(settings)
         self.writing = {**writing, "keep": kept_parts(writing["keep"])}
@@ -119,6 +123,7 @@ class Study:
         self.companions = Companions(kind.options, values)
         arrays = kind.reads == "arrays" and not settings["simulate"]
         self.listing = self._listed(ARRAYS if arrays else IMAGE_SUFFIXES)
+        self.tars = None if tar is None else Tars(out, self.listing.items, tar)
 
     def _listed(self, suffixes: frozenset[str]) -> Listing:
         if self.out.exists() and self.out.samefile(self.source):
@@ -145,15 +150,18 @@ class Study:
         """
         started, done = time.monotonic(), Done()
         self._check_out()
-        self.out.mkdir(parents=True, exist_ok=True)
         try:
             with (
                 workspace(self.out, share.writer or "study") as place,
                 Manifest(self.out, writer=share.writer, header=self._header()) as manifest,
             ):
-                for tasks in self._groups(share.take(self.listing.items), manifest, done, watcher):
-                    self._do(tasks, place, manifest, score, done, watcher)
-                    done.seconds = time.monotonic() - started
+                every = (place, manifest, score, done, watcher)
+                if self.tars is None:
+                    self._do_all(share.take(self.listing.items), None, *every)
+                else:
+                    for unit in share.take(self.tars.units):
+                        self._do_all(self.tars.members[unit.name], unit.name, *every)
+                        self.tars.pack(unit.name, place)
         finally:
             done.seconds = time.monotonic() - started
         return done
@@ -174,21 +182,44 @@ class Study:
             common[name] = path.name
         return {"invdiff": version("invdiff"), "command": COMMAND, "settings": common}
 
-    def _plan(self) -> Plan:
+    def _is_packed(self, name: str | None, task: Task) -> bool:
+        return self.tars is not None and name is not None and self.tars.holds(name, task.item, task.key)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What is to be made of each item."""
         calibration, further = self.settings["calibration"], dict[str, Any]()
         if isinstance(calibration, Path) and calibration.is_file():
             further["calibration"] = file_facts(calibration)
         prior = prior_digest(self.settings["prior"])
         return Plan(self.out, self.settings, self.writing, self.companions, prior, further)
 
-    def _groups(self, items: Iterator[Item], manifest: Manifest, done: Done, watcher: Watcher) -> Iterator[list[Task]]:
-        """Yield the tasks of items that are not done yet, as many at a time as may be sampled together."""
-        plan, group = self._plan(), list[Task]()
+    def _do_all(
+        self,
+        items: Iterable[Item],
+        packed: str | None,
+        place: Workspace,
+        manifest: Manifest,
+        score: ScoreModel,
+        done: Done,
+        watcher: Watcher,
+    ) -> None:
+        for tasks in self._groups(items, manifest, done, watcher, packed):
+            self._do(tasks, place, manifest, score, done, watcher)
+
+    def _groups(
+        self, items: Iterable[Item], manifest: Manifest, done: Done, watcher: Watcher, packed: str | None
+    ) -> Iterator[list[Task]]:
+        """Yield the tasks of items that are not done yet, as many at a time as may be sampled together.
+
+        ``packed`` is the name of the tar file in which the results of earlier runs may be.
+        """
+        plan, group = self.plan, list[Task]()
         for item in items:
             known = manifest.entries.get(item.name)
             try:
                 task = plan.task(item, known)
-                if not self.overwrite and plan.is_done(task, known):
+                if not self.overwrite and (plan.is_done(task, known) or self._is_packed(packed, task)):
                     if known is None or known.get("key") != task.key:  # killed before it was written down
                         manifest.add(task.entry("done"))
                     done.kept += 1

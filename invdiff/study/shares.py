@@ -167,9 +167,8 @@ def _parsed(shard: str) -> tuple[int, int]:
     if not (slash and number.isascii() and number.isdigit() and count.isascii() and count.isdigit()):
         raise OptionError(f"--shard {shard:.40}: expected I/N, such as 0/4 for the first of four.")
     if not int(number) < int(count):
-        raise OptionError(
-            f"--shard {shard:.40}: shares are numbered from 0, so the last of {count} is {int(count) - 1}/{count}."
-        )
+        last = f"{int(count) - 1}/{count}" if int(count) else "0/1"
+        raise OptionError(f"--shard {shard:.40}: shares are numbered from 0, so that the last one is {last}.")
     return int(number), int(count)
 
 
