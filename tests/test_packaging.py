@@ -42,8 +42,9 @@ FLOORS = {
     "invdiff.io": 0,
     "invdiff.restoration": 8,
     "invdiff.training": 8,
-    "invdiff.cli": 9,
-    "invdiff.__main__": 9,
+    "invdiff.report": 9,
+    "invdiff.cli": 10,
+    "invdiff.__main__": 10,
 }
 # The rooms of a package have floors too: each may import from itself and from rooms with lower numbers. The longest prefix of a
 # module's name within the package decides; "" is the package's own __init__, and whatever else has no number.
