@@ -290,8 +290,8 @@ class Comparison {
     });
     this.stage.addEventListener("split", () => { this.range.value = this.stage.split; });
     this.selects = {
-      left: this.#select((id) => this.show("left", id)),
-      right: this.#select((id) => this.show("right", id)),
+      left: this.#select("Left picture", (id) => this.show("left", id)),
+      right: this.#select("Right picture", (id) => this.show("right", id)),
     };
     this.status = h("output", { class: "soft", "aria-live": "polite" });
     const count = this.samples.length;
@@ -313,9 +313,9 @@ class Comparison {
     return Promise.all([this.show("left", this.leftId), this.show("right", this.right)]);
   }
 
-  #select(changed) {
+  #select(name, changed) {
     const options = this.item.pictures.map((picture) => h("option", { value: picture.id }, picture.label));
-    const select = h("select", { change: () => { this.play(false); changed(select.value); } }, options);
+    const select = h("select", { "aria-label": name, change: () => { this.play(false); changed(select.value); } }, options);
     return select;
   }
 

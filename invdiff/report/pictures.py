@@ -74,7 +74,7 @@ def reduced(values: NDArray[Any], side: int) -> NDArray[np.float32]:
 
 def unit_pixels(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return pixels of 8 bits on the 0..1 scale."""
-    return pixels.astype(np.float32) / 255
+    return pixels.astype(np.float32) / np.float32(255)
 
 
 def coded(values: NDArray[Any], low: float, high: float) -> Coded:
