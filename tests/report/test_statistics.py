@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from report_pages import decoded
 
+from invdiff.io.images import Picture
 from invdiff.report.pictures import coded, fitted, reduced, shown
 from invdiff.report.statistics import directions, numbers, standard_deviation
-from invdiff.io.images import Picture
 
 
 def test_standard_deviation_is_that_of_the_samples():
