@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from invdiff.io.images import read_image, read_kernel
-from invdiff.io.paths import sha256_of
 from invdiff.problems import PROBLEMS
 from invdiff.report.contents import Item
+from invdiff.report.inputs import find_read
 from invdiff.restoration import read
 from invdiff.restoration.inputs import Measured
 
@@ -39,12 +39,13 @@ class Residual:
     noise: float
 
 
-def measured_again(item: Item, source: Path | None) -> Measured:
+def measured_again(item: Item, source: Path | None, inputs: Path | None = None) -> Measured:
     """Return operator and measurement of a run, from its record and the files that it read. No code of the user's is run.
 
     Args:
         item: The results.
         source: INPUT; ``None``: it was not found, or the run had none.
+        inputs: Where to look for other files that the run read.
 
     Raises:
         ValueError: If this is impossible; the message says why.
@@ -55,16 +56,19 @@ def measured_again(item: Item, source: Path | None) -> Measured:
     if not isinstance(name, str) or name not in PROBLEMS.lines or name in CODE:
         raise ValueError(f"the problem {name!r} is code of its own, which a report does not run")
     if source is None and arguments.get("input") is not None:
-        raise ValueError("INPUT was not found as it was")
+        raise ValueError("INPUT was not found as the run read it (--inputs gives its folder)")
     options = {option.name: arguments.get(option.name) for option in PROBLEMS.find(name).options}
     if name == "inpaint":
         if "mask" not in item.pictures:
             raise ValueError("there is no mask.png")
         options |= {"mask": item.pictures["mask"], **MASK}
     for option in [option for option in options if option in files and not (name == "inpaint" and option == "mask")]:
-        path = Path(files[option]["path"])
-        if not path.is_file() or sha256_of(path) != files[option]["sha256"]:
-            raise ValueError(f"the file of --{option.replace('_', '-')} was not found as it was")
+        path = find_read(item, option, inputs)
+        if path is None:
+            raise ValueError(
+                f"the file of --{option.replace('_', '-')} was not found as the run read it (--inputs gives its folder)"
+            )
+        options[option] = str(arguments[option]).replace(files[option]["path"], str(path), 1)  # file.npz:name has more
     given = {name: arguments.get(name) for name in ("noise", "black", "white")}
     seed = int(arguments.get("seed") or 0)
     settings: dict[str, Any] = {**given, **options}
@@ -103,7 +107,7 @@ def residual_of(item: Item, measured: Measured) -> Residual:
     difference = measured.measurement - op(mean)
     if difference.is_complex() or difference.ndim != 4 or difference.shape[1] not in (1, 3):
         raise ValueError("the measurement is no picture; its misfit is in the tables")
-    if op.sigma_y == 0 and "mask" in item.pictures and not difference.any():
-        raise ValueError("the measured pixels are exact, and the mean has them unchanged")
+    if op.sigma_y == 0 and not difference.any():
+        raise ValueError("the data are taken as exact, and the mean reproduces them")
     values = difference[0].double().numpy() / 2
     return Residual(values.mean(0), math.sqrt(float((values**2).mean())), op.sigma_y / 2)

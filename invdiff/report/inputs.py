@@ -1,4 +1,4 @@
-"""The INPUT of a run: found again by its digest, since results do not hold it."""
+"""The files that a run read: found again by their digests, since results do not hold them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ from pathlib import Path, PureWindowsPath
 from invdiff.io.paths import sha256_of
 from invdiff.report.contents import Item
 
-__all__ = ["find_input"]
+__all__ = ["find_read"]
 
 
-def find_input(item: Item, inputs: Path | None) -> Path | None:
-    """Return the file that a run read, or ``None``: a file of its name with the digest in the record.
+def find_read(item: Item, name: str, inputs: Path | None) -> Path | None:
+    """Return a file that a run read, or ``None``: a file of its name with the digest in the record.
 
     It is looked for at the recorded path, from the current folder and from those around the results, and in ``inputs``, a
-    folder of INPUTs or the file itself.
+    folder or the file itself.
+
+    Args:
+        item: The results.
+        name: Name of the file in the record, such as ``input`` or ``kernel``.
+        inputs: Where to look first.
     """
-    recorded = item.record["files"].get("input")
+    recorded = item.record["files"].get(name)
     if not isinstance(recorded, dict) or not isinstance(recorded.get("path"), str):
         return None
     tried = set[Path]()

@@ -14,7 +14,7 @@ from invdiff.io.figures import largest_shown
 from invdiff.io.images import Picture, read_image
 from invdiff.report.contents import Item
 from invdiff.report.evaluations import Evaluation
-from invdiff.report.inputs import find_input
+from invdiff.report.inputs import find_read
 from invdiff.report.pictures import coded, data_uri, reduced, shown, unit_pixels
 from invdiff.report.private import private
 from invdiff.report.settings import facts, record_text, tables
@@ -49,7 +49,7 @@ class _Description:
     """Parts of the description of an item, with sentences on what is missing."""
 
     def __init__(self, item: Item, side: int, inputs: Path | None) -> None:
-        self.item, self.side = item, side
+        self.item, self.side, self.inputs = item, side, inputs
         self.missing: list[str] = []
         self.pictures: list[dict[str, Any]] = []
         self.maps: list[dict[str, Any]] = []
@@ -59,7 +59,7 @@ class _Description:
         self.channels = 0
         spread = item.record.get("spread")
         self.spread: dict[str, Any] = spread if isinstance(spread, dict) else {}
-        self.source = find_input(item, inputs)
+        self.source = find_read(item, "input", inputs)
 
     def as_json(self, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
         item = self.item
@@ -169,7 +169,7 @@ class _Description:
         from invdiff.report.again import measured_again
 
         try:
-            return measured_again(self.item, self.source)
+            return measured_again(self.item, self.source, self.inputs)
         except (ValueError, TypeError, KeyError, OSError, RuntimeError) as error:
             return " ".join(str(error).split()).rstrip(".")
 
@@ -200,7 +200,7 @@ class _Description:
             self.missing.append("The measurement is not shown: it is no picture, and could not be made again.")
         else:
             self.missing.append(
-                "The measurement is not shown: INPUT was not found as the run read it. --inputs gives the folder where it is."
+                "The measurement is not shown: INPUT was not found as the run read it (--inputs gives its folder)."
             )
 
     def _map(self, key: str, label: str, values: NDArray[Any], *, caption: str, signed: bool = False) -> None:

@@ -467,8 +467,8 @@ class Region {
     this.words.textContent =
       (deviation === null
         ? `One sample: ${mean.toFixed(3)}. Two or more show how much it varies`
-        : `Mean ${mean.toFixed(3)}, standard deviation ${digits(deviation, 2)} over ${plural(values.length, "sample")}, ` +
-          `known to about ${Math.round(100 / Math.sqrt(2 * (values.length - 1)))} % from so many`) +
+        : `Mean ${mean.toFixed(3)}, standard deviation ${digits(deviation, 2)} ± ${Math.round(100 / Math.sqrt(2 * (values.length - 1)))} % ` +
+          `over ${plural(values.length, "sample")}`) +
       `${known.length > 0 ? `; ${known.join(", ")}` : ""}.`;
     this.plot.replaceChildren(distribution(samples, values, marks, mean, deviation, (id) => this.comparison.show("right", id)));
     this.values.hidden = false;
@@ -482,6 +482,15 @@ class Region {
   #mark() {
     for (const dot of this.plot.querySelectorAll("[data-id]")) dot.classList.toggle("now", dot.dataset.id === this.comparison.right);
   }
+}
+
+/** Return round numbers in an interval, at most `count` and one: steps of 1, 2 or 5 times a power of ten. */
+function roundNumbers(low, high, count) {
+  const least = (high - low) / count;
+  const power = 10 ** Math.floor(Math.log10(least));
+  const step = power * [1, 2, 5, 10].find((times) => times * power >= least);
+  const first = Math.ceil(low / step);
+  return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, k) => (first + k) * step);
 }
 
 /** Return a plot of numbers: a dot for each, or the bars of a histogram; with their mean and standard deviation. */
@@ -498,10 +507,9 @@ function distribution(samples, values, marks, mean, deviation, choose) {
     plot.append(s("rect", { class: "spread", x: from, y: 14, width: Math.max(to - from, 1), height: base - 14 }));
   }
   plot.append(s("line", { class: "axis", x1: 6, x2: width - 6, y1: base, y2: base }));
-  for (let k = 0; k <= 4; k += 1) {
-    const value = low + ((high - low) * (k + 0.25)) / 4.5;
+  for (const value of roundNumbers(low, high, 5)) {
     plot.append(s("line", { class: "axis", x1: at(value), x2: at(value), y1: base, y2: base + 4 }));
-    plot.append(s("text", { x: at(value), y: base + 17, "text-anchor": "middle" }, value.toFixed(high - low < 0.03 ? 4 : 3)));
+    plot.append(s("text", { x: at(value), y: base + 17, "text-anchor": "middle" }, digits(value, 4)));
   }
   if (values.length <= Region.DOTS) {
     const placed = [];

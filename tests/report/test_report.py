@@ -73,7 +73,7 @@ class TestOneResult:
         assert json.loads(item["record"])["arguments"]["mask"] == "mask.png"
 
     def test_exact_data_leave_no_residual_and_the_page_says_so(self, item):
-        assert item["missing"] == ["No residual is shown: the measured pixels are exact, and the mean has them unchanged."]
+        assert item["missing"] == ["No residual is shown: the data are taken as exact, and the mean reproduces them."]
 
 
 class TestSimulated:
@@ -100,7 +100,7 @@ class TestSimulated:
         results.report("painted")
         page = results.place / "painted" / "report.html"
         (item,) = data_of(page)["items"]
-        assert any("INPUT was not found as the run read it. --inputs gives the folder" in text for text in item["missing"])
+        assert any("INPUT was not found as the run read it (--inputs gives its folder)" in text for text in item["missing"])
         results.report("painted", "--inputs", "elsewhere")
         (item,) = data_of(page)["items"]
         assert item["pictures"][0]["id"] == "measurement"
