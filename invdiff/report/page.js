@@ -181,7 +181,7 @@ class Stage extends EventTarget {
     this.tags = [h("span", { class: "tag l", "aria-hidden": "true" }), h("span", { class: "tag r", "aria-hidden": "true" })];
     this.element = h("div", { class: "stage" }, this.right, this.left, this.box, this.tags, this.divider);
     this.element.style.aspectRatio = `${width} / ${height}`;
-    this.element.style.width = `min(100%, calc(68vh * ${width / height}))`;
+    this.element.style.width = `min(100%, calc(58vh * ${width / height}))`;
     if (Math.max(width, height) < 100) this.element.classList.add("sharp");
     this.#listen();
     this.moveDivider(50);
@@ -369,6 +369,7 @@ class Region {
     this.plot = h("div", {});
     this.words = h("p", { "aria-live": "polite" }, "Click the picture, or drag over it, to choose a region.");
     this.values = h("details", { hidden: true });
+    this.source = h("p", { class: "soft" });
     const [width, height] = item.size;
     const number = (name, most) => h("input", { type: "number", min: name === "width" || name === "height" ? 1 : 0, max: most, step: 1, change: () => this.#typed() });
     this.inputs = { left: number("left", width - 1), top: number("top", height - 1), width: number("width", width), height: number("height", height) };
@@ -390,9 +391,12 @@ class Region {
           matchMedia("(pointer: coarse)").matches && this.draw,
           !item.gray && h("label", {}, h("span", { class: "hidden" }, "Channel"), channels)),
       ),
-      h("p", { class: "soft" }, "Means over the region, pixels spanning 0..1, from the reduced pictures of this page."),
+      this.source,
     );
     comparison.stageReady.then(() => {
+      const times = item.size[0] / comparison.stage.width;
+      const reduced = times > 1.01 ? ` and reduced to 1/${digits(times, 2)} of their size` : "";
+      this.source.textContent = `Means over the region, pixels spanning 0..1, from the pictures of this page, which are compressed${reduced}.`;
       comparison.stage.addEventListener("region", () => this.update());
       comparison.changed = () => this.#mark();
       if (std !== undefined) this.mostUncertain(std);

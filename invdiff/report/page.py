@@ -25,7 +25,7 @@ GENERATOR = "invdiff report"
 LARGEST, SIDE = 10.0, 800  # megabytes, pixels
 SMALLEST_SIDE = 96
 TRIED = 3  # items from which the size of the page is estimated
-ROUNDS = 4
+ROUNDS = 4  # at most, of making it smaller
 
 
 @dataclass(frozen=True)
@@ -104,11 +104,12 @@ def make_report(
         tried, _ = made(few, side)
         size = page(tried, {}, side).size * len(contents.items) / max(len(tried), 1)
         side = _smaller(side, limit / size)
+    result = page(*made(progress(contents.items), side), side)
     for _ in range(ROUNDS):
-        result = page(*made(progress(contents.items), side), side)
-        if result.size <= limit or side == SMALLEST_SIDE or side < SMALLEST_SIDE:
+        if result.size <= limit or side <= SMALLEST_SIDE:
             break
         side = _smaller(side, limit / result.size)
+        result = page(*made(progress(contents.items), side), side)
     if len(result.damaged) == len(contents.items) + len(contents.damaged):
         name, message = next(iter(result.damaged.items()))
         raise ValueError(f"none of the {len(result.damaged)} results can be shown. {name}: {message}")

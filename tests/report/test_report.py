@@ -89,8 +89,8 @@ class TestSimulated:
             shown = map_of(item, key)
             again = shown["low"] + (shown["high"] - shown["low"]) * decoded(shown["source"])[..., 0] / 255
             assert np.corrcoef(again.ravel(), values.ravel())[0, 1] > 0.97
-            said = float(re.search(r"Root mean square ([\d.]+\d)", shown["caption"])[1])
-            assert said == pytest.approx(np.sqrt((values**2).mean()), rel=0.01)
+            (said,) = re.findall(r"Root mean square ([\d.]+\d)", shown["caption"])
+            assert float(said) == pytest.approx(np.sqrt((values**2).mean()), rel=0.01)
         assert "noise has 0.1" in map_of(item, "residual")["caption"]
         assert [table["title"] for table in item["tables"]] == ["Against the truth", "Misfit of the samples"]
 

@@ -62,7 +62,8 @@ def test_numbers_of_signed_maps_are_those_of_the_magnitude():
     ("size", "side", "expected"), [((100, 50), 20, (20, 10)), ((3, 5), 8, (3, 5)), ((1, 4000), 96, (1, 96))]
 )
 def test_pictures_are_reduced_to_a_side(size, side, expected):
-    assert fitted(*size, side) == expected
+    height, width = size
+    assert fitted(height, width, side) == expected
     assert reduced(np.ones(size), side).shape == expected
 
 
