@@ -94,7 +94,7 @@ def report(
     check_output(output, option="-o", inputs=evaluations, ours=is_report, what="a page of `invdiff report`")
     if not output.parent.is_dir():
         raise FileNotFoundError(f"{output}: there is no folder {output.parent}. Make it, or choose another name with -o.")
-    figures = [read_evaluation(path) for path in evaluations]
+    figures = [evaluation for path in evaluations for evaluation in read_evaluation(path)]
 
     def progress(items: Sequence[Item]) -> Iterable[Item]:
         return tqdm(items, unit="picture", disable=None, leave=False) if len(items) > 1 else items

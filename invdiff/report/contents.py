@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from invdiff.io.paths import sha256_of
+from invdiff.study.manifest import read_manifest
 
-__all__ = ["COMMAND", "MANIFEST", "RECORD", "Contents", "Item", "find", "read_record"]
+__all__ = ["COMMAND", "RECORD", "Contents", "Item", "find", "read_record"]
 
-COMMAND, RECORD, MANIFEST = "solve", "run.json", "manifest.jsonl"
+COMMAND, RECORD = "solve", "run.json"
 LARGEST = 64 * 2**20  # bytes of a record
 SAMPLE = re.compile(r"sample-(\d+)\.[a-z]+")
 ROLES = ("best", "mean", "low", "high", "std", "mask", "kernel", "measurement")
@@ -81,7 +82,7 @@ class Contents:
     """The items in a folder.
 
     Attributes:
-        items: Results, sorted by name; in a study in the order of its manifest.
+        items: Results, sorted by name; in a study by the entries of its manifest.
         failed: What went wrong, by name, with the INPUTs of a study that have no result.
         damaged: What is wrong, by name, with results that cannot be read.
         study: Whether the folder is that of several results.
@@ -106,7 +107,8 @@ def find(folder: Path) -> Contents:
     if (folder / RECORD).is_file():
         record = read_record(folder / RECORD)
         return Contents((Item(_named(record, folder.resolve().name), folder, record),))
-    contents = _of_manifest(folder) if (folder / MANIFEST).is_file() else _below(folder)
+    entries = read_manifest(folder)
+    contents = _of_manifest(folder, entries) if entries else _below(folder)
     if contents.items:
         return contents
     said = [f"{name}: {message}" for name, message in {**contents.damaged, **contents.failed}.items()]
@@ -118,41 +120,21 @@ def find(folder: Path) -> Contents:
     )
 
 
-def _of_manifest(folder: Path) -> Contents:
-    entries, items = dict[str, Mapping[str, Any]](), list[Item]()
-    failed, damaged = dict[str, str](), dict[str, str]()
-    for line in _lines(folder / MANIFEST):
-        entries[line["name"]] = line
+def _of_manifest(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> Contents:
+    items, failed, damaged = list[Item](), dict[str, str](), dict[str, str]()
+    packed = any(folder.glob("*.tar"))
     for name, entry in entries.items():
         if entry.get("state") == "failed":
             failed[name] = " ".join(str(entry.get("error") or "no reason is recorded").split())
             continue
         try:
             place = folder / _inside(entry.get("folder"), name)
+            if packed and not (place / RECORD).exists():
+                raise ValueError(f"{place}: the results are packed in a tar file, which a report does not read.")
             items.append(Item(name, place, read_record(place / RECORD), input_name=name))
         except (ValueError, OSError) as error:
             damaged[name] = _said(error)
     return Contents(tuple(items), failed, damaged, study=True)
-
-
-def _lines(manifest: Path) -> Iterator[Mapping[str, Any]]:
-    """Return the lines of a manifest; the last one may be torn."""
-    lines = manifest.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-            if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-                raise ValueError
-        except (ValueError, RecursionError):
-            if number == len(lines):
-                return
-            raise ValueError(
-                f"{manifest}: line {number} is not the entry of an item (a JSON object with a name). Restore the file, or "
-                "remove it: results are then found by their folders."
-            ) from None
-        yield entry
 
 
 def _inside(place: Any, name: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 __all__ = ["Evaluation", "read_evaluation"]
@@ -12,41 +12,54 @@ __all__ = ["Evaluation", "read_evaluation"]
 HEADS = {
     "psnr": "PSNR [dB]",
     "ssim": "SSIM",
-    "ms_ssim": "MS-SSIM",
+    "ms-ssim": "MS-SSIM",
     "lpips": "LPIPS",
     "dists": "DISTS",
     "fid": "FID",
     "kid": "KID",
     "crps": "CRPS",
+    "coverage_50": "in 50 %",
+    "coverage_90": "in 90 %",
+    "psnr_samples": "PSNR of samples",
+    "psnr_mean": "PSNR of mean",
 }
 LARGEST = 256 * 2**20  # bytes
 
 
 class Evaluation:
-    """The figures of one file of ``invdiff evaluate --json``.
+    """The figures of one restoration, or a comparison of several.
 
     Attributes:
-        title: What was compared.
+        title: What it is about.
+        first: Head of the first column.
         names: Names of the figures.
-        rows: Figures of each image, by its name.
+        rows: Figures by the name of an image, or of a restoration.
         summary: Figures over all images, by their names.
     """
 
-    def __init__(self, title: str, rows: Mapping[str, Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
-        self.title, self.rows, self.summary = title, rows, summary
-        names = [name for row in (*rows.values(), summary) for name, value in row.items() if _is_figure(value)]
+    def __init__(
+        self, title: str, rows: Mapping[str, Mapping[str, Any]], summary: Mapping[str, Any], *, first: str = "image"
+    ) -> None:
+        self.title, self.rows, self.summary, self.first = title, rows, summary, first
+        names = [name for row in (*rows.values(), summary) for name, value in row.items() if name != "name" and _cell(value)]
         self.names = list(dict.fromkeys(names))
 
     def table(self) -> dict[str, Any]:
-        """Return the table of all images, with their mean in its last row."""
+        """Return the table of all rows, with their mean in the last row."""
         rows = [[name, *self._cells(row)] for name, row in self.rows.items()]
         last = [["mean", *self._cells(self.summary)]] if self.summary else []
-        return {"title": self.title, "heads": ["image", *self._heads()], "rows": rows + last, "note": "", "total": bool(last)}
+        return {
+            "title": self.title,
+            "heads": [self.first, *self._heads()],
+            "rows": rows + last,
+            "note": "",
+            "total": bool(last),
+        }
 
-    def table_of(self, *names: str | None) -> dict[str, Any] | None:
+    def table_of(self, *names: str) -> dict[str, Any] | None:
         """Return the figures of the image that has one of these names, or ``None``."""
-        row = next((self.rows[name] for name in names if name is not None and name in self.rows), None)
-        if row is None:
+        row = next((self.rows[name] for name in names if name in self.rows), None)
+        if row is None or self.first != "image":
             return None
         pairs = [[head, cell] for head, cell in zip(self._heads(), self._cells(row), strict=True) if cell]
         return {"title": self.title, "heads": ["figure", "value"], "rows": pairs, "note": ""}
@@ -58,8 +71,8 @@ class Evaluation:
         return [_cell(row.get(name)) for name in self.names]
 
 
-def read_evaluation(path: Path) -> Evaluation:
-    """Return what a file of ``invdiff evaluate --json`` says.
+def read_evaluation(path: Path) -> list[Evaluation]:
+    """Return what a file of ``invdiff evaluate --json`` says: of every restoration, and of their comparison if it has several.
 
     Raises:
         ValueError: If it is no such file.
@@ -72,36 +85,57 @@ def read_evaluation(path: Path) -> Evaluation:
         report = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         raise ValueError(f"{expected}, got a file that is no JSON.") from None
-    images = report.get("images") if isinstance(report, dict) else None
-    if not isinstance(images, list) or not all(isinstance(row, dict) and isinstance(row.get("name"), str) for row in images):
+    found = [_of_images(record, path) for record in (report, *_listed(report, "compared"))]
+    if None in found:
         raise ValueError(f"{expected}, which lists images by name.")
-    mean = report.get("mean")
-    restored = Path(str(report.get("restored") or path.name)).name
-    return Evaluation(f"Evaluation of {restored}", {row["name"]: row for row in images}, mean if isinstance(mean, dict) else {})
+    comparison = report.get("comparison")
+    sides = [side for side in _listed(comparison, "restored") if isinstance(side, dict)]
+    rows: dict[str, Mapping[str, Any]] = {_name(side, path): _summary(side) for side in sides}
+    rows |= {f"{_name(side, path)} minus {_name(sides[0], path)}": _summary(side.get("difference")) for side in sides[1:]}
+    if rows:
+        count = len(_listed(comparison, "images"))
+        found.append(Evaluation(f"Comparison of {count} images", rows, {}, first="restoration"))
+    return [evaluation for evaluation in found if evaluation is not None]
 
 
-def _is_figure(value: Any) -> bool:
-    return bool(_cell(value)) and not isinstance(value, bool)
+def _of_images(record: Any, path: Path) -> Evaluation | None:
+    images = _listed(record, "images")
+    if not isinstance(record, dict) or not isinstance(record.get("images"), list):
+        return None
+    if not all(isinstance(row, dict) and isinstance(row.get("name"), str) for row in images):
+        return None
+    return Evaluation(f"Evaluation of {_name(record, path)}", {row["name"]: row for row in images}, _summary(record))
+
+
+def _summary(record: Any) -> dict[str, Any]:
+    """Return the means in a record, with the ends of their intervals if it has them, and figures of the images as a set."""
+    if not isinstance(record, dict):
+        return {}
+    mean, interval, of_set = (
+        part if isinstance(part := record.get(name), dict) else {} for name in ("mean", "interval", "set")
+    )
+    return {**{name: {"mean": value, "interval": interval.get(name)} for name, value in mean.items()}, **of_set}
+
+
+def _listed(record: Any, name: str) -> list[Any]:
+    part = record.get(name) if isinstance(record, dict) else None
+    return part if isinstance(part, list) else []
+
+
+def _name(record: Mapping[str, Any], path: Path) -> str:
+    return PureWindowsPath(str(record.get("restored") or path.name)).name
 
 
 def _cell(value: Any) -> str:
-    """Return a figure as text: a number, ``inf``, or a mean with the ends of its interval."""
+    """Return a figure as text: a number, ``inf``, or a mean with the ends of its interval; empty if it is none."""
     if isinstance(value, bool):
         return ""
     if isinstance(value, int | float):
         return f"{value:.4g}"
     if value in ("inf", "-inf"):
         return str(value)
-    if isinstance(value, dict):
-        middle = next((value[name] for name in ("mean", "value", "estimate") if name in value), None)
-        ends = next(
-            (value[name] for name in ("interval", "ci", "confidence") if name in value), [value.get("low"), value.get("high")]
-        )
-        return f"{_cell(middle)}{_ends(ends)}"
-    return ""
-
-
-def _ends(ends: Any) -> str:
-    if isinstance(ends, Sequence) and not isinstance(ends, str) and len(ends) == 2 and all(map(_cell, ends)):
-        return f" ({_cell(ends[0])} to {_cell(ends[1])})"
-    return ""
+    if not isinstance(value, dict):
+        return ""
+    ends = value.get("interval")
+    low, high = map(_cell, ends) if isinstance(ends, list) and len(ends) == 2 else ("", "")
+    return f"{_cell(value.get('mean'))}{f' ({low} to {high})' if low and high else ''}"

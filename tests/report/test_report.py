@@ -205,41 +205,42 @@ class TestStudy:
         done = results.report("study", code=1)
         assert "the manifest gives '../painted' as its folder, expected a path below that of the study" in done.stderr
 
-    def test_a_damaged_line_is_named(self, results, study):
-        (study / "manifest.jsonl").write_text('nonsense\n{"name": "x"}\n')
-        assert "manifest.jsonl: line 1 is not the entry of an item" in results.report("study", code=1).stderr
+    def test_results_in_tar_files_are_named(self, results, study):
+        shutil.rmtree(study / "gray")
+        (study / "results-000000.tar").write_bytes(b"")
+        done = results.report("study", code=1)
+        assert "gray.png: study/gray: the results are packed in a tar file, which a report does not read." in done.stderr
 
 
 class TestEvaluation:
     def test_figures_are_tables_of_all_and_of_each(self, results, study):
-        rows = [
-            {"name": "sub/photo", "psnr": 31.25, "ssim": {"mean": 0.5, "low": 0.4, "high": 0.6}},
-            {"name": "x", "psnr": "inf"},
-        ]
-        figures = {
-            "reference": "clean",
-            "restored": "out",
-            "images": rows,
-            "mean": {"psnr": 31.25},
-            "failed": {},
-            "unpaired": [],
-        }
+        rows = [{"name": "sub/photo", "psnr": 31.25, "ssim": 0.5}, {"name": "x", "psnr": "inf", "ssim": None}]
+        summary = {"mean": {"psnr": 31.25}, "interval": {"psnr": [30, 32.5]}, "set": {"fid": 7}}
+        one = {"restored": "/home/ann/out", "images": rows, **summary}
+        two = {"restored": "b", "images": rows[:1], "mean": {"psnr": 30}, "difference": {"mean": {"psnr": -1.25}}}
+        comparison = {"images": ["sub/photo"], "restored": [one | {"difference": {}}, two]}
+        figures = {"reference": "clean", **one, "compared": [two], "comparison": comparison}
         (results.place / "figures.json").write_text(json.dumps(figures))
         results.report("study", "--evaluation", "figures.json", code=1)
         data = data_of(study / "report.html")
-        assert data["tables"][0]["heads"] == ["image", "PSNR [dB]", "SSIM"]
-        assert data["tables"][0]["rows"] == [
-            ["sub/photo", "31.25", "0.5 (0.4 to 0.6)"],
-            ["x", "inf", ""],
-            ["mean", "31.25", ""],
+        of_all, of_other, compared = data["tables"]
+        assert of_all["title"] == "Evaluation of out"
+        assert of_all["heads"] == ["image", "PSNR [dB]", "SSIM", "FID"]
+        assert of_all["rows"] == [
+            ["sub/photo", "31.25", "0.5", ""],
+            ["x", "inf", "", ""],
+            ["mean", "31.25 (30 to 32.5)", "", "7"],
         ]
-        assert data["items"][0]["tables"][-1]["rows"] == [["PSNR [dB]", "31.25"], ["SSIM", "0.5 (0.4 to 0.6)"]]
+        assert of_other["title"] == "Evaluation of b"
+        assert compared["rows"] == [["out", "31.25 (30 to 32.5)", "7"], ["b", "30", ""], ["b minus out", "-1.25", ""]]
+        assert data["items"][0]["name"] == "sub/photo.png"
+        assert data["items"][0]["tables"][-2]["rows"] == [["PSNR [dB]", "31.25"], ["SSIM", "0.5"]]
         assert "Evaluation" not in str(data["items"][1]["tables"])
 
     def test_the_file_of_invdiff_evaluate_is_read(self, results, invdiff):
         clean = ("--reference", results.place / "photo.png", "--restored", results.place / "painted" / "mean.png")
         invdiff("evaluate", *clean, "--metrics", "psnr", "--json", results.place / "figures.json")
-        evaluation = read_evaluation(results.place / "figures.json")
+        (evaluation,) = read_evaluation(results.place / "figures.json")
         assert evaluation.names == ["psnr"]
         assert list(evaluation.rows) == ["mean.png"]
 
