@@ -138,4 +138,4 @@ def _cell(value: Any) -> str:
         return ""
     ends = value.get("interval")
     low, high = map(_cell, ends) if isinstance(ends, list) and len(ends) == 2 else ("", "")
-    return f"{_cell(value.get('mean'))}{f' ({low} to {high})' if low and high else ''}"
+    return f"{_cell(value.get('mean'))}{f' ({low} to {high})' if low and high and low != high else ''}"

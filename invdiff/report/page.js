@@ -791,7 +791,8 @@ class Page {
     if (items.length > 1) {
       const link = (name) => h("button", { type: "button", click: () => { this.choose(items.findIndex((item) => item.name === name)); this.main.focus(); window.scrollTo(0, 0); } }, name);
       const heads = ["picture", "problem", "samples", ...Object.keys(items.reduce((all, item) => ({ ...all, ...item.summary }), {}))];
-      const rows = items.map((item) => [item.name, item.problem, String(item.pictures.filter((one) => one.sample !== undefined).length), ...heads.slice(3).map((head) => item.summary[head] ?? "")]);
+      const samples = (item) => item.pictures.filter((one) => one.sample !== undefined).length || "not kept";
+      const rows = items.map((item) => [item.name, item.problem, String(samples(item)), ...heads.slice(3).map((head) => item.summary[head] ?? "")]);
       parts.push(h("h2", {}, "All pictures"), table({ heads, rows }, link));
     }
     for (const one of tables) parts.push(h("h2", {}, one.title), table(one));
