@@ -633,7 +633,7 @@ function notesCard(item) {
 function figuresCard(item) {
   if (item.tables.length === 0) return null;
   const parts = item.tables.map((one) => h("div", {}, h("h3", {}, one.title), table(one), one.note && h("p", { class: "soft" }, one.note)));
-  return h("section", { class: "card", "aria-labelledby": "figures-title" }, h("h2", { id: "figures-title" }, "Figures"), h("div", { class: "facts" }, parts));
+  return h("section", { class: "card", "aria-labelledby": "figures-title" }, h("h2", { id: "figures-title" }, "Figures"), h("div", { class: "figures" }, parts));
 }
 
 function settingsCard(item) {

@@ -136,7 +136,7 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.{DIGITS}g}"
+        return f"{value:.0f}" if 10**DIGITS <= abs(value) < 1e9 else f"{value:.{DIGITS}g}"
     if isinstance(value, list):
         return ", ".join(map(_text, value))
     return str(value)
