@@ -1,1 +1,3 @@
 """Restoration of a folder of pictures: what is there, what is done, who does what, and where the results go."""
+
+__all__: list[str] = []
