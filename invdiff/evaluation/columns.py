@@ -45,10 +45,10 @@ COLUMNS = {
     "spread": Column("spread", 4, table=False),
     "error": Column("error", 4, table=False),
     "spread_error": Column("spread/\nerror", 2),
-    "diver-\nsity": Column("diver-\nsity", 4),
+    "diversity": Column("diver-\nsity", 4),
     "psnr_samples": Column("PSNR of\nsamples", 2),
     "psnr_mean": Column("PSNR of\nmean", 2),
-    "chi_square": Column("chi-\nsquare", 2),
+    "chi_square": Column("chi-square\nratio", 2),
 }
 SCORES = tuple(name for name in COLUMNS if name not in METRICS)
 

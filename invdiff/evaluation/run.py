@@ -99,7 +99,9 @@ def evaluate_pairs(
             result.failed[pair.name] = _one_line(error)
             continue
         if all(value is None for value in row.values()) and pair.reference not in result.features:
-            result.failed[pair.name] = " ".join(dict.fromkeys(problems.values())) or "there is nothing to compute of it."
+            result.failed[pair.name] = (
+                " ".join(dict.fromkeys(problems.values())) or "posterior scores need a result folder with samples."
+            )
             continue
         result.rows[pair.reference] = {"name": pair.name, **row}
         if problems:

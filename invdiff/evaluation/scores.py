@@ -13,6 +13,7 @@ from invdiff.posterior import Posterior
 __all__ = ["PosteriorScores", "crps", "energy_score", "posterior_scores"]
 
 PART = 2**22  # values of samples that are taken at a time, for the memory of large pictures
+ROUNDING = 1e-6  # of the largest value: of pixels with few levels, ends of intervals and truths often coincide
 
 
 @dataclass(frozen=True)
@@ -137,9 +138,10 @@ def posterior_scores(samples: Tensor, truth: Tensor) -> PosteriorScores:
         sums["variance"] += float(x.var(0).sum())
         sums["error"] += float((x.mean(0) - y).square().sum())
         x, y = x[:, undecided], y[undecided]
+        slack = ROUNDING * float(torch.maximum(x.abs().max(), y.abs().max())) if len(y) else 0.0
         for level, name in ((0.5, "hits_50"), (0.9, "hits_90")) if len(y) else ():
             low, high = _as_posterior(x).interval(level)
-            sums[name] += int(((low[0] <= y) & (y <= high[0])).sum())
+            sums[name] += int(((low[0] - slack <= y) & (y <= high[0] + slack)).sum())
     spread, error = math.sqrt(sums["variance"] / size), math.sqrt(sums["error"] / size)
     return PosteriorScores(
         samples=n,

@@ -20,11 +20,13 @@ MINUS, INTERVAL = "-", "95 % interval"
 def tables(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], summary: Mapping[str, Summary]) -> str:
     """Return the figures of every image, with means and intervals: one table of the estimates, one of the samples."""
     texts = []
-    for wanted in ([name for name in columns if name not in SCORES], [name for name in columns if name in SCORES]):
-        shown = [name for name in wanted if COLUMNS[name].table]
-        if shown:
-            lines = [row for row in rows if any(row.get(name) is not None for name in shown)]
-            texts.append(_table(lines, shown, summary))
+    of_images = [name for name in columns if name not in SCORES]
+    of_samples = [name for name in columns if name in SCORES and COLUMNS[name].table]
+    if of_images:
+        texts.append(_table(rows, of_images, summary))
+    if of_samples:
+        scored = [row for row in rows if any(row.get(name) is not None for name in of_samples)]
+        texts.append(_table(scored, of_samples, summary))
     return "\n\n".join(texts)
 
 
