@@ -72,21 +72,21 @@ def measure(options: argparse.Namespace, size: tuple[int, int], share: float, ki
         Image.fromarray(collage(options.folder, size)).save(picture)
         Image.fromarray(np.uint8(255) * missing).save(holes)
         command = [sys.executable, "-P", "-m", "invdiff", "solve", str(picture), "--problem", "inpaint", "--mask", str(holes)]
-        command += ["--samples", str(options.samples), *options.arguments.split(), "-o", str(Path(folder, "out"))]
+        command += ["--samples", str(options.samples), *options.arguments.split(), "-o", str(Path(folder, "out")), "--json"]
         load, started, computed = os.getloadavg()[0], time.perf_counter(), processor_seconds()
         environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
         seconds = time.perf_counter() - started
-        record = json.loads(Path(folder, "out", "run.json").read_text())
+        record = json.loads(done.stdout)
     windows = record["options"].get("windows", {"count": 0, "share": 1.0})
     return {
         "missing, %": float(f"{100 * missing.mean():.3g}"),
         "windows": windows["count"],
         "computed, %": float(f"{100 * windows['share']:.3g}"),
-        "sampler, s": round(record["seconds"], 1),
+        "sampler, s": round(record["timing"]["seconds"], 1),
         "command, s": round(seconds, 1),
         "processor, s": round(processor_seconds() - computed, 1),
-        "peak, MiB": round(record["peak_memory_mib"]["process"]),
+        "peak, MiB": round(record["timing"]["peak_memory_mib"]["process"]),
         "load": round((load + os.getloadavg()[0]) / 2, 1),
         "nfe": record["nfe"],
         "nvjp": record["nvjp"],

@@ -42,6 +42,7 @@ FLOORS = {
     "invdiff.io": 0,
     "invdiff.evaluation": 8,
     "invdiff.restoration": 8,
+    "invdiff.study": 8,
     "invdiff.training": 8,
     "invdiff.cli": 9,
     "invdiff.__main__": 9,

@@ -112,7 +112,7 @@ class TestSaved:
         assert record["best"] == f"sample-{medoid(result.samples) + 1}.png"
         assert (folder / "out" / "best.png").read_bytes() == (folder / "out" / record["best"]).read_bytes()
         assert torch.equal(result.best, result.pictures[medoid(result.samples)])
-        text = summary({**record, "output": "out"})
+        text = summary({**result.record, **record, "output": "out"})
         assert f"the closest to all others ({record['best']})" in text
         assert "\nmean.png keep this for the least error on average" in text
         assert "\nstd.png  bright where the samples differ and the program is guessing" in text

@@ -214,14 +214,14 @@ class TestCommand:
         assert [line for line in lines if line.startswith("colors: ")] == [
             n for n in record["notes"] if n.startswith("colors: ")
         ]
-        assert 0 < record["estimate"]["seconds"] < 10
-        assert record["estimate"]["memory_mib"] is None
+        assert 0 < record["timing"]["estimate"]["seconds"] < 10
+        assert record["timing"]["estimate"]["memory_mib"] is None
 
     def test_restore_records_the_estimate_and_prints_nothing(
         self, tiny_prior: Any, words: list[str], capsys: pytest.CaptureFixture[str]
     ) -> None:
         result = invdiff.restore("in.png", problem="colorize", prior=str(tiny_prior), precision="float32", samples=2, steps=3)
-        assert math.isfinite(result.record["estimate"]["seconds"])
+        assert math.isfinite(result.record["timing"]["estimate"]["seconds"])
         assert capsys.readouterr() == ("", "")
 
     def test_a_misfit_names_what_is_wrong_with_the_problem(self, tiny_prior: Any, words: list[str]) -> None:

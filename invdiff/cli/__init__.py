@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from invdiff.cli.errors import one_line
+from invdiff.io.errors import one_line
 from invdiff.io.printable import printable
 from invdiff.io.signals import Stopped, raise_when_stopped
 
@@ -26,6 +26,7 @@ __all__ = ["COMMANDS", "main"]
 # name: (module, one line of help). The module has a click command of that name.
 COMMANDS = {
     "solve": ("invdiff.cli.solve", "Sample the posterior of a measured image."),
+    "submit": ("invdiff.cli.submit", "Restore a folder by an array of Slurm jobs."),
     "mask": ("invdiff.cli.mask", "Propose the mask of scratches, dust and date stamps."),
     "train": ("invdiff.cli.train", "Train a prior on your own images."),
     "calibrate": ("invdiff.cli.calibrate", "Test the calibration of samples on your own clean images."),

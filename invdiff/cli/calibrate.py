@@ -146,7 +146,7 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
         notes.append("no Gaussian noise above 0: the misfit is not tested, and values that are known exactly are left out")
     for note in notes:
         click.echo(printable(note), err=True)
-    results = Results("calibrate", RECORD, (PLOT,), inputs)
+    results = Results("calibrate", RECORD, (PLOT,), (*inputs, folder))
     with output_folder(output, f"calibration-{kind.name}", results, overwrite=overwrite) as place:
         if save is not None and any(same_file(save, place.folder / name) for name in (RECORD, PLOT)):
             raise ValueError(f"--save {save}: this run writes its {save.name} there. Choose another name.")
@@ -177,9 +177,9 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
         }
 
         def write(part: Path, target: Path) -> dict[str, Any]:
-            write_record(part, results, {**record, "output": target})  # first: the figure matters less if the disk fills
+            write_record(part, results, record)  # first: the figure matters less if the disk fills
             _plot(part / PLOT, report)
-            return write_record(part, results, {**record, "output": target})
+            return write_record(part, results, record)
 
         failed: Exception | None = None
         try:

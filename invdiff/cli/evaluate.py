@@ -203,7 +203,7 @@ def inputs_of(pairings: list[Pairing]) -> Iterator[Path]:
     for pairing in pairings:
         for pair in pairing.pairs:
             yield pair.reference
-            if pair.restored.record is None:
+            if not pair.restored.is_result:
                 yield pair.restored.path
             elif pair.restored.path.is_dir():
                 yield from pair.restored.path.iterdir()

@@ -30,10 +30,11 @@ def solve_file(
     npz: bool,
     format: str,  # noqa: A002 - the name of the option
     format_quality: int | None,
+    keep: str | None = None,
     score: ScoreModel | None = None,
     protected: Sequence[Path] = (),
 ) -> dict[str, Any]:
-    """Solve one INPUT, write the results, and return the contents of its ``run.json``.
+    """Solve one INPUT, write the results, and return the record, with ``timing`` and ``output``, which are not in ``run.json``.
 
     Args:
         source: INPUT; ``None``: a bundled picture is degraded.
@@ -43,6 +44,7 @@ def solve_file(
         npz: Whether to write the samples as floats.
         format: Format of the pictures.
         format_quality: Quality of JPEG files, or ``None`` for the default.
+        keep: What is written, separated by commas, or ``None`` for the default.
         score: The prior, if it is loaded already.
         protected: Files that the results must not replace, besides those that this run reads.
     """
@@ -53,16 +55,18 @@ def solve_file(
     from invdiff.posterior.misfit import unwarned
     from invdiff.restoration import prepare
     from invdiff.restoration.folder import output_folder
+    from invdiff.restoration.keep import kept_parts
     from invdiff.restoration.memory import gigabytes
 
     option = method_options(settings["option"], settings["method"])
     prior_option, progress = given_options(settings["prior_option"]), sys.stderr.isatty()
     job = prepare(source, settings, option=option, prior_option=prior_option, score=score, progress=progress)
     files = job.file_format(format, quality=format_quality)
-    results = job.results(npz=npz, files=files)
+    parts = kept_parts(keep)
+    results = job.results(npz=npz, files=files, keep=parts)
     results = replace(results, inputs=(*results.inputs, *protected))
     with output_folder(output, job.measured.name, results, overwrite=overwrite) as place:
-        for note in (*job.notes, *files.notes):
+        for note in (*job.notes, *job.memory_notes, *files.notes):
             click.echo(printable(note), err=True)
 
         def report(seconds: float, left: float) -> None:
@@ -76,4 +80,4 @@ def solve_file(
         for note in restored.notes:
             if note not in job.notes:
                 click.echo(printable(note), err=True)
-        return place.fill(lambda part, target: restored.write(part, target, npz=npz, files=files))
+        return place.fill(lambda part, target: restored.write(part, target, npz=npz, files=files, keep=parts))

@@ -13,7 +13,7 @@ __all__ = ["LEVEL", "Summary", "difference", "resampled_means", "summarize"]
 
 LEVEL = 0.95
 RESAMPLES = 2000
-PART = 2**22  # counts that are held at a time
+PART = 2**20  # counts that are held at a time
 Array = NDArray[np.float64]
 Rows = Sequence[Mapping[str, float | None]]
 

@@ -87,7 +87,7 @@ def _by_file(pairing: Pairing, files: Mapping[str, Path], items: list[Restored])
     keys, left, taken = Counter(map(_key, files)), [], set[str]()
     for item in items:
         name = next((name for name in (item.source, item.name) if name in files), None)
-        if item.record is None or name is None or name in taken:
+        if not item.is_result or name is None or name in taken:
             left.append(item)
             continue
         taken.add(name)

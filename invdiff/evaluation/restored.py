@@ -12,11 +12,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from invdiff.io.images import IMAGE_SUFFIXES, list_images
+from invdiff.study.manifest import read_manifest
 
 __all__ = ["Restored", "find_restored", "images_below", "read_record", "without_suffix"]
 
-# What `invdiff solve` writes: a result folder has a record, and a folder of many has a manifest with a line for each.
-RECORD, MANIFEST = "run.json", "manifest.jsonl"
+RECORD = "run.json"  # of a result folder of `invdiff solve`
 SAMPLE = re.compile(r"sample-(\d+)")
 
 
@@ -27,24 +27,25 @@ class Restored:
     Attributes:
         name: Its path in the folder that was searched, without suffix: that of the image, or of the result folder.
         path: The image, or the result folder.
-        record: The record of the result folder, ``None`` for an image.
-        source: Name of the image that was restored, as far as known: a path with suffix from the manifest.
+        is_result: Whether it is a result folder.
+        source: Name of the image that was restored, a path with suffix, if a manifest has it.
+        given: Name of INPUT in the record, without folder and suffix.
+        chi_square: Mean squared misfit of the samples over its expected value, as recorded; ``None`` for exact data.
         failed: Why there is no result, if the manifest says so.
     """
 
     name: str
     path: Path
-    record: Mapping[str, Any] | None = None
+    is_result: bool = False
     source: str = ""
+    given: str = ""
+    chi_square: float | None = None
     failed: str = ""
 
     @property
     def stems(self) -> set[str]:
-        """The last part of the name, and that of the INPUT of the record."""
-        stems = {self.name.rpartition("/")[2]}
-        arguments = (self.record or {}).get("arguments")
-        given = arguments.get("input") if isinstance(arguments, Mapping) else None
-        return stems | ({PurePosixPath(given.replace("\\", "/")).stem} if isinstance(given, str) else set())
+        """The last part of the name, and the name of INPUT."""
+        return {self.name.rpartition("/")[2], self.given} - {""}
 
     def estimate(self, which: str) -> Path:
         """Return the file of the point estimate: the image itself, or ``mean``, ``best`` or ``sample-1`` of a result folder.
@@ -54,7 +55,7 @@ class Restored:
         """
         if self.failed:
             raise ValueError(self.failed)
-        if self.record is None:
+        if not self.is_result:
             return self.path
         files = list_images(self.path)
         numbered = {int(match[1]): f"sample-{match[1]}" for file in files if (match := SAMPLE.fullmatch(file.stem))}
@@ -71,7 +72,7 @@ class Restored:
         Raises:
             ValueError: If two files have one number.
         """
-        if self.record is None or self.failed:
+        if not self.is_result or self.failed:
             return []
         numbered: dict[int, Path] = {}
         for file in list_images(self.path):
@@ -80,18 +81,6 @@ class Restored:
                     raise ValueError(f"{self.path}: {numbered[int(match[1])].name} and {file.name} are the same sample.")
                 numbered[int(match[1])] = file
         return [numbered[number] for number in sorted(numbered)]
-
-    @property
-    def chi_square(self) -> float | None:
-        """Mean squared misfit of the samples over its expected value, as recorded; ``None`` for exact data or no record."""
-        residual, expected = ((self.record or {}).get(name) for name in ("residual", "residual_expected"))
-        if not isinstance(residual, list) or not residual or not isinstance(expected, int | float) or not expected > 0:
-            return None
-        try:
-            ratio = math.fsum(float(value) for value in residual) / len(residual) / expected
-        except (TypeError, ValueError, OverflowError):
-            return None
-        return ratio if math.isfinite(ratio) else None
 
 
 def find_restored(root: Path, *, without: tuple[Path, ...] = ()) -> list[Restored]:
@@ -109,7 +98,7 @@ def find_restored(root: Path, *, without: tuple[Path, ...] = ()) -> list[Restore
     """
     if not root.is_dir():
         return [Restored(root.name, root)]
-    listed, found = _manifest(root), []
+    listed, found = _listed(root), []
     for folder, folders, files in _walk(root, without):
         name = folder.relative_to(root).as_posix()
         entry = listed.pop(name, None)
@@ -119,9 +108,13 @@ def find_restored(root: Path, *, without: tuple[Path, ...] = ()) -> list[Restore
             continue
         folders.clear()  # they hold no results of their own
         source, failed = entry or ("", "")
-        found.append(Restored(root.resolve().name if name == "." else name, folder, record or {}, source, failed))
+        name = root.resolve().name if name == "." else name
+        given, chi_square = ("", None) if record is None else (_input(record), _chi_square(record))
+        found.append(Restored(name, folder, True, source, given, chi_square, failed))
+    packed = " (results packed in tar files cannot be evaluated)" if listed and any(root.glob("*.tar")) else ""
     for name, (source, failed) in listed.items():
-        found.append(Restored(name, root / name, {}, source, failed or f"{root / name}: the folder of this result is missing."))
+        missing = f"{root / name}: the folder of this result is missing{packed}."
+        found.append(Restored(name, root / name, True, source, failed=failed or missing))
     return sorted(found, key=lambda item: (item.name, str(item.path)))
 
 
@@ -141,6 +134,23 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     except (ValueError, RecursionError, OSError):
         return None
     return record if isinstance(record, dict) and record.get("command") == "solve" else None
+
+
+def _input(record: Mapping[str, Any]) -> str:
+    arguments = record.get("arguments")
+    given = arguments.get("input") if isinstance(arguments, Mapping) else None
+    return PurePosixPath(given.replace("\\", "/")).stem if isinstance(given, str) else ""
+
+
+def _chi_square(record: Mapping[str, Any]) -> float | None:
+    residual, expected = record.get("residual"), record.get("residual_expected")
+    if not isinstance(residual, list) or not residual or not isinstance(expected, int | float) or not expected > 0:
+        return None
+    try:
+        ratio = math.fsum(float(value) for value in residual) / len(residual) / expected
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return ratio if math.isfinite(ratio) else None
 
 
 def without_suffix(path: Path) -> str:
@@ -167,22 +177,10 @@ def _images(folder: Path, files: list[str]) -> list[Path]:
     return [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
 
 
-def _manifest(root: Path) -> dict[str, tuple[str, str]]:
-    """Return the name of the source and the error of every folder that the manifest of a run over a folder lists.
-
-    Later lines on a name replace earlier ones. Lines that are no entries, such as one that was cut off, are ignored.
-    """
-    try:
-        lines = (root / MANIFEST).read_bytes().splitlines()
-    except FileNotFoundError:
-        return {}
-    entries: dict[str, tuple[str, str, str]] = {}
-    for line in lines:
-        try:
-            entry = json.loads(line)
-            name, folder, state = (str(entry[key]) for key in ("name", "folder", "state"))
-        except (ValueError, KeyError, TypeError, RecursionError):
-            continue
-        error = "" if state == "done" else f"not restored: {entry.get('error') or state}"
-        entries[name] = (folder, name, error)
-    return {folder: (name, error) for folder, name, error in entries.values()}
+def _listed(root: Path) -> dict[str, tuple[str, str]]:
+    """Return the name of the picture and the error of every folder that the manifest of a run over a folder lists."""
+    listed = {}
+    for name, entry in read_manifest(root).items():
+        folder, state = str(entry.get("folder") or without_suffix(Path(name))), entry.get("state")
+        listed[folder] = (name, "" if state == "done" else f"not restored: {entry.get('error') or state}")
+    return listed

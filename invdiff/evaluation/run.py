@@ -153,7 +153,7 @@ def _figures(pair: Pair, metrics: Sequence[str], estimate: str) -> tuple[dict[st
                 row[name] = float(getattr(functions, name.replace("-", "_"))(x, reference))
             except ValueError as error:
                 problems[name] = _one_line(error)
-    if POSTERIOR in metrics and pair.restored.record is not None:
+    if POSTERIOR in metrics and pair.restored.is_result:
         try:
             row |= _scores(pair, clean)
         except (ValueError, OSError) as error:

@@ -298,7 +298,7 @@ def _levels(channel: NDArray[Any]) -> NDArray[np.uint8]:
     values = channel.astype(np.float64).clip(-1, 1)
     values += 1
     values *= 127.5
-    return np.rint(values, out=values).astype(np.uint8)
+    return np.asarray(np.rint(values, out=values), dtype=np.uint8)
 
 
 def _shown(title: str, pixels: ArrayLike, reduction: int) -> NDArray[np.uint8]:

@@ -55,7 +55,7 @@ class Drawing:
         y: Measurement, ``(B, *op.out_shape)``.
         num_samples: Samples per measurement.
         first_sample: Number of the first sample, a multiple of ``group``.
-        seed: Random seed of the run.
+        seed: Random seed of the run, or one for each item: each is then drawn as the only item of a run with its seed.
         callback: Called with every :class:`~invdiff.posterior.Step`.
         places: The item and the window of each row of ``y``, if these are windows of images. Their noise is then that of the
             whole image in these places. The window is ``None`` for whole images with such noise.
@@ -71,7 +71,7 @@ class Drawing:
     y: Tensor
     num_samples: int
     first_sample: int
-    seed: int
+    seed: int | Sequence[int]
     callback: Callable[[Step], object] | None = None
     places: Sequence[tuple[int, Window | None]] | None = None
     group: int = field(init=False)
@@ -125,7 +125,9 @@ class Drawing:
     def _draw(self, part: Sequence[tuple[int, int]], bar: tqdm[Any]) -> Cloud:
         rows, device = [(first + k, b) for first, b in part for k in range(self.group)], self.y.device
         streams = Streams([self._noise(k, b) for k, b in rows])
-        resampling = [generator(self.seed, "resample", b, first, device=device) for first, b in part]
+        resampling = [
+            generator(seed, "resample", b, first, device=device) for first, row in part for seed, b in [self._key(row)]
+        ]
         whose, before = [b for _, b in rows], (bar.n, self.score.evaluations, self.score.products)
         algorithm, times = self.plan.algorithm(self.score, self.op.take(whose), self.y[whose]), self.plan.times
         on_step = self._on_step(rows, bar)
@@ -157,14 +159,20 @@ class Drawing:
         """Return the item of a row of ``y``."""
         return row if self.places is None else self.places[row][0]
 
+    def _key(self, row: int) -> tuple[int, int]:
+        """Return the seed and the number of the item by which the noise of a row of ``y`` is drawn."""
+        item = self._item(row)
+        return (self.seed[item], 0) if isinstance(self.seed, Sequence) else (self.seed, item)
+
     def _noise(self, sample: int, row: int) -> torch.Generator | PlacedNoise:
         """Return the source of the noise of a sample of a row of ``y``."""
+        seed, item = self._key(row)
         if self.places is None:
-            return generator(self.seed, "sample", row, sample, device=self.y.device)
-        item, window = self.places[row]
+            return generator(seed, "sample", item, sample, device=self.y.device)
+        _, window = self.places[row]
         corner = (0, 0) if window is None else window.corner
         height, width = self.op.in_shape[-2:]
-        return PlacedNoise(self.seed, item, sample, corner=corner, sides=(height, width), device=self.y.device)
+        return PlacedNoise(seed, item, sample, corner=corner, sides=(height, width), device=self.y.device)
 
     def _on_step(self, rows: Sequence[tuple[int, int]], bar: tqdm[Any]) -> OnStep:
         """Return the callback of the loop for these rows. Samples of a group beyond ``num_samples`` are not reported."""

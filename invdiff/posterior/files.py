@@ -25,7 +25,7 @@ __all__ = ["KEY", "VERSION", "read_posterior", "write_posterior"]
 
 KEY = "invdiff-posterior"  # the metadata entry
 VERSION = 1
-NUMBERS = {"nfe": float, "nvjp": float, "seconds": float, "seed": int, "first_sample": int}
+NUMBERS = {"nfe": float, "nvjp": float, "seconds": float, "first_sample": int}
 GROUPS = ("inner_weights", "group_ess", "group_ancestors", "group_log_evidence")
 SUFFIX = ".safetensors"
 
@@ -38,6 +38,7 @@ def write_posterior(post: Posterior, path: str | os.PathLike[str]) -> None:
     tensors = {"samples": post.samples, "weights": post.weights, "residual": post.residual}
     about: dict[str, Any] = {"version": VERSION, "method": post.method, "notes": list(post.notes)}
     about |= {name: kind(getattr(post, name)) for name, kind in NUMBERS.items()}
+    about["seed"] = list(post.seed) if isinstance(post.seed, tuple) else int(post.seed)
     about |= {"options": plain(post.options), "origin": plain(post.origin)}
     if isinstance(post.dof, Tensor):
         tensors["dof"] = post.dof
@@ -119,6 +120,7 @@ def _fields(about: Mapping[str, Any], tensors: dict[str, Tensor]) -> dict[str, A
         "residual": residual,
         "dof": dof,
         **numbers,
+        "seed": _seed(about["seed"], rows[1]),
         "method": method,
         "options": options,
         "origin": origin,
@@ -136,6 +138,14 @@ def _particles(about: Any, tensors: Mapping[str, Tensor], rows: torch.Size) -> P
         if values.shape != (rows if name == "inner_weights" else groups):
             raise ValueError(f"{name} of shape {tuple(values.shape)} for {rows[0]} samples in groups of {group}")
     return Particles(group, weighted, **tensors)
+
+
+def _seed(value: Any, items: int) -> int | tuple[int, ...]:
+    if not isinstance(value, list):
+        return int(_number("seed", value, int))
+    if len(value) != items:
+        raise ValueError(f"{len(value)} seeds for {items} items")
+    return tuple(_number("seed", one, int) for one in value)
 
 
 def _number(name: str, value: Any, kind: type) -> Any:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 __all__ = ["Particles"]
 
+TENSORS = ("inner_weights", "group_ess", "group_ancestors", "group_log_evidence")
+
 
 @dataclass(frozen=True, eq=False)
 class Particles:
@@ -56,6 +58,10 @@ class Particles:
 
     def joined(self, *later: Particles) -> Particles:
         """Return the diagnostics of these groups and of later ones."""
-        names = ("inner_weights", "group_ess", "group_ancestors", "group_log_evidence")
-        together = {name: torch.cat([getattr(each, name) for each in (self, *later)]) for name in names}
+        together = {name: torch.cat([getattr(each, name) for each in (self, *later)]) for name in TENSORS}
         return Particles(self.group, self.weighted, **together)
+
+    def item(self, number: int) -> Particles:
+        """Return the diagnostics of one item."""
+        of_item = {name: getattr(self, name)[:, number : number + 1] for name in TENSORS}
+        return Particles(self.group, self.weighted, **of_item)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ class Posterior:
         nvjp: Vector-Jacobian products of the network per returned sample, counted like ``nfe``.
         seconds: Wall time, in seconds.
         method: Name of the method.
-        seed: Random seed of the run.
+        seed: Random seed of the run, or those of the items.
         options: All other settings of the run, the options of the method with their defaults; under ``"auto"`` also the reason
             for the choice, in ``options["auto"]``.
         particles: Diagnostics of the particles, for particle methods; otherwise ``None``.
@@ -56,7 +56,7 @@ class Posterior:
     nvjp: float
     seconds: float
     method: str
-    seed: int
+    seed: int | tuple[int, ...]
     options: Mapping[str, Any]
     particles: Particles | None = None
     notes: tuple[str, ...] = ()
@@ -76,6 +76,27 @@ class Posterior:
         """
         square = (self._weights * (self.samples - self.mean) ** 2).sum(0)
         return (square / (1 - (self._weights**2).sum(0))).sqrt()
+
+    def item(self, number: int) -> Posterior:
+        """Return the samples of one item, ``samples[:, number : number + 1]``, with the mean cost of the items of this run.
+
+        Raises:
+            IndexError: If there is no such item.
+        """
+        items = self.samples.shape[1]
+        if not 0 <= number < items:
+            raise IndexError(f"item: expected a number from 0 to {items - 1}, got {number}.")
+        one = slice(number, number + 1)
+        return replace(
+            self,
+            samples=self.samples[:, one],
+            weights=self.weights[:, one],
+            residual=self.residual[:, one],
+            dof=self.dof[one] if isinstance(self.dof, Tensor) else self.dof,
+            seconds=self.seconds / items,
+            seed=self.seed[number] if isinstance(self.seed, tuple) else self.seed,
+            particles=None if self.particles is None else self.particles.item(number),
+        )
 
     def quantile(self, q: float) -> Tensor:
         """Return the weighted ``q``-quantile of every entry, ``(B, *event)``; for equal weights linear between samples."""

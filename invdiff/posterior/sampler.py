@@ -220,7 +220,7 @@ class PosteriorSampler:
         *,
         num_samples: int = 1,
         first_sample: int = 0,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         chunk: int | None = None,
         progress: bool = False,
         callback: Callable[[Step], object] | None = None,
@@ -236,7 +236,8 @@ class PosteriorSampler:
             num_samples: Samples per item, at least 1.
             first_sample: Number of the first sample. ``num_samples=4, first_sample=4`` continues a run of four samples, and
                 :meth:`Posterior.join` makes one run of the two. With a particle method, a multiple of the size of the groups.
-            seed: Random seed, a non-negative integer.
+            seed: Random seed, a non-negative integer; or one for each item of ``y``, which has then the samples of a run of its
+                own with that seed.
             chunk: Samples per chunk. With particles it is rounded down to whole groups, at least one. Default: half a million
                 entries of ``x`` on a CPU, eight million on a GPU.
             progress: Whether to show a progress bar.
@@ -287,12 +288,13 @@ class PosteriorSampler:
         *,
         num_samples: int,
         first_sample: int = 0,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         chunk: int | None = None,
         progress: bool = False,
         callback: Callable[[Step], object] | None = None,
     ) -> Posterior:
         given, y = y, self._check(y, num_samples, first_sample, chunk)
+        seed = _checked_seed(seed, len(y))
         if callback is not None and not callable(callback):
             raise TypeError(f"callback must be a function of a Step, got {type(callback).__name__}.")
         started = time.monotonic()
@@ -338,7 +340,7 @@ class PosteriorSampler:
                 nvjp=(drawn.products + pilot.products) / (num_samples * items),
                 seconds=time.monotonic() - started,
                 method=plan.method.name,
-                seed=int(seed),
+                seed=seed,
                 first_sample=int(first_sample),
                 options=settings,
                 origin=origin,
@@ -375,7 +377,7 @@ class PosteriorSampler:
             nvjp=(score.products + pilot.products) / (num_samples * items),
             seconds=time.monotonic() - started,
             method=plan.method.name,
-            seed=int(seed),
+            seed=seed,
             first_sample=int(first_sample),
             options=settings | {"chunk": int(chunk)},
             origin=origin,
@@ -401,6 +403,14 @@ class PosteriorSampler:
                 "data, or other units of y."
             )
         return y if self.op.noise.white or not self.op.noise.gaussian else self.op.noise.whiten(y)
+
+
+def _checked_seed(seed: int | Sequence[int], items: int) -> int | tuple[int, ...]:
+    if not isinstance(seed, Sequence):
+        return seed if isinstance(seed, bool) else int(seed)  # the generator refuses a boolean, and says so
+    if len(seed) != items:
+        raise ValueError(f"run: expected one seed, or one for each of the {items} items of y, got {len(seed)}.")
+    return tuple(int(one) for one in seed)
 
 
 def _by_sample(values: Tensor, items: int, num_samples: int) -> Tensor:

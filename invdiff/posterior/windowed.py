@@ -129,7 +129,7 @@ def draw_in_windows(
     *,
     num_samples: int,
     first_sample: int,
-    seed: int,
+    seed: int | Sequence[int],
     chunk: int | None,
     progress: bool,
     callback: Callable[[Step], object] | None,
@@ -143,7 +143,7 @@ def draw_in_windows(
         y: Measurement, ``(B, *op.out_shape)``.
         num_samples: Samples per measurement.
         first_sample: Number of the first sample.
-        seed: Random seed of the run.
+        seed: Random seed of the run, or one for each item.
         chunk: Samples per chunk. Default: as many as for whole images of the size of a window.
         progress: Whether to show a progress bar.
         callback: Called with every :class:`~invdiff.posterior.Step`.

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from invdiff.io.portable import portable
 from invdiff.priors.checkpoints.container import Contents, open_contents, state_dicts
 from invdiff.priors.checkpoints.kinds import folder_kind, is_optimizer, network_kind
 from invdiff.priors.digest import CHANGED, begin_digest, digest, stamp
@@ -86,7 +87,7 @@ def load_prior(
     checkpoint = read_checkpoint(path, given)
     spec = checkpoint.spec
     said = {"label": spec.label, "given": dict(given) or None, "assumed": dict(spec.assumed) or None}
-    facts = {"name": str(source), **{name: value for name, value in said.items() if value is not None}, **spec.facts}
+    facts = {"name": portable(str(source)), **{name: value for name, value in said.items() if value is not None}, **spec.facts}
     with _naming(path):
         prior = build_prior(checkpoint, autocast=autocast, checkpointing=checkpointing, file=path, facts=facts)
     prior.notes = (*checkpoint.notes, *assumptions(path, spec))

@@ -19,6 +19,7 @@ from invdiff.diagnostics import exact_width, images_needed, marginal_width, widt
 from invdiff.diagnostics.conformal import ONE_STD
 from invdiff.io.codecs import first_line
 from invdiff.io.images import atomic_write
+from invdiff.io.portable import portable
 from invdiff.posterior import PosteriorSampler
 from invdiff.priors.checkpoints.kinds import PULL, is_pointer
 from invdiff.problems import Problem
@@ -47,7 +48,7 @@ LARGEST = 1e9  # of any number in a file
 INTERVAL = 0.9  # default level of interval maps; there must be enough images for it
 CLOSE = 0.05  # differences in the fraction of missing pixels up to this are ignored
 # Entries of a prior's description that depend on file path, machine or image size, and do not affect the distribution.
-APART = ("file", "autocast", "checkpointing", "tile", "overlap", "gray", "per_channel")
+APART = ("name", "file", "autocast", "checkpointing", "tile", "overlap", "gray", "per_channel")
 
 
 @dataclass(frozen=True)
@@ -271,7 +272,7 @@ def read_spread(
     if differences:
         notes.append(f"calibration: made with {'; '.join(differences)}: the guarantee does not hold for this run")
     record = {
-        "file": str(path),
+        "file": portable(path),
         "sha256": sha256,
         "problem": name,
         "std_factor": round(std_factor, 4),

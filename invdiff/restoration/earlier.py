@@ -11,11 +11,13 @@ from typing import Any
 
 from invdiff.io.images import atomic_write
 from invdiff.io.paths import refuse_inputs, sha256_of
-from invdiff.restoration.record import to_json
+from invdiff.io.portable import without_places
+from invdiff.restoration.record import plain, to_json
 
 __all__ = ["Results", "check_free", "check_place", "listed", "write_record"]
 
 ELSEWHERE = "choose another folder with -o"
+PASSING = ("timing", "output")  # what differs between equal runs: returned and printed, and not in the file
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Results:
         command: The command, ``solve`` or ``calibrate``.
         record: Name of its record. It lists the other files with their digests, and is written last.
         names: Names of the files that may be written, without the record.
-        inputs: Files that the run reads.
+        inputs: Files that the run reads, and folders of such files.
     """
 
     command: str
@@ -36,12 +38,17 @@ class Results:
 
 
 def write_record(folder: Path, results: Results, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the record of the files in ``folder``, and return it with their names and SHA-256 digests as ``outputs``."""
+    """Write the record of the files in ``folder``, and return it with their names and SHA-256 digests as ``outputs``.
+
+    Two equal runs write the same bytes: the file has nothing of :data:`PASSING`, and paths without the folders they are in.
+    """
     files = sorted(file for file in folder.iterdir() if file.name != results.record and file.is_file())
     record = {**record, "command": results.command, "outputs": {file.name: sha256_of(file) for file in files}}
+    passing = {name: record.pop(name) for name in PASSING if name in record}
+    record = without_places(plain(record), results.inputs)
     with atomic_write(folder / results.record) as part:
         part.write_text(to_json(record) + "\n", encoding="utf-8")
-    return record
+    return {**record, **passing}
 
 
 def listed(folder: Path, results: Results) -> dict[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from invdiff.io.paths import sha256_of
+from invdiff.io.portable import portable
 from invdiff.priors.errors.files import errors_beside
 from invdiff.priors.save import BUNDLED
 
@@ -33,7 +34,7 @@ class FilesRead:
         for name, path in files.items():
             if isinstance(path, Path) and path.is_file():
                 self._stamps[path] = _stamp(path)
-                self.digests[name] = {"path": str(path), "sha256": sha256_of(path)}
+                self.digests[name] = {"path": portable(path), "sha256": sha256_of(path)}
 
     def check(self) -> None:
         """Raise an error, before the work, if a file has changed since its digest was taken.

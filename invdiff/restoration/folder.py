@@ -67,10 +67,10 @@ class Output:
         """Write all files and put them in place.
 
         Args:
-            write: Called with a folder to write to and the target folder; returns the contents of the record it has written.
+            write: Called with a folder to write to and the target folder; returns the record, which it has written.
 
         Returns:
-            The contents of the record, with the folder in which the results are as ``output``.
+            The record, with the folder in which the results are as ``output``.
 
         Raises:
             OSError: If the files cannot be written. The message says where those are that could be.
@@ -94,7 +94,6 @@ class Output:
     def _place(self, part: Path) -> None:
         if self.numbered and not _is_new(self.folder):  # filled by something else meanwhile
             self.folder = _unused(self.folder)
-            _correct(part, self.results, self.folder)
         if not (_is_new(self.folder) and _become(part, self.folder)):
             check_free(self.folder, overwrite=self.overwrite)
             check_place(self.folder, self.results, [file.name for file in part.iterdir()])
@@ -246,13 +245,13 @@ def _move_beside(part: Path, target: Path, results: Results | None, *, ending: s
                 kept = _unused(wanted)
                 shutil.move(part, kept)
                 if results is not None:
-                    _correct(kept, results, kept)
+                    _correct(kept, results)
                 return kept
     return part
 
 
-def _correct(folder: Path, results: Results, target: Path) -> None:
-    """Write the record in ``folder`` again, with the target folder and the files that are there."""
+def _correct(folder: Path, results: Results) -> None:
+    """Write the record in ``folder`` again, with the files that are there."""
     with contextlib.suppress(OSError, ValueError):  # The files themselves are in place.
         record = json.loads((folder / results.record).read_text(encoding="utf-8"))
-        write_record(folder, results, {**record, "output": str(target)})
+        write_record(folder, results, record)

@@ -18,7 +18,7 @@ from invdiff.blind import BlindSampler
 from invdiff.methods import Method
 from invdiff.methods.algorithm import Algorithm
 from invdiff.operators import Noise
-from invdiff.posterior import MisfitWarning, PosteriorSampler
+from invdiff.posterior import MisfitWarning, Posterior, PosteriorSampler
 from invdiff.posterior.misfit import unwarned
 from invdiff.priors import ScoreModel, Tiled
 from invdiff.priors.trial import inner_prior
@@ -31,6 +31,7 @@ from invdiff.restoration.estimate import ShareWatch, Stopwatch
 from invdiff.restoration.files import FilesRead, code_files, prior_files
 from invdiff.restoration.formats import FileFormat, file_format
 from invdiff.restoration.inputs import Measured, read
+from invdiff.restoration.keep import KEPT
 from invdiff.restoration.memory import memory_note, needed_memory, rows_at_a_time
 from invdiff.restoration.noise import noise_choice
 from invdiff.restoration.pictures import COMMAND, RECORD, file_names
@@ -80,6 +81,10 @@ TAKEN = (
         "npz",
         "format",
         "format_quality",
+        "keep",
+        "shard",
+        "batch",
+        "tar",
         "progress",
         "folder",
         "size",
@@ -101,8 +106,9 @@ class Job:
         device: Device to compute on.
         spread: Scaling of standard deviation and intervals; ``None``: no calibration and no intervals.
         files: The files that were read, with their digests.
-        notes: Messages for the user: on the measurement, the prior, the limits of both, and the memory; without repetitions.
+        notes: Messages for the user: on the measurement, the prior, and the limits of both; without repetitions.
         memory: Memory that the run needs, in bytes, if it is known and not little.
+        memory_notes: Messages on the memory that the machine has left, which are in no record.
     """
 
     source: Any
@@ -114,6 +120,7 @@ class Job:
     files: FilesRead
     notes: tuple[str, ...]
     memory: int | None
+    memory_notes: tuple[str, ...] = ()
 
     @property
     def y(self) -> Tensor:
@@ -124,11 +131,11 @@ class Job:
         """Return the format of the files of results: :func:`invdiff.restoration.formats.file_format`."""
         return file_format(self.measured.picture, self.measured.observed.in_shape[0], wanted, quality=quality)
 
-    def results(self, *, npz: bool, files: FileFormat) -> Results:
+    def results(self, *, npz: bool, files: FileFormat, keep: tuple[str, ...] = KEPT) -> Results:
         """Return the names of the files that will be written, and the files that are read, to find out what is in the way."""
         settings = self.settings
         numbers = range(settings["first_sample"], settings["first_sample"] + settings["samples"])
-        names = file_names(self.measured, numbers=numbers, spread=self.spread, npz=npz, files=files)
+        names = file_names(self.measured, numbers=numbers, spread=self.spread, npz=npz, files=files, keep=keep)
         return Results(COMMAND, RECORD, names, (*self.files.paths, *prior_files(self.settings["prior"])))
 
     def run(self, *, progress: bool = False, report: Callable[[float, float], object] | None = None) -> Restoration:
@@ -139,7 +146,7 @@ class Job:
             report: Called once, after the first steps, with an estimate of the time of the run and of the time that is left,
                 in seconds.
         """
-        settings, measured = self.settings, self.measured
+        settings = self.settings
         if isinstance(self.sampler, BlindSampler):
             return self._run_blind(self.sampler, progress=progress, report=report)
         costs = self.sampler.plan(settings["samples"]).costs(self.sampler.score)
@@ -155,17 +162,31 @@ class Job:
                 progress=progress,
                 callback=watch,
             )
+        return self.restored(post, estimate=watch.seconds)
+
+    def restored(self, post: Posterior, *, estimate: float | None = None) -> Restoration:
+        """Return the restoration made of the samples of its sampler; ``estimate``: the seconds that were expected."""
+        settings, measured = self.settings, self.measured
         results = measured.finish(post.samples[:, 0].cpu())
         residual = measured.residual(results)
         misfits = misfits_of(measured, post, residual)
         for note in misfits:
-            warnings.warn(note, MisfitWarning, stacklevel=3)
+            warnings.warn(note, MisfitWarning, stacklevel=4)
         notes = (*self.notes, *misfits)
-        record = make_record(
-            self.source, settings, self.files.digests, measured, self.sampler, post, results, residual, notes=notes
-        )
         memory = None if self.memory is None else round(self.memory / 2**20, 1)
-        record["estimate"] = {"seconds": None if watch.seconds is None else round(watch.seconds, 2), "memory_mib": memory}
+        record = make_record(
+            self.source,
+            settings,
+            self.files.digests,
+            measured,
+            self.sampler,
+            post,
+            results,
+            residual,
+            notes=notes,
+            seconds=post.seconds,
+            estimate={"seconds": None if estimate is None else round(estimate, 2), "memory_mib": memory},
+        )
         if self.spread is not None:
             record |= {"spread": self.spread.record}
         pictures = measured.problem.upright(measured.problem.framed(results))
@@ -198,10 +219,10 @@ class Job:
             results,
             residual,
             notes=(*self.notes, *of_kernel, *misfits),
+            seconds=time.monotonic() - started,  # with the search for the kernel
+            estimate={"seconds": None if watch.seconds is None else round(watch.seconds, 2), "memory_mib": None},
             found=found,
         )
-        record["seconds"] = round(time.monotonic() - started, 2)  # with the search for the kernel
-        record["estimate"] = {"seconds": None if watch.seconds is None else round(watch.seconds, 2), "memory_mib": None}
         if self.spread is not None:
             record |= {"spread": self.spread.record}
         inputs = (*self.files.paths, *prior_files(settings["prior"]))
@@ -273,14 +294,14 @@ def prepare(
     sampler = _sampler(score, measured, settings, option or {})
     spread = _spread(measured, sampler, settings, files)
     files.check()
-    memory, said = None, tuple[str, ...]()
+    memory, said, full = None, tuple[str, ...](), tuple[str, ...]()
     if isinstance(sampler, PosteriorSampler):
         run: dict[str, Any] = {"num_samples": settings["samples"], "chunk": settings["chunk"], "device": device}
         memory, rows = needed_memory(sampler, **run), rows_at_a_time(sampler, **run)
-        said = (*sampler.notes, *memory_note(memory, rows=rows, tiled=isinstance(inner_prior(score), Tiled)))
+        said, full = sampler.notes, memory_note(memory, rows=rows, tiled=isinstance(inner_prior(score), Tiled))
     doubts, calibrated = measured.problem.doubts(score), spread.notes if spread else ()
     notes = tuple(dict.fromkeys((*measured.notes, *said, *doubts, *calibrated)))
-    return Job(source, settings, measured, sampler, device, spread, files, notes, memory)
+    return Job(source, settings, measured, sampler, device, spread, files, notes, memory, full)
 
 
 def restore(

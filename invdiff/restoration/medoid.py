@@ -21,7 +21,7 @@ def medoid(samples: Tensor) -> int:
         samples: ``(N, ...)``.
     """
     distances = torch.zeros(len(samples), dtype=torch.float64)
-    for part in samples.flatten(1).split(PART, dim=1):  # double precision part by part, for the memory of large pictures
+    for part in torch.split(samples.flatten(1), PART, dim=1):  # double precision part by part, for the memory of large pictures
         values = part.double()
         distances += (values - values.mean(0)).square().sum(1).cpu()
     return int(distances.argmin())

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from invdiff.blind import BlindPosterior, BlindSampler
 from invdiff.blind.measurement import blur_operator
+from invdiff.io.portable import portable
 from invdiff.metrics import psnr
 from invdiff.posterior import Posterior, PosteriorSampler, chi_square
 from invdiff.posterior.misfit import misfit_notes
@@ -38,9 +39,11 @@ def make_record(
     residual: Sequence[float],
     *,
     notes: Sequence[str],
+    seconds: float,
+    estimate: Mapping[str, float | None],
     found: BlindPosterior | None = None,
 ) -> dict[str, Any]:
-    """Return the contents of ``run.json``.
+    """Return the contents of ``run.json``, and as ``timing`` what differs between two equal runs and is not written to it.
 
     Args:
         source: INPUT, or ``None``.
@@ -52,11 +55,13 @@ def make_record(
         results: Pictures made from the samples, ``(N, C, H, W)``.
         residual: Squared misfit of each picture.
         notes: Messages for the user.
+        seconds: Wall time.
+        estimate: What was expected of time and memory: ``seconds`` and ``memory_mib``.
         found: Kernels and their parameters, if they were unknown.
     """
     device, noisy = post.samples.device, task.observed.sigma_y > 0
     return {
-        "arguments": {"input": plain(source)} | {name: plain(value) for name, value in settings.items()},
+        "arguments": {"input": plain(source)} | {name: plain(_named(value)) for name, value in settings.items()},
         "files": {name: dict(file) for name, file in files.items()},
         "method": post.method,
         "options": dict(post.options),
@@ -67,13 +72,12 @@ def make_record(
         "versions": post.origin["versions"],
         "nfe": post.nfe,
         "nvjp": post.nvjp,
-        "seconds": round(post.seconds, 2),
-        "peak_memory_mib": _peak_memory(device),
         "residual": list(residual),
         "residual_expected": task.observed.dof if noisy else 0,
         **({} if found is None else {"instrument": _instrument(found)}),
         "notes": list(notes),
         "metrics": None if task.clean is None else _metrics(task.problem.framed(task.clean), task.problem.framed(results)),
+        "timing": {"seconds": round(seconds, 2), "estimate": dict(estimate), "peak_memory_mib": _peak_memory(device)},
     }
 
 
@@ -126,6 +130,11 @@ def _instrument(found: BlindPosterior) -> dict[str, Any]:
     }
 
 
+def _named(value: Any) -> Any:
+    """Return a setting with the path in it, of text such as ``mine.py:MyProblem``, as records have it."""
+    return portable(value) if isinstance(value, str) else value
+
+
 def to_json(value: Any) -> str:
     """Return JSON. Infinities, which JSON cannot represent, become the strings ``inf`` and ``-inf``, which ``float`` parses."""
     return json.dumps(plain(value), indent=2, allow_nan=False)
@@ -142,7 +151,7 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, str | int | float):
         return str(value) if isinstance(value, float) and math.isinf(value) else value
     if isinstance(value, Path):
-        return str(value)
+        return portable(value)
     shape = getattr(value, "shape", None)  # of arrays and tensors
     name = getattr(value, "__qualname__", type(value).__name__)
     return name if shape is None else f"{name} of shape {tuple(shape)}"

@@ -84,6 +84,8 @@ class TestKept:
 
     def test_a_file_is_replaced_at_once_or_not_at_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = saved(tmp_path)
+        posterior(seed=(5, 2**70)).save(str(path))
+        assert Posterior.load(path).seed == (5, 2**70)
         posterior(seed=5).save(str(path))
         assert Posterior.load(path).seed == 5
 
@@ -191,6 +193,8 @@ class TestRefused:
             (lambda _, about: about.update(nfe="many"), "nfe is 'many'"),
             (lambda _, about: about.update(nfe=float("nan")), "nfe is nan"),
             (lambda _, about: about.update(seed=1.5), "seed is 1.5"),
+            (lambda _, about: about.update(seed=[1]), "1 seeds for 2 items"),
+            (lambda _, about: about.update(seed=[1, -2]), "seed is -2"),
             (lambda _, about: about.update(first_sample=True), "first_sample is True"),
             (lambda _, about: about.update(method=3), "method"),
             (lambda _, about: about.update(notes="text"), "notes"),

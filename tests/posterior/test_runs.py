@@ -85,6 +85,20 @@ class TestEveryMethod:
         later = Posterior.join(parts[2], parts[0])
         assert (later.first_sample, len(later.samples)) == (4, 6)
 
+    def test_items_with_seeds_of_their_own_are_runs_of_their_own(self, method: str) -> None:
+        y, of = measured(suitable(method)), sampler(method)
+        together = of.run(y, num_samples=5, seed=[7, 8])
+        assert together.seed == (7, 8)
+        for b, seed in enumerate((7, 8)):
+            alone, one = of.run(y[b : b + 1], num_samples=5, seed=seed), together.item(b)
+            assert one.seed == seed
+            assert_close(one.samples, alone.samples)
+            assert_close(one.weights, alone.weights)
+            assert_close(one.residual, alone.residual)
+            if alone.particles is not None and one.particles is not None:
+                assert_close(one.particles.ess, alone.particles.ess)
+        assert not torch.equal(of.run(y, num_samples=5, seed=[7, 7]).samples[:, 1], together.samples[:, 1])
+
     def test_files_return_everything_bit_for_bit(self, method: str, tmp_path: Path) -> None:
         post = sampler(method).run(measured(suitable(method)).float(), num_samples=4, first_sample=4, seed=5)
         post.save(tmp_path / "post.safetensors")
@@ -161,6 +175,14 @@ def test_the_callback_counts_samples_of_the_posterior() -> None:
     for step in last:
         for r, row in enumerate(step.rows):
             assert torch.equal(step.x_s[r], post.samples[row])
+
+
+def test_seeds_and_items_that_are_not_there() -> None:
+    y, of = measured(WIDE), sampler("dps")
+    with pytest.raises(ValueError, match="one for each of the 2 items of y, got 3"):
+        of.run(y, seed=[1, 2, 3])
+    with pytest.raises(IndexError, match="from 0 to 1, got 2"):
+        of.run(y).item(2)
 
 
 def test_samples_of_groups_start_with_a_group() -> None:
