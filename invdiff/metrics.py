@@ -207,8 +207,15 @@ def find_dists_weights() -> tuple[Path, Path]:
     import piq
     from torchvision.models import VGG16_Weights
 
-    network = find_weights("dists", "VGG-16", VGG16_Weights.IMAGENET1K_V1.url)
-    return network, find_weights("dists", "DISTS", piq.DISTS._weights_url)
+    found, missing = [], []
+    for what, url in (("VGG-16", VGG16_Weights.IMAGENET1K_V1.url), ("DISTS", piq.DISTS._weights_url)):
+        try:
+            found.append(find_weights("dists", what, url))
+        except WeightsMissingError as error:
+            missing.append(str(error))
+    if missing:
+        raise WeightsMissingError("; ".join(missing))
+    return found[0], found[1]
 
 
 def load_weights(metric: str, path: Path) -> dict[str, Any]:

@@ -137,12 +137,24 @@ class TestResults:
         assert row == {"name": "x", "psnr": row["psnr"], "chi_square": None}
 
     def test_of_solve_itself(self, invdiff, solve, tmp_path):
-        write_image(tmp_path / "photo.png", photograph())
-        solve("photo.png", "--problem", "denoise", "--noise", 0.1, "--samples", 3, "-o", "out/photo")
-        (row,) = evaluated(invdiff, "--reference", "photo.png", "--restored", "out/photo")["images"]
-        assert row["samples"] == 3
-        assert row["chi_square"] > 0
-        assert all(math.isfinite(row[name]) for name in SCORES)
+        for name in ("photos/a.png", "photos/sub/b.png", "photos/sub/b.tif"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            write_image(tmp_path / name, photograph())
+        (tmp_path / "photos" / "bad.png").write_bytes(b"no image")
+        few = ("--problem", "denoise", "--noise", 0.1, "--samples", 3)
+        solve("photos", *few, "-o", "out", code=1)
+        report = evaluated(invdiff, "--reference", "photos", "--restored", "out", code=1)
+        assert [row["name"] for row in report["images"]] == ["a", "sub/b.png", "sub/b.tif"]
+        assert "bad.png" in report["failed"]["bad"]
+        for row in report["images"]:
+            assert row["samples"] == 3
+            assert row["chi_square"] > 0
+            assert all(math.isfinite(row[name]) for name in SCORES)
+        solve("photos/a.png", *few, "--keep", "samples", "-o", "samples")
+        arguments = ("--reference", "photos/a.png", "--restored", "samples")
+        assert "expected one image mean" in evaluated(invdiff, *arguments, code=1)["incomplete"]["samples"]["estimate"]
+        (row,) = evaluated(invdiff, *arguments, metrics="posterior")["images"]
+        assert (row["samples"], row["spread"] > 0) == (3, True)
 
 
 class TestPairing:
