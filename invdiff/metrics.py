@@ -30,6 +30,7 @@ __all__ = [
 SSIM_WINDOW = 11
 MS_SSIM_MIN_SIZE = 161  # The window of 11 pixels fits into the fifth scale, a sixteenth of the image.
 DISTS_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
+DISTS_CHANNELS = [3, 64, 128, 256, 512, 512]  # of the image and of these layers
 LPIPS_MIN_SIZE = 31  # In smaller images the second pooling of AlexNet has an empty output.
 
 
@@ -266,8 +267,7 @@ def _dists_network(vgg: Path, distance: Path, device: torch.device) -> nn.Module
     except (KeyError, RuntimeError) as error:
         raise ValueError(f"dists: {vgg} holds no weights of torchvision's VGG-16; download it again.") from error
     try:
-        channels = [3, *(features[int(VGG16_LAYERS[layer.replace("relu", "conv")])].out_channels for layer in DISTS_LAYERS)]
-        weights = [part for name in ("alpha", "beta") for part in torch.split(factors[name], channels, dim=1)]
+        weights: list[Any] = [part for name in ("alpha", "beta") for part in torch.split(factors[name], DISTS_CHANNELS, dim=1)]
     except (KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"dists: {distance} holds no weights of DISTS; download it again.") from error
     # The constructor of piq.DISTS would download; that of its base class takes the network and the weights as they are.

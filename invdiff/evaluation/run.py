@@ -142,17 +142,18 @@ def _figures(pair: Pair, metrics: Sequence[str], estimate: str) -> tuple[dict[st
     clean, row, problems = _load(pair.reference), dict[str, float | None](), dict[str, str]()
     of_pairs = [name for name in metrics if name in OF_PAIRS]
     if of_pairs:
-        row, x = dict.fromkeys(of_pairs), None
+        row = dict.fromkeys(of_pairs)
         try:
             path = pair.restored.estimate(estimate)
-            x, reference = _matched(_load(path), clean, path, pair.reference)
+            images = _matched(_load(path), clean, path, pair.reference)
         except (ValueError, OSError) as error:
             problems["estimate"] = _one_line(error)
-        for name in of_pairs if x is not None else ():
-            try:
-                row[name] = float(getattr(functions, name.replace("-", "_"))(x, reference))
-            except ValueError as error:
-                problems[name] = _one_line(error)
+        else:
+            for name in of_pairs:
+                try:
+                    row[name] = float(getattr(functions, name.replace("-", "_"))(*images))
+                except ValueError as error:
+                    problems[name] = _one_line(error)
     if POSTERIOR in metrics and pair.restored.is_result:
         try:
             row |= _scores(pair, clean)

@@ -125,7 +125,7 @@ def posterior_scores(samples: Tensor, truth: Tensor) -> PosteriorScores:
     """
     _check("posterior_scores", samples, truth)
     n, size = len(samples), truth.numel()
-    sums = dict.fromkeys(("crps", "open", "variance", "error", "hits_50", "hits_90"), 0.0)
+    sums: dict[str, float] = dict.fromkeys(("crps", "open", "variance", "error", "hits_50", "hits_90"), 0.0)
     to_truth, between = torch.zeros(n, dtype=torch.float64), torch.zeros(n * (n - 1) // 2, dtype=torch.float64)
     rows, values, count = samples.reshape(n, -1), truth.flatten(), max(1, PART // n)
     for start in range(0, size, count):

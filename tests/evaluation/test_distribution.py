@@ -8,6 +8,7 @@ import piq
 import pytest
 import torch
 from helpers import filled, randn
+from piq.feature_extractors import InceptionV3
 
 from invdiff.evaluation import features, frechet_distance, kernel_distance
 from invdiff.evaluation.distribution import _inception
@@ -53,7 +54,7 @@ def test_features_are_those_of_piq(hub):
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), torch.random.fork_rng(), torch.no_grad():
         warnings.simplefilter("ignore")
         patch.setattr(torch.nn.init, "trunc_normal_", lambda weight, **_: weight)  # slow, and overwritten at once
-        expected = piq.feature_extractors.InceptionV3().eval()((image + 1) / 2)[0].flatten(1)
+        expected = InceptionV3().eval()((image + 1) / 2)[0].flatten(1)
     assert found.shape == (1, 2048)
     assert found.std() > 0
     torch.testing.assert_close(found, expected)
