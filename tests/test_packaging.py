@@ -39,6 +39,7 @@ FLOORS = {
     "invdiff.metrics": 6,
     "invdiff.damage": 6,
     "invdiff.problems": 7,
+    "invdiff.report": 8,
     "invdiff.io": 0,
     "invdiff.evaluation": 8,
     "invdiff.restoration": 8,
@@ -190,6 +191,8 @@ def test_data_files_are_there() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     assert "py.typed" in listed["invdiff"]
     assert {"natural.safetensors", "natural.errors.safetensors"} <= set(listed["invdiff.priors"])
+    page = {path.name for path in (ROOT / "invdiff" / "report").iterdir() if path.suffix in (".html", ".css", ".js")}
+    assert page == set(listed["invdiff.report"])
     assert (ROOT / "invdiff" / "priors" / "natural.safetensors").stat().st_size <= 16 * 2**20
 
 

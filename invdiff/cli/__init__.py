@@ -31,6 +31,7 @@ COMMANDS = {
     "train": ("invdiff.cli.train", "Train a prior on your own images."),
     "calibrate": ("invdiff.cli.calibrate", "Test the calibration of samples on your own clean images."),
     "evaluate": ("invdiff.cli.evaluate", "Compare restored images with their references."),
+    "report": ("invdiff.cli.report", "Show results in one HTML page."),
     "problems": ("invdiff.cli.problems", "List the measurement models."),
     "methods": ("invdiff.cli.methods", "List the sampling methods."),
     "priors": ("invdiff.cli.priors", "List the diffusion priors; inspect and convert checkpoints."),
@@ -95,6 +96,7 @@ def main() -> None:
       invdiff mask photo.png                                  propose the mask of scratches, dust and date stamps
       invdiff train photos/ --out mine.safetensors            train a prior on your own images
       invdiff evaluate --reference clean/ --restored out/     PSNR, SSIM and LPIPS of two folders
+      invdiff report out/                                     look at results in a browser
       invdiff COMMAND --help                                  options and examples of a command
 
     Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted, 143 terminated. INVDIFF_DEBUG=1 shows the traceback of an

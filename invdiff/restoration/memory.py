@@ -24,6 +24,7 @@ __all__ = ["available_memory", "gigabytes", "memory_note", "needed_memory", "row
 OVERHEAD = 1.5  # Peak memory of the process over that of its tensors (workspaces of convolutions, fragmentation): 1.3 to 1.7.
 # Copies of the image, in float32, that are held:
 RESULTS = 8  # per sample: the state, its noise, results, pictures
+IN_WINDOWS = 4  # likewise, for samples computed in windows, which are put in one copy of the measured picture
 SOLVER = 48  # per sample of a chunk, during an evaluation of the network
 DRAW = 128  # likewise, in a draw with the measured covariance of the error, which has many bands of frequencies
 WORTHWHILE = 2**16  # pixels per chunk from which the memory is estimated, which takes a quarter of a second
@@ -54,7 +55,8 @@ def needed_memory(sampler: PosteriorSampler, *, num_samples: int, chunk: int | N
     if network is None:
         return None
     drawing = 4 * DRAW * rows * entries if draws and sampler.score.error_model is not None else 0
-    return int(OVERHEAD * max(network + 4 * SOLVER * rows * entries, drawing)) + 4 * RESULTS * num_samples * whole
+    held = RESULTS if entries == whole else IN_WINDOWS
+    return int(OVERHEAD * max(network + 4 * SOLVER * rows * entries, drawing)) + 4 * held * num_samples * whole
 
 
 def rows_at_a_time(sampler: PosteriorSampler, *, num_samples: int, chunk: int | None, device: torch.device) -> int:

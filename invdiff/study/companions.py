@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from invdiff.problems import Option
 from invdiff.study.listing import Item, list_items
 
 __all__ = ["Companions"]
@@ -22,14 +20,16 @@ class Companions:
     folders of the folder.
 
     Args:
-        options: The options of the problem.
-        values: Their values.
+        files: Files and folders by option, as :meth:`Problem.files <invdiff.problems.Problem.files>` returns them.
+
+    Attributes:
+        shared: Files that all items share, by option.
+        folders: Folders, by option.
     """
 
-    def __init__(self, options: Sequence[Option], values: Mapping[str, Any]) -> None:
-        named = {option.name: values[option.name] for option in options if option.kind == "FILE"}
-        self.shared = {name: Path(value) for name, value in named.items() if isinstance(value, Path) and value.is_file()}
-        self.folders = {name: Path(value) for name, value in named.items() if isinstance(value, Path) and value.is_dir()}
+    def __init__(self, files: Mapping[str, Path]) -> None:
+        self.shared = {name: path for name, path in files.items() if path.is_file()}
+        self.folders = {name: path for name, path in files.items() if path.is_dir()}
         self._by_name = {name: _by_name(folder) for name, folder in self.folders.items()}
 
     @property
@@ -38,12 +38,12 @@ class Companions:
         return (*self.shared.values(), *self.folders.values())
 
     def of(self, item: Item) -> dict[str, Path]:
-        """Return the files of an item by the name of the option.
+        """Return the files of an item that are in folders, by the name of the option.
 
         Raises:
             ValueError: If it has none in a folder, or several.
         """
-        return {**self.shared, **{name: self._paired(name, item) for name in self.folders}}
+        return {name: self._paired(name, item) for name in self.folders}
 
     def _paired(self, option: str, item: Item) -> Path:
         by_name = self._by_name[option]

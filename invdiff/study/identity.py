@@ -15,7 +15,7 @@ from invdiff.restoration.record import plain
 __all__ = ["file_facts", "item_seed", "prior_digest", "result_key"]
 
 SEED_BYTES = 6  # integers that every reader of JSON holds exactly
-ELSEWHERE = ("device", "seed")  # settings that do not change the result, or that the key has already
+ELSEWHERE = ("device", "seed", "prior", "calibration")  # they do not change the result, or the key has them already
 
 
 def item_seed(seed: int, name: str) -> int:
@@ -47,12 +47,12 @@ def result_key(settings: Mapping[str, Any], files: Mapping[str, Mapping[str, Any
     """Return a digest of all that determines the files of a result.
 
     Args:
-        settings: Settings and options, with those of the output.
+        settings: Settings and options, with those of the output, and without the places of files.
         files: Facts of the files that are read, by name; they count by their content.
         seed: Seed of the item.
         prior: Digest of the prior.
     """
-    kept = {name: plain(value) for name, value in settings.items() if name not in (*files, *ELSEWHERE, "prior")}
+    kept = {name: plain(value) for name, value in settings.items() if name not in ELSEWHERE}
     digests = {name: facts["sha256"] for name, facts in files.items()}
     text = json.dumps({"settings": kept, "files": digests, "seed": seed, "prior": prior}, sort_keys=True)
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()

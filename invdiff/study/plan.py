@@ -78,10 +78,13 @@ class Plan:
             OSError: If a file cannot be read.
         """
         own, before = self.companions.of(item), _facts(known)
-        paths = {"input": item.path, **own}
+        paths = {"input": item.path, **self.companions.shared, **own}
         files = {name: file_facts(path, before.get(name)) for name, path in paths.items()} | dict(self.further)
-        settings = {**self.settings, **own, "seed": item_seed(self.settings["seed"], item.name)}
-        key = result_key({**settings, **self.writing}, files, seed=settings["seed"], prior=self.prior)
+        given = {name: type(self.settings[name])(path) for name, path in own.items()}  # a path, or its text
+        settings = {**self.settings, **given, "seed": item_seed(self.settings["seed"], item.name)}
+        # Files count by their content; what remains of kernels.npz:levin1 is the name of the array.
+        within = {name: str(settings[name]).removeprefix(str(path)) for name, path in paths.items() if name in settings}
+        key = result_key({**settings, **self.writing, **within}, files, seed=settings["seed"], prior=self.prior)
         return Task(item, settings, files, key, self.out / item.folder)
 
     def is_done(self, task: Task, known: Entry | None) -> bool:

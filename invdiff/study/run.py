@@ -120,7 +120,7 @@ class Study:
         self.option, self.prior_option, self.overwrite, self.batch = dict(option), dict(prior_option), overwrite, batch
         kind = find_problem(settings["problem"], taken=TAKEN)
         values = {option.name: settings.get(option.name) for option in kind.options}
-        self.companions = Companions(kind.options, values)
+        self.companions = Companions(kind.files(values))
         arrays = kind.reads == "arrays" and not settings["simulate"]
         self.listing = self._listed(ARRAYS if arrays else IMAGE_SUFFIXES)
         self.tars = None if tar is None else Tars(out, self.listing.items, tar)

@@ -229,6 +229,27 @@ class TestSecondRun:
         assert changed == (set(before) if change in ("prior", "settings", "overwrite") else {"sub/a"})
         assert not list((album / "out").glob(".*"))
 
+    def test_an_array_in_a_file_counts_by_its_name_and_the_file(self, solve, album):
+        kernels = {name: np.outer(*[np.hanning(size)] * 2) for name, size in (("wide", 7), ("narrow", 5))}
+        np.savez(album / "kernels.npz", **kernels)
+        at = ("album", "--problem", "deblur", "--noise", 0.02, "-o", "out", "--kernel")
+        for kernel, kept in (("wide", 0), ("wide", 4), ("narrow", 0), ("narrow", 4)):
+            assert ("kept      4" in solve(*at, f"kernels.npz:{kernel}").stdout) == bool(kept)
+        np.savez(album / "kernels.npz", wide=kernels["wide"], narrow=kernels["wide"])
+        assert "kept" not in solve(*at, "kernels.npz:narrow").stdout
+
+    def test_kernels_in_a_folder(self, solve, album):
+        for number, name in enumerate(NAMES):
+            path = (album / "kernels" / name).with_suffix(".npy")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, np.outer(*[np.hanning(5 + 2 * (number % 2))] * 2))
+        at = ("album", "--problem", "deblur", "--noise", 0.02, "-o", "out", "--kernel", "kernels")
+        solve(*at)
+        for name, record in records(album / "out").items():
+            assert record["files"]["kernel"]["sha256"] == sha256_of(album / "kernels" / f"{name}.npy")
+        np.save(album / "kernels" / "b.npy", np.ones((3, 3)))
+        assert "kept      3" in solve(*at).stdout
+
     def test_does_not_replace_what_somebody_changed(self, solve, album):
         solve("album", *INPAINT, "-o", "out")
         (album / "out" / "a" / "notes.txt").write_text("mine")
