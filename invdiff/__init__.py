@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         blind,
         damage,
         diagnostics,
+        evaluation,
         methods,
         metrics,
         operators,
@@ -36,8 +37,8 @@ __version__ = "0.1.0"
 
 # Names are loaded on first use, so that the command line answers --help without importing torch.
 _MODULES = {
-    *("blind", "damage", "diagnostics", "methods", "metrics", "operators", "posterior", "presets", "priors", "problems"),
-    *("restoration", "schedules", "training"),
+    *("blind", "damage", "diagnostics", "evaluation", "methods", "metrics", "operators", "posterior", "presets", "priors"),
+    *("problems", "restoration", "schedules", "training"),
 }
 _NAMES = {
     "BlindSampler": "invdiff.blind",
@@ -61,6 +62,7 @@ __all__ = [
     "blind",
     "damage",
     "diagnostics",
+    "evaluation",
     "load_prior",
     "methods",
     "metrics",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import warnings
 
+import piq
 import pytest
 import torch
-from helpers import randn
+from helpers import filled, randn
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from invdiff.metrics import WeightsMissingError, find_lpips_weights, lpips, psnr, ssim
+from invdiff.metrics import WeightsMissingError, dists, find_dists_weights, find_lpips_weights, lpips, ms_ssim, psnr, ssim
 
 
 def photographs(size=48, dtype=torch.float64):
@@ -33,6 +35,27 @@ def alexnet(tmp_path_factory):
         state[f"features.{layer}.bias"] = torch.zeros(outputs)
     (home / "hub" / "checkpoints").mkdir(parents=True)
     torch.save(state, home / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth")
+    return home
+
+
+@pytest.fixture(scope="module")
+def vgg(tmp_path_factory):
+    """A checkpoint folder of torch.hub with random weights in the places and the layout of VGG-16's and of DISTS."""
+    home, widths = tmp_path_factory.mktemp("torch"), [3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
+    layers = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]
+    shapes = {f"features.{layer}.weight": (b, a, 3, 3) for layer, a, b in zip(layers, widths, widths[1:], strict=False)}
+    state = filled(shapes) | {
+        f"features.{layer}.bias": torch.zeros(width) for layer, width in zip(layers, widths[1:], strict=True)
+    }
+    # The layers that DISTS leaves out are large: one stored number stands for all of them.
+    for layer, rows, columns in ((0, 4096, 25088), (3, 4096, 4096), (6, 1000, 4096)):
+        state[f"classifier.{layer}.weight"] = torch.zeros(()).expand(rows, columns)
+        state[f"classifier.{layer}.bias"] = torch.zeros(()).expand(rows)
+    factors = {name: randn(1, 1475, 1, 1, seed=k, dtype=torch.float32).abs() for k, name in enumerate(("alpha", "beta"))}
+    total = sum(values.sum() for values in factors.values())
+    (home / "hub" / "checkpoints").mkdir(parents=True)
+    torch.save(state, home / "hub" / "checkpoints" / "vgg16-397923af.pth")
+    torch.save({name: values / total for name, values in factors.items()}, home / "hub" / "checkpoints" / "dists_weights.pt")
     return home
 
 
@@ -81,6 +104,57 @@ class TestSSIM:
     def test_identical(self):
         _, clean = photographs()
         torch.testing.assert_close(ssim(clean, clean), torch.ones(2, dtype=torch.float64))
+
+
+class TestMSSSIM:
+    def test_is_that_of_piq(self):
+        x, clean = photographs(161, torch.float32)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            expected = piq.multi_scale_ssim((x + 1) / 2, (clean + 1) / 2, reduction="none")
+        torch.testing.assert_close(ms_ssim(x, clean), expected)
+        assert 0 < expected[1] < expected[0] < 1
+        torch.testing.assert_close(ms_ssim(clean[:1], clean[:1]), torch.ones(1))
+
+
+class TestDISTS:
+    def test_is_that_of_piq(self, vgg, hub, monkeypatch):
+        hub(vgg)
+        x, clean = photographs(dtype=torch.float32)
+        before = torch.get_rng_state()
+        found = dists(x, clean)
+        assert torch.equal(torch.get_rng_state(), before)
+        monkeypatch.setattr(torch.nn.Linear, "reset_parameters", lambda self: None)  # slow, and overwritten at once
+        with warnings.catch_warnings(), torch.random.fork_rng(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            expected = piq.DISTS(reduction="none")((x + 1) / 2, (clean + 1) / 2)
+        torch.testing.assert_close(found, expected.flatten())
+        assert 0 < found[0] < found[1]
+        torch.testing.assert_close(dists(clean, clean), torch.zeros(2), atol=1e-6, rtol=0)
+
+    def test_gray_is_repeated(self, vgg, hub):
+        hub(vgg)
+        x, clean = (image[:, :1] for image in photographs())
+        torch.testing.assert_close(dists(x, clean), dists(x.repeat(1, 3, 1, 1), clean.repeat(1, 3, 1, 1)))
+
+    def test_missing_and_bad_weights(self, vgg, hub, tmp_path):
+        hub(tmp_path)
+        folder = tmp_path / "hub" / "checkpoints"
+        folder.mkdir(parents=True)
+        missing = ["vgg16-397923af.pth", "dists_weights.pt"]
+        while missing:
+            with pytest.raises(WeightsMissingError) as caught:
+                find_dists_weights()
+            assert str(caught.value).count("https://") == len(missing)
+            assert all(str(folder / name) in str(caught.value) for name in missing)
+            name = missing.pop()
+            (folder / name).symlink_to(vgg / "hub" / "checkpoints" / name)
+        assert find_dists_weights() == (folder / "vgg16-397923af.pth", folder / "dists_weights.pt")
+        for name in ("dists_weights.pt", "vgg16-397923af.pth"):
+            (folder / name).unlink()
+            torch.save({"weight": torch.zeros(3)}, folder / name)
+            with pytest.raises(ValueError, match=rf"{name}.*download it again"):
+                dists(*photographs())
 
 
 class TestLPIPS:
@@ -173,8 +247,8 @@ class TestEveryMetric:
             metric(x.to(torch.uint8), x.to(torch.uint8))
 
 
-@pytest.mark.parametrize(("metric", "size"), [(ssim, 10), (lpips, 30)])
+@pytest.mark.parametrize(("metric", "size"), [(ssim, 10), (lpips, 30), (ms_ssim, 160)])
 def test_small_images(metric, size):
-    x = torch.zeros(1, 3, 64, size)
-    with pytest.raises(ValueError, match=f"at least {size + 1} x {size + 1} pixels, got 64 x {size}"):
+    x = torch.zeros(1, 3, 164, size)
+    with pytest.raises(ValueError, match=f"at least {size + 1} x {size + 1} pixels, got 164 x {size}"):
         metric(x, x)

@@ -1,41 +1,26 @@
-"""``invdiff evaluate``: compute metrics of restored images against their references."""
+"""``invdiff evaluate``: compare restored images and posterior samples with references."""
 
 from __future__ import annotations
 
-import csv
-import json
-import math
-import os
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from invdiff.evaluation.columns import METRICS, listing
 from invdiff.io.printable import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from invdiff.evaluation.pairs import Pair, Pairing
+    from invdiff.evaluation.run import Evaluation
+
 __all__ = ["evaluate"]
 
-METRICS = ("psnr", "ssim", "lpips")
-HEADERS = {"psnr": "PSNR [dB]", "ssim": "SSIM", "lpips": "LPIPS"}
-
-
-@dataclass
-class Pairing:
-    """Reference and restored files, paired by name.
-
-    Attributes:
-        pairs: ``(name, reference, restored)``, sorted by name.
-        unpaired: Files in either folder without a counterpart.
-        ambiguous: Files of each name that several files of one folder share.
-    """
-
-    pairs: list[tuple[str, Path, Path]] = field(default_factory=list)
-    unpaired: list[Path] = field(default_factory=list)
-    ambiguous: dict[str, list[Path]] = field(default_factory=dict)
+STDOUT = Path("-")
+DEFAULT = ("psnr", "ssim", "lpips", "posterior")
 
 
 def parse_metrics(ctx: click.Context, param: click.Parameter, value: str) -> list[str]:
@@ -46,15 +31,36 @@ def parse_metrics(ctx: click.Context, param: click.Parameter, value: str) -> lis
     return names
 
 
-@click.command()
+@click.command(context_settings={"max_content_width": 110})
 @click.option(
-    "--reference", required=True, type=click.Path(exists=True, path_type=Path), help="Folder of clean images, or one image."
+    "--reference",
+    required=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="Folder of clean images, searched with the folders in it, or one image.",
 )
 @click.option(
-    "--restored", required=True, type=click.Path(exists=True, path_type=Path), help="Folder of restored images, or one image."
+    "--restored",
+    required=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="Folder of restored images or of results of `invdiff solve`, one result folder, or one image.",
 )
 @click.option(
-    "--metrics", default=",".join(METRICS), callback=parse_metrics, show_default=True, help="Metrics, separated by commas."
+    "--compare",
+    "others",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    metavar="PATH",
+    help="Another restoration of the same images, to set beside --restored; repeat for more.",
+)
+@click.option(
+    "--metrics", default=",".join(DEFAULT), callback=parse_metrics, show_default=True, help="Metrics, separated by commas."
+)
+@click.option(
+    "--estimate",
+    type=click.Choice(["mean", "best", "sample-1"]),
+    default="mean",
+    show_default=True,
+    help="Picture of a result folder that is compared with the reference.",
 )
 @click.option(
     "--json",
@@ -67,101 +73,148 @@ def parse_metrics(ctx: click.Context, param: click.Parameter, value: str) -> lis
 )
 @click.pass_context
 def evaluate(
-    ctx: click.Context, reference: Path, restored: Path, metrics: list[str], json_file: Path | None, csv_file: Path | None
+    ctx: click.Context,
+    reference: Path,
+    restored: Path,
+    others: tuple[Path, ...],
+    metrics: list[str],
+    estimate: str,
+    json_file: Path | None,
+    csv_file: Path | None,
 ) -> None:
-    """Compare restored images with their references: PSNR, SSIM and LPIPS of each pair, and their means.
+    """Compare restored images with their references, and posterior samples with the truth.
 
-    Files in two folders are paired by name; the extensions may differ (a.png and a.jpg). Alpha channels are ignored, and a gray
-    image is repeated in all channels to compare it with a color image. Higher PSNR and SSIM and lower LPIPS are better. LPIPS
-    needs the weights of AlexNet, which are never downloaded: if they are missing, LPIPS is omitted and a message says where to
-    put them.
+    Files in two folders are paired by their path without extension (a.png and a.jpg), else by a name that only one file on
+    each side has. A result folder of `invdiff solve` counts as one restored image. Alpha channels are ignored, and a gray image
+    is repeated in all channels to compare it with a color image.
 
-    The exit code is 1 if any pair could not be compared.
+    \b
+    psnr, ssim, ms-ssim    of each pair; higher is better
+    lpips, dists           of each pair; lower is better
+    fid, kid               of all images as a set; lower is better
+    posterior              of results with two or more samples, on the 0..1 scale: CRPS and energy score (lower is
+                           better), coverage of 50 % and 90 % intervals (0.5 and 0.9 if the samples are right),
+                           spread over error (1), diversity, PSNR of single samples and of their mean, and
+                           chi-square: the recorded squared misfit over its expected value (1)
+
+    LPIPS, DISTS, FID and KID need weights, which are never downloaded: if they are missing, the metric is omitted and a message
+    says where to put them. Means have 95 % bootstrap intervals over the images. The metrics are those of --estimate, never of
+    the sample that is closest to the truth.
+
+    With --compare, the figures are those of the images that all restorations have, with the differences to --restored.
+
+    The exit code is 1 if any pair could not be compared, or not in everything.
 
     \b
     Examples:
       invdiff evaluate --reference clean/ --restored out/
       invdiff evaluate --reference photo.png --restored out/mean.png --metrics psnr,ssim
       invdiff evaluate --reference clean/ --restored out/ --csv figures.csv
+      invdiff evaluate --reference clean/ --restored out/ --compare other/ --metrics psnr,lpips
       invdiff evaluate --reference clean/ --restored out/ --json - | jq .mean
     """
     from tqdm import tqdm
 
+    from invdiff.evaluation.bootstrap import summarize
+    from invdiff.evaluation.comparison import columns_of, compare
+    from invdiff.evaluation.files import as_json, comparison_record, record, write_csv, write_json
+    from invdiff.evaluation.run import available, evaluate_pairs, set_metrics
+    from invdiff.evaluation.tables import comparison_table, of_set_line, tables
     from invdiff.io.paths import attempt
 
-    pairing = pair(reference, restored)
-    failed = {name: f"several files share this name: {_names(files)}" for name, files in pairing.ambiguous.items()}
-    if not pairing.pairs and not failed and not pairing.unpaired:
-        raise click.ClickException(f"{reference} and {restored} hold no images, expected two folders of images or two images.")
-    if not pairing.pairs and not failed:
-        raise click.ClickException(
-            f"no image of {restored} has the same name as an image of {reference}: none of the {len(pairing.unpaired)} images "
-            f"found has a counterpart ({_names(pairing.unpaired)})."
-        )
-    if pairing.unpaired:
-        click.echo(f"{len(pairing.unpaired)} without a counterpart, skipped: {printable(_names(pairing.unpaired))}", err=True)
-    check_outputs(json_file, csv_file, [reference, restored, *(path for pair in pairing.pairs for path in pair[1:])])
-    metrics = available(metrics)
-    rows: list[dict[str, Any]] = []
-    for name, clean, image in tqdm(pairing.pairs, unit="image", disable=None, leave=False):
-        try:
-            rows.append({"name": name} | compare(clean, image, metrics))
-        except (ValueError, OSError) as error:
-            failed[name] = " ".join(str(error).split())
-    for name, message in failed.items():
-        click.echo(printable(f"{name}: {message}"), err=True)
-    means = {metric: math.fsum(row[metric] for row in rows) / len(rows) for metric in metrics} if rows else {}
-    if json_file != Path("-") and rows:
-        click.echo(printable(table(rows, means, metrics), lines=True))  # first: it is there even if a file cannot be written
-    report = {
-        "reference": str(reference),
-        "restored": str(restored),
-        "images": rows,
-        "mean": means,
-        "unpaired": [str(path) for path in pairing.unpaired],
-        "failed": failed,
-    }
-    unwritten = [None if csv_file is None else attempt(lambda path: write_csv(path, rows, metrics), csv_file)]
-    if json_file is not None and json_file == Path("-"):
-        write_json(json_file, report)
+    sources = [restored, *others]
+    pairings = find_pairs(reference, sources)
+    check_outputs(json_file, csv_file, [reference, *sources, *inputs_of(pairings)])
+    metrics, messages = available(metrics)
+    say(messages)
+
+    def track(pairs: list[Pair]) -> Iterable[Pair]:
+        return tqdm(pairs, unit="image", disable=None, leave=False)
+
+    known: dict[Path, Tensor] = {}  # features of the references, computed once
+    evaluations = [
+        evaluate_pairs(source, pairing, metrics, estimate=estimate, references=known, track=track)
+        for source, pairing in zip(sources, pairings, strict=True)
+    ]
+    for evaluation in evaluations:
+        say(problems_of(evaluation, alone=not others))
+    records, csv_rows, columns = [], [], columns_of([row for one in evaluations for row in one.rows.values()], metrics)
+    for evaluation in evaluations:
+        rows = list(evaluation.rows.values())
+        of_set, notes = set_metrics(metrics, evaluation.features, known, evaluation.rows)
+        summary = summarize(rows, columns)
+        records.append(record(evaluation, summary, of_set))
+        csv_rows += [{**row, "restored": str(evaluation.restored)} for row in rows]
+        if evaluation is evaluations[0]:
+            say(notes)
+        if json_file != STDOUT and rows and not others:  # first: it is there even if a file cannot be written
+            click.echo(printable(tables(rows, columns, summary), lines=True))
+            if of_set:
+                click.echo(of_set_line(of_set, len(rows)))
+    report = {"reference": str(reference), "estimate": estimate, **records[0]}
+    if others:
+        comparison = compare(evaluations, metrics, known)
+        report |= {"compared": records[1:], "comparison": comparison_record(comparison)}
+        if comparison.left_out:
+            say([f"{len(comparison.left_out):,} not in all restorations, left out: {listing(comparison.left_out)}"])
+        if json_file != STDOUT and comparison.images:
+            click.echo(printable(comparison_table(comparison, columns), lines=True))
+    fields = ["name", *(["restored"] if others else []), *columns]
+    unwritten = [None if csv_file is None else attempt(lambda path: write_csv(path, csv_rows, fields), csv_file)]
+    if json_file == STDOUT:
+        click.echo(as_json(report))
     elif json_file is not None:
         unwritten.append(attempt(lambda path: write_json(path, report), json_file))
     if any(unwritten):
         raise OSError(" ".join(filter(None, unwritten)))
-    if failed:
-        click.echo(f"{len(failed)} of {len(failed) + len(rows)} pairs could not be compared.", err=True)
+    if not all(complete(evaluation) for evaluation in evaluations):
         ctx.exit(1)
 
 
-def pair(reference: Path, restored: Path) -> Pairing:
-    """Pair two files, or the images in two folders by their names without extensions."""
-    from invdiff.io.images import list_images
+def find_pairs(reference: Path, sources: list[Path]) -> list[Pairing]:
+    """Pair every restoration with the references; raise an error if one has no pair, and say what has none."""
+    from invdiff.evaluation.pairs import pair
 
-    if reference.is_dir() != restored.is_dir():
-        raise click.UsageError("--reference and --restored must be two folders or two files, not one of each.")
-    if not reference.is_dir():
-        return Pairing(pairs=[(restored.name, reference, restored)])
-    sides: list[dict[str, list[Path]]] = [{}, {}]
-    for side, folder in zip(sides, (reference, restored), strict=True):
-        for path in list_images(folder):
-            side.setdefault(path.stem, []).append(path)
-    pairing = Pairing()
-    for name in sorted(sides[0] | sides[1]):
-        left, right = (side.get(name, []) for side in sides)
-        if not left or not right:
-            pairing.unpaired += left + right
-        elif len(left) == len(right) == 1:
-            pairing.pairs.append((name, left[0], right[0]))
-        else:
-            pairing.ambiguous[name] = left + right
-    return pairing
+    pairings = []
+    for source in sources:
+        try:
+            pairing = pair(reference, source, without=tuple(other for other in sources if other != source))
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+        unpaired = pairing.unpaired
+        if not pairing.pairs and not pairing.ambiguous and not unpaired:
+            raise click.ClickException(
+                f"{reference} and {source} hold no images, expected two folders of images or two images."
+            )
+        if not pairing.pairs and not pairing.ambiguous:
+            raise click.ClickException(
+                f"no image of {source} has the same name as an image of {reference}: none of the {len(unpaired)} images found "
+                f"has a counterpart ({listing(unpaired)})."
+            )
+        if unpaired:
+            where = f"{source}: " if len(sources) > 1 else ""
+            say([f"{where}{len(unpaired)} without a counterpart, skipped: {listing(unpaired)}"])
+        pairings.append(pairing)
+    return pairings
 
 
-def check_outputs(json_file: Path | None, csv_file: Path | None, inputs: list[Path]) -> None:
+def inputs_of(pairings: list[Pairing]) -> Iterator[Path]:
+    """Yield every file that is read."""
+    for pairing in pairings:
+        for pair in pairing.pairs:
+            yield pair.reference
+            if not pair.restored.is_result:
+                yield pair.restored.path
+            elif pair.restored.path.is_dir():
+                yield from pair.restored.path.iterdir()
+
+
+def check_outputs(json_file: Path | None, csv_file: Path | None, inputs: Iterable[Path]) -> None:
     """Raise an error, before the work, if --json or --csv would replace a file that `invdiff evaluate` did not write."""
+    from invdiff.evaluation.files import is_report, is_table
     from invdiff.io.paths import check_output
 
-    written = {"--json": json_file if json_file != Path("-") else None, "--csv": csv_file}
+    written, inputs = {"--json": json_file if json_file != STDOUT else None, "--csv": csv_file}, list(inputs)
     for option, path in written.items():
         if path is None:
             continue
@@ -172,111 +225,30 @@ def check_outputs(json_file: Path | None, csv_file: Path | None, inputs: list[Pa
         check_output(path, option=option, inputs=inputs, others=others, ours=ours, what=f"{what} of `invdiff evaluate`")
 
 
-def is_report(path: Path) -> bool:
-    """Return whether a file was written by :func:`write_json`."""
-    try:
-        report = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(report, dict) and {"reference", "restored", "images", "mean"} <= report.keys()
+def problems_of(evaluation: Evaluation, *, alone: bool) -> list[str]:
+    """Return what could not be computed, and why, with the names that share a reason in one line."""
+    reasons: dict[str, list[str]] = {}
+    for name, message in evaluation.failed.items():
+        reasons.setdefault(message, []).append(name)
+    for name, messages in evaluation.incomplete.items():
+        for message in dict.fromkeys(messages.values()):
+            reasons.setdefault(message, []).append(name)
+    where = "" if alone else f"{evaluation.restored}: "
+    lines = [f"{where}{listing(names)}: {message}" for message, names in reasons.items()]
+    failed, partly = len(evaluation.failed), len(evaluation.incomplete)
+    if failed:
+        lines.append(f"{where}{failed} of {failed + len(evaluation.rows)} pairs could not be compared.")
+    if partly:
+        lines.append(f"{where}{partly} of {failed + len(evaluation.rows)} pairs could be compared in part only.")
+    return lines
 
 
-def is_table(path: Path) -> bool:
-    """Return whether a file was written by :func:`write_csv`."""
-    with path.open("rb") as file:
-        first, *rest = file.readline(1000).decode(errors="replace").strip().split(",")
-    return first == "name" and set(rest) <= set(METRICS)
+def complete(evaluation: Evaluation) -> bool:
+    """Return whether everything could be computed of all pairs."""
+    return not evaluation.failed and not evaluation.incomplete
 
 
-def available(metrics: list[str]) -> list[str]:
-    """Return the metrics that can be computed, and report on stderr what is missing for LPIPS."""
-    if "lpips" not in metrics:
-        return metrics
-    from invdiff.metrics import WeightsMissingError, find_lpips_weights
-
-    try:
-        find_lpips_weights()
-    except WeightsMissingError as error:
-        if metrics == ["lpips"]:
-            raise
-        click.echo(f"{error} (LPIPS is omitted)", err=True)
-        return [name for name in metrics if name != "lpips"]
-    return metrics
-
-
-def compare(reference: Path, restored: Path, metrics: list[str]) -> dict[str, float]:
-    """Return the metrics of one pair of files."""
-    from invdiff import metrics as functions
-
-    x, clean = load(restored), load(reference)
-    if x.shape[2:] != clean.shape[2:]:
-        sizes = " and ".join(f"{image.shape[3]} x {image.shape[2]}" for image in (clean, x))
-        raise ValueError(f"expected two images of the same size, got {sizes} pixels ({reference}, {restored}).")
-    channels = max(x.shape[1], clean.shape[1])
-    if {x.shape[1], clean.shape[1]} - {1, channels}:
-        raise ValueError(f"cannot compare {clean.shape[1]} with {x.shape[1]} channels ({reference}, {restored}).")
-    x, clean = (image.expand(-1, channels, -1, -1) for image in (x, clean))
-    return {name: float(getattr(functions, name)(x, clean)) for name in metrics}
-
-
-def load(path: Path) -> Tensor:
-    import torch
-
-    from invdiff.io.images import read_image
-
-    return torch.from_numpy(read_image(path).pixels)[None]
-
-
-def table(rows: list[dict[str, Any]], means: dict[str, float], metrics: list[str]) -> str:
-    """Return an aligned table with the means in its last line."""
-    from tabulate import SEPARATING_LINE, tabulate
-
-    lines: list[Any] = [[row["name"], *(row[metric] for metric in metrics)] for row in rows]
-    if len(rows) > 1:
-        lines += [SEPARATING_LINE, [f"mean of {len(rows)}", *means.values()]]
-    digits = {"psnr": ".2f", "ssim": ".4f", "lpips": ".4f"}
-    return tabulate(
-        lines,
-        headers=["image", *(HEADERS[metric] for metric in metrics)],
-        floatfmt=("", *(digits[metric] for metric in metrics)),
-        disable_numparse=[0],
-    )
-
-
-def write_json(path: Path, report: dict[str, Any]) -> None:
-    from invdiff.io.images import atomic_write
-
-    text = json.dumps(_without_infinities(report), indent=2, allow_nan=False)
-    if path == Path("-"):
-        click.echo(text)
-        return
-    with atomic_write(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def write_csv(path: Path, rows: list[dict[str, Any]], metrics: list[str]) -> None:
-    from invdiff.io.images import atomic_write
-
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["name", *metrics])
-        writer.writeheader()
-        writer.writerows({**row, "name": as_text(row["name"])} for row in rows)
-
-
-def as_text(name: str) -> str:
-    """Return the name of a file as text; bytes that are not UTF-8 become ``\\xff``."""
-    return os.fsencode(name).decode(errors="backslashreplace")
-
-
-def _without_infinities(value: Any) -> Any:
-    # JSON has no infinity. Unlike null, the string "inf" preserves the value, and float("inf") reads it back.
-    if isinstance(value, dict):
-        return {key: _without_infinities(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_infinities(item) for item in value]
-    return "inf" if value == math.inf else value
-
-
-def _names(paths: list[Path], shown: int = 10) -> str:
-    rest = f" and {len(paths) - shown} more" if len(paths) > shown else ""
-    return ", ".join(str(path) for path in paths[:shown]) + rest
+def say(lines: Iterable[str]) -> None:
+    """Print messages on standard error."""
+    for line in lines:
+        click.echo(printable(line), err=True)
