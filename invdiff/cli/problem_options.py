@@ -18,7 +18,7 @@ from invdiff.restoration.noise import NoiseChoice, noise_choice
 if TYPE_CHECKING:
     from invdiff.problems import Problem
 
-__all__ = ["NOISE_OPTION", "PROBLEM_OPTION", "ProblemCommand", "click_option", "problem_names"]
+__all__ = ["NOISE_OPTION", "PROBLEM_OPTION", "ProblemCommand", "asks_for_help", "click_option", "problem_names", "value_of"]
 
 KEY = "invdiff.problem"  # key of the problem's options in the metadata of a click context
 NOISE_KEY = "invdiff.noise"  # and of the option --noise with the default of the problem
@@ -159,13 +159,13 @@ class ProblemCommand(click.Command):
         self.sections, self.simulated = sections, simulated
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        chosen = _problem_of(args)
+        chosen = value_of("--problem", args) or ctx.lookup_default("problem")
         if chosen is not None and not ctx.resilient_parsing:
             self._add_options(ctx, chosen)
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            if chosen is None and not _asks_for_help(args):
+            if chosen is None and not asks_for_help(args):
                 _required(ctx, click.Option(["--problem"]), None)
             owners = _owners(error.option_name)
             if owners:
@@ -216,20 +216,20 @@ def _with_default(noise: click.Parameter, kind: type[Problem]) -> click.Paramete
     return shown
 
 
-def _problem_of(args: Sequence[str]) -> str | None:
-    """Return the value of ``--problem`` in the arguments; the last one counts."""
+def value_of(flag: str, args: Sequence[str]) -> str | None:
+    """Return the value of an option in the arguments, before they are parsed; the last one counts."""
     found = None
     for argument, following in itertools.zip_longest(args, args[1:]):
         if argument == "--":
             break
-        if argument == "--problem":
+        if argument == flag:
             found = following
-        elif argument.startswith("--problem="):
+        elif argument.startswith(f"{flag}="):
             found = argument.partition("=")[2]
     return found
 
 
-def _asks_for_help(args: Sequence[str]) -> bool:
+def asks_for_help(args: Sequence[str]) -> bool:
     return any(argument in ("-h", "--help") for argument in args)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from invdiff.cli.prior_options import PRIOR_OPTIONS, prior_options
-from invdiff.cli.problem_options import NOISE_OPTION, PROBLEM_OPTION, NameType, ProblemCommand
+from invdiff.cli.problem_options import NOISE_OPTION, PROBLEM_OPTION, NameType
+from invdiff.cli.recorded_options import RecordedCommand, recorded_settings
 from invdiff.cli.solve_file import solve_file
 
 __all__ = ["FORMATS", "INTERVALS", "QUALITIES", "QUALITY", "SAMPLER", "solve"]
@@ -29,6 +30,7 @@ SECTIONS = {
     "Sampler": ("samples", *SAMPLER, "windows", "seed", "first_sample", "chunk", "device"),
     "Prior": PRIOR_OPTIONS,
     "Output": ("output", "overwrite", "format", "format_quality", "calibration", "intervals", "npz", "as_json"),
+    "Repeating": ("config",),
 }
 
 EPILOG = """\b
@@ -58,12 +60,13 @@ Examples:
   invdiff solve photo.png --problem inpaint --mask m.png --calibration calibration.json
   invdiff solve photo.png --problem inpaint --mask m.png --intervals 80
   invdiff solve 1.jpg 2.jpg 3.jpg --problem sr --factor 2 -o large --format jpg
+  invdiff solve --config out/run.json                     repeats a run; options that are given win
 """
 FILE = click.Path(path_type=Path)
 
 
 @click.command(
-    cls=ProblemCommand, sections=SECTIONS, epilog=EPILOG, context_settings={"max_content_width": 110, "show_default": True}
+    cls=RecordedCommand, sections=SECTIONS, epilog=EPILOG, context_settings={"max_content_width": 110, "show_default": True}
 )
 @click.argument("sources", metavar="[INPUT]...", type=FILE, nargs=-1)
 @PROBLEM_OPTION
@@ -147,6 +150,13 @@ FILE = click.Path(path_type=Path)
     help="Also write low and high, the ends of intervals with this coverage in percent. Default: 90 with --calibration.",
 )
 @click.option("--npz", is_flag=True, help="Also write the samples as floats, posterior.npz.")
+@click.option(
+    "--config",
+    type=FILE,
+    metavar="run.json",
+    expose_value=False,
+    help="Record of an earlier run: its settings and INPUT are the defaults of all options. Files are found by their digests.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print run.json, with time and memory, instead of a summary.")
 def solve(sources: tuple[Path, ...], output: Path | None, overwrite: bool, as_json: bool, **settings: Any) -> None:
     """Draw posterior samples of the image behind the measurement INPUT.
@@ -165,13 +175,16 @@ def solve(sources: tuple[Path, ...], output: Path | None, overwrite: bool, as_js
     from invdiff.cli.summary import summary
     from invdiff.restoration.record import to_json
 
+    earlier = recorded_settings(click.get_current_context())
     writing: dict[str, Any] = {name: settings.pop(name) for name in ("npz", "format", "format_quality")}
     writing["overwrite"] = overwrite
     if len(sources) > 1:
-        solve_all(sources, settings, output, writing, as_json=as_json)
+        with earlier.names():
+            solve_all(sources, settings, output, writing, as_json=as_json)
         return
-    (source,) = sources or (None,)
-    record = solve_file(source, settings, output, **writing)
+    (source,) = sources or (earlier.source,)
+    with earlier.names():
+        record = solve_file(source, settings, output, **writing, compare=earlier.compare)
     try:
         click.echo(to_json(record) if as_json else summary(record))
     except OSError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from invdiff.cli.prior_options import given_options
 
 if TYPE_CHECKING:
     from invdiff.priors import ScoreModel
+    from invdiff.restoration import Job
 
 __all__ = ["solve_file"]
 
@@ -32,6 +33,7 @@ def solve_file(
     format_quality: int | None,
     score: ScoreModel | None = None,
     protected: Sequence[Path] = (),
+    compare: Callable[[Job], Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """Solve one INPUT, write the results, and return the record, with ``timing`` and ``output``, which are not in ``run.json``.
 
@@ -45,6 +47,7 @@ def solve_file(
         format_quality: Quality of JPEG files, or ``None`` for the default.
         score: The prior, if it is loaded already.
         protected: Files that the results must not replace, besides those that this run reads.
+        compare: Called before sampling; returns notes that are printed, and are not in the record.
     """
     from tqdm.auto import tqdm
 
@@ -58,11 +61,12 @@ def solve_file(
     option = method_options(settings["option"], settings["method"])
     prior_option, progress = given_options(settings["prior_option"]), sys.stderr.isatty()
     job = prepare(source, settings, option=option, prior_option=prior_option, score=score, progress=progress)
+    passing = (*job.memory_notes, *(() if compare is None else compare(job)))
     files = job.file_format(format, quality=format_quality)
     results = job.results(npz=npz, files=files)
     results = replace(results, inputs=(*results.inputs, *protected))
     with output_folder(output, job.measured.name, results, overwrite=overwrite) as place:
-        for note in (*job.notes, *job.memory_notes, *files.notes):
+        for note in (*job.notes, *passing, *files.notes):
             click.echo(printable(note), err=True)
 
         def report(seconds: float, left: float) -> None:

@@ -74,6 +74,7 @@ TAKEN = (
     *SETTINGS,
     *(
         "source",
+        "config",
         "output",
         "overwrite",
         "json",
