@@ -109,7 +109,10 @@ def test_python_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 # Files of settings that a command line may name.
-RECORDS = {"run.json": {"command": "solve", "arguments": {"problem": "denoise"}}}
+RECORDS = {
+    "run.json": {"command": "solve", "arguments": {"problem": "denoise"}},
+    "operator.json": {"command": "simulate", "arguments": {"problem": "denoise"}},
+}
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any(command_lines(page))])

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["NOISE_OPTION", "PROBLEM_OPTION", "ProblemCommand", "asks_for_help", "click_option", "problem_names", "value_of"]
 
 KEY = "invdiff.problem"  # key of the problem's options in the metadata of a click context
+CHOSEN = "invdiff.chosen"  # of its name
 NOISE_KEY = "invdiff.noise"  # and of the option --noise with the default of the problem
 
 
@@ -150,7 +151,12 @@ class ProblemCommand(click.Command):
         sections: Names of the parameters in each section, by title. The options of the problem are added to the first section,
             and parameters that are in no section to the last.
         simulated: Whether every INPUT is clean and degraded first.
+
+    Attributes:
+        replaced: Options that those of a problem may replace.
     """
+
+    replaced: Sequence[str] = ()
 
     def __init__(
         self, *arguments: Any, sections: Mapping[str, Sequence[str]], simulated: bool = False, **settings: Any
@@ -183,10 +189,11 @@ class ProblemCommand(click.Command):
     def _add_options(self, ctx: click.Context, chosen: str) -> None:
         (parameter,) = (param for param in self.params if param.name == "problem")
         kind = PROBLEMS.find(parameter.type.convert(chosen, parameter, ctx))
-        taken = {flag for param in self.params for flag in param.opts}
+        taken = {flag for param in self.params for flag in param.opts if flag not in self.replaced}
         for option in kind.options:
             if option.flag in taken:
                 raise click.UsageError(f"--problem {chosen}: {option.flag} is the name of another option. Rename it.", ctx)
+        ctx.meta[CHOSEN] = kind.name
         ctx.meta[KEY] = [click_option(option, simulated=self.simulated) for option in kind.options]
         if not self.simulated:
             ctx.meta[NOISE_KEY] = _with_default(next(param for param in self.params if param.name == "noise"), kind)

@@ -1,4 +1,4 @@
-"""``--config``: the settings of an earlier run as the defaults of the options."""
+"""``--config`` and ``--operator``: the settings of an earlier run, or of a simulation, as the defaults of the options."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from invdiff.cli.problem_options import KEY as PROBLEM
 from invdiff.cli.problem_options import ProblemCommand, asks_for_help, value_of
 
 if TYPE_CHECKING:
@@ -53,35 +54,102 @@ class RecordedSettings:
 
 
 class RecordedCommand(ProblemCommand):
-    """A command whose options have the settings of an earlier run as defaults."""
+    """A command whose options have the settings of an earlier run, or the operator of a simulation, as defaults."""
+
+    replaced = ("--operator",)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        path = None if ctx.resilient_parsing or asks_for_help(args) else value_of("--config", args)
-        if path is None:
+        """Parse with ``--config`` and ``--operator`` in view.
+
+        ``--operator`` names the file of a simulation if it ends in ``.json``; otherwise it belongs to ``--problem operator``.
+        """
+        if ctx.resilient_parsing or asks_for_help(args):
             return super().parse_args(ctx, args)
         from invdiff.restoration.recorded import read_recorded
 
-        recorded = read_recorded(Path(path), command="solve", option="--config", folders=[Path()])
-        # Called only for options that are not given, so that the files of others need not be there.
-        values = {name: partial(recorded.value, name) for name, value in recorded.arguments.items() if value is not None}
-        ctx.default_map = {name: value for name, value in values.items() if name not in APART}
-        own = value_of("--problem", args) in (None, recorded.arguments.get("problem"))
-        left = super().parse_args(ctx, args)  # which takes the arguments off the list
+        config, operator = value_of("--config", args), value_of("--operator", args)
+        said = list(args)
+        recorded = simulated = None
+        if config is not None:
+            recorded = read_recorded(Path(config), command="solve", option="--config", folders=[Path()])
+            ctx.default_map = _defaults(recorded)
+        if operator is not None and operator.lower().endswith(".json"):
+            simulated = read_recorded(Path(operator), command="simulate", option="--operator", folders=[Path(operator).parent])
+            args = _without("--operator", args)
+            _check_problem(simulated, args, ctx)
+            ctx.default_map = {**(ctx.default_map or {}), **_defaults(simulated)}
+        left = super().parse_args(ctx, args)
+        given = [str(param.name) for param in self.get_params(ctx) if _is_given(ctx, param)]
+        if simulated is not None:
+            self._check_operator(simulated, given, ctx)
+        if recorded is not None:
+            ctx.meta[KEY] = self._settings(recorded, said, given, simulated, ctx)
+        return left
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return the parameters; an option ``--operator`` of the problem replaces the one that names a file."""
+        params, own = super().get_params(ctx), ctx.meta.get(PROBLEM, ())
+        if any(param.name == "operator" for param in own):
+            return [param for param in params if param.name != "operator" or param in own]
+        return params
+
+    def _settings(
+        self, recorded: Recorded, args: list[str], given: list[str], simulated: Recorded | None, ctx: click.Context
+    ) -> RecordedSettings:
         names = [name for param in self.get_params(ctx) if (name := str(param.name)) not in APART]
+        own = simulated is None and value_of("--problem", args) in (None, recorded.arguments.get("problem"))
         for name in recorded.arguments if own else ():
             if name not in (*names, "input"):
                 near = difflib.get_close_matches(name, names, n=1)
                 hint = f" Is it {near[0]!r} now?" if near else ""
                 raise click.UsageError(f"{recorded.flag}: this version has no setting {name!r:.80}.{hint}", ctx)
-        chosen = [str(param.name) for param in self.get_params(ctx) if _is_given(ctx, param)]
         source = None
         if ctx.params["sources"]:
-            chosen.append("input")
+            given = [*given, "input"]
         elif recorded.arguments.get("input") is not None:
             source = Path(recorded.value("input"))
-        given = tuple(name for name in chosen if name in recorded.arguments)
-        ctx.meta[KEY] = RecordedSettings(recorded, given, source)
-        return left
+        given += [] if simulated is None else simulated.arguments
+        return RecordedSettings(recorded, tuple(name for name in given if name in recorded.arguments), source)
+
+    def _check_operator(self, simulated: Recorded, given: list[str], ctx: click.Context) -> None:
+        """Raise an error if the command line changes the operator of a simulation."""
+        names = [str(param.name) for param in self.get_params(ctx)]
+        unknown = next((name for name in simulated.arguments if name not in names), None)
+        if unknown is not None:
+            raise click.UsageError(f"{simulated.flag}: this version has no setting {unknown!r:.80}.", ctx)
+        own = [str(param.name) for param in ctx.meta.get(PROBLEM, ())]
+        other = next((name for name in given if name in (*own, "simulate")), None)
+        if other is not None:
+            flag = f"--{other.replace('_', '-')}"
+            raise click.UsageError(
+                f"{flag}: the operator is that of {simulated.path}, measured already. Leave {flag} out.", ctx
+            )
+        if not ctx.params["sources"]:
+            raise click.UsageError(f"{simulated.flag}: INPUT is missing. Give a measurement of `invdiff simulate`.", ctx)
+
+
+def _defaults(recorded: Recorded) -> dict[str, Any]:
+    """Return the values of settings as functions, called only for options that are not given: their files need not be there."""
+    values = {name: value for name, value in recorded.arguments.items() if value is not None and name not in APART}
+    return {name: partial(recorded.value, name) for name in values}
+
+
+def _check_problem(simulated: Recorded, args: list[str], ctx: click.Context) -> None:
+    said, there = value_of("--problem", args), simulated.arguments.get("problem")
+    if said is not None and said != there:
+        raise click.UsageError(f"--problem {said}: {simulated.path} is for --problem {there}. Leave --problem out.", ctx)
+
+
+def _without(flag: str, args: list[str]) -> list[str]:
+    """Return the arguments without an option and its value."""
+    left, skip = list[str](), False
+    for number, argument in enumerate(args):
+        if argument == "--":
+            return [*left, *args[number:]]
+        if not skip and argument != flag and not argument.startswith(f"{flag}="):
+            left.append(argument)
+        skip = not skip and argument == flag
+    return left
 
 
 def recorded_settings(ctx: click.Context) -> RecordedSettings:

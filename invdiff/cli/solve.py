@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from invdiff.cli.prior_options import PRIOR_OPTIONS, prior_options
-from invdiff.cli.problem_options import NOISE_OPTION, PROBLEM_OPTION, NameType
+from invdiff.cli.problem_options import CHOSEN, NOISE_OPTION, PROBLEM_OPTION, NameType
 from invdiff.cli.recorded_options import RecordedCommand, recorded_settings
 from invdiff.cli.solve_file import solve_file
 
@@ -25,7 +25,7 @@ FORMATS, QUALITY = ("png", "jpg", "tiff", "webp", "input"), 95
 
 SAMPLER = ("method", "steps", "rule", "quality", "preset", "option")
 SECTIONS = {
-    "Problem": ("problem", "simulate", "black", "white"),
+    "Problem": ("problem", "operator", "simulate", "black", "white"),
     "Noise": ("noise",),
     "Sampler": ("samples", *SAMPLER, "windows", "seed", "first_sample", "chunk", "device"),
     "Prior": PRIOR_OPTIONS,
@@ -65,12 +65,28 @@ Examples:
 FILE = click.Path(path_type=Path)
 
 
+def _no_operator(context: click.Context, param: click.Parameter, value: Path | None) -> None:
+    """Refuse what is left of ``--operator`` once files of simulations have been taken off, see :class:`RecordedCommand`."""
+    if value is not None and not context.resilient_parsing:
+        chosen = context.meta.get(CHOSEN)
+        other = "" if chosen is None else f" belongs to --problem operator, not to {chosen}."
+        raise click.UsageError(f"--operator{other or f' {value}:'} Expected operator.json of `invdiff simulate`.", context)
+
+
 @click.command(
     cls=RecordedCommand, sections=SECTIONS, epilog=EPILOG, context_settings={"max_content_width": 110, "show_default": True}
 )
 @click.argument("sources", metavar="[INPUT]...", type=FILE, nargs=-1)
 @PROBLEM_OPTION
 @NOISE_OPTION
+@click.option(
+    "--operator",
+    type=FILE,
+    metavar="operator.json",
+    expose_value=False,
+    callback=_no_operator,
+    help="File of `invdiff simulate`: INPUT is a measurement beside it. Problem, its options and the noise are those there.",
+)
 @click.option("--simulate", is_flag=True, help="INPUT is clean: degrade it, solve, and compare.")
 @click.option("--black", type=float, metavar="LEVEL", help="Value of black in the units of INPUT. Default: 0.")
 @click.option(

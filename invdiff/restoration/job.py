@@ -74,7 +74,7 @@ TAKEN = (
     *SETTINGS,
     *(
         "source",
-        "config",
+        "config",  # and --operator, which --problem operator takes for itself
         "output",
         "overwrite",
         "json",
