@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from invdiff.cli.errors import one_line
+from invdiff.io.errors import one_line
 from invdiff.io.printable import printable
 from invdiff.io.signals import Stopped, raise_when_stopped
 

@@ -24,6 +24,7 @@ __all__ = ["RecordedCommand", "RecordedSettings", "recorded_settings"]
 
 KEY = "invdiff.recorded"  # key in the metadata of a click context
 APART = ("sources", "output", "overwrite", "as_json", "config")  # parameters of a command that no record decides
+REPEATED = ("option", "prior_option")  # options that may be given several times; other lists are separated by commas
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,12 @@ class RecordedCommand(ProblemCommand):
 def _defaults(recorded: Recorded) -> dict[str, Any]:
     """Return the values of settings as functions, called only for options that are not given: their files need not be there."""
     values = {name: value for name, value in recorded.arguments.items() if value is not None and name not in APART}
-    return {name: partial(recorded.value, name) for name in values}
+    return {name: partial(_default, recorded, name) for name in values}
+
+
+def _default(recorded: Recorded, name: str) -> Any:
+    value = recorded.value(name)
+    return ",".join(map(str, value)) if isinstance(value, list) and name not in REPEATED else value
 
 
 def _check_problem(simulated: Recorded, args: list[str], ctx: click.Context) -> None:

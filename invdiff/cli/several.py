@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from invdiff.cli.errors import one_line
 from invdiff.cli.prior_options import load
 from invdiff.cli.solve_file import solve_file
 from invdiff.cli.summary import summary
+from invdiff.io.errors import one_line
 from invdiff.io.printable import printable
 from invdiff.io.source import Source
 from invdiff.problems import OptionError

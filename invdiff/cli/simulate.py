@@ -16,7 +16,7 @@ from invdiff.io.printable import printable
 
 __all__ = ["FORMATS", "simulate"]
 
-# Formats of measured pictures; a test compares them with those of invdiff.restoration.simulation.
+# Formats of measured pictures; a test compares them with those of invdiff.study.simulation.
 FORMATS = ("npy", "png", "png16")
 SHARED = ("problem", "noise")
 NOISE = (
@@ -73,10 +73,13 @@ def simulate(clean: Path, output: Path, overwrite: bool, **settings: Any) -> Non
     # Imported here, so that `invdiff simulate --help` answers without torch.
     from tqdm import tqdm
 
+    from invdiff.io.images import IMAGE_SUFFIXES
     from invdiff.io.paths import refuse_inputs
-    from invdiff.restoration.simulation import IMAGES, MEASUREMENTS, OPERATOR, REFERENCE, Simulation, images_below
+    from invdiff.study.listing import Item, list_items
+    from invdiff.study.simulation import IMAGES, MEASUREMENTS, OPERATOR, REFERENCE, Simulation
 
-    images = images_below(clean) if clean.is_dir() else {clean.name: clean}
+    single = (Item(clean.name, clean, 1, clean.stem),)
+    images = list_items(clean, IMAGE_SUFFIXES).items if clean.is_dir() else single
     if not images:
         raise click.ClickException(f"{clean}: holds no images, expected a folder of images.")
     if clean.is_dir() and output.resolve().is_relative_to(clean.resolve()):

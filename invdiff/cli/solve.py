@@ -29,7 +29,8 @@ SECTIONS = {
     "Noise": ("noise",),
     "Sampler": ("samples", *SAMPLER, "windows", "seed", "first_sample", "chunk", "device"),
     "Prior": PRIOR_OPTIONS,
-    "Output": ("output", "overwrite", "format", "format_quality", "calibration", "intervals", "npz", "as_json"),
+    "Folder": ("shard", "batch", "tar"),
+    "Output": ("output", "overwrite", "format", "format_quality", "keep", "calibration", "intervals", "npz", "as_json"),
     "Repeating": ("config",),
 }
 
@@ -60,6 +61,9 @@ Examples:
   invdiff solve photo.png --problem inpaint --mask m.png --calibration calibration.json
   invdiff solve photo.png --problem inpaint --mask m.png --intervals 80
   invdiff solve 1.jpg 2.jpg 3.jpg --problem sr --factor 2 -o large --format jpg
+  invdiff solve album --problem inpaint --mask masks -o restored     every picture, with the mask of its name
+  invdiff solve album --problem denoise --noise auto -o restored --keep best,mean
+  torchrun --nproc-per-node 4 -m invdiff solve album --problem dejpeg -o restored
   invdiff solve --config out/run.json                     repeats a run; options that are given win
 """
 FILE = click.Path(path_type=Path)
@@ -144,6 +148,22 @@ def _no_operator(context: click.Context, param: click.Parameter, value: Path | N
 )
 @click.option("--overwrite", is_flag=True, help="Replace earlier results in the output folder.")
 @click.option(
+    "--shard",
+    metavar="I/N",
+    help="For a folder: do the share I of N, from 0. Default: that of torchrun, a Slurm array, or RANK and WORLD_SIZE.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 1024),
+    help="For a folder: pictures of one size sampled together. Default: 1 on a processor, what fits on a GPU.",
+)
+@click.option(
+    "--tar",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="For a folder: pack the results of N pictures in one tar file each, in the naming of WebDataset.",
+)
+@click.option(
     "--format",
     type=click.Choice(FORMATS),
     default="png",
@@ -165,6 +185,12 @@ def _no_operator(context: click.Context, param: click.Parameter, value: Path | N
     type=click.Choice(INTERVALS),
     help="Also write low and high, the ends of intervals with this coverage in percent. Default: 90 with --calibration.",
 )
+@click.option(
+    "--keep",
+    metavar="PART[,PART]...",
+    help="What is written: some of samples, best, mean, std, comparison and quantiles (5, 50 and 95 %). Default: all but "
+    "quantiles. Samples that were not kept can be drawn again from run.json.",
+)
 @click.option("--npz", is_flag=True, help="Also write the samples as floats, posterior.npz.")
 @click.option(
     "--config",
@@ -174,7 +200,16 @@ def _no_operator(context: click.Context, param: click.Parameter, value: Path | N
     help="Record of an earlier run: its settings and INPUT are the defaults of all options. Files are found by their digests.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print run.json, with time and memory, instead of a summary.")
-def solve(sources: tuple[Path, ...], output: Path | None, overwrite: bool, as_json: bool, **settings: Any) -> None:
+def solve(
+    sources: tuple[Path, ...],
+    output: Path | None,
+    overwrite: bool,
+    as_json: bool,
+    shard: str | None,
+    batch: int | None,
+    tar: int | None,
+    **settings: Any,
+) -> None:
     """Draw posterior samples of the image behind the measurement INPUT.
 
     INPUT is an image file (PNG, JPEG, TIFF, WebP; 8 or 16 bits; grayscale, RGB, RGBA; TIFF with any number of channels) or an
@@ -182,6 +217,10 @@ def solve(sources: tuple[Path, ...], output: Path | None, overwrite: bool, as_js
     --simulate. Without INPUT, a bundled picture is degraded and solved. The output folder holds every sample; best.png, the
     sample closest to all others, and mean.png, their average; a map of their standard deviation; a comparison panel; the mask
     that was used (inpaint); and run.json, from which the run can be repeated.
+
+    A folder as INPUT is restored picture by picture, with the folders in it; masks or kernels are paired by name if they are in
+    a folder too. The output folder gets a folder for each picture, and manifest.jsonl. Run again, the command does what is
+    missing, has failed or has changed: pictures, settings or prior. --overwrite does all again.
 
     Several INPUTs are solved one after another with the same options, each into a folder of its own. One that fails is named,
     and the others are solved all the same; the exit code is then 1.
@@ -192,7 +231,21 @@ def solve(sources: tuple[Path, ...], output: Path | None, overwrite: bool, as_js
     from invdiff.restoration.record import to_json
 
     earlier = recorded_settings(click.get_current_context())
-    writing: dict[str, Any] = {name: settings.pop(name) for name in ("npz", "format", "format_quality")}
+    writing: dict[str, Any] = {name: settings.pop(name) for name in ("npz", "format", "format_quality", "keep")}
+    folders = [source for source in sources if source.is_dir()]
+    if len(sources) > 1 and folders:
+        raise click.UsageError(f"{folders[0]} is a folder: expected one folder as INPUT, or pictures.")
+    if folders:
+        from invdiff.cli.solve_folder import solve_folder
+
+        with earlier.names():
+            solve_folder(
+                folders[0], settings, output, writing, overwrite=overwrite, shard=shard, batch=batch, tar=tar, as_json=as_json
+            )
+        return
+    for flag, value in {"--shard": shard, "--batch": batch, "--tar": tar}.items():
+        if value is not None:
+            raise click.UsageError(f"{flag} is for a folder as INPUT.")
     writing["overwrite"] = overwrite
     if len(sources) > 1:
         with earlier.names():

@@ -31,6 +31,7 @@ def solve_file(
     npz: bool,
     format: str,  # noqa: A002 - the name of the option
     format_quality: int | None,
+    keep: str | None = None,
     score: ScoreModel | None = None,
     protected: Sequence[Path] = (),
     compare: Callable[[Job], Sequence[str]] | None = None,
@@ -45,6 +46,7 @@ def solve_file(
         npz: Whether to write the samples as floats.
         format: Format of the pictures.
         format_quality: Quality of JPEG files, or ``None`` for the default.
+        keep: What is written, separated by commas, or ``None`` for the default.
         score: The prior, if it is loaded already.
         protected: Files that the results must not replace, besides those that this run reads.
         compare: Called before sampling; returns notes that are printed, and are not in the record.
@@ -56,6 +58,7 @@ def solve_file(
     from invdiff.posterior.misfit import unwarned
     from invdiff.restoration import prepare
     from invdiff.restoration.folder import output_folder
+    from invdiff.restoration.keep import kept_parts
     from invdiff.restoration.memory import gigabytes
 
     option = method_options(settings["option"], settings["method"])
@@ -63,7 +66,8 @@ def solve_file(
     job = prepare(source, settings, option=option, prior_option=prior_option, score=score, progress=progress)
     passing = (*job.memory_notes, *(() if compare is None else compare(job)))
     files = job.file_format(format, quality=format_quality)
-    results = job.results(npz=npz, files=files)
+    parts = kept_parts(keep)
+    results = job.results(npz=npz, files=files, keep=parts)
     results = replace(results, inputs=(*results.inputs, *protected))
     with output_folder(output, job.measured.name, results, overwrite=overwrite) as place:
         for note in (*job.notes, *passing, *files.notes):
@@ -80,4 +84,4 @@ def solve_file(
         for note in restored.notes:
             if note not in job.notes:
                 click.echo(printable(note), err=True)
-        return place.fill(lambda part, target: restored.write(part, target, npz=npz, files=files))
+        return place.fill(lambda part, target: restored.write(part, target, npz=npz, files=files, keep=parts))

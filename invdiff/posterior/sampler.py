@@ -236,7 +236,7 @@ class PosteriorSampler:
             num_samples: Samples per item, at least 1.
             first_sample: Number of the first sample. ``num_samples=4, first_sample=4`` continues a run of four samples, and
                 :meth:`Posterior.join` makes one run of the two. With a particle method, a multiple of the size of the groups.
-            seed: Random seed, a non-negative integer; or one for each item of ``y``, and each has then the samples of a run of its
+            seed: Random seed, a non-negative integer; or one for each item of ``y``, which has then the samples of a run of its
                 own with that seed.
             chunk: Samples per chunk. With particles it is rounded down to whole groups, at least one. Default: half a million
                 entries of ``x`` on a CPU, eight million on a GPU.

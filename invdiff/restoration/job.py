@@ -31,6 +31,7 @@ from invdiff.restoration.estimate import ShareWatch, Stopwatch
 from invdiff.restoration.files import FilesRead, code_files, prior_files
 from invdiff.restoration.formats import FileFormat, file_format
 from invdiff.restoration.inputs import Measured, read
+from invdiff.restoration.keep import KEPT
 from invdiff.restoration.memory import memory_note, needed_memory, rows_at_a_time
 from invdiff.restoration.noise import noise_choice
 from invdiff.restoration.pictures import COMMAND, RECORD, file_names
@@ -81,6 +82,10 @@ TAKEN = (
         "npz",
         "format",
         "format_quality",
+        "keep",
+        "shard",
+        "batch",
+        "tar",
         "progress",
         "folder",
         "size",
@@ -127,11 +132,11 @@ class Job:
         """Return the format of the files of results: :func:`invdiff.restoration.formats.file_format`."""
         return file_format(self.measured.picture, self.measured.observed.in_shape[0], wanted, quality=quality)
 
-    def results(self, *, npz: bool, files: FileFormat) -> Results:
+    def results(self, *, npz: bool, files: FileFormat, keep: tuple[str, ...] = KEPT) -> Results:
         """Return the names of the files that will be written, and the files that are read, to find out what is in the way."""
         settings = self.settings
         numbers = range(settings["first_sample"], settings["first_sample"] + settings["samples"])
-        names = file_names(self.measured, numbers=numbers, spread=self.spread, npz=npz, files=files)
+        names = file_names(self.measured, numbers=numbers, spread=self.spread, npz=npz, files=files, keep=keep)
         return Results(COMMAND, RECORD, names, (*self.files.paths, *prior_files(self.settings["prior"])))
 
     def run(self, *, progress: bool = False, report: Callable[[float, float], object] | None = None) -> Restoration:
@@ -142,7 +147,7 @@ class Job:
             report: Called once, after the first steps, with an estimate of the time of the run and of the time that is left,
                 in seconds.
         """
-        settings, measured = self.settings, self.measured
+        settings = self.settings
         if isinstance(self.sampler, BlindSampler):
             return self._run_blind(self.sampler, progress=progress, report=report)
         costs = self.sampler.plan(settings["samples"]).costs(self.sampler.score)

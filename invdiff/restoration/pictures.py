@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from invdiff.restoration.calibration_file import Spread
 from invdiff.restoration.earlier import Results, write_record
 from invdiff.restoration.formats import FileFormat
 from invdiff.restoration.inputs import Measured
+from invdiff.restoration.keep import KEPT, QUANTILES
 from invdiff.restoration.medoid import medoid
 from invdiff.restoration.record import KERNEL
 
@@ -29,15 +30,26 @@ COMMAND, RECORD = "solve", "run.json"
 TILES = 3  # samples in the comparison panel
 
 
-def file_names(measured: Measured, *, numbers: range, spread: Spread | None, npz: bool, files: FileFormat) -> tuple[str, ...]:
+def file_names(
+    measured: Measured,
+    *,
+    numbers: range,
+    spread: Spread | None,
+    npz: bool,
+    files: FileFormat,
+    keep: Collection[str] = KEPT,
+) -> tuple[str, ...]:
     """Return the names of the files that :func:`write` writes, without the record, before there are samples.
 
     ``numbers`` are those of the samples, from 0. A simulated measurement counts under all names that it may have.
     """
     suffix = files.suffix
     ends = ("low", "high") if spread is not None and len(numbers) > 1 else ()
-    names = [*(f"{name}{suffix}" for name in (*sample_names(numbers), "best", "mean", *ends)), "comparison.png"]
-    names += ["std.png"] if len(numbers) > 1 else []
+    pictures = [*(sample_names(numbers) if "samples" in keep else ()), *(name for name in ("best", "mean") if name in keep)]
+    pictures += [*ends, *(QUANTILES if "quantiles" in keep else ())]
+    names = [f"{name}{suffix}" for name in pictures]
+    names += ["comparison.png"] if "comparison" in keep else []
+    names += ["std.png"] if len(numbers) > 1 and "std" in keep else []
     names += ["posterior.npz"] if npz else []
     names += [KERNEL, "kernel.png"] if is_blind(measured) else []
     names += [f"measurement{ending}" for ending in (".png", ".tif", ".npz")] if measured.clean is not None else []
@@ -70,7 +82,26 @@ def suffix_of(channels: int) -> str:
     return ".png" if channels in (1, 3) else ".tif"
 
 
-def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: bool, files: FileFormat) -> dict[str, Any]:
+def quantile(samples: Tensor, q: float) -> Tensor:
+    """Return the ``q``-quantile of samples ``(N, C, H, W)`` pixel by pixel, linear between samples, ``(C, H, W)``."""
+    position = q * (len(samples) - 1)
+    below = int(position)
+    channels = []
+    for channel in range(samples.shape[1]):  # one by one, for the memory of large pictures
+        ordered = samples[:, channel].sort(0).values
+        channels.append(torch.lerp(ordered[below], ordered[min(below + 1, len(ordered) - 1)], position - below))
+    return torch.stack(channels)
+
+
+def write(
+    folder: Path,
+    result: Restoration,
+    record: Mapping[str, Any],
+    *,
+    npz: bool,
+    files: FileFormat,
+    keep: Collection[str] = KEPT,
+) -> dict[str, Any]:
     """Write every sample, ``best.png``, ``mean.png``, ``std.png``, ``comparison.png``, ``run.json``, and if requested
     ``posterior.npz``.
 
@@ -82,6 +113,8 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
 
     If the result has a ``spread``, the standard deviation is multiplied by its factor, and ``low.png`` and ``high.png`` are the
     ends of its intervals; samples and mean are unchanged.
+
+    ``quantile-05``, ``quantile-50`` and ``quantile-95``, if requested, are quantiles of the samples, pixel by pixel.
 
     Pictures are in the levels of INPUT if black and white were given; comparison, standard deviation and ``posterior.npz`` are
     on the scale from black, 0, to white, 1.
@@ -95,6 +128,8 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
         record: Contents of ``run.json``.
         npz: Whether to write the samples as floats, on the 0..1 scale of the command line and not clipped to it.
         files: Format of samples, mean and intervals, for which ``.png`` stands here.
+        keep: What is written, some of :data:`~invdiff.restoration.keep.PARTS`. Intervals, pictures of the problem, a simulated
+            measurement, an estimated kernel and the record are always written.
 
     Returns:
         The record with the other files and their SHA-256 digests as ``outputs``, and ``timing``, which is not in ``run.json``.
@@ -107,7 +142,11 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
     record = {**record, "best": f"{list(images)[chosen]}{files.suffix}"}
     mean, std = samples.mean(0), samples.std(0) if len(samples) > 1 else None
     ends = {} if spread is None or std is None else {"low": mean - spread.width * std, "high": mean + spread.width * std}
-    for name, image in {**images, "best": samples[chosen], "mean": mean, **ends}.items():
+    pictures = {**(images if "samples" in keep else {}), **ends}
+    pictures |= {name: image for name, image in {"best": samples[chosen], "mean": mean}.items() if name in keep}
+    if "quantiles" in keep:
+        pictures |= {name: quantile(samples, q) for name, q in QUANTILES.items()}
+    for name, image in pictures.items():
         write_image(
             folder / f"{name}{files.suffix}",
             measured.stored(image).numpy(),
@@ -128,11 +167,14 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
     for name, extra in problem.extras().items():
         write_image(folder / f"{name}.png", extra.pixels, bits=extra.bits, alpha=extra.alpha, icc=extra.icc, exif=extra.exif)
     if npz:
-        contents: dict[str, Any] = {
-            "samples": (samples.numpy() + 1) / 2,
-            "measurement": problem.numbers(y),
-            "weights": result.posterior.weights[:, 0].cpu().numpy(),
-        }
+        contents: dict[str, Any] = {"measurement": problem.numbers(y), "weights": result.posterior.weights[:, 0].cpu().numpy()}
+        if "samples" in keep:
+            contents |= {"samples": (samples.numpy() + 1) / 2}
+        if set(keep) != set(KEPT):
+            shown = {"mean": mean} if "mean" in keep else {}
+            shown |= {name: pictures[name] for name in QUANTILES if name in pictures}
+            contents |= {name: (image.numpy() + 1) / 2 for name, image in shown.items()}
+            contents |= {"std": heat / 2} if heat is not None and "std" in keep else {}
         if heat is not None and ends:
             contents |= {"std": heat / 2} | {name: (end.numpy() + 1) / 2 for name, end in ends.items()}
         with atomic_write(folder / "posterior.npz") as part:
@@ -148,8 +190,10 @@ def write(folder: Path, result: Restoration, record: Mapping[str, Any], *, npz: 
         tiles = {**tiles, "kernel": torch.from_numpy(kernel_picture(result.kernel, side=min(mean.shape[-2:])))}
     if measured.clean is not None:
         tiles = {"truth": problem.framed(measured.clean)[0], **tiles}
-    if heat is not None:
+    if heat is not None and "std" in keep:
         std_map(folder / "std.png", heat, calibrated=calibrated)
+    if "comparison" not in keep:
+        return write_record(folder, results, record)
     title = f"{'calibrated ' if calibrated else ''}standard deviation (0..1 scale)"
     comparison_panel(
         folder / "comparison.png", {title: tile.numpy() for title, tile in tiles.items()}, std=heat, std_title=title

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from invdiff.restoration.earlier import Results
 from invdiff.restoration.folder import output_folder
 from invdiff.restoration.formats import FileFormat, file_format
 from invdiff.restoration.inputs import Measured
+from invdiff.restoration.keep import KEPT, kept_parts
 from invdiff.restoration.medoid import medoid
 from invdiff.restoration.pictures import COMMAND, RECORD, file_names, write
 
@@ -101,6 +102,7 @@ class Restoration:
         npz: bool = False,
         format: str = "png",  # noqa: A002 - the name of the option
         format_quality: int | None = None,
+        keep: str | Iterable[str] | None = None,
     ) -> Path:
         """Write all samples, their mean and standard deviation, a comparison, and ``run.json``: all files or none.
 
@@ -113,6 +115,9 @@ class Restoration:
             format: Format of samples, mean and intervals: ``"png"``, ``"jpg"``, ``"tiff"``, ``"webp"``, or ``"input"`` for that
                 of INPUT. Only PNG, TIFF and WebP files hold every pixel as it was sampled, and only PNG and TIFF 16 bits.
             format_quality: Quality of JPEG files, 1 to 100. Default: 95.
+            keep: What is written, some of ``"samples"``, ``"best"``, ``"mean"``, ``"std"``, ``"comparison"`` and
+                ``"quantiles"`` (5, 50 and 95 % of the samples, pixel by pixel), or one text with commas. Default: all but
+                quantiles.
 
         Returns:
             Path of the folder.
@@ -124,18 +129,25 @@ class Restoration:
         """
         wanted = None if folder is None else Path(folder)
         files = file_format(self.measured.picture, self.samples.shape[1], format, quality=format_quality)
-        names = file_names(self.measured, numbers=self.numbers, spread=self.spread, npz=npz, files=files)
+        parts = kept_parts(keep)
+        names = file_names(self.measured, numbers=self.numbers, spread=self.spread, npz=npz, files=files, keep=parts)
         results = Results(COMMAND, RECORD, names, self.inputs)
         with output_folder(wanted, self.measured.name, results, overwrite=overwrite) as output:
-            output.fill(lambda part, target: self.write(part, target, npz=npz, files=files))
+            output.fill(lambda part, target: self.write(part, target, npz=npz, files=files, keep=parts))
         return output.folder
 
-    def write(self, part: Path, target: Path, *, npz: bool, files: FileFormat) -> dict[str, Any]:
-        """Write the files into the folder ``part``, to be moved to ``target``; return the record."""
-        written = {"npz": npz, "format": files.wanted, "format_quality": files.quality}
+    def write(
+        self, part: Path, target: Path, *, npz: bool, files: FileFormat, keep: tuple[str, ...] = KEPT, **facts: Any
+    ) -> dict[str, Any]:
+        """Write the files into the folder ``part``, to be moved to ``target``; return the record.
+
+        ``facts`` are further entries of the record.
+        """
+        written = {"npz": npz, "format": files.wanted, "format_quality": files.quality, "keep": list(keep)}
         record = {
             **self.record,
             "arguments": {**self.record["arguments"], **written},
             "notes": [*self.notes, *files.notes],
+            **facts,
         }
-        return write(part, self, record, npz=npz, files=files)
+        return write(part, self, record, npz=npz, files=files, keep=keep)

@@ -14,9 +14,10 @@ from PIL import Image
 from invdiff.cli.simulate import FORMATS
 from invdiff.io.images import read_image
 from invdiff.problems import PROBLEMS
-from invdiff.restoration import read, simulation
+from invdiff.restoration import read
 from invdiff.restoration.recorded import read_recorded
-from invdiff.restoration.simulation import Simulation, seed_of, stems_of
+from invdiff.study import simulation
+from invdiff.study.simulation import Simulation, seed_of
 
 pytestmark = pytest.mark.slow
 
@@ -245,9 +246,10 @@ class TestFolder:
             assert str(folder) not in (folder / "sim" / name).read_text()
             assert str(Path.home()) + os.sep not in (folder / "sim" / name).read_text()
 
-    def test_names(self):
-        names = dict.fromkeys(("a.png", "b/a.png", "b/a.jpg", "c.tar.png"), Path())
-        assert stems_of(names) == {"a.png": "a", "b/a.png": "b/a.png", "b/a.jpg": "b/a.jpg", "c.tar.png": "c.tar"}
+    def test_names_that_differ_in_their_suffix(self, invdiff, folder):
+        Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(folder / "clean" / "a.jpg")
+        invdiff("simulate", "clean", *self.GIVEN, "-o", "sim")
+        assert {"measurements/a.jpg.npy", "measurements/a.png.npy"} < set(every(folder / "sim"))
         assert seed_of(0, "a.png") != seed_of(1, "a.png") != seed_of(1, "b.png")
 
     def test_options_that_simulations_do_not_take(self, invdiff, folder):

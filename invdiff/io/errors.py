@@ -1,4 +1,4 @@
-"""Errors as the command line prints them."""
+"""Messages of errors for users, in one line."""
 
 from __future__ import annotations
 

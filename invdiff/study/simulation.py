@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invdiff.io.images import IMAGE_SUFFIXES, atomic_write, write_image
+from invdiff.io.errors import one_line
+from invdiff.io.images import atomic_write, write_image
 from invdiff.io.paths import sha256_of
 from invdiff.io.portable import without_places
 from invdiff.io.scratch import Scratch, hidden, sweep
@@ -27,8 +28,9 @@ from invdiff.restoration.files import FilesRead, code_files
 from invdiff.restoration.inputs import Measured, read
 from invdiff.restoration.noise import NoiseChoice, noise_choice
 from invdiff.restoration.record import plain, to_json
+from invdiff.study.listing import Item
 
-__all__ = ["COMMAND", "MEASUREMENTS", "OPERATOR", "REFERENCE", "Simulation", "images_below", "seed_of"]
+__all__ = ["COMMAND", "MEASUREMENTS", "OPERATOR", "REFERENCE", "Simulation", "seed_of"]
 
 COMMAND, OPERATOR, IMAGES = "simulate", "operator.json", "images.jsonl"
 MEASUREMENTS, REFERENCE, FILES = "measurements", "reference", "operator"  # folders beside it
@@ -139,11 +141,11 @@ class Simulation:
         cleaned: dict[str, Any] = without_places(plain(record), self.files.paths)
         return cleaned
 
-    def run(self, images: Mapping[str, Path], *, overwrite: bool, report: Callable[[dict[str, Any]], object]) -> None:
+    def run(self, items: Sequence[Item], *, overwrite: bool, report: Callable[[dict[str, Any]], object]) -> None:
         """Measure images and write the folder. What an earlier run with the same settings wrote is kept and not repeated.
 
         Args:
-            images: Clean images by name, such as ``holiday/1.jpg``.
+            items: Clean images.
             overwrite: Whether the measurements of an earlier run with other settings may be replaced.
             report: Called with the line of each image in ``images.jsonl``, also of those that were measured earlier.
 
@@ -151,16 +153,16 @@ class Simulation:
             ValueError: If the folder has other files, or measurements with other settings that may not be replaced.
             OSError: If the folder cannot be written.
         """
-        earlier, stems = self._claim(overwrite=overwrite), stems_of(images)
-        lines = {name: line for name, line in earlier.items() if name not in images}
+        earlier = self._claim(overwrite=overwrite)
+        lines = dict(earlier)
         with (self.out / IMAGES).open("a", encoding="utf-8") as file:
-            for name, path in images.items():
-                line = self._kept(earlier.get(name), path, stems[name])
+            for item in items:
+                line = self._kept(earlier.get(item.name), item)
                 if line is None:
-                    line = self._line(name, path, stems[name])
+                    line = self._line(item)
                     file.write(json.dumps(plain(line)) + "\n")
                     file.flush()
-                lines[name] = line
+                lines[item.name] = line
                 report(line)
         with atomic_write(self.out / IMAGES) as part:
             part.write_text("".join(json.dumps(plain(lines[name])) + "\n" for name in sorted(lines)), encoding="utf-8")
@@ -169,17 +171,18 @@ class Simulation:
         """Return the simulated measurement of an image, with the seed of its name."""
         return read(path, self.kind, noise=self.noise, simulate=True, seed=seed_of(self.seed, name), channels=1, **self.values)
 
-    def _line(self, name: str, path: Path, stem: str) -> dict[str, Any]:
+    def _line(self, item: Item) -> dict[str, Any]:
+        path, name = item.path, item.name
         try:
             digest = sha256_of(path)
             measured = self.measure(path, name)
-            target = self._write(measured, stem)
-            reference = self._write_reference(measured, stem)
+            target = self._write(measured, item.folder)
+            reference = self._write_reference(measured, item.folder)
             self._check(target, measured)
         except OptionError:
             raise
         except (OSError, ValueError, TypeError, RuntimeError) as error:  # such as those of somebody's operator
-            reason = without_places(" ".join(str(error).split()), [path, self.out])
+            reason = without_places(one_line(error), [path, self.out])
             return {"name": name, "state": "failed", "error": reason}
         return {
             "name": name,
@@ -236,14 +239,14 @@ class Simulation:
                 "get another one. Give options that determine it, such as a mask drawn by itself."
             )
 
-    def _kept(self, line: Mapping[str, Any] | None, path: Path, stem: str) -> dict[str, Any] | None:
+    def _kept(self, line: Mapping[str, Any] | None, item: Item) -> dict[str, Any] | None:
         """Return the line of an earlier run if its image and its measurement are what they were."""
         if line is None or line.get("state") != "done":
             return None
         try:
             target = self.out / line["measurement"]
-            there = target.with_suffix("") == self.out / MEASUREMENTS / stem
-            same = there and line["input"]["sha256"] == sha256_of(path) and line["sha256"] == sha256_of(target)
+            there = target.with_suffix("") == self.out / MEASUREMENTS / item.folder
+            same = there and line["input"]["sha256"] == sha256_of(item.path) and line["sha256"] == sha256_of(target)
             reference = "reference" not in line or (self.out / line["reference"]).is_file()
         except (OSError, KeyError, TypeError, ValueError):
             return None
@@ -283,34 +286,10 @@ class Simulation:
         self.files.check()
 
 
-def images_below(folder: Path) -> dict[str, Path]:
-    """Return the images in a folder and the folders in it by their path from there, sorted; hidden ones are left out."""
-    return {path.relative_to(folder).as_posix(): path for path in sorted(_walk(folder))}
-
-
-def stems_of(names: Mapping[str, Path]) -> dict[str, str]:
-    """Return the path of the results of each image without a suffix: ``a/1`` for ``a/1.png``, unless two would be equal."""
-    shared: dict[str, int] = {}
-    for name in names:
-        key = _without_suffix(name).casefold()
-        shared[key] = shared.get(key, 0) + 1
-    return {name: name if shared[_without_suffix(name).casefold()] > 1 else _without_suffix(name) for name in names}
-
-
 def seed_of(seed: int, name: str) -> int:
     """Return the seed of the noise of an image, made of the seed of the run and the name of the image."""
     digest = hashlib.sha256(f"{seed} {name}".encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:6], "big")
-
-
-def _without_suffix(name: str) -> str:
-    return Path(name).with_suffix("").as_posix()
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(place, name) for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES and name[0] != ".")
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
