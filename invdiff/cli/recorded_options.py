@@ -41,6 +41,12 @@ class RecordedSettings:
     given: tuple[str, ...] = ()
     source: Path | None = None
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Entries of the record that a repeated run has too: the key of a picture of a folder."""
+        key = None if self.recorded is None or self.given else self.recorded.contents.get("key")
+        return {"key": key} if isinstance(key, str) else {}
+
     def compare(self, job: Job) -> Sequence[str]:
         """Return in which respects a run differs from the record."""
         return () if self.recorded is None else self.recorded.compare(job, self.given)

@@ -253,7 +253,7 @@ def solve(
         return
     (source,) = sources or (earlier.source,)
     with earlier.names():
-        record = solve_file(source, settings, output, **writing, compare=earlier.compare)
+        record = solve_file(source, settings, output, **writing, compare=earlier.compare, facts=earlier.facts)
     try:
         click.echo(to_json(record) if as_json else summary(record))
     except OSError as error:

@@ -35,6 +35,7 @@ def solve_file(
     score: ScoreModel | None = None,
     protected: Sequence[Path] = (),
     compare: Callable[[Job], Sequence[str]] | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Solve one INPUT, write the results, and return the record, with ``timing`` and ``output``, which are not in ``run.json``.
 
@@ -50,6 +51,7 @@ def solve_file(
         score: The prior, if it is loaded already.
         protected: Files that the results must not replace, besides those that this run reads.
         compare: Called before sampling; returns notes that are printed, and are not in the record.
+        facts: Further entries of the record.
     """
     from tqdm.auto import tqdm
 
@@ -84,4 +86,4 @@ def solve_file(
         for note in restored.notes:
             if note not in job.notes:
                 click.echo(printable(note), err=True)
-        return place.fill(lambda part, target: restored.write(part, target, npz=npz, files=files, keep=parts))
+        return place.fill(lambda part, target: restored.write(part, target, npz=npz, files=files, keep=parts, **(facts or {})))

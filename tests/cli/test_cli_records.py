@@ -170,6 +170,17 @@ class TestRepeat:
         invdiff("solve", "--config", "here/run.json", "-o", "again")
         assert contents(Path("again")) == contents(first)
 
+    def test_a_picture_of_a_folder(self, invdiff, solve, folder, tiny_prior):
+        os.chdir(folder.parent)
+        (folder / "mask.png").rename(folder.parent / "mask.png")
+        solve("files", "--problem", "inpaint", "--mask", "mask.png", "--keep", "mean,quantiles", "-o", "all")
+        Path(tiny_prior.name).write_bytes(tiny_prior.read_bytes())
+        invdiff("solve", "--config", "all/in/run.json", "-o", "again")
+        text = Path("again", "run.json").read_text()
+        before = json.loads(Path("all", "in", "run.json").read_text())
+        assert json.loads(text) == before
+        assert contents(Path("again")) == contents(Path("all", "in"))
+
     def test_what_is_given_wins(self, solve, first, folder):
         os.chdir(folder)
         solve("--config", "results/first/run.json", "--seed", 4, "--method", "dps", "-o", "a")
