@@ -25,12 +25,23 @@ FORMATS, QUALITY = ("png", "jpg", "tiff", "webp", "input"), 95
 
 SAMPLER = ("method", "steps", "rule", "quality", "preset", "option")
 SECTIONS = {
-    "Problem": ("problem", "operator", "simulate", "black", "white"),
+    "Problem": ("problem", "operator", "simulate", "page", "black", "white"),
     "Noise": ("noise",),
     "Sampler": ("samples", *SAMPLER, "windows", "seed", "first_sample", "chunk", "device"),
     "Prior": PRIOR_OPTIONS,
     "Folder": ("shard", "batch", "tar"),
-    "Output": ("output", "overwrite", "format", "format_quality", "keep", "calibration", "intervals", "npz", "as_json"),
+    "Output": (
+        "output",
+        "overwrite",
+        "format",
+        "format_quality",
+        "strip",
+        "keep",
+        "calibration",
+        "intervals",
+        "npz",
+        "as_json",
+    ),
     "Repeating": ("config",),
 }
 
@@ -91,6 +102,7 @@ def _no_operator(context: click.Context, param: click.Parameter, value: Path | N
     callback=_no_operator,
     help="File of `invdiff simulate`: INPUT is a measurement beside it. Problem, its options and the noise are those there.",
 )
+@click.option("--page", type=click.IntRange(min=1), metavar="N", help="Page of a TIFF file of several pages, counted from 1.")
 @click.option("--simulate", is_flag=True, help="INPUT is clean: degrade it, solve, and compare.")
 @click.option("--black", type=float, metavar="LEVEL", help="Value of black in the units of INPUT. Default: 0.")
 @click.option(
@@ -175,6 +187,9 @@ def _no_operator(context: click.Context, param: click.Parameter, value: Path | N
     help=f"Quality of JPEG files. Default: {QUALITY}.",
 )
 @click.option(
+    "--strip", is_flag=True, help="Write no EXIF data (place, date, camera, names); color profile and resolution are kept."
+)
+@click.option(
     "--calibration",
     type=FILE,
     metavar="FILE|natural",
@@ -231,7 +246,7 @@ def solve(
     from invdiff.restoration.record import to_json
 
     earlier = recorded_settings(click.get_current_context())
-    writing: dict[str, Any] = {name: settings.pop(name) for name in ("npz", "format", "format_quality", "keep")}
+    writing: dict[str, Any] = {name: settings.pop(name) for name in ("npz", "format", "format_quality", "keep", "strip")}
     folders = [source for source in sources if source.is_dir()]
     if len(sources) > 1 and folders:
         raise click.UsageError(f"{folders[0]} is a folder: expected one folder as INPUT, or pictures.")

@@ -32,6 +32,7 @@ def solve_file(
     format: str,  # noqa: A002 - the name of the option
     format_quality: int | None,
     keep: str | None = None,
+    strip: bool = False,
     score: ScoreModel | None = None,
     protected: Sequence[Path] = (),
     compare: Callable[[Job], Sequence[str]] | None = None,
@@ -47,6 +48,7 @@ def solve_file(
         npz: Whether to write the samples as floats.
         format: Format of the pictures.
         format_quality: Quality of JPEG files, or ``None`` for the default.
+        strip: Whether to leave out EXIF data, except for the resolution.
         keep: What is written, separated by commas, or ``None`` for the default.
         score: The prior, if it is loaded already.
         protected: Files that the results must not replace, besides those that this run reads.
@@ -67,7 +69,7 @@ def solve_file(
     prior_option, progress = given_options(settings["prior_option"]), sys.stderr.isatty()
     job = prepare(source, settings, option=option, prior_option=prior_option, score=score, progress=progress)
     passing = (*job.memory_notes, *(() if compare is None else compare(job)))
-    files = job.file_format(format, quality=format_quality)
+    files = job.file_format(format, quality=format_quality, strip=strip)
     parts = kept_parts(keep)
     results = job.results(npz=npz, files=files, keep=parts)
     results = replace(results, inputs=(*results.inputs, *protected))
