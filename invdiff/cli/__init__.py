@@ -26,6 +26,7 @@ __all__ = ["COMMANDS", "main"]
 # name: (module, one line of help). The module has a click command of that name.
 COMMANDS = {
     "solve": ("invdiff.cli.solve", "Sample the posterior of a measured image."),
+    "submit": ("invdiff.cli.submit", "Restore a folder by an array of Slurm jobs."),
     "simulate": ("invdiff.cli.simulate", "Measure clean images, to solve and to compare."),
     "mask": ("invdiff.cli.mask", "Propose the mask of scratches, dust and date stamps."),
     "train": ("invdiff.cli.train", "Train a prior on your own images."),
