@@ -14,7 +14,7 @@ import click
 
 from invdiff.io.printable import printable
 
-__all__ = ["MESSAGE_OPTIONS", "debug", "is_quiet", "log_error", "log_settings", "message_options", "note", "shows_bars"]
+__all__ = ["MESSAGE_OPTIONS", "debug", "is_quiet", "log", "log_error", "log_settings", "message_options", "note", "shows_bars"]
 
 MESSAGE_OPTIONS = ("log_file", "quiet", "verbose")
 KEY = "invdiff.messages"  # key in the metadata of a click context
@@ -52,7 +52,7 @@ def message_options(command: Command) -> Command:
         ),
         click.option("-q", "--quiet", is_flag=True, callback=_set, expose_value=False, help="Print errors only."),
         click.option(
-            "-v", "--verbose", is_flag=True, callback=_set, expose_value=False, help="Also print device, chunks, windows, times."
+            "-v", "--verbose", is_flag=True, callback=_set, expose_value=False, help="Also print device, windows and times."
         ),
     )
     for option in reversed(options):
@@ -65,6 +65,11 @@ def note(text: str, *, level: int = logging.INFO) -> None:
     LOGGER.log(level, "%s", printable(text))
     if not is_quiet():
         _echo(text)
+
+
+def log(text: str) -> None:
+    """Log a text that is printed elsewhere."""
+    LOGGER.info("%s", printable(text))
 
 
 def debug(text: str) -> None:
@@ -126,7 +131,7 @@ class _File(logging.FileHandler):
 
     failed = False
 
-    def handleError(self, record: logging.LogRecord) -> None:
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name in logging
         if not self.failed:
             click.echo(printable(f"{self.baseFilename}: the log cannot be written"), err=True)
         self.failed = True

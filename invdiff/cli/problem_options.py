@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from invdiff.problems import PROBLEMS, Option, OptionError
 from invdiff.restoration.noise import NoiseChoice, noise_choice
@@ -50,11 +51,21 @@ class NameType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     def __init__(self, table: str, *, extra: Sequence[str] = ()) -> None:
         self.table, self.extra = table, extra
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Complete the names of the table, with their summaries; the name of a file of code is completed as a file."""
+        from invdiff.registry import load_object
+
+        table: Any = load_object(self.table)
+        lines = getattr(table, "lines", {})
+        names = [name for name in (*self.extra, *table) if name.startswith(incomplete)]
+        found = [CompletionItem(name, help=lines[name][1] if name in lines else None) for name in names]
+        return found or [CompletionItem(incomplete, type="file")]
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         from invdiff.registry import load_object
 
         text = str(value)
-        if text in self.extra:
+        if text in self.extra or (ctx is not None and ctx.resilient_parsing):  # for completion no code is run
             return text
         table: Any = load_object(self.table)
         if ":" in text and hasattr(table, "find"):
@@ -110,6 +121,9 @@ class FileOrWord(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         return f"FILE|{self.word}"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(self.word)] if incomplete == self.word else [CompletionItem(incomplete, type="file")]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return value if value == self.word else Path(value)
@@ -168,6 +182,8 @@ class ProblemCommand(click.Command):
         chosen = value_of("--problem", args) or ctx.lookup_default("problem")
         if chosen is not None and not ctx.resilient_parsing:
             self._add_options(ctx, chosen)
+        elif chosen in PROBLEMS.lines:  # the shell asks for completions: code of others is not run for that
+            self._add_options(ctx, str(chosen))
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from invdiff.cli.messages import MESSAGE_OPTIONS
 from invdiff.cli.problem_options import KEY as PROBLEM
 from invdiff.cli.problem_options import ProblemCommand, asks_for_help, value_of
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["RecordedCommand", "RecordedSettings", "recorded_settings"]
 
 KEY = "invdiff.recorded"  # key in the metadata of a click context
-APART = ("sources", "output", "overwrite", "as_json", "config")  # parameters of a command that no record decides
+# Parameters of a command that no record decides.
+APART = ("sources", "output", "overwrite", "as_json", "config", *MESSAGE_OPTIONS)
 REPEATED = ("option", "prior_option")  # options that may be given several times; other lists are separated by commas
 
 

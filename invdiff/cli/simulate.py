@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import logging
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from invdiff.cli.messages import MESSAGE_OPTIONS, is_quiet, log_settings, message_options, note, shows_bars
 from invdiff.cli.problem_options import ProblemCommand
 from invdiff.cli.solve import solve
 from invdiff.io.printable import printable
@@ -26,7 +27,7 @@ NOISE = (
 SECTIONS = {
     "Problem": ("problem",),
     "Noise": ("noise", "seed"),
-    "Output": ("output", "overwrite", "format"),
+    "Output": ("output", "overwrite", "format", *MESSAGE_OPTIONS),
 }
 EPILOG = """\b
 Examples:
@@ -58,6 +59,7 @@ Examples:
     help="Format of measured pictures. npy: exact, floats on the 0..1 scale. png, png16: clipped, and rounded to 8 or 16 bits. "
     "Default: npy.",
 )
+@message_options
 def simulate(clean: Path, output: Path, overwrite: bool, **settings: Any) -> None:
     """Measure clean images: CLEAN is an image, or a folder of images, which may be in folders.
 
@@ -78,6 +80,7 @@ def simulate(clean: Path, output: Path, overwrite: bool, **settings: Any) -> Non
     from invdiff.study.listing import Item, list_items
     from invdiff.study.simulation import IMAGES, MEASUREMENTS, OPERATOR, REFERENCE, Simulation
 
+    log_settings("simulate", {"clean": clean, "output": output, **settings})
     single = (Item(clean.name, clean, 1, clean.stem),)
     images = list_items(clean, IMAGE_SUFFIXES).items if clean.is_dir() else single
     if not images:
@@ -87,23 +90,23 @@ def simulate(clean: Path, output: Path, overwrite: bool, **settings: Any) -> Non
     simulation = Simulation.prepare(settings, output)
     refuse_inputs([output / OPERATOR, output / IMAGES], simulation.named.values(), "Choose another folder with -o.")
     failures, notes, done = dict[str, str](), dict[str, int](), list[str]()
-    with tqdm(total=len(images), unit="image", disable=not sys.stderr.isatty(), leave=False) as bar:
+    with tqdm(total=len(images), unit="image", disable=not shows_bars(), leave=False) as bar:
 
         def report(line: dict[str, Any]) -> None:
             if line["state"] == "failed":
                 name, reason = line["name"], line["error"]
                 failures[name] = reason if name in reason else f"{name}: {reason}"
-                tqdm.write(printable(f"failed: {failures[name]}"), file=sys.stderr)
+                note(f"failed: {failures[name]}", level=logging.ERROR)
             else:
                 done.append(line["measurement"])
-                for note in line["notes"]:
-                    notes[note] = notes.get(note, 0) + 1
+                for text in line["notes"]:
+                    notes[text] = notes.get(text, 0) + 1
             bar.update()
 
         simulation.run(images, overwrite=overwrite, report=report)
-    for note, count in notes.items():
-        click.echo(printable(note if count == 1 else f"{note} ({count} images)"), err=True)
-    if done:
+    for text, count in notes.items():
+        note(text if count == 1 else f"{text} ({count} images)")
+    if done and not is_quiet():
         lines = {
             "measured": f"{len(done)} of {len(images)} images, in {output / MEASUREMENTS}",
             "operator": str(output / OPERATOR),

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from invdiff.cli.messages import MESSAGE_OPTIONS, is_quiet, log_settings, message_options
 from invdiff.cli.prior_options import PRIOR_OPTIONS, prior_options
 from invdiff.cli.problem_options import CHOSEN, NOISE_OPTION, PROBLEM_OPTION, NameType
 from invdiff.cli.recorded_options import RecordedCommand, recorded_settings
@@ -42,7 +43,7 @@ SECTIONS = {
         "npz",
         "as_json",
     ),
-    "Repeating": ("config",),
+    "Other": ("config", *MESSAGE_OPTIONS),
 }
 
 EPILOG = """\b
@@ -214,6 +215,7 @@ def _no_operator(context: click.Context, param: click.Parameter, value: Path | N
     expose_value=False,
     help="Record of an earlier run: its settings and INPUT are the defaults of all options. Files are found by their digests.",
 )
+@message_options
 @click.option("--json", "as_json", is_flag=True, help="Print run.json, with time and memory, instead of a summary.")
 def solve(
     sources: tuple[Path, ...],
@@ -246,6 +248,7 @@ def solve(
     from invdiff.restoration.record import to_json
 
     earlier = recorded_settings(click.get_current_context())
+    log_settings("solve", {"input": " ".join(map(str, sources)), "output": output, **settings})
     writing: dict[str, Any] = {name: settings.pop(name) for name in ("npz", "format", "format_quality", "keep", "strip")}
     folders = [source for source in sources if source.is_dir()]
     if len(sources) > 1 and folders:
@@ -270,7 +273,8 @@ def solve(
     with earlier.names():
         record = solve_file(source, settings, output, **writing, compare=earlier.compare, facts=earlier.facts)
     try:
-        click.echo(to_json(record) if as_json else summary(record))
+        if as_json or not is_quiet():
+            click.echo(to_json(record) if as_json else summary(record))
     except OSError as error:
         if error.errno == errno.EPIPE:
             raise
