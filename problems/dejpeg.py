@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from invdiff.io.codecs import declared_orientation
+from invdiff.io.images import atomic_write
 from invdiff.io.numpy_files import existing_file
 from invdiff.io.source import Source
 from invdiff.operators import JPEGCoefficients, Noise, Operator, RoundingNoise
@@ -196,6 +197,18 @@ class Dejpeg(Problem):
 
     def picture_of(self, y: Tensor) -> Tensor:
         return self.upright(self.preview(y))[0]
+
+    def write_simulated(
+        self, folder: Path, x: Tensor, y: Tensor, *, suffix: str, bits: int, icc: bytes | None, exif: bytes | None = None
+    ) -> None:
+        """Compress the clean image ``x`` with these tables, as an encoder does, which rounds pixels too."""
+        from PIL import Image
+
+        values = ((x[0].double() + 1) * HALF).round().clamp(0, 255).byte().movedim(0, -1).squeeze(-1).numpy()
+        tables = [[int(step) for step in table] for table in self.tables[:2]]
+        more: dict[str, Any] = {"icc_profile": icc} | ({} if exif is None else {"exif": b"Exif\0\0" + exif})
+        with atomic_write(folder / "measurement.jpg") as part:
+            Image.fromarray(values).save(part, "JPEG", qtables=tables, subsampling=self.subsampling, **more)
 
     def in_color(self, y: Tensor) -> tuple[Dejpeg, Tensor]:
         """Return the measurement of a grayscale file as that of a color file with zero chroma, for a prior of color images."""

@@ -147,7 +147,8 @@ class OwnOperator(Problem):
         self, folder: Path, y: Tensor, *, suffix: str, bits: int, icc: bytes | None, exif: bytes | None = None
     ) -> None:
         if is_picture(y):
-            super().write_measurement(folder, y, suffix=".png", bits=bits, icc=icc, exif=exif)
+            suffix = suffix if suffix == ".npy" else ".png"
+            super().write_measurement(folder, y, suffix=suffix, bits=bits, icc=icc, exif=exif)
         else:
             with atomic_write(folder / "measurement.npz") as part:
                 np.savez_compressed(part, y=y[0].numpy())

@@ -287,6 +287,16 @@ class Problem(ABC):
             exif = enlarged(exif, 1 / self.enlarges)
         write_image(folder / f"measurement{suffix}", self.picture_of(y).numpy(), bits=bits, icc=icc, exif=exif)
 
+    def write_simulated(
+        self, folder: Path, x: Tensor, y: Tensor, *, suffix: str, bits: int, icc: bytes | None, exif: bytes | None = None
+    ) -> None:
+        """Write a measurement ``y`` of the clean image ``x``, ``(1, C, H, W)``, to a file ``measurement.*`` that can be solved.
+
+        The other arguments are those of :meth:`write_measurement`, which is called; it need not write a file that
+        :meth:`read` takes.
+        """
+        self.write_measurement(folder, y, suffix=suffix, bits=bits, icc=icc, exif=exif)
+
     def doubts(self, score: ScoreModel) -> tuple[str, ...]:
         """Return what cannot be expected of a solution, in one line each, for the user to know before the work.
 

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import importlib
 import io
+import logging
 import os
 import sys
 import warnings
@@ -17,6 +18,7 @@ from typing import Any
 
 import click
 
+from invdiff.cli.messages import log_error, note
 from invdiff.io.errors import one_line
 from invdiff.io.printable import printable
 from invdiff.io.signals import Stopped, raise_when_stopped
@@ -27,6 +29,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "solve": ("invdiff.cli.solve", "Sample the posterior of a measured image."),
     "submit": ("invdiff.cli.submit", "Restore a folder by an array of Slurm jobs."),
+    "simulate": ("invdiff.cli.simulate", "Measure clean images, to solve and to compare."),
     "mask": ("invdiff.cli.mask", "Propose the mask of scratches, dust and date stamps."),
     "train": ("invdiff.cli.train", "Train a prior on your own images."),
     "calibrate": ("invdiff.cli.calibrate", "Test the calibration of samples on your own clean images."),
@@ -63,21 +66,24 @@ class _LazyGroup(click.Group):
         try:
             with raise_when_stopped(), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="from_network: ")  # Said in a note, too.
-                warnings.showwarning = lambda message, *_: click.echo(f"Warning: {printable(str(message))}", err=True)
+                warnings.showwarning = lambda message, *_: note(f"Warning: {message}", level=logging.WARNING)
                 return super().invoke(ctx)
         except click.ClickException as error:
+            log_error(error.__cause__ if isinstance(error.__cause__, Exception) else error)
             error.message = printable(error.message, lines=isinstance(error, click.UsageError))  # type: ignore[misc]
             raise
         except (click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt as error:
             stopped = error if isinstance(error, Stopped) else Stopped()
+            log_error(stopped)
             with contextlib.suppress(OSError):  # SIGHUP means that the terminal is gone
                 click.echo(stopped, err=True)
             ctx.exit(128 + stopped.number)
         except Exception as error:
             from invdiff.problems import OptionError
 
+            log_error(error)
             if os.environ.get("INVDIFF_DEBUG") == "1" or (isinstance(error, OSError) and error.errno == errno.EPIPE):
                 raise  # click exits quietly if the reader of a pipe has closed it
             kind = click.UsageError if isinstance(error, OptionError) else click.ClickException

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from invdiff.cli.messages import MESSAGE_OPTIONS, is_quiet, log_settings, message_options, note, shows_bars
 from invdiff.cli.method_options import method_options
 from invdiff.cli.prior_options import PRIOR_OPTIONS, load
 from invdiff.cli.problem_options import ProblemCommand
@@ -36,7 +36,7 @@ SECTIONS = {
     "Crops and samples": ("size", "cases", "samples", "seed"),
     "Sampler": (*SAMPLER, "device"),
     "Prior": PRIOR_OPTIONS,
-    "Output": ("output", "overwrite", "save", "as_json"),
+    "Output": ("output", "overwrite", "save", "as_json", *MESSAGE_OPTIONS),
 }
 EPILOG = """\b
 Examples:
@@ -72,6 +72,7 @@ Examples:
     help="Learn interval widths and add them to this file, one entry per problem, for `invdiff solve --calibration`.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print calibration.json instead of a table.")
+@message_options
 def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool, save: Path | None, **settings: Any) -> None:
     """Test on the clean images of FOLDER whether the standard deviation of posterior samples can be trusted.
 
@@ -113,6 +114,7 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
     from invdiff.restoration.record import to_json
     from invdiff.restoration.sampling import sampler_arguments
 
+    log_settings("calibrate", {"folder": folder, "output": output, "save": save, **settings})
     files = FilesRead()
     files.add(code_files(settings))
     kind = find_problem(settings["problem"])
@@ -144,8 +146,8 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
     notes = [*sampler.notes, *notes]
     if not op.noise.white or op.sigma_y == 0:
         notes.append("no Gaussian noise above 0: the misfit is not tested, and values that are known exactly are left out")
-    for note in notes:
-        click.echo(printable(note), err=True)
+    for text in notes:
+        note(text)
     results = Results("calibrate", RECORD, (PLOT,), (*inputs, folder))
     with output_folder(output, f"calibration-{kind.name}", results, overwrite=overwrite) as place:
         if save is not None and any(same_file(save, place.folder / name) for name in (RECORD, PLOT)):
@@ -156,7 +158,7 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
             num_samples=settings["samples"],
             seed=settings["seed"],
             finish=lambda x, y: problem.finish(x, y, op),
-            progress=sys.stderr.isatty(),
+            progress=shows_bars(),
         )
         entry = None
         if save is not None:
@@ -191,7 +193,8 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
     parts = [_table(report), _sentences(report), *([] if entry is None else [width_table(entry)])]
     where = [printable(f"results: {place.folder}")] if failed is None else []
     where += [] if save is None else [printable(f"saved: {save}")]
-    click.echo(to_json(record) if as_json else "\n\n".join([*parts, "\n".join(where)]).strip())
+    if as_json or not is_quiet():
+        click.echo(to_json(record) if as_json else "\n\n".join([*parts, "\n".join(where)]).strip())
     if failed is not None:
         raise failed
 

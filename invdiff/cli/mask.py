@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from invdiff.cli.messages import is_quiet, log_settings, message_options, note, shows_bars
 from invdiff.cli.prior_options import load, prior_options
 from invdiff.io.printable import printable
 
@@ -42,6 +42,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @prior_options
 @click.option("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto selects a GPU if there is one.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier mask and its overlay.")
+@message_options
 def mask(source: Path, output: Path | None, overwrite: bool, **settings: Any) -> None:
     """Propose which pixels of the picture INPUT are scratches, cracks, dust, a date stamp or a thin overlay.
 
@@ -58,6 +59,7 @@ def mask(source: Path, output: Path | None, overwrite: bool, **settings: Any) ->
     from invdiff.restoration.files import prior_files
     from invdiff.restoration.proposal import propose_mask
 
+    log_settings("mask", {"input": source, "output": output, **settings})
     output = Path(f"{source.stem.lstrip('.') or 'image'}-mask.png") if output is None else output
     overlay = output.with_name(f"{output.stem}-overlay.png")
     _check(output, overlay, [source, *prior_files(settings["prior"])], overwrite=overwrite)
@@ -67,10 +69,10 @@ def mask(source: Path, output: Path | None, overwrite: bool, **settings: Any) ->
         sensitivity=settings["sensitivity"],
         find=KINDS if settings["find"] == "all" else settings["find"],
         thickness=settings["thickness"],
-        progress=sys.stderr.isatty(),
+        progress=shows_bars(),
     )
-    for note in found.notes:
-        click.echo(printable(note), err=True)
+    for text in found.notes:
+        note(text)
     if not found.mask.any():
         raise click.ClickException(
             f"{source}: no damage is found, and nothing is written. Try a higher --sensitivity (now "
@@ -87,7 +89,8 @@ def mask(source: Path, output: Path | None, overwrite: bool, **settings: Any) ->
         "check": f"{overlay}: correct the mask by hand where it is wrong, white is filled",
         "then": command,
     }
-    click.echo("\n".join(f"{name:<8}{printable(line)}" for name, line in lines.items()))
+    if not is_quiet():
+        click.echo("\n".join(f"{name:<8}{printable(line)}" for name, line in lines.items()))
 
 
 def _check(output: Path, overlay: Path, read: list[Path], *, overwrite: bool) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from invdiff.problems import PROBLEMS, Option, OptionError
 from invdiff.restoration.noise import NoiseChoice, noise_choice
@@ -18,9 +19,10 @@ from invdiff.restoration.noise import NoiseChoice, noise_choice
 if TYPE_CHECKING:
     from invdiff.problems import Problem
 
-__all__ = ["NOISE_OPTION", "PROBLEM_OPTION", "ProblemCommand", "click_option", "problem_names"]
+__all__ = ["NOISE_OPTION", "PROBLEM_OPTION", "ProblemCommand", "asks_for_help", "click_option", "problem_names", "value_of"]
 
 KEY = "invdiff.problem"  # key of the problem's options in the metadata of a click context
+CHOSEN = "invdiff.chosen"  # of its name
 NOISE_KEY = "invdiff.noise"  # and of the option --noise with the default of the problem
 
 
@@ -49,11 +51,21 @@ class NameType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     def __init__(self, table: str, *, extra: Sequence[str] = ()) -> None:
         self.table, self.extra = table, extra
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Complete the names of the table, with their summaries; the name of a file of code is completed as a file."""
+        from invdiff.registry import load_object
+
+        table: Any = load_object(self.table)
+        lines = getattr(table, "lines", {})
+        names = [name for name in (*self.extra, *table) if name.startswith(incomplete)]
+        found = [CompletionItem(name, help=lines[name][1] if name in lines else None) for name in names]
+        return found or [CompletionItem(incomplete, type="file")]
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         from invdiff.registry import load_object
 
         text = str(value)
-        if text in self.extra:
+        if text in self.extra or (ctx is not None and ctx.resilient_parsing):  # for completion no code is run
             return text
         table: Any = load_object(self.table)
         if ":" in text and hasattr(table, "find"):
@@ -110,6 +122,9 @@ class FileOrWord(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         return f"FILE|{self.word}"
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(self.word)] if incomplete == self.word else [CompletionItem(incomplete, type="file")]
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return value if value == self.word else Path(value)
 
@@ -150,7 +165,12 @@ class ProblemCommand(click.Command):
         sections: Names of the parameters in each section, by title. The options of the problem are added to the first section,
             and parameters that are in no section to the last.
         simulated: Whether every INPUT is clean and degraded first.
+
+    Attributes:
+        replaced: Options that those of a problem may replace.
     """
+
+    replaced: Sequence[str] = ()
 
     def __init__(
         self, *arguments: Any, sections: Mapping[str, Sequence[str]], simulated: bool = False, **settings: Any
@@ -159,13 +179,15 @@ class ProblemCommand(click.Command):
         self.sections, self.simulated = sections, simulated
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        chosen = _problem_of(args)
+        chosen = value_of("--problem", args) or ctx.lookup_default("problem")
         if chosen is not None and not ctx.resilient_parsing:
             self._add_options(ctx, chosen)
+        elif chosen in PROBLEMS.lines:  # the shell asks for completions: code of others is not run for that
+            self._add_options(ctx, str(chosen))
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            if chosen is None and not _asks_for_help(args):
+            if chosen is None and not asks_for_help(args):
                 _required(ctx, click.Option(["--problem"]), None)
             owners = _owners(error.option_name)
             if owners:
@@ -183,10 +205,11 @@ class ProblemCommand(click.Command):
     def _add_options(self, ctx: click.Context, chosen: str) -> None:
         (parameter,) = (param for param in self.params if param.name == "problem")
         kind = PROBLEMS.find(parameter.type.convert(chosen, parameter, ctx))
-        taken = {flag for param in self.params for flag in param.opts}
+        taken = {flag for param in self.params for flag in param.opts if flag not in self.replaced}
         for option in kind.options:
             if option.flag in taken:
                 raise click.UsageError(f"--problem {chosen}: {option.flag} is the name of another option. Rename it.", ctx)
+        ctx.meta[CHOSEN] = kind.name
         ctx.meta[KEY] = [click_option(option, simulated=self.simulated) for option in kind.options]
         if not self.simulated:
             ctx.meta[NOISE_KEY] = _with_default(next(param for param in self.params if param.name == "noise"), kind)
@@ -216,20 +239,20 @@ def _with_default(noise: click.Parameter, kind: type[Problem]) -> click.Paramete
     return shown
 
 
-def _problem_of(args: Sequence[str]) -> str | None:
-    """Return the value of ``--problem`` in the arguments; the last one counts."""
+def value_of(flag: str, args: Sequence[str]) -> str | None:
+    """Return the value of an option in the arguments, before they are parsed; the last one counts."""
     found = None
     for argument, following in itertools.zip_longest(args, args[1:]):
         if argument == "--":
             break
-        if argument == "--problem":
+        if argument == flag:
             found = following
-        elif argument.startswith("--problem="):
+        elif argument.startswith(f"{flag}="):
             found = argument.partition("=")[2]
     return found
 
 
-def _asks_for_help(args: Sequence[str]) -> bool:
+def asks_for_help(args: Sequence[str]) -> bool:
     return any(argument in ("-h", "--help") for argument in args)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from invdiff.cli.messages import is_quiet, note
 from invdiff.cli.prior_options import load
 from invdiff.cli.solve_file import solve_file
 from invdiff.cli.summary import summary
@@ -41,7 +43,7 @@ def solve_all(
     _check_names(sources, output, overwrite=writing["overwrite"])
     score, records, failures = load(settings, pick_device(settings["device"])), list[dict[str, Any]](), dict[Path, str]()
     for number, source in enumerate(sources, 1):
-        click.echo(printable(f"{source} ({number} of {len(sources)})"), err=True)
+        note(f"{source} ({number} of {len(sources)})")
         folder = None if output is None else output / Source(source).name
         try:
             record = solve_file(source, settings, folder, **writing, score=score, protected=sources)
@@ -51,10 +53,10 @@ def solve_all(
             ) == errno.EPIPE:
                 raise
             failures[source] = one_line(error)
-            click.echo(printable(f"failed: {failures[source]}"), err=True)
+            note(f"failed: {failures[source]}", level=logging.ERROR)
             continue
         records.append(record)
-        if not as_json:
+        if not as_json and not is_quiet():
             click.echo(f"{printable(str(source))}\n{summary(record)}\n")
     if as_json:
         click.echo(to_json(records))

@@ -8,8 +8,10 @@ from typing import Any
 
 import click
 
+from invdiff.cli.messages import MESSAGE_OPTIONS, is_quiet, log_settings, message_options
 from invdiff.cli.prior_options import PRIOR_OPTIONS, prior_options
-from invdiff.cli.problem_options import NOISE_OPTION, PROBLEM_OPTION, NameType, ProblemCommand
+from invdiff.cli.problem_options import CHOSEN, NOISE_OPTION, PROBLEM_OPTION, NameType
+from invdiff.cli.recorded_options import RecordedCommand, recorded_settings
 from invdiff.cli.solve_file import solve_file
 
 __all__ = ["FORMATS", "INTERVALS", "QUALITIES", "QUALITY", "SAMPLER", "solve"]
@@ -24,12 +26,24 @@ FORMATS, QUALITY = ("png", "jpg", "tiff", "webp", "input"), 95
 
 SAMPLER = ("method", "steps", "rule", "quality", "preset", "option")
 SECTIONS = {
-    "Problem": ("problem", "simulate", "black", "white"),
+    "Problem": ("problem", "operator", "simulate", "page", "black", "white"),
     "Noise": ("noise",),
     "Sampler": ("samples", *SAMPLER, "windows", "seed", "first_sample", "chunk", "device"),
     "Prior": PRIOR_OPTIONS,
     "Folder": ("shard", "batch", "tar"),
-    "Output": ("output", "overwrite", "format", "format_quality", "keep", "calibration", "intervals", "npz", "as_json"),
+    "Output": (
+        "output",
+        "overwrite",
+        "format",
+        "format_quality",
+        "strip",
+        "keep",
+        "calibration",
+        "intervals",
+        "npz",
+        "as_json",
+    ),
+    "Other": ("config", *MESSAGE_OPTIONS),
 }
 
 EPILOG = """\b
@@ -62,16 +76,34 @@ Examples:
   invdiff solve album --problem inpaint --mask masks -o restored     every picture, with the mask of its name
   invdiff solve album --problem denoise --noise auto -o restored --keep best,mean
   torchrun --nproc-per-node 4 -m invdiff solve album --problem dejpeg -o restored
+  invdiff solve --config out/run.json                     repeats a run; options that are given win
 """
 FILE = click.Path(path_type=Path)
 
 
+def _no_operator(context: click.Context, param: click.Parameter, value: Path | None) -> None:
+    """Refuse what is left of ``--operator`` once files of simulations have been taken off, see :class:`RecordedCommand`."""
+    if value is not None and not context.resilient_parsing:
+        chosen = context.meta.get(CHOSEN)
+        other = "" if chosen is None else f" belongs to --problem operator, not to {chosen}."
+        raise click.UsageError(f"--operator{other or f' {value}:'} Expected operator.json of `invdiff simulate`.", context)
+
+
 @click.command(
-    cls=ProblemCommand, sections=SECTIONS, epilog=EPILOG, context_settings={"max_content_width": 110, "show_default": True}
+    cls=RecordedCommand, sections=SECTIONS, epilog=EPILOG, context_settings={"max_content_width": 110, "show_default": True}
 )
 @click.argument("sources", metavar="[INPUT]...", type=FILE, nargs=-1)
 @PROBLEM_OPTION
 @NOISE_OPTION
+@click.option(
+    "--operator",
+    type=FILE,
+    metavar="operator.json",
+    expose_value=False,
+    callback=_no_operator,
+    help="File of `invdiff simulate`: INPUT is a measurement beside it. Problem, its options and the noise are those there.",
+)
+@click.option("--page", type=click.IntRange(min=1), metavar="N", help="Page of a TIFF file of several pages, counted from 1.")
 @click.option("--simulate", is_flag=True, help="INPUT is clean: degrade it, solve, and compare.")
 @click.option("--black", type=float, metavar="LEVEL", help="Value of black in the units of INPUT. Default: 0.")
 @click.option(
@@ -156,6 +188,9 @@ FILE = click.Path(path_type=Path)
     help=f"Quality of JPEG files. Default: {QUALITY}.",
 )
 @click.option(
+    "--strip", is_flag=True, help="Write no EXIF data (place, date, camera, names); color profile and resolution are kept."
+)
+@click.option(
     "--calibration",
     type=FILE,
     metavar="FILE|natural",
@@ -173,6 +208,14 @@ FILE = click.Path(path_type=Path)
     "quantiles. Samples that were not kept can be drawn again from run.json.",
 )
 @click.option("--npz", is_flag=True, help="Also write the samples as floats, posterior.npz.")
+@click.option(
+    "--config",
+    type=FILE,
+    metavar="run.json",
+    expose_value=False,
+    help="Record of an earlier run: its settings and INPUT are the defaults of all options. Files are found by their digests.",
+)
+@message_options
 @click.option("--json", "as_json", is_flag=True, help="Print run.json, with time and memory, instead of a summary.")
 def solve(
     sources: tuple[Path, ...],
@@ -204,28 +247,34 @@ def solve(
     from invdiff.cli.summary import summary
     from invdiff.restoration.record import to_json
 
-    writing: dict[str, Any] = {name: settings.pop(name) for name in ("npz", "format", "format_quality", "keep")}
+    earlier = recorded_settings(click.get_current_context())
+    log_settings("solve", {"input": " ".join(map(str, sources)), "output": output, **settings})
+    writing: dict[str, Any] = {name: settings.pop(name) for name in ("npz", "format", "format_quality", "keep", "strip")}
     folders = [source for source in sources if source.is_dir()]
     if len(sources) > 1 and folders:
         raise click.UsageError(f"{folders[0]} is a folder: expected one folder as INPUT, or pictures.")
     if folders:
         from invdiff.cli.solve_folder import solve_folder
 
-        solve_folder(
-            folders[0], settings, output, writing, overwrite=overwrite, shard=shard, batch=batch, tar=tar, as_json=as_json
-        )
+        with earlier.names():
+            solve_folder(
+                folders[0], settings, output, writing, overwrite=overwrite, shard=shard, batch=batch, tar=tar, as_json=as_json
+            )
         return
     for flag, value in {"--shard": shard, "--batch": batch, "--tar": tar}.items():
         if value is not None:
             raise click.UsageError(f"{flag} is for a folder as INPUT.")
     writing["overwrite"] = overwrite
     if len(sources) > 1:
-        solve_all(sources, settings, output, writing, as_json=as_json)
+        with earlier.names():
+            solve_all(sources, settings, output, writing, as_json=as_json)
         return
-    (source,) = sources or (None,)
-    record = solve_file(source, settings, output, **writing)
+    (source,) = sources or (earlier.source,)
+    with earlier.names():
+        record = solve_file(source, settings, output, **writing, compare=earlier.compare, facts=earlier.facts)
     try:
-        click.echo(to_json(record) if as_json else summary(record))
+        if as_json or not is_quiet():
+            click.echo(to_json(record) if as_json else summary(record))
     except OSError as error:
         if error.errno == errno.EPIPE:
             raise

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from invdiff.cli.messages import debug, note, shows_bars
 from invdiff.cli.method_options import method_options
 from invdiff.cli.prior_options import given_options
 
 if TYPE_CHECKING:
     from invdiff.priors import ScoreModel
+    from invdiff.restoration import Job
 
 __all__ = ["solve_file"]
 
@@ -31,8 +30,11 @@ def solve_file(
     format: str,  # noqa: A002 - the name of the option
     format_quality: int | None,
     keep: str | None = None,
+    strip: bool = False,
     score: ScoreModel | None = None,
     protected: Sequence[Path] = (),
+    compare: Callable[[Job], Sequence[str]] | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Solve one INPUT, write the results, and return the record, with ``timing`` and ``output``, which are not in ``run.json``.
 
@@ -44,14 +46,16 @@ def solve_file(
         npz: Whether to write the samples as floats.
         format: Format of the pictures.
         format_quality: Quality of JPEG files, or ``None`` for the default.
+        strip: Whether to leave out EXIF data, except for the resolution.
         keep: What is written, separated by commas, or ``None`` for the default.
         score: The prior, if it is loaded already.
         protected: Files that the results must not replace, besides those that this run reads.
+        compare: Called before sampling; returns notes that are printed, and are not in the record.
+        facts: Further entries of the record.
     """
-    from tqdm.auto import tqdm
+    import torch
 
     from invdiff.cli.duration import duration
-    from invdiff.io.printable import printable
     from invdiff.posterior.misfit import unwarned
     from invdiff.restoration import prepare
     from invdiff.restoration.folder import output_folder
@@ -59,25 +63,47 @@ def solve_file(
     from invdiff.restoration.memory import gigabytes
 
     option = method_options(settings["option"], settings["method"])
-    prior_option, progress = given_options(settings["prior_option"]), sys.stderr.isatty()
+    prior_option, progress = given_options(settings["prior_option"]), shows_bars()
     job = prepare(source, settings, option=option, prior_option=prior_option, score=score, progress=progress)
-    files = job.file_format(format, quality=format_quality)
+    passing = (*job.memory_notes, *(() if compare is None else compare(job)))
+    files = job.file_format(format, quality=format_quality, strip=strip)
     parts = kept_parts(keep)
     results = job.results(npz=npz, files=files, keep=parts)
     results = replace(results, inputs=(*results.inputs, *protected))
     with output_folder(output, job.measured.name, results, overwrite=overwrite) as place:
-        for note in (*job.notes, *job.memory_notes, *files.notes):
-            click.echo(printable(note), err=True)
+        for text in (*job.notes, *passing, *files.notes):
+            note(text)
+        debug(f"device {job.device}, {torch.get_num_threads()} threads; prior {job.sampler.score.describe()}")
 
         def report(seconds: float, left: float) -> None:
             if left > SHORT:
                 samples = "1 sample" if settings["samples"] == 1 else f"{settings['samples']} samples"
                 memory = "" if job.memory is None else f", {gigabytes(job.memory)} of memory"
-                tqdm.write(f"estimate: about {duration(seconds)} for {samples}{memory}", file=sys.stderr)
+                note(f"estimate: about {duration(seconds)} for {samples}{memory}")
 
         with unwarned():  # printed as notes instead
             restored = job.run(progress=progress, report=report)
-        for note in restored.notes:
-            if note not in job.notes:
-                click.echo(printable(note), err=True)
-        return place.fill(lambda part, target: restored.write(part, target, npz=npz, files=files, keep=parts))
+        for text in restored.notes:
+            if text not in job.notes:
+                note(text)
+        for text in facts_of(restored.record):
+            debug(text)
+        record = place.fill(
+            lambda part, target: restored.write(part, target, npz=npz, files=files, keep=parts, **(facts or {}))
+        )
+        debug(f"{len(record['outputs'])} files written to {record['output']}")
+    return record
+
+
+def facts_of(record: Mapping[str, Any]) -> list[str]:
+    """Return what a run has done, in a few lines for ``--verbose``."""
+    options, timing = record["options"], record["timing"]
+    windows, share = options.get("windows"), "the whole picture"
+    if isinstance(windows, Mapping):
+        share = f"{windows['count']} windows, {windows['share']:.1%} of the picture"
+    memory = ", ".join(f"{name} {peak:,.0f} MiB" for name, peak in timing["peak_memory_mib"].items())
+    return [
+        f"method {record['method']}: {options}",
+        f"{options.get('chunk') or 'all'} samples at a time; {share}",
+        f"{timing['seconds']:.2f} s, {record['nfe']:g} evaluations and {record['nvjp']:g} gradients each; peak: {memory}",
+    ]

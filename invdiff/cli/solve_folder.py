@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ import click
 from tqdm.auto import tqdm
 
 from invdiff.cli.duration import duration
+from invdiff.cli.messages import debug, is_quiet, note, shows_bars
 from invdiff.cli.method_options import method_options
 from invdiff.cli.prior_options import given_options, load
 from invdiff.io.errors import one_line
@@ -39,7 +39,7 @@ class Bar(Watcher):
 
     def __init__(self, items: Sequence[Item], share: Share) -> None:
         self.items, self.share = items, share
-        self.shows_steps = sys.stderr.isatty()
+        self.shows_steps = shows_bars()
         self.left = sum(item.cost for item in items)
         self.count, self._told = 0, False
         self._bar = tqdm(total=self.left or 1, disable=not self.shows_steps, bar_format=BAR, smoothing=0, leave=False)
@@ -57,9 +57,10 @@ class Bar(Watcher):
         self._bar.total = max(1, (self._bar.total or 0) - item.cost)  # not counted: it says nothing of the time of the others
 
     def is_done(self, item: Item, restored: Restoration, seconds: float) -> None:
-        for note in restored.notes:
-            if note.startswith("misfit"):
-                self._say(f"{item.name}: {note}")
+        for text in restored.notes:
+            if text.startswith("misfit"):
+                self._say(f"{item.name}: {text}")
+        debug(f"{item.name}: {seconds:.2f} s")
         self._tell(seconds / max(1, item.cost))
         self._pass(item)
 
@@ -86,7 +87,7 @@ class Bar(Watcher):
 
     @staticmethod
     def _say(text: str) -> None:
-        tqdm.write(printable(text), file=sys.stderr)
+        note(text)
 
 
 def solve_folder(
@@ -137,7 +138,7 @@ def solve_folder(
         which = (
             f"share {share.number} of {share.count}, counted from 0" if share.where != "torchrun" else f"{share.count} ranks"
         )
-        click.echo(f"{which} ({share.where})", err=True)
+        note(f"{which} ({share.where})")
     bar = Bar(items, share)
     try:
         done = study.run(share, score, bar)
@@ -177,7 +178,7 @@ def _report(study: Study, out: Path, every: Sequence[Done], *, as_json: bool) ->
     if as_json:
         facts = {"made": made, "kept": kept, "failed": failed, "seconds": round(seconds, 2), "output": str(out)}
         click.echo(to_json(facts))
-    else:
+    elif not is_quiet():
         lines = {"restored": f"{made:,} in {duration(seconds)}"}
         if kept:
             lines["kept"] = f"{kept:,} were there already"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from invdiff.cli.messages import is_quiet, log, log_settings, message_options, note, shows_bars
 from invdiff.cli.prior_options import check_text
 from invdiff.io.printable import printable
 from invdiff.io.signals import Stopped
@@ -96,6 +97,7 @@ def _positive(context: click.Context, param: click.Parameter, value: float) -> f
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Random seed of weights, crops and noise.")
 @click.option("--overwrite", is_flag=True, help="Start over, replacing the files of an earlier training in --out.")
+@message_options
 def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any) -> None:
     """Train a diffusion prior on all images in folders and tar archives.
 
@@ -104,6 +106,7 @@ def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any)
     a model card (.md) and a folder of samples of the prior during training.
     """
     _check_out(out, overwrite)
+    log_settings("train", {"sources": " ".join(map(str, sources)), "out": out, **options})
     # Imported here, so that `invdiff train --help` does not import torch.
     from invdiff.priors import UNet
     from invdiff.priors.load import assumptions, has_bfloat16_units, load_network
@@ -120,14 +123,14 @@ def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any)
     read = [*sources, *([] if options["init"] is None else [BUNDLED.get(options["init"], Path(options["init"]))])]
     outputs.check(read, resume=not overwrite)
     device = pick_device(local_device(options["device"]))
-    first, bar = int(os.environ.get("RANK", "0")) == 0, sys.stderr.isatty()
+    first, bar = int(os.environ.get("RANK", "0")) == 0, shows_bars()
     net, sigma_data = None, 0.5
     shape: dict[str, Any] = {name: options[name] or default for name, default in NETWORK.items()}
     shape["maps"] = MAPS if options["noise_maps"] else 0
     if options["init"] is not None:
         first_net, spec = load_network(options["init"])
-        for note in assumptions(Path(options["init"]), spec) if first else ():
-            click.echo(printable(note), err=True)
+        for text in assumptions(Path(options["init"]), spec) if first else ():
+            note(text)
         if not isinstance(first_net, UNet):
             raise ValueError(
                 f"--init {options['init']}: its network is {spec.architecture}, expected a prior trained by `invdiff train`."
@@ -152,7 +155,7 @@ def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any)
     )
     if first:
         _say_skipped(skipped, outputs.skipped, heading=SKIPPED)
-        click.echo(f"{len(images):,} images with {images.channels} channels; training on {device}")
+        say(f"{len(images):,} images with {images.channels} channels; training on {device}")
     try:
         facts = run(
             images,
@@ -181,7 +184,14 @@ def train(sources: tuple[Path, ...], out: Path, overwrite: bool, **options: Any)
             command=shlex.join(["invdiff", *sys.argv[1:]]),
         )
         seen, hours = facts["images_seen"], facts["hours"]
-        click.echo(f"{out}: {facts['steps']:,} steps, {seen:,} crops, {hours:.2f} h. Card: {outputs.card}")
+        say(f"{out}: {facts['steps']:,} steps, {seen:,} crops, {hours:.2f} h. Card: {outputs.card}")
+
+
+def say(text: str) -> None:
+    """Print a line of the report on stdout, and log it."""
+    log(text)
+    if not is_quiet():
+        click.echo(printable(text))
 
 
 class _Table:
@@ -193,7 +203,7 @@ class _Table:
     def __call__(self, report: Report) -> None:
         from tqdm import tqdm
 
-        if not self.headed:
+        if not self.headed and not is_quiet():
             levels = "".join(f"{f'sigma {level}':>11}" for level in report.psnr)
             names = "".join(f"{name:>8}" for name in report.conditional)
             what = "PSNR in dB of denoising, and of E[x0 | y] from one evaluation" if names else "denoising PSNR in dB"
@@ -201,7 +211,11 @@ class _Table:
             self.headed = True
         values = "".join(f"{value:11.2f}" for value in report.psnr.values())
         values += "".join(f"{value:8.2f}" for value in report.conditional.values())
-        tqdm.write(f"{report.step:>9,} {report.loss:8.4f} {report.crops_per_second:8.0f}{values}")
+        line = f"{report.step:>9,} {report.loss:8.4f} {report.crops_per_second:8.0f}{values}"
+        log(line)
+        if is_quiet():
+            return
+        tqdm.write(line)
         sys.stdout.flush()  # so that a log file shows it at once
 
 
@@ -218,7 +232,7 @@ def _check_out(out: Path, overwrite: bool) -> None:
 def _say_skipped(skipped: Sequence[str], path: Path, *, heading: str) -> None:
     """List the first skipped files on stderr, and all of them in a file if there are more."""
     for line in skipped[:SHOWN]:
-        click.echo(printable(f"skipped {line}"), err=True)
+        note(f"skipped {line}")
     where = ""
     if len(skipped) > SHOWN:
         from invdiff.io.images import atomic_write
@@ -228,4 +242,4 @@ def _say_skipped(skipped: Sequence[str], path: Path, *, heading: str) -> None:
             part.write_text("\n".join([heading, *skipped, ""]), encoding="utf-8", errors="backslashreplace")
         where = f"; all of them are listed in {path}"
     if skipped:
-        click.echo(f"skipped {len(skipped)} files{where}", err=True)
+        note(f"skipped {len(skipped)} files{where}")

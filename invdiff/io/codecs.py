@@ -25,7 +25,7 @@ from invdiff.io.limits import LARGEST_IMAGE, check_image
 from invdiff.io.metadata import exif_of, orientation_of, pixels_per_inch, sized
 from invdiff.io.png import decode_deep_png, encode_deep_png
 from invdiff.io.quiet import without_stderr
-from invdiff.io.tiff import TIFF_MAGIC, decode_tiff, encode_tiff, tiff_size
+from invdiff.io.tiff import TIFF_MAGIC, check_page, decode_tiff, encode_tiff, taken_page, tiff_size
 
 __all__ = [
     "READABLE",
@@ -47,23 +47,32 @@ WORDS = re.compile(r"[A-Za-z][^{}]{3,200} [^{}]{1,200}$")
 LARGEST_EXIF = 65533 - 6  # bytes in a JPEG segment, behind its mark
 
 
-def decode(path: Path) -> Decoded:
+def decode(path: Path, *, page: int | None = None) -> Decoded:
     """Decode an image file: TIFF with any number of channels, other formats with gray or RGB (HEIF by pillow-heif).
 
     The size that the file declares is checked before the pixels are decoded.
+
+    Args:
+        path: The file.
+        page: Page of a TIFF file of several pages, counted from 1.
 
     Raises:
         ValueError: If the file is damaged, too large, not an image, or of an unsupported kind.
     """
     with _opened(path) as (file, head):
         if head.startswith(TIFF_MAGIC):
-            decoded = decode_tiff(file)
+            decoded = decode_tiff(file, page)
             if decoded is not None:
                 return decoded._replace(format="TIFF")
             file.seek(0)
         with _by_pillow(file, head) as image:
             frames = getattr(image, "n_frames", 1)
-            if frames > 1 and format_of(image) != "JPEG":
+            several, notes = image.format == "TIFF" and frames > 1, tuple[str, ...]()
+            check_page(page, frames if image.format == "TIFF" else 1)
+            if several and page is not None:
+                image.seek(page - 1)
+                notes = (taken_page(page, frames),)
+            elif frames > 1 and format_of(image) != "JPEG":
                 raise ValueError(f"it holds {frames} frames or pages, expected one")
             if _is_deep_png(head):
                 place = file.tell()
@@ -71,7 +80,8 @@ def decode(path: Path) -> Decoded:
                 content = file.read()
                 file.seek(place)
                 return decode_deep_png(image, content)._replace(format="PNG")
-            return _decode_with_pillow(image, head)._replace(format=format_of(image))
+            found = _decode_with_pillow(image, head)
+            return found._replace(format=format_of(image), notes=(*notes, *found.notes))
 
 
 def declared_size(path: Path) -> tuple[int, int]:

@@ -47,7 +47,7 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     return sorted(path for path in files if not path.name.startswith("."))
 
 
-def read_image(path: str | os.PathLike[str]) -> Picture:
+def read_image(path: str | os.PathLike[str], *, page: int | None = None) -> Picture:
     """Read a PNG, JPEG, TIFF, WebP, BMP, AVIF or HEIC file (with pillow-heif installed), or a ``.npy`` array.
 
     The EXIF orientation is applied; palette, 1-bit and CMYK images are converted to gray or RGB. A ``.npy`` array, ``(H, W)``
@@ -55,19 +55,26 @@ def read_image(path: str | os.PathLike[str]) -> Picture:
     16-bit unsigned integers. TIFF files of floats use the same scale.
 
     A TIFF file may hold any number of channels: samples of one page, interleaved or in planes, or pages that the file declares
-    as channels (the axes ``CYX`` of ImageJ, OME and tifffile). Other stacks of pages are refused. Only a sample declared as
+    as channels (the axes ``CYX`` of ImageJ, OME and tifffile). Of other stacks ``page`` names one. Only a sample declared as
     alpha is alpha: the second or fourth channel of a microscope or satellite image is an image channel. Samples of 9 to 15 bits
     are scaled to 16 bits; colors multiplied by alpha are divided by it.
 
+    Args:
+        path: The file.
+        page: Page of a TIFF file of several pages, counted from 1.
+
     Raises:
-        ValueError: If the file is empty, damaged, animated, a stack of pages, or not an image, or contains NaN or infinity, or
-            declares more pixels than :data:`invdiff.io.limits.LARGEST_IMAGE`, which is found before they are decoded.
+        ValueError: If the file is empty, damaged, animated, a stack of pages of which none is named, or not an image, or
+            contains NaN or infinity, or declares more pixels than :data:`invdiff.io.limits.LARGEST_IMAGE`, which is found
+            before they are decoded.
         OSError: If the file does not exist or cannot be opened.
     """
     path = existing_file(path)
     if path.suffix.lower() == ".npy":
+        if page is not None and page > 1:
+            raise ValueError(f"{path}: is an array, which has no pages, and --page {page} is asked for.")
         return picture_of_array(load_numpy(path, image=True), str(path))
-    decoded = decode(path)
+    decoded = decode(path, page=page)
     stored = decoded.values.transpose(2, 0, 1)
     colours, alpha = (stored[:-1], unit(stored[-1], path)) if decoded.alpha else (stored, None)
     bits, notes = 8 if decoded.values.dtype == np.uint8 else 16, tuple(f"{path}: {note}" for note in decoded.notes)

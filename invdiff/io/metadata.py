@@ -21,6 +21,7 @@ __all__ = [
     "orientation_of",
     "pixels_per_inch",
     "sized",
+    "stripped",
     "tiff_with_exif",
     "with_description",
 ]
@@ -75,14 +76,16 @@ def exif_of(image: Image.Image) -> bytes | None:
         return _clean(exif, None if made_up else image.info.get("dpi"))
 
 
-def exif_of_tiff(content: Any) -> bytes | None:
-    """Return the same for an open TIFF file."""
+def exif_of_tiff(content: Any, offset: int | None = None) -> bytes | None:
+    """Return the same for an open TIFF file; ``offset``: of the directory of a page. Default: the first one."""
     exif = Image.Exif()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             content.seek(0)
-            exif.load_from_fp(content)
+            if offset is not None:  # Pillow then does not look at the head of the file
+                exif.endian, exif.bigtiff = "<" if content.read(2) == b"II" else ">", 43 in content.read(2)
+            exif.load_from_fp(content, offset)
         except Exception:
             return None
         return _clean(exif, None)
@@ -136,6 +139,13 @@ def sized(exif: bytes, height: int, width: int) -> bytes:
     if EXIF in entries:
         entries[EXIF] = {**entries[EXIF], WIDTH: width, HEIGHT: height}
     return _bytes(entries)
+
+
+def stripped(exif: bytes | None) -> bytes | None:
+    """Return EXIF data with the resolution alone: no place, date, camera or names; ``None`` if they have no resolution."""
+    entries = {} if exif is None else _entries(exif)
+    kept = {tag: entries[tag] for tag in (X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT) if tag in entries}
+    return _bytes({ORIENTATION: 1, **kept}) if kept else None
 
 
 def enlarged(exif: bytes, factor: float) -> bytes:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-__all__ = ["portable", "without_places"]
+__all__ = ["portable", "shown_as", "without_places"]
+
+# Names of files by their paths, where a record has others than portable() would give.
+NAMES: ContextVar[Mapping[str, str]] = ContextVar("NAMES", default=MappingProxyType({}))
 
 SEPARATORS = re.escape("/" if os.sep == "/" else os.sep + "/")
 BEFORE = rf"(?<![\w.~{SEPARATORS}-])"  # a path begins here, rather than in the middle of another
@@ -20,6 +26,9 @@ def portable(path: str | Path) -> str:
     Text that need not be a path, such as ``mine.py:MyProblem`` or ``gaussian:2``, is changed only if it is an absolute path or
     one through ``..``.
     """
+    known = NAMES.get().get(str(path))
+    if known is not None:
+        return known
     given = Path(path)
     if not given.is_absolute() and ".." not in given.parts:
         return path if isinstance(path, str) else given.as_posix()
@@ -28,6 +37,19 @@ def portable(path: str | Path) -> str:
             if found.is_relative_to(here):
                 return found.relative_to(here).as_posix()
     return given.name
+
+
+@contextlib.contextmanager
+def shown_as(names: Mapping[str, str]) -> Iterator[None]:
+    """Let files have names of their own in records; ``names``: by their paths.
+
+    A run that is repeated from its record thus writes the same record, wherever the files are now.
+    """
+    token = NAMES.set(names)
+    try:
+        yield
+    finally:
+        NAMES.reset(token)
 
 
 def without_places(value: Any, files: Iterable[Path]) -> Any:

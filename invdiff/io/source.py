@@ -48,9 +48,11 @@ class Source:
         value: The path of a file; or a Pillow image; or an array or tensor, as an ``.npy`` file would hold it: ``(H, W)`` or
             ``(C, H, W)``, floats on the 0..1 scale or unsigned integers of 8 or 16 bits (a batch axis of one may come first);
             or several arrays by name, as an ``.npz`` file would hold them.
+        page: Page of a TIFF file of several pages, counted from 1.
     """
 
     value: Any
+    page: int | None = None
 
     @property
     def path(self) -> Path | None:
@@ -73,7 +75,9 @@ class Source:
             OSError: If it is a file that cannot be opened.
         """
         if self.path is not None:
-            return read_image(self.path)
+            return read_image(self.path, page=self.page)
+        if self.page is not None and self.page > 1:
+            raise ValueError(f"{self} has no pages, and --page {self.page} is asked for.")
         if isinstance(self.value, Image.Image):
             return _of_pillow(self.value, str(self))
         if isinstance(self.value, Mapping):
@@ -96,6 +100,8 @@ class Source:
         """
         if self.path is not None:
             return read_mask_found(self.path, rules, size=size)
+        if self.page is not None and self.page > 1:
+            raise ValueError(f"{self} has no pages, and --page {self.page} is asked for.")
         if isinstance(self.value, Image.Image):
             return mask_of_picture(self.picture(), str(self), rules)
         return mask_of_array(_array(self.value), str(self), rules)

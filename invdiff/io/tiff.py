@@ -16,7 +16,7 @@ from invdiff.io.limits import check_array, check_image
 from invdiff.io.metadata import exif_of_tiff, tiff_with_exif
 from invdiff.io.tiff_segments import DECOMPRESSED, samples_of
 
-__all__ = ["TIFF_MAGIC", "decode_tiff", "encode_tiff", "tiff_size"]
+__all__ = ["TIFF_MAGIC", "check_page", "decode_tiff", "encode_tiff", "taken_page", "tiff_size"]
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE = range(4)  # photometric interpretations
@@ -41,8 +41,23 @@ def tiff_size(content: Any) -> tuple[int, int]:
         return (height, width) if _orientation(page) < 5 else (width, height)
 
 
-def decode_tiff(content: Any) -> Decoded | None:
+def check_page(page: int | None, count: int) -> None:
+    """Raise an error if a file of ``count`` pages has no such page, counted from 1."""
+    if page is not None and page > count:
+        raise ValueError(f"it has {count} page{'s' * (count > 1)}, and --page {page} is asked for")
+
+
+def taken_page(page: int, count: int) -> str:
+    """Return a note on the page that is taken of several."""
+    return f"page {page} of {count} is taken"
+
+
+def decode_tiff(content: Any, number: int | None = None) -> Decoded | None:
     """Decode an open TIFF file, or return ``None`` to leave it to Pillow, which supports more codecs and color spaces.
+
+    Args:
+        content: The file.
+        number: Page, counted from 1. Default: the only one, or all as the channels of one image.
 
     Raises:
         ValueError: If it is damaged, or of a kind that is not supported.
@@ -51,13 +66,15 @@ def decode_tiff(content: Any) -> Decoded | None:
 
     # OME files may refer to other files for some channels: those are not opened, and zeros are not put in their place.
     with tifffile.TiffFile(content, _multifile=False) as file:
-        page: Any = file.pages.first
+        page, several, notes = _page(file, number), number is not None and len(file.pages) > 1, list[str]()
         check_image(page.imagelength, page.imagewidth, page.samplesperpixel)
         if page.is_tiled:
             check_array((page.tilelength, page.tilewidth, page.samplesperpixel))
         _refuse_raw(page)
-        image = _one_image(file)
-        kind, bits, notes = page.photometric, page.bitspersample, list[str]()
+        image = page if several else _one_image(file)
+        kind, bits = page.photometric, page.bitspersample
+        if number is not None and several:
+            notes.append(taken_page(number, len(file.pages)))
         samples, extra = page.samplesperpixel, page.extrasamples
         # Only samples declared as alpha are alpha: the fourth band of a satellite image is infrared.
         alphas = [k for k, meaning in enumerate(extra, samples - len(extra)) if meaning in (PREMULTIPLIED_ALPHA, ALPHA)]
@@ -91,7 +108,7 @@ def decode_tiff(content: Any) -> Decoded | None:
         elif kind == WHITE_IS_ZERO:
             notes.append("the TIFF file of floats declares WhiteIsZero, which is defined for integers: 0 is taken as black")
         icc = page.tags.valueof(34675)
-        exif = exif_of_tiff(content)
+        exif = exif_of_tiff(content, page.offset if several else None)
         return Decoded(upright(values, _orientation(page)), bool(alphas), icc, exif, tuple(notes))
 
 
@@ -145,6 +162,17 @@ def _values(image: Any, page: Any, content: Any) -> NDArray[Any]:
     return values.reshape(*values.shape[:2], -1)
 
 
+def _page(file: Any, number: int | None) -> Any:
+    """Return the first page, or the one with this number."""
+    if number is None:
+        return file.pages.first
+    count = len(file.pages)
+    if count > MOST_PAGES:
+        raise ValueError(f"it holds {count} pages, expected at most {MOST_PAGES}")
+    check_page(number, count)
+    return file.pages[number - 1].aspage()
+
+
 def _refuse_raw(page: Any) -> None:
     raw = page.photometric in (COLOR_FILTER_ARRAY, LINEAR_RAW) or DNG_VERSION in page.tags
     if raw or (page.is_reduced and SUB_DIRECTORIES in page.tags):  # the first image of most is a thumbnail
@@ -165,8 +193,8 @@ def _one_image(file: Any) -> Any:
     if several or set(image.axes) not in (set("YX"), set("YXS"), set("CYX")):
         found = " and ".join(f"{part.axes} {' x '.join(map(str, part.shape))}" for part in series[:2])
         raise ValueError(
-            f"it holds {pages} page{'s' * (pages > 1)} ({found}), expected one image; save its channels with axes='CYX', "
-            "or as a (C, H, W) .npy array"
+            f"it holds {pages} page{'s' * (pages > 1)} ({found}), expected one image; take one by --page N, or save its "
+            "channels with axes='CYX', or as a (C, H, W) .npy array"
         )
     check_image(file.pages.first.imagelength, file.pages.first.imagewidth, channels)
     if any(part is None for part in image):

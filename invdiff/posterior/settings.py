@@ -17,7 +17,7 @@ from invdiff.methods.resolve import ResolvedMethod
 from invdiff.operators import Operator
 from invdiff.priors import ScoreModel
 
-__all__ = ["plain", "resolved_options", "run_origin", "short_name"]
+__all__ = ["plain", "resolved_options", "run_origin", "short_name", "versions"]
 
 LONGEST = 500  # characters of the text of an object
 
@@ -38,12 +38,17 @@ def run_origin(score: ScoreModel, op: Operator, y: Tensor) -> dict[str, Any]:
         "measurement": {"shape": list(y.shape), "sha256": digest},
         "dtype": str(y.dtype).removeprefix("torch."),
         "device": str(y.device),
-        "versions": {
-            "invdiff": invdiff.__version__,
-            "torch": str(torch.__version__),
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes."""
+    return {
+        "invdiff": invdiff.__version__,
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from invdiff.io.images import Picture
+from invdiff.io.metadata import stripped
 from invdiff.problems import OptionError
 
 __all__ = ["FORMATS", "QUALITY", "FileFormat", "file_format"]
@@ -27,6 +28,7 @@ class FileFormat:
         alpha: Whether they hold the alpha channel, if there is one.
         quality: Quality of JPEG files, 1 to 100; ``None`` for other files.
         notes: What the files do not hold, for the user.
+        strip: Whether EXIF data are left out, except for the resolution.
     """
 
     wanted: str
@@ -35,9 +37,16 @@ class FileFormat:
     alpha: bool
     quality: int | None
     notes: tuple[str, ...] = ()
+    strip: bool = False
+
+    def exif(self, of: Picture) -> bytes | None:
+        """Return the EXIF data that are written with a picture."""
+        return stripped(of.exif) if self.strip else of.exif
 
 
-def file_format(picture: Picture, channels: int, wanted: str = "png", *, quality: int | None = None) -> FileFormat:
+def file_format(
+    picture: Picture, channels: int, wanted: str = "png", *, quality: int | None = None, strip: bool = False
+) -> FileFormat:
     """Return the format of the files of results.
 
     Args:
@@ -45,6 +54,7 @@ def file_format(picture: Picture, channels: int, wanted: str = "png", *, quality
         channels: Channels of the results; with neither 1 nor 3 they fit in TIFF files only, which then take the place of PNG.
         wanted: One of :data:`FORMATS`; ``"input"``: that of INPUT, or PNG if there is none that is written.
         quality: Quality of JPEG files, 1 to 100. Default: 95.
+        strip: Whether to leave out EXIF data, except for the resolution.
 
     Raises:
         OptionError: If it is none of these, or the files cannot hold the channels.
@@ -74,4 +84,4 @@ def file_format(picture: Picture, channels: int, wanted: str = "png", *, quality
         notes.append(f"--format {wanted}: JPEG files hold no transparency: the alpha channel is not written; png holds it")
     if kind == "jpg" and quality is None:
         quality = QUALITY
-    return FileFormat(wanted, SUFFIXES[kind], bits, alpha, quality, tuple(notes))
+    return FileFormat(wanted, SUFFIXES[kind], bits, alpha, quality, tuple(notes), strip)

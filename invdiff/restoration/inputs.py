@@ -89,6 +89,7 @@ def read(
     *,
     noise: Any = None,
     simulate: bool = False,
+    page: int | None = None,
     seed: int = 0,
     channels: int = 3,
     black: float | None = None,
@@ -113,6 +114,7 @@ def read(
             ``"poisson:40"``; or a noise model in the units of images that span [-1, 1]. Default: 0 in a simulation, and else
             set by the problem.
         simulate: Whether INPUT is clean and is degraded first.
+        page: Page of a TIFF file of several pages, counted from 1.
         seed: Random seed of the simulated noise.
         channels: Number of channels of the prior; 1: images of any number of channels.
         black: Value of black in the units of INPUT. Default: 0.
@@ -130,7 +132,9 @@ def read(
     said = noise_choice(noise, kind, simulated=simulated)
     values = complete(kind, options, simulated=simulated)
     check_options(kind, values, said, has_input=source is not None, simulated=simulated)
-    entry, notes, limits, levels = Source(source), list[str](), levels_of(black, white), None
+    entry, notes, limits, levels = Source(source, page=page), list[str](), levels_of(black, white), None
+    if page is not None and page < 1:
+        raise OptionError(f"--page: expected a whole number from 1, got {page}.")
     if entry.path is not None and entry.path.is_dir():
         raise IsADirectoryError(f"{entry} is a folder, expected a single image. Give the images in it.")
     if simulated or kind.reads == "picture":

@@ -47,6 +47,7 @@ SETTINGS: Mapping[str, Any] = {
     "problem": None,
     "noise": None,
     "simulate": False,
+    "page": None,
     "black": None,
     "white": None,
     "samples": 4,
@@ -75,12 +76,17 @@ TAKEN = (
     *SETTINGS,
     *(
         "source",
+        "config",  # and --operator, which --problem operator takes for itself
         "output",
         "overwrite",
         "json",
         "npz",
         "format",
         "format_quality",
+        "strip",
+        "log_file",
+        "quiet",
+        "verbose",
         "keep",
         "shard",
         "batch",
@@ -127,9 +133,10 @@ class Job:
         """The measurement, on the device."""
         return self.measured.y.to(self.device)
 
-    def file_format(self, wanted: str = "png", *, quality: int | None = None) -> FileFormat:
+    def file_format(self, wanted: str = "png", *, quality: int | None = None, strip: bool = False) -> FileFormat:
         """Return the format of the files of results: :func:`invdiff.restoration.formats.file_format`."""
-        return file_format(self.measured.picture, self.measured.observed.in_shape[0], wanted, quality=quality)
+        channels = self.measured.observed.in_shape[0]
+        return file_format(self.measured.picture, channels, wanted, quality=quality, strip=strip)
 
     def results(self, *, npz: bool, files: FileFormat, keep: tuple[str, ...] = KEPT) -> Results:
         """Return the names of the files that will be written, and the files that are read, to find out what is in the way."""
@@ -283,6 +290,7 @@ def prepare(
         kind,
         noise=noise,
         simulate=settings["simulate"],
+        page=settings["page"],
         seed=settings["seed"],
         channels=channels or 3,
         black=settings["black"],
@@ -310,6 +318,7 @@ def restore(
     problem: str | type[Problem],
     noise: float | str | Noise | None = None,
     simulate: bool = False,
+    page: int | None = None,
     black: float | None = None,
     white: float | None = None,
     samples: int = 4,
@@ -351,6 +360,7 @@ def restore(
             text such as ``"poisson:40"``; or a noise model in the units of images that span [-1, 1]. Default: set by the
             problem (:attr:`Problem.default_noise`); 0 in a simulation.
         simulate: Whether INPUT is clean: it is degraded first, and the results are compared with it.
+        page: Page of a TIFF file of several pages, counted from 1.
         black: Value of black in the units of INPUT, such as 512 of a raw file. Default: 0.
         white: Value of white, such as 4095 for 12-bit data. Default: 255 or 65535 for integers of 8 or 16 bits, 1 for floats.
         samples: Number of posterior samples.

@@ -107,7 +107,7 @@ def _raw(source: Source) -> tuple[Picture | None, NDArray[Any] | None, float]:
     path = source.path
     values: NDArray[Any] | None = None
     if path is not None and path.suffix.lower() in (".tif", ".tiff") and path.is_file():
-        decoded = decode(path).values
+        decoded = decode(path, page=source.page).values
         values = decoded.transpose(2, 0, 1) if decoded.dtype.kind in "fi" else None
     elif (path is not None and path.suffix.lower() == ".npy") or hasattr(source.value, "__array__"):
         is_image = path is None and hasattr(source.value, "getbands")  # of Pillow

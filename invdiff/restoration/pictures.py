@@ -153,7 +153,7 @@ def write(
             bits=files.bits,
             alpha=picture.alpha if files.alpha else None,
             icc=picture.icc,
-            exif=picture.exif,
+            exif=files.exif(picture),
             **({} if files.quality is None else {"quality": files.quality}),
         )
     write_record(folder, results, record)  # once more at the end: if the disk fills, the samples have their record
@@ -162,10 +162,11 @@ def write(
     if measured.clean is not None:
         stored_y = measured.stored(y) if problem.reads == "picture" else y
         problem.write_measurement(
-            folder, stored_y, suffix=suffix_of(len(mean)), bits=picture.bits, icc=picture.icc, exif=picture.exif
+            folder, stored_y, suffix=suffix_of(len(mean)), bits=picture.bits, icc=picture.icc, exif=files.exif(picture)
         )
     for name, extra in problem.extras().items():
-        write_image(folder / f"{name}.png", extra.pixels, bits=extra.bits, alpha=extra.alpha, icc=extra.icc, exif=extra.exif)
+        exif = files.exif(extra)
+        write_image(folder / f"{name}.png", extra.pixels, bits=extra.bits, alpha=extra.alpha, icc=extra.icc, exif=exif)
     if npz:
         contents: dict[str, Any] = {"measurement": problem.numbers(y), "weights": result.posterior.weights[:, 0].cpu().numpy()}
         if "samples" in keep:

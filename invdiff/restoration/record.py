@@ -18,10 +18,11 @@ from invdiff.io.portable import portable
 from invdiff.metrics import psnr
 from invdiff.posterior import Posterior, PosteriorSampler, chi_square
 from invdiff.posterior.misfit import misfit_notes
+from invdiff.posterior.settings import versions
 from invdiff.restoration.inputs import Measured
 from invdiff.restoration.noise import NoiseChoice
 
-__all__ = ["KERNEL", "blind_residual", "make_record", "misfits_of", "plain", "to_json"]
+__all__ = ["KERNEL", "blind_residual", "circumstances", "make_record", "misfits_of", "plain", "to_json"]
 
 KERNEL = "kernel.npy"  # the estimated kernel, as --kernel reads it
 PROBABILITY = 0.9  # of the intervals of its parameters
@@ -68,8 +69,7 @@ def make_record(
         "noise_level": noise_level(task),
         "rounded": task.rounded,
         "prior": sampler.score.describe(),
-        "device": str(device),
-        "versions": post.origin["versions"],
+        **circumstances(device),
         "nfe": post.nfe,
         "nvjp": post.nvjp,
         "residual": list(residual),
@@ -128,6 +128,15 @@ def _instrument(found: BlindPosterior) -> dict[str, Any]:
             for name, value in found.estimate.items()
         },
     }
+
+
+def circumstances(device: torch.device) -> dict[str, Any]:
+    """Return what may change the last bits of results: device, versions, and how the processor adds."""
+    if device.type == "cuda":
+        processor: dict[str, Any] = {"name": torch.cuda.get_device_name(device)}
+    else:
+        processor = {"instructions": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
+    return {"device": str(device), "processor": processor, "versions": versions()}
 
 
 def _named(value: Any) -> Any:

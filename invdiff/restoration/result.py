@@ -102,6 +102,7 @@ class Restoration:
         npz: bool = False,
         format: str = "png",  # noqa: A002 - the name of the option
         format_quality: int | None = None,
+        strip: bool = False,
         keep: str | Iterable[str] | None = None,
     ) -> Path:
         """Write all samples, their mean and standard deviation, a comparison, and ``run.json``: all files or none.
@@ -115,6 +116,7 @@ class Restoration:
             format: Format of samples, mean and intervals: ``"png"``, ``"jpg"``, ``"tiff"``, ``"webp"``, or ``"input"`` for that
                 of INPUT. Only PNG, TIFF and WebP files hold every pixel as it was sampled, and only PNG and TIFF 16 bits.
             format_quality: Quality of JPEG files, 1 to 100. Default: 95.
+            strip: Whether to leave out EXIF data, such as the place, except for the resolution.
             keep: What is written, some of ``"samples"``, ``"best"``, ``"mean"``, ``"std"``, ``"comparison"`` and
                 ``"quantiles"`` (5, 50 and 95 % of the samples, pixel by pixel), or one text with commas. Default: all but
                 quantiles.
@@ -128,7 +130,7 @@ class Restoration:
             OSError: If the folder cannot be written.
         """
         wanted = None if folder is None else Path(folder)
-        files = file_format(self.measured.picture, self.samples.shape[1], format, quality=format_quality)
+        files = file_format(self.measured.picture, self.samples.shape[1], format, quality=format_quality, strip=strip)
         parts = kept_parts(keep)
         names = file_names(self.measured, numbers=self.numbers, spread=self.spread, npz=npz, files=files, keep=parts)
         results = Results(COMMAND, RECORD, names, self.inputs)
@@ -143,7 +145,13 @@ class Restoration:
 
         ``facts`` are further entries of the record.
         """
-        written = {"npz": npz, "format": files.wanted, "format_quality": files.quality, "keep": list(keep)}
+        written = {
+            "npz": npz,
+            "format": files.wanted,
+            "format_quality": files.quality,
+            "keep": list(keep),
+            "strip": files.strip,
+        }
         record = {
             **self.record,
             "arguments": {**self.record["arguments"], **written},

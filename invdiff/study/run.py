@@ -88,7 +88,7 @@ class Study:
         out: Folder of all results, in which every item has its own.
         settings: Settings, as in :func:`~invdiff.restoration.job.prepare`; files of the problem may be folders with one for
             each item, paired by name.
-        writing: ``npz``, ``format``, ``format_quality`` and ``keep``, as in :meth:`Restoration.save
+        writing: ``npz``, ``format``, ``format_quality``, ``strip`` and ``keep``, as in :meth:`Restoration.save
             <invdiff.restoration.result.Restoration.save>`.
         option: Options of the method.
         prior_option: Options of a checkpoint.
@@ -281,7 +281,9 @@ class Study:
             watcher.is_done(task.item, restored, seconds)
 
     def _write(self, task: Task, job: Job, restored: Restoration, place: Workspace) -> None:
-        files = job.file_format(self.writing["format"], quality=self.writing["format_quality"])
+        files = job.file_format(
+            self.writing["format"], quality=self.writing["format_quality"], strip=self.writing.get("strip", False)
+        )
         with place.part() as part:
             restored.write(part, task.target, npz=self.writing["npz"], files=files, keep=self.writing["keep"], key=task.key)
             place.place(part, task.target)

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from click.testing import CliRunner
 from PIL import Image
 
 import invdiff as package
+from invdiff.cli import main
 from invdiff.io.portable import portable, without_places
 
 CODE = """
@@ -128,3 +131,177 @@ class TestWithoutPlaces:
         assert texts[0] == texts[1]
         assert "broken.png" in texts[0]
         assert not [place for place in places(folder, tiny_prior) if place in texts[0]]
+
+
+def contents(place: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in place.iterdir()}
+
+
+@pytest.mark.slow
+class TestRepeat:
+    """``--config``: a run from its record."""
+
+    @pytest.fixture
+    def first(self, solve, folder):
+        """The folder of a run whose files are above it, with code of the user."""
+        (folder / "mine.py").write_text(CODE)
+        os.chdir(folder)
+        given = ("--mask", "mask.png", "--method", "mine.py:Mine", "--option", "zeta=0.5", "--noise", 0.1, "--seed", 3, "--npz")
+        solve("in.png", "--problem", "inpaint", *given, "-o", "results/first")
+        return folder / "results" / "first"
+
+    def record(self, **changes) -> str:
+        """Write a record to the current folder, and return its name."""
+        record = {"command": "solve", "arguments": {"problem": "denoise", "noise": 0.1}, "files": {}, **changes}
+        Path("record.json").write_text(json.dumps(record))
+        return "record.json"
+
+    def test_in_another_folder(self, invdiff, first, folder, tiny_prior):
+        os.chdir(folder.parent / "here")
+        said = invdiff("solve", "--config", first / "run.json", "--prior", tiny_prior, "-o", "again").stderr
+        assert contents(Path("again")) == contents(first)
+        assert "differ" not in said
+
+    def test_files_beside_the_record(self, invdiff, first, folder, tiny_prior):
+        here = folder.parent / "here"
+        for path in (first / "run.json", *(folder / name for name in ("in.png", "mask.png", "mine.py")), tiny_prior):
+            (here / path.name).write_bytes(path.read_bytes())
+        os.chdir(folder.parent)
+        invdiff("solve", "--config", "here/run.json", "-o", "again")
+        assert contents(Path("again")) == contents(first)
+
+    def test_a_picture_of_a_folder(self, invdiff, solve, folder, tiny_prior):
+        os.chdir(folder.parent)
+        (folder / "mask.png").rename(folder.parent / "mask.png")
+        solve("files", "--problem", "inpaint", "--mask", "mask.png", "--keep", "mean,quantiles", "-o", "all")
+        Path(tiny_prior.name).write_bytes(tiny_prior.read_bytes())
+        invdiff("solve", "--config", "all/in/run.json", "-o", "again")
+        text = Path("again", "run.json").read_text()
+        before = json.loads(Path("all", "in", "run.json").read_text())
+        assert json.loads(text) == before
+        assert contents(Path("again")) == contents(Path("all", "in"))
+
+    def test_what_is_given_wins(self, solve, first, folder):
+        os.chdir(folder)
+        solve("--config", "results/first/run.json", "--seed", 4, "--method", "dps", "-o", "a")
+        old, new = (json.loads((place / "run.json").read_text()) for place in (first, Path("a")))
+        changed = {name for name, value in new["arguments"].items() if value != old["arguments"][name]}
+        assert changed == {"seed", "method"}
+        solve(
+            "--config",
+            "results/first/run.json",
+            "--problem",
+            "denoise",
+            "--method",
+            "auto",
+            "--option",
+            "max_iterations=2",
+            "-o",
+            "b",
+        )
+        assert (
+            json.loads(Path("b", "run.json").read_text())["arguments"].items() >= {"problem": "denoise", "noise": 0.1}.items()
+        )
+
+    @pytest.mark.parametrize(("name", "what"), [("in.png", "INPUT 'in.png'"), ("mask.png", "--mask 'mask.png'")])
+    def test_files_that_are_missing_or_differ(self, solve, first, folder, name, what):
+        os.chdir(folder)
+        (folder / name).rename(folder.parent / "moved.png")
+        missing = solve("--config", "results/first/run.json", "-o", "b", code=2).stderr.splitlines()[-1]
+        assert f"{what} with the SHA-256 " in missing
+        assert "is not found here, beside the record, or in the folders above it. Give " in missing
+        Image.fromarray(np.full((16, 24), 255, np.uint8)).save(folder / name)
+        assert f"differs from {name}. Give " in solve("--config", "results/first/run.json", "-o", "b", code=2).stderr
+        assert not (folder / "b").exists()
+        place = ("--mask", "../moved.png") if name == "mask.png" else ("../moved.png",)
+        assert "differs from" not in solve("--config", "results/first/run.json", *place, "-o", "b").stderr
+        (folder / name).unlink()
+        Image.open(folder.parent / "moved.png").rotate(180).save(folder / "other.png")
+        place = ("--mask", "other.png") if name == "mask.png" else ("other.png",)
+        said = solve("--config", "results/first/run.json", *place, "-o", "c").stderr
+        assert f"{what.split()[0]} other.png differs from {name} of run.json" in said
+
+    def test_another_prior(self, invdiff, first, folder, tiny_prior):
+        os.chdir(folder)
+        changed = bytearray(tiny_prior.read_bytes())
+        changed[-1] ^= 1
+        Path(tiny_prior.name).write_bytes(changed)
+        error = invdiff("solve", "--config", "results/first/run.json", code=2).stderr
+        assert f"--prior '{tiny_prior.name}' with the SHA-256" in error
+        said = invdiff("solve", "--config", "results/first/run.json", "--prior", tiny_prior.name, "-o", "b").stderr
+        assert "prior: not as in run.json (sha256)" in said
+
+    def test_other_versions(self, invdiff, first, folder, tiny_prior):
+        os.chdir(folder)
+        Path(tiny_prior.name).write_bytes(tiny_prior.read_bytes())
+        text = (first / "run.json").read_text().replace(f'"torch": "{torch.__version__}"', '"torch": "0.1"')
+        Path("old.json").write_text(text)
+        said = invdiff("solve", "--config", "old.json", "-o", "b").stderr
+        assert "old.json was made with torch 0.1 (here " in said
+        assert "the results may differ in their last bits" in said
+        assert "torch 0.1" not in Path("b", "run.json").read_text()
+
+    def test_a_kernel_in_an_archive_and_a_word_as_a_name(self, solve, folder):
+        os.chdir(folder)
+        (folder / "mask.png").rename(folder / "auto")
+        for number, given in enumerate(
+            (("deblur", "--kernel", "kernels.npz:box", "--noise", 0.1), ("inpaint", "--mask", "./auto"))
+        ):
+            solve("in.png", "--problem", *given, "-o", f"a{number}")
+            os.chdir(folder.parent / "here")
+            solve("--config", folder / f"a{number}" / "run.json", "-o", f"b{number}")
+            assert contents(Path(f"b{number}")) == contents(folder / f"a{number}")
+            os.chdir(folder)
+
+    @pytest.mark.parametrize("name", ["problem", "method", "prior", "operator"])
+    def test_code_without_its_digest_is_not_run(self, solve, folder, name):
+        os.chdir(folder)
+        (folder / "evil.py").write_text("open('was-run', 'w')")
+        arguments = {"problem": "operator" if name == "operator" else "denoise", "noise": 0.1, name: "evil.py:Evil"}
+        here = () if name == "prior" else ("--prior", "natural")
+        for files in ({}, {name: {"path": "evil.py", "sha256": "0" * 64}}, {name: {"path": "evil", "sha256": "0" * 64}}):
+            given = self.record(arguments=arguments, files=files)
+            error = CliRunner().invoke(main, ["solve", "in.png", "--config", given, *here])
+            assert error.exit_code == 2, error.output
+            assert "evil" in error.output
+            assert not (folder / "was-run").exists()
+        if name in ("problem", "method"):
+            given = self.record(arguments={**arguments, name: "os:system"})
+            assert "is Python code without a digest" in CliRunner().invoke(main, ["solve", "in.png", "--config", given]).output
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [  # what is in the file, and the error
+            (b"\x89PNG", "it is no JSON"),
+            (b"[" * 100_000, "it is no JSON"),
+            (b"[]", "it has no `arguments`"),
+            (b'{"arguments": {}}', "its `command` is None"),
+            (b'{"arguments": {}, "command": "calibrate"}', "its `command` is 'calibrate'"),
+            (b'{"arguments": [], "command": "solve"}', "are no mapping from names"),
+            (b'{"arguments": {"seed": {}}, "command": "solve"}', "seed is {}"),
+            (b'{"arguments": {"prior": "\\u0000"}, "command": "solve"}', "prior has a null character"),
+            (b'{"arguments": {}, "command": "solve", "files": {"mask": 3}}', "no record of `invdiff solve`"),
+            (
+                b'{"arguments": {}, "command": "solve", "files": {"mask": {"path": "a", "sha256": "0"}}}',
+                "no path and digest for mask",
+            ),
+            (b'{"arguments": {"problem": "denoise", "cedes": 3}, "command": "solve"}', "has no setting 'cedes'"),
+            (
+                b'{"arguments": {"problem": "denoise", "output": "/x"}, "command": "solve"}',
+                "has no setting 'output'",
+            ),
+            (b'{"arguments": {"problem": "denoise", "samples": "x"}, "command": "solve"}', "--samples"),
+            (b'{"arguments": {"problem": "denoise", "input": "Tensor"}, "command": "solve"}', "INPUT was 'Tensor'"),
+            (b'{"arguments": {}, "command": "solve"}', "--problem is missing"),
+        ],
+    )
+    def test_no_record(self, invdiff, folder, content, message):
+        Path("record.json").write_bytes(content)
+        result = invdiff("solve", "--config", "record.json", code=2)
+        (error,) = (line for line in result.stderr.splitlines() if line.startswith("Error: "))
+        assert message in error
+        assert len(error) < 500
+
+    def test_no_file(self, invdiff, folder):
+        assert "nothing.json: No such file" in invdiff("solve", "--config", "nothing.json", code=1).stderr
+        assert "is a folder" in invdiff("solve", "--config", ".", code=1).stderr
