@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
@@ -28,9 +27,10 @@ from invdiff.restoration.files import FilesRead, code_files
 from invdiff.restoration.inputs import Measured, read
 from invdiff.restoration.noise import NoiseChoice, noise_choice
 from invdiff.restoration.record import plain, to_json
+from invdiff.study.identity import item_seed
 from invdiff.study.listing import Item
 
-__all__ = ["COMMAND", "MEASUREMENTS", "OPERATOR", "REFERENCE", "Simulation", "seed_of"]
+__all__ = ["COMMAND", "MEASUREMENTS", "OPERATOR", "REFERENCE", "Simulation"]
 
 COMMAND, OPERATOR, IMAGES = "simulate", "operator.json", "images.jsonl"
 MEASUREMENTS, REFERENCE, FILES = "measurements", "reference", "operator"  # folders beside it
@@ -169,7 +169,9 @@ class Simulation:
 
     def measure(self, path: Path, name: str) -> Measured:
         """Return the simulated measurement of an image, with the seed of its name."""
-        return read(path, self.kind, noise=self.noise, simulate=True, seed=seed_of(self.seed, name), channels=1, **self.values)
+        return read(
+            path, self.kind, noise=self.noise, simulate=True, seed=item_seed(self.seed, name), channels=1, **self.values
+        )
 
     def _line(self, item: Item) -> dict[str, Any]:
         path, name = item.path, item.name
@@ -188,7 +190,7 @@ class Simulation:
             "name": name,
             "state": "done",
             "input": {"sha256": digest},
-            "seed": seed_of(self.seed, name),
+            "seed": item_seed(self.seed, name),
             "measurement": target.relative_to(self.out).as_posix(),
             "sha256": sha256_of(target),
             **({} if reference is None else {"reference": reference.relative_to(self.out).as_posix()}),
@@ -284,12 +286,6 @@ class Simulation:
             with atomic_write(target) as part:
                 shutil.copyfile(self.named[name], part)
         self.files.check()
-
-
-def seed_of(seed: int, name: str) -> int:
-    """Return the seed of the noise of an image, made of the seed of the run and the name of the image."""
-    digest = hashlib.sha256(f"{seed} {name}".encode(errors="surrogateescape")).digest()
-    return int.from_bytes(digest[:6], "big")
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

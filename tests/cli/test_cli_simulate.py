@@ -17,7 +17,8 @@ from invdiff.problems import PROBLEMS
 from invdiff.restoration import read
 from invdiff.restoration.recorded import read_recorded
 from invdiff.study import simulation
-from invdiff.study.simulation import Simulation, seed_of
+from invdiff.study.identity import item_seed
+from invdiff.study.simulation import Simulation
 
 pytestmark = pytest.mark.slow
 
@@ -88,12 +89,12 @@ class TestOperator:
             settings = {
                 flag.removeprefix("--").replace("-", "_"): value for flag, value in zip(words[::2], words[1::2], strict=True)
             }
-            there = read(f"clean/{name}", problem, simulate=True, seed=seed_of(3, name), channels=1, **settings)
+            there = read(f"clean/{name}", problem, simulate=True, seed=item_seed(3, name), channels=1, **settings)
             x = there.clean
             torch.testing.assert_close(again.observed(x), there.observed(x), rtol=1e-5, atol=1e-5)
             assert again.observed.sigma_y == pytest.approx(there.observed.sigma_y, rel=1e-6)
             if problem != "dejpeg":  # a JPEG file is made by an encoder, which rounds pixels as well
-                drawn = there.observed.keep_measured(there.observed.measure(x, seed=seed_of(3, name)))
+                drawn = there.observed.keep_measured(there.observed.measure(x, seed=item_seed(3, name)))
                 torch.testing.assert_close(again.measurement, drawn, rtol=1e-5, atol=1e-5)
             reference = Path("sim", "reference", name)
             if reference.exists():
@@ -250,7 +251,7 @@ class TestFolder:
         Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(folder / "clean" / "a.jpg")
         invdiff("simulate", "clean", *self.GIVEN, "-o", "sim")
         assert {"measurements/a.jpg.npy", "measurements/a.png.npy"} < set(every(folder / "sim"))
-        assert seed_of(0, "a.png") != seed_of(1, "a.png") != seed_of(1, "b.png")
+        assert item_seed(0, "a.png") != item_seed(1, "a.png") != item_seed(1, "b.png")
 
     def test_options_that_simulations_do_not_take(self, invdiff, folder):
         assert "needs --mask" in invdiff("simulate", "clean", "--problem", "inpaint", "-o", "sim", code=2).stderr
