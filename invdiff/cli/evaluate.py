@@ -53,6 +53,12 @@ def parse_metrics(ctx: click.Context, param: click.Parameter, value: str) -> lis
     help="Another restoration of the same images, to set beside --restored; repeat for more.",
 )
 @click.option(
+    "--measurements",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Folder of `invdiff simulate` with the measurements: chi-square is computed from them. Default: as recorded.",
+)
+@click.option(
     "--metrics", default=",".join(DEFAULT), callback=parse_metrics, show_default=True, help="Metrics, separated by commas."
 )
 @click.option(
@@ -77,6 +83,7 @@ def evaluate(
     reference: Path,
     restored: Path,
     others: tuple[Path, ...],
+    measurements: Path | None,
     metrics: list[str],
     estimate: str,
     json_file: Path | None,
@@ -95,7 +102,8 @@ def evaluate(
     posterior              of results with two or more samples, on the 0..1 scale: CRPS and energy score (lower is
                            better), coverage of 50 % and 90 % intervals (0.5 and 0.9 if the samples are right),
                            spread over error (1), diversity, PSNR of single samples and of their mean, and
-                           chi-square: the recorded squared misfit over its expected value (1)
+                           chi-square: the squared misfit over its expected value (1), as recorded, or computed from
+                           --measurements, then of plain images too
 
     LPIPS, DISTS, FID and KID need weights, which are never downloaded: if they are missing, the metric is omitted and a message
     says where to put them. Means have 95 % bootstrap intervals over the images. The metrics are those of --estimate, never of
@@ -112,6 +120,7 @@ def evaluate(
       invdiff evaluate --reference clean/ --restored out/ --csv figures.csv
       invdiff evaluate --reference clean/ --restored out/ --compare other/ --metrics psnr,lpips
       invdiff evaluate --reference clean/ --restored out/ --json - | jq .mean
+      invdiff evaluate --reference clean/ --restored out/ --measurements simulated/
     """
     from tqdm import tqdm
 
@@ -131,9 +140,14 @@ def evaluate(
     def track(pairs: list[Pair]) -> Iterable[Pair]:
         return tqdm(pairs, unit="image", disable=None, leave=False)
 
+    measured = None
+    if measurements is not None:
+        from invdiff.evaluation.misfit import Measurements  # with the engine
+
+        measured = Measurements(measurements)
     known: dict[Path, Tensor] = {}  # features of the references, computed once
     evaluations = [
-        evaluate_pairs(source, pairing, metrics, estimate=estimate, references=known, track=track)
+        evaluate_pairs(source, pairing, metrics, estimate=estimate, references=known, track=track, measurements=measured)
         for source, pairing in zip(sources, pairings, strict=True)
     ]
     for evaluation in evaluations:

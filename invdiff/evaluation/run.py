@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from invdiff.evaluation.columns import OF_PAIRS, OF_SETS, POSTERIOR, listing
 from invdiff.evaluation.distribution import FEW, features, find_inception_weights, frechet_distance, kernel_distance
 from invdiff.evaluation.pairs import Pair, Pairing
 from invdiff.io.images import read_image
+
+if TYPE_CHECKING:
+    from invdiff.evaluation.misfit import Measurements
 
 __all__ = ["Evaluation", "available", "evaluate_pairs", "set_metrics"]
 
@@ -76,6 +79,7 @@ def evaluate_pairs(
     estimate: str,
     references: dict[Path, Tensor],
     track: Callable[[list[Pair]], Iterable[Pair]],
+    measurements: Measurements | None = None,
 ) -> Evaluation:
     """Compute the figures of all pairs. One image is in memory at a time, with its reference and its samples.
 
@@ -86,6 +90,7 @@ def evaluate_pairs(
         estimate: Which picture of a result folder is the point estimate.
         references: Features of references that are known already; new ones are added.
         track: Called with the pairs, returns them again, such as a progress bar.
+        measurements: Measurements from which the misfit is computed; ``None``: it is that of the records.
     """
     result = Evaluation(restored, pairing)
     for name, files in pairing.ambiguous.items():
@@ -93,6 +98,8 @@ def evaluate_pairs(
     for pair in track(pairing.pairs):
         try:
             row, problems = _figures(pair, metrics, estimate)
+            if measurements is not None and POSTERIOR in metrics:
+                _add_misfit(pair, estimate, measurements, row, problems)
             if set(metrics) & set(OF_SETS):
                 _add_features(pair, estimate, problems, result.features, references)
         except (ValueError, OSError) as error:
@@ -180,6 +187,17 @@ def _scores(pair: Pair, clean: Tensor) -> dict[str, float | None]:
         found = posterior_scores(samples, ((truth[0] + 1) / 2).to(samples)).as_dict()
         scores = {name: None if math.isnan(value) else value for name, value in found.items()}
     return {**scores, "chi_square": pair.restored.chi_square}
+
+
+def _add_misfit(
+    pair: Pair, estimate: str, measurements: Measurements, row: dict[str, float | None], problems: dict[str, str]
+) -> None:
+    """Add the misfit of the samples of a result, or of an image."""
+    try:
+        paths = pair.restored.samples() or [pair.restored.estimate(estimate)]
+        row["chi_square"] = measurements.chi_square(pair.name, [_load(path) for path in paths])
+    except (ValueError, OSError) as error:
+        problems["chi_square"] = _one_line(error)
 
 
 def _add_features(
