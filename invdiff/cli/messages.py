@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,8 +89,8 @@ def log_settings(command: str, settings: dict[str, Any]) -> None:
 
 def log_error(error: BaseException) -> None:
     """Log an error, with its traceback unless it is one of usage."""
-    usage = isinstance(error, click.UsageError)
-    LOGGER.error("%s", printable(_message(error)), exc_info=None if usage else error)
+    traced = "" if isinstance(error, click.UsageError) else "".join(traceback.format_exception(error))
+    LOGGER.error("%s", printable("\n".join(filter(None, (_message(error), traced.rstrip()))), lines=True))
 
 
 def is_quiet() -> bool:

@@ -104,6 +104,12 @@ class TestWithoutPlaces:
         assert json.loads(text)["arguments"]["kernel"] == "kernels.npz:box"
         assert len(json.loads(text)["notes"]) == len(said.splitlines())
 
+    def test_the_memory_that_is_left_is_in_no_record(self, solve, folder, monkeypatch):
+        monkeypatch.setattr("invdiff.restoration.job.memory_note", lambda *_, **__: ("memory: little is left",))
+        said = solve(folder / "in.png", "--problem", "denoise", "--noise", 0.1, "-o", "out").stderr
+        assert "memory: little is left" in said
+        assert "memory" not in Path("out", "run.json").read_text()
+
     def test_in_python(self, folder, tiny_prior):
         few = {"samples": 2, "steps": 1, "precision": "float32", "prior": str(tiny_prior), "noise": 0.1}
         os.chdir(folder.parent / "here")

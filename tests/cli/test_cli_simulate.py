@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,11 +87,11 @@ class TestOperator:
         for name in ("a.png", "sub/b.png"):
             again = measured_again(Path("sim"), name)
             words = [f"{word}" for word in CASES[problem]]
-            settings = {
-                flag.removeprefix("--").replace("-", "_"): value for flag, value in zip(words[::2], words[1::2], strict=True)
-            }
+            pairs = zip(words[::2], words[1::2], strict=True)
+            settings: dict[str, Any] = {flag.removeprefix("--").replace("-", "_"): value for flag, value in pairs}
             there = read(f"clean/{name}", problem, simulate=True, seed=item_seed(3, name), channels=1, **settings)
             x = there.clean
+            assert x is not None
             torch.testing.assert_close(again.observed(x), there.observed(x), rtol=1e-5, atol=1e-5)
             assert again.observed.sigma_y == pytest.approx(there.observed.sigma_y, rel=1e-6)
             if problem != "dejpeg":  # a JPEG file is made by an encoder, which rounds pixels as well

@@ -31,7 +31,9 @@ def test_of_samples_is_that_of_the_records(simulated, invdiff, solve):
     recorded = rows(invdiff, "--restored", "out")
     again = rows(invdiff, "--restored", "out", "--measurements", "sim")
     for name in ("a", "sub/b"):
-        assert again[name]["chi_square"] == pytest.approx(recorded[name]["chi_square"], rel=0.1)  # files hold 8 bits from 0 to 1
+        assert again[name]["chi_square"] == pytest.approx(
+            recorded[name]["chi_square"], rel=0.1
+        )  # files hold 8 bits from 0 to 1
         assert {key: value for key, value in again[name].items() if key != "chi_square"} == {
             key: value for key, value in recorded[name].items() if key != "chi_square"
         }
