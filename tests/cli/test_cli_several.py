@@ -107,7 +107,7 @@ def test_an_input_among_the_results_of_another_is_kept(solve, folder):
     assert names(folder / "out") == ["a", "best"]
 
 
-def test_a_folder_is_refused(solve, folder):
-    said = solve("other", "b.png", *DENOISE, "-o", "out", code=1)
-    assert "other is a folder, expected a single image" in said.stderr
-    assert names(folder / "out") == ["b"]
+def test_a_folder_among_them_is_refused(solve, folder):
+    said = solve("other", "b.png", *DENOISE, "-o", "out", code=2)
+    assert "other is a folder: expected one folder as INPUT, or pictures." in said.stderr
+    assert not (folder / "out").exists()
