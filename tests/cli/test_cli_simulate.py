@@ -143,9 +143,11 @@ class TestSolve:
         )
         assert json.loads(Path("other", "run.json").read_text())["arguments"]["seed"] == 1
 
-    def test_several_inputs(self, solve, folder, sim):
+    def test_several_inputs_and_a_folder(self, solve, folder, sim):
         solve("sim/measurements/a.npy", "sim/measurements/sub/b.npy", "--operator", "sim/operator.json", "-o", "out")
         assert {path.name for path in Path("out").iterdir()} == {"a", "b"}
+        solve("sim/measurements", "--operator", "sim/operator.json", "--keep", "mean", "-o", "all")
+        assert {path.as_posix() for path in Path("all").rglob("mean.png")} == {"all/a/mean.png", "all/sub/b/mean.png"}
 
     def test_own_code(self, solve, invdiff, folder):
         invdiff("simulate", "clean", "--problem", "operator", "--operator", "mine.py:build", "-o", "own")
