@@ -136,7 +136,7 @@ def check(arguments: Sequence[str]) -> None:
 
 def parameters(texts: Sequence[str]) -> dict[str, str]:
     """Return the options of sbatch by name."""
-    found = dict(text.partition("=")[::2] for text in texts)
+    found = {name: value for name, _, value in (text.partition("=") for text in texts)}
     if not all(name and value for name, value in found.items()):
         raise click.UsageError("--slurm: expected NAME=VALUE, such as account=physics.")
     return found

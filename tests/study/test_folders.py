@@ -230,12 +230,12 @@ class TestSecondRun:
         assert not list((album / "out").glob(".*"))
 
     def test_an_array_in_a_file_counts_by_its_name_and_the_file(self, solve, album):
-        kernels = {name: np.outer(*[np.hanning(size)] * 2) for name, size in (("wide", 7), ("narrow", 5))}
-        np.savez(album / "kernels.npz", **kernels)
+        wide, narrow = (np.outer(np.hanning(size), np.hanning(size)) for size in (7, 5))
+        np.savez(album / "kernels.npz", wide=wide, narrow=narrow)
         at = ("album", "--problem", "deblur", "--noise", 0.02, "-o", "out", "--kernel")
         for kernel, kept in (("wide", 0), ("wide", 4), ("narrow", 0), ("narrow", 4)):
             assert ("kept      4" in solve(*at, f"kernels.npz:{kernel}").stdout) == bool(kept)
-        np.savez(album / "kernels.npz", wide=kernels["wide"], narrow=kernels["wide"])
+        np.savez(album / "kernels.npz", wide=wide, narrow=wide)
         assert "kept" not in solve(*at, "kernels.npz:narrow").stdout
 
     def test_kernels_in_a_folder(self, solve, album):
@@ -331,7 +331,9 @@ class TestTars:
                     stem, _, file = name.partition(".")
                     target = to / folder / stem.replace("%2E", ".") / file
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    target.write_bytes(tar.extractfile(member).read())
+                    content = tar.extractfile(member)
+                    assert content is not None
+                    target.write_bytes(content.read())
         return digests(to)
 
     def test_hold_the_same_files(self, solve, album):

@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore
 
 from invdiff.problems import OptionError
 from invdiff.study.listing import Item
@@ -73,7 +73,7 @@ def test_an_environment_that_contradicts_itself():
 class TestRanks:
     @staticmethod
     def run(work, count=3):
-        store, ended = dist.HashStore(), {}
+        store, ended = HashStore(), {}
         store.set_timeout(timedelta(seconds=20))
 
         def one(number):
