@@ -75,14 +75,13 @@ def simulate(clean: Path, output: Path, overwrite: bool, **settings: Any) -> Non
     # Imported here, so that `invdiff simulate --help` answers without torch.
     from tqdm import tqdm
 
-    from invdiff.io.images import IMAGE_SUFFIXES
     from invdiff.io.paths import refuse_inputs
-    from invdiff.study.listing import Item, list_items
+    from invdiff.study.listing import PICTURES, Item, list_items
     from invdiff.study.simulation import IMAGES, MEASUREMENTS, OPERATOR, REFERENCE, Simulation
 
     log_settings("simulate", {"clean": clean, "output": output, **settings})
     single = (Item(clean.name, clean, 1, clean.stem),)
-    images = list_items(clean, IMAGE_SUFFIXES).items if clean.is_dir() else single
+    images = list_items(clean, PICTURES).items if clean.is_dir() else single
     if not images:
         raise click.ClickException(f"{clean}: holds no images, expected a folder of images.")
     if clean.is_dir() and output.resolve().is_relative_to(clean.resolve()):

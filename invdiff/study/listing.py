@@ -9,12 +9,13 @@ from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from invdiff.io.images import image_size
+from invdiff.io.images import IMAGE_SUFFIXES, image_size
 from invdiff.study.manifest import MANIFEST
 
-__all__ = ["Item", "Listing", "list_items"]
+__all__ = ["PICTURES", "Item", "Listing", "list_items"]
 
 RESULTS = ("run.json", "calibration.json", "operator.json", MANIFEST)  # a folder that has one of these holds results
+PICTURES = IMAGE_SUFFIXES | {".avif", ".heic", ".heif", ".jpe", ".jfif"}  # those that are written, and others that are read
 OPENED = 5000  # items of which each is opened, to find its size
 
 

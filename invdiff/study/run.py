@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from invdiff.io.errors import one_line
-from invdiff.io.images import IMAGE_SUFFIXES
 from invdiff.posterior.misfit import unwarned
 from invdiff.priors import ScoreModel
 from invdiff.problems import OptionError
@@ -25,7 +24,7 @@ from invdiff.restoration.record import plain
 from invdiff.restoration.result import Restoration
 from invdiff.study.companions import Companions
 from invdiff.study.identity import file_facts, prior_digest
-from invdiff.study.listing import Item, Listing, list_items
+from invdiff.study.listing import PICTURES, Item, Listing, list_items
 from invdiff.study.manifest import MANIFEST, Manifest
 from invdiff.study.placing import Workspace, check_replaceable, workspace
 from invdiff.study.plan import Plan, Task
@@ -122,7 +121,7 @@ class Study:
         values = {option.name: settings.get(option.name) for option in kind.options}
         self.companions = Companions(kind.files(values))
         arrays = kind.reads == "arrays" and not settings["simulate"]
-        self.listing = self._listed(ARRAYS if arrays else IMAGE_SUFFIXES)
+        self.listing = self._listed(ARRAYS if arrays else PICTURES)
         self.tars = None if tar is None else Tars(out, self.listing.items, tar)
 
     def _listed(self, suffixes: frozenset[str]) -> Listing:
