@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -144,6 +145,13 @@ class Inpaint(Problem):
     def bundled_size(cls, options: Mapping[str, Any]) -> tuple[int, int]:
         height, width = find_mask(options, None, "", size=None).known.shape
         return height, width
+
+    @classmethod
+    def options_of_results(cls, options: Mapping[str, Any], pictures: Mapping[str, Path]) -> dict[str, Any]:
+        if "mask" not in pictures:
+            raise ValueError("there is no mask.png")
+        used = {"mask": pictures["mask"], "mask_keep": "black", "mask_color": None, "mask_threshold": None, "grow_mask": 0}
+        return {**options, **used}
 
     def noise_pixels(self, y: Tensor) -> Tensor:
         return torch.where(self.mask, y, torch.nan)

@@ -187,6 +187,21 @@ class Problem(ABC):
         """Return the files given as options, whose digests go into the record of a run."""
         return {option.name: options[option.name] for option in cls.options if isinstance(options[option.name], Path)}
 
+    @classmethod
+    def options_of_results(cls, options: Mapping[str, Any], pictures: Mapping[str, Path]) -> dict[str, Any]:
+        """Return options that give the operator of a run again, from those of its record and the pictures of its results.
+
+        A picture that :meth:`extras` wrote as it was used takes the place of what it was made from.
+
+        Args:
+            options: Values of the options in the record.
+            pictures: Pictures of the results by name, such as ``"mask"``.
+
+        Raises:
+            ValueError: If a picture that is needed is not there.
+        """
+        return dict(options)
+
     def noise_pixels(self, y: Tensor) -> Tensor:
         """Return pictures ``(B, C, H, W)`` from which the noise can be estimated, NaN where there is no measurement."""
         return y

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RecordedCommand", "RecordedSettings", "recorded_settings"]
 
+OPERATOR = "operator"  # the option
 KEY = "invdiff.recorded"  # key in the metadata of a click context
 # Parameters of a command that no record decides.
 APART = ("sources", "output", "overwrite", "as_json", "config", *MESSAGE_OPTIONS)
@@ -98,8 +99,8 @@ class RecordedCommand(ProblemCommand):
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return the parameters; an option ``--operator`` of the problem replaces the one that names a file."""
         params, own = super().get_params(ctx), ctx.meta.get(PROBLEM, ())
-        if any(param.name == "operator" for param in own):
-            return [param for param in params if param.name != "operator" or param in own]
+        if any(param.name == OPERATOR for param in own):
+            return [param for param in params if param.name != OPERATOR or param in own]
         return params
 
     def _settings(

@@ -21,7 +21,6 @@ from invdiff.restoration.inputs import Measured
 __all__ = ["Residual", "measured_again", "picture_measured", "residual_of", "truth_of"]
 
 CODE = ("operator",)  # problems that run code of the user's
-MASK = {"mask_keep": "black", "mask_color": None, "mask_threshold": None, "grow_mask": 0}  # what mask.png of a run is
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,12 +56,10 @@ def measured_again(item: Item, source: Path | None, inputs: Path | None = None) 
         raise ValueError(f"the problem {name!r} is code of its own, which a report does not run")
     if source is None and arguments.get("input") is not None:
         raise ValueError("INPUT was not found as the run read it (--inputs gives its folder)")
-    options = {option.name: arguments.get(option.name) for option in PROBLEMS.find(name).options}
-    if name == "inpaint":
-        if "mask" not in item.pictures:
-            raise ValueError("there is no mask.png")
-        options |= {"mask": item.pictures["mask"], **MASK}
-    for option in [option for option in options if option in files and not (name == "inpaint" and option == "mask")]:
+    kind = PROBLEMS.find(name)
+    recorded = {option.name: arguments.get(option.name) for option in kind.options}
+    options = kind.options_of_results(recorded, item.pictures)
+    for option in [option for option in options if option in files and options[option] == recorded[option]]:
         path = find_read(item, option, inputs)
         if path is None:
             raise ValueError(

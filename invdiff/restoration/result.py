@@ -149,7 +149,7 @@ class Restoration:
             "npz": npz,
             "format": files.wanted,
             "format_quality": files.quality,
-            "keep": list(keep),
+            "keep": ",".join(keep),
             "strip": files.strip,
         }
         record = {
