@@ -148,6 +148,7 @@ def solve_folder(
         bar.close()
     every = share.gather(asdict(done))
     if every is not None:
+        study.finish()
         _report(study, out, [Done(**each) for each in every], as_json=as_json)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,17 +17,18 @@ from invdiff.io.images import atomic_write
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["MANIFEST", "Manifest", "read_manifest"]
+__all__ = ["MANIFEST", "Manifest", "merge_manifests", "read_manifest"]
 
 MANIFEST = "manifest.jsonl"
+TRIES, PAUSE = 40, 0.05  # seconds: another process that has ended merges at this moment
 Entry = Mapping[str, Any]
 
 
 class Manifest:
     """The manifest, to which a process adds lines; a context.
 
-    Every process writes a file of its own, ``manifest.jsonl`` or ``manifest.NAME.jsonl``, and :meth:`merge` makes one file of
-    those whose writers have ended. A line is written by one call, so that a killed process leaves at most its last line torn,
+    Every process writes a file of its own, ``manifest.jsonl`` or ``manifest.NAME.jsonl``; :func:`merge_manifests` makes one file
+    of those whose writers have ended. A line is written by one call, so that a killed process leaves at most its last line torn,
     which readers ignore.
 
     Args:
@@ -46,7 +48,7 @@ class Manifest:
 
     def __enter__(self) -> Self:
         self.entries = read_manifest(self.folder)
-        self.merge()
+        merge_manifests(self.folder, self.header)
         self._open()
         return self
 
@@ -55,31 +57,13 @@ class Manifest:
             os.close(self._file)
             self._file = None
         with contextlib.suppress(OSError):
-            self.merge()
+            merge_manifests(self.folder, self.header)
 
     def add(self, entry: Entry) -> None:
         """Add the entry of an item, which replaces earlier ones of this name."""
         self.entries[entry["name"]] = entry
         assert self._file is not None
         os.write(self._file, (json.dumps(entry) + "\n").encode())
-
-    def merge(self) -> None:
-        """Make one file of those whose writers have ended, with one entry for each item, sorted by name.
-
-        Nothing is done while a process writes the file that all are merged into.
-        """
-        with contextlib.ExitStack() as stack:
-            main = self.folder / MANIFEST
-            if main.exists() and not stack.enter_context(_locked(main)):
-                return
-            free = [path for path in _parts(self.folder) if path != main and stack.enter_context(_locked(path))]
-            if not free and _is_sorted(main, self.header):
-                return
-            entries = dict(sorted(_read([main, *free]).items()))
-            with atomic_write(main) as temporary, temporary.open("w", encoding="utf-8") as file:
-                file.writelines(json.dumps(line) + "\n" for line in (self.header, *entries.values()))
-            for path in free:
-                path.unlink(missing_ok=True)
 
     def _open(self) -> None:
         new = not self.path.exists()
@@ -96,6 +80,25 @@ class Manifest:
             os.write(self._file, (json.dumps(self.header) + "\n").encode())
         elif os.pread(self._file, 1, end - 1) != b"\n":  # torn by a kill
             os.write(self._file, b"\n")
+
+
+def merge_manifests(folder: Path, header: Entry) -> None:
+    """Make one file of those whose writers have ended, with one entry for each item, sorted by name.
+
+    Nothing is done while a process writes the file that all are merged into.
+    """
+    with contextlib.ExitStack() as stack:
+        main = folder / MANIFEST
+        if main.exists() and not stack.enter_context(_locked(main, tries=TRIES)):
+            return
+        free = [path for path in _parts(folder) if path != main and stack.enter_context(_locked(path))]
+        if not free and _is_sorted(main, header):
+            return
+        entries = dict(sorted(_read([main, *free]).items()))
+        with atomic_write(main) as temporary, temporary.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(line) + "\n" for line in (header, *entries.values()))
+        for path in free:
+            path.unlink(missing_ok=True)
 
 
 def read_manifest(folder: Path) -> dict[str, Entry]:
@@ -146,17 +149,35 @@ def _is_sorted(path: Path, header: Entry) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[bool]:
-    """Hold the lock of a file; yield whether it was free and the file is still there."""
+def _locked(path: Path, *, tries: int = 1) -> Iterator[bool]:
+    """Hold the lock of a file; yield whether it was free, and the file is still the one of this name.
+
+    With several ``tries``, wait in between: another process may be about to replace the file.
+    """
+    held = None
+    for left in reversed(range(tries)):
+        held = _open_locked(path)
+        if held is not None or not left:
+            break
+        time.sleep(PAUSE)
+    try:
+        yield held is not None
+    finally:
+        if held is not None:
+            os.close(held)
+
+
+def _open_locked(path: Path) -> int | None:
+    """Return the descriptor of a file whose lock is held, ``None`` if another process has it or has replaced the file."""
     try:
         file = os.open(path, os.O_RDWR)
     except OSError:
-        yield False
-        return
-    try:
-        yield _lock(file) and path.exists()
-    finally:
-        os.close(file)
+        return None
+    with contextlib.suppress(OSError):
+        if _lock(file) and os.path.samestat(os.fstat(file), path.stat()):
+            return file
+    os.close(file)
+    return None
 
 
 def _lock(file: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from invdiff.restoration.result import Restoration
 from invdiff.study.companions import Companions
 from invdiff.study.identity import file_facts, prior_digest
 from invdiff.study.listing import PICTURES, Item, Listing, list_items
-from invdiff.study.manifest import MANIFEST, Manifest
+from invdiff.study.manifest import MANIFEST, Manifest, merge_manifests
 from invdiff.study.placing import Workspace, check_replaceable, workspace
 from invdiff.study.plan import Plan, Task
 from invdiff.study.shares import Share
@@ -164,6 +165,11 @@ class Study:
         finally:
             done.seconds = time.monotonic() - started
         return done
+
+    def finish(self) -> None:
+        """Make one manifest, once all processes that know of each other have ended their work."""
+        with contextlib.suppress(OSError):
+            merge_manifests(self.out, self._header())
 
     def _check_out(self) -> None:
         if self.out.exists() and not self.out.is_dir():
