@@ -27,9 +27,9 @@ Entry = Mapping[str, Any]
 class Manifest:
     """The manifest, to which a process adds lines; a context.
 
-    Every process writes a file of its own, ``manifest.jsonl`` or ``manifest.NAME.jsonl``; :func:`merge_manifests` makes one file
-    of those whose writers have ended. A line is written by one call, so that a killed process leaves at most its last line torn,
-    which readers ignore.
+    Every process writes a file of its own, ``manifest.jsonl`` or ``manifest.NAME.jsonl``; :func:`merge_manifests` makes one
+    file of those whose writers have ended. A line is written by one call, so that a killed process leaves at most its last line
+    torn, which readers ignore.
 
     Args:
         folder: Folder of the results, which exists.
