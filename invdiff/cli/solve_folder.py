@@ -30,6 +30,7 @@ from invdiff.study.shares import Share, find_share
 __all__ = ["solve_folder"]
 
 SHORT = 5.0  # seconds below which no estimate is printed
+LONG = 10.0  # seconds of a first picture in which what is done only once, such as the start of the network, does not count
 NAMED = 10  # failures in the last message
 BAR = "{percentage:3.0f}%|{bar}| {remaining} left; {desc}"
 
@@ -41,7 +42,7 @@ class Bar(Watcher):
         self.items, self.share = items, share
         self.shows_steps = shows_bars()
         self.left = sum(item.cost for item in items)
-        self.count, self._told = 0, False
+        self.count, self._told, self._made = 0, False, False
         self._bar = tqdm(total=self.left or 1, disable=not self.shows_steps, bar_format=BAR, smoothing=0, leave=False)
 
     def begins(self, items: Sequence[Item]) -> None:
@@ -49,7 +50,8 @@ class Bar(Watcher):
         self._bar.set_description_str(f"{self.count + 1:,} of {len(self.items):,}: {printable(items[0].name)}{more}")
 
     def estimate(self, items: Sequence[Item], seconds: float) -> None:
-        self._tell(seconds / max(1, sum(item.cost for item in items)))
+        if seconds >= LONG or self._made:
+            self._tell(seconds / max(1, sum(item.cost for item in items)))
 
     def was_done(self, item: Item) -> None:
         self.left -= item.cost
@@ -61,7 +63,9 @@ class Bar(Watcher):
             if text.startswith("misfit"):
                 self._say(f"{item.name}: {text}")
         debug(f"{item.name}: {seconds:.2f} s")
-        self._tell(seconds / max(1, item.cost))
+        if seconds >= LONG or self._made:
+            self._tell(seconds / max(1, item.cost))
+        self._made = True
         self._pass(item)
 
     def failed(self, item: Item, error: Exception) -> None:
