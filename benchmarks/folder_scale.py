@@ -110,9 +110,9 @@ def measured(command: tuple[str, ...], arguments: tuple[str, ...], out: Path, co
 def ranks(photographs: list[Path]) -> None:
     """Restore photographs of several sizes by one process and by two ranks."""
     Path("photographs").mkdir()
-    for number, path in enumerate(photographs * 3):
+    for number, path in enumerate(photographs):
         picture = Image.open(path).convert("RGB")
-        picture.thumbnail((48 + 8 * (number % 7), 128))
+        picture.thumbnail((56 + 8 * (number % 5), 96))
         picture.save(Path("photographs", f"{number}.png"))
     arguments = ("photographs", "--problem", "denoise", "--noise", "0.1", "--samples", "2")
     seconds = {}
@@ -123,7 +123,7 @@ def ranks(photographs: list[Path]) -> None:
     start = start_up()
     show(
         {
-            "photographs": len(photographs) * 3,
+            "photographs": len(photographs),
             "one process, s": round(seconds["one"], 1),
             "two ranks, s": round(seconds["two"], 1),
             "ratio": round(seconds["one"] / seconds["two"], 2),
