@@ -42,7 +42,7 @@ class Bar(Watcher):
         self.items, self.share = items, share
         self.shows_steps = shows_bars()
         self.left = sum(item.cost for item in items)
-        self.count, self._told, self._made = 0, False, False
+        self.count, self.failures, self._told, self._made = 0, 0, False, False
         self._bar = tqdm(total=self.left or 1, disable=not self.shows_steps, bar_format=BAR, smoothing=0, leave=False)
 
     def begins(self, items: Sequence[Item]) -> None:
@@ -71,6 +71,7 @@ class Bar(Watcher):
     def failed(self, item: Item, error: Exception) -> None:
         message = one_line(error)
         self._say(f"failed: {message if item.name in message else f'{item.name}: {message}'}")
+        self.failures += 1
         self._pass(item)
 
     def close(self) -> None:
@@ -169,7 +170,8 @@ def _device_of_rank(device: str, share: Share) -> str:
 
 
 def _with_hint(error: BaseException, bar: Bar, out: Path) -> BaseException:
-    hint = f"{bar.count} of {len(bar.items)} pictures are done; the same command goes on."
+    failed = f", {bar.failures:,} failed" if bar.failures else ""
+    hint = f"{bar.count - bar.failures:,} of {len(bar.items):,} pictures are done{failed}; the same command goes on."
     if isinstance(error, KeyboardInterrupt):
         return Stopped(error.number if isinstance(error, Stopped) else 2, hint)
     text = one_line(error) if isinstance(error, Exception) else str(error)
