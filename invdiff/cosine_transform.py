@@ -88,15 +88,33 @@ def cosine_matrix(side: int) -> Tensor:
 
 def cosine_transform(x: Tensor) -> Tensor:
     """Return the orthonormal cosine coefficients (DCT-II) of images, over the last two axes."""
+    if _by_scipy(x):
+        return _scipy("dctn", x)
     coefficients: Tensor = _cosines(x.shape[-2], x.dtype, x.device) @ x @ _cosines(x.shape[-1], x.dtype, x.device).mT
     return coefficients
 
 
 def cosine_inverse(coefficients: Tensor) -> Tensor:
     """Return the images with these cosine coefficients: the inverse and adjoint of :func:`cosine_transform`."""
+    if _by_scipy(coefficients):
+        return _scipy("idctn", coefficients)
     rows, columns = (_cosines(side, coefficients.dtype, coefficients.device) for side in coefficients.shape[-2:])
     x: Tensor = rows.mT @ coefficients @ columns
     return x
+
+
+def _by_scipy(x: Tensor) -> bool:
+    """Return whether SciPy transforms ``x``: on a CPU, where no gradient is wanted. Matrices serve everywhere else."""
+    graph = torch.is_grad_enabled() and x.requires_grad
+    return type(x) is Tensor and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and not graph
+
+
+def _scipy(name: str, x: Tensor) -> Tensor:
+    import scipy.fft
+
+    transform = getattr(scipy.fft, name)
+    done = transform(x.detach().numpy(), axes=(-2, -1), norm="ortho", workers=torch.get_num_threads())
+    return torch.from_numpy(done)
 
 
 @functools.lru_cache(maxsize=32)

@@ -73,9 +73,9 @@ def conjugate_gradients(
     References:
         Saad, Iterative Methods for Sparse Linear Systems, 2003, algorithm 9.1, https://doi.org/10.1137/1.9780898718003
     """
-    v, r = torch.zeros_like(b), b
+    v, r = torch.zeros_like(b), b.clone()
     z = r if precondition is None else precondition(r)
-    p, rr, rz = z, dot(r, r), dot(r, z)
+    p, rr, rz = z.clone(), dot(r, r), dot(r, z)  # a copy: r is updated in place, and z may be r
     target = rtol**2 * rr
     going = (rr > target) | ~rr.isfinite()
     for _ in range(max_iterations):
@@ -86,10 +86,12 @@ def conjugate_gradients(
         going = going & ~(curvature <= 0) & ~(rz <= 0)
         # Where an item has stopped, its step is zero: it does not depend on how long its neighbors run.
         step = over_items(torch.where(going, rz / torch.where(going, curvature, 1), 0), b)
-        v, r = v + step * p, r - step * m_p
+        v.addcmul_(step, p)
+        r.addcmul_(step, m_p, value=-1)
         z = r if precondition is None else precondition(r)
         rz_new = dot(r, z)
-        p = torch.where(over_items(going, b), z + over_items(rz_new / torch.where(rz > 0, rz, 1), b) * p, p)
+        turn = torch.where(going, rz_new / torch.where(rz > 0, rz, 1), 0)
+        p = torch.addcmul(z, over_items(turn, b), p)
         rz, rr = torch.where(going, rz_new, rz), torch.where(going, dot(r, r), rr)
         going = going & (rr > target)
     return v

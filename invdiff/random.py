@@ -6,6 +6,7 @@ the other items of the batch, the chunk size, the order of computation, or on wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -83,20 +84,47 @@ class PlacedNoise:
             return self._drawn((number, 1, 0), shape, dtype).to(self.device)
         (top, left), (height, width) = self.corner, self.sides
         rows, columns = range(top // CELL, -(-(top + height) // CELL)), range(left // CELL, -(-(left + width) // CELL))
-        wide = torch.empty(*shape[:-2], CELL * len(rows), CELL * len(columns), dtype=dtype)
+        words = CELL // 2 * _words(dtype)  # of a row of a square
+        wide = np.empty((*shape[:-2], CELL * len(rows), len(columns), words), np.uint64)
         for i, row in enumerate(rows):
             for j, column in enumerate(columns):
-                cell = self._drawn((number, 2 + row, column), (*shape[:-2], CELL, CELL), dtype)
-                wide[..., CELL * i : CELL * (i + 1), CELL * j : CELL * (j + 1)] = cell
+                wide[..., CELL * i : CELL * (i + 1), j, :] = self._bits((number, 2 + row, column), (*shape[:-2], CELL, words))
+        noise = _normals(wide, dtype).flatten(-2)
         top, left = top - CELL * rows[0], left - CELL * columns[0]
-        return wide[..., top : top + height, left : left + width].to(self.device)
+        return noise[..., top : top + height, left : left + width].to(self.device)
 
     def _drawn(self, place: tuple[int, int, int], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        count = math.prod(shape)
+        pairs = -(-count // 2)
+        return _normals(self._bits(place, (pairs * _words(dtype),)), dtype)[:count].reshape(shape)
+
+    def _bits(self, place: tuple[int, int, int], shape: tuple[int, ...]) -> np.ndarray:
         number, row, column = place
         # The lowest of the four words counts the numbers of one call.
-        source = np.random.Generator(np.random.Philox(key=self.key, counter=np.array([0, column, row, number], np.uint64)))
-        kind = np.float64 if dtype == torch.float64 else np.float32
-        return torch.from_numpy(source.standard_normal(shape, dtype=kind)).to(dtype)
+        source = np.random.Philox(key=self.key, counter=np.array([0, column, row, number], np.uint64))
+        return source.random_raw(math.prod(shape)).reshape(shape)
+
+
+def _words(dtype: torch.dtype) -> int:
+    """Return the words of 64 random bits that a pair of normal numbers takes."""
+    return 2 if dtype == torch.float64 else 1
+
+
+def _normals(bits: np.ndarray, dtype: torch.dtype) -> Tensor:
+    """Return two standard normal numbers for each one or two words of the last axis, by the transform of Box and Muller.
+
+    They reach 6.6 standard deviations in float32, whose uniform numbers have 31 bits, and 8.6 in float64.
+    """
+    if dtype == torch.float64:
+        radii, angles = np.split(bits >> np.uint64(11), 2, axis=-1)
+        u, turn = (torch.from_numpy(part.astype(np.float64)) for part in (radii, angles))
+        u, turn = u.add_(0.5).mul_(2**-53), turn.mul_(2 * math.pi * 2**-53)
+    else:
+        halves = torch.from_numpy(bits).view(torch.int32).unflatten(-1, (-1, 2))
+        u = (halves[..., 0] & 0x7FFFFFFF).float().add_(0.5).mul_(2**-31)
+        turn = halves[..., 1].float().mul_(2 * math.pi * 2**-32)
+    radius = u.log_().mul_(-2).sqrt_()
+    return torch.cat([turn.cos() * radius, turn.sin_() * radius], -1).to(dtype)
 
 
 class Streams:

@@ -30,6 +30,7 @@ __all__ = [
     "time_grid",
 ]
 
+REMEMBERED = 4096  # times whose levels a schedule keeps: samplers ask for each time of their grid several times
 SPACINGS = ("log-snr", "karras", "uniform", "vp")
 
 
@@ -60,6 +61,17 @@ class Schedule(ABC):
     def __call__(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
         r"""Return :math:`(\alpha_t, \sigma_t)` in float64, shaped like ``t``."""
         return self.forward(torch.as_tensor(t, dtype=torch.float64))
+
+    def levels(self, t: Tensor | float) -> tuple[float, float]:
+        r"""Return :math:`(\alpha_t, \sigma_t)` of a single time as numbers, which are remembered."""
+        known: dict[float, tuple[float, float]] = self.__dict__.setdefault("_known", {})
+        t = float(t)
+        if t not in known:
+            if len(known) >= REMEMBERED:
+                known.clear()
+            alpha_t, sigma_t = self(t)
+            known[t] = float(alpha_t), float(sigma_t)
+        return known[t]
 
     def ratio(self, t: Tensor | float) -> Tensor:
         r"""Return the noise-to-signal ratio :math:`\varsigma_t = \sigma_t / \alpha_t`, float64."""

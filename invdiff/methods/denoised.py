@@ -93,8 +93,7 @@ class Denoised:
 
     def levels(self, s: Tensor) -> tuple[float, float]:
         r"""Return :math:`(\alpha_s, \sigma_s)` at time ``s``."""
-        alpha_s, sigma_s = self.score.schedule(s)
-        return float(alpha_s), float(sigma_s)
+        return self.score.schedule.levels(s)
 
     def elsewhere(self, x: Tensor, t: Tensor) -> Denoised:
         """Return a :class:`Denoised` of the same prior for another state and time."""

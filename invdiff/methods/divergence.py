@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
+
+from invdiff.linalg import norm
 
 __all__ = ["EXPLOSION", "DivergenceError", "check_bounds", "lost"]
 
@@ -33,5 +37,4 @@ def check_bounds(x: Tensor, *, bound: float, step: int) -> None:
 
 def lost(x: Tensor, bound: float) -> Tensor:
     """Return which items are not finite, or whose root mean square is not below ``bound``, ``(B,)``."""
-    size = x.flatten(1).square().mean(1).sqrt()
-    return ~(size < bound)
+    return ~(norm(x) < bound * math.sqrt(x[0].numel()))

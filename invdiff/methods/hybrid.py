@@ -149,9 +149,12 @@ def measured_gain(
         return noise * u + linear(measured.product(linear.adjoint(u)))
 
     orthonormal, complete = _rows(linear, residual)
-    which, a_factor, some = over_items(complete, residual), bool(orthonormal.all()), bool(complete.any())
+    which, a_factor = over_items(complete, residual), bool(orthonormal.all())
+    some, every = bool(complete.any()), bool(complete.all())
 
     def precondition(u: Tensor) -> Tensor:
+        if every:
+            return linear(measured.solve(linear.adjoint(u), noise))
         # As if V were isotropic. For orthonormal rows this is a scalar factor, which conjugate gradients ignore.
         z = u if a_factor else linear.precondition(u, isotropic)
         return torch.where(which, linear(measured.solve(linear.adjoint(u), noise)), z) if some else z

@@ -118,6 +118,9 @@ class ScoreModel(ABC):
     @final
     def levels(self, t: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor]:
         r"""Return :math:`(\alpha_t, \sigma_t)` in the dtype of ``like``, shaped to multiply it."""
+        if not isinstance(t, Tensor) or (t.ndim == 0 and t.device.type == "cpu"):
+            alpha, sigma = self.schedule.levels(t)
+            return like.new_full((), alpha), like.new_full((), sigma)
         alpha_t, sigma_t = (level.to(like) for level in self.schedule(t))
         if alpha_t.ndim == 0:
             return alpha_t, sigma_t

@@ -478,4 +478,6 @@ def pseudo_divide(v: Tensor, gram: Tensor, lam: Tensor | float) -> Tensor:
     """
     total = gram + (lam.to(gram) if isinstance(lam, Tensor) else lam)  # The result keeps the dtype of v.
     cut = (10 * torch.finfo(gram.dtype).eps) ** 2 * gram.amax()
+    if v.device.type == "cpu" and bool((total > cut).all()):  # Always where there is noise, and several times faster.
+        return v * total.reciprocal()
     return torch.where(total > cut, v * (1 / torch.where(total > cut, total, 1)), 0)  # Divides the smaller tensor.

@@ -26,7 +26,8 @@ from invdiff.random import Draws, PlacedNoise, Streams
 pytestmark = pytest.mark.slow
 
 SIZE = (3, 160, 160)
-TOLERANCE = -40.0  # dB: difference at the missing pixels, relative to the spread of the samples
+# dB: difference at the missing pixels, relative to the spread of the samples. It is -40 on average, -37 to -42 in eight runs.
+TOLERANCE = -35.0
 
 
 class InPicture(ScoreModel):

@@ -81,9 +81,11 @@ class DiffPIR(Transition, ConditionalDenoiser):
     def transition(self, at: Denoised, s: Tensor, draw: Draw) -> Tensor:
         alpha_s, sigma_s = at.levels(s)
         x0_y = self.posterior_mean(at)
-        eps_hat = (at.x_t - at.alpha_t * x0_y) / at.sigma_t
         z = draw(at.x_t.shape[1:])
-        return alpha_s * x0_y + sigma_s * (math.sqrt(1 - self.zeta) * eps_hat + math.sqrt(self.zeta) * z)
+        # alpha_s x0_y + sigma_s (sqrt(1 - zeta) eps_hat + sqrt(zeta) z) with eps_hat = (x_t - alpha_t x0_y) / sigma_t
+        share = sigma_s * math.sqrt(1 - self.zeta) / at.sigma_t
+        x_s = ((alpha_s - share * at.alpha_t) * x0_y).add_(at.x_t, alpha=share)
+        return x_s.add_(z, alpha=sigma_s * math.sqrt(self.zeta))
 
     def closest(self, x0_hat: Tensor, ratio_t: float) -> Tensor:
         r"""Return :math:`\arg\min_x \lVert y - A(x) \rVert^2 + \rho_t \lVert x - \hat x_0 \rVert^2`, shaped like ``x0_hat``."""

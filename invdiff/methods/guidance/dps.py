@@ -60,14 +60,14 @@ class DPS(Correction):
         # zeta refers to the variance-preserving state x / scale. For such a schedule both scales are 1, and this is line 7 of
         # algorithm 1. Otherwise the chain rule gives the factor scale_t, and the change of the state at s the factor scale_s.
         scale_t, scale_s = math.hypot(at.alpha_t, at.sigma_t), math.hypot(*at.levels(s))
-        return x_s - self.zeta * scale_s * scale_t * self.misfit_gradient(at)
+        return torch.sub(x_s, self.misfit_gradient(at), alpha=self.zeta * scale_s * scale_t)
 
     def misfit_gradient(self, at: Denoised) -> Tensor:
         r"""Return :math:`\nabla_{x_t} \lVert y - A(\hat x_0) \rVert_2`, and 0 where the misfit is 0."""
         residual = self.y - self.op(at.x0_hat)
         misfit = over_items(norm(residual), residual)
-        unit = residual / torch.where(misfit == 0, 1, misfit)
-        return -at.vjp(self.op.jacobian(at.x0_hat).adjoint(unit))
+        unit = residual / torch.where(misfit == 0, -1, -misfit)
+        return at.vjp(self.op.jacobian(at.x0_hat).adjoint(unit))
 
 
 METHOD = Method(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from invdiff.methods.denoised import Denoised
@@ -59,11 +60,11 @@ class PiGDM(Correction, ConditionalDenoiser):
 
     def correct(self, x_s: Tensor, at: Denoised, s: Tensor, draw: Draw) -> Tensor:
         alpha_s, _ = at.levels(s)
-        return x_s + alpha_s * at.alpha_t * self.guide(at, self.r2(at))
+        return torch.add(x_s, self.guide(at, self.r2(at)), alpha=alpha_s * at.alpha_t)
 
     def posterior_mean(self, at: Denoised) -> Tensor:
         r2_t = self.r2(at)
-        return at.x0_hat + at.sigma_t**2 / (at.alpha_t * r2_t) * self.guide(at, r2_t)
+        return torch.add(at.x0_hat, self.guide(at, r2_t), alpha=at.sigma_t**2 / (at.alpha_t * r2_t))
 
     def r2(self, at: Denoised) -> float:
         r"""Return :math:`r_t^2`, the variance of :math:`x_0` given :math:`x_t` for the prior :math:`\mathcal{N}(0, v I)`."""

@@ -3,7 +3,7 @@ r"""The measured covariance of a denoiser's error: products, solves and draws wi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from invdiff.cosine_transform import cosine_inverse, cosine_transform
+from invdiff.linalg import over_items
 from invdiff.priors.errors.frequencies import OCTAVES, hats, octaves, smooth
 from invdiff.random import Draw
 
@@ -33,11 +34,11 @@ class ErrorCovariance:
     Args:
         colors: :math:`C`, orthonormal rows, ``(C, C)``.
         variances: :math:`v \ge 0`, the variance of every cosine coefficient of every color, ``(B, C, H, W)``.
-        places: :math:`u_k \ge 0`, the diagonal of :math:`U_k`, near 1 on average, ``(B, OCTAVES, C, H, W)``. Default: 1, so
-            that :math:`V_u = V`.
+        places: Gives the root :math:`u_k^{1/2} \ge 0` of the diagonal of :math:`U_k`, where :math:`u_k` is near 1 on average,
+            ``(B, C, H, W)``, for octave :math:`k`. Default: 1, so that :math:`V_u = V`.
     """
 
-    def __init__(self, colors: Tensor, variances: Tensor, places: Tensor | None = None) -> None:
+    def __init__(self, colors: Tensor, variances: Tensor, places: Callable[[int], Tensor] | None = None) -> None:
         self.colors, self.variances, self.places = colors, variances, places
 
     def product(self, v: Tensor) -> Tensor:
@@ -54,9 +55,11 @@ class ErrorCovariance:
         scale, event = self.variances.sqrt(), self.variances.shape[1:]
         if self.places is None:
             return self._image(scale * cosine_transform(draw(event)))
-        windows = octaves(event[-2], event[-1], scale)[:, None]
-        parts = cosine_inverse(windows * scale[:, None] * cosine_transform(draw((OCTAVES, *event))))
-        return rotate(self.colors.mT, (self.places.sqrt() * parts).sum(1))
+        drawn = torch.zeros_like(scale)
+        for octave, window in enumerate(octaves(event[-2], event[-1], scale)):  # One at a time, for the memory of large images.
+            part = cosine_inverse(cosine_transform(draw(event)).mul_(scale).mul_(window))
+            drawn.addcmul_(self.places(octave), part)
+        return rotate(self.colors.mT, drawn)
 
     @property
     def level(self) -> Tensor:
@@ -155,31 +158,43 @@ class ErrorModel:
         height, width = x0_hat.shape[-2:]
         rows, columns = (hats(side, self.frequencies).to(x0_hat) for side in (height, width))
         signal = (rows @ self._between(self.log_signal, ratio, x0_hat) @ columns.mT).exp()
-        bands = octaves(height, width, x0_hat).square()
-        local, counts = self._local(x0_hat, ratio), self._counts(x0_hat, weight)
-        relative = torch.einsum("khw,bkc->bchw", bands, _mean(local, counts)[..., 0, 0])
-        places = local**UNEVENNESS
-        variances = relative * (signal * ratio**2 / (signal + ratio**2))
-        return ErrorCovariance(self.colors.to(x0_hat), variances, places / _mean(places, counts))
+        local, variances, norms = self._local(x0_hat, ratio), torch.zeros_like(x0_hat), list[Tensor]()
+        counts = self._counts(x0_hat, weight)
+        for octave, window in enumerate(octaves(height, width, x0_hat)):
+            places = local(octave).exp_()
+            variances.addcmul_(window.square(), _mean(places, counts))
+            norms.append(_mean(places.pow_(UNEVENNESS), counts).sqrt())
+        variances.mul_(signal * ratio**2 / (signal + ratio**2))
+
+        def roots(octave: int) -> Tensor:
+            return local(octave).mul_(UNEVENNESS / 2).exp_().div_(norms[octave])
+
+        return ErrorCovariance(self.colors.to(x0_hat), variances, roots)
 
     def hardness(self, x0_hat: Tensor, ratio: float, weight: Tensor | None = None) -> Tensor:
         r"""Return :math:`m`, ``(B, OCTAVES, C)``; see :meth:`at` for the arguments."""
-        return _mean(self._local(x0_hat, ratio), self._counts(x0_hat, weight))[..., 0, 0]
+        local, counts = self._local(x0_hat, ratio), self._counts(x0_hat, weight)
+        return torch.stack([_mean(local(octave).exp(), counts)[..., 0, 0] for octave in range(OCTAVES)], 1)
 
-    def _local(self, x0_hat: Tensor, ratio: float) -> Tensor:
-        r"""Return :math:`h`, ``(B, OCTAVES, C, H, W)``."""
+    def _local(self, x0_hat: Tensor, ratio: float) -> Callable[[int], Tensor]:
+        r"""Return the function that gives :math:`\log h` in an octave, ``(B, C, H, W)``."""
         colors, weights = self.colors.to(x0_hat), self._between(self.weights, ratio, x0_hat)
         floor = self._between(self.floors.log(), ratio, x0_hat).exp()
-        logs = (local_energies(x0_hat, colors) + floor).log()
-        exponents = weights[0, :, None, None] + torch.einsum("bfhw,fo->bohw", logs, weights[1:])
-        return exponents.clamp(*EXPONENTS).exp().reshape(len(x0_hat), OCTAVES, -1, *x0_hat.shape[-2:])
+        logs = local_energies(x0_hat, colors).add_(floor).log_()
+
+        def local(octave: int) -> Tensor:
+            own = weights[:, octave * len(colors) : (octave + 1) * len(colors)]
+            exponents = (own[1:].mT.contiguous() @ logs.flatten(2)).add_(own[0, :, None])
+            return exponents.clamp_(*EXPONENTS).unflatten(-1, x0_hat.shape[-2:])
+
+        return local
 
     def _counts(self, x0_hat: Tensor, weight: Tensor | None) -> Tensor | None:
-        """Return the weight of each place, ``(B, 1, 1, H, W)``; ``None``: equal weights."""
+        """Return the weight of each place, ``(B, 1, H, W)``; ``None``: equal weights."""
         if weight is None:
             return None
-        counts = weight.to(x0_hat).expand(len(x0_hat), -1, *x0_hat.shape[-2:]).mean(1)[:, None, None]
-        return torch.where((counts > 0).flatten(1).any(1)[:, None, None, None, None], counts, 1)
+        counts = weight.to(x0_hat).expand(len(x0_hat), -1, *x0_hat.shape[-2:]).mean(1, keepdim=True)
+        return torch.where(over_items((counts > 0).flatten(1).any(1), counts), counts, 1)
 
     def to(self, device: torch.device | str | None = None) -> ErrorModel:
         """Return the model on ``device``."""
@@ -195,7 +210,7 @@ class ErrorModel:
 
 
 def _mean(local: Tensor, counts: Tensor | None) -> Tensor:
-    """Return the mean of ``(B, OCTAVES, C, H, W)`` over the places, weighted by ``counts``, ``(B, OCTAVES, C, 1, 1)``."""
+    """Return the mean of ``(B, C, H, W)`` over the places, weighted by ``counts``, ``(B, C, 1, 1)``."""
     if counts is None:
         return local.mean((-2, -1), keepdim=True)
     return (counts * local).sum((-2, -1), keepdim=True) / counts.sum((-2, -1), keepdim=True)
@@ -203,7 +218,7 @@ def _mean(local: Tensor, counts: Tensor | None) -> Tensor:
 
 def rotate(colors: Tensor, x: Tensor) -> Tensor:
     """Return the components of images ``(B, C, H, W)`` along the rows of ``colors``."""
-    return torch.einsum("cd,bdhw->bchw", colors, x)
+    return (colors @ x.flatten(2)).unflatten(-1, x.shape[-2:])
 
 
 def local_energies(x: Tensor, colors: Tensor) -> Tensor:
@@ -214,6 +229,7 @@ def local_energies(x: Tensor, colors: Tensor) -> Tensor:
     coefficients, bands = cosine_transform(rotate(colors, x)), octaves(x.shape[-2], x.shape[-1], x)
     found = []
     for band, width in zip(bands, WIDTHS, strict=False):
-        energy = smooth(cosine_inverse(band * coefficients).square(), width)
-        found += [energy[:, :1], *([energy[:, 1:].sum(1, keepdim=True)] if len(colors) > 1 else [])]
+        energy = cosine_inverse(band * coefficients).square_()
+        parts = [energy[:, :1], *([energy[:, 1:].sum(1, keepdim=True)] if len(colors) > 1 else [])]
+        found.append(smooth(torch.cat(parts, 1), width))
     return torch.cat(found, 1)

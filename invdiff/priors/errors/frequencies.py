@@ -54,11 +54,20 @@ def octaves(height: int, width: int, like: Tensor) -> Tensor:
 def smooth(x: Tensor, width: float) -> Tensor:
     """Smooth the last two axes of ``x`` by a Gaussian of standard deviation ``width`` pixels, with a replicated border."""
     radius = max(1, int(2.5 * width))
-    offsets = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
-    kernel = torch.exp(-(offsets**2) / (2 * width**2))
-    kernel = kernel / kernel.sum()
-    padded = F.pad(x.reshape(-1, 1, *x.shape[-2:]), (radius,) * 4, mode="replicate")
-    return F.conv2d(F.conv2d(padded, kernel[None, None, :, None]), kernel[None, None, None]).reshape(x.shape)
+    offsets = torch.arange(radius + 1, dtype=torch.float64)
+    weights = torch.exp(-(offsets**2) / (2 * width**2))
+    weights /= weights[0] + 2 * weights[1:].sum()
+    center, *others = weights.tolist()
+    smoothed = x.reshape(-1, *x.shape[-2:])
+    for axis in (-2, -1):
+        # A sum of shifted images: several times faster on a CPU than a convolution of single channels.
+        padding = (0, 0, radius, radius) if axis == -2 else (radius, radius, 0, 0)
+        padded, side = F.pad(smoothed, padding, mode="replicate"), x.shape[axis]
+        smoothed = center * padded.narrow(axis, radius, side)
+        for offset, weight in enumerate(others, start=1):
+            smoothed.add_(padded.narrow(axis, radius - offset, side), alpha=weight)
+            smoothed.add_(padded.narrow(axis, radius + offset, side), alpha=weight)
+    return smoothed.reshape(x.shape)
 
 
 @functools.lru_cache(maxsize=16)

@@ -106,7 +106,8 @@ class UNet(nn.Module):
     def _padded(self, x: Tensor) -> Tensor:
         """Pad ``x`` by repeating the border until its sides can be halved at every change of resolution."""
         stride = 2 ** len(self.shrink)
-        padded = F.pad(x, (0, -x.shape[-1] % stride, 0, -x.shape[-2] % stride), mode="replicate")
+        right, below = -x.shape[-1] % stride, -x.shape[-2] % stride
+        padded = F.pad(x, (0, right, 0, below), mode="replicate") if right or below else x
         return padded.contiguous(memory_format=torch.channels_last)
 
     def _local(self, levels: Tensor) -> list[Tensor | None]:
