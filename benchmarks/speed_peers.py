@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from invdiff.operators import Mask
+from invdiff.operators import LinearOperator, Mask
 from invdiff.priors.network import NetworkPrior, edm_denoise
 
-__all__ = ["PEERS", "VERSIONS", "deepinv_dps"]
+__all__ = ["INSTALLED", "PEERS", "VERSIONS", "deepinv_dps"]
 
 INSTALLED = [name for name in ("azula", "deepinv") if importlib.util.find_spec(name)]
 VERSIONS = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in INSTALLED) or "azula and deepinv not installed"
-Build = Callable[[NetworkPrior, Mask, Tensor, int], Callable[[], Any]]
+Build = Callable[[NetworkPrior, LinearOperator, Tensor, int], Callable[[], Any]]
 
 
 def bare_denoiser(prior: NetworkPrior) -> Callable[[Tensor, Tensor], Tensor]:
@@ -38,9 +38,10 @@ def bare_denoiser(prior: NetworkPrior) -> Callable[[Tensor, Tensor], Tensor]:
     return edm if prior.predicts == "edm" else eps
 
 
-def azula(prior: NetworkPrior, op: Mask, y: Tensor, steps: int, *, method: str) -> Callable[[], Any]:
+def azula(prior: NetworkPrior, op: LinearOperator, y: Tensor, steps: int, *, method: str) -> Callable[[], Any]:
     from azula import denoise, guidance, linalg, noise, sample
 
+    assert isinstance(op, Mask)
     exact, mask, variance = bare_denoiser(prior), op.mask.to(y), op.sigma_y**2
 
     class Wrapped(denoise.Denoiser):  # type: ignore[misc, name-defined]
@@ -50,20 +51,20 @@ def azula(prior: NetworkPrior, op: Mask, y: Tensor, steps: int, *, method: str) 
             alpha_t, sigma_t = self.schedule(t)
             return denoise.DiracPosterior(mean=exact(x_t / alpha_t, sigma_t / alpha_t))
 
-    def A(x: Tensor) -> Tensor:
+    def masked(x: Tensor) -> Tensor:
         return mask * x
 
     denoiser, grid = Wrapped(), {"steps": steps, "silent": True}
     match method:
         case "DPS":
-            sampler = guidance.DPSSampler(denoiser, y, A, **grid)
+            sampler = guidance.DPSSampler(denoiser, y, masked, **grid)
         case "PGDM":
-            sampler = guidance.PGDMSampler(denoiser, y, A, A, **grid)
+            sampler = guidance.PGDMSampler(denoiser, y, masked, masked, **grid)
         case "DiffPIR":
-            sampler = sample.DDPMSampler(guidance.DiffPIRDenoiser(denoiser, y, A, var_y=variance, lmbda=1.0), **grid)
+            sampler = sample.DDPMSampler(guidance.DiffPIRDenoiser(denoiser, y, masked, var_y=variance, lmbda=1.0), **grid)
         case _:
             covariance = linalg.covariance.IsotropicCovariance(torch.tensor(variance))
-            guided = guidance.MMPSDenoiser(denoiser, y, A, cov_y=covariance, iterations=3)
+            guided = guidance.MMPSDenoiser(denoiser, y, masked, cov_y=covariance, iterations=3)
             sampler = sample.DDPMSampler(guided, **grid)
     return lambda: sampler(sampler.init(y.shape))
 
@@ -80,16 +81,18 @@ class Images(nn.Module):
         return self.exact(2 * x - 1, ratio) / 2 + 0.5
 
 
-def physics_of(op: Mask, y: Tensor) -> tuple[Any, Tensor]:
-    """Return the mask as an operator of deepinv, and the measurement on [0, 1]."""
+def physics_of(op: LinearOperator, y: Tensor) -> tuple[Any, Tensor]:
+    """Return the operator as one of deepinv, on images in [0, 1], and the measurement on the same scale."""
     import deepinv as dinv
 
-    mask = op.mask.to(y)[None]
     noise = dinv.physics.GaussianNoise(op.sigma_y / 2)
-    return dinv.physics.Inpainting(img_size=op.in_shape, mask=mask, noise_model=noise), mask * (y / 2 + 0.5)
+    seen = (y + op(torch.ones(1, *op.in_shape))) / 2
+    if isinstance(op, Mask):
+        return dinv.physics.Inpainting(img_size=op.in_shape, mask=op.mask.to(y)[None], noise_model=noise), seen
+    return dinv.physics.LinearPhysics(A=lambda x, **_: op(x), A_adjoint=lambda v, **_: op.adjoint(v), noise_model=noise), seen
 
 
-def deepinv_dps(prior: NetworkPrior, op: Mask, y: Tensor, steps: int) -> Callable[[], Any]:
+def deepinv_dps(prior: NetworkPrior, op: LinearOperator, y: Tensor, steps: int) -> Callable[[], Any]:
     import deepinv as dinv
 
     physics, seen = physics_of(op, y)
@@ -98,7 +101,7 @@ def deepinv_dps(prior: NetworkPrior, op: Mask, y: Tensor, steps: int) -> Callabl
     return lambda: sampler(seen, physics, x_init=tuple(y.shape), seed=1)
 
 
-def deepinv_ddrm(prior: NetworkPrior, op: Mask, y: Tensor, steps: int) -> Callable[[], Any]:
+def deepinv_ddrm(prior: NetworkPrior, op: LinearOperator, y: Tensor, steps: int) -> Callable[[], Any]:
     import deepinv as dinv
 
     physics, seen = physics_of(op, y)
@@ -106,7 +109,7 @@ def deepinv_ddrm(prior: NetworkPrior, op: Mask, y: Tensor, steps: int) -> Callab
     return lambda: sampler(seen, physics, seed=1)
 
 
-def deepinv_diffpir(prior: NetworkPrior, op: Mask, y: Tensor, steps: int) -> Callable[[], Any]:
+def deepinv_diffpir(prior: NetworkPrior, op: LinearOperator, y: Tensor, steps: int) -> Callable[[], Any]:
     import deepinv as dinv
 
     physics, seen = physics_of(op, y)

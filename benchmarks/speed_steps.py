@@ -49,7 +49,9 @@ def grid(sizes: Sequence[int], batches: Sequence[int], megapixels: float) -> dic
     return found
 
 
-def overhead(where: dict[str, Grid], *, precision: str, seconds: float, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Row]]:
+def overhead(
+    where: dict[str, Grid], *, precision: str, seconds: float, wanted: Callable[[str], bool]
+) -> Iterator[tuple[str, Row]]:
     """Yield a row for every method and place: the time of a run over that of the calls of the network in it.
 
     Both are taken from the first call of the network to the last one, so that all but the first and the last step's share
@@ -154,9 +156,10 @@ def own(
                 name = f"{method}, {network}, {side} px"
                 if not wanted(name):
                     continue
-                sampler = PosteriorSampler(prior, op, method=method, steps=steps, windows="off", **options)
+                build = partial(PosteriorSampler, prior, op, method=method, steps=steps, windows="off", **options)
+                sampler = quiet(build)
                 runs = {"invdiff": partial(sampler.run, y)}
-                runs |= {peer: build(prior, op, y, steps) for peer, build in PEERS.get(method, {}).items()}
+                runs |= {peer: make(prior, op, y, steps) for peer, make in PEERS.get(method, {}).items()}
                 ways, calls = {}, {}
                 for who, run in runs.items():
                     net.start()
@@ -178,4 +181,3 @@ def per_call(run: Callable[[], Any], net: Watched) -> float:
     quiet(run)
     gaps = [later - earlier for earlier, later in pairwise(net.times)]
     return sum(gaps) / len(gaps)
-
