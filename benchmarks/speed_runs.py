@@ -183,21 +183,23 @@ def quality(side: int, share: float, *, wanted: Callable[[str], bool]) -> Iterat
         if "deepinv" in INSTALLED:
             peer = deepinv_dps(prior, op, y, steps)
             ways["deepinv's DPS, 1,000 steps"] = (lambda run=peer: 2 * run() - 1, steps / 1000)
-        least = float("nan")
+        names = {who: f"{problem}, {side} px, {who}" for who in ways}
+        if not any(map(wanted, names.values())):
+            continue
+        default = float("nan")  # seconds of the first, which the others are compared with
         for who, (run, part) in ways.items():
-            name = f"{problem}, {side} px, {who}"
-            if not wanted(name):
+            if not who.startswith("invdiff") and not wanted(names[who]):
                 continue
             started = clock()
             restored = quiet(run)
             seconds = (clock() - started) / part
-            least = seconds if who.startswith("invdiff") else least
+            default = seconds if who.startswith("invdiff") else default
             row: Row = {"seconds": seconds, "steps run": steps if part < 1 else None, "extrapolated": part < 1}
             if part == 1:
                 row["PSNR, dB"] = float(-10 * ((restored.clamp(-1, 1) - truth) / 2).square().mean().log10())
             if not who.startswith("invdiff"):
-                row["ratio"] = least / seconds  # of the default: smaller is better, as for all ratios
-            yield name, row
+                row["ratio"] = default / seconds  # smaller is better, as for all ratios
+            yield names[who], row
 
 
 def astronaut(side: int) -> torch.Tensor:
