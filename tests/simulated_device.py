@@ -115,6 +115,8 @@ class Generators(TorchFunctionMode):
             where = args[1] if isinstance(args[1], tuple) else (args[1],)
             where = tuple(torch.as_tensor(index) if isinstance(index, list) else index for index in where)
             args = (args[0], where, *args[2:])
+        if func is Tensor.tolist and isinstance(args[0], DeviceTensor):
+            return args[0].cpu().tolist()
         return func(*args, **kwargs)
 
 

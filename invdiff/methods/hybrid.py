@@ -149,7 +149,8 @@ def measured_gain(
         return noise * u + linear(measured.product(linear.adjoint(u)))
 
     orthonormal, complete = _rows(linear, residual)
-    which, a_factor, some = over_items(complete, residual), bool(orthonormal.all()), bool(complete.any())
+    which = over_items(complete, residual)
+    a_factor, some = torch.stack([orthonormal.all(), complete.any()]).tolist()
 
     def precondition(u: Tensor) -> Tensor:
         # As if V were isotropic. For orthonormal rows this is a scalar factor, which conjugate gradients ignore.

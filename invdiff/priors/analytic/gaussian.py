@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from invdiff.linalg import dense_matrix, dot
+from invdiff.movable import Movable
 from invdiff.noise_covariance import NOISE_KINDS, NoiseCovariance
 from invdiff.priors.score_model import ScoreModel
 from invdiff.random import generator
@@ -32,7 +33,7 @@ class LinearMeasurement(Protocol):
     def adjoint(self, y: Tensor, /) -> Tensor: ...
 
 
-class Gaussian(ScoreModel):
+class Gaussian(Movable, ScoreModel):
     r"""The normal distribution :math:`\mathcal{N}(m, S)` along any schedule.
 
     .. math:: E[x_0 | x_t] = m + \alpha_t S (\alpha_t^2 S + \sigma_t^2 I)^{-1} (x_t - \alpha_t m)

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from invdiff.movable import Movable
 from invdiff.noise_covariance import NOISE_KINDS, NoiseCovariance
 from invdiff.priors.analytic.gaussian import LinearMeasurement, check_density, kept_inverse, linear_gaussian_posterior
 from invdiff.priors.score_model import ScoreModel
@@ -18,7 +19,7 @@ from invdiff.schedules import VP, Schedule
 __all__ = ["GaussianMixture"]
 
 
-class GaussianMixture(ScoreModel):
+class GaussianMixture(Movable, ScoreModel):
     r"""The mixture :math:`\sum_k w_k\, \mathcal{N}(m_k, S_k)` on vectors, along any schedule.
 
     .. math:: E[x_0 | x_t] = \sum_k r_k(x_t)\,
