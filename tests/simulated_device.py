@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,7 +22,7 @@ __all__ = ["DEVICE", "SimulatedDevice", "WrongDevice", "on_cpu", "on_device"]
 
 DEVICE = torch.device("meta")
 aten = torch.ops.aten
-CPUGenerator = torch.Generator
+CPUGenerator, forward_pass = torch.Generator, torch.func.jvp
 
 # What makes a CPU wait until a GPU has come to this operation, beyond reading a number.
 WAITS = {
@@ -141,11 +141,24 @@ class SimulatedDevice(TorchDispatchMode):
 def simulated_device() -> Iterator[SimulatedDevice]:
     """Enter a :class:`SimulatedDevice`, with generators on it."""
     torch.Generator = DeviceGenerator  # type: ignore[misc]
+    torch.func.jvp = two_reverse_passes
     try:
         with SimulatedDevice() as device, Generators():
             yield device
     finally:
         torch.Generator = CPUGenerator  # type: ignore[misc]
+        torch.func.jvp = forward_pass
+
+
+def two_reverse_passes(function: Callable[[Tensor], Tensor], primals: tuple[Tensor], tangents: tuple[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the value and the directional derivative. PyTorch's forward mode takes meta tensors to have no values, and crashes."""
+    with torch.enable_grad():
+        x = primals[0].detach().requires_grad_()
+        y = function(x)
+        weight = torch.zeros_like(y).requires_grad_()
+        (pulled,) = torch.autograd.grad(y, x, weight, create_graph=True)
+        (product,) = torch.autograd.grad(pulled, weight, tangents[0])
+    return y.detach(), product
 
 
 def dispatch(func: Any, args: Any, kwargs: dict[str, Any], counts: SimulatedDevice | None) -> Any:
