@@ -12,7 +12,7 @@ __all__ = ["Movable"]
 
 
 class Movable:
-    """An object whose tensors are its own attributes, or attributes of attributes that are movable too."""
+    """An object whose tensors are its own attributes, or those of attributes, or of entries of tuples, that are movable too."""
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         """Return a copy with tensors on ``device``: real ones in ``dtype``, complex ones in the matching complex dtype."""
@@ -20,6 +20,8 @@ class Movable:
         for name, value in vars(self).items():
             if isinstance(value, Movable):
                 setattr(moved, name, value.to(device, dtype))
+            elif isinstance(value, tuple) and any(isinstance(part, Movable) for part in value):
+                setattr(moved, name, tuple(part.to(device, dtype) if isinstance(part, Movable) else part for part in value))
             elif isinstance(value, Tensor):
                 value = value.clone() if value.is_inference() else value
                 wanted = dtype if value.is_floating_point() else None

@@ -1,7 +1,7 @@
 """A device that is not there: its tensors compute on the CPU, and it reports what a GPU would refuse, or wait for.
 
-The label of the device is ``meta``, which PyTorch accepts without a driver. Unlike its own meta tensors these have values, so whole
-runs can be compared with those of the CPU, bit by bit.
+The label of the device is ``meta``, which PyTorch accepts without a driver. Unlike its own meta tensors these have values, so
+whole runs can be compared with those of the CPU, bit by bit.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -18,11 +19,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_flatten, tree_map
 
-__all__ = ["DEVICE", "SimulatedDevice", "WrongDevice", "on_cpu", "on_device"]
+__all__ = ["DEVICE", "SimulatedDevice", "WrongDeviceError", "on_cpu", "simulated_device"]
 
 DEVICE = torch.device("meta")
 aten = torch.ops.aten
-CPUGenerator, forward_pass = torch.Generator, torch.func.jvp
+CPUGenerator, forward_pass, current_stream = torch.Generator, torch.func.jvp, torch.cuda.current_stream
 
 # What makes a CPU wait until a GPU has come to this operation, beyond reading a number.
 WAITS = {
@@ -44,8 +45,10 @@ INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, 
 # These may take a CPU tensor by its value.
 COPIES = {aten.copy_.default, aten._to_copy.default, aten.copy.default}
 
+PHYSICAL = {aten._conj.default: aten.conj_physical.default, aten._neg_view.default: aten.neg.default}  # Nothing is put off.
 
-class WrongDevice(AssertionError):
+
+class WrongDeviceError(AssertionError):
     """Tensors of two devices met."""
 
 
@@ -57,16 +60,10 @@ class DeviceTensor(Tensor):
 
     @staticmethod
     def __new__(cls, values: Tensor) -> DeviceTensor:
-        made: DeviceTensor = Tensor._make_wrapper_subclass(
-            cls,
-            values.size(),
-            strides=values.stride(),
-            storage_offset=values.storage_offset(),
-            dtype=values.dtype,
-            layout=values.layout,
-            device=DEVICE,
-            requires_grad=values.requires_grad,
-        )
+        places: dict[str, Any] = {"dtype": values.dtype, "device": DEVICE, "requires_grad": values.requires_grad}
+        if values.layout == torch.strided:  # Sparse ones are told apart by their values alone.
+            places |= {"strides": values.stride(), "storage_offset": values.storage_offset()}
+        made: DeviceTensor = Tensor._make_wrapper_subclass(cls, values.size(), **places)
         made.values = values
         return made
 
@@ -103,7 +100,7 @@ class Generators(TorchFunctionMode):
             like = next((value.device for value in args if isinstance(value, Tensor)), "cpu")
             device = torch.device(kwargs.get("device") or like)
             if device.type != generator.device.type:
-                raise WrongDevice(f"{func}: a generator on {generator.device} for numbers on {device}")
+                raise WrongDeviceError(f"{func}: a generator on {generator.device} for numbers on {device}")
         if func in (torch.tensor, torch.as_tensor, Tensor.new_tensor):  # Of numbers, PyTorch would make tensors without values.
             given = args[0].device if func is Tensor.new_tensor else getattr(args[0], "device", "cpu")
             device = torch.device(kwargs.get("device") or given)
@@ -144,14 +141,17 @@ def simulated_device() -> Iterator[SimulatedDevice]:
     torch.func.jvp = two_reverse_passes
     try:
         with SimulatedDevice() as device, Generators():
+            torch.cuda.current_stream = lambda _=None: SimpleNamespace(synchronize=lambda: device.reads.update([place()]))  # type: ignore[assignment]
             yield device
     finally:
         torch.Generator = CPUGenerator  # type: ignore[misc]
-        torch.func.jvp = forward_pass
+        torch.func.jvp, torch.cuda.current_stream = forward_pass, current_stream
 
 
-def two_reverse_passes(function: Callable[[Tensor], Tensor], primals: tuple[Tensor], tangents: tuple[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the value and the directional derivative. PyTorch's forward mode takes meta tensors to have no values, and crashes."""
+def two_reverse_passes(
+    function: Callable[[Tensor], Tensor], primals: tuple[Tensor], tangents: tuple[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return the value and the directional derivative: the forward mode of PyTorch takes meta tensors to have no values."""
     with torch.enable_grad():
         x = primals[0].detach().requires_grad_()
         y = function(x)
@@ -162,6 +162,7 @@ def two_reverse_passes(function: Callable[[Tensor], Tensor], primals: tuple[Tens
 
 
 def dispatch(func: Any, args: Any, kwargs: dict[str, Any], counts: SimulatedDevice | None) -> Any:
+    func = PHYSICAL.get(func, func)
     flat, _ = tree_flatten((args, kwargs))
     tensors = [value for value in flat if isinstance(value, Tensor)]
     ours = [value for value in tensors if isinstance(value, DeviceTensor)]
@@ -195,20 +196,18 @@ def check(func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor], o
         return
     strangers = [value for value in tensors if not isinstance(value, DeviceTensor)]
     if any(value.device.type == DEVICE.type for value in strangers):
-        raise WrongDevice(f"{func}: a tensor without values")
+        raise WrongDeviceError(f"{func}: a tensor without values")
     if func in INDEXING:
         if not isinstance(args[0], DeviceTensor):
-            raise WrongDevice(f"{func}: indices on the device for a tensor on the CPU")
+            raise WrongDeviceError(f"{func}: indices on the device for a tensor on the CPU")
         strangers = [] if func is aten.index.Tensor else [v for v in [args[2]] if not isinstance(v, DeviceTensor)]
     pointwise = torch.Tag.pointwise in func.tags or func in INDEXING
     if any(value.ndim > 0 or not pointwise for value in strangers):
         shapes = [f"{tuple(v.shape)} on {'the device' if isinstance(v, DeviceTensor) else 'the CPU'}" for v in tensors]
-        raise WrongDevice(f"{func}: {', '.join(shapes)}")
+        raise WrongDeviceError(f"{func}: {', '.join(shapes)}")
 
 
-def count(
-    func: Any, args: Any, tensors: list[Tensor], ours: list[Any], to_device: bool, counts: SimulatedDevice
-) -> None:
+def count(func: Any, args: Any, tensors: list[Tensor], ours: list[Any], to_device: bool, counts: SimulatedDevice) -> None:
     masked = func in INDEXING and any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
     if ours and (func in WAITS or masked or (func in COPIES and not to_device)):
         counts.reads[place()] += 1
@@ -231,8 +230,3 @@ def place() -> str:
 def on_cpu(value: Any) -> Any:
     """Return the values of a tensor of the device; anything else as it is."""
     return value.values if isinstance(value, DeviceTensor) else value
-
-
-def on_device(value: Tensor) -> Tensor:
-    """Return a copy on the device."""
-    return value.to(DEVICE)

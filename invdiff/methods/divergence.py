@@ -29,8 +29,8 @@ class BoundsCheck:
     """Checks the states of a run, and raises a :class:`DivergenceError` for the first one that diverged.
 
     To look at the result of a check, the CPU waits until a GPU has done all its work. So the results stay on the GPU, and are
-    looked at together after every :data:`INTERVAL` states and at the end. On a CPU every state is looked at when it is made. The
-    error names the same step and row in both cases.
+    looked at together after every :data:`INTERVAL` states and at the end. On a CPU every state is looked at when it is made.
+    The error names the same step and row in both cases.
 
     Args:
         device: Device of the states.

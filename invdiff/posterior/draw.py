@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _LinAlgError as LinAlgError
 from tqdm.auto import tqdm
 
 from invdiff.methods.divergence import DivergenceError
@@ -60,8 +61,8 @@ class Drawing:
         places: The item and the window of each row of ``y``, if these are windows of images. Their noise is then that of the
             whole image in these places. The window is ``None`` for whole images with such noise.
         group: Number of samples drawn jointly: the particles of a group, or 1.
-        backs_off: Whether guidance is weakened at once where a state diverges. On a GPU that means waiting for every state: there
-            it begins with the first chunk that diverges, which is drawn again.
+        backs_off: Whether guidance is weakened at once where a state diverges. On a GPU that means waiting for every state:
+            there it begins with the first chunk that diverges, which is drawn again.
 
     Raises:
         ValueError: If ``first_sample`` is within a group.
@@ -130,7 +131,7 @@ class Drawing:
         before = bar.n, self.score.evaluations, self.score.products
         try:
             return self._try(part, bar)
-        except (DivergenceError, torch.linalg.LinAlgError):  # The latter of solves with a state that has diverged.
+        except (DivergenceError, LinAlgError):  # The latter of solves with a state that has diverged.
             if self.backs_off:
                 raise
         self.backs_off = True

@@ -149,7 +149,8 @@ def run_particles(
         ess = _ess(log_w)
         poor, gone, dead = ess < n / 2, lost(there.x_t, bounds[step]), log_w.amax(1) == -torch.inf
         # One look per step: a GPU is waited for at each.
-        diverged, zero, resampled = (part.tolist() for part in torch.cat([gone, dead, poor]).cpu().split([len(x), *poor.shape * 2]))
+        looks = torch.cat([gone, dead, poor]).tolist()
+        diverged, zero, resampled = looks[: len(x)], looks[len(x) : -len(poor)], looks[-len(poor) :]
         if any(diverged):
             row = diverged.index(True)
             raise DivergenceError(f"diverged at step {step}, row {row}", step=step, row=row)
