@@ -55,7 +55,7 @@ class WrongDeviceError(AssertionError):
 class DeviceTensor(Tensor):
     """A tensor that says it is on the device, and has its values on the CPU."""
 
-    values: Tensor
+    stored: Tensor
     is_cuda = True
 
     @staticmethod
@@ -64,11 +64,11 @@ class DeviceTensor(Tensor):
         if values.layout == torch.strided:  # Sparse ones are told apart by their values alone.
             places |= {"strides": values.stride(), "storage_offset": values.storage_offset()}
         made: DeviceTensor = Tensor._make_wrapper_subclass(cls, values.size(), **places)
-        made.values = values
+        made.stored = values
         return made
 
     def __repr__(self, **_: Any) -> str:
-        return f"DeviceTensor({self.values!r})"
+        return f"DeviceTensor({self.stored!r})"
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -81,12 +81,12 @@ class DeviceGenerator(torch.Generator):
     place = torch.device("cpu")
 
     def __new__(cls, device: torch.device | str = "cpu") -> DeviceGenerator:
-        made = super().__new__(cls, "cpu")
+        made = super().__new__(cls, "cpu")  # pyright: ignore[reportCallIssue]
         made.place = torch.device(device)
         return made
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> torch.device:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.place
 
 
@@ -229,4 +229,4 @@ def place() -> str:
 
 def on_cpu(value: Any) -> Any:
     """Return the values of a tensor of the device; anything else as it is."""
-    return value.values if isinstance(value, DeviceTensor) else value
+    return value.stored if isinstance(value, DeviceTensor) else value

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import _LinAlgError as LinAlgError
 from tqdm.auto import tqdm
 
 from invdiff.methods.divergence import DivergenceError
@@ -131,7 +130,8 @@ class Drawing:
         before = bar.n, self.score.evaluations, self.score.products
         try:
             return self._try(part, bar)
-        except (DivergenceError, LinAlgError):  # The latter of solves with a state that has diverged.
+        # The second error is that of a solve with a state that has diverged and has not been looked at.
+        except (DivergenceError, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
             if self.backs_off:
                 raise
         self.backs_off = True

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from invdiff.linalg import dense_matrix, dot
-from invdiff.movable import Movable
+from invdiff.movable import moved_copy
 from invdiff.noise_covariance import NOISE_KINDS, NoiseCovariance
 from invdiff.priors.score_model import ScoreModel
 from invdiff.random import generator
@@ -33,7 +33,7 @@ class LinearMeasurement(Protocol):
     def adjoint(self, y: Tensor, /) -> Tensor: ...
 
 
-class Gaussian(Movable, ScoreModel):
+class Gaussian(ScoreModel):
     r"""The normal distribution :math:`\mathcal{N}(m, S)` along any schedule.
 
     .. math:: E[x_0 | x_t] = m + \alpha_t S (\alpha_t^2 S + \sigma_t^2 I)^{-1} (x_t - \alpha_t m)
@@ -105,6 +105,9 @@ class Gaussian(Movable, ScoreModel):
         r"""Upper bound on the root mean square along any direction: :math:`\sqrt{\lVert S \rVert + \lVert m \rVert^2}`."""
         mean = self.mean.flatten(1) if self.batched else self.mean.flatten()[None]
         return math.sqrt(float(self._values.max()) + float(mean.square().sum(1).max()))
+
+    def to(self, device: torch.device | str | None = None) -> Self:
+        return moved_copy(self, device)
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         if self._basis == "stationary" or torch.as_tensor(t).ndim == 0:
