@@ -80,7 +80,7 @@ class PlacedNoise:
         """Return the next standard normal noise of shape ``event``."""
         number, self.draws, shape = self.draws, self.draws + 1, tuple(event)
         if shape[-2:] != tuple(self.sides):
-            return self._drawn((number, 1, 0), shape, dtype).to(self.device)
+            return self._carry(self._drawn((number, 1, 0), shape, dtype))
         (top, left), (height, width) = self.corner, self.sides
         rows, columns = range(top // CELL, -(-(top + height) // CELL)), range(left // CELL, -(-(left + width) // CELL))
         wide = torch.empty(*shape[:-2], CELL * len(rows), CELL * len(columns), dtype=dtype)
@@ -89,7 +89,12 @@ class PlacedNoise:
                 cell = self._drawn((number, 2 + row, column), (*shape[:-2], CELL, CELL), dtype)
                 wide[..., CELL * i : CELL * (i + 1), CELL * j : CELL * (j + 1)] = cell
         top, left = top - CELL * rows[0], left - CELL * columns[0]
-        return wide[..., top : top + height, left : left + width].to(self.device)
+        return self._carry(wide[..., top : top + height, left : left + width])
+
+    def _carry(self, noise: Tensor) -> Tensor:
+        if self.device.type != "cuda":
+            return noise.to(self.device)
+        return noise.contiguous().pin_memory().to(self.device, non_blocking=True)  # The CPU goes on to the next row.
 
     def _drawn(self, place: tuple[int, int, int], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         number, row, column = place

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from cases import chosen_device
 from helpers import dot, norm, randn
 from torch import Tensor
 from torch.testing import assert_close
@@ -38,15 +39,14 @@ class Precision:
 BATCH = 3
 DOUBLE = Precision(torch.float64, 1e-12, 1e-10, 1e-3)  # Conjugate gradients stop at 1e-12.
 SINGLE = Precision(torch.float32, 1e-5, 1e-4, 1e-2)
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 def inputs(op: Operator, *, seed: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
-    return randn(BATCH, *op.in_shape, seed=seed, dtype=dtype)
+    return randn(BATCH, *op.in_shape, seed=seed, dtype=dtype).to(chosen_device())
 
 
 def outputs(op: Operator, *, seed: int = 2, dtype: torch.dtype = torch.float64) -> Tensor:
-    return randn(BATCH, *op.out_shape, seed=seed, dtype=dtype)
+    return randn(BATCH, *op.out_shape, seed=seed, dtype=dtype).to(chosen_device())
 
 
 def assert_near(actual: Tensor, expected: Tensor, rtol: float, scale: Tensor | None = None) -> None:
@@ -193,7 +193,7 @@ LINEAR_LAWS = [
 # Laws of every operator, linear or not.
 
 
-def check_kind(op: Operator, dtype: torch.dtype, device: str) -> None:
+def check_kind(op: Operator, dtype: torch.dtype, device: torch.device) -> None:
     """Shape, dtype and device are kept."""
     x, v = inputs(op, dtype=dtype).to(device), outputs(op, dtype=dtype).to(device)
     results = [(op(x), v), (op.measure(x, seed=0), v)]

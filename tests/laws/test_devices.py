@@ -51,7 +51,7 @@ class TestOperators:
     def test_follow_their_input(self, op: Operator, device: SimulatedDevice) -> None:
         for moved in (op, op.to(DEVICE)):
             for dtype in (torch.float32, torch.float64):
-                check_kind(moved, dtype, DEVICE.type)
+                check_kind(moved, dtype, DEVICE)
 
     @over("op", selected(Operator))
     def test_agree_with_the_cpu_and_stay_there(self, op: Operator, device: SimulatedDevice) -> None:
@@ -242,7 +242,7 @@ class TestTheLawsCatch:
     def test_operators_that_keep_a_tensor(self, device: SimulatedDevice) -> None:
         mine = torch.rand(SHAPE)
         with pytest.raises(WrongDeviceError):
-            check_kind(Function(lambda x: mine * x, SHAPE), torch.float32, DEVICE.type)
+            check_kind(Function(lambda x: mine * x, SHAPE), torch.float32, DEVICE)
 
     @pytest.mark.filterwarnings("ignore:misfit")
     @pytest.mark.parametrize("wrong", [lambda x: x + torch.zeros(SHAPE), lambda x: x * float(x.sum() / x.sum())])
