@@ -152,13 +152,14 @@ def two_reverse_passes(
     function: Callable[[Tensor], Tensor], primals: tuple[Tensor], tangents: tuple[Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Return the value and the directional derivative: the forward mode of PyTorch takes meta tensors to have no values."""
+    again = torch.is_grad_enabled() and tangents[0].requires_grad
     with torch.enable_grad():
         x = primals[0].detach().requires_grad_()
         y = function(x)
         weight = torch.zeros_like(y).requires_grad_()
         (pulled,) = torch.autograd.grad(y, x, weight, create_graph=True)
-        (product,) = torch.autograd.grad(pulled, weight, tangents[0])
-    return y.detach(), product
+        (product,) = torch.autograd.grad(pulled, weight, tangents[0], create_graph=again)
+    return y.detach(), product.clone()
 
 
 def dispatch(func: Any, args: Any, kwargs: dict[str, Any], counts: SimulatedDevice | None) -> Any:
