@@ -49,7 +49,7 @@ PHOTOGRAPHS = ("kingfisher", "lagoon", "lighthouse", "market", "parrots", "portr
 def main() -> None:
     options = arguments()
     photographs = pick(options.folder, options.photographs)
-    score = load_prior(options.prior, precision=options.precision)
+    score = load_prior(options.prior, precision=options.precision, device=options.device)
     rows = [row for row in ROWS if row in (options.only or ROWS)]
     methods = [column for column in COLUMNS if column in options.methods]
     cells = fill(score, photographs, rows, methods, options)
@@ -156,6 +156,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="auto", help="precision of the network (default: %(default)s)"
     )
+    parser.add_argument("--device", default="cpu", help="of the network and the samplers (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=HERE / "images.json", help="(default: benchmarks/images.json)")
     parser.add_argument("--tables", action="store_true", help="compute nothing, print the tables of the saved results")
     parser.add_argument("--check", action="store_true", help="report which criteria hold")
@@ -199,18 +200,19 @@ def restore(
     """Restore one photograph by one method, and return the figures, or why there are none."""
     problem, clean = case.problem, case.problem.fit(clean)
     op = case.measurement(clean)
-    y, truth = op.measure(clean, seed=0), case.judged(clean)
+    y, truth, device = op.measure(clean, seed=0), case.judged(clean), next(iter(score.weights)).device
     if method == CLASSICAL:
         return {name: classical_figures(restorer(y), truth) for name, restorer in case.classical.items()}
     wall, processor = time.perf_counter(), time.process_time()
     try:
-        post = invdiff.PosteriorSampler(score, op, **sampler).run(y, num_samples=samples, seed=0, progress=sys.stderr.isatty())
+        run = invdiff.PosteriorSampler(score, op, **sampler).run
+        post = run(y.to(device), num_samples=samples, seed=0, progress=sys.stderr.isatty())
     except invdiff.DivergenceError as error:
         return {"why": "diverged", "message": str(error)}
     except ValueError as error:
         return {"why": REFUSED, "message": str(error)}
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
-    results = case.judged(problem.finish(post.samples[:, 0], y.expand(samples, *y.shape[1:]), op))
+    results = case.judged(problem.finish(post.samples[:, 0].cpu(), y.expand(samples, *y.shape[1:]), op))
     if panel is not None:
         panel.parent.mkdir(parents=True, exist_ok=True)
         tiles = {"truth": truth[0], "measured": problem.preview(y)[0], "mean": results.mean(0), "sample": results[0]}

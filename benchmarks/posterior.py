@@ -41,6 +41,7 @@ from invdiff.methods import METHODS
 from invdiff.methods.steps import DDIM, Heun, sample_prior
 from invdiff.operators import LinearOperator
 
+DEVICE = ["cpu"]  # of the samplers of invdiff; the problems and the figures stay on the CPU
 TITLES = {
     "SW": "Sliced Wasserstein distance",
     "spread": "Standard deviation of the samples over the exact one",
@@ -96,9 +97,9 @@ def library(
     group = min(group or samples, samples)
     items = -(-samples // group)
     sampler = PosteriorSampler(problem.score, problem.op, method=method, steps=steps, **settings)
-    y = problem.y.float()
+    y = problem.y.float().to(DEVICE[0])
     post = sampler.run(y.expand(items, *y.shape[1:]), num_samples=group, seed=seed)
-    x = equal_weights(post.samples, post.weights, seed).transpose(0, 1).flatten(0, 1)
+    x = equal_weights(post.samples.cpu(), post.weights.cpu(), seed).transpose(0, 1).flatten(0, 1)
     return Sampled(x[:samples], post.nfe, post.nvjp)
 
 
@@ -138,6 +139,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=10, help="problems per case, fewer for large cases (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=1000, help="samples, a fifth of them for images (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=100, help="(default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="of the samplers of invdiff (default: %(default)s)")
     parser.add_argument("--tables", action="store_true", help="compute nothing, print the tables of the saved results")
     parser.add_argument("--redo", action="store_true", help="compute the chosen cells again")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/posterior.json"), help="(default: %(default)s)")
@@ -150,7 +152,7 @@ def main() -> None:
     if options.samples < 16 or options.steps < 1 or options.draws < 1:
         parser.error("--samples must be at least 16, --steps and --draws at least 1")
 
-    store = options.out
+    DEVICE[0], store = options.device, options.out
     store.parent.mkdir(parents=True, exist_ok=True)
     done: dict[str, Any] = {}
     for path in [*options.also, *([store] if store.exists() else [])]:

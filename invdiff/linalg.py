@@ -194,7 +194,7 @@ def gmres(
     used = torch.zeros(len(b), dtype=torch.long, device=b.device)
     going = ~(length == 0)
     for k in range(max_iterations):
-        if not going.any():
+        if k and not going.any():  # One product is needed in any case: for the by-product.
             break
         w, by_product = product(directions[k])
         by_products.append(by_product)
@@ -243,6 +243,8 @@ def positive_solve(matrix: Tensor, b: Tensor, *, floor: Tensor | float) -> Tenso
     _, failed = torch.linalg.cholesky_ex(matrix - 0.999 * floor[:, None, None] * identity)
     finite = matrix.isfinite().flatten(1).all(1)
     high, low = finite & (failed == 0), finite & (failed != 0)
+    if high.all():
+        return torch.cholesky_solve(b.unsqueeze(-1), torch.linalg.cholesky_ex(matrix)[0]).squeeze(-1)
     v = torch.full_like(b, torch.nan)
     v[high] = torch.cholesky_solve(b[high].unsqueeze(-1), torch.linalg.cholesky_ex(matrix[high])[0]).squeeze(-1)
     values, vectors = torch.linalg.eigh(matrix[low])

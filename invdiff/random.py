@@ -81,7 +81,7 @@ class PlacedNoise:
         """Return the next standard normal noise of shape ``event``."""
         number, self.draws, shape = self.draws, self.draws + 1, tuple(event)
         if shape[-2:] != tuple(self.sides):
-            return self._drawn((number, 1, 0), shape, dtype).to(self.device)
+            return self._carry(self._drawn((number, 1, 0), shape, dtype))
         (top, left), (height, width) = self.corner, self.sides
         rows, columns = range(top // CELL, -(-(top + height) // CELL)), range(left // CELL, -(-(left + width) // CELL))
         words = CELL // 2 * _words(dtype)  # of a row of a square
@@ -91,7 +91,12 @@ class PlacedNoise:
                 wide[..., CELL * i : CELL * (i + 1), j, :] = self._bits((number, 2 + row, column), (*shape[:-2], CELL, words))
         noise = _normals(wide, dtype).flatten(-2)
         top, left = top - CELL * rows[0], left - CELL * columns[0]
-        return noise[..., top : top + height, left : left + width].to(self.device)
+        return self._carry(noise[..., top : top + height, left : left + width])
+
+    def _carry(self, noise: Tensor) -> Tensor:
+        if self.device.type != "cuda":
+            return noise.to(self.device)
+        return noise.contiguous().pin_memory().to(self.device, non_blocking=True)  # The CPU goes on to the next row.
 
     def _drawn(self, place: tuple[int, int, int], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         count = math.prod(shape)

@@ -10,20 +10,36 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
-from cases import Case, select
+from cases import Case, chosen_device, select
 from click.testing import CliRunner
+from simulated_device import DEVICE, simulated_device
 
 from invdiff.cli import main
 from invdiff.priors import UNet, save_prior
 
+SIMULATED = pytest.StashKey()
+
 
 def pytest_addoption(parser):
+    parser.addoption("--device", default="cpu", help="where the laws are held: cpu, cuda, cuda:1, ..., or simulated")
     parser.addoption("--only", metavar="CLASS", help="run only the laws over cases of this class, such as Mask")
 
 
 def pytest_configure(config):
     # Before the tests are listed, and long before cases are built.
-    select(config.getoption("--only"), quick=config.getoption("-m") == "not slow")
+    name = config.getoption("--device")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise pytest.UsageError(f"--device {name}: PyTorch finds no CUDA GPU here. --device simulated needs none.")
+    if name == "simulated":
+        config.stash[SIMULATED] = simulated_device()
+        config.stash[SIMULATED].__enter__()
+    device = DEVICE if name == "simulated" else torch.device(name)
+    select(config.getoption("--only"), quick=config.getoption("-m") == "not slow", device=device)
+
+
+def pytest_unconfigure(config):
+    if SIMULATED in config.stash:
+        config.stash[SIMULATED].__exit__(None, None, None)
 
 
 def pytest_collection_modifyitems(config, items):
@@ -45,6 +61,12 @@ def pytest_pyfunc_call(pyfuncitem):
 
 def cases_of_item(item):
     return item.callspec.params.values() if hasattr(item, "callspec") else ()
+
+
+@pytest.fixture
+def device():
+    """The device of ``--device``, which cases are on."""
+    return chosen_device()
 
 
 @pytest.fixture(scope="session")

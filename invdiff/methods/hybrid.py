@@ -149,8 +149,8 @@ def measured_gain(
         return noise * u + linear(measured.product(linear.adjoint(u)))
 
     orthonormal, complete = _rows(linear, residual)
-    which, a_factor = over_items(complete, residual), bool(orthonormal.all())
-    some, every = bool(complete.any()), bool(complete.all())
+    which = over_items(complete, residual)
+    a_factor, some, every = torch.stack([orthonormal.all(), complete.any(), complete.all()]).tolist()
 
     def precondition(u: Tensor) -> Tensor:
         if every:

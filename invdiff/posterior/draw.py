@@ -60,6 +60,8 @@ class Drawing:
         places: The item and the window of each row of ``y``, if these are windows of images. Their noise is then that of the
             whole image in these places. The window is ``None`` for whole images with such noise.
         group: Number of samples drawn jointly: the particles of a group, or 1.
+        backs_off: Whether guidance is weakened at once where a state diverges. On a GPU that means waiting for every state:
+            there it begins with the first chunk that diverges, which is drawn again.
 
     Raises:
         ValueError: If ``first_sample`` is within a group.
@@ -75,9 +77,11 @@ class Drawing:
     callback: Callable[[Step], object] | None = None
     places: Sequence[tuple[int, Window | None]] | None = None
     group: int = field(init=False)
+    backs_off: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.group = self.plan.group(self.score, self.op, self.y)
+        self.backs_off = self.y.device.type == "cpu" or not issubclass(self.plan.method.algorithm, Guidance)
         if self.first_sample % self.group:
             before = self.first_sample // self.group * self.group
             raise ValueError(
@@ -123,6 +127,18 @@ class Drawing:
         return [some[start : start + together] for some in rows for start in range(0, len(some), together)]
 
     def _draw(self, part: Sequence[tuple[int, int]], bar: tqdm[Any]) -> Cloud:
+        before = bar.n, self.score.evaluations, self.score.products
+        try:
+            return self._try(part, bar)
+        # The second error is that of a solve with a state that has diverged and has not been looked at.
+        except (DivergenceError, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
+            if self.backs_off:
+                raise
+        self.backs_off = True
+        bar.n, self.score.evaluations, self.score.products = before
+        return self._try(part, bar)
+
+    def _try(self, part: Sequence[tuple[int, int]], bar: tqdm[Any]) -> Cloud:
         rows, device = [(first + k, b) for first, b in part for k in range(self.group)], self.y.device
         streams = Streams([self._noise(k, b) for k, b in rows])
         resampling = [
@@ -135,7 +151,8 @@ class Drawing:
             if isinstance(algorithm, ParticleMethod):
                 return run_particles(algorithm, times, streams=streams, resampling=resampling, on_step=on_step)
             if isinstance(algorithm, Guidance):
-                x = reverse_diffusion(algorithm, times, rule=self.plan.rule, streams=streams, on_step=on_step)
+                rule, backs_off = self.plan.rule, self.backs_off
+                x = reverse_diffusion(algorithm, times, rule=rule, streams=streams, on_step=on_step, backs_off=backs_off)
             else:
                 assert isinstance(algorithm, Sampler)
                 x = algorithm.sample(times, streams=streams, on_step=on_step)

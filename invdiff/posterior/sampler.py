@@ -252,8 +252,9 @@ class PosteriorSampler:
         denoiser, are those of the window. ``post.options["windows"]`` has the number of windows and their share of the area;
         ``nfe`` and ``nvjp`` count a window as its share of the area of the image.
 
-        A chunk that does not fit in memory is halved and drawn again, with the same result. The callback then receives the
-        first steps of its samples again.
+        A chunk that does not fit in memory is halved and drawn again, with the same result. On a GPU, the first chunk in which
+        a state diverges is drawn again too, with weakened guidance there. The callback then receives the first steps of its
+        samples again.
 
         A ``y`` far larger than the measurements of images in [-1, 1] gives a warning. Autocast and inference mode of the caller
         have no effect.

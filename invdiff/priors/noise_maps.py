@@ -9,6 +9,7 @@ frequency by frequency under a circular blur. For white noise it reduces to thei
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -77,13 +78,20 @@ def band_levels(cov: NoiseCovariance, sides: Sequence[int]) -> Tensor:
         sides: Size of the images, ``(H, W)``.
     """
     levels = cov.frequency_levels()
-    rows, columns = torch.fft.fftfreq(sides[0]), torch.fft.rfftfreq(sides[1])
-    radius = (rows[:, None] ** 2 + columns**2).sqrt()
-    band = torch.bucketize(radius, torch.tensor(EDGES)).flatten().to(levels.device)
+    band = _bands(*sides, levels.device)
     logs = levels.log().mean(1).flatten(1)
     total = logs.new_zeros(len(logs), BANDS).index_add(1, band, logs)
     count = logs.new_zeros(BANDS).index_add(0, band, torch.ones_like(logs[0]))
     return torch.where(count > 0, total / count.clamp(min=1), cov.largest.log()[:, None]).exp()
+
+
+@functools.lru_cache(maxsize=16)
+@torch.inference_mode(False)  # Cached tensors must be usable in later gradients.
+def _bands(height: int, width: int, device: torch.device) -> Tensor:
+    """Return the band of every frequency of an image."""
+    rows, columns = torch.fft.fftfreq(height), torch.fft.rfftfreq(width)
+    radius = (rows[:, None] ** 2 + columns**2).sqrt()
+    return torch.bucketize(radius, torch.tensor(EDGES)).flatten().to(device)
 
 
 def edm_denoise_pivot(

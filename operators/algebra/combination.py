@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import reduce
-from typing import Generic, Self, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -49,11 +49,6 @@ class Combination(Operator, Generic[Part]):
 
     def _summary(self) -> Sequence[str]:
         return (self.formula,)
-
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        moved = super().to(device, dtype)
-        moved.parts = tuple(part.to(device, dtype) for part in self.parts)
-        return moved
 
 
 def name_in_formula(op: Operator) -> str:

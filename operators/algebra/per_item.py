@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Self, overload
 
@@ -97,6 +98,7 @@ class PerItem(Combination[Part]):
         self.order = torch.tensor([row for rows in self.members for row in rows])  # The rows, grouped by part.
         self.inverse = self.order.argsort()
         self.sorted = bool((self.order.diff() > 0).all())
+        self.starts = [0, *itertools.accumulate(map(len, self.members))]
         self.places = {row: (i, place) for i, rows in enumerate(self.members) for place, row in enumerate(rows)}
         super().__init__(parts, parts[0].in_shape, parts[0].out_shape, parts[0].noise)
 
@@ -129,7 +131,7 @@ class PerItem(Combination[Part]):
     @property
     def dof(self) -> int | Tensor:
         each = [torch.as_tensor(part.dof).expand(len(rows)) for part, rows in zip(self.parts, self.members, strict=True)]
-        values = torch.cat(each)[self.inverse.cpu()]
+        values = torch.cat(each)[[self.starts[i] + place for i, place in (self.places[row] for row in range(self.items))]]
         return int(values[0]) if (values == values[0]).all() else values.to(self.order.device)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
@@ -163,6 +165,10 @@ class PerItem(Combination[Part]):
         whole = torch.cat([function(part, *piece) for part, *piece in pieces])
         return whole if self.sorted else whole[self.inverse.to(whole.device)]
 
+    @overload
+    def _split(self, value: Tensor) -> Sequence[Tensor]: ...
+    @overload
+    def _split(self, value: Tensor | float) -> Sequence[Tensor | float]: ...
     def _split(self, value: Tensor | float) -> Sequence[Tensor | float]:
         """Return the rows of ``value`` for every part; a value that all items share is repeated."""
         if not isinstance(value, Tensor) or value.ndim == 0 or len(value) == 1:
@@ -183,8 +189,10 @@ class NonlinearPerItem(PerItem[Operator]):
 
     def jacobian(self, x: Tensor) -> LinearOperator:
         self._check(x)
-        pairs = zip(self.parts, self.members, strict=True)
-        return LinearPerItem([part.jacobian(x[list(rows)]) for part, rows in pairs], self.members)
+        pairs = zip(self.parts, self._split(x), strict=True)
+        jacobian = LinearPerItem([part.jacobian(x_b) for part, x_b in pairs], self.members)
+        jacobian.order, jacobian.inverse = self.order, self.inverse  # These have been moved with the operator.
+        return jacobian
 
 
 class LinearPerItem(LinearOperator, PerItem[LinearOperator]):
@@ -207,7 +215,9 @@ class LinearPerItem(LinearOperator, PerItem[LinearOperator]):
     def map(self, function: Callable[[LinearOperator, list[int]], LinearOperator]) -> LinearPerItem:
         """Replace every part by ``function(part, rows of the part)``."""
         pairs = zip(self.parts, self.members, strict=True)
-        return LinearPerItem([function(part, list(rows)) for part, rows in pairs], self.members)
+        mapped = LinearPerItem([function(part, list(rows)) for part, rows in pairs], self.members)
+        mapped.order, mapped.inverse = self.order, self.inverse
+        return mapped
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self._each(lambda part, y_b: part.adjoint(y_b), y)

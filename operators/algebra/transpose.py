@@ -52,15 +52,18 @@ class Adjoint(LinearOperator):
     def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
         if not self.closed_form:
             return super().solve(v, lam)
+        # Of a number, the CPU knows the sign without waiting for a GPU.
+        positive = lam > 0
+        some, every = torch.stack([positive.any(), positive.all()]).tolist() if isinstance(positive, Tensor) else [positive] * 2
         lam = torch.as_tensor(lam, dtype=v.dtype, device=v.device)
-        some, shift = lam > 0, torch.where(lam > 0, lam, 1)
+        shift = torch.where(lam > 0, lam, 1)
         solved = torch.zeros_like(v)
-        if some.any():
+        if some:
             solved = self._solve_shifted(v, shift)
             solved = solved + self._solve_shifted(v - self.forward(self.adjoint(solved)) - shift * solved, shift)
-        if some.all():
+        if every:
             return solved
-        return torch.where(some, solved, self.op.pinv(self.op.solve(self.op.forward(v), 0.0)))
+        return torch.where(lam > 0, solved, self.op.pinv(self.op.solve(self.op.forward(v), 0.0)))
 
     def _solve_shifted(self, v: Tensor, lam: Tensor) -> Tensor:
         return (v - self.op.adjoint(self.op.solve(self.op.forward(v), weight_for(self.op, lam)))) / lam

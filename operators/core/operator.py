@@ -288,7 +288,7 @@ class LinearOperator(Operator):
         """
         if not self._small:
             return self._solve_iteratively(v, lam)
-        values, vectors = (part.to(v) for part in self._gram_eigen())
+        values, vectors = (part.to(v) for part in self._gram_eigen(v.device))
         lam = torch.as_tensor(lam, dtype=v.dtype, device=v.device)
         lam = lam.reshape(*lam.shape[:1], 1) if lam.ndim else lam
         return (pseudo_divide(v.flatten(1) @ vectors, values, lam) @ vectors.mT).reshape(v.shape)
@@ -386,11 +386,12 @@ class LinearOperator(Operator):
         return DenseSVD(adjoint.to("cpu", torch.float64), self.in_shape).to(dtype=adjoint.dtype)
 
     def _solve_iteratively(self, v: Tensor, lam: Tensor | float) -> Tensor:
+        some, every = torch.stack([lam.any(), lam.all()]).tolist() if isinstance(lam, Tensor) else [lam != 0] * 2
         lam = torch.as_tensor(lam, dtype=v.dtype, device=v.device)
-        if lam.any() and not lam.all():
+        if some and not every:
             shifted = self._solve_iteratively(v, torch.where(lam > 0, lam, 1))
             return torch.where(lam > 0, shifted, self._solve_iteratively(v, 0.0))
-        if not lam.any():
+        if not some:
             # (A A^T)^+ = (A^T)^+ A^+. If v has a part outside the range of A, as with more measurements than unknowns,
             # A A^T w = v has no solution.
             x = least_squares(self.forward, self.adjoint, v, rtol=_rtol(v))
@@ -407,8 +408,8 @@ class LinearOperator(Operator):
         r"""Return the :math:`\lambda` at which ``precondition`` is the best preconditioner for conjugate gradients."""
         return lam
 
-    def _gram_eigen(self) -> tuple[Tensor, Tensor]:
-        # Cached in float64 on the CPU; the caller casts. The cached tensors must not be inference tensors.
+    def _gram_eigen(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        # Cached in float64 on the device that last needed them; the caller casts. They must not be inference tensors.
         if not hasattr(self, "_gram"):
             with torch.inference_mode(False), torch.no_grad():
                 adjoint = self._dense_adjoint()
@@ -419,6 +420,9 @@ class LinearOperator(Operator):
                 values = torch.zeros(outputs, dtype=torch.float64)
                 values[: len(singular)] = torch.where(singular > 10 * rounding * singular.amax(), singular, 0) ** 2
                 self._gram = values, left.mT.contiguous()
+        if self._gram[0].device != device:
+            with torch.inference_mode(False):
+                self._gram = self._gram[0].to(device), self._gram[1].to(device)
         return self._gram
 
     def _dense_adjoint(self) -> Tensor:

@@ -74,7 +74,7 @@ class JPEG(Operator):
 
         # Kornia scales a given table to floor((s * table + 50) / 100), softened, with s = floor(200 - 2 q). At this q, s is 50,
         # and twice a table of integers gives the table itself, because both floors are exact.
-        quality = torch.tensor([74.75 if self.quality is None else self.quality], dtype=torch.float64)
+        quality = torch.full((1,), 74.75 if self.quality is None else self.quality, dtype=torch.float64, device=x.device)
         luma, chroma = (None, None) if self.tables is None else (2 * self.tables[0].to(x), 2 * self.tables[-1].to(x))
         coded: Tensor = jpeg_codec_differentiable((x.expand(-1, 3, -1, -1) + 1) / 2, quality, luma, chroma)
         return 2 * coded[:, : self.in_shape[0]] - 1

@@ -160,7 +160,7 @@ class DifferencesSVD(SVD):
 
     def __init__(self, in_shape: tuple[int, ...], axes: tuple[int, ...], boundary: str) -> None:
         self.shape, self.axes, self.boundary = in_shape, axes, boundary
-        self.cosines = [CosineTransform(in_shape[axis], ends=boundary == "zero") for axis in axes]
+        self.cosines = tuple(CosineTransform(in_shape[axis], ends=boundary == "zero") for axis in axes)
         self.gram = torch.zeros((), dtype=torch.float64)
         for axis, cosines in zip(axes, self.cosines, strict=True):
             side = in_shape[axis]

@@ -1,7 +1,7 @@
 """Small instances of every class for the property tests (laws), one file per package: what to build, not what to test."""
 
 from . import algebra, blur, generic, noises, nonlinear, priors, problems, resampling, sampling, schedules, transforms
-from .registry import Case, build, cases_of, has_cases, over, select, selected
+from .registry import Case, build, cases_of, chosen_device, has_cases, over, select, selected
 
 __all__ = [
     "Case",
@@ -9,6 +9,7 @@ __all__ = [
     "blur",
     "build",
     "cases_of",
+    "chosen_device",
     "generic",
     "has_cases",
     "noises",

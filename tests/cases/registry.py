@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import pytest
+import torch
 from helpers import all_subclasses
 
-__all__ = ["Case", "build", "cases_of", "has_cases", "over", "select", "selected"]
+__all__ = ["Case", "build", "cases_of", "chosen_device", "has_cases", "over", "select", "selected"]
 
 T = TypeVar("T")
 
 _BUILDERS: dict[type, tuple[Callable[[], Sequence[Any]], int]] = {}
 _only: str | None = None
 _quick = False
+_device = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,9 @@ class Case:
         return f"{self.cls.__name__}-{self.index}"
 
     def build(self) -> Any:
-        """Return the instance, the same on every call."""
-        return build(self.cls)[self.index]
+        """Return the instance, the same on every call but for the copy that ``--device`` asks for."""
+        instance = build(self.cls)[self.index]
+        return instance.to(_device) if _device.type != "cpu" and hasattr(instance, "to") else instance
 
 
 def cases_of(cls: type[T], count: int) -> Callable[[Callable[[], Sequence[T]]], Callable[[], Sequence[T]]]:
@@ -67,10 +70,18 @@ def has_cases(cls: type) -> bool:
     return cls in _BUILDERS
 
 
-def select(name: str | None, *, quick: bool) -> None:
-    """Select only classes of this name (``None``: all classes) and, if ``quick``, only tests not marked ``slow``."""
-    global _only, _quick
-    _only, _quick = name, quick
+def select(name: str | None, *, quick: bool, device: torch.device) -> None:
+    """Select only classes of this name (``None``: all classes) and, if ``quick``, only tests not marked ``slow``.
+
+    Cases are moved to ``device``, and so are the tensors that the laws give them.
+    """
+    global _only, _quick, _device
+    _only, _quick, _device = name, quick, device
+
+
+def chosen_device() -> torch.device:
+    """Return the device of the laws, that of ``--device``."""
+    return _device
 
 
 def selected(base: type, where: Callable[[type], bool] = lambda cls: True) -> list[Case]:

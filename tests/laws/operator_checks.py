@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from cases import chosen_device
 from helpers import dot, norm, randn
 from torch import Tensor
 from torch.testing import assert_close
@@ -38,15 +39,14 @@ class Precision:
 BATCH = 3
 DOUBLE = Precision(torch.float64, 1e-12, 1e-10, 1e-3)  # Conjugate gradients stop at 1e-12.
 SINGLE = Precision(torch.float32, 1e-5, 1e-4, 1e-2)
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 def inputs(op: Operator, *, seed: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
-    return randn(BATCH, *op.in_shape, seed=seed, dtype=dtype)
+    return randn(BATCH, *op.in_shape, seed=seed, dtype=dtype).to(chosen_device())
 
 
 def outputs(op: Operator, *, seed: int = 2, dtype: torch.dtype = torch.float64) -> Tensor:
-    return randn(BATCH, *op.out_shape, seed=seed, dtype=dtype)
+    return randn(BATCH, *op.out_shape, seed=seed, dtype=dtype).to(chosen_device())
 
 
 def assert_near(actual: Tensor, expected: Tensor, rtol: float, scale: Tensor | None = None) -> None:
@@ -155,7 +155,8 @@ def check_svd(op: LinearOperator, at: Precision = DOUBLE) -> None:
             check_svd(cast(LinearOperator, one), at)
         return
     assert op.svd is not None
-    svd, x, y = op.svd.to("cpu", at.dtype), inputs(op, dtype=at.dtype), outputs(op, dtype=at.dtype)
+    device = chosen_device()
+    svd, x, y = op.svd.to(device, at.dtype), inputs(op, dtype=at.dtype), outputs(op, dtype=at.dtype)
     s, x_bar, y_bar = svd.singular, svd.analyze(x), svd.measured(y)
     assert s.shape == svd.shape == x_bar.shape[1:] == y_bar.shape[1:]
     assert (s >= 0).all()
@@ -168,9 +169,9 @@ def check_svd(op: LinearOperator, at: Precision = DOUBLE) -> None:
     assert_near(pinv, op.pinv(y), at.solved)
     assert_near(norm(y_bar).unsqueeze(1), norm(op(pinv)).unsqueeze(1), at.solved)
     if at is DOUBLE:  # Against the matrix itself.
-        basis = dense_matrix(svd.analyze, op.in_shape, dtype=torch.float64, device=torch.device("cpu"))
-        assert_near(basis @ basis.T, torch.eye(x[0].numel(), dtype=torch.float64), 1e-12)
-        matrix = dense_matrix(op.adjoint, op.out_shape, dtype=torch.float64, device=torch.device("cpu"))
+        basis = dense_matrix(svd.analyze, op.in_shape, dtype=torch.float64, device=device)
+        assert_near(basis @ basis.T, torch.eye(x[0].numel(), dtype=torch.float64, device=device), 1e-12)
+        matrix = dense_matrix(op.adjoint, op.out_shape, dtype=torch.float64, device=device)
         expected = torch.linalg.svdvals(matrix)
         found = s.flatten().sort(descending=True).values[: len(expected)]
         assert_near(found.unsqueeze(0), expected.unsqueeze(0), 1e-12)
@@ -193,7 +194,7 @@ LINEAR_LAWS = [
 # Laws of every operator, linear or not.
 
 
-def check_kind(op: Operator, dtype: torch.dtype, device: str) -> None:
+def check_kind(op: Operator, dtype: torch.dtype, device: torch.device) -> None:
     """Shape, dtype and device are kept."""
     x, v = inputs(op, dtype=dtype).to(device), outputs(op, dtype=dtype).to(device)
     results = [(op(x), v), (op.measure(x, seed=0), v)]
@@ -209,7 +210,9 @@ def check_kind(op: Operator, dtype: torch.dtype, device: str) -> None:
 def check_items(op: Operator) -> None:
     """What comes out for an item does not depend on its neighbors."""
     x, v = inputs(op), outputs(op)
-    v = v * over_items(torch.tensor([1e-4, 1.0, 1e4], dtype=v.dtype), v)  # A norm over the batch would drown the first.
+    v = v * over_items(
+        torch.tensor([1e-4, 1.0, 1e4], dtype=v.dtype, device=v.device), v
+    )  # A norm over the batch would drown the first.
     lam = 0.1 * largest(op) ** 2 if isinstance(op, LinearOperator) else 0.0  # A small one makes residuals large.
 
     def results(op: Operator, rows: slice) -> list[Tensor]:

@@ -11,11 +11,10 @@ from typing import cast
 
 import pytest
 import torch
-from cases import build, over, selected
+from cases import build, chosen_device, over, selected
 from helpers import randn
 from operator_checks import (
     BATCH,
-    DEVICES,
     LINEAR_LAWS,
     SINGLE,
     Planted,
@@ -33,6 +32,7 @@ from operator_checks import (
     outputs,
     with_noise,
 )
+from simulated_device import DEVICE as SIMULATED
 from torch.testing import assert_close
 
 from invdiff import operators
@@ -91,10 +91,9 @@ class TestLawsCatch:
 
 
 class TestEveryOperator:
-    @pytest.mark.parametrize("device", DEVICES)
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     @EVERY
-    def test_keeps_shape_dtype_device(self, op: Operator, dtype: torch.dtype, device: str) -> None:
+    def test_keeps_shape_dtype_device(self, op: Operator, dtype: torch.dtype, device: torch.device) -> None:
         check_kind(op, dtype, device)
 
     @EVERY
@@ -136,7 +135,8 @@ class TestEveryOperator:
 
     @EVERY
     def test_moves(self, op: Operator) -> None:
-        for moved in (op.to("cpu"), op.to(dtype=torch.float32), op.to("cpu", torch.float32)):
+        device = chosen_device()
+        for moved in (op.to(device), op.to(dtype=torch.float32), op.to(device, torch.float32)):
             assert type(moved) is type(op)
             assert_near(moved(inputs(op).float()), op(inputs(op).float()), 1e-6)
         if isinstance(moved, LinearOperator) and isinstance(op, LinearOperator):
@@ -163,7 +163,9 @@ class TestEveryOperator:
             check_adjoint(Planted(jacobian, adjoint=1.001))
 
     @EVERY
-    def test_in_inference_mode(self, op: Operator) -> None:
+    def test_in_inference_mode(self, op: Operator, device: torch.device) -> None:
+        if device == SIMULATED:
+            pytest.skip("the simulated device has no inference mode")
         with torch.inference_mode():
             x, v = inputs(op), outputs(op)
             results = [op(x), op.jacobian(x)(x), op.jacobian(x).adjoint(v)]
@@ -175,9 +177,9 @@ class TestEveryOperator:
 class TestSVD:
     @DECOMPOSED
     def test_float32(self, op: LinearOperator) -> None:
-        svd = op.svd
-        assert svd is not None
-        moved = svd.to("cpu", torch.float32)
+        assert op.svd is not None
+        svd = op.svd.to(chosen_device())
+        moved = svd.to(dtype=torch.float32)
         assert moved.singular.dtype == torch.float32
         assert_near(moved.singular.double().unsqueeze(0), svd.singular.unsqueeze(0), 1e-5)
         x, y, x_bar = inputs(op), outputs(op), svd.analyze(inputs(op, seed=3))
@@ -312,6 +314,7 @@ def test_what_is_known_exactly_is_measured_bit_by_bit_and_nothing_else_is_measur
     if known is None:
         return
     assert (known.shape, known.dtype) == (op.in_shape, torch.bool)
+    known = known.to(chosen_device())
     x, other = inputs(op), inputs(op, seed=5)
     placed = exact.adjoint(exact(x))
     assert torch.equal(placed, torch.where(known, x, 0))

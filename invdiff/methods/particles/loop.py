@@ -13,7 +13,7 @@ from torch import Tensor
 
 from invdiff.methods.algorithm import Algorithm
 from invdiff.methods.denoised import Denoised
-from invdiff.methods.divergence import EXPLOSION, DivergenceError, check_bounds
+from invdiff.methods.divergence import EXPLOSION, DivergenceError, lost
 from invdiff.methods.on_step import OnStep
 from invdiff.operators import Operator
 from invdiff.priors import ScoreModel
@@ -135,36 +135,43 @@ def run_particles(
     log_evidence = log_w.new_zeros(len(log_w))
     origin = torch.arange(n, device=log_w.device).expand(len(log_w), n)
     ess = _ess(log_w)
+    poor = ess < n / 2
+    resampled = poor.tolist()
     for step, s in enumerate(times[1:], start=1):
-        poor = ess < n / 2
-        if poor.any():
-            chosen = _resample(log_w, poor, resampling)
+        if any(resampled):
+            chosen = _resample(log_w, resampled, resampling)
             here, origin = here.take(_rows(chosen)), origin.gather(1, chosen)
             log_evidence = log_evidence + torch.where(poor, log_w.logsumexp(1) - math.log(n), 0)
             log_w = torch.where(poor[:, None], 0, log_w)
         there, increment = method.step(here, s, Draws(streams, dtype))
-        check_bounds(there.x_t, bound=bounds[step], step=step)
         log_w = log_w + increment.double().reshape(-1, n)
         log_w = torch.where(log_w.isnan(), -torch.inf, log_w)
-        if (log_w.amax(1) == -torch.inf).any():
-            row = n * int((log_w.amax(1) == -torch.inf).nonzero()[0])
-            raise DivergenceError(f"all weights are zero at step {step}, from row {row} on", step=step, row=row)
         ess = _ess(log_w)
+        poor, gone, dead = ess < n / 2, lost(there.x_t, bounds[step]), log_w.amax(1) == -torch.inf
+        # One look per step: a GPU is waited for at each.
+        looks = torch.cat([gone, dead, poor]).tolist()
+        diverged, zero, resampled = looks[: len(x)], looks[len(x) : -len(poor)], looks[-len(poor) :]
+        if any(diverged):
+            row = diverged.index(True)
+            raise DivergenceError(f"diverged at step {step}, row {row}", step=step, row=row)
+        if any(zero):
+            row = n * zero.index(True)
+            raise DivergenceError(f"all weights are zero at step {step}, from row {row} on", step=step, row=row)
         x, estimate = there.x_t, here.estimate
         if step == last:
             log_evidence = log_evidence + log_w.logsumexp(1) - math.log(n)
             if not method.weighted:
-                chosen = _resample(log_w, torch.ones_like(ess, dtype=torch.bool), resampling)
+                chosen = _resample(log_w, [True] * len(log_w), resampling)
                 x, origin, log_w = x[_rows(chosen)], origin.gather(1, chosen), torch.zeros_like(log_w)
                 estimate = None if estimate is None else estimate[_rows(chosen)]
         if on_step is not None:
             on_step(x, estimate)
         here = there
-    ancestors = torch.tensor([len(group.unique()) for group in origin], device=origin.device)
+    ancestors = 1 + (origin.sort(1).values.diff(dim=1) != 0).sum(1)
     return Cloud(x, log_w.softmax(1).flatten(), log_evidence, ess, ancestors, equal=not method.weighted)
 
 
-def systematic_resampling(weights: Tensor, u: float) -> Tensor:
+def systematic_resampling(weights: Tensor, u: Tensor | float) -> Tensor:
     r"""Return :math:`n` indices, each :math:`i` either :math:`\lfloor n w_i \rfloor` or :math:`\lceil n w_i \rceil` times.
 
     Args:
@@ -179,12 +186,12 @@ def _ess(log_w: Tensor) -> Tensor:
     return 1 / log_w.softmax(1).square().sum(1)
 
 
-def _resample(log_w: Tensor, which: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+def _resample(log_w: Tensor, which: Sequence[bool], generators: Sequence[torch.Generator]) -> Tensor:
     """Return the parent of every particle, ``(groups, n)``: resampled and shuffled in the groups selected by ``which``."""
     groups, n = log_w.shape
     parents = torch.arange(n, device=log_w.device).repeat(groups, 1)
-    for g in which.nonzero().flatten().tolist():
-        u = float(torch.rand((), generator=generators[g], device=generators[g].device, dtype=torch.float64))
+    for g in [g for g, wanted in enumerate(which) if wanted]:
+        u = torch.rand((), generator=generators[g], device=generators[g].device, dtype=torch.float64)
         order = torch.randperm(n, generator=generators[g], device=generators[g].device)
         parents[g] = systematic_resampling(log_w[g].softmax(0), u)[order]
     return parents

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from invdiff.methods.divergence import EXPLOSION, check_bounds
+from invdiff.methods.divergence import EXPLOSION, BoundsCheck
 from invdiff.methods.likelihood_steps import check_likelihood, draw_near, times_below
 from invdiff.methods.method import Method, Preset
 from invdiff.methods.on_step import OnStep
@@ -69,6 +69,7 @@ class DAPS(Sampler):
 
     @torch.no_grad()
     def sample(self, times: Tensor, *, streams: Streams, on_step: OnStep) -> Tensor:
+        check = BoundsCheck(self.y.device)
         schedule, draw = self.score.schedule, partial(streams.normal, dtype=self.y.dtype)
         x_t = float(schedule(times[0])[1]) * draw(self.op.in_shape)
         for step, (t, s) in enumerate(itertools.pairwise(times)):
@@ -77,8 +78,9 @@ class DAPS(Sampler):
             x_0 = draw_near(self.op, self.y, x0_hat, radius=ratio_t, noise=self.noise, steps=self.langevin_steps, draw=draw)
             alpha_s, sigma_s = map(float, schedule(s))
             x_t = alpha_s * x_0 + sigma_s * draw(self.op.in_shape)
-            check_bounds(x_t, bound=EXPLOSION * (1 + sigma_s), step=step + 1)
+            check(x_t, bound=EXPLOSION * (1 + sigma_s), step=step + 1)
             on_step(x_t, x0_hat)
+        check.finish()
         return x_t
 
     def follow_ode(self, x_t: Tensor, t: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from invdiff.linalg import norm, over_items
-from invdiff.methods.divergence import EXPLOSION, check_bounds
+from invdiff.methods.divergence import EXPLOSION, BoundsCheck
 from invdiff.methods.guidance.guidance import ConditionalDenoiser
 from invdiff.methods.guidance.score_ald import ScoreALD
 from invdiff.methods.guidance.sda import SDA
@@ -92,6 +92,7 @@ class Langevin(Sampler):
 
     @torch.no_grad()
     def sample(self, times: Tensor, *, streams: Streams, on_step: OnStep) -> Tensor:
+        check = BoundsCheck(self.y.device)
         schedule, dtype, event = self.score.schedule, self.y.dtype, self.op.in_shape
         x_t = float(schedule(times[0])[1]) * streams.normal(event, dtype=dtype)
         for step, (t, s) in enumerate(itertools.pairwise(times)):
@@ -103,8 +104,9 @@ class Langevin(Sampler):
                 x_t = self.rule(self.guidance.posterior_mean, at, s, streams.normal(event, dtype=dtype))
             else:
                 x_t = alpha_s / at.alpha_t * x_t if sigma_s > 0 else self.guidance.posterior_mean(at)
-            check_bounds(x_t, bound=EXPLOSION * (1 + sigma_s), step=step + 1)
+            check(x_t, bound=EXPLOSION * (1 + sigma_s), step=step + 1)
             on_step(x_t, at.estimate)
+        check.finish()
         return x_t
 
     def correct(self, x_t: Tensor, t: Tensor, z: Tensor) -> Tensor:

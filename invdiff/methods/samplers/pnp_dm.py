@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from invdiff.methods.denoised import Denoised, prior_mean
-from invdiff.methods.divergence import EXPLOSION, check_bounds
+from invdiff.methods.divergence import EXPLOSION, BoundsCheck
 from invdiff.methods.likelihood_steps import check_likelihood, draw_near, times_below
 from invdiff.methods.method import Method, Preset
 from invdiff.methods.on_step import OnStep
@@ -82,6 +82,7 @@ class PnPDM(Sampler):
 
     @torch.no_grad()
     def sample(self, times: Tensor, *, streams: Streams, on_step: OnStep) -> Tensor:
+        check = BoundsCheck(self.y.device)
         draw = partial(streams.normal, dtype=self.y.dtype)
         rhos = [max(float(self.score.schedule.ratio(t)), self.rho_min) for t in times[:-1]]
         x = self.y.new_zeros(len(self.y), *self.op.in_shape)
@@ -89,8 +90,9 @@ class PnPDM(Sampler):
             for _ in range(1 + self.extra_sweeps if step + 1 == len(rhos) else 1):
                 z = draw_near(self.op, self.y, x, radius=rho, noise=self.op.noise, steps=self.langevin_steps, draw=draw)
                 x = self.draw_prior(z, rho, draw)
-                check_bounds(x, bound=EXPLOSION * (1 + rho), step=step + 1)
+                check(x, bound=EXPLOSION * (1 + rho), step=step + 1)
             on_step(x, None)
+        check.finish()
         return x
 
     def draw_prior(self, z: Tensor, rho: float, draw: Draw) -> Tensor:

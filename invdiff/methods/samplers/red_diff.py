@@ -7,7 +7,7 @@ from torch import Tensor
 
 from invdiff.linalg import over_items
 from invdiff.methods.denoised import Denoised
-from invdiff.methods.divergence import EXPLOSION, check_bounds
+from invdiff.methods.divergence import EXPLOSION, BoundsCheck
 from invdiff.methods.method import Method, Preset
 from invdiff.methods.on_step import OnStep
 from invdiff.methods.samplers.sampler import Sampler
@@ -57,6 +57,7 @@ class REDDiff(Sampler):
 
     @torch.no_grad()
     def sample(self, times: Tensor, *, streams: Streams, on_step: OnStep) -> Tensor:
+        check = BoundsCheck(self.y.device)
         op, y = self.op, self.y
         mu = op.pinv(y).clone() if isinstance(op, LinearOperator) else y.new_zeros(len(y), *op.in_shape)
         adam = torch.optim.Adam([mu], lr=self.lr, betas=(0.9, 0.99))  # Adam acts entrywise: items are independent.
@@ -69,8 +70,9 @@ class REDDiff(Sampler):
             data_gradient = op.jacobian(mu).adjoint(op(mu) - y) / dof
             mu.grad = data_gradient + self.weight * at.ratio**self.power * (eps_hat - noise) / mu[0].numel()
             adam.step()
-            check_bounds(mu, bound=EXPLOSION, step=step + 1)
+            check(mu, bound=EXPLOSION, step=step + 1)
             on_step(mu.detach(), at.x0_hat)
+        check.finish()
         return mu.detach()
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from invdiff.methods.denoised import Denoised, prior_mean
-from invdiff.methods.divergence import EXPLOSION, check_bounds
+from invdiff.methods.divergence import EXPLOSION, BoundsCheck
 from invdiff.methods.method import Method, Preset
 from invdiff.methods.on_step import OnStep
 from invdiff.methods.samplers.sampler import Sampler
@@ -61,6 +61,7 @@ class RePaint(Sampler):
 
     @torch.no_grad()
     def sample(self, times: Tensor, *, streams: Streams, on_step: OnStep) -> Tensor:
+        check = BoundsCheck(self.y.device)
         schedule, step, draw = self.score.schedule, DDIM(eta=1.0), partial(streams.normal, dtype=self.y.dtype)
         event, mask = self.op.in_shape, self.op.mask.to(self.y.device)
         x_t, reached = float(schedule(times[0])[1]) * draw(event), 0
@@ -75,10 +76,11 @@ class RePaint(Sampler):
             unknown = step(prior_mean, at, s, draw(event))
             known = alpha_s * self.y + sigma_s * draw(event)
             x_t = torch.where(mask, known, unknown)
-            check_bounds(x_t, bound=EXPLOSION * (1 + sigma_s), step=there)
+            check(x_t, bound=EXPLOSION * (1 + sigma_s), step=there)
             if there > reached:
                 reached = there
                 on_step(x_t, at.x0_hat)
+        check.finish()
         return x_t
 
 

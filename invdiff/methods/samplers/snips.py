@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from invdiff.methods.divergence import EXPLOSION, check_bounds
+from invdiff.methods.divergence import EXPLOSION, BoundsCheck
 from invdiff.methods.method import Method, Preset
 from invdiff.methods.on_step import OnStep
 from invdiff.methods.samplers.sampler import Sampler
@@ -69,6 +69,7 @@ class SNIPS(Sampler):
 
     @torch.no_grad()
     def sample(self, times: Tensor, *, streams: Streams, on_step: OnStep) -> Tensor:
+        check = BoundsCheck(self.y.device)
         schedule, data, draw = self.score.schedule, self.data, partial(streams.normal, dtype=self.y.dtype)
         ratio = float(schedule.ratio(times[0]))
         rest = (ratio**2 - data.noise**2).clamp(min=0).sqrt()
@@ -82,11 +83,12 @@ class SNIPS(Sampler):
             for _ in range(self.corrections):
                 target = torch.lerp(self._denoise(x_bar, t), data.y_bar, weight)
                 x_bar = x_bar + self.step * (target - x_bar) + kick * draw(data.svd.shape)
-            check_bounds(x_bar, bound=EXPLOSION * (1 + ratio), step=level + 1)
+            check(x_bar, bound=EXPLOSION * (1 + ratio), step=level + 1)
             if level + 2 < len(times):
                 on_step(partial(self._state, x_bar, t), None)
         x_0 = data.svd.synthesize(torch.where(ratio > data.noise, data.y_bar, self._denoise(x_bar, times[-2])))
         on_step(x_0, None)
+        check.finish()
         return x_0
 
     def _step_variance(self, ratio: float) -> Tensor:

@@ -39,7 +39,7 @@ class DDIM(StepRule):
         alpha_s, sigma_s = at.levels(s)
         variance = self.eta**2 * ddpm_kernel((at.alpha_t, at.sigma_t), (alpha_s, sigma_s)).variance
         x0_hat = mean(at)
-        # eps_hat = (x_t - alpha_t x0_hat) / sigma_t is not computed: a pass over the image for each of the three terms is enough.
+        # Without eps_hat = (x_t - alpha_t x0_hat) / sigma_t itself: one pass over the image for each of the three terms.
         share = math.sqrt(sigma_s**2 - variance) / at.sigma_t
         x_s = ((alpha_s - share * at.alpha_t) * x0_hat).add_(at.x_t, alpha=share)
         return x_s.add_(noise, alpha=math.sqrt(variance)) if variance else x_s

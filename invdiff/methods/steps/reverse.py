@@ -9,7 +9,7 @@ from torch import Tensor
 
 from invdiff.linalg import over_items
 from invdiff.methods.denoised import Denoised, PosteriorMean, prior_mean
-from invdiff.methods.divergence import EXPLOSION, check_bounds, lost
+from invdiff.methods.divergence import EXPLOSION, BoundsCheck, check_bounds, lost
 from invdiff.methods.guidance.guidance import ConditionalDenoiser, Correction, Guidance, Transition
 from invdiff.methods.on_step import OnStep
 from invdiff.methods.steps.ddim import DDIM
@@ -29,6 +29,7 @@ def reverse_diffusion(
     rule: StepRule | None,
     streams: Streams,
     on_step: OnStep | None = None,
+    backs_off: bool = True,
 ) -> Tensor:
     r"""Draw :math:`x_T \sim \mathcal{N}(0, \sigma_T^2 I)` for every row of ``guidance.y``, and run the reverse diffusion.
 
@@ -42,25 +43,30 @@ def reverse_diffusion(
         rule: The step rule; ``None`` for the guidance's own step.
         streams: One random stream per row.
         on_step: Called after every step.
+        backs_off: Whether every state is looked at, and guidance weakened where it diverged. Otherwise the states are looked at
+            every few steps only, so that a GPU need not be waited for, and diverged ones are an error.
 
     Returns:
         Samples ``(B, *event)``.
 
     Raises:
-        DivergenceError: If an item diverges at every strength.
+        DivergenceError: If an item diverges at every strength, or without ``backs_off`` at full strength.
     """
     dtype = guidance.y.dtype
     bounds = (EXPLOSION * (1 + guidance.score.schedule(times)[1])).tolist()
-    x_t = guidance.start(times[0], Draws(streams, dtype))
+    x_t, check = guidance.start(times[0], Draws(streams, dtype)), BoundsCheck(guidance.y.device)
     for step, (t, s) in enumerate(itertools.pairwise(times), start=1):
         draw, at = Draws(streams, dtype), guidance.at(x_t, t)
         x_t, estimate = advance(guidance, rule, at, s, draw)
         _check_shape(x_t, at, guidance, "a state")
-        if lost(x_t, bounds[step]).any():
+        if not backs_off:
+            check(x_t, bound=bounds[step], step=step)
+        elif lost(x_t, bounds[step]).any():
             x_t = back_off(x_t, unguided_step(rule, at, s, draw), bounds[step])
             check_bounds(x_t, bound=bounds[step], step=step)
         if on_step is not None:
             on_step(x_t, estimate)
+    check.finish()
     return x_t
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from invdiff.linalg import dense_matrix, dot
+from invdiff.movable import moved_copy
 from invdiff.noise_covariance import NOISE_KINDS, NoiseCovariance
 from invdiff.priors.score_model import ScoreModel
 from invdiff.random import generator
@@ -104,6 +105,9 @@ class Gaussian(ScoreModel):
         r"""Upper bound on the root mean square along any direction: :math:`\sqrt{\lVert S \rVert + \lVert m \rVert^2}`."""
         mean = self.mean.flatten(1) if self.batched else self.mean.flatten()[None]
         return math.sqrt(float(self._values.max()) + float(mean.square().sum(1).max()))
+
+    def to(self, device: torch.device | str | None = None) -> Self:
+        return moved_copy(self, device)
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         if self._basis == "stationary" or torch.as_tensor(t).ndim == 0:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Self
 
 import torch
 from torch import Tensor
 
+from invdiff.movable import moved_copy
 from invdiff.noise_covariance import NOISE_KINDS, NoiseCovariance
 from invdiff.priors.analytic.gaussian import LinearMeasurement, check_density, kept_inverse, linear_gaussian_posterior
 from invdiff.priors.score_model import ScoreModel
@@ -72,6 +74,9 @@ class GaussianMixture(ScoreModel):
 
     def _summary(self) -> Sequence[str]:
         return (f"{self.weights.shape[-1]} components", *super()._summary())
+
+    def to(self, device: torch.device | str | None = None) -> Self:
+        return moved_copy(self, device)
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
         if self._vectors is None and self.means.ndim == 2 and torch.as_tensor(t).ndim == 0:

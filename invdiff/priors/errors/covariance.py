@@ -13,7 +13,7 @@ from torch import Tensor
 
 from invdiff.cosine_transform import cosine_inverse, cosine_transform
 from invdiff.linalg import over_items
-from invdiff.priors.errors.frequencies import OCTAVES, hats, octaves, smooth
+from invdiff.priors.errors.frequencies import OCTAVES, hats_like, octaves, smooth
 from invdiff.random import Draw
 
 __all__ = ["ErrorCovariance", "ErrorModel", "local_energies", "rotate"]
@@ -156,7 +156,7 @@ class ErrorModel:
         if not 0 < ratio < float("inf"):
             raise ValueError(f"ErrorModel: ratio must be positive and finite, got {ratio}.")
         height, width = x0_hat.shape[-2:]
-        rows, columns = (hats(side, self.frequencies).to(x0_hat) for side in (height, width))
+        rows, columns = (hats_like(side, self.frequencies, x0_hat) for side in (height, width))
         signal = (rows @ self._between(self.log_signal, ratio, x0_hat) @ columns.mT).exp()
         local, variances, norms = self._local(x0_hat, ratio), torch.zeros_like(x0_hat), list[Tensor]()
         counts = self._counts(x0_hat, weight)
@@ -197,8 +197,11 @@ class ErrorModel:
         return torch.where(over_items((counts > 0).flatten(1).any(1), counts), counts, 1)
 
     def to(self, device: torch.device | str | None = None) -> ErrorModel:
-        """Return the model on ``device``."""
-        moved: dict[str, Any] = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        """Return the model on ``device``. What only the CPU reads, the levels and frequencies of the tables, stays there."""
+        tables = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {
+            name: value.to("cpu" if name in ("levels", "frequencies") else device) for name, value in tables.items()
+        }
         return dataclasses.replace(self, **moved)
 
     def _between(self, table: Tensor, ratio: float, like: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["OCTAVES", "frequencies", "hats", "nodes", "octaves", "smooth"]
+__all__ = ["OCTAVES", "frequencies", "hats", "hats_like", "nodes", "octaves", "smooth"]
 
 OCTAVES = 4  # The last one contains all lower frequencies.
 
@@ -43,6 +43,11 @@ def hats(side: int, at: Tensor) -> Tensor:
     return torch.from_numpy(np.stack([np.interp(wanted, table, row) for row in np.eye(len(table))], 1))
 
 
+def hats_like(side: int, at: Tensor, like: Tensor) -> Tensor:
+    """Return :func:`hats` in the dtype and on the device of ``like``. The last few are kept."""
+    return _hats(side, tuple(at.tolist()), like.dtype, like.device)
+
+
 def octaves(height: int, width: int, like: Tensor) -> Tensor:
     """Return smooth octave windows over the frequencies of an image, ``(OCTAVES, H, W)``, highest frequencies first.
 
@@ -68,6 +73,12 @@ def smooth(x: Tensor, width: float) -> Tensor:
             smoothed.add_(padded.narrow(axis, radius - offset, side), alpha=weight)
             smoothed.add_(padded.narrow(axis, radius + offset, side), alpha=weight)
     return smoothed.reshape(x.shape)
+
+
+@functools.lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _hats(side: int, at: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return hats(side, torch.tensor(at, dtype=torch.float64)).to(device, dtype)
 
 
 @functools.lru_cache(maxsize=16)

@@ -1,0 +1,161 @@
+"""What waits for a GPU, in one run: ``python benchmarks/gpu.py --photographs PHOTOS --kernel KERNEL --training PHOTOS.tar``.
+
+Parts, in this order: ``train`` goes on with the training of the bundled prior; ``speed`` is the table of speeds; ``laws``
+holds every operator on the device; ``posterior`` compares the methods at the largest dimension; ``images`` is the table of
+methods and problems on photographs, under the prior just trained if there is one. Every part is a process of its own with a
+time limit, in its own folder of ``--out``: its log, as it is written, and its results. A part that fails or runs out of time
+does not stop the others; ``summary.json`` is written after each. ``--tiny --device cpu`` tries everything in small.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+SHARES = {"train": 5.0, "speed": 2.5, "laws": 1.5, "posterior": 1.0, "images": 1.5}  # minutes out of 11.5
+SAVING = 115  # seconds between copies of the weights in training
+
+
+def main() -> None:
+    options = arguments()
+    left, started, summary = sum(SHARES[part] for part in options.only), time.monotonic(), dict[str, Any]()
+    for part in options.only:
+        # A part has its share of the time that is left, so that what others have saved is not lost.
+        limit = (60 * options.minutes - (time.monotonic() - started)) * SHARES[part] / left
+        left -= SHARES[part]
+        folder = options.out / part
+        folder.mkdir(parents=True, exist_ok=True)
+        command = COMMANDS[part](options, folder)
+        summary[part] = {"skipped": "no input was given"} if command is None else run(command, folder, limit)
+        print(f"{part}: {summary[part]}", flush=True)
+        (options.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    failed = [part for part, result in summary.items() if result.get("code") not in (None, 0)]
+    sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
+
+
+def run(command: list[str], folder: Path, limit: float) -> dict[str, Any]:
+    """Run a command until it ends or its time is over. What it has saved by then remains."""
+    started, saved = time.monotonic(), time.monotonic()
+    with (folder / "log.txt").open("w") as log:
+        log.write(" ".join(command) + "\n")
+        log.flush()
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=HERE.parent, start_new_session=True)
+        while process.poll() is None and time.monotonic() - started < limit:
+            time.sleep(0.5)
+            if time.monotonic() - saved > SAVING:
+                keep(folder)
+                saved = time.monotonic()
+        over = process.poll() is None
+        for stop in (signal.SIGINT, signal.SIGKILL):  # At the first, training saves what it has.
+            if process.poll() is None:
+                os.killpg(process.pid, stop)
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    continue
+    keep(folder)
+    result = {"seconds": round(time.monotonic() - started, 1), "command": command}
+    return result | ({"stopped": "its time was over"} if over else {"code": process.returncode})
+
+
+def keep(folder: Path) -> None:
+    """Copy the weights of a training that goes on, so that a copy is whole at any time."""
+    for path in folder.glob("*.safetensors"):
+        if not path.stem.endswith("-kept"):
+            part = path.with_suffix(".part")
+            shutil.copyfile(path, part)
+            part.replace(path.with_stem(f"{path.stem}-kept"))
+
+
+def train(options: argparse.Namespace, folder: Path) -> list[str] | None:
+    if not options.training:
+        return None
+    size = ["--steps", "20", "--batch", "2", "--crop", "32", "--report-every", "10"]
+    if not options.tiny:
+        size = ["--steps", str(options.steps), "--batch", str(options.batch), "--crop", "96", "--late-crop", "160"]
+        size += ["--report-every", str(max(1, options.steps // 20))]
+    command = [
+        sys.executable,
+        "-m",
+        "invdiff",
+        "train",
+        *map(str, options.training),
+        "--out",
+        str(folder / "natural.safetensors"),
+    ]
+    return [*command, "--init", "natural", "--noise-maps", "--device", options.device, *size]
+
+
+def speed(options: argparse.Namespace, folder: Path) -> list[str] | None:
+    if not (HERE / "speed.py").exists():
+        return None
+    command = [sys.executable, str(HERE / "speed.py"), "--device", options.device, "--out", str(folder / "speed.json")]
+    return [*command, "--section", "overhead"] if options.tiny else command
+
+
+def laws(options: argparse.Namespace, folder: Path) -> list[str]:
+    chosen = ["--only", "Mask"] if options.tiny else []
+    tests = ["tests/laws/test_operators.py", "-m", "not slow", "-n", "4", "--device", options.device]
+    return [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        f"--junitxml={folder / 'laws.xml'}",
+        *tests,
+        *chosen,
+    ]
+
+
+def posterior(options: argparse.Namespace, folder: Path) -> list[str]:
+    size = ["--draws", "1", "--cases", "mixture 800 2", "--device", options.device]
+    if options.tiny:
+        size += ["--samples", "16", "--steps", "2", "--methods", "dps", "pigdm"]
+    return [sys.executable, str(HERE / "posterior.py"), "--out", str(folder / "posterior.json"), *size]
+
+
+def images(options: argparse.Namespace, folder: Path) -> list[str] | None:
+    if not options.photographs or not options.kernel:
+        return None
+    size = ["--samples", "8"]
+    if options.tiny:
+        size = ["--samples", "2", "--size", "32", "--photographs", "1", "--only", "text", "--methods", "new-default"]
+    trained = options.out / "train" / "natural.safetensors"
+    prior = str(trained) if trained.exists() else "natural"
+    command = [sys.executable, str(HERE / "images.py"), str(options.photographs), "--kernel", options.kernel, *size]
+    return [*command, "--prior", prior, "--device", options.device, "--out", str(folder / "images.json")]
+
+
+COMMANDS = {"train": train, "speed": speed, "laws": laws, "posterior": posterior, "images": images}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("gpu"), help="folder of all logs and results (default: %(default)s)")
+    parser.add_argument("--device", default="cuda", help="(default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=11.5, help="for all parts together (default: %(default)s)")
+    parser.add_argument("--only", nargs="+", choices=SHARES, default=list(SHARES), help="parts (default: all)")
+    parser.add_argument("--tiny", action="store_true", help="the smallest sizes, to try the script on a CPU")
+    parser.add_argument("--training", nargs="+", type=Path, default=[], help="photographs to train on: folders or tar archives")
+    parser.add_argument("--steps", type=int, default=4000, help="steps of the training (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=256, help="crops per step of the training (default: %(default)s)")
+    parser.add_argument("--photographs", type=Path, help="folder of the photographs of benchmarks/images.py")
+    parser.add_argument("--kernel", help="camera-shake kernel of benchmarks/images.py")
+    options = parser.parse_args()
+    options.out = options.out.absolute()
+    return options
+
+
+if __name__ == "__main__":
+    main()
