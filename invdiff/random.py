@@ -125,9 +125,9 @@ def _normals(bits: np.ndarray, dtype: torch.dtype) -> Tensor:
         u, turn = (torch.from_numpy(part.astype(np.float64)) for part in (radii, angles))
         u, turn = u.add_(0.5).mul_(2**-53), turn.mul_(2 * math.pi * 2**-53)
     else:
-        halves = torch.from_numpy(bits).view(torch.int32).unflatten(-1, (-1, 2))
-        u = (halves[..., 0] & 0x7FFFFFFF).float().add_(0.5).mul_(2**-31)
-        turn = halves[..., 1].float().mul_(2 * math.pi * 2**-32)
+        halves = torch.from_numpy(bits).view(torch.int32)
+        u = (halves[..., ::2] & 0x7FFFFFFF).float().add_(0.5).mul_(2**-31)
+        turn = halves[..., 1::2].float().mul_(2 * math.pi * 2**-32)
     radius = u.log_().mul_(-2).sqrt_()
     return torch.cat([turn.cos() * radius, turn.sin_() * radius], -1).to(dtype)
 

@@ -8,6 +8,7 @@ level :math:`\varsigma_t`, so grids are laid out over :math:`\varsigma` and then
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -64,14 +65,17 @@ class Schedule(ABC):
 
     def levels(self, t: Tensor | float) -> tuple[float, float]:
         r"""Return :math:`(\alpha_t, \sigma_t)` of a single time as numbers, which are remembered."""
-        known: dict[float, tuple[float, float]] = self.__dict__.setdefault("_known", {})
-        t = float(t)
+        t, known = float(t), self._known
         if t not in known:
             if len(known) >= REMEMBERED:
                 known.clear()
             alpha_t, sigma_t = self(t)
             known[t] = float(alpha_t), float(sigma_t)
         return known[t]
+
+    @functools.cached_property
+    def _known(self) -> dict[float, tuple[float, float]]:
+        return {}
 
     def ratio(self, t: Tensor | float) -> Tensor:
         r"""Return the noise-to-signal ratio :math:`\varsigma_t = \sigma_t / \alpha_t`, float64."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scipy import ndimage
+import scipy
 from torch import Tensor
 
 from invdiff.priors import ScoreModel
@@ -28,7 +28,7 @@ def hole_doubts(missing: Tensor, score: ScoreModel) -> tuple[str, ...]:
     if whole.sum() < 0.75 * score.widest_hole**2:
         return ()  # fewer pixels than the disc has
     # The distance to the nearest known pixel is 1 in a hole of one or two pixels, 2 in one of three or four.
-    width = round(2 * float(ndimage.distance_transform_edt(whole.numpy()).max()))
+    width = round(2 * float(scipy.ndimage.distance_transform_edt(whole.numpy()).max()))
     if width <= score.widest_hole + 1:
         return ()
     return (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import scipy
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 __all__ = ["centered", "doubled", "on_torus", "onto_simplex", "proximal_step", "pruned", "trimmed"]
@@ -64,8 +64,8 @@ def pruned(kernel: Tensor, share: float) -> Tensor:
     Of the connected parts that are left, the largest and those of at least a twentieth of its weight stay.
     """
     values = kernel.numpy(force=True)
-    parts, count = ndimage.label(values > share * values.max(), structure=np.ones((3, 3)))
-    weights = np.asarray(ndimage.sum(values, parts, range(1, count + 1)))
+    parts, count = scipy.ndimage.label(values > share * values.max(), structure=np.ones((3, 3)))
+    weights = np.asarray(scipy.ndimage.sum(values, parts, range(1, count + 1)))
     kept = np.isin(parts, 1 + np.flatnonzero(weights >= 0.05 * weights.max()))
     left = kernel * torch.from_numpy(kept).to(kernel)
     return left / left.sum()

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy import ndimage
 from skimage.filters import apply_hysteresis_threshold
 from skimage.measure import regionprops_table
 from torch import Tensor
@@ -113,10 +113,10 @@ def _kinds(marked: NDArray[np.bool_], found: NDArray[np.float32]) -> NDArray[np.
     Connected pixels are of one kind, the most probable in sum. The network takes long even lines for drawn ones; no part of a
     letter is as long, and they count as scratches.
     """
-    parts, count = ndimage.label(marked, np.ones((3, 3), bool))
+    parts, count = scipy.ndimage.label(marked, np.ones((3, 3), bool))
     if not count:
         return np.zeros(marked.shape, np.int64)
-    sums = [ndimage.sum_labels(probability, parts, np.arange(1, count + 1)) for probability in found]
+    sums = [scipy.ndimage.sum_labels(probability, parts, np.arange(1, count + 1)) for probability in found]
     kinds = 1 + np.argmax(sums, axis=0)
     wanted = ("axis_major_length", "axis_minor_length")
     axes = regionprops_table(parts, properties=wanted)  # type: ignore[no-untyped-call]

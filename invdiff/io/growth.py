@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from invdiff.io.picture import Picture
 
@@ -15,7 +15,7 @@ def grown(hole: NDArray[np.bool_], pixels: float) -> NDArray[np.bool_]:
     """Return a hole ``(H, W)`` with every pixel whose center is at most ``pixels`` from the center of one of its own."""
     if pixels == 0 or not hole.any():
         return hole
-    return np.asarray(ndimage.distance_transform_edt(~hole) <= pixels)
+    return np.asarray(scipy.ndimage.distance_transform_edt(~hole) <= pixels)
 
 
 def spoiled_reach(picture: Picture) -> int:

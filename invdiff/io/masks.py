@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from invdiff.io.metadata import description, with_description
 from invdiff.io.painted import is_copy_of, painted_in, unlike
@@ -227,4 +227,4 @@ def _colored(mask: Picture) -> Hole:
         return np.zeros(mask.pixels.shape[1:], dtype=bool)
     colored = np.ptp(mask.pixels, axis=0) / 2 > SOLID
     white = np.asarray((mask.pixels > 1 - 2 * SOLID).all(0))
-    return np.asarray(colored & ~ndimage.binary_dilation(white)) if white.mean() < 0.5 else colored
+    return np.asarray(colored & ~scipy.ndimage.binary_dilation(white)) if white.mean() < 0.5 else colored

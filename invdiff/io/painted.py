@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from invdiff.io.picture import Array, Picture
 
@@ -140,7 +140,9 @@ def _followed(pixels: Array, paint: Array, core: Hole, shown: Hole, lowest: floa
     """
     if not core.any():
         return core
-    box = tuple(slice(max(part.start - MARGIN, 0), part.stop + MARGIN) for part in ndimage.find_objects(core.view(np.uint8))[0])
+    box = tuple(
+        slice(max(part.start - MARGIN, 0), part.stop + MARGIN) for part in scipy.ndimage.find_objects(core.view(np.uint8))[0]
+    )
     found = np.zeros_like(core)
     found[box] = _followed_in(pixels[:, *box], paint, core[box], shown[box], lowest, shared=shared)
     return found
@@ -151,7 +153,7 @@ def _followed_in(pixels: Array, paint: Array, core: Hole, shown: Hole, lowest: f
     as_bright = (np.abs(np.tensordot(LUMA[: len(pixels)], pixels - paint, 1)) < CORE) & shown & shared
     hole = core
     for _ in range(ROUNDS):
-        near = ndimage.distance_transform_cdt(~hole, metric="chessboard")
+        near = scipy.ndimage.distance_transform_cdt(~hole, metric="chessboard")
         close = (near <= CLOSE) & as_bright
         share, doubt = _shares(pixels, paint, (near > REACH) & shown & ~(close & (_distance(pixels, paint) < HALF)))
         clear = (share > np.maximum(lowest, DOUBTS * doubt)) & shown
@@ -160,7 +162,7 @@ def _followed_in(pixels: Array, paint: Array, core: Hole, shown: Hole, lowest: f
         if (larger == hole).all():
             break
         hole = larger
-    return hole if shared else ndimage.binary_dilation(hole) & shown
+    return hole if shared else scipy.ndimage.binary_dilation(hole) & shown
 
 
 def _shares(pixels: Array, paint: Array, around: Hole) -> tuple[Array, Array]:
@@ -183,13 +185,13 @@ def _shares(pixels: Array, paint: Array, around: Hole) -> tuple[Array, Array]:
 def _smooth(values: Array) -> Array:
     """Return the mean of ``(H, W)`` around every pixel."""
     for _ in range(2):  # nearly a Gaussian, and much faster
-        values = ndimage.uniform_filter(values, SURROUNDINGS)
+        values = scipy.ndimage.uniform_filter(values, SURROUNDINGS)
     return values
 
 
 def _connected(seeds: Hole, mask: Hole) -> Hole:
     """Return the parts of a mask that touch a seed."""
-    labels, count = ndimage.label(mask, structure=np.ones((3, 3), dtype=bool))
+    labels, count = scipy.ndimage.label(mask, structure=np.ones((3, 3), dtype=bool))
     touched = np.zeros(count + 1, dtype=bool)
     touched[labels[seeds & mask]] = True
     return np.asarray(touched[labels])

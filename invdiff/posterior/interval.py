@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def student_width(level: float, size: float | np.ndarray) -> np.ndarray:
     from the samples too.
     """
     n = np.asarray(size, dtype=np.float64)
-    return np.asarray(stats.t.ppf((1 + level) / 2, n - 1) * np.sqrt(1 + 1 / n))
+    return np.asarray(scipy.special.stdtrit(n - 1, (1 + level) / 2) * np.sqrt(1 + 1 / n))
 
 
 def central_interval(post: Posterior, level: float) -> tuple[Tensor, Tensor]:

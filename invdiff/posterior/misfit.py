@@ -6,8 +6,8 @@ import contextlib
 import warnings
 from collections.abc import Iterator
 
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 from invdiff.operators import Operator, RoundingNoise
@@ -74,14 +74,20 @@ def misfit_notes(
         relative, limit = (mean / size).sqrt(), min(max(10 * ratio_min, 0.02), 0.1)
         fact = "the samples differ from the exact data by {} of their size (root mean square)"
         return _note(relative > limit, relative, fact, TOO_LARGE_EXACT.format(causes))
-    law = stats.chi2(count.numpy())
-    high, low = (torch.from_numpy(law.isf(RARE)) * TOLERANCE, torch.from_numpy(law.ppf(RARE)) / TOLERANCE)
+    high, low = (quantile * factor for quantile, factor in zip(_rare(count), (TOLERANCE, 1 / TOLERANCE), strict=True))
     ratio = mean / count
     fact = "the squared misfit of the samples is {} times its expected value under the noise"
     below = fact.replace("is {}", "is only {}")
     # Values far smaller than the step of their rounding are rounded to 0 with an error far smaller than its usual one.
     small = torch.zeros_like(mean) if rounded or isinstance(op.noise, RoundingNoise) else low
     return *_note(mean > high, ratio, fact, TOO_LARGE.format(causes)), *_note(mean < small, ratio, below, TOO_SMALL)
+
+
+def _rare(count: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Return what :math:`\chi^2` with ``count`` degrees of freedom is above, and below, with the probability :data:`RARE`."""
+    halves, quantiles = count.numpy() / 2, (scipy.special.gammainccinv, scipy.special.gammaincinv)
+    high, low = (torch.from_numpy(2 * quantile(halves, RARE)) for quantile in quantiles)
+    return high, low
 
 
 def _note(there: Tensor, values: Tensor, fact: str, causes: str) -> tuple[str, ...]:

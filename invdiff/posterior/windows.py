@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from invdiff.priors.score_model import Reach
 
@@ -99,19 +99,19 @@ def find_windows(missing: NDArray[np.bool_], reach: Reach) -> list[Window]:
 def _pieces(missing: NDArray[np.bool_]) -> tuple[Numbers, Boxes, NDArray[np.float64]]:
     """Return the missing pixels as numbered pieces, 0 at the others, with the bounding box and the radius of each piece."""
     regions = np.zeros(missing.shape, np.int32)
-    count = ndimage.label(missing, np.ones((3, 3)), output=regions)
+    count = scipy.ndimage.label(missing, np.ones((3, 3)), output=regions)
     pieces, radius = np.zeros_like(regions), dict[int, float]()
     squares, last = _squares(missing.shape, SCATTERED), 0
     if count > FEW:  # The first numbers are those of the squares.
         last = int(squares[-1, -1])
-    for number, box in enumerate(ndimage.find_objects(regions), start=1):
+    for number, box in enumerate(scipy.ndimage.find_objects(regions), start=1):
         inside = regions[box] == number
         if count > FEW and max(inside.shape) <= SCATTERED:
             place = int(squares[box[0].start, box[1].start])
             pieces[box][inside] = place
             radius[place] = max(radius.get(place, 0.0), min(inside.shape) / 2)
             continue
-        thickness = float(ndimage.distance_transform_edt(np.pad(inside, 1)).max())
+        thickness = float(scipy.ndimage.distance_transform_edt(np.pad(inside, 1)).max())
         divided = max(inside.shape) > LONG and thickness <= THICK
         side = PIECE if thickness <= PIECE / 8 else LONG
         parts = _squares(inside.shape, side) if divided else np.ones_like(regions[box])
@@ -139,7 +139,7 @@ def _renumbered(pieces: Numbers, missing: NDArray[np.bool_]) -> tuple[Numbers, N
 
 def _boxes(pieces: Numbers) -> Boxes:
     """Return the bounding boxes of numbered pieces."""
-    found = ndimage.find_objects(pieces)
+    found = scipy.ndimage.find_objects(pieces)
     boxes = [(rows.start, columns.start, rows.stop, columns.stop) for rows, columns in found]
     return np.array(boxes, dtype=np.int64).reshape(-1, 4)
 

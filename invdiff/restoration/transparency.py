@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from invdiff.io.images import Picture
 
@@ -23,7 +23,7 @@ def with_visible_colors(picture: Picture, where: str) -> tuple[Picture, tuple[st
     hidden = picture.alpha == 0
     if hidden.all():
         raise ValueError(f"{where}: all pixels are transparent (alpha 0), so that none shows a color.")
-    places = ndimage.distance_transform_edt(hidden, return_distances=False, return_indices=True)
+    places = scipy.ndimage.distance_transform_edt(hidden, return_distances=False, return_indices=True)
     note = (
         f"{hidden.mean():.1%} of the pixels are transparent (alpha 0): their colors are arbitrary, and are taken from the "
         "nearest visible pixels"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+import scipy
 import torch
 import torch.nn.functional as F
-from scipy.fft import next_fast_len
 from torch import Tensor
 
 __all__ = ["BOUNDARIES", "SCIPY_MODES", "Border"]
@@ -52,7 +52,7 @@ class Border:
         margins = [sum(reach) if self.continued else max(reach) if boundary == "zero" else 0 for reach in self.reach]
         height, width = (side + margin for side, margin in zip(image, margins, strict=True))
         if boundary != "circular":
-            height, width = next_fast_len(height, real=True), next_fast_len(width, real=True)
+            height, width = (scipy.fft.next_fast_len(side, real=True) for side in (height, width))
         self.torus = height, width
         lost = [sum(reach) if boundary == "valid" else 0 for reach in self.reach]
         self.out = image[0] - lost[0], image[1] - lost[1]

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from types import EllipsisType
 
 import numpy as np
+import scipy
 import torch
 import torch.nn.functional as F
-from scipy.fft import next_fast_len
 from torch import Tensor
 
 from ..core.autograd import with_adjoint
@@ -109,7 +109,7 @@ class SubsampledConvolution(LinearOperator):
         fine = self.in_shape[0], *(side * step for side, step in zip(coarse, self.stride, strict=True))
         self.folded = DecimatedConvolution(fine, self.kernel, stride=self.stride, offset=self.offset)
         # Fourier transforms of padded signals need a torus without wrap-around.
-        self.torus = tuple(next_fast_len(side + size - 1, real=True) for side, size in zip(sides, sizes, strict=True))
+        self.torus = tuple(scipy.fft.next_fast_len(side + size - 1, real=True) for side, size in zip(sides, sizes, strict=True))
         self.spectrum = None if boundary == "circular" else torch.fft.rfftn(self.kernel, s=self.torus)
         self.kept: tuple[EllipsisType | slice, ...] = (
             ...,

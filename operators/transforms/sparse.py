@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import scipy.sparse
+import scipy
 import torch
 from torch import Tensor
 

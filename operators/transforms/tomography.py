@@ -12,8 +12,7 @@ from abc import ABC
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.sparse
-import scipy.special
+import scipy
 import torch
 from torch import Tensor
 

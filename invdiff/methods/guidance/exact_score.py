@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from invdiff.methods.denoised import Denoised
@@ -121,7 +121,7 @@ class ExactScore(ConditionalDenoiser):
         placed = self.recorded.adjoint(self.y)
         there = self.recorded.adjoint(self.y.new_ones(1, *self.recorded.out_shape)) > 0
         missing = ~there[0].all(0).cpu().numpy()
-        nearest = ndimage.distance_transform_edt(missing, return_distances=False, return_indices=True)
+        nearest = scipy.ndimage.distance_transform_edt(missing, return_distances=False, return_indices=True)
         places = torch.from_numpy(np.ravel_multi_index(tuple(nearest), missing.shape).ravel()).to(placed.device)
         return torch.where(there, placed, placed.flatten(2).index_select(-1, places).reshape(placed.shape))
 

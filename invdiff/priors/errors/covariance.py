@@ -185,7 +185,7 @@ class ErrorModel:
         def local(octave: int) -> Tensor:
             own = weights[:, octave * len(colors) : (octave + 1) * len(colors)]
             exponents = (own[1:].mT.contiguous() @ logs.flatten(2)).add_(own[0, :, None])
-            return exponents.clamp_(*EXPONENTS).unflatten(-1, x0_hat.shape[-2:])
+            return exponents.clamp_(*EXPONENTS).reshape(x0_hat.shape)
 
         return local
 
@@ -221,7 +221,7 @@ def _mean(local: Tensor, counts: Tensor | None) -> Tensor:
 
 def rotate(colors: Tensor, x: Tensor) -> Tensor:
     """Return the components of images ``(B, C, H, W)`` along the rows of ``colors``."""
-    return (colors @ x.flatten(2)).unflatten(-1, x.shape[-2:])
+    return (colors @ x.flatten(2)).reshape(len(x), -1, *x.shape[-2:])
 
 
 def local_energies(x: Tensor, colors: Tensor) -> Tensor:

@@ -164,7 +164,7 @@ class TestFormulas:
     def test_keeps_the_laws_of_every_operator(self, index: int) -> None:
         op, _ = formula(index)
         for dtype in (torch.float32, torch.float64):
-            check_kind(op, dtype, "cpu")
+            check_kind(op, dtype, torch.device("cpu"))
         check_items(op)
         check_saved(op)
 
