@@ -83,7 +83,7 @@ def measure(options: argparse.Namespace, size: tuple[int, int], share: float, ki
         "missing, %": float(f"{100 * missing.mean():.3g}"),
         "windows": windows["count"],
         "computed, %": float(f"{100 * windows['share']:.3g}"),
-        "sampler, s": round(record["timing"]["seconds"], 1),
+        "sampler, s": round(record["timing"]["seconds"]["sample"], 1),
         "command, s": round(seconds, 1),
         "processor, s": round(processor_seconds() - computed, 1),
         "peak, MiB": round(record["timing"]["peak_memory_mib"]["process"]),

@@ -25,6 +25,7 @@ FLOORS = {
     "invdiff.linalg": 0,
     "invdiff.movable": 0,
     "invdiff.noise_covariance": 0,
+    "invdiff.processor": 0,
     "invdiff.random": 0,
     "invdiff.registry": 0,
     "invdiff.trial": 0,

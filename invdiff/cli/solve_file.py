@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["solve_file"]
 
 SHORT = 5.0  # seconds that are left, below which no estimate is printed
+PARTS = ("start", "load", "sample", "write")  # whose time is told: imports; files and prior; sampling; results
 
 
 def solve_file(
@@ -53,6 +55,7 @@ def solve_file(
         compare: Called before sampling; returns notes that are printed, and are not in the record.
         facts: Further entries of the record.
     """
+    started = time.monotonic()
     import torch
 
     from invdiff.cli.duration import duration
@@ -62,6 +65,7 @@ def solve_file(
     from invdiff.restoration.keep import kept_parts
     from invdiff.restoration.memory import gigabytes
 
+    start = time.monotonic() - started
     option = method_options(settings["option"], settings["method"])
     prior_option, progress = given_options(settings["prior_option"]), shows_bars()
     job = prepare(source, settings, option=option, prior_option=prior_option, score=score, progress=progress)
@@ -86,11 +90,13 @@ def solve_file(
         for text in restored.notes:
             if text not in job.notes:
                 note(text)
-        for text in facts_of(restored.record):
-            debug(text)
+        started = time.monotonic()
         record = place.fill(
             lambda part, target: restored.write(part, target, npz=npz, files=files, keep=parts, **(facts or {}))
         )
+        record["timing"]["seconds"] |= {"start": round(start, 2), "write": round(time.monotonic() - started, 2)}
+        for text in facts_of(record):
+            debug(text)
         debug(f"{len(record['outputs'])} files written to {record['output']}")
     return record
 
@@ -101,9 +107,10 @@ def facts_of(record: Mapping[str, Any]) -> list[str]:
     windows, share = options.get("windows"), "the whole picture"
     if isinstance(windows, Mapping):
         share = f"{windows['count']} windows, {windows['share']:.1%} of the picture"
+    seconds = ", ".join(f"{name} {timing['seconds'][name]:.2f} s" for name in PARTS)
     memory = ", ".join(f"{name} {peak:,.0f} MiB" for name, peak in timing["peak_memory_mib"].items())
     return [
         f"method {record['method']}: {options}",
         f"{options.get('chunk') or 'all'} samples at a time; {share}",
-        f"{timing['seconds']:.2f} s, {record['nfe']:g} evaluations and {record['nvjp']:g} gradients each; peak: {memory}",
+        f"{record['nfe']:g} evaluations and {record['nvjp']:g} gradients each; {seconds}; peak: {memory}",
     ]

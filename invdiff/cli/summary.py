@@ -17,7 +17,7 @@ def summary(record: Mapping[str, Any]) -> str:
     work = f"{record['nfe']:g} network evaluations and {record['nvjp']:g} gradients each"
     lines = {
         "method": f"{record['method']}, {options['steps']} steps ({options['rule']})",
-        "samples": f"{len(residual)} in {record['timing']['seconds']:.1f} s, {work}",
+        "samples": f"{len(residual)} in {record['timing']['seconds']['sample']:.1f} s, {work}",
     }
     if record["residual_expected"]:
         ratio = sum(residual) / len(residual) / record["residual_expected"]

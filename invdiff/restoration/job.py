@@ -115,6 +115,7 @@ class Job:
         notes: Messages for the user: on the measurement, the prior, and the limits of both; without repetitions.
         memory: Memory that the run needs, in bytes, if it is known and not little.
         memory_notes: Messages on the memory that the machine has left, which are in no record.
+        seconds: Time that it took to prepare.
     """
 
     source: Any
@@ -127,6 +128,7 @@ class Job:
     notes: tuple[str, ...]
     memory: int | None
     memory_notes: tuple[str, ...] = ()
+    seconds: float = 0.0
 
     @property
     def y(self) -> Tensor:
@@ -191,7 +193,7 @@ class Job:
             results,
             residual,
             notes=notes,
-            seconds=post.seconds,
+            seconds={"load": self.seconds, "sample": post.seconds},
             estimate={"seconds": None if estimate is None else round(estimate, 2), "memory_mib": memory},
         )
         if self.spread is not None:
@@ -226,7 +228,7 @@ class Job:
             results,
             residual,
             notes=(*self.notes, *of_kernel, *misfits),
-            seconds=time.monotonic() - started,  # with the search for the kernel
+            seconds={"load": self.seconds, "sample": time.monotonic() - started},  # with the search for the kernel
             estimate={"seconds": None if watch.seconds is None else round(watch.seconds, 2), "memory_mib": None},
             found=found,
         )
@@ -260,6 +262,7 @@ def prepare(
         ValueError: If INPUT, prior and problem do not fit together.
         OSError: If a file cannot be opened.
     """
+    started = time.monotonic()
     source = Path(source) if isinstance(source, str | os.PathLike) else source
     files = FilesRead()
     files.add(code_files(settings))
@@ -309,7 +312,8 @@ def prepare(
         said, full = sampler.notes, memory_note(memory, rows=rows, tiled=isinstance(inner_prior(score), Tiled))
     doubts, calibrated = measured.problem.doubts(score), spread.notes if spread else ()
     notes = tuple(dict.fromkeys((*measured.notes, *said, *doubts, *calibrated)))
-    return Job(source, settings, measured, sampler, device, spread, files, notes, memory, full)
+    seconds = time.monotonic() - started
+    return Job(source, settings, measured, sampler, device, spread, files, notes, memory, full, seconds)
 
 
 def restore(

@@ -40,7 +40,7 @@ def make_record(
     residual: Sequence[float],
     *,
     notes: Sequence[str],
-    seconds: float,
+    seconds: Mapping[str, float],
     estimate: Mapping[str, float | None],
     found: BlindPosterior | None = None,
 ) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def make_record(
         results: Pictures made from the samples, ``(N, C, H, W)``.
         residual: Squared misfit of each picture.
         notes: Messages for the user.
-        seconds: Wall time.
+        seconds: Wall time of each part: ``load`` and ``sample``.
         estimate: What was expected of time and memory: ``seconds`` and ``memory_mib``.
         found: Kernels and their parameters, if they were unknown.
     """
@@ -77,7 +77,11 @@ def make_record(
         **({} if found is None else {"instrument": _instrument(found)}),
         "notes": list(notes),
         "metrics": None if task.clean is None else _metrics(task.problem.framed(task.clean), task.problem.framed(results)),
-        "timing": {"seconds": round(seconds, 2), "estimate": dict(estimate), "peak_memory_mib": _peak_memory(device)},
+        "timing": {
+            "seconds": {name: round(value, 2) for name, value in seconds.items()},
+            "estimate": dict(estimate),
+            "peak_memory_mib": _peak_memory(device),
+        },
     }
 
 

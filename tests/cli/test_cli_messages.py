@@ -47,7 +47,7 @@ class TestLog:
         assert ", problem=inpaint, mask=mask.png, " in begun[0]
         assert said.splitlines()[0] in begun[1]
         text = "\n".join(lines)
-        assert re.search(rf"{STAMP}DEBUG \d+\.\d\d s, .* peak: process ", text)
+        assert re.search(rf"{STAMP}DEBUG .* sample \d+\.\d\d s, .* peak: process ", text)
         assert re.search(rf"{STAMP}ERROR FileNotFoundError: .*none\.png.*\nTraceback \(most recent call last\)", text)
         assert re.search(rf"{STAMP}ERROR --option x=1: ", text)
         assert "run.log" not in [Path(getattr(handler, "baseFilename", "")).name for handler in LOGGER.handlers]  # closed

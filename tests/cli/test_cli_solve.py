@@ -300,7 +300,8 @@ class TestRecord:
         assert said.pop("output") == "out"
         timing = said.pop("timing")
         assert timing.keys() == {"seconds", "estimate", "peak_memory_mib"}
-        assert timing["seconds"] > 0
+        assert timing["seconds"].keys() == {"start", "load", "sample", "write"}
+        assert timing["seconds"]["sample"] > 0
         assert said == record_of(tmp_path / "out")
 
     def test_equal_runs_write_equal_folders(self, solve, tmp_path, picture):
