@@ -77,7 +77,9 @@ def solve_file(
     with output_folder(output, job.measured.name, results, overwrite=overwrite) as place:
         for text in (*job.notes, *passing, *files.notes):
             note(text)
-        debug(f"device {job.device}, {torch.get_num_threads()} threads; prior {job.sampler.score.describe()}")
+        prior = job.sampler.score.describe().items()
+        short = {name: value for name, value in prior if not isinstance(value, dict | list)}
+        debug(f"device {job.device}, {torch.get_num_threads()} threads; prior {short}")
 
         def report(seconds: float, left: float) -> None:
             if left > SHORT:
