@@ -155,7 +155,8 @@ class Streams:
         ahead = self._ahead.get(key)
         if ahead is None or ahead.shape[1] == 0:
             draws = max(1, BLOCK // max(1, key[0].numel()))
-            ahead = torch.stack([_next(source, draws, event, dtype) for source in self.sources])
+            first, *others = (_next(source, draws, event, dtype) for source in self.sources)
+            ahead = torch.stack([first, *others]) if others else first[None]
         noise, self._ahead[key] = ahead[:, 0], ahead[:, 1:]
         return noise
 

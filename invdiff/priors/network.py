@@ -70,6 +70,7 @@ class NetworkPrior(ScoreModel):
     network computes in its own precision; inputs and outputs keep the dtype of ``x_t``.
 
     Attributes:
+        dtype: Dtype of the weights as they were given; ``None``: the network has none.
         of_user: Whether the network came from :func:`from_network` and not from a checkpoint of a known family.
     """
 
@@ -101,6 +102,7 @@ class NetworkPrior(ScoreModel):
         self.stamp = None if file is None else stamp(file)
         self.sha256: str | None = None  # of the file that was read, where it is known
         self.net = net  # a module belongs to this prior alone
+        self.dtype = next((weight.dtype for weight in self.weights if weight.is_floating_point()), None)  # before autocast
         if isinstance(net, nn.Module):
             if autocast is not None:
                 _keep_kernels_in(net, autocast)
@@ -138,7 +140,7 @@ class NetworkPrior(ScoreModel):
         return float(self.schedule.ratio(self.schedule.t_min)), float(self.schedule.ratio(self.schedule.t_max))
 
     def _call(self, x: Tensor, time: Tensor, maps: NoiseMaps | None = None) -> Tensor:
-        dtype = torch.float32 if self.autocast else next((w.dtype for w in self.weights if w.is_floating_point()), x.dtype)
+        dtype = torch.float32 if self.autocast else self.dtype or x.dtype
         casting = torch.autocast(x.device.type, self.autocast) if self.autocast else contextlib.nullcontext()
         asked = _pad_to(x, self.stride)
         with casting:

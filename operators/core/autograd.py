@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 __all__ = ["with_adjoint"]
 
@@ -43,5 +44,13 @@ def with_adjoint(x: Tensor, forward: Callable[[Tensor], Tensor], adjoint: Callab
         forward: Linear map of a whole batch.
         adjoint: The exact adjoint of ``forward``.
     """
+    if not _is_followed(x):
+        return forward(x)
     y: Tensor = _Linear.apply(x, forward, adjoint)
     return y
+
+
+def _is_followed(x: Tensor) -> bool:
+    """Return whether a derivative may be wanted. If not, the bookkeeping of :class:`_Linear`, 0.1 ms, is left out."""
+    followed = x.requires_grad and torch.is_grad_enabled()
+    return followed or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()

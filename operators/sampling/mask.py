@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..core.autograd import with_adjoint
 from ..core.noise import Noise, noise_of
-from ..core.operator import LinearOperator, pseudo_divide
+from ..core.operator import LinearOperator
 from ..core.svd import SVD, CoordinateSVD
 from ..core.validation import event_shape
 
@@ -106,7 +106,15 @@ class Mask(LinearOperator):
         return self.forward(y)
 
     def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
-        return pseudo_divide(v, self.mask.to(v), lam)
+        # v / (m + lam): two products of whole tensors are faster than a division of every entry by its own number.
+        cut = (10 * torch.finfo(v.dtype).eps) ** 2  # numerically 0, as in pseudo_divide
+        kept = self.forward(v)
+        if isinstance(lam, Tensor):
+            lam = lam.to(v)
+            missing: Tensor | float = torch.where(lam > cut, 1 / lam, 0)
+        else:
+            missing = 1 / lam if lam > cut else 0.0
+        return (v - kept) * missing + kept * (1 / (1 + lam))
 
     def prox(self, z: Tensor, y: Tensor, rho: Tensor | float) -> Tensor:
         rho = rho.to(z) if isinstance(rho, Tensor) else rho
