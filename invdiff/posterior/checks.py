@@ -102,7 +102,7 @@ def check_range(op: Operator, y: Tensor, score: ScoreModel) -> None:
     if len(op.in_shape) != 3:
         return
     g = torch.Generator().manual_seed(0)
-    images = 2 * torch.rand(3, *op.in_shape, generator=g, dtype=torch.float64, device="cpu") - 1
+    images = 2 * torch.rand(3, *op.in_shape, generator=g, device="cpu") - 1
     images[0], images[1] = -1, 1
     op = (op if op.items is None else op.take([0, 0, 0])).to(y.device, y.dtype)
     with torch.no_grad():
