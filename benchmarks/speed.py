@@ -3,6 +3,7 @@
 Sections:
 
 \b
+  network    the bundled network beside matrix products, the bound of the processor
   overhead   the time of a step over the calls and gradients of the network in it, for every method
   own        milliseconds of a step beside azula and deepinv, if installed, on the same network
   linearity  time and memory against the size of the image and the number of samples
@@ -41,6 +42,7 @@ from typing import Any
 
 import click
 import torch
+from speed_bound import network
 from speed_networks import NETWORKS
 from speed_peers import VERSIONS
 from speed_runs import busy, linearity, quality, samples, startup
@@ -51,7 +53,7 @@ from invdiff.io.images import atomic_write
 from invdiff.methods import METHODS
 from invdiff.priors import load_prior
 
-SECTIONS = ("overhead", "own", "linearity", "startup", "samples", "busy", "quality")
+SECTIONS = ("network", "overhead", "own", "linearity", "startup", "samples", "busy", "quality")
 SLOW = ("quality",)  # run only if named
 TOLERANCE = 1.15
 ATTEMPTS = 3
@@ -68,6 +70,7 @@ Wanted = Callable[[str], bool]
 @click.option("--megapixels", default=0.27, show_default=True, help="Largest size times samples of a row of overhead.")
 @click.option("--largest", type=int, default=1024, show_default=True, help="Largest side of linearity.")
 @click.option("--precision", default="auto", show_default=True, help="Precision of natural and large in overhead.")
+@click.option("--quality-side", type=int, default=256, show_default=True, help="Side of the photograph of quality.")
 @click.option("--share", default=1.0, show_default=True, help="Share of the steps of DPS that quality runs.")
 @click.option("--seconds", default=2.0, show_default=True, help="Time for repetitions of a row, at least two or three.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of torch.")
@@ -114,6 +117,8 @@ def measured(section: str, wanted: Wanted, how: Mapping[str, Any]) -> Iterator[t
     """Yield the rows of a section by name. Those not wanted may be left out."""
     seconds, sizes = how["seconds"], sorted(set(how["size"]))
     match section:
+        case "network":
+            yield from network(sizes, seconds=seconds, wanted=wanted)
         case "overhead":
             where = grid(sizes, sorted(set(how["batch"])), how["megapixels"])
             yield from overhead(where, precision=how["precision"], seconds=seconds, wanted=wanted)
@@ -130,7 +135,7 @@ def measured(section: str, wanted: Wanted, how: Mapping[str, Any]) -> Iterator[t
         case "busy":
             yield from busy(rounds=2)
         case _:
-            yield from quality(256, how["share"], wanted=wanted)
+            yield from quality(how["quality_side"], how["share"], wanted=wanted)
 
 
 def worse(done: Mapping[str, Any], sections: list[str], named: Wanted, how: Mapping[str, Any]) -> list[str]:
