@@ -21,10 +21,11 @@ SIDE = 2048  # of the matrices whose product is the bound
 
 
 def network(sides: list[int], *, seconds: float, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Row]]:
-    """Yield a row per size and precision that the processor has units for: operations per second beside those of a matrix product in the same dtype.
+    """Yield a row per size and precision: operations per second beside those of a matrix product in the same dtype.
 
-    Operations are those of convolutions and matrix products; the time is that of the whole network. ``ratio`` is the time of
-    the network over that of as many operations of the matrix product, so that 1 is the bound.
+    Precisions are those that the processor has units for. Operations are those of convolutions and matrix products; the time
+    is that of the whole network. ``ratio`` is the time of the network over that of as many operations of the matrix product,
+    so that 1 is the bound.
     """
     for precision in ("float32", "bfloat16") if has_bfloat16_units(torch.device("cpu")) else ("float32",):
         prior = load_prior("natural", precision=precision)

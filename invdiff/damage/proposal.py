@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy
+import skimage
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from skimage.filters import apply_hysteresis_threshold
-from skimage.measure import regionprops_table
 from torch import Tensor
 
 from invdiff.damage.detection import probabilities
@@ -100,7 +99,7 @@ def find_damage(
     found = _at_all_sizes(color, score, thickness, progress=progress)
     probability = (1 - found[0]).numpy()
     high = 1 - sensitivity
-    marked = apply_hysteresis_threshold(probability, FAINTER * high, high)  # type: ignore[no-untyped-call]
+    marked = skimage.filters.apply_hysteresis_threshold(probability, FAINTER * high, high)  # type: ignore[no-untyped-call]
     kind_of = _kinds(marked, found[1:].numpy())
     shares = {kind: float((kind_of == 1 + KINDS.index(kind)).mean()) for kind in kinds}
     mask = np.isin(kind_of, [1 + KINDS.index(kind) for kind in kinds])
@@ -119,7 +118,7 @@ def _kinds(marked: NDArray[np.bool_], found: NDArray[np.float32]) -> NDArray[np.
     sums = [scipy.ndimage.sum_labels(probability, parts, np.arange(1, count + 1)) for probability in found]
     kinds = 1 + np.argmax(sums, axis=0)
     wanted = ("axis_major_length", "axis_minor_length")
-    axes = regionprops_table(parts, properties=wanted)  # type: ignore[no-untyped-call]
+    axes = skimage.measure.regionprops_table(parts, properties=wanted)  # type: ignore[no-untyped-call]
     long, wide = axes["axis_major_length"], axes["axis_minor_length"]
     line = (long > LINE_LENGTH) & (long > LINE_RATIO * wide)
     kinds[line] = 1 + KINDS.index("scratches")

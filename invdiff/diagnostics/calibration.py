@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 from invdiff.diagnostics.conformal import deviations
@@ -89,7 +89,7 @@ class Calibration:
         found = []
         for level in LEVELS:
             inside, error = int((ranks < level).sum()), (level * (1 - level) / len(ranks)) ** 0.5
-            p_value = float(stats.binomtest(inside, len(ranks), level).pvalue)
+            p_value = float(scipy.stats.binomtest(inside, len(ranks), level).pvalue)
             found.append(Coverage(level, inside / len(ranks), error, p_value, len(ranks)))
         return tuple(found)
 
@@ -160,7 +160,7 @@ class Calibration:
 
     def _nothing_found(self) -> tuple[str, ...]:
         # Deviations found with a power of 80 %, in standard errors: the threshold of the test plus the quantile of the power.
-        errors = float(stats.norm.isf(self.threshold / 2)) + POWER
+        errors = float(scipy.stats.norm.isf(self.threshold / 2)) + POWER
         wide = next(c for c in self.coverage if c.level == TESTED_LEVELS[-1])
         rank = errors / (12 * self.cases) ** 0.5
         misfits = f", and misfits that are off by {errors * self.residual.error:.1%}" if self.residual else ""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 from invdiff.random import generator
@@ -132,8 +132,8 @@ def rank_test(values: Tensor) -> RankTest:
         raise ValueError(f"rank_test: expected ranks of shape (n,) in [0, 1], got shape {tuple(values.shape)}.")
     v = 2 * values.double().cpu() - 1
     h_1, h_2 = 3**0.5 * v.mean(), 5**0.5 / 2 * (3 * v**2 - 1).mean()
-    p_moments = float(stats.chi2.sf(len(v) * float(h_1**2 + h_2**2), 2))
-    p_shape = float(stats.kstest((v.numpy() + 1) / 2, "uniform").pvalue)
+    p_moments = float(scipy.stats.chi2.sf(len(v) * float(h_1**2 + h_2**2), 2))
+    p_shape = float(scipy.stats.kstest((v.numpy() + 1) / 2, "uniform").pvalue)
     return RankTest(
         p_value=min(1.0, 2 * min(p_shape, p_moments)),
         p_shape=p_shape,
@@ -181,7 +181,7 @@ def coverage(
     spread = float(cases.var()) if len(cases) > 1 else level * (1 - level)  # A single case: as if it had a single value.
     error = (max(spread, least) / len(cases)) ** 0.5
     observed = float(cases.mean())
-    p_value = 2 * float(stats.t.sf(abs(observed - level) / error, max(len(cases) - 1, 1)))
+    p_value = 2 * float(scipy.stats.t.sf(abs(observed - level) / error, max(len(cases) - 1, 1)))
     return Coverage(level, observed, error, p_value, len(cases))
 
 

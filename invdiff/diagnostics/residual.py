@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 __all__ = ["ResidualTest", "residual_test"]
@@ -52,9 +52,9 @@ def residual_test(residual: Tensor, dof: int | Tensor) -> ResidualTest:
     if each.min() < 1:
         raise ValueError(f"residual_test: dof must be at least 1, got {each.min()}.")
     values = residual.double().cpu().numpy()
-    total, law = float(values.sum()), stats.chi2(each.sum())
+    total, law = float(values.sum()), scipy.stats.chi2(each.sum())
     p_mean = min(1.0, 2 * float(min(law.cdf(total), law.sf(total))))
-    p_shape = float(stats.kstest(stats.chi2(each).cdf(values), "uniform").pvalue)
+    p_shape = float(scipy.stats.kstest(scipy.stats.chi2(each).cdf(values), "uniform").pvalue)
     return ResidualTest(
         p_value=min(1.0, 2 * min(p_shape, p_mean)),
         p_shape=p_shape,

@@ -23,8 +23,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.ndimage import zoom
 from torch import Tensor
 
 from invdiff.operators.blur.kernels import defocus_kernel, gaussian_kernel
@@ -134,6 +134,6 @@ def _others(kernel: Array, side: int) -> Iterator[tuple[str, Array]]:
     for radius in DISCS:
         yield f"a disc of radius {radius:g} px", defocus_kernel(radius).numpy()
     for scale in SCALES if min(kernel.shape) > 1 else ():
-        scaled = zoom(kernel, scale, order=1).clip(0)
+        scaled = scipy.ndimage.zoom(kernel, scale, order=1).clip(0)
         if scaled.sum() > 0 and max(scaled.shape) <= side:
             yield f"this kernel {scale:g} times as large", scaled / scaled.sum()
