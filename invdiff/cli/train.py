@@ -89,7 +89,7 @@ def _positive(context: click.Context, param: click.Parameter, value: float) -> f
     "--precision",
     type=click.Choice(("auto", "float32", "bfloat16")),
     default="auto",
-    help="Precision of the network; auto uses bfloat16 if the processor has matrix units for it.",
+    help="Precision of the network; auto uses bfloat16 if the processor has units for it.",
 )
 @click.option("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto uses a GPU if there is one.")
 @click.option(

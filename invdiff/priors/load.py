@@ -69,7 +69,7 @@ def load_prior(
     Args:
         source: See above. A bundled name takes precedence over a file of that name: write ``./natural`` for the file.
         precision: ``float32``, or ``bfloat16`` or ``float16`` for the network's convolutions and matrix products (the solver's
-            state stays float32); ``auto`` uses bfloat16 if ``device`` has matrix units for it, and float32 otherwise.
+            state stays float32); ``auto`` uses bfloat16 if ``device`` has units for it, and float32 otherwise.
         device: Device on which the prior will run, used only to resolve ``auto``. The prior follows the measurement's device.
         checkpointing: Whether gradients recompute activations instead of storing them: less memory, a third more time.
         errors: Whether to load the measured error covariance ``NAME.errors.safetensors`` beside the prior's file, if it exists
