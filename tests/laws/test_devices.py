@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from cases import over, selected
+from cases import chosen_device, over, selected
 from helpers import randn
+from method_runs import HALF, PRIOR, SHAPE, problem, run
 from operator_checks import check_kind, inputs, outputs
 from simulated_device import DEVICE, SimulatedDevice, WrongDeviceError, on_cpu, simulated_device
 from torch import Tensor
@@ -20,13 +21,9 @@ from invdiff.methods import METHODS, ConditionalDenoiser, Correction, Method
 from invdiff.methods.denoised import Denoised
 from invdiff.methods.divergence import INTERVAL, DivergenceError
 from invdiff.methods.samplers import DAPS
-from invdiff.operators import Function, LinearFunction, LinearOperator, Mask, Operator
-from invdiff.priors import Gaussian, ScoreModel
+from invdiff.operators import Function, LinearOperator, Mask, Operator
+from invdiff.priors import ScoreModel
 from invdiff.random import Draw, PlacedNoise, Streams, generator
-
-SHAPE = (1, 4, 6)
-PRIOR = Gaussian(torch.zeros(SHAPE), torch.ones(SHAPE))
-HALF = torch.rand(SHAPE, generator=torch.Generator().manual_seed(0)) < 0.6
 
 # How often a step waits for the GPU, at most, and why. No line: never, but for the check of every few states.
 WAITS: dict[str, tuple[int, str]] = {
@@ -42,6 +39,8 @@ WAITS: dict[str, tuple[int, str]] = {
 
 @pytest.fixture
 def device() -> Iterator[SimulatedDevice]:
+    if chosen_device().type != "cpu":
+        pytest.skip("the simulated device is compared with the CPU")
     with simulated_device() as there:
         yield there
 
@@ -89,20 +88,6 @@ def test_priors_move(prior: ScoreModel, device: SimulatedDevice) -> None:
         assert_close(on_cpu(result), like)
     assert set(device.uploads) <= {"outside the library"}
     assert set(device.reads) <= {"outside the library"}
-
-
-def problem(name: str) -> Operator:
-    """Return a measurement that the method takes."""
-    needs = METHODS[name].algorithm.needs
-    sigma_y = 0.0 if "exact" in needs else 0.1
-    if "mask" in needs or name in ("mcg-diff", "ilvr"):
-        return Mask(HALF, sigma_y=sigma_y)
-    return LinearFunction(lambda x: x.cumsum(-1)[..., 1::2], SHAPE, sigma_y=sigma_y)
-
-
-def run(name: str | Method, op: Operator, where: torch.device | str, steps: int, **options: Any) -> Tensor:
-    y = op.measure(PRIOR.sample(2, seed=1), seed=2)
-    return PosteriorSampler(PRIOR, op, method=name, steps=steps, **options).run(y.to(where), num_samples=3).samples
 
 
 @pytest.mark.filterwarnings("ignore:misfit")
