@@ -1,10 +1,11 @@
 """What waits for a GPU, in one run: ``python benchmarks/gpu.py --photographs PHOTOS --kernel KERNEL --training PHOTOS.tar``.
 
 Parts, in this order: ``train`` goes on with the training of the bundled prior; ``speed`` is the table of speeds; ``laws``
-holds every operator on the device; ``posterior`` compares the methods at the largest dimension; ``images`` is the table of
-methods and problems on photographs, under the prior just trained if there is one. Every part is a process of its own with a
-time limit, in its own folder of ``--out``: its log, as it is written, and its results. A part that fails or runs out of time
-does not stop the others; ``summary.json`` is written after each. ``--tiny --device cpu`` tries everything in small.
+holds every operator, prior and method on the device; ``posterior`` compares the methods at the largest dimension; ``images``
+is the table of methods and problems on photographs, under the prior just trained if there is one. Every part is a process of
+its own with a time limit, in its own folder of ``--out``: its log, as it is written, and its results. A part that fails or
+runs out of time does not stop the others; ``summary.json`` is written after each. ``--tiny --device cpu`` tries everything in
+small.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 SHARES = {"train": 5.0, "speed": 2.5, "laws": 1.5, "posterior": 1.0, "images": 1.5}  # minutes out of 11.5
+LAWS = ("tests/laws/test_operators.py", "tests/laws/test_on_device.py")
 SAVING = 115  # seconds between copies of the weights in training
 
 
@@ -76,65 +78,49 @@ def keep(folder: Path) -> None:
             part.replace(path.with_stem(f"{path.stem}-kept"))
 
 
+def python(*arguments: object) -> list[str]:
+    return [sys.executable, *map(str, arguments)]
+
+
 def train(options: argparse.Namespace, folder: Path) -> list[str] | None:
     if not options.training:
         return None
-    size = ["--steps", "20", "--batch", "2", "--crop", "32", "--report-every", "10"]
-    if not options.tiny:
-        size = ["--steps", str(options.steps), "--batch", str(options.batch), "--crop", "96", "--late-crop", "160"]
-        size += ["--report-every", str(max(1, options.steps // 20))]
-    command = [
-        sys.executable,
-        "-m",
-        "invdiff",
-        "train",
-        *map(str, options.training),
-        "--out",
-        str(folder / "natural.safetensors"),
-    ]
-    return [*command, "--init", "natural", "--noise-maps", "--device", options.device, *size]
+    command = python("-m", "invdiff", "train", *options.training, "--out", folder / "natural.safetensors")
+    command += ["--init", "natural", "--noise-maps", "--device", options.device]
+    if options.tiny:
+        return [*command, "--steps", "20", "--batch", "2", "--crop", "32", "--report-every", "10"]
+    command += ["--steps", str(options.steps), "--batch", str(options.batch), "--crop", "96", "--late-crop", "160"]
+    return [*command, "--report-every", str(max(1, options.steps // 20))]
 
 
-def speed(options: argparse.Namespace, folder: Path) -> list[str] | None:
-    if not (HERE / "speed.py").exists():
-        return None
-    command = [sys.executable, str(HERE / "speed.py"), "--device", options.device, "--out", str(folder / "speed.json")]
-    return [*command, "--section", "overhead"] if options.tiny else command
+def speed(options: argparse.Namespace, folder: Path) -> list[str]:
+    command = python(HERE / "gpu_speed.py", "--device", options.device, "--out", folder / "speed.json")
+    few = ["--side", "32", "--batch", "1", "2", "--networks", "natural", "--ways", "float32", "bfloat16"]
+    return [*command, *few, "--steps", "2", "--seconds", "0"] if options.tiny else command
 
 
 def laws(options: argparse.Namespace, folder: Path) -> list[str]:
-    chosen = ["--only", "Mask"] if options.tiny else []
-    tests = ["tests/laws/test_operators.py", "-m", "not slow", "-n", "4", "--device", options.device]
-    return [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        f"--junitxml={folder / 'laws.xml'}",
-        *tests,
-        *chosen,
-    ]
+    command = python("-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={folder / 'laws.xml'}", *LAWS)
+    command += ["-m", "not slow", "-n", "2" if options.tiny else "4", "--device", options.device]
+    return [*command, "--only", "Mask"] if options.tiny else command
 
 
 def posterior(options: argparse.Namespace, folder: Path) -> list[str]:
-    size = ["--draws", "1", "--cases", "mixture 800 2", "--device", options.device]
-    if options.tiny:
-        size += ["--samples", "16", "--steps", "2", "--methods", "dps", "pigdm"]
-    return [sys.executable, str(HERE / "posterior.py"), "--out", str(folder / "posterior.json"), *size]
+    command = python(HERE / "posterior.py", "--out", folder / "posterior.json", "--device", options.device)
+    command += ["--draws", "1", "--cases", "mixture 800 2"]
+    return [*command, "--samples", "16", "--steps", "2", "--methods", "dps", "pigdm"] if options.tiny else command
 
 
 def images(options: argparse.Namespace, folder: Path) -> list[str] | None:
     if not options.photographs or not options.kernel:
         return None
-    size = ["--samples", "8"]
-    if options.tiny:
-        size = ["--samples", "2", "--size", "32", "--photographs", "1", "--only", "text", "--methods", "new-default"]
     trained = options.out / "train" / "natural.safetensors"
-    prior = str(trained) if trained.exists() else "natural"
-    command = [sys.executable, str(HERE / "images.py"), str(options.photographs), "--kernel", options.kernel, *size]
-    return [*command, "--prior", prior, "--device", options.device, "--out", str(folder / "images.json")]
+    command = python(HERE / "images.py", options.photographs, "--kernel", options.kernel, "--out", folder / "images.json")
+    command += ["--prior", str(trained) if trained.exists() else "natural", "--device", options.device]
+    if not options.tiny:
+        return [*command, "--samples", "8"]
+    few = ["--samples", "2", "--size", "32", "--photographs", "1"]
+    return [*command, *few, "--only", "text", "--methods", "new-default"]
 
 
 COMMANDS = {"train": train, "speed": speed, "laws": laws, "posterior": posterior, "images": images}

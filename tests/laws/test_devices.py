@@ -10,7 +10,7 @@ import pytest
 import torch
 from cases import chosen_device, over, selected
 from helpers import randn
-from method_runs import HALF, PRIOR, SHAPE, problem, run
+from method_runs import HALF, PRIOR, SHAPE, measured, problem, run
 from operator_checks import check_kind, inputs, outputs
 from simulated_device import DEVICE, SimulatedDevice, WrongDeviceError, on_cpu, simulated_device
 from torch import Tensor
@@ -22,8 +22,9 @@ from invdiff.methods.denoised import Denoised
 from invdiff.methods.divergence import INTERVAL, DivergenceError
 from invdiff.methods.samplers import DAPS
 from invdiff.operators import Function, LinearOperator, Mask, Operator
-from invdiff.priors import ScoreModel
+from invdiff.priors import ScoreModel, UNet, from_network
 from invdiff.random import Draw, PlacedNoise, Streams, generator
+from invdiff.schedules import EDM
 
 # How often a step waits for the GPU, at most, and why. No line: never, but for the check of every few states.
 WAITS: dict[str, tuple[int, str]] = {
@@ -115,6 +116,27 @@ class TestMethods:
         except ValueError:
             return  # Not for this method.
         assert torch.equal(on_cpu(run(name, op, DEVICE, 3, **options)), expected)
+
+
+@pytest.mark.filterwarnings("ignore:misfit", "ignore:from_network")
+@pytest.mark.parametrize("name", ["dps", "pigdm", "diffpir", "exact-score"])
+def test_runs_with_a_network_never_wait_within_a_step(name: str, device: SimulatedDevice) -> None:
+    net = UNet(channels=1, widths=(4, 8), blocks=(1, 1), embedding=8, maps=4 if name == "exact-score" else 0)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(0))
+    prior = from_network(net, EDM(), predicts="edm")
+    prior.noise_kinds = frozenset({"pixel"})
+    op, counts = Mask(HALF, sigma_y=0.1), list[tuple[Counter[str], Counter[str]]]()
+    y, samples = measured(op), list[Tensor]()
+    for steps, where in ((INTERVAL // 2, DEVICE), (INTERVAL, DEVICE), (INTERVAL, "cpu")):
+        device.reads.clear()
+        device.uploads.clear()
+        sampler = PosteriorSampler(prior, op, method=name, steps=steps)
+        samples.append(on_cpu(sampler.run(y.to(where), num_samples=2).samples))
+        counts.append((device.reads.copy(), device.uploads.copy()))
+    assert torch.equal(*samples[1:])
+    for more, less in zip(counts[1], counts[0], strict=True):
+        assert not more - less
 
 
 class TestDivergence:
