@@ -3,6 +3,7 @@
 A row per network, way to run it, and number of samples:
 
 - milliseconds of a call, and of a call with a vector-Jacobian product, and the peak of the memory above that of the weights;
+- their relative errors: the distance to float32 without compiling, over its norm;
 - milliseconds of a step of DPS (a call and a product) and DiffPIR (a call), and their ratio to the network alone;
 - milliseconds of a step of azula and deepinv, if installed, in float32: the network is called without autocast there.
 
@@ -22,7 +23,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -94,21 +95,22 @@ def measure(network: str, way: Way, count: int, device: torch.device, options: a
         prior.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if way.mode is not None:
         prior.compiled = CompiledNetwork(prior.net, mode=way.mode)
-    x_t = torch.randn(count, 3, options.side, options.side, generator=torch.Generator().manual_seed(0)).to(device)
-    t = prior.schedule.time(torch.tensor(0.5))
-    started = time.perf_counter()
+    x_t, t = state(prior, count, options.side, device)
+    wanted = exact(network, count, options.side, device)
     bare = {"call": partial(call, prior, x_t, t), "call and product": partial(product, prior, x_t, t)}
-    row: Row = {}
-    for name, work in bare.items():
+    row, compiling = Row(), 0.0
+    for (name, work), like in zip(bare.items(), wanted, strict=True):
+        started = time.perf_counter()
+        found = work()
+        compiling += time.perf_counter() - started
         with peak_memory(device) as peak:
             work()
+        row[f"error of a {name.split()[-1]}"] = float((found - like).norm() / like.norm())
         if name == "call and product" and peak:
             row["peak, MiB"] = peak[0]
         row[f"{name}, ms"] = 1e3 * fastest(work, device, options.seconds)
     if prior.compiled is not None:
-        row["failed" if prior.compiled.failures else "compiled, s"] = (
-            prior.compiled.failures[0] if prior.compiled.failures else time.perf_counter() - started
-        )
+        row |= {"failed": prior.compiled.failures[0]} if prior.compiled.failures else {"compiling, s": compiling}
     if way.mode == "reduce-overhead":
         return rounded(row)
     op = inpainting(options.side).to(device)
@@ -120,22 +122,37 @@ def measure(network: str, way: Way, count: int, device: torch.device, options: a
         if way.precision != "float32" or way.mode is not None or way.channels_last:
             continue
         for peer, build in PEERS.get(method, {}).items():
-            with contextlib.suppress(Exception):  # Others may not support the device, or as many samples.
-                many = y.expand(count, *y.shape[1:]).contiguous()
+            column, many = f"{method} of {peer}, ms a step", y.expand(count, *y.shape[1:]).contiguous()
+            try:
                 with torch.device(device):  # Their tensors are made on the default device.
-                    row[f"{method} of {peer}, ms a step"] = step(partial(build, prior, op, many), device, options)
+                    row[column] = step(partial(build, prior, op, many), device, options)
+            except Exception as error:  # Others may not support the device, or as many samples.
+                row[column] = f"{type(error).__name__}: {error}".splitlines()[0][:80]
     return rounded(row)
 
 
-def call(prior: NetworkPrior, x_t: Tensor, t: Tensor) -> None:
+def call(prior: NetworkPrior, x_t: Tensor, t: Tensor) -> Tensor:
     with torch.no_grad():
-        prior.denoise(x_t, t)
+        return prior.denoise(x_t, t)
 
 
-def product(prior: NetworkPrior, x_t: Tensor, t: Tensor) -> None:
+def product(prior: NetworkPrior, x_t: Tensor, t: Tensor) -> Tensor:
     x_t = x_t.detach().requires_grad_()
     x0_hat = prior.denoise(x_t, t)
-    torch.autograd.grad(x0_hat, x_t, x_t.detach(), retain_graph=True)
+    return torch.autograd.grad(x0_hat, x_t, x_t.detach(), retain_graph=True)[0]
+
+
+@cache
+def exact(network: str, count: int, side: int, device: torch.device) -> list[Tensor]:
+    """Return the denoised images and the product in float32, uncompiled."""
+    prior = bare_prior(network, "float32", device).to(device)
+    x_t, t = state(prior, count, side, device)
+    return [call(prior, x_t, t), product(prior, x_t, t)]
+
+
+def state(prior: NetworkPrior, count: int, side: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    x_t = torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
+    return x_t, prior.schedule.time(torch.tensor(0.5))
 
 
 def sampler(prior: NetworkPrior, op: Any, y: Tensor, method: str, steps: int, count: int) -> Callable[[], Any]:
@@ -150,7 +167,7 @@ def step(build: Callable[[int], Callable[[], Any]], device: torch.device, option
     return 1e3 * (seconds[many] - seconds[few]) / (many - few)
 
 
-def fastest(work: Callable[[], Any], device: torch.device, seconds: float) -> float:
+def fastest(work: Callable[[], object], device: torch.device, seconds: float) -> float:
     """Return the least of the seconds of a repetition, three at least, after one that does not count."""
     best, until = float("inf"), None
     repetitions = 0
