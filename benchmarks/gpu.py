@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,9 @@ from typing import Any
 HERE = Path(__file__).parent
 SHARES = {"train": 5.0, "speed": 2.5, "laws": 1.5, "posterior": 1.0, "images": 1.5}  # minutes out of 11.5
 LAWS = ("tests/laws/test_operators.py", "tests/laws/test_on_device.py")
+CROP, LATE_CROP = 96, 160  # pixels, in training
+TRIAL, FEW_STEPS = 40, 1000  # steps of a training that measures how long one takes, and of one if that fails
+STARTING = 30  # seconds until a training that was compiled before takes its first step, and until it has other crops
 SAVING = 115  # seconds between copies of the weights in training
 
 
@@ -36,6 +40,9 @@ def main() -> None:
         left -= SHARES[part]
         folder = options.out / part
         folder.mkdir(parents=True, exist_ok=True)
+        if part == "train" and options.training and not options.tiny and options.steps is None:
+            options.steps, spent = fitting_steps(options, folder / "trial", limit)
+            limit -= spent
         command = COMMANDS[part](options, folder)
         summary[part] = {"skipped": "no input was given"} if command is None else run(command, folder, limit)
         print(f"{part}: {summary[part]}", flush=True)
@@ -82,15 +89,33 @@ def python(*arguments: object) -> list[str]:
     return [sys.executable, *map(str, arguments)]
 
 
+def training(options: argparse.Namespace, folder: Path, batch: int, crop: int, steps: int, reports: int) -> list[str]:
+    """Return the command that trains from the bundled prior for some steps, with as many reports."""
+    command = python("-m", "invdiff", "train", *options.training, "--out", folder / "natural.safetensors")
+    command += ["--init", "natural", "--noise-maps", "--device", options.device]
+    size = {"--steps": steps, "--batch": batch, "--crop": crop, "--report-every": max(1, steps // reports)}
+    return command + [str(each) for option in size.items() for each in option]
+
+
 def train(options: argparse.Namespace, folder: Path) -> list[str] | None:
     if not options.training:
         return None
-    command = python("-m", "invdiff", "train", *options.training, "--out", folder / "natural.safetensors")
-    command += ["--init", "natural", "--noise-maps", "--device", options.device]
     if options.tiny:
-        return [*command, "--steps", "20", "--batch", "2", "--crop", "32", "--report-every", "10"]
-    command += ["--steps", str(options.steps), "--batch", str(options.batch), "--crop", "96", "--late-crop", "160"]
-    return [*command, "--report-every", str(max(1, options.steps // 20))]
+        return training(options, folder, batch=2, crop=32, steps=20, reports=2)
+    return [*training(options, folder, options.batch, CROP, options.steps, reports=20), "--late-crop", str(LATE_CROP)]
+
+
+def fitting_steps(options: argparse.Namespace, folder: Path, limit: float) -> tuple[int, float]:
+    """Return the steps of a training that ends within the limit, by a short one, and the seconds that one took.
+
+    The learning rate falls to zero at the last step: weights of a training that was stopped earlier are worse.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    spent = run(training(options, folder, options.batch, CROP, TRIAL, reports=2), folder, limit / 3)["seconds"]
+    # A report: step, loss, crops per second, ...; the first one's time is also that of compiling.
+    reports = re.findall(rf"^ *{TRIAL} +\S+ +([\d.,]+)", (folder / "log.txt").read_text(), re.MULTILINE)
+    rate = float(reports[-1].replace(",", "")) / options.batch if reports else 0.0  # steps per second
+    return max(TRIAL, int((0.9 * (limit - spent) - STARTING) * rate)) if rate else FEW_STEPS, spent
 
 
 def speed(options: argparse.Namespace, folder: Path) -> list[str]:
@@ -134,7 +159,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=SHARES, default=list(SHARES), help="parts (default: all)")
     parser.add_argument("--tiny", action="store_true", help="the smallest sizes, to try the script on a CPU")
     parser.add_argument("--training", nargs="+", type=Path, default=[], help="photographs to train on: folders or tar archives")
-    parser.add_argument("--steps", type=int, default=4000, help="steps of the training (default: %(default)s)")
+    parser.add_argument("--steps", type=int, help="steps of the training (default: those that fit in its time)")
     parser.add_argument("--batch", type=int, default=256, help="crops per step of the training (default: %(default)s)")
     parser.add_argument("--photographs", type=Path, help="folder of the photographs of benchmarks/images.py")
     parser.add_argument("--kernel", help="camera-shake kernel of benchmarks/images.py")
