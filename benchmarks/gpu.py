@@ -112,8 +112,8 @@ def fitting_steps(options: argparse.Namespace, folder: Path, limit: float) -> tu
     """
     folder.mkdir(parents=True, exist_ok=True)
     spent = run(training(options, folder, options.batch, CROP, TRIAL, reports=2), folder, limit / 3)["seconds"]
-    # A report: step, loss, crops per second, ...; the first one's time is also that of compiling.
-    reports = re.findall(rf"^ *{TRIAL} +\S+ +([\d.,]+)", (folder / "log.txt").read_text(), re.MULTILINE)
+    # The step, the loss, crops per second, and more. The time of the first report is also that of compiling.
+    reports = re.findall(r"^ *\d+ +[\d.]+ +([\d.,]+)", (folder / "log.txt").read_text(), re.MULTILINE)
     rate = float(reports[-1].replace(",", "")) / options.batch if reports else 0.0  # steps per second
     return max(TRIAL, int((0.9 * (limit - spent) - STARTING) * rate)) if rate else FEW_STEPS, spent
 
