@@ -102,7 +102,7 @@ def train(options: argparse.Namespace, folder: Path) -> list[str] | None:
         return None
     if options.tiny:
         return training(options, folder, batch=2, crop=32, steps=20, reports=2)
-    return [*training(options, folder, options.batch, CROP, options.steps, reports=20), "--late-crop", str(LATE_CROP)]
+    return [*training(options, folder, options.batch, CROP, options.steps, reports=10), "--late-crop", str(LATE_CROP)]
 
 
 def fitting_steps(options: argparse.Namespace, folder: Path, limit: float) -> tuple[int, float]:
