@@ -1,10 +1,11 @@
 """What waits for a GPU, in one run: ``python benchmarks/gpu.py --photographs PHOTOS --kernel KERNEL --training PHOTOS.tar``.
 
 Parts, in this order: ``train`` goes on with the training of the bundled prior; ``speed`` is the table of speeds; ``laws``
-holds every operator on the device; ``posterior`` compares the methods at the largest dimension; ``images`` is the table of
-methods and problems on photographs, under the prior just trained if there is one. Every part is a process of its own with a
-time limit, in its own folder of ``--out``: its log, as it is written, and its results. A part that fails or runs out of time
-does not stop the others; ``summary.json`` is written after each. ``--tiny --device cpu`` tries everything in small.
+holds every operator, prior and method on the device; ``posterior`` compares the methods at the largest dimension; ``images``
+is the table of methods and problems on photographs, under the prior just trained if there is one. Every part is a process of
+its own with a time limit, in its own folder of ``--out``: its log, as it is written, and its results. A part that fails or
+runs out of time does not stop the others; ``summary.json`` is written after each. ``--tiny --device cpu`` tries everything in
+small.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +24,10 @@ from typing import Any
 
 HERE = Path(__file__).parent
 SHARES = {"train": 5.0, "speed": 2.5, "laws": 1.5, "posterior": 1.0, "images": 1.5}  # minutes out of 11.5
+LAWS = ("tests/laws/test_operators.py", "tests/laws/test_on_device.py")
+CROP, LATE_CROP = 96, 160  # pixels, in training
+TRIAL, FEW_STEPS = 40, 1000  # steps of a training that measures how long one takes, and of one if that fails
+STARTING = 30  # seconds until a training that was compiled before takes its first step, and until it has other crops
 SAVING = 115  # seconds between copies of the weights in training
 
 
@@ -34,6 +40,9 @@ def main() -> None:
         left -= SHARES[part]
         folder = options.out / part
         folder.mkdir(parents=True, exist_ok=True)
+        if part == "train" and options.training and not options.tiny and options.steps is None:
+            options.steps, spent = fitting_steps(options, folder / "trial", limit)
+            limit -= spent
         command = COMMANDS[part](options, folder)
         summary[part] = {"skipped": "no input was given"} if command is None else run(command, folder, limit)
         print(f"{part}: {summary[part]}", flush=True)
@@ -76,65 +85,67 @@ def keep(folder: Path) -> None:
             part.replace(path.with_stem(f"{path.stem}-kept"))
 
 
+def python(*arguments: object) -> list[str]:
+    return [sys.executable, *map(str, arguments)]
+
+
+def training(options: argparse.Namespace, folder: Path, batch: int, crop: int, steps: int, reports: int) -> list[str]:
+    """Return the command that trains from the bundled prior for some steps, with as many reports."""
+    command = python("-m", "invdiff", "train", *options.training, "--out", folder / "natural.safetensors")
+    command += ["--init", "natural", "--noise-maps", "--device", options.device]
+    size = {"--steps": steps, "--batch": batch, "--crop": crop, "--report-every": max(1, steps // reports)}
+    return command + [str(each) for option in size.items() for each in option]
+
+
 def train(options: argparse.Namespace, folder: Path) -> list[str] | None:
     if not options.training:
         return None
-    size = ["--steps", "20", "--batch", "2", "--crop", "32", "--report-every", "10"]
-    if not options.tiny:
-        size = ["--steps", str(options.steps), "--batch", str(options.batch), "--crop", "96", "--late-crop", "160"]
-        size += ["--report-every", str(max(1, options.steps // 20))]
-    command = [
-        sys.executable,
-        "-m",
-        "invdiff",
-        "train",
-        *map(str, options.training),
-        "--out",
-        str(folder / "natural.safetensors"),
-    ]
-    return [*command, "--init", "natural", "--noise-maps", "--device", options.device, *size]
+    if options.tiny:
+        return training(options, folder, batch=2, crop=32, steps=20, reports=2)
+    return [*training(options, folder, options.batch, CROP, options.steps, reports=10), "--late-crop", str(LATE_CROP)]
 
 
-def speed(options: argparse.Namespace, folder: Path) -> list[str] | None:
-    if not (HERE / "speed.py").exists():
-        return None
-    command = [sys.executable, str(HERE / "speed.py"), "--device", options.device, "--out", str(folder / "speed.json")]
-    return [*command, "--section", "overhead"] if options.tiny else command
+def fitting_steps(options: argparse.Namespace, folder: Path, limit: float) -> tuple[int, float]:
+    """Return the steps of a training that ends within the limit, by a short one, and the seconds that one took.
+
+    The learning rate falls to zero at the last step: weights of a training that was stopped earlier are worse.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    spent = run(training(options, folder, options.batch, CROP, TRIAL, reports=2), folder, limit / 3)["seconds"]
+    # The step, the loss, crops per second, and more. The time of the first report is also that of compiling.
+    reports = re.findall(r"^ *\d+ +[\d.]+ +([\d.,]+)", (folder / "log.txt").read_text(), re.MULTILINE)
+    rate = float(reports[-1].replace(",", "")) / options.batch if reports else 0.0  # steps per second
+    return max(TRIAL, int((0.9 * (limit - spent) - STARTING) * rate)) if rate else FEW_STEPS, spent
+
+
+def speed(options: argparse.Namespace, folder: Path) -> list[str]:
+    command = python(HERE / "gpu_speed.py", "--device", options.device, "--out", folder / "speed.json")
+    few = ["--side", "32", "--batch", "1", "2", "--networks", "natural", "--ways", "float32", "bfloat16"]
+    return [*command, *few, "--steps", "2", "--seconds", "0"] if options.tiny else command
 
 
 def laws(options: argparse.Namespace, folder: Path) -> list[str]:
-    chosen = ["--only", "Mask"] if options.tiny else []
-    tests = ["tests/laws/test_operators.py", "-m", "not slow", "-n", "4", "--device", options.device]
-    return [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        f"--junitxml={folder / 'laws.xml'}",
-        *tests,
-        *chosen,
-    ]
+    command = python("-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={folder / 'laws.xml'}", *LAWS)
+    command += ["-m", "not slow", "-n", "2" if options.tiny else "4", "--device", options.device]
+    return [*command, "--only", "Mask"] if options.tiny else command
 
 
 def posterior(options: argparse.Namespace, folder: Path) -> list[str]:
-    size = ["--draws", "1", "--cases", "mixture 800 2", "--device", options.device]
-    if options.tiny:
-        size += ["--samples", "16", "--steps", "2", "--methods", "dps", "pigdm"]
-    return [sys.executable, str(HERE / "posterior.py"), "--out", str(folder / "posterior.json"), *size]
+    command = python(HERE / "posterior.py", "--out", folder / "posterior.json", "--device", options.device)
+    command += ["--draws", "1", "--cases", "mixture 800 2"]
+    return [*command, "--samples", "16", "--steps", "2", "--methods", "dps", "pigdm"] if options.tiny else command
 
 
 def images(options: argparse.Namespace, folder: Path) -> list[str] | None:
     if not options.photographs or not options.kernel:
         return None
-    size = ["--samples", "8"]
-    if options.tiny:
-        size = ["--samples", "2", "--size", "32", "--photographs", "1", "--only", "text", "--methods", "new-default"]
     trained = options.out / "train" / "natural.safetensors"
-    prior = str(trained) if trained.exists() else "natural"
-    command = [sys.executable, str(HERE / "images.py"), str(options.photographs), "--kernel", options.kernel, *size]
-    return [*command, "--prior", prior, "--device", options.device, "--out", str(folder / "images.json")]
+    command = python(HERE / "images.py", options.photographs, "--kernel", options.kernel, "--out", folder / "images.json")
+    command += ["--prior", str(trained) if trained.exists() else "natural", "--device", options.device]
+    if not options.tiny:
+        return [*command, "--samples", "8"]
+    few = ["--samples", "2", "--size", "32", "--photographs", "1"]
+    return [*command, *few, "--only", "text", "--methods", "new-default"]
 
 
 COMMANDS = {"train": train, "speed": speed, "laws": laws, "posterior": posterior, "images": images}
@@ -148,7 +159,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=SHARES, default=list(SHARES), help="parts (default: all)")
     parser.add_argument("--tiny", action="store_true", help="the smallest sizes, to try the script on a CPU")
     parser.add_argument("--training", nargs="+", type=Path, default=[], help="photographs to train on: folders or tar archives")
-    parser.add_argument("--steps", type=int, default=4000, help="steps of the training (default: %(default)s)")
+    parser.add_argument("--steps", type=int, help="steps of the training (default: those that fit in its time)")
     parser.add_argument("--batch", type=int, default=256, help="crops per step of the training (default: %(default)s)")
     parser.add_argument("--photographs", type=Path, help="folder of the photographs of benchmarks/images.py")
     parser.add_argument("--kernel", help="camera-shake kernel of benchmarks/images.py")

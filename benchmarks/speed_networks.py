@@ -18,7 +18,19 @@ from invdiff.priors.network import NetworkPrior
 from invdiff.priors.networks.adm import ADM
 from invdiff.schedules import DiscreteBetas
 
-__all__ = ["NETWORKS", "Call", "Watched", "blurred", "clock", "fastest", "inpainting", "photograph", "prior_of", "replay"]
+__all__ = [
+    "NETWORKS",
+    "Call",
+    "Watched",
+    "bare_prior",
+    "blurred",
+    "clock",
+    "fastest",
+    "inpainting",
+    "photograph",
+    "prior_of",
+    "replay",
+]
 
 NETWORKS = ("natural", "large", "one convolution")
 SIGMA_Y = 0.05
@@ -84,20 +96,24 @@ def replay(net: nn.Module, calls: Iterable[Call]) -> None:
                 torch.autograd.grad(output, x, call.x.detach(), retain_graph=left > 0)
 
 
+def bare_prior(network: str, precision: str = "auto", device: torch.device | str = "cpu") -> NetworkPrior:
+    """Return a prior with one of the networks, to run on ``device``."""
+    torch.manual_seed(0)
+    if network == "natural":
+        return load_prior("natural", precision=precision, device=device)
+    if network == "one convolution":
+        return from_network(OneConvolution(), DiscreteBetas.linear(), event_shape=(3, None, None))
+    # The shapes of the FFHQ model of DPS, with random weights.
+    shape: dict[str, Any] = {"multipliers": [1, 1, 2, 2, 4, 4], "blocks": 1, "attention": [16], "head_channels": 64}
+    net = ADM(channels=3, width=128, updown=True, learned_variance=False, **shape)
+    dtype = torch.bfloat16 if precision == "bfloat16" else None
+    return from_network(net, DiscreteBetas.linear(), event_shape=(3, None, None), stride=32, autocast=dtype)
+
+
 @cache
 def prior_of(network: str, precision: str = "auto") -> NetworkPrior:
     """Return a prior whose ``net`` is :class:`Watched`."""
-    torch.manual_seed(0)
-    if network == "natural":
-        prior = load_prior("natural", precision=precision)
-    elif network == "large":  # The shapes of the FFHQ model of DPS, with random weights.
-        shape: dict[str, Any] = {"multipliers": [1, 1, 2, 2, 4, 4], "blocks": 1, "attention": [16], "head_channels": 64}
-        net = ADM(channels=3, width=128, updown=True, learned_variance=False, **shape)
-        dtype = torch.bfloat16 if precision == "bfloat16" else None
-        prior = from_network(net, DiscreteBetas.linear(), event_shape=(3, None, None), stride=32, autocast=dtype)
-    else:
-        prior = from_network(OneConvolution(), DiscreteBetas.linear(), event_shape=(3, None, None))
-    assert isinstance(prior, NetworkPrior)
+    prior = bare_prior(network, precision)
     assert isinstance(prior.net, nn.Module)
     prior.net = Watched(prior.net)
     return prior

@@ -66,6 +66,7 @@ ROOMS: dict[str, dict[str, int]] = {
         "": 6,
     },
     "invdiff.priors": {
+        "compiled": 0,
         "digest": 0,
         "noise_maps": 0,
         "score_model": 0,

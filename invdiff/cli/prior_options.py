@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 __all__ = ["PRIOR_OPTIONS", "check_text", "given_options", "load", "prior_option", "prior_options"]
 
-ARGUMENTS = {"source": "--prior", "precision": "--precision", "device": "--device", "checkpointing": "--checkpointing"}
+ARGUMENTS = {
+    "source": "--prior",
+    "precision": "--precision",
+    "device": "--device",
+    "checkpointing": "--checkpointing",
+    "compiled": "--compiled",
+}
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 prior_option = click.option(
@@ -42,6 +48,7 @@ OPTIONS = (
         help="Precision of the network; auto selects bfloat16 if the processor has units for it.",
     ),
     click.option("--checkpointing", is_flag=True, help="Recompute activations for gradients: less memory, a third more time."),
+    click.option("--compiled", is_flag=True, help="Compile the network, in a minute or more; for long runs on a GPU."),
     click.option(
         "--tile",
         type=click.IntRange(2, LIMITS["tile"]),
@@ -53,7 +60,7 @@ OPTIONS = (
         help="Overlap of windows, in pixels. Default: a quarter.",
     ),
 )
-PRIOR_OPTIONS = ("prior", "prior_option", "precision", "checkpointing", "tile", "overlap")
+PRIOR_OPTIONS = ("prior", "prior_option", "precision", "checkpointing", "compiled", "tile", "overlap")
 
 
 def prior_options(command: Command) -> Command:
@@ -82,7 +89,7 @@ def load(settings: Mapping[str, Any], device: torch.device) -> ScoreModel:
     """Return the prior given by the options, to run on ``device``."""
     from invdiff.restoration.priors import find_prior
 
-    names = ("precision", "checkpointing", "tile", "overlap")
+    names = ("precision", "checkpointing", "compiled", "tile", "overlap")
     given = given_options(settings["prior_option"])
     return find_prior(settings["prior"], device=device, given=given, **{name: settings[name] for name in names})
 

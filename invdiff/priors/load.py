@@ -51,6 +51,7 @@ def load_prior(
     precision: str = "auto",
     device: torch.device | str = "cpu",
     checkpointing: bool = False,
+    compiled: bool = False,
     errors: bool = True,
     **given: Any,
 ) -> NetworkPrior:
@@ -72,6 +73,9 @@ def load_prior(
             state stays float32); ``auto`` uses bfloat16 if ``device`` has units for it, and float32 otherwise.
         device: Device on which the prior will run, used only to resolve ``auto``. The prior follows the measurement's device.
         checkpointing: Whether gradients recompute activations instead of storing them: less memory, a third more time.
+        compiled: Whether to compile the network, which takes a minute or more per shape of its input: fewer, larger kernels for
+            GPUs, where launching small ones takes longer than their work. Where it fails, the network runs as it is, with a
+            warning.
         errors: Whether to load the measured error covariance ``NAME.errors.safetensors`` beside the prior's file, if it exists
             (``invdiff priors measure``). A covariance measured on another prior is ignored, with a line in ``notes``.
         given: Values of options that the file does not determine and whose defaults are wrong, such as ``heads=8``,
@@ -89,8 +93,9 @@ def load_prior(
     spec = checkpoint.spec
     said = {"label": spec.label, "given": dict(given) or None, "assumed": dict(spec.assumed) or None}
     facts = {"name": portable(str(source)), **{name: value for name, value in said.items() if value is not None}, **spec.facts}
+    how: dict[str, Any] = {"autocast": autocast, "checkpointing": checkpointing, "compiled": compiled}
     with _naming(path):
-        prior = build_prior(checkpoint, autocast=autocast, checkpointing=checkpointing, file=path, facts=facts)
+        prior = build_prior(checkpoint, file=path, facts=facts, **how)
     prior.notes = (*checkpoint.notes, *assumptions(path, spec))
     prior.widest_hole = WIDEST_HOLES.get(str(source))
     # Now: the file may be replaced while the prior is in use.

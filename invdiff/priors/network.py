@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from invdiff.noise_covariance import NoiseCovariance
+from invdiff.priors.compiled import CompiledNetwork
 from invdiff.priors.digest import digest, stamp
 from invdiff.priors.networks.checkpointing import recompute_blocks
 from invdiff.priors.noise_maps import NoiseMaps, edm_denoise_pivot
@@ -91,6 +92,7 @@ class NetworkPrior(ScoreModel):
         checkpointing: bool,
         file: Path | None,
         facts: Mapping[str, Any],
+        compiled: bool = False,
         noise_kinds: Iterable[str] = (),
         reach: Reach | None = None,
     ) -> None:
@@ -108,6 +110,9 @@ class NetworkPrior(ScoreModel):
                 _keep_kernels_in(net, autocast)
             if checkpointing:
                 recompute_blocks(net)
+        elif compiled:
+            raise TypeError(f"from_network: compiled=True needs a module, got {type(net).__name__}. Compile it yourself.")
+        self.compiled = CompiledNetwork(net) if compiled and isinstance(net, nn.Module) else None
 
     def _summary(self) -> Sequence[str]:
         channels, *sides = self.event_shape or (None,)
@@ -146,7 +151,8 @@ class NetworkPrior(ScoreModel):
         with casting:
             extra = () if maps is None else (maps.to(dtype),)
             # Whole times are for a network that looks them up in a table.
-            result: Any = self.net(asked.to(dtype), time.to(dtype) if time.is_floating_point() else time, *extra)
+            time = time.to(dtype) if time.is_floating_point() else time
+            result: Any = (self.compiled or self.net)(asked.to(dtype), time, *extra)
         output: Tensor = result if isinstance(result, Tensor) else _tensor_in(result)
         if not output.is_floating_point():
             raise TypeError(f"from_network: the network must return real floating-point numbers, got {output.dtype}.")
@@ -166,16 +172,19 @@ class NetworkPrior(ScoreModel):
         if device is None or all(weight.device == torch.empty(0, device=device).device for weight in self.weights):
             return self
         moved = copy.copy(self)
-        moved.net = frozen_view(cast(nn.Module, self.net), device=device)
+        net = frozen_view(cast(nn.Module, self.net), device=device)
+        moved.net, moved.compiled = net, None if self.compiled is None else self.compiled.of(net)
         moved.error_model = None if self.error_model is None else self.error_model.to(device)
         return moved
 
     def describe(self) -> dict[str, Any]:
         origin = {} if self.file is None else {"file": self.file.name, "sha256": self.sha256 or digest(self.file, self.stamp)}
         about = {"predicts": self.predicts, "autocast": str(self.autocast), "checkpointing": self.checkpointing}
+        # False where it was wanted and failed.
+        compiled = {} if self.compiled is None else {"compiled": not self.compiled.failures}
         facts = {} if self.error_model is None else self.error_model.facts
         measured = {"error_model": {name: fact for name, fact in facts.items() if not name.endswith("_rms")}} if facts else {}
-        return super().describe() | about | self.facts | origin | measured
+        return super().describe() | about | compiled | self.facts | origin | measured
 
 
 @torch.inference_mode(False)
@@ -239,6 +248,7 @@ def from_network(
     stride: int = 1,
     autocast: torch.dtype | None = None,
     checkpointing: bool = False,
+    compiled: bool = False,
     file: Path | None = None,
     facts: Mapping[str, Any] | None = None,
     reach: Reach | None = None,
@@ -275,6 +285,8 @@ def from_network(
         autocast: Compute the network under autocast to this dtype. Default: in the dtype of its weights.
         checkpointing: Keep, for gradients, only the inputs and outputs of each block, and recompute the rest: a third more
             time and far less memory. A block is a module in a ``ModuleList`` or ``ModuleDict``.
+        compiled: Call the network as ``torch.compile`` makes it, :class:`~invdiff.priors.compiled.CompiledNetwork`, and with a
+            warning as it is where that fails.
         file: The file of the weights, for reports.
         facts: Entries about the network for reports.
         reach: How far a fully convolutional network looks, :class:`invdiff.priors.Reach`, so that it can be evaluated on
@@ -292,6 +304,7 @@ def from_network(
         stride=stride,
         autocast=autocast,
         checkpointing=checkpointing,
+        compiled=compiled,
         file=file,
         facts=facts or {},
         reach=reach,

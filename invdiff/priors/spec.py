@@ -264,6 +264,7 @@ def build_prior(
     *,
     autocast: torch.dtype | None = None,
     checkpointing: bool = False,
+    compiled: bool = False,
     file: Path | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> NetworkPrior:
@@ -284,6 +285,7 @@ def build_prior(
         stride=1,
         autocast=autocast,
         checkpointing=checkpointing,
+        compiled=compiled,
         file=file,
         facts=spec.facts if facts is None else facts,
         noise_kinds=spec.noise_kinds,

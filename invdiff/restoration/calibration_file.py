@@ -48,7 +48,7 @@ LARGEST = 1e9  # of any number in a file
 INTERVAL = 0.9  # default level of interval maps; there must be enough images for it
 CLOSE = 0.05  # differences in the fraction of missing pixels up to this are ignored
 # Entries of a prior's description that depend on file path, machine or image size, and do not affect the distribution.
-APART = ("name", "file", "autocast", "checkpointing", "tile", "overlap", "gray", "per_channel")
+APART = ("name", "file", "autocast", "checkpointing", "compiled", "tile", "overlap", "gray", "per_channel")
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,7 @@ SETTINGS: Mapping[str, Any] = {
     "prior_option": (),
     "precision": "auto",
     "checkpointing": False,
+    "compiled": False,
     "tile": None,
     "overlap": None,
     "device": "auto",
@@ -285,7 +286,7 @@ def prepare(
             raise OptionError(f"calibration: expected the path of a file, or 'natural', got {settings['calibration']!r:.80}.")
         files.add({"calibration": Path(settings["calibration"])})
     if score is None:
-        names = ("precision", "checkpointing", "tile", "overlap")
+        names = ("precision", "checkpointing", "compiled", "tile", "overlap")
         score = find_prior(settings["prior"], device=device, given=prior_option, **{name: settings[name] for name in names})
     (channels, *_) = score.event_shape or (3,)
     measured = read(
@@ -337,6 +338,7 @@ def restore(
     prior_option: Mapping[str, Any] | None = None,
     precision: str = "auto",
     checkpointing: bool = False,
+    compiled: bool = False,
     tile: int | None = None,
     overlap: int | None = None,
     device: str = "auto",
@@ -380,6 +382,7 @@ def restore(
         prior_option: Options of a checkpoint that its file does not specify, such as ``{"heads": 8}``.
         precision: Precision of the network: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"auto"``.
         checkpointing: Whether to recompute activations for gradients: less memory, a third more time.
+        compiled: Whether to compile the network, which takes a minute or more; for long runs on a GPU.
         tile: Side of the windows in which the prior processes the image, in pixels.
         overlap: Overlap of neighboring windows, in pixels.
         device: ``"cpu"``, ``"cuda"``, ...; ``"auto"`` selects a GPU if there is one.

@@ -24,6 +24,7 @@ ARGUMENTS = {
     "precision": "precision",
     "device": "device",
     "checkpointing": "checkpointing",
+    "compiled": "compiled",
     "errors": "priors.load_prior",
 }
 
@@ -58,6 +59,7 @@ def find_prior(
     device: torch.device,
     precision: str = "auto",
     checkpointing: bool = False,
+    compiled: bool = False,
     tile: int | None = None,
     overlap: int | None = None,
     given: Mapping[str, Any] | None = None,
@@ -71,6 +73,7 @@ def find_prior(
         device: Device that the prior will run on.
         precision: Precision of the network of a checkpoint.
         checkpointing: Whether to recompute the activations of a checkpoint's network for gradients.
+        compiled: Whether to compile a checkpoint's network.
         tile: Side of the windows in which the prior processes the image, in pixels.
         overlap: Overlap of neighboring windows, in pixels.
         given: Options of a checkpoint that its file does not specify.
@@ -96,7 +99,8 @@ def find_prior(
         score = PRIORS.find(str(prior))
     else:
         place: str | Path = prior if isinstance(prior, str) else Path(prior)
-        score = priors.load_prior(place, precision=precision, device=device, checkpointing=checkpointing, **given)
+        how: dict[str, Any] = {"precision": precision, "checkpointing": checkpointing, "compiled": compiled}
+        score = priors.load_prior(place, device=device, **how, **given)
     if tile is None and overlap is None:
         return score
     if tile is None and None in (score.event_shape or ())[1:]:

@@ -139,6 +139,20 @@ class TestSolve:
         assert record["prior"]["checkpointing"]
         assert set(PRIOR_OPTIONS) <= record["arguments"].keys()
 
+    @pytest.mark.parametrize("works", [True, False])
+    def test_compiled_is_recorded(self, solve, tmp_path, monkeypatch, works):
+        def compile_network(net, **_):
+            if not works:
+                raise RuntimeError("no C compiler")
+            return net
+
+        monkeypatch.setattr("torch.compile", compile_network)
+        result = solve("--problem", "sr", "--factor", 8, "--noise", 0.1, "--compiled", "-o", tmp_path / "out")
+        record = json.loads((tmp_path / "out" / "run.json").read_text())
+        assert record["prior"]["compiled"] is works
+        assert record["arguments"]["compiled"] is True
+        assert ("torch.compile failed (no C compiler)" in result.stderr) is not works
+
     def test_windows_on_request(self, solve, tmp_path):
         solve("--problem", "sr", "--factor", 8, "--noise", 0.1, "--tile", 128, "--overlap", 40, "-o", tmp_path / "out")
         prior = json.loads((tmp_path / "out" / "run.json").read_text())["prior"]

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from cases import over, selected
+from cases import chosen_device, over, selected
 from helpers import randn
+from method_runs import HALF, PRIOR, SHAPE, measured, problem, run
 from operator_checks import check_kind, inputs, outputs
 from simulated_device import DEVICE, SimulatedDevice, WrongDeviceError, on_cpu, simulated_device
 from torch import Tensor
@@ -20,13 +21,10 @@ from invdiff.methods import METHODS, ConditionalDenoiser, Correction, Method
 from invdiff.methods.denoised import Denoised
 from invdiff.methods.divergence import INTERVAL, DivergenceError
 from invdiff.methods.samplers import DAPS
-from invdiff.operators import Function, LinearFunction, LinearOperator, Mask, Operator
-from invdiff.priors import Gaussian, ScoreModel
+from invdiff.operators import Function, LinearOperator, Mask, Operator
+from invdiff.priors import ScoreModel, UNet, from_network
 from invdiff.random import Draw, PlacedNoise, Streams, generator
-
-SHAPE = (1, 4, 6)
-PRIOR = Gaussian(torch.zeros(SHAPE), torch.ones(SHAPE))
-HALF = torch.rand(SHAPE, generator=torch.Generator().manual_seed(0)) < 0.6
+from invdiff.schedules import EDM
 
 # How often a step waits for the GPU, at most, and why. No line: never, but for the check of every few states.
 WAITS: dict[str, tuple[int, str]] = {
@@ -42,6 +40,8 @@ WAITS: dict[str, tuple[int, str]] = {
 
 @pytest.fixture
 def device() -> Iterator[SimulatedDevice]:
+    if chosen_device().type != "cpu":
+        pytest.skip("the simulated device is compared with the CPU")
     with simulated_device() as there:
         yield there
 
@@ -91,20 +91,6 @@ def test_priors_move(prior: ScoreModel, device: SimulatedDevice) -> None:
     assert set(device.reads) <= {"outside the library"}
 
 
-def problem(name: str) -> Operator:
-    """Return a measurement that the method takes."""
-    needs = METHODS[name].algorithm.needs
-    sigma_y = 0.0 if "exact" in needs else 0.1
-    if "mask" in needs or name in ("mcg-diff", "ilvr"):
-        return Mask(HALF, sigma_y=sigma_y)
-    return LinearFunction(lambda x: x.cumsum(-1)[..., 1::2], SHAPE, sigma_y=sigma_y)
-
-
-def run(name: str | Method, op: Operator, where: torch.device | str, steps: int, **options: Any) -> Tensor:
-    y = op.measure(PRIOR.sample(2, seed=1), seed=2)
-    return PosteriorSampler(PRIOR, op, method=name, steps=steps, **options).run(y.to(where), num_samples=3).samples
-
-
 @pytest.mark.filterwarnings("ignore:misfit")
 @pytest.mark.parametrize("name", METHODS)
 class TestMethods:
@@ -130,6 +116,27 @@ class TestMethods:
         except ValueError:
             return  # Not for this method.
         assert torch.equal(on_cpu(run(name, op, DEVICE, 3, **options)), expected)
+
+
+@pytest.mark.filterwarnings("ignore:misfit", "ignore:from_network")
+@pytest.mark.parametrize("name", ["dps", "pigdm", "diffpir", "exact-score"])
+def test_runs_with_a_network_never_wait_within_a_step(name: str, device: SimulatedDevice) -> None:
+    net = UNet(channels=1, widths=(4, 8), blocks=(1, 1), embedding=8, maps=4 if name == "exact-score" else 0)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(0))
+    prior = from_network(net, EDM(), predicts="edm")
+    prior.noise_kinds = frozenset({"pixel"})
+    op, counts = Mask(HALF, sigma_y=0.1), list[tuple[Counter[str], Counter[str]]]()
+    y, samples = measured(op), list[Tensor]()
+    for steps, where in ((INTERVAL // 2, DEVICE), (INTERVAL, DEVICE), (INTERVAL, "cpu")):
+        device.reads.clear()
+        device.uploads.clear()
+        sampler = PosteriorSampler(prior, op, method=name, steps=steps)
+        samples.append(on_cpu(sampler.run(y.to(where), num_samples=2).samples))
+        counts.append((device.reads.copy(), device.uploads.copy()))
+    assert torch.equal(*samples[1:])
+    for more, less in zip(counts[1], counts[0], strict=True):
+        assert not more - less
 
 
 class TestDivergence:
