@@ -60,9 +60,9 @@ def _quotas(root: Path) -> Iterator[float]:
         _, _, rest = line.partition(":")
         controllers, _, name = rest.partition(":")
         if controllers == "":
-            mounted, files = root / "sys/fs/cgroup", ("cpu.max",)
+            mounted, files = root / "sys/fs/cgroup", ["cpu.max"]
         elif "cpu" in controllers.split(","):
-            mounted, files = root / "sys/fs/cgroup" / controllers, ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+            mounted, files = root / "sys/fs/cgroup" / controllers, ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
         else:
             continue
         group = mounted / name.lstrip("/")
