@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from invdiff.noise_covariance import NoiseCovariance
 from invdiff.priors.digest import digest, stamp
 from invdiff.priors.networks.checkpointing import recompute_blocks
+from invdiff.priors.networks.unet import UNet
 from invdiff.priors.noise_maps import NoiseMaps, edm_denoise_pivot
 from invdiff.priors.score_model import Reach, ScoreModel
 from invdiff.schedules import Schedule
@@ -168,9 +169,47 @@ class NetworkPrior(ScoreModel):
         moved.error_model = None if self.error_model is None else self.error_model.to(device)
         return moved
 
+    @property
+    def smallest_part(self) -> int | None:
+        """Smallest sensible side in pixels for :meth:`in_parts`; ``None``: the network is no :class:`~invdiff.priors.UNet`."""
+        return next((3 * net.margin for net in self._divisible), None)
+
+    @property
+    def side(self) -> int | None:
+        """Side in pixels of the squares in which the network is evaluated; ``None``: whole images."""
+        return next((net.side for net in self._divisible), None)
+
+    @property
+    def _divisible(self) -> list[UNet]:
+        return [layer for layer in self.net.modules() if isinstance(layer, UNet)] if isinstance(self.net, nn.Module) else []
+
+    def in_parts(self, side: int) -> Self:
+        """Return the prior with a network that is evaluated in squares, one after another.
+
+        Neighboring squares overlap by twice the pixels that the network looks: the output is that of the whole image, up to
+        rounding, unlike that of :class:`~invdiff.priors.Tiled`. The memory is that of a square, and evaluations and gradients
+        take longer: those of squares of 1024 pixels about 1.4 times and twice as long.
+
+        Args:
+            side: Side of the squares in pixels, with what overlaps.
+
+        Raises:
+            ValueError: If the network is not known to look no further than some pixels, or ``side`` is too small.
+        """
+        if self.smallest_part is None:
+            raise ValueError(f"in_parts: a {type(self.net).__name__} may look at the whole image. Use priors.Tiled.")
+        if side < self.smallest_part:
+            raise ValueError(f"in_parts: side must be at least {self.smallest_part} pixels for this network, got {side}.")
+        divided = copy.copy(self)
+        divided.net = frozen_view(cast(nn.Module, self.net))
+        for layer in divided._divisible:
+            layer.side = side
+        return divided
+
     def describe(self) -> dict[str, Any]:
         origin = {} if self.file is None else {"file": self.file.name, "sha256": self.sha256 or digest(self.file, self.stamp)}
         about = {"predicts": self.predicts, "autocast": str(self.autocast), "checkpointing": self.checkpointing}
+        about |= {} if self.side is None else {"side": self.side}
         facts = {} if self.error_model is None else self.error_model.facts
         measured = {"error_model": {name: fact for name, fact in facts.items() if not name.endswith("_rms")}} if facts else {}
         return super().describe() | about | self.facts | origin | measured
