@@ -176,11 +176,7 @@ class TestFit:
         natural = score or load_prior("natural", precision="float32")
         op = Mask(torch.eye(side) < 1, (3, side, side), sigma_y=0.1)
         monkeypatch.setattr("invdiff.restoration.fit.available_memory", lambda: there)
-
-        def sampler(score: ScoreModel) -> PosteriorSampler:
-            return PosteriorSampler(score, op)
-
-        return fit(sampler(natural), sampler, natural, **{"num_samples": 2, "chunk": None, "device": CPU, **run})
+        return fit(PosteriorSampler(natural, op), natural, **{"num_samples": 2, "chunk": None, "device": CPU, **run})
 
     @pytest.mark.parametrize("there", [None, 2e9])
     def test_enough_or_not_known(self, monkeypatch: pytest.MonkeyPatch, there: float | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -37,7 +36,6 @@ class Fit:
 
 def fit(
     sampler: PosteriorSampler,
-    rebuilt: Callable[[ScoreModel], PosteriorSampler],
     score: ScoreModel,
     *,
     num_samples: int,
@@ -52,7 +50,6 @@ def fit(
 
     Args:
         sampler: The sampler with the prior as it was loaded.
-        rebuilt: Returns the sampler with another prior.
         score: The prior as it was loaded.
         num_samples: Samples of one measurement.
         chunk: Samples per chunk that the user gave, or ``None``.
@@ -80,7 +77,7 @@ def fit(
         found = {side: need for side in sides if (need := needs(chunk, side)) is not None and need < needed}
         side = next((side for side in sides if found.get(side, there + 1) <= there), min(found, default=None))
         if side is not None:
-            needed, sampler = found[side], rebuilt(score.in_parts(side))
+            needed, sampler = found[side], sampler.with_prior(score.in_parts(side))
             notes.append(
                 f"memory: the network is evaluated in squares of {side} pixels that overlap, since {reason}: slower, "
                 "with the same samples up to rounding"

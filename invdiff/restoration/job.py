@@ -305,12 +305,7 @@ def prepare(
     files.check()
     fitted = None
     if isinstance(sampler, PosteriorSampler):
-
-        def rebuilt(score: ScoreModel) -> PosteriorSampler:
-            return PosteriorSampler(score, measured.op, windows=settings["windows"], **arguments)
-
-        arguments = sampler_arguments(measured.problem, settings, option or {})
-        fitted = fit(sampler, rebuilt, score, num_samples=settings["samples"], chunk=settings["chunk"], device=device)
+        fitted = fit(sampler, score, num_samples=settings["samples"], chunk=settings["chunk"], device=device)
         sampler = fitted.sampler
     said = () if fitted is None else (*fitted.sampler.notes, *fitted.chosen)
     doubts, calibrated = measured.problem.doubts(score), spread.notes if spread else ()
