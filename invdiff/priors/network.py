@@ -187,8 +187,9 @@ class NetworkPrior(ScoreModel):
         """Return the prior with a network that is evaluated in squares, one after another.
 
         Neighboring squares overlap by twice the pixels that the network looks: the output is that of the whole image, up to
-        rounding, unlike that of :class:`~invdiff.priors.Tiled`. The memory is that of a square, and evaluations and gradients
-        take longer: those of squares of 1024 pixels about 1.4 times and twice as long.
+        rounding, unlike that of :class:`~invdiff.priors.Tiled`. The memory is that of a square. More is computed, since
+        squares overlap, and gradients evaluate every square again. With the margin :math:`m` of the network, 160 pixels for
+        ``natural``, a large image is computed :math:`(s / (s - 2 m))^2` times: 2.1 times with squares of 1024 pixels.
 
         Args:
             side: Side of the squares in pixels, with what overlaps.
