@@ -21,9 +21,10 @@ from invdiff.operators import Identity, Mask
 from invdiff.posterior import Step
 from invdiff.priors import Gaussian, ScoreModel, Tiled, from_network
 from invdiff.problems import PROBLEMS, Inpaint, Outpaint, RetrievePhase, SuperResolution
-from invdiff.restoration import estimate, memory
+from invdiff.restoration import estimate
 from invdiff.restoration.estimate import ShareWatch, Stopwatch
-from invdiff.restoration.memory import LiveMemory, available_memory, memory_note, needed_memory
+from invdiff.restoration.fit import Fit, fit
+from invdiff.restoration.memory import LiveMemory, available_memory, needed_memory
 from invdiff.schedules import EDM
 
 CPU = torch.device("cpu")
@@ -102,28 +103,45 @@ class TestMemory:
         assert (live.peak, live.now) == (8000, 8000)
         assert d.sum() == 4000
 
-    def test_natural(self) -> None:
-        """The process was measured to take 4,700 to 4,850 bytes per pixel for masks, and 2,570 for denoising."""
+    @pytest.mark.parametrize(
+        ("side", "samples", "sigma_y", "masked", "measured"),
+        [
+            (256, 1, 0.04, True, 300),
+            (256, 1, 0.2, False, 146),
+            (512, 1, 0.2, False, 537),
+            (512, 4, 0.04, True, 1011),
+            (1024, 1, 0.04, True, 3728),
+            (1024, 1, 0.2, False, 1658),
+        ],
+    )
+    def test_what_the_process_was_measured_to_take(
+        self, side: int, samples: int, sigma_y: float, *, masked: bool, measured: float
+    ) -> None:
+        """Peaks above the memory before the run, in MiB, of masks (that of 1024 pixels: of a blur) and of denoising."""
+        natural, shape = load_prior("natural", precision="float32"), (3, side, side)
+        op = Mask(torch.eye(side) < 1, shape, sigma_y=sigma_y) if masked else Identity(shape, sigma_y=sigma_y)
+        needed = needed_memory(PosteriorSampler(natural, op), num_samples=samples, chunk=None, device=CPU)
+        assert needed is not None
+        assert 1.0 <= needed / 2**20 / measured <= 1.3
+
+    def test_rows_and_windows(self) -> None:
         natural = load_prior("natural", precision="float32")
-        mask = Mask(torch.eye(256) < 1, (3, 256, 256), sigma_y=0.1)
+        mask = Mask(torch.eye(512) < 1, (3, 512, 512), sigma_y=0.1)
 
-        def per_pixel(score: ScoreModel, num_samples: int, **settings: Any) -> float:
-            chunk = settings.pop("chunk", None)
+        def needed(score: ScoreModel, num_samples: int = 1, **settings: Any) -> float:
+            run = {name: settings.pop(name, None) for name in ("chunk", "side")}
             sampler = PosteriorSampler(score, mask, **settings)
-            needed = needed_memory(sampler, num_samples=num_samples, chunk=chunk, device=CPU)
-            assert needed is not None
-            return (needed - 4 * 8 * num_samples * 3 * 256**2) / 256**2
+            bytes_ = needed_memory(sampler, num_samples=num_samples, device=CPU, **run)
+            assert bytes_ is not None
+            return bytes_ - 4 * 8 * num_samples * 3 * 512**2  # without the results
 
-        assert 4000 < per_pixel(natural, 1) < 5800
-        assert per_pixel(natural, 2) == pytest.approx(2 * per_pixel(natural, 1), rel=0.01)
-        assert per_pixel(natural, 4) == pytest.approx(per_pixel(natural, 2), rel=0.01)  # chunks of two
-        assert per_pixel(natural, 4, chunk=1) == pytest.approx(per_pixel(natural, 1), rel=0.01)
-        assert 2000 < per_pixel(natural, 1, method="exact-score", rule="matched") < 3000
-        assert 1500 < per_pixel(natural, 1, method="exact-score") < 2000
-        tiled = per_pixel(Tiled(natural, tile=64, batch=1), 1, method="dps")
-        whole = per_pixel(natural, 1, method="dps")
-        solver = 1.5 * 4 * 48 * 3
-        assert tiled - solver == pytest.approx((whole - solver) / 16, rel=0.05)
+        one = needed(natural)
+        assert needed(natural, 4) == pytest.approx(one, rel=0.01)  # chunks of one
+        assert needed(natural, 4, chunk=4) > 3 * one
+        assert needed(natural, method="exact-score") < one / 1.5  # no gradient
+        assert needed(Tiled(natural, tile=64, batch=1), method="dps") < needed(natural, method="dps") / 4
+        assert needed(natural, side=480) < one
+        assert needed(natural.in_parts(480)) == needed(natural, side=480)
 
     def test_not_known_or_little(self) -> None:
         def needed(score: ScoreModel, side: int, device: torch.device = CPU) -> int | None:
@@ -138,16 +156,64 @@ class TestMemory:
         told.of_user = False  # not tried
         assert needed(told, 256) is None  # It asks for a value.
 
-    def test_note(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_available(self) -> None:
         there = available_memory()
         assert there is None or there > 2**20
-        monkeypatch.setattr(memory, "available_memory", lambda: 10**9)
-        assert memory_note(None, rows=2, tiled=False) == memory_note(10**9, rows=2, tiled=False) == ()
-        (note,) = memory_note(34 * 10**8, rows=2, tiled=False)
-        assert "needs about 3.4 GB and 1 GB are available: use --chunk 1, --tile 256, --precision bfloat16" in note
-        assert "--chunk" not in memory_note(34 * 10**8, rows=1, tiled=True)[0]
-        monkeypatch.setattr(memory, "available_memory", lambda: None)
-        assert memory_note(10**15, rows=2, tiled=False) == ()
+
+
+class TestFit:
+    """The memory is made to be short. What is chosen leaves the samples as they are."""
+
+    def fit(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        there: float | None,
+        *,
+        side: int = 256,
+        score: ScoreModel | None = None,
+        **run: Any,
+    ) -> Fit:
+        natural = score or load_prior("natural", precision="float32")
+        op = Mask(torch.eye(side) < 1, (3, side, side), sigma_y=0.1)
+        monkeypatch.setattr("invdiff.restoration.fit.available_memory", lambda: there)
+        return fit(PosteriorSampler(natural, op), natural, **{"num_samples": 2, "chunk": None, "device": CPU, **run})
+
+    @pytest.mark.parametrize("there", [None, 2e9])
+    def test_enough_or_not_known(self, monkeypatch: pytest.MonkeyPatch, there: float | None) -> None:
+        found = self.fit(monkeypatch, there)
+        assert (found.chunk, found.chosen, found.advice) == (None, (), ())
+
+    def test_a_smaller_chunk(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = self.fit(monkeypatch, 5e8)
+        assert (found.chunk, found.advice) == (1, ())
+        assert found.needed is not None
+        assert found.needed <= 5e8
+        assert "1 of 2 samples at a time" in found.chosen[0]
+
+    def test_the_chunk_of_the_user_stays(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = self.fit(monkeypatch, 5e8, chunk=2)
+        assert (found.chunk, found.chosen) == (2, ())
+        assert "use --chunk 1, --tile 256, --samples 1, --precision bfloat16" in found.advice[0]
+
+    def test_squares(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        whole = self.fit(monkeypatch, None, side=2000)
+        assert whole.needed is not None
+        for there, side in ((0.8 * whole.needed, 1536), (7e9, 1024), (5e9, 768)):
+            found = self.fit(monkeypatch, there, side=2000)
+            assert found.sampler.score.describe()["side"] == side
+            assert found.needed is not None
+            assert found.needed <= there
+            assert f"squares of {side} pixels" in found.chosen[-1]
+            assert found.advice == ()
+
+    def test_what_changes_the_samples_is_advised(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        natural = load_prior("natural", precision="float32")
+        found = self.fit(monkeypatch, 1e8, num_samples=1, score=Tiled(natural, tile=256))
+        assert found.chosen == ()
+        assert "are available: use --precision bfloat16" in found.advice[0]
+        (advice,) = self.fit(monkeypatch, 1e9, side=2000, num_samples=1).advice
+        assert "--tile 256" in advice
+        assert "--chunk" not in advice
 
 
 class TestDoubts:
@@ -216,6 +282,17 @@ class TestCommand:
         ]
         assert 0 < record["timing"]["estimate"]["seconds"] < 10
         assert record["timing"]["estimate"]["memory_mib"] is None
+
+    def test_what_was_chosen_is_said_and_recorded(self, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        whole = CliRunner().invoke(command, [*words, "--json"], catch_exceptions=False)
+        monkeypatch.setattr("invdiff.restoration.fit.needed_memory", lambda *_, chunk, **__: 10**9 * (chunk or 2))
+        monkeypatch.setattr("invdiff.restoration.fit.available_memory", lambda: 15 * 10**8)
+        divided = CliRunner().invoke(command, [*words, "--overwrite", "--json"], catch_exceptions=False)
+        before, after = (json.loads(result.stdout) for result in (whole, divided))
+        assert (after["options"]["chunk"], after["arguments"]["chunk"]) == (1, None)
+        (note,) = [note for note in after["notes"] if note.startswith("memory: 1 of 2 samples at a time")]
+        assert note in divided.stderr
+        assert after["residual"] == pytest.approx(before["residual"], rel=1e-4)
 
     def test_restore_records_the_estimate_and_prints_nothing(
         self, tiny_prior: Any, words: list[str], capsys: pytest.CaptureFixture[str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -152,6 +153,15 @@ class PosteriorSampler:
         if doubt := doubts_about(score, example.in_shape):
             self.notes = (*self.notes, doubt)
             warnings.warn(doubt, stacklevel=3)
+
+    def with_prior(self, score: ScoreModel) -> PosteriorSampler:
+        """Return the sampler with the same prior evaluated in another way, such as ``prior.in_parts(1024)``.
+
+        Nothing is tried or resolved again.
+        """
+        other = copy.copy(self)
+        other.score, _ = adapt(score, self.op.in_shape)
+        return other
 
     def plan(self, num_samples: int) -> ResolvedMethod:
         """Return the method and settings that :meth:`run` will use for ``num_samples`` samples per measurement."""

@@ -65,7 +65,7 @@ def run_together(
             num_samples=count,
             first_sample=settings["first_sample"],
             seed=[job.settings["seed"] for job in jobs],
-            chunk=settings["chunk"],
+            chunk=min((job.chunk for job in jobs if job.chunk is not None), default=None),
             progress=progress,
             callback=watch,
         )

@@ -20,8 +20,7 @@ from invdiff.methods.algorithm import Algorithm
 from invdiff.operators import Noise
 from invdiff.posterior import MisfitWarning, Posterior, PosteriorSampler
 from invdiff.posterior.misfit import unwarned
-from invdiff.priors import ScoreModel, Tiled
-from invdiff.priors.trial import inner_prior
+from invdiff.priors import ScoreModel
 from invdiff.problems import OptionError, Problem
 from invdiff.restoration.calibration_file import INTERVAL, LEVELS, Spread, read_spread, settings_of
 from invdiff.restoration.checks import check_limits, check_mapping, check_options, complete, find_problem
@@ -29,10 +28,10 @@ from invdiff.restoration.device import pick_device
 from invdiff.restoration.earlier import Results
 from invdiff.restoration.estimate import ShareWatch, Stopwatch
 from invdiff.restoration.files import FilesRead, code_files, prior_files
+from invdiff.restoration.fit import fit
 from invdiff.restoration.formats import FileFormat, file_format
 from invdiff.restoration.inputs import Measured, read
 from invdiff.restoration.keep import KEPT
-from invdiff.restoration.memory import memory_note, needed_memory, rows_at_a_time
 from invdiff.restoration.noise import noise_choice
 from invdiff.restoration.pictures import COMMAND, RECORD, file_names
 from invdiff.restoration.priors import find_prior
@@ -114,8 +113,9 @@ class Job:
         spread: Scaling of standard deviation and intervals; ``None``: no calibration and no intervals.
         files: The files that were read, with their digests.
         notes: Messages for the user: on the measurement, the prior, and the limits of both; without repetitions.
+        chunk: Samples per chunk; ``None``: the default.
         memory: Memory that the run needs, in bytes, if it is known and not little.
-        memory_notes: Messages on the memory that the machine has left, which are in no record.
+        memory_notes: Messages on memory that is lacking, which are in no record.
         seconds: Time that it took to prepare.
     """
 
@@ -127,6 +127,7 @@ class Job:
     spread: Spread | None
     files: FilesRead
     notes: tuple[str, ...]
+    chunk: int | None
     memory: int | None
     memory_notes: tuple[str, ...] = ()
     seconds: float = 0.0
@@ -168,7 +169,7 @@ class Job:
                 num_samples=settings["samples"],
                 first_sample=settings["first_sample"],
                 seed=settings["seed"],
-                chunk=settings["chunk"],
+                chunk=self.chunk,
                 progress=progress,
                 callback=watch,
             )
@@ -306,15 +307,16 @@ def prepare(
     sampler = _sampler(score, measured, settings, option or {})
     spread = _spread(measured, sampler, settings, files)
     files.check()
-    memory, said, full = None, tuple[str, ...](), tuple[str, ...]()
+    fitted = None
     if isinstance(sampler, PosteriorSampler):
-        run: dict[str, Any] = {"num_samples": settings["samples"], "chunk": settings["chunk"], "device": device}
-        memory, rows = needed_memory(sampler, **run), rows_at_a_time(sampler, **run)
-        said, full = sampler.notes, memory_note(memory, rows=rows, tiled=isinstance(inner_prior(score), Tiled))
+        fitted = fit(sampler, score, num_samples=settings["samples"], chunk=settings["chunk"], device=device)
+        sampler = fitted.sampler
+    said = () if fitted is None else (*fitted.sampler.notes, *fitted.chosen)
     doubts, calibrated = measured.problem.doubts(score), spread.notes if spread else ()
     notes = tuple(dict.fromkeys((*measured.notes, *said, *doubts, *calibrated)))
+    how = (None, None, ()) if fitted is None else (fitted.chunk, fitted.needed, fitted.advice)
     seconds = time.monotonic() - started
-    return Job(source, settings, measured, sampler, device, spread, files, notes, memory, full, seconds)
+    return Job(source, settings, measured, sampler, device, spread, files, notes, *how, seconds)
 
 
 def restore(

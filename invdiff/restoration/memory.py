@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,34 +14,44 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from invdiff.operators import Identity
 from invdiff.posterior import PosteriorSampler
 from invdiff.posterior.draw import chunk_size
 from invdiff.priors import NetworkPrior, ScoreModel, Tiled
 from invdiff.priors.adapters.channels import Gray, PerChannel
 from invdiff.priors.adapters.rescaled import Rescaled
 
-__all__ = ["available_memory", "gigabytes", "memory_note", "needed_memory", "rows_at_a_time"]
+__all__ = ["available_memory", "gigabytes", "needed_memory", "rows_at_a_time"]
 
-OVERHEAD = 1.5  # Peak memory of the process over that of its tensors (workspaces of convolutions, fragmentation): 1.3 to 1.7.
+# Peak memory of the process over that of its tensors: workspaces of convolutions, more of them for gradients; what a heap of
+# small tensors loses, up to a number of bytes, since large ones have pages of their own; and tables and libraries, in bytes.
+OVERHEAD = {"plain": 1.1, "pivot": 1.1, "gradient": 1.2}
+HEAP, LARGEST_LOSS, LIBRARIES = 0.3, 120 * 2**20, 30 * 2**20
 # Copies of the image, in float32, that are held:
 RESULTS = 8  # per sample: the state, its noise, results, pictures
 IN_WINDOWS = 4  # likewise, for samples computed in windows, which are put in one copy of the measured picture
-SOLVER = 48  # per sample of a chunk, during an evaluation of the network
-DRAW = 128  # likewise, in a draw with the measured covariance of the error, which has many bands of frequencies
-WORTHWHILE = 2**16  # pixels per chunk from which the memory is estimated, which takes a quarter of a second
+SOLVER = {"plain": 16, "pivot": 8, "gradient": 28}  # per sample of a chunk, during an evaluation of the network
+DRAW = 32  # likewise, in a draw with the measured covariance of the error
+SMALL = 64  # side in pixels of the image on which a network is run
+WORTHWHILE = 2**16  # pixels per chunk from which the memory is estimated, which takes a tenth of a second
 
 
-def needed_memory(sampler: PosteriorSampler, *, num_samples: int, chunk: int | None, device: torch.device) -> int | None:
+def needed_memory(
+    sampler: PosteriorSampler, *, num_samples: int, chunk: int | None, device: torch.device, side: int | None = None
+) -> int | None:
     """Return the memory in bytes that a run on a CPU needs besides what the process has now; ``None``: not known, or little.
 
-    The network is run on tensors without data (:class:`torch._subclasses.FakeTensorMode`), which takes as long for large images
-    as for small ones.
+    A network that looks no further than some pixels is run on a small image, since its memory is proportional to the pixels.
+    Others are run on tensors without data (:class:`torch._subclasses.FakeTensorMode`), which takes as long for large images as
+    for small ones.
 
     Args:
         sampler: The sampler.
         num_samples: Samples of one measurement.
         chunk: Samples per chunk, as in :meth:`~invdiff.PosteriorSampler.run`.
         device: Device of the run. On a GPU, chunks that do not fit are halved.
+        side: Side of the squares in which the network would be evaluated (:meth:`invdiff.priors.NetworkPrior.in_parts`).
+            Default: as the prior is.
     """
     shape = tuple(sampler.op.in_shape)
     if device.type != "cpu" or len(shape) != 3:
@@ -50,13 +61,17 @@ def needed_memory(sampler: PosteriorSampler, *, num_samples: int, chunk: int | N
     if rows * shape[1] * shape[2] < WORTHWHILE:
         return None
     plan, entries = sampler.plan(num_samples), torch.Size(shape).numel()
-    gradient, draws = plan.method.algorithm.differentiates, plan.rule is not None and plan.rule.follows_draws
-    network = _of_network(sampler.score, rows, shape, gradient=gradient)
-    if network is None:
-        return None
+    algorithm, draws = plan.method.algorithm, plan.rule is not None and plan.rule.follows_draws
+    ways = [name for name, wanted in (("gradient", algorithm.differentiates), ("pivot", algorithm.starts_high)) if wanted]
     drawing = 4 * DRAW * rows * entries if draws and sampler.score.error_model is not None else 0
-    held = RESULTS if entries == whole else IN_WINDOWS
-    return int(OVERHEAD * max(network + 4 * SOLVER * rows * entries, drawing)) + 4 * held * num_samples * whole
+    working = [float(drawing)]
+    for way in ways or ["plain"]:
+        network = _of_network(sampler.score, rows, shape, way=way, side=side)
+        if network is None:
+            return None
+        working.append(OVERHEAD[way] * (network + 4 * SOLVER[way] * rows * entries))
+    held = 4 * (RESULTS if entries == whole else IN_WINDOWS) * num_samples * whole
+    return int(max(working) + min(HEAP * max(working), LARGEST_LOSS)) + LIBRARIES + held
 
 
 def rows_at_a_time(sampler: PosteriorSampler, *, num_samples: int, chunk: int | None, device: torch.device) -> int:
@@ -66,8 +81,8 @@ def rows_at_a_time(sampler: PosteriorSampler, *, num_samples: int, chunk: int | 
     return min(chunk or chunk_size(shape, device), num_samples * len(parts))
 
 
-def _of_network(score: ScoreModel, rows: int, shape: tuple[int, ...], *, gradient: bool) -> int | None:
-    """Return the peak memory of the tensors in an evaluation, with its gradient if wanted."""
+def _of_network(score: ScoreModel, rows: int, shape: tuple[int, ...], *, way: str, side: int | None) -> int | None:
+    """Return the peak memory of the tensors in an evaluation: ``plain``, with its ``gradient``, or at a ``pivot``."""
     while isinstance(score, Gray | PerChannel | Rescaled | Tiled):
         if isinstance(score, Gray):
             shape = (score.channels, *shape[1:])
@@ -80,18 +95,31 @@ def _of_network(score: ScoreModel, rows: int, shape: tuple[int, ...], *, gradien
         score = score.score_model
     if not isinstance(score, NetworkPrior):
         return None
-    from torch._subclasses.fake_tensor import FakeTensorMode  # takes a while
-
-    live = LiveMemory(score.weights)
+    side = score.side if side is None else side
+    if side is not None:  # One square at a time.
+        shape = (shape[0], *(min(side, n) for n in shape[1:]))
+    scale = 1.0
+    if score.reach is not None:
+        scale, rows, shape = rows * shape[1] * shape[2] / SMALL**2, 1, (shape[0], SMALL, SMALL)
+    live, op = LiveMemory(score.weights), Identity(shape, sigma_y=0.1)
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), live, torch.set_grad_enabled(gradient):
-            x_t = torch.zeros(rows, *shape, requires_grad=gradient)
-            x0_hat = score.denoise(x_t, score.schedule.time(torch.tensor(1.0)))
-            if gradient:
+        with _fake(score.reach is None), live, torch.set_grad_enabled(way == "gradient"):
+            x_t, t = torch.zeros(rows, *shape, requires_grad=way == "gradient"), score.schedule.time(torch.tensor(1.0))
+            pivot = op.pivot(x_t, 1.0, x_t) if way == "pivot" and "pixel" in score.noise_kinds else None
+            x0_hat = score.denoise(x_t, t) if pivot is None else score.denoise_pivot(*pivot)
+            if way == "gradient":
                 torch.autograd.grad(x0_hat, x_t, torch.ones_like(x0_hat))
     except Exception:  # The network is somebody's code, which may not run without data.
         return None
-    return live.peak
+    return int(scale * live.peak)
+
+
+def _fake(wanted: bool) -> contextlib.AbstractContextManager[object]:
+    if not wanted:
+        return contextlib.nullcontext()
+    from torch._subclasses.fake_tensor import FakeTensorMode  # takes two seconds to import
+
+    return FakeTensorMode(allow_non_fake_inputs=True)
 
 
 class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -109,6 +137,10 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._known = [tensor.untyped_storage() for tensor in known]  # kept, so that their ids stay theirs
         self._seen = {id(storage): 0 for storage in self._known}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # Otherwise the first call imports torch._dynamo, which takes two seconds.
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -141,35 +173,32 @@ def available_memory() -> int | None:
         name, _, value = line.partition(":")
         if name == "MemAvailable":
             limits.append(1024 * int(value.split()[0]))
-    allowed, used = (_lines(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
-    if allowed and used and allowed[0].isdigit():
-        limits.append(max(0, int(allowed[0]) - int(used[0])))
+    for folder, (most, used, cached) in _control_groups():
+        numbers = [_lines(f"{folder}/{name}") for name in (most, used)]
+        if all(lines and lines[0].isdigit() for lines in numbers):
+            stat = dict(line.split()[:2] for line in _lines(f"{folder}/memory.stat"))
+            files = int(stat.get(cached, 0))  # Copies of files, which make room.
+            limits.append(max(0, int(numbers[0][0]) - max(0, int(numbers[1][0]) - files)))
     return min(limits, default=None)
+
+
+def _control_groups() -> list[tuple[str, tuple[str, str, str]]]:
+    """Return the folders of the control groups of the process, with the names of limit, use, and cached files in them."""
+    second = ("memory.max", "memory.current", "inactive_file")
+    first = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    found = [("/sys/fs/cgroup", second), ("/sys/fs/cgroup/memory", first)]
+    for line in _lines("/proc/self/cgroup"):
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "memory") and path != "/":
+            found.append((f"/sys/fs/cgroup{path}", second) if not controllers else (f"/sys/fs/cgroup/memory{path}", first))
+    return found
 
 
 def _lines(path: str) -> list[str]:
     try:
         return Path(path).read_text(encoding="ascii").splitlines()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return []
-
-
-def memory_note(needed: int | None, *, rows: int, tiled: bool) -> tuple[str, ...]:
-    """Return a note if a run needs more memory than is available, with what to do.
-
-    Args:
-        needed: Memory in bytes, or ``None``.
-        rows: Samples per chunk.
-        tiled: Whether the prior works in windows already.
-    """
-    there = available_memory()
-    if needed is None or there is None or needed <= there:
-        return ()
-    advice = [*(["--chunk 1"] if rows > 1 else []), *([] if tiled else ["--tile 256"]), "--precision bfloat16"]
-    return (
-        f"memory: the run needs about {gigabytes(needed)} and {gigabytes(there)} are available: use {', '.join(advice)}, or a "
-        "smaller picture",
-    )
 
 
 def gigabytes(count: int) -> str:

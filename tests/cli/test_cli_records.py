@@ -6,6 +6,7 @@ import getpass
 import json
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 import invdiff as package
 from invdiff.cli import main
 from invdiff.io.portable import portable, without_places
+from invdiff.restoration import job
 
 CODE = """
 from invdiff.methods.guidance import DPS
@@ -105,7 +107,12 @@ class TestWithoutPlaces:
         assert len(json.loads(text)["notes"]) == len(said.splitlines())
 
     def test_the_memory_that_is_left_is_in_no_record(self, solve, folder, monkeypatch):
-        monkeypatch.setattr("invdiff.restoration.job.memory_note", lambda *_, **__: ("memory: little is left",))
+        found = job.fit
+
+        def short(sampler, *given, **settings):
+            return replace(found(sampler, *given, **settings), advice=("memory: little is left",))
+
+        monkeypatch.setattr("invdiff.restoration.job.fit", short)
         said = solve(folder / "in.png", "--problem", "denoise", "--noise", 0.1, "-o", "out").stderr
         assert "memory: little is left" in said
         assert "memory" not in Path("out", "run.json").read_text()

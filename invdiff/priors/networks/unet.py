@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from invdiff.priors.networks.parts import in_parts
 from invdiff.priors.noise_maps import BANDS, NoiseMaps
 from invdiff.priors.score_model import Reach
 
@@ -35,7 +36,13 @@ class UNet(nn.Module):
         maps: Features of the maps that describe noise varying with the pixel or the frequency
             (:mod:`invdiff.priors.noise_maps`). They shift and scale every block at every pixel and are initialized to zero
             effect, so that a network with new maps computes the same function as before. 0: white noise only.
+
+    Attributes:
+        side: Largest side of the squares in which larger images are evaluated one after another, with the same output up to
+            rounding and the memory of one square; ``None``: whole images.
     """
+
+    side: int | None = None
 
     def __init__(
         self,
@@ -78,11 +85,34 @@ class UNet(nn.Module):
         stride = 2 ** len(self.shrink)
         return Reach(context=math.ceil(CONTEXT * stride), stride=stride)
 
+    @property
+    def margin(self) -> int:
+        """Pixels around a square, of whole strides, beyond which nothing changes the output in it."""
+        *blocks, coarsest = self.config["blocks"]
+        first, stride = 0, 2 ** len(blocks)  # first row that the output from row 0 on depends on, at the resolution of a stage
+        for level, count in enumerate(blocks):  # Back through the decoder, whose finest stage is followed by a convolution.
+            first = (first - 2 * int(count) - (level == 0)) // 2
+        first -= 2 * int(coarsest)
+        for count in reversed(blocks):  # Back through the encoder, to the first convolution.
+            first = 2 * first - 2 * int(count)
+        margin: int = -((first - 1) // stride) * stride
+        return margin
+
     def forward(self, x: Tensor, c_noise: Tensor, maps: NoiseMaps | None = None) -> Tensor:
         """Map ``x`` of shape ``(B, C, H, W)`` and ``c_noise`` of shape ``(B,)`` to an image of the shape of ``x``.
 
         ``maps`` describe where the noise is below the level of ``c_noise``; without them the noise is white.
         """
+        if self.side is None or max(x.shape[-2:]) <= self.side:
+            return self._whole(x, c_noise, maps)
+
+        def network(x: Tensor, *parts: Tensor) -> Tensor:
+            return self._whole(x, c_noise, None if maps is None else NoiseMaps(parts[0], parts[1], maps.bands))
+
+        inputs = (x,) if maps is None else (x, maps.shift, maps.levels)
+        return in_parts(network, inputs, side=self.side, margin=self.margin, stride=2 ** len(self.shrink))
+
+    def _whole(self, x: Tensor, c_noise: Tensor, maps: NoiseMaps | None) -> Tensor:
         height, width = x.shape[-2:]
         emb = self.noise(c_noise).to(x.dtype)
         h = self.first(self._padded(x))
