@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -161,6 +162,12 @@ class TestMemory:
         assert there is None or there > 2**20
 
 
+@cache
+def masked(side: int) -> PosteriorSampler:
+    op = Mask(torch.eye(side) < 1, (3, side, side), sigma_y=0.1)
+    return PosteriorSampler(load_prior("natural", precision="float32"), op)
+
+
 class TestFit:
     """The memory is made to be short. What is chosen leaves the samples as they are."""
 
@@ -173,10 +180,9 @@ class TestFit:
         score: ScoreModel | None = None,
         **run: Any,
     ) -> Fit:
-        natural = score or load_prior("natural", precision="float32")
-        op = Mask(torch.eye(side) < 1, (3, side, side), sigma_y=0.1)
+        sampler = masked(side) if score is None else PosteriorSampler(score, masked(side).op)
         monkeypatch.setattr("invdiff.restoration.fit.available_memory", lambda: there)
-        return fit(PosteriorSampler(natural, op), natural, **{"num_samples": 2, "chunk": None, "device": CPU, **run})
+        return fit(sampler, score or sampler.score, **{"num_samples": 2, "chunk": None, "device": CPU, **run})
 
     @pytest.mark.parametrize("there", [None, 2e9])
     def test_enough_or_not_known(self, monkeypatch: pytest.MonkeyPatch, there: float | None) -> None:
