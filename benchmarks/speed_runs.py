@@ -27,13 +27,14 @@ __all__ = ["busy", "linearity", "quality", "samples", "startup"]
 
 Row = dict[str, Any]
 JOB_STEPS = 3  # of the jobs whose cost per pixel and sample is compared
+LINEAR_METHODS = {"size": "diffpir", "samples": "auto"}  # without gradients, whole images of 4,096 px fit in 16 GB
 SAMPLES = 16
 
 JOB = """
 import json, resource, sys, time, warnings
 warnings.simplefilter("ignore")
 import torch
-side, count, steps, threads = map(int, sys.argv[1:])
+side, count, steps, threads = map(int, sys.argv[1:5])
 torch.set_num_threads(threads)
 from speed_networks import clock, inpainting, photograph, prior_of
 from invdiff import PosteriorSampler
@@ -43,7 +44,7 @@ with torch.no_grad():
     prior.denoise(torch.zeros(1, 3, 64, 64), prior.schedule.time(1.0))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 started = clock()
-PosteriorSampler(prior, op, steps=steps).run(y, num_samples=count)
+PosteriorSampler(prior, op, steps=steps, method=sys.argv[5]).run(y, num_samples=count)
 seconds = clock() - started
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps({"seconds": seconds, "peak, MiB": peak / 1024, "peak above start, MiB": (peak - before) / 1024}))
@@ -58,15 +59,16 @@ def linearity(sides: Sequence[int], counts: Sequence[int]) -> Iterator[tuple[str
     """
     for what, jobs in {"size": [(side, 1) for side in sides], "samples": [(64, count) for count in counts]}.items():
         work, seconds, lowest = [], [], float("inf")
+        method = LINEAR_METHODS[what]
         for side, count in jobs:
-            row = job(side, count)
+            row = job(side, count, method)
             work.append(1e-6 * side * side if what == "size" else float(count))
             seconds.append(row["seconds"])
             each = seconds[-1] / work[-1]
             if lowest < float("inf"):
                 row["ratio"] = each / lowest
             lowest = min(lowest, each)
-            yield f"{what}: {side} px, {count} sample{'s' * (count > 1)}", row
+            yield f"{what}: {side} px, {count} sample{'s' * (count > 1)}, {method}", row
         if len(jobs) > 1:
             # By relative errors, so that the largest job does not decide alone.
             weights = 1 / np.array(seconds)
@@ -77,8 +79,8 @@ def linearity(sides: Sequence[int], counts: Sequence[int]) -> Iterator[tuple[str
             yield f"{what}: fit", fit
 
 
-def job(side: int, count: int) -> Row:
-    command = [sys.executable, "-c", JOB, *map(str, (side, count, JOB_STEPS, torch.get_num_threads()))]
+def job(side: int, count: int, method: str) -> Row:
+    command = [sys.executable, "-c", JOB, *map(str, (side, count, JOB_STEPS, torch.get_num_threads(), method))]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parent)
     row: Row = json.loads(done.stdout)
     return row | {"steps": JOB_STEPS}
