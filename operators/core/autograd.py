@@ -55,7 +55,7 @@ class _Pointwise(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
         product: Tensor = ctx.times_slope(tangents[0], *ctx.saved_tensors)
-        return product
+        return product.clone() if product is tangents[0] else product  # A result is not the argument itself.
 
 
 # torch asks for the signature in every call. Finding it took a third of the time that such a function adds.
