@@ -7,6 +7,7 @@ import functools
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from invdiff.movable import Movable
 
@@ -24,7 +25,8 @@ class CosineTransform(Movable):
     either mirrored in the same way, :math:`\theta_k = \pi k / n`, which is the usual cosine transform (DCT-II); or it ends,
     :math:`x_n = 0` and :math:`x_{n+i} = -x_{n-i}`, :math:`\theta_k = \pi (2 k + 1) / (2 n + 1)`. In both cases second
     differences of the extended signal multiply :math:`q_k` by :math:`-4 \sin^2(\theta_k / 2)`. Long signals are transformed in
-    :math:`O(n \log n)`, by the Fourier transform of the signal extended to a whole period; short ones by a matrix.
+    :math:`O(n \log n)`, by the Fourier transform of the signal extended to a whole period; short ones by a matrix. On a CPU,
+    where no derivative is wanted, SciPy computes the DCT-II.
 
     Args:
         side: :math:`n`, the number of entries.
@@ -56,6 +58,8 @@ class CosineTransform(Movable):
 
     def analyze(self, x: Tensor, axis: int) -> Tensor:
         """Return the coefficients of ``x`` along ``axis``."""
+        if not self.ends and _by_scipy(x):
+            return _scipy("dctn", x, axis)
         if self.matrix is not None:
             return _along(axis, self.matrix.to(x), x)
         x = x.movedim(axis, -1)
@@ -69,6 +73,8 @@ class CosineTransform(Movable):
 
     def synthesize(self, coefficients: Tensor, axis: int) -> Tensor:
         """Return the signal with these coefficients along ``axis``: the inverse of :meth:`analyze`."""
+        if not self.ends and _by_scipy(coefficients):
+            return _scipy("idctn", coefficients, axis)
         if self.matrix is not None:
             return _along(axis, self.matrix.to(coefficients).mT, coefficients)
         c = coefficients.movedim(axis, -1)
@@ -89,7 +95,7 @@ def cosine_matrix(side: int) -> Tensor:
 def cosine_transform(x: Tensor) -> Tensor:
     """Return the orthonormal cosine coefficients (DCT-II) of images, over the last two axes."""
     if _by_scipy(x):
-        return _scipy("dctn", x)
+        return _scipy("dctn", x, -2, -1)
     coefficients: Tensor = _cosines(x.shape[-2], x.dtype, x.device) @ x @ _cosines(x.shape[-1], x.dtype, x.device).mT
     return coefficients
 
@@ -97,23 +103,24 @@ def cosine_transform(x: Tensor) -> Tensor:
 def cosine_inverse(coefficients: Tensor) -> Tensor:
     """Return the images with these cosine coefficients: the inverse and adjoint of :func:`cosine_transform`."""
     if _by_scipy(coefficients):
-        return _scipy("idctn", coefficients)
+        return _scipy("idctn", coefficients, -2, -1)
     rows, columns = (_cosines(side, coefficients.dtype, coefficients.device) for side in coefficients.shape[-2:])
     x: Tensor = rows.mT @ coefficients @ columns
     return x
 
 
 def _by_scipy(x: Tensor) -> bool:
-    """Return whether SciPy transforms ``x``: on a CPU, where no gradient is wanted. Matrices serve everywhere else."""
-    graph = torch.is_grad_enabled() and x.requires_grad
-    return type(x) is Tensor and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and not graph
+    """Return whether SciPy transforms ``x``: on a CPU, where no derivative is wanted. Torch does everywhere else."""
+    followed = torch.is_grad_enabled() and x.requires_grad
+    followed = followed or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+    return type(x) is Tensor and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and not followed
 
 
-def _scipy(name: str, x: Tensor) -> Tensor:
+def _scipy(name: str, x: Tensor, *axes: int) -> Tensor:
     import scipy.fft
 
     transform = getattr(scipy.fft, name)
-    done = transform(x.detach().numpy(), axes=(-2, -1), norm="ortho", workers=torch.get_num_threads())
+    done = transform(x.detach().numpy(), axes=axes, norm="ortho", workers=torch.get_num_threads())
     return torch.from_numpy(done)
 
 

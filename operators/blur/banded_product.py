@@ -14,7 +14,7 @@ from ..core.autograd import with_adjoint
 
 __all__ = ["SeparableProduct"]
 
-TILE = 32  # Rows per tile. On a CPU 32 and 64 were the fastest of 32 to 256, for 256 to 1024 pixels and 9 to 61 taps.
+TILE = 64  # Rows per tile. On a CPU 32 and 64 were the fastest of 32 to 256, for 256 to 1024 pixels and 9 to 61 taps.
 
 Tiles = list[tuple[slice, list[slice]]]  # Rows, and the ranges of columns outside of which they are zero.
 

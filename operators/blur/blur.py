@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 import torch
 from torch import Tensor
 
@@ -22,6 +23,8 @@ from .mirrored_blur import CosineConvolution, is_doubly_symmetric
 from .separable import Separable
 
 __all__ = ["BOUNDARIES", "Blur", "blur_kernel", "fitting_kernel"]
+
+LONG = 64  # Height plus width of a kernel from which on Fourier transforms, of fast sizes, took no longer than banded matrices.
 
 
 class Blur(LinearOperator):
@@ -51,7 +54,8 @@ class Blur(LinearOperator):
     Gaussians and boxes. It counts as doubly symmetric if its sides are odd and it is equal to both of its mirror images, like
     discs and diffraction patterns. Row 0 of ``y`` is row ``(h - 1) // 2`` of ``x`` if the boundary is ``valid``, else row 0.
 
-    Separable kernels are applied to rows and columns by banded matrices, other kernels by Fourier transforms.
+    Separable kernels are applied to rows and columns by banded matrices. Other kernels are applied by Fourier transforms, and
+    so are long ones if the boundary is ``circular``.
 
     Args:
         in_shape: Image shape ``(C, H, W)``, without the batch axis.
@@ -89,7 +93,8 @@ class Blur(LinearOperator):
         if boundary == "circular":
             # From the separable factors if there are any, so that solve inverts forward to rounding error in float64.
             self.convolution = CircularConvolution(shape, torch.outer(*factors) if factors else self.kernel)
-            self.product = SeparableProduct(*matrices) if factors else None
+            fast = all(scipy.fft.next_fast_len(side, real=True) == side for side in shape[1:])
+            self.product = SeparableProduct(*matrices) if factors and not (fast and sum(self.kernel.shape) >= LONG) else None
         elif factors:
             self.convolution = Separable(shape, *matrices, kind="dense" if boundary == "valid" else "frequency")
         elif boundary == "symmetric" and is_doubly_symmetric(self.kernel, given):
@@ -113,7 +118,7 @@ class Blur(LinearOperator):
         return self._applied(y).adjoint(y)
 
     def _applied(self, x: Tensor) -> SeparableProduct | LinearOperator:
-        # Banded matrices took a third to two thirds of the time of Fourier transforms, but they are only faster on a CPU.
+        # Banded matrices of short kernels took a third to two thirds of the time of Fourier transforms, on a CPU only.
         return self.convolution if self.product is None or x.is_cuda else self.product
 
     def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:

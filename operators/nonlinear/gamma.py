@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..core.autograd import with_derivative
 from ..core.noise import Noise, noise_of
 from ..core.operator import Operator
 from ..core.validation import event_shape
@@ -51,11 +52,28 @@ class Gamma(Operator):
         self.exponent, self.noise = float(exponent), noise_of(sigma_y, noise)
 
     def forward(self, x: Tensor) -> Tensor:
-        u = (x + 1) / 2
-        size, gamma = u.abs(), self.exponent
+        return with_derivative(x + 1, self._curve, self._times_slope) - 1
+
+    # In terms of v = 2 u and w = 2 g(u), to save passes over the image: w = c v^gamma from black on or, for exponents below 1,
+    # from v = 2 delta on. There the two pieces are joined by sums of clamped values, several times faster than torch.where.
+
+    def _curve(self, v: Tensor) -> Tensor:
+        gamma, size = self.exponent, v.abs()
+        scale = 2.0 ** (1 - gamma)
         if gamma > 1:
-            return 2 * u.sign() * size**gamma - 1
-        # The base is clamped even where the power is not used: its derivative at 0 would be infinite, times zero: NaN.
-        power, small = size.clamp(min=TOE) ** gamma, u / TOE
-        toe = TOE**gamma * small * ((2 - gamma) - (1 - gamma) * small.abs())
-        return 2 * torch.where(size < TOE, toe, u.sign() * power) - 1
+            return size.pow_(gamma).mul_(scale).copysign_(v)
+        place = (size / (2 * TOE)).clamp_(max=1)  # in the toe
+        toe = place * (1 - gamma)
+        toe = toe.neg_().add_(2 - gamma).mul_(place).sub_(1).mul_(2 * TOE**gamma)
+        return size.clamp_(min=2 * TOE).pow_(gamma).mul_(scale).add_(toe).copysign_(v)
+
+    def _times_slope(self, t: Tensor, v: Tensor, w: Tensor) -> Tensor:
+        gamma = self.exponent
+        if gamma > 1:  # gamma w / v, which is 0 at black
+            return t * (gamma * w / (v + torch.finfo(v.dtype).tiny))
+        size = v.abs()
+        power = w.abs().clamp(min=2 * TOE**gamma) / size.clamp(min=2 * TOE)
+        toe = 1 - (size / (2 * TOE)).clamp(max=1)
+        slope = gamma * power + 2 * (1 - gamma) * TOE ** (gamma - 1) * toe
+        product: Tensor = t * slope
+        return product

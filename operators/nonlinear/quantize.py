@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from ..core.autograd import with_derivative
 from ..core.noise import Noise, noise_of
 from ..core.operator import Operator
 from ..core.validation import event_shape
@@ -80,6 +81,7 @@ class Quantize(Operator):
         return (f"{self.levels} levels",)
 
     def forward(self, x: Tensor) -> Tensor:
-        place = (x.detach() - self.low) / self.step
-        # The last term is exactly zero, but has the derivative of the identity.
-        return place.clamp(0, self.levels - 1).round() * self.step + self.low + (x - x.detach())
+        return with_derivative(x, self._round, lambda v, x, y: v)
+
+    def _round(self, x: Tensor) -> Tensor:
+        return (x - self.low).div_(self.step).clamp_(0, self.levels - 1).round_().mul_(self.step).add_(self.low)

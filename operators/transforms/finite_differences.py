@@ -174,13 +174,19 @@ class DifferencesSVD(SVD):
         if self.boundary == "circular":
             spectrum: Tensor = torch.fft.fftn(x, dim=self.axes, norm="ortho")
             return spectrum.real - spectrum.imag
-        for axis, cosines in zip(self.axes, self.cosines, strict=True):
-            x = cosines.analyze(x, axis)
-        return x
+        return with_adjoint(x, self._to_cosines, self._from_cosines)
 
     def synthesize(self, x_bar: Tensor) -> Tensor:
         if self.boundary == "circular":
             return self.analyze(x_bar)
+        return with_adjoint(x_bar, self._from_cosines, self._to_cosines)
+
+    def _to_cosines(self, x: Tensor) -> Tensor:
+        for axis, cosines in zip(self.axes, self.cosines, strict=True):
+            x = cosines.analyze(x, axis)
+        return x
+
+    def _from_cosines(self, x_bar: Tensor) -> Tensor:
         for axis, cosines in zip(self.axes, self.cosines, strict=True):
             x_bar = cosines.synthesize(x_bar, axis)
         return x_bar

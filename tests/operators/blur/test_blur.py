@@ -191,7 +191,7 @@ class TestBoundaries:
 
 
 class TestSeparableProduct:
-    @pytest.mark.parametrize("shape", [(100, 130), (130, 100), (96, 400), (129, 129)])
+    @pytest.mark.parametrize("shape", [(200, 260), (260, 200), (192, 800), (257, 257)])
     def test_tiles_give_the_product(self, shape: tuple[int, int]) -> None:
         i, j = torch.arange(shape[0]).unsqueeze(1) * (shape[1] / shape[0]), torch.arange(shape[1])
         left = torch.where((i - j).abs() < 6, randn(*shape), 0)
@@ -219,6 +219,14 @@ class TestSeparableProduct:
         x = randn(1, 1, 256, 200)
         assert_close(op(x), op.convolution(x))
         assert_close(op.adjoint(x), op.convolution.adjoint(x))
+
+    def test_long_kernels_are_applied_by_fourier_transforms_of_fast_sizes(self) -> None:
+        kernel = gaussian_kernel(4.0, 33)
+        assert Blur((1, 128, 96), kernel).product is None
+        slow = Blur((1, 127, 96), kernel)
+        assert slow.product is not None
+        x = randn(1, 1, 127, 96)
+        assert_close(slow(x), slow.convolution(x))
 
 
 class TestVaryingBlur:

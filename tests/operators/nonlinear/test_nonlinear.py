@@ -117,6 +117,14 @@ class TestClip:
         gradient = Clip((7,), -1.0, 0.8, gain=2.0).jacobian(self.x).adjoint(torch.ones(1, 7))
         assert gradient.tolist() == [[0, 0, 2, 2, 2, 0, 0]]
 
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+    @pytest.mark.parametrize(("low", "high", "gain"), [(-1.0, 1.0, 1.0), (0.0, 1.0, 3.0), (-0.7, 0.0, 2.0)])
+    def test_the_ends_belong_to_the_range(self, low: float, high: float, gain: float, dtype: torch.dtype) -> None:
+        x = torch.tensor([[low - 0.02, low, (low + high) / 2, high, high + 0.02]], dtype=dtype) / gain
+        assert Clip((5,), low, high, gain=gain).jacobian(x).adjoint(torch.ones(1, 5, dtype=dtype)).tolist() == [
+            [0, gain, gain, gain, 0]
+        ]
+
     def test_open_to_one_side(self) -> None:
         assert_close(Clip((7,), -math.inf, 0.4)(self.x), self.x.clamp(max=0.4))
 
@@ -202,6 +210,13 @@ class TestGamma:
         assert y.diff().max() < 1.01 * slope.max() * 1e-5
         assert slope.diff().abs().max() < 0.02 * slope.max()
         assert_close(y + 1, -(y + 1).flip(-1), atol=1e-12, rtol=0)
+
+    @pytest.mark.parametrize("exponent", [0.3, 1 / 2.2, 1.0, 2.2])
+    def test_derivatives(self, exponent: float) -> None:
+        x = torch.tensor([[-1.3, -1.003, -1.0005, -0.9995, -0.997, -0.4, 0.2, 1.0, 1.5]], dtype=torch.float64).requires_grad_()
+        op = Gamma((9,), exponent)
+        assert torch.autograd.gradcheck(op, x, check_forward_ad=True, check_batched_grad=True)
+        assert torch.autograd.gradgradcheck(op, x, atol=1e-3)
 
     def test_slope_at_black_is_the_one_documented(self) -> None:
         slope = Gamma((1,), 1 / 2.2).jacobian(torch.tensor([[-1.0]])).adjoint(torch.ones(1, 1))
