@@ -12,6 +12,8 @@ Sections:
   busy       invdiff solve with the default number of threads over one, beside busy processes
   quality    seconds and PSNR of the default beside DPS; slow, only if named
 
+Freed memory is kept, as the command ``invdiff`` does (:mod:`invdiff.processor`), for all that is measured.
+
 Networks: the bundled prior (``natural``), one with the shapes of the FFHQ model of DPS (``large``: 94 million random weights),
 and a single convolution, which leaves the time of the sampler. Repetitions are interleaved and the fastest counts. With one
 thread times are those of the processor, so that other load has less influence, except for programs (startup, busy).
@@ -52,6 +54,7 @@ from tabulate import tabulate
 from invdiff.io.images import atomic_write
 from invdiff.methods import METHODS
 from invdiff.priors import load_prior
+from invdiff.processor import prepare_processor
 
 SECTIONS = ("network", "overhead", "own", "linearity", "startup", "samples", "busy", "quality")
 SLOW = ("quality",)  # run only if named
@@ -80,6 +83,7 @@ Wanted = Callable[[str], bool]
 def main(
     sections: tuple[str, ...], only: tuple[str, ...], threads: int, check: bool, table: bool, out: Path, **how: Any
 ) -> None:
+    prepare_processor()
     torch.set_num_threads(threads)
     chosen = [name for name in SECTIONS if (name in sections if sections else name not in SLOW)]
     done: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["prepare_processor", "suitable_threads"]
+__all__ = ["prepare_processor", "return_memory", "suitable_threads"]
 
 # A thread that waits for others gives its core away after this many rounds. By default it occupies it for milliseconds, which
 # on a machine with other work to do is the time in which those it waits for could have finished.
@@ -80,14 +80,27 @@ def _read(path: Path) -> str:
         return ""
 
 
+def return_memory() -> None:
+    """Return freed memory that the C library has kept to the system, as before a look at how much there is."""
+    library = _gnu_library()
+    if library is not None:
+        library.malloc_trim(0)
+
+
 def _keep_memory() -> None:
-    """Let the GNU C library keep freed memory, up to two gigabytes; does nothing with other libraries."""
+    """Let the C library keep freed memory, up to two gigabytes."""
+    library = _gnu_library()
+    if library is not None:
+        library.mallopt(TRIM_THRESHOLD, KEPT)
+        library.mallopt(MMAP_THRESHOLD, LARGEST)
+
+
+def _gnu_library() -> ctypes.CDLL | None:
+    """Return the GNU C library; ``None``: the process has another one, whose functions of these names differ."""
     if sys.platform != "linux":
-        return
+        return None
     try:
         library = ctypes.CDLL(None)
-        library.gnu_get_libc_version  # noqa: B018 - others that have mallopt give its parameters other meanings
+        return library if library.gnu_get_libc_version else None
     except (OSError, AttributeError):
-        return
-    library.mallopt(TRIM_THRESHOLD, KEPT)
-    library.mallopt(MMAP_THRESHOLD, LARGEST)
+        return None

@@ -8,6 +8,7 @@ import torch
 
 from invdiff.posterior import PosteriorSampler
 from invdiff.priors import NetworkPrior, ScoreModel, Tiled
+from invdiff.processor import return_memory
 from invdiff.restoration.memory import available_memory, gigabytes, needed_memory, rows_at_a_time
 
 __all__ = ["Fit", "fit"]
@@ -59,7 +60,9 @@ def fit(
     def needs(chunk: int | None, side: int | None = None) -> int | None:
         return needed_memory(sampler, num_samples=num_samples, chunk=chunk, device=device, side=side)
 
-    needed, there = needs(chunk), available_memory()
+    needed = needs(chunk)
+    return_memory()
+    there = available_memory()
     if needed is None or there is None or needed <= there:
         return Fit(sampler, chunk, needed)
     before, notes = needed, list[str]()
