@@ -25,10 +25,23 @@ T = torch.tensor(0.5)
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
 
 
-def wild(**config: Any) -> UNet:
-    net = UNet(widths=(4, 8), blocks=(1, 1), embedding=8, **config)
+class Small(nn.Module):
+    """The least that has activations and blocks: compiling takes seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1) for _ in range(2))
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = torch.sin(block(x) + time[:, None, None, None])
+        return x
+
+
+def wild() -> nn.Module:
+    net = Small()
     for parameter in net.parameters():
-        nn.init.normal_(parameter, std=0.2, generator=torch.Generator().manual_seed(0))
+        nn.init.normal_(parameter, std=0.5, generator=torch.Generator().manual_seed(0))
     return net.eval()
 
 
@@ -140,7 +153,7 @@ def test_moved_priors_tell_of_failures() -> None:
 @pytest.mark.filterwarnings("ignore:misfit")
 def test_whole_runs(tmp_path: Any) -> None:
     path = tmp_path / "tiny.safetensors"
-    save_prior(wild(), path, sigma_data=0.5, facts={})
+    save_prior(UNet(widths=(4,), blocks=(1,), embedding=8), path, sigma_data=0.5, facts={})
     op = Mask(torch.rand(16, 16, generator=torch.Generator().manual_seed(0)) < 0.5, (3, 16, 16), sigma_y=0.1)
     y = op.measure(randn(1, 3, 16, 16, dtype=torch.float32), seed=0)
     samples = []
@@ -149,11 +162,11 @@ def test_whole_runs(tmp_path: Any) -> None:
         if compiled:
             assert isinstance(prior.net, nn.Module)
             prior.compiled = CompiledNetwork(prior.net, **FAST)
-        for method in ("dps", "diffpir", "mmps"):
+        for method in ("dps", "diffpir"):
             posterior = PosteriorSampler(prior, op, method=method, steps=3).run(y, num_samples=2)
             assert posterior.origin["prior"].get("compiled", False) is compiled
             samples.append(posterior.samples)
-    for ours, expected in zip(samples[3:], samples[:3], strict=True):
+    for ours, expected in zip(samples[2:], samples[:2], strict=True):
         assert_close(ours, expected, rtol=1e-3, atol=1e-3)
 
 
