@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["prepare_processor", "return_memory", "suitable_threads"]
+__all__ = ["prepare_processor", "return_memory", "spare_memory", "suitable_threads"]
 
 # A thread that waits for others gives its core away after this many rounds. By default it occupies it for milliseconds, which
 # on a machine with other work to do is the time in which those it waits for could have finished.
@@ -20,7 +20,7 @@ SPIN_COUNT = 1000
 # Parameters of mallopt of the GNU C library, and values that keep freed memory for the next step of a sampler: otherwise every
 # activation of a network is taken from the system, and cleared by it, anew.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-KEPT, LARGEST = 2**31 - 1, 2**30
+KEPT, LARGEST, DEFAULT = 2**31 - 1, 2**30, 2**17
 
 
 def prepare_processor() -> None:
@@ -35,7 +35,7 @@ def prepare_processor() -> None:
     if not {"OMP_WAIT_POLICY", "KMP_BLOCKTIME"} & set(os.environ):
         os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))
     if not any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
-        _keep_memory()
+        _set_thresholds(trim=KEPT, mmap=LARGEST)
 
 
 def suitable_threads(root: Path = Path("/")) -> int | None:
@@ -87,12 +87,16 @@ def return_memory() -> None:
         library.malloc_trim(0)
 
 
-def _keep_memory() -> None:
-    """Let the C library keep freed memory, up to two gigabytes."""
+def spare_memory() -> None:
+    """Let the C library return freed memory at once from now on, where there is little."""
+    _set_thresholds(trim=DEFAULT, mmap=DEFAULT)
+
+
+def _set_thresholds(*, trim: int, mmap: int) -> None:
     library = _gnu_library()
     if library is not None:
-        library.mallopt(TRIM_THRESHOLD, KEPT)
-        library.mallopt(MMAP_THRESHOLD, LARGEST)
+        library.mallopt(TRIM_THRESHOLD, trim)
+        library.mallopt(MMAP_THRESHOLD, mmap)
 
 
 def _gnu_library() -> ctypes.CDLL | None:

@@ -8,7 +8,7 @@ import torch
 
 from invdiff.posterior import PosteriorSampler
 from invdiff.priors import NetworkPrior, ScoreModel, Tiled
-from invdiff.processor import return_memory
+from invdiff.processor import return_memory, spare_memory
 from invdiff.restoration.memory import available_memory, gigabytes, needed_memory, rows_at_a_time
 
 __all__ = ["Fit", "fit"]
@@ -65,6 +65,7 @@ def fit(
     there = available_memory()
     if needed is None or there is None or needed <= there:
         return Fit(sampler, chunk, needed)
+    spare_memory()
     before, notes = needed, list[str]()
     reason = f"the run would need about {gigabytes(before)} and {gigabytes(there)} are available"
     rows = first = rows_at_a_time(sampler, num_samples=num_samples, chunk=chunk, device=device)
