@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
@@ -95,6 +96,8 @@ def _of_network(score: ScoreModel, rows: int, shape: tuple[int, ...], *, way: st
         score = score.score_model
     if not isinstance(score, NetworkPrior):
         return None
+    score = copy.copy(score)
+    score.compiled = None  # A shape that does not occur in the run is not compiled.
     side = score.side if side is None else side
     if side is not None:  # One square at a time.
         shape = (shape[0], *(min(side, n) for n in shape[1:]))

@@ -139,6 +139,7 @@ class TestSolve:
         assert record["prior"]["checkpointing"]
         assert set(PRIOR_OPTIONS) <= record["arguments"].keys()
 
+    @pytest.mark.filterwarnings("always:torch.compile failed")
     @pytest.mark.parametrize("works", [True, False])
     def test_compiled_is_recorded(self, solve, tmp_path, monkeypatch, works):
         def compile_network(net, **_):
