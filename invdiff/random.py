@@ -153,12 +153,14 @@ class Streams:
         """Return standard normal noise of shape ``(rows, *event)``, the next of each row's stream."""
         key = torch.Size(event), dtype
         ahead = self._ahead.get(key)
-        if ahead is None or ahead.shape[1] == 0:
+        if ahead is None:
             draws = max(1, BLOCK // max(1, key[0].numel()))
             first, *others = (_next(source, draws, event, dtype) for source in self.sources)
             ahead = torch.stack([first, *others]) if others else first[None]
-        noise, self._ahead[key] = ahead[:, 0], ahead[:, 1:]
-        return noise
+        self._ahead.pop(key, None)
+        if ahead.shape[1] > 1:  # An empty rest would keep the memory of the noise that is returned.
+            self._ahead[key] = ahead[:, 1:]
+        return ahead[:, 0]
 
 
 def _next(source: torch.Generator | PlacedNoise, draws: int, event: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -169,29 +171,25 @@ def _next(source: torch.Generator | PlacedNoise, draws: int, event: Sequence[int
 
 
 class Draws:
-    """The noise of one step, which can be replayed: a repeated step gets the same noise.
+    """The noise of one step, which keeps the first draw only: large ones are held no longer than they are needed.
 
     Args:
-        streams: Source of new noise.
+        streams: Source of the noise.
         dtype: Dtype of the noise.
+
+    Attributes:
+        first: The first draw, ``(rows, *event)``; ``None`` before it.
     """
 
     def __init__(self, streams: Streams, dtype: torch.dtype) -> None:
         self.streams, self.dtype = streams, dtype
-        self.taken: list[Tensor] = []
-        self.position = 0
+        self.first: Tensor | None = None
 
     def __call__(self, event: Sequence[int]) -> Tensor:
         """Return the next standard normal noise, ``(rows, *event)``."""
-        if self.position == len(self.taken):
-            self.taken.append(self.streams.normal(event, dtype=self.dtype))
-        self.position += 1
-        return self.taken[self.position - 1]
-
-    def again(self) -> Draw:
-        """Rewind to the beginning of the step and return the object itself."""
-        self.position = 0
-        return self
+        noise = self.streams.normal(event, dtype=self.dtype)
+        self.first = noise if self.first is None else self.first
+        return noise
 
 
 def _check_seed(seed: int) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.testing import assert_close
 
 from invdiff.random import BLOCK, CELL, PURPOSES, Draws, PlacedNoise, Streams, generator
@@ -103,13 +104,22 @@ def test_shapes_and_dtypes_may_alternate() -> None:
     assert len(set(seen)) == len(seen)
 
 
-def test_the_noise_of_a_step_can_be_had_again() -> None:
-    draw = Draws(Streams([generator(0, "sample", 0, 0)]), torch.float64)
-    first = [draw((4,)), draw((2,))]
-    again = draw.again()
-    assert torch.equal(again((4,)), first[0])
-    assert torch.equal(again((2,)), first[1])
-    assert not torch.isin(again((4,)), first[0]).any()
+def test_the_first_noise_of_a_step_is_kept() -> None:
+    draw, alone = (Draws(Streams([generator(0, "sample", 0, 0)]), torch.float64) for _ in range(2))
+    assert draw.first is None
+    drawn = [draw((4,)), draw((4,))]
+    assert draw.first is drawn[0]
+    assert torch.equal(alone((4,)), drawn[0])
+    assert not torch.isin(drawn[1], drawn[0]).any()
+
+
+def test_large_noise_is_held_by_its_owner_alone() -> None:
+    streams = Streams([generator(0, "sample", 0, 0)])
+    noise = streams.normal((2 * BLOCK,))
+    memory = StorageWeakRef(noise.untyped_storage())
+    assert not memory.expired()
+    del noise
+    assert memory.expired()
 
 
 def test_noise_may_be_edited() -> None:

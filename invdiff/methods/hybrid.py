@@ -112,6 +112,7 @@ def hybrid_gain(
     u, shift = preconditioned_gmres(exact, linear, residual, variance=variance, lam=lam, rtol=rtol, max_iterations=products)
     w = linear.precondition(u, lam)
     left = residual - variance * w - linear(shift)
+    del u, w  # Large images: the second solve takes the most memory.
     noise = floor.clamp(min=variance)
     rest = measured_gain(measured, linear, left, noise=noise, softest=softest, rtol=rtol, max_iterations=inner_iterations)
     return shift + rest

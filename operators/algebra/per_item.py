@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Self, overload
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -133,11 +133,6 @@ class PerItem(Combination[Part]):
         each = [torch.as_tensor(part.dof).expand(len(rows)) for part, rows in zip(self.parts, self.members, strict=True)]
         values = torch.cat(each)[[self.starts[i] + place for i, place in (self.places[row] for row in range(self.items))]]
         return int(values[0]) if (values == values[0]).all() else values.to(self.order.device)
-
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        moved = super().to(device, dtype)
-        moved.noise = moved.noise  # All parts share one noise object again; each had moved its own copy.
-        return moved
 
     def take(self, rows: Sequence[int]) -> Operator:
         places, groups = self.places, dict[int, list[int]]()

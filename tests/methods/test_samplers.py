@@ -229,7 +229,8 @@ def test_back_off_leads_towards_a_step_that_has_not_seen_the_measurement(method:
         draw = Draws(Streams([generator(0, "sample", b, 0) for b in range(3)]), torch.float64)
         at = guidance.at(x_t, t)
         guided, _ = advance(guidance, chosen, at, s, draw)
-        return guided, unguided_step(chosen, at, s, draw), draw.taken[0]
+        assert draw.first is not None
+        return guided, unguided_step(chosen, at, s, draw), draw.first
 
     (guided, unguided, noise), (other, same, _) = both(y), both(op.keep_measured(y + 3))
     assert torch.equal(unguided, same)

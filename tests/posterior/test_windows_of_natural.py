@@ -61,7 +61,8 @@ def with_the_whole_picture(score: ScoreModel, plan: ResolvedMethod, op: Mask, y:
     guidance = plan.algorithm(prior, Mask(op.mask[(..., *window.box)]), inside)
     assert isinstance(guidance, ConditionalDenoiser)
     assert plan.rule is not None
-    streams = Streams([PlacedNoise(0, 0, k, corner=window.corner, sides=window.sides) for k in rows])
+    places = [PlacedNoise(0, 0, k, corner=window.corner, sides=window.sides) for k in rows]
+    streams = Streams(places)
     whole = [PlacedNoise(0, 0, k, sides=SIZE[1:]) for k in rows]  # type: ignore[arg-type]
 
     def noise() -> Tensor:  # of the picture, which the window has as well
@@ -73,9 +74,10 @@ def with_the_whole_picture(score: ScoreModel, plan: ResolvedMethod, op: Mask, y:
         fresh, draw = noise(), Draws(streams, y.dtype)
         prior.state = x_t
         at = guidance.at(x_t[(..., *window.box)], t)
+        before = places[0].draws
         x_0 = prior.placed(guidance.posterior_draw(at, draw), y)
         for source in whole:
-            source.draws += len(draw.taken)
+            source.draws += places[0].draws - before
         x_t = plan.rule(lambda _, x_0=x_0: x_0, Denoised(score, x_t, t), s, fresh)  # type: ignore[misc]
     return x_t[(..., *window.box)]
 

@@ -27,7 +27,7 @@ from invdiff.priors.networks.skeleton import SPARE, skeleton
 from invdiff.priors.networks.unet import UNet
 from invdiff.priors.spec import ARCHITECTURES
 
-SECONDS, MEBIBYTES = 4.0, 300  # of the processor, on a slow one
+SECONDS, MEBIBYTES = 8.0, 300  # of the processor, on a slow one that others use as well
 MUCH = 10**9
 MEASURE = """
 import json, sys, time

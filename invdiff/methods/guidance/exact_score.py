@@ -137,17 +137,17 @@ class ExactScore(ConditionalDenoiser):
         assert self.score.error_model is not None
         mean = self.posterior_mean(at)
         measured = self.score.error_model.at(mean, min(at.ratio, MODERATE), self._unknown(at.ratio))
-        zeta, n = measured.draw(draw), self.linear.keep_measured(draw(self.linear.out_shape))
+        mean = mean + (zeta := measured.draw(draw))
         shift = measured_gain(
-            measured,
+            measured.stationary,
             self.linear,
-            -self.linear(zeta) - self.linear.sigma_y * n,
+            -self.linear(zeta) - self.linear.sigma_y * self.linear.keep_measured(draw(self.linear.out_shape)),
             noise=(NEARLY_EXACT**2 * self.square_norm).clamp(min=self.linear.sigma_y**2),
             softest=1e-3 * self.square_norm,
             rtol=RTOL,
             max_iterations=ITERATIONS,
         )
-        return mean + zeta + shift
+        return mean + shift
 
     def _unknown(self, ratio: float) -> Tensor | None:
         """Return the noise variance of the pivot per entry, ``(1, C, H, W)``, or ``None`` if it is treated as uniform."""

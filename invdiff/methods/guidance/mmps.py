@@ -121,13 +121,14 @@ class MMPS(ConditionalDenoiser):
         if measured is None:
             zeta = TweedieGaussian(at, iterations=self.root_iterations).draw(draw(at.x_t.shape[1:]))
         else:
-            zeta = measured.draw(draw)
+            zeta, measured = measured.draw(draw), measured.stationary
         n = self.op.keep_measured(draw(self.op.out_shape))
         guided = at.x0_hat
         for _ in range(self.passes):
-            linear, residual, sigma_y = linearize(self.op, self.y, at.x0_hat, noise_at=guided)
-            innovation = residual - linear(zeta) - sigma_y * n
-            guided = at.x0_hat + zeta + self.kalman_gain(at, measured, linear, innovation, sigma_y)
+            linear, innovation, sigma_y = linearize(self.op, self.y, at.x0_hat, noise_at=guided)
+            innovation = innovation - linear(zeta) - sigma_y * n
+            shift = self.kalman_gain(at, measured, linear, innovation, sigma_y)
+            guided = at.x0_hat + zeta + shift
         return guided
 
     def measured(self, at: Denoised) -> ErrorCovariance | None:

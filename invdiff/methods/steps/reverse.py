@@ -124,7 +124,7 @@ class _Followed:
 def unguided_step(rule: StepRule | None, at: Denoised, s: Tensor, draw: Draws) -> Tensor:
     """Return the state after a step without guidance: by the rule, or by DDPM if the guidance has its own step."""
     # Fresh noise would advance the random streams of all rows, so reuse the noise of the step, or none if it drew none.
-    noise = draw.taken[0].reshape(at.x_t.shape) if draw.taken else torch.zeros_like(at.x_t)
+    noise = torch.zeros_like(at.x_t) if draw.first is None else draw.first.reshape(at.x_t.shape)
     return (rule or DDIM(eta=1.0))(prior_mean, at, s, noise)
 
 

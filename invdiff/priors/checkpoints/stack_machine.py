@@ -105,7 +105,7 @@ GETS = {"GET", "BINGET", "LONG_BINGET"}
 CONTAINERS = {*TUPLES, *EMPTY, "MARK", "TUPLE", "LIST", "DICT", "FROZENSET"}
 # A checkpoint of a thousand tensors has 50,000 instructions, which make 10,000 containers. An empty set takes one byte
 # of a program and 200 bytes of memory.
-MOST_INSTRUCTIONS, MOST_CONTAINERS = 1_500_000, 500_000
+MOST_INSTRUCTIONS, MOST_CONTAINERS = 1_000_000, 500_000
 
 
 class StackMachine:

@@ -62,6 +62,11 @@ class ErrorCovariance:
         return rotate(self.colors.mT, drawn)
 
     @property
+    def stationary(self) -> ErrorCovariance:
+        """The covariance :math:`V` of products and solves, without the places of draws, which take the memory of two images."""
+        return ErrorCovariance(self.colors, self.variances)
+
+    @property
     def level(self) -> Tensor:
         """Mean variance of an image entry, ``(B,)``."""
         return self.variances.flatten(1).mean(1)
