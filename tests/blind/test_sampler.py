@@ -63,9 +63,10 @@ def test_a_disc_is_found_and_the_image_is_better_than_the_measurement(natural):
 @pytest.mark.filterwarnings("ignore::invdiff.posterior.MisfitWarning")
 def test_the_same_seed_gives_the_same_result_and_items_do_not_depend_on_each_other(natural):
     sampler = fast(natural, GaussianFamily(0.5, 2.0))
-    y = torch.cat([measured(defocus_kernel(1.0)), measured(defocus_kernel(2.0), seed=1)])
+    y = torch.cat([measured(defocus_kernel(radius), seed=seed, side=24) for seed, radius in enumerate((1.0, 2.0))])
     both, alone = sampler.run(y, num_samples=1, seed=3), sampler.run(y[1:], num_samples=1, seed=3)
     torch.testing.assert_close(both.parameters["sigma"][:, 1:], alone.parameters["sigma"])
+    assert not torch.isclose(*both.parameters["sigma"].median(0).values, rtol=0.05)
     torch.testing.assert_close(both.posterior.samples[:, 1:], alone.posterior.samples)
     assert both.posterior.samples.shape[:2] == (1, 2)
     assert both.kernel.shape[0] == len(both.notes) == 2

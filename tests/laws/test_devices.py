@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from invdiff import PosteriorSampler
+from invdiff.linalg import conjugate_gradients, least_squares
 from invdiff.methods import METHODS, ConditionalDenoiser, Correction, Method
 from invdiff.methods.denoised import Denoised
 from invdiff.methods.divergence import INTERVAL, DivergenceError
@@ -39,9 +40,11 @@ WAITS: dict[str, tuple[int, str]] = {
 
 
 @pytest.fixture
-def device() -> Iterator[SimulatedDevice]:
+def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedDevice]:
     if chosen_device().type != "cpu":
         pytest.skip("the simulated device is compared with the CPU")
+    for solver in (conjugate_gradients, least_squares):  # A few iterations show on which device they are, as well as many.
+        monkeypatch.setitem(solver.__kwdefaults__, "max_iterations", 3)
     with simulated_device() as there:
         yield there
 
