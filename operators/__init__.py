@@ -28,6 +28,7 @@ from .noise.tempered import temper
 from .nonlinear.clip import Clip
 from .nonlinear.gamma import Gamma
 from .nonlinear.jpeg import JPEG
+from .nonlinear.log_likelihood import LogLikelihood
 from .nonlinear.network_operator import NetworkOperator
 from .nonlinear.quantize import Quantize
 from .resampling.downsample import Downsample
@@ -72,6 +73,7 @@ __all__ = [  # noqa: RUF022 - in plain order
     "LaplaceNoise",
     "LinearFunction",
     "LinearOperator",
+    "LogLikelihood",
     "MRI",
     "Magnitude",
     "Mask",

@@ -11,7 +11,7 @@ import click
 
 from invdiff.cli.messages import MESSAGE_OPTIONS, is_quiet, log_settings, message_options, note, shows_bars
 from invdiff.cli.method_options import method_options
-from invdiff.cli.prior_options import PRIOR_OPTIONS, load
+from invdiff.cli.prior_options import PRIOR_OPTIONS, SHORT_OPTIONS, load
 from invdiff.cli.problem_options import ProblemCommand
 from invdiff.cli.solve import SAMPLER, solve
 from invdiff.restoration.limits import LIMITS
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["calibrate"]
 
 # Options shared with `invdiff solve`; HELP replaces help texts that mention INPUT.
-SHARED = (*("problem", "noise", *SAMPLER, *PRIOR_OPTIONS, "device", "output", "overwrite"),)
+SHARED = (*("problem", "noise", *SAMPLER, *PRIOR_OPTIONS, *SHORT_OPTIONS, "device", "output", "overwrite"),)
 HELP = {
     "noise": "Standard deviation of the noise to add, pixels spanning 0..1 (required, above 0 unless --save is given).",
     "quality": "Use the value intended for `invdiff solve`. Default: balanced.",
@@ -35,7 +35,7 @@ SECTIONS = {
     "Noise": ("noise",),
     "Crops and samples": ("size", "cases", "samples", "seed"),
     "Sampler": (*SAMPLER, "device"),
-    "Prior": PRIOR_OPTIONS,
+    "Prior": (*PRIOR_OPTIONS, *SHORT_OPTIONS),
     "Output": ("output", "overwrite", "save", "as_json", *MESSAGE_OPTIONS),
 }
 EPILOG = """\b

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from invdiff.restoration.limits import LIMITS
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from invdiff.priors import ScoreModel
 
-__all__ = ["PRIOR_OPTIONS", "check_text", "given_options", "load", "prior_option", "prior_options"]
+__all__ = ["PRIOR_OPTIONS", "SHORT_OPTIONS", "check_text", "given_options", "load", "prior_option", "prior_options"]
 
 ARGUMENTS = {
     "source": "--prior",
@@ -27,10 +28,37 @@ ARGUMENTS = {
 }
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+SHORT = "invdiff.short_prior_options"  # key in the metadata of a click context
+
+
+def _short(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    """Take an option that is short for a ``--prior-option``, whichever of the two comes first."""
+    if value is None:
+        return
+    text = f"{param.name}={value:g}" if isinstance(value, float) else f"{param.name}={value}"
+    ctx.meta.setdefault(SHORT, []).append(text)
+    if "prior_option" in ctx.params:
+        ctx.params["prior_option"] = _joined(ctx, ctx.params["prior_option"], [text])
+
+
+def _with_short(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    return _joined(ctx, value, ctx.meta.get(SHORT, []))
+
+
+def _joined(ctx: click.Context, given: Sequence[str], short: Sequence[str]) -> tuple[str, ...]:
+    """Return all options. Those of a record are replaced by those of the command line."""
+    if short and ctx.get_parameter_source("prior_option") is not ParameterSource.COMMANDLINE:
+        names = {text.partition("=")[0] for text in short}
+        given = [text for text in given if text.partition("=")[0] not in names]
+        ctx.set_parameter_source("prior_option", ParameterSource.COMMANDLINE)
+    return (*given, *short)
+
+
 prior_option = click.option(
     "--prior-option",
     multiple=True,
     metavar="NAME=VALUE",
+    callback=_with_short,
     help="Option that a checkpoint does not specify, such as heads=8 or label=207; see `invdiff priors inspect`. Repeatable.",
 )
 OPTIONS = (
@@ -41,6 +69,24 @@ OPTIONS = (
         "prior: this file is run as Python code. Loading a checkpoint runs no code.",
     ),
     prior_option,
+    click.option(
+        "--label", metavar="N", expose_value=False, callback=_short, help="Class to sample, for class-conditional networks."
+    ),
+    click.option(
+        "--guidance-scale",
+        type=float,
+        metavar="W",
+        expose_value=False,
+        callback=_short,
+        help="Classifier-free guidance to the class, with --null-label: 1 is Bayes' rule, more follows the class more closely.",
+    ),
+    click.option(
+        "--null-label",
+        metavar="N",
+        expose_value=False,
+        callback=_short,
+        help="Label that stood for no class in the training of the network, or none.",
+    ),
     click.option(
         "--precision",
         type=click.Choice(("auto", "float32", "bfloat16", "float16")),
@@ -61,6 +107,7 @@ OPTIONS = (
     ),
 )
 PRIOR_OPTIONS = ("prior", "prior_option", "precision", "checkpointing", "compiled", "tile", "overlap")
+SHORT_OPTIONS = ("label", "guidance_scale", "null_label")  # each is short for a --prior-option
 
 
 def prior_options(command: Command) -> Command:

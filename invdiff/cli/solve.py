@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from invdiff.cli.messages import MESSAGE_OPTIONS, is_quiet, log_settings, message_options
-from invdiff.cli.prior_options import PRIOR_OPTIONS, prior_options
+from invdiff.cli.prior_options import PRIOR_OPTIONS, SHORT_OPTIONS, prior_options
 from invdiff.cli.problem_options import CHOSEN, NOISE_OPTION, PROBLEM_OPTION, NameType
 from invdiff.cli.recorded_options import RecordedCommand, recorded_settings
 from invdiff.cli.solve_file import solve_file
@@ -29,7 +29,7 @@ SECTIONS = {
     "Problem": ("problem", "operator", "simulate", "page", "black", "white"),
     "Noise": ("noise",),
     "Sampler": ("samples", *SAMPLER, "windows", "seed", "first_sample", "chunk", "device"),
-    "Prior": PRIOR_OPTIONS,
+    "Prior": (*PRIOR_OPTIONS, *SHORT_OPTIONS),
     "Folder": ("shard", "batch", "tar"),
     "Output": (
         "output",

@@ -2,10 +2,13 @@
 
 from invdiff.priors.adapters.adapt import adapt
 from invdiff.priors.adapters.channels import Gray, PerChannel
+from invdiff.priors.adapters.classifier_guided import ClassifierGuided
 from invdiff.priors.adapters.rescaled import Rescaled
+from invdiff.priors.adapters.thresholded import Thresholded
 from invdiff.priors.adapters.tiled import Tiled
 from invdiff.priors.analytic.gaussian import Gaussian
 from invdiff.priors.analytic.mixture import GaussianMixture
+from invdiff.priors.classifier_free import ClassifierFree
 from invdiff.priors.errors.covariance import ErrorCovariance, ErrorModel
 from invdiff.priors.errors.files import read_error_model, save_error_model
 from invdiff.priors.errors.measure import measure_error
@@ -16,6 +19,8 @@ from invdiff.priors.save import save_prior
 from invdiff.priors.score_model import Reach, ScoreModel
 
 __all__ = [
+    "ClassifierFree",
+    "ClassifierGuided",
     "ErrorCovariance",
     "ErrorModel",
     "Gaussian",
@@ -26,6 +31,7 @@ __all__ = [
     "Reach",
     "Rescaled",
     "ScoreModel",
+    "Thresholded",
     "Tiled",
     "UNet",
     "adapt",

@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import nn
@@ -17,9 +17,11 @@ from invdiff.priors.checkpoints.container import Contents, open_contents, state_
 from invdiff.priors.checkpoints.kinds import folder_kind, is_optimizer, network_kind
 from invdiff.priors.digest import CHANGED, begin_digest, digest, stamp
 from invdiff.priors.errors.files import errors_beside, read_error_model
+from invdiff.priors.guided import guided, split_options
 from invdiff.priors.network import NetworkPrior
 from invdiff.priors.place import locate
 from invdiff.priors.save import WIDEST_HOLES
+from invdiff.priors.score_model import ScoreModel
 from invdiff.priors.spec import Checkpoint, NetworkSpec, build_network, build_prior
 
 __all__ = [
@@ -44,17 +46,45 @@ FAMILIES = {  # in the order in which their readers are tried
 }
 
 
-@torch.inference_mode(False)  # Weights created in inference mode could not take part in gradients.
+@overload
 def load_prior(
     source: str | Path,
     *,
+    guidance_scale: None = None,
+    threshold: None = None,
     precision: str = "auto",
     device: torch.device | str = "cpu",
     checkpointing: bool = False,
     compiled: bool = False,
     errors: bool = True,
     **given: Any,
-) -> NetworkPrior:
+) -> NetworkPrior: ...
+@overload
+def load_prior(
+    source: str | Path,
+    *,
+    guidance_scale: float | str | None = None,
+    threshold: float | str | None = None,
+    precision: str = "auto",
+    device: torch.device | str = "cpu",
+    checkpointing: bool = False,
+    compiled: bool = False,
+    errors: bool = True,
+    **given: Any,
+) -> ScoreModel: ...
+@torch.inference_mode(False)  # Weights created in inference mode could not take part in gradients.
+def load_prior(
+    source: str | Path,
+    *,
+    guidance_scale: float | str | None = None,
+    threshold: float | str | None = None,
+    precision: str = "auto",
+    device: torch.device | str = "cpu",
+    checkpointing: bool = False,
+    compiled: bool = False,
+    errors: bool = True,
+    **given: Any,
+) -> ScoreModel:
     """Load the prior of a checkpoint of any supported family, without executing code from the file.
 
     ================= ======================================================================================================
@@ -69,6 +99,11 @@ def load_prior(
 
     Args:
         source: See above. A bundled name takes precedence over a file of that name: write ``./natural`` for the file.
+        guidance_scale: Scale of classifier-free guidance (:class:`~invdiff.priors.ClassifierFree`), for a class-conditional
+            network with a ``label``. It needs ``null_label=``, the label that stood for no class in the training (a number, or
+            ``"none"`` for networks of EDM), or ``unconditional=``, the checkpoint of an unconditional prior. Further options:
+            ``guidance_interval=(0.2, 3)`` and ``guidance_rescale=0.7``. Default: no guidance.
+        threshold: ``"static"``, or the quantile of dynamic thresholding (:class:`~invdiff.priors.Thresholded`). Default: none.
         precision: ``float32``, or ``bfloat16`` or ``float16`` for the network's convolutions and matrix products (the solver's
             state stays float32); ``auto`` uses bfloat16 if ``device`` has units for it, and float32 otherwise.
         device: Device on which the prior will run, used only to resolve ``auto``. The prior follows the measurement's device.
@@ -85,6 +120,7 @@ def load_prior(
     Raises:
         ValueError: If the source does not exist, is damaged, is of no supported family, or could run code.
     """
+    options, given = split_options({**given, "guidance_scale": guidance_scale, "threshold": threshold})
     autocast = pick_autocast(precision, torch.device(device))
     path = locate(source)
     before = stamp(path)
@@ -93,9 +129,9 @@ def load_prior(
     spec = checkpoint.spec
     said = {"label": spec.label, "given": dict(given) or None, "assumed": dict(spec.assumed) or None}
     facts = {"name": portable(str(source)), **{name: value for name, value in said.items() if value is not None}, **spec.facts}
-    how: dict[str, Any] = {"autocast": autocast, "checkpointing": checkpointing, "compiled": compiled}
+    how: dict[str, Any] = {"checkpointing": checkpointing, "compiled": compiled}
     with _naming(path):
-        prior = build_prior(checkpoint, file=path, facts=facts, **how)
+        prior = build_prior(checkpoint, file=path, facts=facts, autocast=autocast, **how)
     prior.notes = (*checkpoint.notes, *assumptions(path, spec))
     prior.widest_hole = WIDEST_HOLES.get(str(source))
     # Now: the file may be replaced while the prior is in use.
@@ -108,7 +144,12 @@ def load_prior(
             prior.notes += (found,)
         else:
             prior.error_model = found
-    return prior
+    if not options:
+        return prior
+    with _naming(path):
+        return guided(
+            prior, spec, options, load=lambda other: load_prior(other, precision=precision, device=device, errors=False, **how)
+        )
 
 
 def load_network(source: str | Path) -> tuple[nn.Module, NetworkSpec]:

@@ -172,11 +172,15 @@ class NetworkPrior(ScoreModel):
     def to(self, device: torch.device | str | None = None) -> Self:
         if device is None or all(weight.device == torch.empty(0, device=device).device for weight in self.weights):
             return self
-        moved = copy.copy(self)
-        net = frozen_view(cast(nn.Module, self.net), device=device)
-        moved.net, moved.compiled = net, None if self.compiled is None else self.compiled.of(net)
+        moved = self.with_network(frozen_view(cast(nn.Module, self.net), device=device))
         moved.error_model = None if self.error_model is None else self.error_model.to(device)
         return moved
+
+    def with_network(self, net: nn.Module) -> Self:
+        """Return the prior with another network that is called and trained alike, such as a copy on another device."""
+        changed = copy.copy(self)
+        changed.net, changed.compiled = net, None if self.compiled is None else self.compiled.of(net)
+        return changed
 
     @property
     def smallest_part(self) -> int | None:
@@ -210,9 +214,7 @@ class NetworkPrior(ScoreModel):
             raise ValueError(f"in_parts: a {type(self.net).__name__} may look at the whole image. Use priors.Tiled.")
         if side < self.smallest_part:
             raise ValueError(f"in_parts: side must be at least {self.smallest_part} pixels for this network, got {side}.")
-        divided = copy.copy(self)
-        net = frozen_view(cast(nn.Module, self.net))
-        divided.net, divided.compiled = net, None if self.compiled is None else self.compiled.of(net)
+        divided = self.with_network(frozen_view(cast(nn.Module, self.net)))
         for layer in divided._divisible:
             layer.side = side
         return divided

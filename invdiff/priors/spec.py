@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from invdiff.noise_covariance import NOISE_KINDS
+from invdiff.priors.labels import ConditionedNetwork
 from invdiff.priors.network import PARAMETRIZATIONS, NetworkPrior
 from invdiff.priors.networks.skeleton import skeleton
-from invdiff.priors.noise_maps import NoiseMaps
 from invdiff.schedules import EDM, VP, Cosine, DiscreteBetas, RectifiedFlow, Schedule, SubVP
 
-__all__ = ["ARCHITECTURES", "SCHEDULES", "Checkpoint", "ConditionedNetwork", "NetworkSpec", "build_network", "build_prior"]
+__all__ = ["ARCHITECTURES", "SCHEDULES", "Checkpoint", "NetworkSpec", "build_network", "build_prior"]
 
 # Module and class of each architecture; only the one that a file names is imported.
 ARCHITECTURES: Mapping[str, tuple[str, str]] = {
@@ -190,23 +190,6 @@ class Checkpoint:
     notes: Sequence[str] = ()
 
 
-class ConditionedNetwork(nn.Module):
-    """Wrap a network as ``net(x, time)``: the class label, the data range and the number of outputs are handled here.
-
-    Outputs beyond the channels of ``x`` belong to a learned variance and are dropped.
-    """
-
-    def __init__(self, net: nn.Module, *, label: int | None = None, unit_range: bool = False) -> None:
-        super().__init__()
-        self.net, self.label, self.unit_range = net, label, unit_range
-
-    def forward(self, x: Tensor, time: Tensor, *maps: NoiseMaps) -> Tensor:
-        labels = () if self.label is None else (torch.full((len(x),), self.label, device=x.device),)
-        output: Tensor = self.net((x + 1) / 2 if self.unit_range else x, time, *labels, *maps)
-        output = output[:, : x.shape[1]]
-        return output / 2 if self.unit_range else output  # the score with respect to data on a scale twice as large
-
-
 def build_network(checkpoint: Checkpoint) -> nn.Module:
     """Build the network with the weights of the checkpoint. Weights that are float32 already are not copied.
 
@@ -276,7 +259,7 @@ def build_prior(
 
     network = build_network(checkpoint)
     return NetworkPrior(
-        ConditionedNetwork(network, label=spec.label, unit_range=spec.unit_range).eval(),
+        ConditionedNetwork(network, labels=(spec.label,), unit_range=spec.unit_range).eval(),
         spec.make_schedule(),
         predicts=spec.predicts,
         time=time,

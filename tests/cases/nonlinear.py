@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from invdiff.operators import JPEG, Clip, Gamma, NetworkOperator, Quantize
+from invdiff.operators import JPEG, Clip, Gamma, LogLikelihood, NetworkOperator, Quantize
 
 from .registry import cases_of
 
@@ -24,6 +24,15 @@ def _() -> list[Gamma]:
 def _() -> list[JPEG]:
     # Corners of a block only: a forward derivative of kornia's codec takes tens of milliseconds at any size.
     return [JPEG((3, 1, 2), 10, sigma_y=0.05), JPEG((1, 2, 2), tables=[range(64, 128)])]
+
+
+def distance(x: Tensor) -> Tensor:
+    return -((x - 0.3) ** 2).flatten(1).sum(1) / 8
+
+
+@cases_of(LogLikelihood, 2)
+def _() -> list[LogLikelihood]:
+    return [LogLikelihood(distance, (2, 3)), LogLikelihood(distance, (5,), bound=2.0, weight=3.0)]
 
 
 @cases_of(NetworkOperator, 1)

@@ -139,6 +139,42 @@ class TestSolve:
         assert record["prior"]["checkpointing"]
         assert set(PRIOR_OPTIONS) <= record["arguments"].keys()
 
+    def test_labels_and_guidance(self, invdiff, adm, small, tmp_path):
+        """Short for options of the prior, recorded as these, and replaced in a run that is repeated."""
+        few = ("--precision", "float32", "--steps", 2, "--samples", 1)
+        problem = ("--simulate", "--problem", "sr", "--factor", 8, "--noise", 0.1)
+
+        def pixels(name, *arguments):
+            invdiff("solve", *arguments, "-o", tmp_path / name)
+            record = json.loads((tmp_path / name / "run.json").read_text())
+            return (
+                np.asarray(Image.open(tmp_path / name / "sample-1.png")),
+                record["arguments"]["prior_option"],
+                record["prior"],
+            )
+
+        start = (small, *problem, *few, "--prior", adm)
+        long, options, _ = pixels("long", *start, "--prior-option", "label=3")
+        short, same, _ = pixels("short", *start, "--label", 3)
+        assert options == same == ["label=3"]
+        assert (long == short).all()
+        guidance = ("--guidance-scale", 2, "--null-label", 9)
+        for name, order in {"before": ("--label", 3, *guidance), "after": (*guidance, "--prior-option", "label=3")}.items():
+            guided, _, about = pixels(name, *start, *order)
+            assert (about["guidance_scale"], about["unconditional"]["label"]) == (2.0, 9)
+            assert (guided != long).any()
+        earlier = tmp_path / "before" / "run.json"
+        again, options, _ = pixels("again", small, "--prior", adm, "--config", earlier)
+        assert (again == guided).all()
+        assert sorted(options) == ["guidance_scale=2", "label=3", "null_label=9"]
+        other, options, _ = pixels("other", small, "--prior", adm, "--config", earlier, "--label", 4)
+        assert sorted(options) == ["guidance_scale=2", "label=4", "null_label=9"]
+        assert (other != guided).any()
+        result = invdiff("solve", *start, "--label", 3, "--prior-option", "label=4", code=2)
+        assert "label is given twice" in result.stderr
+        result = invdiff("solve", *start, "--label", 3, "--guidance-scale", 2, code=1)
+        assert "null_label=1000 or null_label=none" in result.stderr
+
     @pytest.mark.filterwarnings("always:torch.compile failed")
     @pytest.mark.parametrize("works", [True, False])
     def test_compiled_is_recorded(self, solve, tmp_path, monkeypatch, works):

@@ -45,10 +45,10 @@ def waves(time: Tensor, count: int, *, slowest: bool) -> tuple[Tensor, Tensor]:
 
 
 def one_hot(label: Tensor | None, classes: int, like: Tensor) -> Tensor:
-    """Return the one-hot label, ``(B, classes)``, in the dtype of ``like``; zeros if no label is given."""
+    """Return the one-hot label, ``(B, classes)``, in the dtype of ``like``; zeros for no label, and for negative ones."""
     if label is None:
         return like.new_zeros(len(like), classes)
-    return F.one_hot(label, classes).to(like.dtype)
+    return F.one_hot(label.clamp(min=0), classes).to(like.dtype) * (label >= 0).to(like.dtype)[:, None]
 
 
 def group_norm(channels: int, eps: float) -> nn.GroupNorm:
