@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 import numpy as np
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 REMEMBERED = 4096  # times whose levels a schedule keeps: samplers ask for each time of their grid several times
-SPACINGS = ("log-snr", "karras", "uniform", "vp")
+SPACINGS = ("log-snr", "karras", "uniform", "vp", "flow")
 
 
 class Schedule(ABC):
@@ -311,6 +311,9 @@ def _check_sigmas(name: str, sigma_min: float, sigma_max: float) -> None:
         raise ValueError(f"{name}: expected 0 < sigma_min < sigma_max, got sigma_min={sigma_min}, sigma_max={sigma_max}.")
 
 
+CLOCKS: Mapping[str, Callable[[], Schedule]] = {"vp": VP, "flow": RectifiedFlow}  # spacings by the time of one schedule
+
+
 def time_grid(
     schedule: Schedule,
     steps: int,
@@ -329,6 +332,7 @@ def time_grid(
     karras   equal steps of :math:`\varsigma^{1/\rho}` (Karras et al., 2022, eq. 5)
     uniform  equal steps of :math:`t`
     vp       equal steps of the time of :class:`VP`, whatever the schedule: the levels of DDPM
+    flow     equal steps of the time of :class:`RectifiedFlow`, whatever the schedule
     ======== ==================================================================================
 
     Args:
@@ -362,8 +366,8 @@ def time_grid(
         roots = ends ** (1 / rho)
         times = schedule.time((roots[0] + fraction * (roots[1] - roots[0])) ** rho)
     else:
-        clock = VP() if spacing == "vp" else schedule
+        clock = CLOCKS[spacing]() if spacing in CLOCKS else schedule
         first, last = clock.time(ends)
         times = first + fraction * (last - first)
-        times = schedule.time(clock.ratio(times)) if spacing == "vp" else times
+        times = schedule.time(clock.ratio(times)) if spacing in CLOCKS else times
     return torch.cat([times, schedule.time(torch.zeros(1, dtype=torch.float64))])

@@ -43,6 +43,22 @@ LINES = {
         "invdiff.methods.guidance.handover:METHOD",
         "exact-score at high noise levels, mmps at low ones; the default for photographs",
     ),
+    "ot-ode": (
+        "invdiff.methods.guidance.ot_ode:METHOD",
+        "pseudoinverse guidance of a flow, started near the measurement; one solve and one gradient per step",
+    ),
+    "flow-dps": (
+        "invdiff.methods.guidance.flow_dps:METHOD",
+        "for flows: the denoised image moves toward the data, noise is partly fresh; no gradients, not calibrated",
+    ),
+    "flower": (
+        "invdiff.methods.guidance.flower:METHOD",
+        "for flows: an isotropic draw given the data after every denoising, fresh noise; no gradients",
+    ),
+    "pnp-flow": (
+        "invdiff.methods.samplers.pnp_flow:METHOD",
+        "for flows: point estimate by steps toward the data, noising and denoising; no gradients of the network",
+    ),
     "mm-tsmc": (
         "invdiff.methods.particles.mm_tsmc:METHOD",
         "moment-matched particles: correct modes with correct weights, for low-dimensional measurements",

@@ -49,7 +49,7 @@ CONTROL = "unconditional"
 # Step sizes that suit the mixture: what the paper tunes for pictures.
 TUNED: dict[str, dict[str, Any]] = {"dps": {"zeta": 0.5}}
 # Guided softly, at the noisy state or by draws: exact data are approached, not met.
-SOFT = {"dps", "red-diff", "unconditional"}
+SOFT = {"dps", "flow-dps", "pnp-flow", "red-diff", "unconditional"}
 
 
 def rules_of(name: str) -> list[str | None]:

@@ -8,12 +8,15 @@ from invdiff.methods.guidance.dmps import DMPS
 from invdiff.methods.guidance.dps import DPS
 from invdiff.methods.guidance.dps_gaussian import DPSGaussian
 from invdiff.methods.guidance.exact_score import ExactScore
+from invdiff.methods.guidance.flow_dps import FlowDPS
+from invdiff.methods.guidance.flower import Flower
 from invdiff.methods.guidance.guidance import ConditionalDenoiser, Correction, Guidance, Transition
 from invdiff.methods.guidance.handover import Handover
 from invdiff.methods.guidance.ilvr import ILVR
 from invdiff.methods.guidance.lgd_mc import LGDMC
 from invdiff.methods.guidance.mcg import MCG
 from invdiff.methods.guidance.mmps import MMPS
+from invdiff.methods.guidance.ot_ode import OTODE
 from invdiff.methods.guidance.pigdm import PiGDM
 from invdiff.methods.guidance.score_ald import ScoreALD
 from invdiff.methods.guidance.sda import SDA
@@ -29,6 +32,7 @@ __all__ = [
     "LGDMC",
     "MCG",
     "MMPS",
+    "OTODE",
     "SDA",
     "TMPD",
     "ConditionalDenoiser",
@@ -37,6 +41,8 @@ __all__ = [
     "DPSGaussian",
     "DiffPIR",
     "ExactScore",
+    "FlowDPS",
+    "Flower",
     "Guidance",
     "Handover",
     "PiGDM",
