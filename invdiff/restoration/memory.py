@@ -31,8 +31,8 @@ HEAP, LARGEST_LOSS, LIBRARIES = 0.3, 120 * 2**20, 30 * 2**20
 # Copies of the image, in float32, that are held:
 RESULTS = 8  # per sample: the state, its noise, results, pictures
 IN_WINDOWS = 4  # likewise, for samples computed in windows, which are put in one copy of the measured picture
-SOLVER = {"plain": 16, "pivot": 8, "gradient": 28}  # per sample of a chunk, during an evaluation of the network
-DRAW = 32  # likewise, in a draw with the measured covariance of the error
+SOLVER = {"plain": 16, "pivot": 8, "gradient": 22}  # per sample of a chunk, during an evaluation of the network
+DRAW = 28  # likewise, in a draw with the measured covariance of the error
 SMALL = 64  # side in pixels of the image on which a network is run
 WORTHWHILE = 2**16  # pixels per chunk from which the memory is estimated, which takes a tenth of a second
 
