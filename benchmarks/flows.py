@@ -122,10 +122,10 @@ def table(done: dict[str, dict[str, float]], options: argparse.Namespace) -> str
         def average(name: str, entry: str, found: dict[str, list[dict[str, float]]] = found) -> float:
             return sum(case[entry] for case in found[name]) / len(found[name])
 
-        cells = [
-            f"{average(name, 'one'):.1f} / {average(name, 'mean'):.1f}, {average(name, 'spread'):.2f}, {average(name, 'misfit'):.2f}"
-            for name in names
-        ]
+        cells = []
+        for name in names:
+            one, mean, spread, misfit = (average(name, entry) for entry in ("one", "mean", "spread", "misfit"))
+            cells.append(f"{one:.1f} / {mean:.1f}, {spread:.2f}, {misfit:.2f}")
         cost, seconds = (f"{average('x4', 'nfe'):.0f} + {average('x4', 'nvjp'):.0f}", f"{average('x4', 'seconds'):.1f}")
         lines.append([row, *cells, cost, seconds])
     exact = math.sqrt(options.samples / (options.samples + 1))
