@@ -17,6 +17,7 @@ from .blur.varying_blur import VaryingBlur
 from .core.noise import GaussianNoise, Noise
 from .core.operator import Jacobian, LinearOperator, Operator
 from .generic.affine import Affine
+from .generic.decoder import Decoder
 from .generic.function import Function, LinearFunction
 from .generic.identity import Identity
 from .generic.matrix import Matrix
@@ -58,6 +59,7 @@ __all__ = [  # noqa: RUF022 - in plain order
     "CovarianceNoise",
     "Crop",
     "CumulativeSum",
+    "Decoder",
     "Downsample",
     "FanBeamCT",
     "FiniteDifferences",

@@ -40,6 +40,8 @@ def write_posterior(post: Posterior, path: str | os.PathLike[str]) -> None:
     about |= {name: kind(getattr(post, name)) for name, kind in NUMBERS.items()}
     about["seed"] = list(post.seed) if isinstance(post.seed, tuple) else int(post.seed)
     about |= {"options": plain(post.options), "origin": plain(post.origin)}
+    if post.latents is not None:
+        tensors["latents"] = post.latents
     if isinstance(post.dof, Tensor):
         tensors["dof"] = post.dof
     else:
@@ -112,10 +114,14 @@ def _fields(about: Mapping[str, Any], tensors: dict[str, Tensor]) -> dict[str, A
     particles = None
     if about.get("particles") is not None:
         particles = _particles(about["particles"], {name: tensors.pop(f"particles.{name}") for name in GROUPS}, rows)
+    latents = tensors.pop("latents", None)
+    if latents is not None and (latents.shape[:2] != rows or not latents.is_floating_point()):
+        raise ValueError(f"latents of shape {tuple(latents.shape)} for samples of shape {tuple(samples.shape)}")
     if tensors:
         raise ValueError(f"unknown tensors: {', '.join(tensors)}")
     return {
         "samples": samples,
+        "latents": latents,
         "weights": weights,
         "residual": residual,
         "dof": dof,

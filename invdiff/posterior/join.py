@@ -58,6 +58,7 @@ def join_runs(runs: Sequence[Posterior]) -> Posterior:
     return replace(
         first,
         samples=torch.cat([run.samples for run in runs]),
+        latents=None if first.latents is None else torch.cat([run.latents for run in runs if run.latents is not None]),
         weights=normalized(weights, first.weights.dtype).to(first.weights.device),
         residual=torch.cat([run.residual for run in runs]),
         nfe=_mean([run.nfe for run in runs], counts),

@@ -46,6 +46,7 @@ class Posterior:
         notes: Messages about misfits far from their expected value, with likely causes.
         first_sample: Number of the first sample in the streams of the seed: ``samples[k, b]`` is sample ``first_sample + k``.
         origin: What the run was made of: the prior, the operator, the SHA-256 of the measurement, dtype, device, versions.
+        latents: Codes of the samples, ``(N, B, *latent)``, under a :class:`~invdiff.priors.LatentPrior`; otherwise ``None``.
     """
 
     samples: Tensor
@@ -62,6 +63,7 @@ class Posterior:
     notes: tuple[str, ...] = ()
     first_sample: int = 0
     origin: Mapping[str, Any] = field(default_factory=dict)
+    latents: Tensor | None = None
 
     @cached_property
     def mean(self) -> Tensor:
@@ -90,6 +92,7 @@ class Posterior:
         return replace(
             self,
             samples=self.samples[:, one],
+            latents=None if self.latents is None else self.latents[:, one],
             weights=self.weights[:, one],
             residual=self.residual[:, one],
             dof=self.dof[one] if isinstance(self.dof, Tensor) else self.dof,

@@ -26,6 +26,7 @@ from invdiff.posterior.choice import BUDGET, Choice, Pilot, choose_method, fly
 from invdiff.posterior.counted import Counted
 from invdiff.posterior.draw import CHUNK_NUMBERS, Drawing, chunk_size, progress_bar
 from invdiff.posterior.join import normalized
+from invdiff.posterior.latent import decoded, decoder_of
 from invdiff.posterior.misfit import MisfitWarning, misfit_notes
 from invdiff.posterior.particles import Particles
 from invdiff.posterior.recommended import is_photographic, method_of, recommended, recommended_chain, starting_ratio
@@ -49,7 +50,8 @@ class PosteriorSampler:
     Args:
         score: The prior. If its size or channels differ from those of the images, it is adapted by
             :func:`invdiff.priors.adapt.adapt`; ``sampler.notes`` lists the changes.
-        op: The measurement operator, with its noise model.
+        op: The measurement operator, with its noise model. Under a :class:`~invdiff.priors.LatentPrior` it acts on images, and
+            ``sampler.op`` on their codes.
         method: A name (``invdiff methods`` lists them), a name in a file (``"mymethod.py:MyGuidance"``), a
             :class:`~invdiff.methods.Method`, the class of an algorithm, or ``"auto"``: for images under a learned prior what
             :func:`invdiff.posterior.recommended` returns, as in ``invdiff solve``. For other priors its choice depends on the
@@ -110,6 +112,8 @@ class PosteriorSampler:
                 "A batched prior, such as prior.posterior(...), has a different distribution for every item and cannot be used "
                 "here. Use a prior with a single distribution."
             )
+        self.decoder = decoder_of(score, op)
+        op = op if self.decoder is None else op @ self.decoder
         self.op, self.preset, self.options = op, preset, options
         self.score, self.notes = adapt(score, op.in_shape)
         given: dict[str, Any] = {
@@ -380,7 +384,8 @@ class PosteriorSampler:
         weights, particles = _weigh(parts, drawing)
         weights, residual = normalized(weights, y.dtype), residual.reshape(num_samples, items)
         return Posterior(
-            samples=x,
+            samples=x if self.decoder is None else decoded(self.decoder.to(y.device, y.dtype), x),
+            latents=None if self.decoder is None else x,
             weights=weights,
             residual=residual,
             dof=op.dof,

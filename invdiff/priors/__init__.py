@@ -12,6 +12,7 @@ from invdiff.priors.classifier_free import ClassifierFree
 from invdiff.priors.errors.covariance import ErrorCovariance, ErrorModel
 from invdiff.priors.errors.files import read_error_model, save_error_model
 from invdiff.priors.errors.measure import measure_error
+from invdiff.priors.latent import LatentPrior
 from invdiff.priors.load import load_prior
 from invdiff.priors.network import NetworkPrior, from_network
 from invdiff.priors.networks.unet import UNet
@@ -26,6 +27,7 @@ __all__ = [
     "Gaussian",
     "GaussianMixture",
     "Gray",
+    "LatentPrior",
     "NetworkPrior",
     "PerChannel",
     "Reach",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from invdiff.operators import Affine, Function, Identity, LinearFunction, Matrix
+from invdiff.operators import Affine, Decoder, Function, Identity, LinearFunction, Matrix
 
 from .registry import cases_of
 
@@ -13,6 +13,15 @@ from .registry import cases_of
 @cases_of(Affine, 2)
 def _() -> list[Affine]:
     return [Affine((2, 3, 4), 0.5, 0.5, sigma_y=0.05), Affine((5,), -3.0, 1.0)]
+
+
+def enlarged(z: Tensor) -> Tensor:
+    return torch.tanh(z.repeat_interleave(2, -1).repeat_interleave(2, -2))
+
+
+@cases_of(Decoder, 1)
+def _() -> list[Decoder]:
+    return [Decoder(enlarged, (2, 3, 4), rows=2)]
 
 
 @cases_of(Function, 2)

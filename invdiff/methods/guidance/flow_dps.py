@@ -10,8 +10,8 @@ from invdiff.methods.denoised import Denoised
 from invdiff.methods.flow_time import flow_time
 from invdiff.methods.guidance.guidance import Transition
 from invdiff.methods.method import Method, Preset
-from invdiff.methods.operator_norm import operator_norm
-from invdiff.operators import LinearOperator, Operator
+from invdiff.methods.toward_data import TowardData
+from invdiff.operators import Operator
 from invdiff.priors import ScoreModel
 from invdiff.random import Draw
 
@@ -37,7 +37,7 @@ class FlowDPS(Transition):
         op: The measurement; its noise level is not used.
         y: Measurement, ``(B, *op.out_shape)``.
         iterations: Steps toward the data :math:`K`, at least 1.
-        zeta: Their length :math:`\zeta > 0`. Below 2 they converge. The norm of a nonlinear operator is taken to be 1.
+        zeta: Their length :math:`\zeta > 0`, see :class:`~invdiff.methods.toward_data.TowardData`.
 
     Cost: one denoiser evaluation, and ``iterations`` products with the operator and its adjoint. No gradient of the network.
 
@@ -53,8 +53,7 @@ class FlowDPS(Transition):
         super().__init__(score, op, y)
         if iterations < 1 or not zeta > 0:
             raise ValueError(f"FlowDPS: expected iterations of at least 1 and zeta > 0, got {iterations} and {zeta}.")
-        self.iterations, self.zeta = iterations, zeta
-        self.step = zeta / operator_norm(op, y) ** 2 if isinstance(op, LinearOperator) else zeta
+        self.iterations, self.zeta, self.toward_data = iterations, zeta, TowardData(op, y)
 
     def transition(self, at: Denoised, s: Tensor, draw: Draw) -> Tensor:
         (alpha_s, sigma_s), z = at.levels(s), draw(at.x_t.shape[1:])
@@ -66,7 +65,7 @@ class FlowDPS(Transition):
     def moved(self, x: Tensor) -> Tensor:
         r"""Return :math:`\hat x_0^{(K)}`, the image after the steps toward the data."""
         for _ in range(self.iterations):
-            x = x + self.step * self.op.jacobian(x).adjoint(self.y - self.op(x))
+            x = self.toward_data(x, self.zeta)
         return x
 
 

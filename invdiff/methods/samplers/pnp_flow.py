@@ -10,9 +10,9 @@ from invdiff.methods.divergence import EXPLOSION, BoundsCheck
 from invdiff.methods.flow_time import flow_time
 from invdiff.methods.method import Method, Preset
 from invdiff.methods.on_step import OnStep
-from invdiff.methods.operator_norm import operator_norm
 from invdiff.methods.samplers.sampler import Sampler
-from invdiff.operators import LinearOperator, Operator
+from invdiff.methods.toward_data import TowardData
+from invdiff.operators import Operator
 from invdiff.priors import ScoreModel
 from invdiff.random import Streams
 
@@ -33,8 +33,7 @@ class PnPFlow(Sampler):
         score: The prior.
         op: The measurement; its noise level is not used.
         y: Measurement, ``(B, *op.out_shape)``.
-        zeta: Length of the gradient step :math:`\zeta > 0`. Below 2 it converges. The norm of a nonlinear operator is taken to
-            be 1.
+        zeta: Length of the gradient step :math:`\zeta > 0`, see :class:`~invdiff.methods.toward_data.TowardData`.
         power: Exponent :math:`p \ge 0`: the larger, the sooner the steps get short.
         averages: Number :math:`n` of noises, at least 1.
 
@@ -53,8 +52,7 @@ class PnPFlow(Sampler):
         super().__init__(score, op, y)
         if not (zeta > 0 and power >= 0) or averages < 1:
             raise ValueError(f"PnP-Flow: expected zeta > 0, power >= 0 and averages >= 1, got {zeta}, {power}, {averages}.")
-        self.zeta, self.power, self.averages = zeta, power, averages
-        self.step = zeta / operator_norm(op, y) ** 2 if isinstance(op, LinearOperator) else zeta
+        self.zeta, self.power, self.averages, self.toward_data = zeta, power, averages, TowardData(op, y)
 
     @torch.no_grad()
     def sample(self, times: Tensor, *, streams: Streams, on_step: OnStep) -> Tensor:
@@ -62,8 +60,7 @@ class PnPFlow(Sampler):
         x = y.new_zeros(len(y), *op.in_shape)
         for number, t in enumerate(times[:-1], start=1):
             alpha_t, sigma_t = self.score.schedule.levels(t)
-            step = self.step * flow_time(alpha_t, sigma_t) ** self.power
-            z = x + step * op.jacobian(x).adjoint(y - op(x))
+            z = self.toward_data(x, self.zeta * flow_time(alpha_t, sigma_t) ** self.power)
             x = torch.zeros_like(x)
             for _ in range(self.averages):
                 noise = streams.normal(op.in_shape, dtype=y.dtype)
