@@ -34,6 +34,8 @@ class LatentPrior(ScoreModel):
         ValueError: If the shape of the codes is not determined.
     """
 
+    latent = True
+
     def __init__(
         self,
         score: ScoreModel,

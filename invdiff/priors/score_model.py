@@ -60,6 +60,7 @@ class ScoreModel(ABC):
         learned: Whether the denoiser was learned from examples, as a network is, so that it is an approximation. For images the
             recommended settings (:func:`invdiff.posterior.recommended`) are then those that suit networks. Otherwise the
             denoiser is taken to be exact, and they are those whose samples are as exact as possible.
+        latent: Whether its items are codes, of which a decoder makes images (:class:`invdiff.priors.LatentPrior`).
         widest_hole: Width in pixels up to which the prior fills holes in images plausibly, if it is known and limited.
         reach: How far the denoiser looks. ``None``: it is not known, or the whole item may matter, as with attention or
             normalization over all pixels. Only a prior with a reach is evaluated on windows of an image.
@@ -73,6 +74,7 @@ class ScoreModel(ABC):
     notes: tuple[str, ...] = ()
     batched: bool = False
     learned: bool = False
+    latent: bool = False
     widest_hole: int | None = None
     reach: Reach | None = None
     scale: float | None = None

@@ -12,10 +12,11 @@ from helpers import randn
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+import invdiff
 from invdiff import Posterior, PosteriorSampler
 from invdiff.methods import METHODS
 from invdiff.operators import Decoder, Mask, Matrix
-from invdiff.priors import Gaussian, LatentPrior, UNet, from_network
+from invdiff.priors import Gaussian, LatentPrior, UNet, adapt, from_network
 from invdiff.schedules import EDM
 
 COUNT = 500
@@ -146,6 +147,13 @@ class TestDecoder:
     def test_wrong_ones_are_refused(self, make: Any, message: str) -> None:
         with pytest.raises(ValueError, match=message):
             make()
+
+
+def test_elsewhere_a_latent_prior_is_refused() -> None:
+    with pytest.raises(ValueError, match="latent priors are for PosteriorSampler"):
+        invdiff.restore(torch.zeros(8, 8).numpy(), problem="denoise", noise=0.1, prior=PRIOR)
+    with pytest.raises(ValueError, match=r"codes of shape \(3,\), and was asked for items of shape \(3, 8, 8\)"):
+        adapt(PRIOR, (3, 8, 8))
 
 
 def test_sizes_must_fit() -> None:

@@ -25,6 +25,11 @@ def adapt(score: ScoreModel, shape: Sequence[int]) -> tuple[ScoreModel, tuple[st
     if event is None:
         return score, score.notes
     wanted = tuple("any" if e is None else e for e in event)
+    if score.latent and tuple(shape) != event:
+        raise ValueError(
+            f"The prior is for codes of shape {wanted}, and was asked for items of shape {tuple(shape)}. Latent priors work in "
+            "PosteriorSampler, which puts the decoder before the measurement."
+        )
     if len(event) != len(shape) or (len(shape) != 3 and any(e not in (None, n) for e, n in zip(event, shape, strict=True))):
         raise ValueError(f"The prior is for items of shape {wanted}, the operator measures items of shape {tuple(shape)}.")
     if len(shape) == 3 and any(e not in (None, n) for e, n in zip(event[1:], shape[1:], strict=True)):
