@@ -159,10 +159,12 @@ class TestSolve:
         assert options == same == ["label=3"]
         assert (long == short).all()
         guidance = ("--guidance-scale", 2, "--null-label", 9)
-        for name, order in {"before": ("--label", 3, *guidance), "after": (*guidance, "--prior-option", "label=3")}.items():
-            guided, _, about = pixels(name, *start, *order)
-            assert (about["guidance_scale"], about["unconditional"]["label"]) == (2.0, 9)
-            assert (guided != long).any()
+        guided, _, about = pixels("before", *start, "--label", 3, *guidance)
+        assert (about["guidance_scale"], about["unconditional"]["label"]) == (2.0, 9)
+        assert (guided != long).any()
+        after, _, same_about = pixels("after", *start, *guidance, "--prior-option", "label=3")
+        assert (after == guided).all()
+        assert same_about == about
         earlier = tmp_path / "before" / "run.json"
         again, options, _ = pixels("again", small, "--prior", adm, "--config", earlier)
         assert (again == guided).all()

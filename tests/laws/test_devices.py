@@ -44,7 +44,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedDevice]:
     if chosen_device().type != "cpu":
         pytest.skip("the simulated device is compared with the CPU")
     for solver in (conjugate_gradients, least_squares):  # A few iterations show on which device they are, as well as many.
-        monkeypatch.setitem(solver.__kwdefaults__, "max_iterations", 3)
+        monkeypatch.setitem(solver.__kwdefaults__ or {}, "max_iterations", 3)
     with simulated_device() as there:
         yield there
 

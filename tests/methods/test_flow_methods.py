@@ -114,7 +114,8 @@ def test_pnp_flow(averages: int) -> None:
     noises = [randn(5, 4, seed=10 + k) for k in range(2 * averages)]
     remaining = list(noises)
     streams: Any = SimpleNamespace(normal=lambda event, dtype: remaining.pop(0))
-    method: Any = METHODS["pnp-flow"].algorithm(PRIOR, OP, Y, zeta=0.7, power=0.5, averages=averages)
+    algorithm: Any = METHODS["pnp-flow"].algorithm
+    method = algorithm(PRIOR, OP, Y, zeta=0.7, power=0.5, averages=averages)
     times = 1 - torch.tensor([T, NEXT, 1.0], dtype=torch.float64)
     found = method.sample(times, streams=streams, on_step=lambda *_: None)
     x = torch.zeros_like(X)

@@ -180,13 +180,13 @@ def written(path: Path, net: torch.nn.Module, architecture: str, config: dict[st
 
 @pytest.fixture
 def song(tmp_path: Path) -> Path:
-    config = SONG | {"classes": 3}
+    config: dict[str, Any] = SONG | {"classes": 3}
     return written(tmp_path / "song.safetensors", SongUNet(**config), "SongUNet", config, predicts="eps", label=2)
 
 
 @pytest.fixture
 def adm(tmp_path: Path) -> Path:
-    config = DIFFUSION | {"classes": 4}
+    config: dict[str, Any] = DIFFUSION | {"classes": 4}
     return written(tmp_path / "adm.safetensors", ADM(**config), "ADM", config, predicts="eps", label=1)
 
 
@@ -236,7 +236,8 @@ class TestFiles:
         assert isinstance(prior, ClassifierFree)
         moved = prior.to("meta")
         assert moved.pair is not None
-        nets = [part.net for part in (moved.conditional, moved.unconditional, moved.pair)]  # type: ignore[attr-defined]
+        parts: list[Any] = [moved.conditional, moved.unconditional, moved.pair]
+        nets = [part.net for part in parts]
         assert all(net.net is nets[0].net for net in nets)
         assert [net.labels for net in nets] == [(2,), (None,), (2, None)]
         assert moved.describe() == prior.describe()

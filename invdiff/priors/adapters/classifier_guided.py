@@ -66,22 +66,20 @@ class ClassifierGuided(ScoreModel):
         followed = torch.is_grad_enabled() and x_t.requires_grad
         with torch.inference_mode(False), torch.enable_grad():
             at = x_t if followed else x_t.detach().clone().requires_grad_()
-            if self.on_estimate:
-                x0_hat = self.score_model.denoise(at, t)
-                log_p = self.log_p(x0_hat)
-            else:
-                log_p = self.log_p(at, torch.as_tensor(t).to(at).expand(len(at)))
+            estimate = self.score_model.denoise(at, t) if self.on_estimate else None
+            times = torch.as_tensor(t).to(at).expand(len(at))
+            log_p = self.log_p(*((at, times) if estimate is None else (estimate,)))
             if log_p.shape != x_t.shape[:1]:
                 raise ValueError(
                     f"ClassifierGuided: log_p must return one number for each item, shape ({len(x_t)},), got "
                     f"{tuple(log_p.shape)}. Choose the entry of your class: log_softmax(...)[:, label]."
                 )
             (gradient,) = torch.autograd.grad(log_p.sum(), at, create_graph=followed)
-        if not self.on_estimate:
-            x0_hat = self.score_model.denoise(x_t, t)
+        if estimate is None:
+            estimate = self.score_model.denoise(x_t, t)
         elif not followed:
-            x0_hat = x0_hat.detach()
-        return x0_hat + self.weight * sigma_t**2 / alpha_t * gradient
+            estimate = estimate.detach()
+        return estimate + self.weight * sigma_t**2 / alpha_t * gradient
 
     def to(self, device: torch.device | str | None = None) -> ClassifierGuided:
         score = self.score_model.to(device)
