@@ -38,8 +38,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "mmps": {"method": "mmps", "steps": 16, "ratio_max": 10.0},
     "ot-ode": {"method": "ot-ode", "preset": "paper"},
     "flow-dps": {"method": "flow-dps", "preset": "paper"},
-    "flower": {"method": "flower"},
-    "flower, mean": {"method": "flower", "preset": "paper"},
+    "flower": {"method": "flower", "preset": "paper"},
+    "flower, draws": {"method": "flower", "preset": "paper", "draws": True},
     "pnp-flow": {"method": "pnp-flow", "preset": "paper"},
 }
 

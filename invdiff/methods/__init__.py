@@ -53,7 +53,7 @@ LINES = {
     ),
     "flower": (
         "invdiff.methods.guidance.flower:METHOD",
-        "for flows: an isotropic draw given the data after every denoising, fresh noise; no gradients",
+        "for flows: a proximal step toward the data after every denoising, then fresh noise; no gradients",
     ),
     "pnp-flow": (
         "invdiff.methods.samplers.pnp_flow:METHOD",

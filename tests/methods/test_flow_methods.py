@@ -64,7 +64,8 @@ def test_ot_ode(weighted: bool) -> None:
 def test_ot_ode_starts_near_the_measurement() -> None:
     guidance, _ = at("ot-ode")
     start = guidance.start(torch.tensor(0.8, dtype=torch.float64), draws(NOISE))
-    assert_close(start, 0.2 * Y @ torch.linalg.pinv(A).mT + 0.8 * NOISE)
+    wiener = torch.linalg.solve(A @ A.mT + SIGMA**2 * torch.eye(3, dtype=torch.float64), Y.mT).mT @ A
+    assert_close(start, 0.2 * wiener + 0.8 * NOISE)
     plan = PosteriorSampler(PRIOR, OP, method="ot-ode", steps=8).run(Y[:1], num_samples=1)
     assert plan.options["ratio_max"] == pytest.approx(4.0)
 
@@ -83,24 +84,25 @@ def test_flow_dps() -> None:
     )
 
 
-@pytest.mark.parametrize("mean", [False, True])
-def test_flower(mean: bool) -> None:
-    guidance, here = at("flower", mean=mean)
+@pytest.mark.parametrize("drawn", [False, True])
+def test_flower(drawn: bool) -> None:
+    guidance, here = at("flower", draws=drawn)
     e_1, e_2 = randn(5, 4, seed=6), randn(5, 3, seed=7)
-    found = guidance.transition(here, S, draws(NOISE, *(() if mean else (e_1, e_2))))
+    found = guidance.transition(here, S, draws(NOISE, *((e_1, e_2) if drawn else ())))
     x1_hat, nu2 = X + (1 - T) * velocity(X, T), (1 - T) ** 2 / (T**2 + (1 - T) ** 2)
     precision = A.mT @ A / SIGMA**2 + torch.eye(4, dtype=torch.float64) / nu2
-    center, y = (x1_hat, Y) if mean else (x1_hat + nu2**0.5 * e_1, Y + SIGMA * e_2)
+    center, y = (x1_hat + nu2**0.5 * e_1, Y + SIGMA * e_2) if drawn else (x1_hat, Y)
     refined = torch.linalg.solve(precision, (y @ A / SIGMA**2 + center / nu2).mT).mT
     assert_close(found, NEXT * refined + (1 - NEXT) * NOISE)
 
 
 def test_the_draw_of_flower_has_the_moments_of_its_gaussian() -> None:
     count = 20_000
-    guidance = METHODS["flower"].algorithm(PRIOR, OP, Y[:1].expand(count, -1))
+    algorithm: Any = METHODS["flower"].algorithm
+    guidance = algorithm(PRIOR, OP, Y[:1].expand(count, -1), draws=True)
     here = guidance.at(X[:1].expand(count, -1), torch.tensor(1 - T, dtype=torch.float64))
     g = torch.Generator().manual_seed(0)
-    drawn = guidance.refined(here, lambda event: torch.randn(count, *event, generator=g, dtype=torch.float64))  # type: ignore[attr-defined]
+    drawn = guidance.refined(here, lambda event: torch.randn(count, *event, generator=g, dtype=torch.float64))
     nu2 = (1 - T) ** 2 / (T**2 + (1 - T) ** 2)
     expected = torch.linalg.inv(A.mT @ A / SIGMA**2 + torch.eye(4, dtype=torch.float64) / nu2)
     spread = expected.diagonal().sqrt()

@@ -25,10 +25,10 @@ class OTODE(ConditionalDenoiser):
         J^\top A^\top (r_t^2 A A^\top + \sigma_y^2 I)^{-1} (y - A \hat x_0), \qquad
         r_t^2 = \frac{\varsigma_t^2}{1 + \varsigma_t^2}
 
-    .. math:: x_T = \alpha_T A^+ y + \sigma_T \varepsilon
+    .. math:: x_T = \alpha_T A^\top (A A^\top + \sigma_y^2 I)^{-1} y + \sigma_T \varepsilon
 
-    The rule ``ddim`` is Euler's step of the flow. The start at :math:`A^+ y` with little noise, :math:`t = 0.2` in the time of
-    the paper, spares the levels at which the guidance is worst. It has no meaning for priors whose data vary much more than
+    The rule ``ddim`` is Euler's step of the flow. The start near the measurement with little noise, :math:`t = 0.2` in the time
+    of the paper, spares the levels at which the guidance is worst. It has no meaning for priors whose data vary much more than
     1, as images in [-1, 1] do not.
 
     Args:
@@ -42,7 +42,9 @@ class OTODE(ConditionalDenoiser):
 
     References:
         Pokle et al., Training-free Linear Image Inverses via Flows, 2023, https://arxiv.org/abs/2310.04432, algorithm 1.
-        Departure: the grid of levels ends near those of the noise of the measurement (``ratio_min``).
+        Departures: the grid of levels ends near those of the noise of the measurement (``ratio_min``); the start, for which the
+        paper has :math:`y` itself or its enlargement, is the mean given :math:`y` under a prior of unit variance, which suits
+        any operator and does not amplify noise.
     """
 
     needs = ("linear",)
@@ -55,7 +57,7 @@ class OTODE(ConditionalDenoiser):
 
     def start(self, t: Tensor, draw: Draw) -> Tensor:
         alpha_t, sigma_t = self.score.schedule.levels(t)
-        return alpha_t * self.op.pinv(self.y) + sigma_t * draw(self.op.in_shape)
+        return alpha_t * self.op.adjoint(self.op.solve(self.y, self.op.sigma_y**2)) + sigma_t * draw(self.op.in_shape)
 
     def posterior_mean(self, at: Denoised) -> Tensor:
         r2_t = at.ratio**2 / (1 + at.ratio**2)
