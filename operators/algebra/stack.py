@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -16,6 +17,10 @@ from .per_item import PerItem, distribute
 __all__ = ["LinearStack", "NonlinearStack", "Stack", "stack"]
 
 
+@overload
+def stack(ops: Sequence[LinearOperator], *, axis: int | None = None) -> LinearOperator: ...
+@overload
+def stack(ops: Sequence[Operator], *, axis: int | None = None) -> Operator: ...
 def stack(ops: Sequence[Operator], *, axis: int | None = None) -> Operator:
     r"""Concatenate the measurements of the same :math:`x` by several operators; linear if all of them are.
 

@@ -49,5 +49,4 @@ def test_slices_that_are_alike() -> None:
     seen = Mask(MASK, SHAPE, sigma_y=0.2)
     alike = FiniteDifferences(SHAPE, axes=(0,), boundary="replicate", sigma_y=0.3)
     y = torch.cat([seen.keep_measured(randn(1, *SHAPE, seed=3)).flatten(1), torch.zeros(1, 36, dtype=torch.float64)], 1)
-    parts: list[LinearOperator] = [seen, alike]
-    check(stack(parts), y, torch.cat([torch.full((36,), sigma, dtype=torch.float64) for sigma in (0.2, 0.3)]))
+    check(stack([seen, alike]), y, torch.cat([torch.full((36,), sigma, dtype=torch.float64) for sigma in (0.2, 0.3)]))
