@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from invdiff.priors.adapters.thresholded import Thresholded
@@ -47,25 +47,21 @@ def split_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, A
     return ours, others
 
 
-def guided(
-    prior: NetworkPrior, spec: NetworkSpec, options: Mapping[str, Any], *, load: Callable[[str], ScoreModel]
-) -> ScoreModel:
+def guided(prior: NetworkPrior, spec: NetworkSpec, options: Mapping[str, Any], unconditional: ScoreModel | None) -> ScoreModel:
     """Return the prior with guidance and thresholding.
 
     Args:
         prior: The conditional prior.
         spec: What its network is.
         options: Options of :data:`GUIDANCE`, as numbers or as text.
-        load: Loads the unconditional prior from a file.
+        unconditional: The unconditional prior. ``None``: that of the network with its ``null_label``.
 
     Raises:
         ValueError: If an option is out of its range, or does not suit the network.
     """
     score: ScoreModel = prior
     if "guidance_scale" in options:
-        other = (
-            load(str(options["unconditional"])) if "unconditional" in options else _without(prior, spec, options["null_label"])
-        )
+        other = _without(prior, spec, options["null_label"]) if unconditional is None else unconditional
         interval = options.get("guidance_interval")
         score = ClassifierFree(
             prior,

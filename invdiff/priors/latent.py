@@ -31,6 +31,7 @@ class LatentPrior(ScoreModel):
         rows: Images that are decoded at a time where no gradient is followed. Default: all.
 
     Raises:
+        TypeError: If ``decode`` or ``encode`` cannot be called.
         ValueError: If the shape of the codes is not determined.
     """
 
@@ -45,6 +46,8 @@ class LatentPrior(ScoreModel):
         latent_shape: Sequence[int] | None = None,
         rows: int | None = None,
     ) -> None:
+        if not callable(decode) or not (encode is None or callable(encode)):
+            raise TypeError("LatentPrior: decode and encode must be functions, from codes to images and from images to codes.")
         shape = score.event_shape if latent_shape is None else tuple(latent_shape)
         if shape is None or any(side is None for side in shape):
             raise ValueError(f"LatentPrior: the prior takes codes of shape {shape}: give the size of yours as latent_shape=...")

@@ -146,10 +146,10 @@ def load_prior(
             prior.error_model = found
     if not options:
         return prior
+    file = options.get("unconditional")  # Read here, where errors bear its name alone.
+    other = None if file is None else load_prior(file, precision=precision, device=device, errors=False, **how)
     with _naming(path):
-        return guided(
-            prior, spec, options, load=lambda other: load_prior(other, precision=precision, device=device, errors=False, **how)
-        )
+        return guided(prior, spec, options, other)
 
 
 def load_network(source: str | Path) -> tuple[nn.Module, NetworkSpec]:

@@ -41,8 +41,8 @@ class LogLikelihood(Operator):
         dtype: Dtype of the trial. Default: torch's default dtype.
 
     Raises:
-        TypeError: If the function does not return a real tensor.
-        ValueError: If ``weight`` is not positive, ``bound`` not finite, the shape wrong, a value on the random items above
+        TypeError: If the function cannot be called, or does not return a real tensor.
+        ValueError: If ``weight`` is not positive, ``bound`` not finite, the shape wrong, a value on random items NaN or above
             the bound, or if the function mixes the items of a batch, is random, or has no gradient.
 
     References:
@@ -62,6 +62,8 @@ class LogLikelihood(Operator):
     ) -> None:
         if not (math.isfinite(weight) and weight > 0 and math.isfinite(bound)):
             raise ValueError(f"LogLikelihood: expected a positive weight and a finite bound, got {weight} and {bound}.")
+        if not callable(function):
+            raise TypeError(f"LogLikelihood: expected a function of x, got {type(function).__name__}.")
         self.function, self.in_shape = function, event_shape("LogLikelihood", in_shape)
         self.bound, self.weight = float(bound), float(weight)
         self.device, self.dtype, self.out_shape, self.noise = device, dtype, (1,), GaussianNoise(1.0)
@@ -74,6 +76,8 @@ class LogLikelihood(Operator):
                 f"LogLikelihood: the function must return one number for each item, shape (B,), got {tuple(values.shape)} for "
                 "B = 2. Choose the entry of your class: log_softmax(...)[:, label]."
             )
+        if values.isnan().any():
+            raise ValueError("LogLikelihood: the function returned NaN for random items in [-1, 1].")
         if (values > self.bound + self._rounding(values)).any():
             raise ValueError(
                 f"LogLikelihood: the function returned {float(values.max()):g}, which exceeds the bound {self.bound:g}. Give "

@@ -159,6 +159,8 @@ def test_elsewhere_a_latent_prior_is_refused() -> None:
 def test_sizes_must_fit() -> None:
     with pytest.raises(ValueError, match=r"makes images of shape \(6,\), and the operator measures images of shape \(5,\)"):
         PosteriorSampler(PRIOR, Matrix(randn(4, 5), sigma_y=0.4))
+    with pytest.raises(TypeError, match="must be functions"):
+        LatentPrior(CODES, "decoder")  # type: ignore[arg-type]
     _, codes = small()
     with pytest.raises(ValueError, match=r"codes of shape \(4, None, None\): give the size of yours as latent_shape"):
         LatentPrior(codes, decode)

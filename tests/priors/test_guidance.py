@@ -231,6 +231,12 @@ class TestFiles:
         assert (about["guidance_scale"], about["guidance_interval"], about["guidance_rescale"]) == (2.0, [0.1, 5.0], 0.5)
         assert about["unconditional"]["file"] == "plain.safetensors"
 
+    def test_errors_of_another_file_bear_its_name(self, song: Path, tmp_path: Path) -> None:
+        (tmp_path / "other.pt").write_bytes(b"nothing")
+        with pytest.raises(ValueError, match=r"^\S*other\.pt: ") as error:
+            load_prior(song, guidance_scale=2, unconditional=tmp_path / "other.pt")
+        assert "song" not in str(error.value)
+
     def test_moving_keeps_one_network(self, song: Path) -> None:
         prior = load_prior(song, guidance_scale=2, null_label="none")
         assert isinstance(prior, ClassifierFree)

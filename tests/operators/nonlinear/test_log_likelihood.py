@@ -104,6 +104,8 @@ def test_others_refuse_it(method: str) -> None:
         (lambda x: -(x[:, 0].detach() ** 2), {}, ValueError, "no gradient"),
         (lambda x: -((x[:, 0] - x[:, 0].mean()) ** 2), {}, ValueError, "depend"),
         (lambda x: x[:, 0] > 0, {}, TypeError, "real floating-point tensor"),
+        (lambda x: -(x[:, 0] ** 2) * math.nan, {}, ValueError, "returned NaN"),
+        ("a classifier", {}, TypeError, "expected a function of x, got str"),
     ],
 )
 def test_bad_functions_are_refused(function: Any, options: Any, error: type[Exception], message: str) -> None:
