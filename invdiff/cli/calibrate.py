@@ -130,7 +130,7 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
         check_target(save, kind.name, overwrite=overwrite)
     device = pick_device(settings["device"])
     score = load(settings, device)
-    (channels, *_) = score.event_shape or (3,)
+    (channels, *_) = score.image_shape or (3,)
     problem = kind.from_options(values, size=(settings["size"], settings["size"]))
     crops, sources, notes = cut_crops(
         folder, channels=channels or 3, size=settings["size"], cases=settings["cases"], seed=settings["seed"]

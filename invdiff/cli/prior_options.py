@@ -28,6 +28,8 @@ ARGUMENTS = {
 }
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+TEXTS = ("prompt", "negative_prompt")  # options whose values may be empty
+
 SHORT = "invdiff.short_prior_options"  # key in the metadata of a click context
 
 
@@ -73,12 +75,27 @@ OPTIONS = (
         "--label", metavar="N", expose_value=False, callback=_short, help="Class to sample, for class-conditional networks."
     ),
     click.option(
+        "--prompt",
+        metavar="TEXT",
+        expose_value=False,
+        callback=_short,
+        help="Text that describes the image, for pipelines conditioned on one (Stable Diffusion, Flux, DeepFloyd IF, unCLIP).",
+    ),
+    click.option(
+        "--negative-prompt",
+        metavar="TEXT",
+        expose_value=False,
+        callback=_short,
+        help="Text that describes what the image is not, with --guidance-scale.",
+    ),
+    click.option(
         "--guidance-scale",
         type=float,
         metavar="W",
         expose_value=False,
         callback=_short,
-        help="Classifier-free guidance to the class, with --null-label: 1 is Bayes' rule, more follows the class more closely.",
+        help="Classifier-free guidance to the prompt, or, with --null-label, to the class: 1 is Bayes' rule, more follows it "
+        "more closely.",
     ),
     click.option(
         "--null-label",
@@ -107,7 +124,7 @@ OPTIONS = (
     ),
 )
 PRIOR_OPTIONS = ("prior", "prior_option", "precision", "checkpointing", "compiled", "tile", "overlap")
-SHORT_OPTIONS = ("label", "guidance_scale", "null_label")  # each is short for a --prior-option
+SHORT_OPTIONS = ("label", "prompt", "negative_prompt", "guidance_scale", "null_label")  # each is short for a --prior-option
 
 
 def prior_options(command: Command) -> Command:
@@ -122,7 +139,7 @@ def given_options(texts: Sequence[str]) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for text in texts:
         name, separator, value = text.partition("=")
-        if not (name and separator and value):
+        if not (name and separator and (value or name in TEXTS)):
             raise click.UsageError(f"--prior-option {text}: expected NAME=VALUE, such as heads=8.")
         if name in given:
             raise click.UsageError(f"--prior-option {text}: {name} is given twice.")

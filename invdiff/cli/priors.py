@@ -21,6 +21,7 @@ __all__ = ["priors"]
 WIDTH = 100  # characters of the last column
 LONGEST = 1000  # characters of an entry
 CARD = 2**16  # bytes of a model card in which its summary and license are looked for
+LISTED = ("assumed", "parts", "options")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 SOURCE = click.argument("source", metavar="FILE")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -45,6 +46,8 @@ def priors(ctx: click.Context, as_json: bool) -> None:
       EDM                                    pickles, .pkl
       score-SDE (NCSN++, DDPM++)             checkpoints, .pth
       diffusers (UNet2DModel)                folders and hub ids; pip install "invdiff[diffusers]"
+      Stable Diffusion, Flux, DeepFloyd IF,
+      unCLIP, DiT, latent diffusion          folders and hub ids of diffusers; pip install "invdiff[text]"
       invdiff                                .safetensors of `invdiff train` and `invdiff priors convert`
 
     \b
@@ -68,12 +71,14 @@ def inspect(source: str, prior_option: Sequence[str], as_json: bool) -> None:
     """Describe the checkpoint FILE (or folder, or hub id): network, size, schedule, parameters, digest.
 
     Settings that the file does not determine are listed under "assumed", with the names by which --prior-option changes them.
+    Of a pipeline, its parts and its options are listed.
 
     \b
     Examples:
       invdiff priors inspect 256x256_diffusion_uncond.pt
       invdiff priors inspect 64x64_diffusion.pt --prior-option label=207
       invdiff priors inspect edm-ffhq-64x64-uncond-vp.pkl --json
+      invdiff priors inspect stable-diffusion-v1-5/
     """
     _show([_describe(source, given_options(prior_option))], as_json, many=False)
 
@@ -193,6 +198,8 @@ def measure(
         what="a measured error of `invdiff priors measure`",
     )
     prior = load_prior(source, device=where, errors=False, **given).to(where)
+    if prior.latent:
+        raise click.UsageError(f"{source}: is a prior of latent codes. Errors are measured of priors of images.")
     event = prior.event_shape or ()
     size = size or next((side for side in event[1:] if side is not None), 96)
     if images:
@@ -230,10 +237,14 @@ def _crops(images: Sequence[Path], *, channels: int | None, crops: int, size: in
 def _describe(source: str, given: Mapping[str, str]) -> dict[str, Any]:
     from invdiff.priors.checkpoints.assumptions import LabelNeededError
     from invdiff.priors.digest import digest
-    from invdiff.priors.load import built, locate, read_checkpoint
+    from invdiff.priors.load import built, locate, pipeline_in, read_checkpoint
     from invdiff.priors.save import BUNDLED
 
     path, needed = locate(source), None
+    if (index := pipeline_in(path)) is not None:
+        from invdiff.priors.pipelines.describe import describe_pipeline
+
+        return describe_pipeline(path, index)
     try:
         checkpoint = read_checkpoint(path, given)
     except ValueError as error:
@@ -278,9 +289,11 @@ def _show(found: Sequence[dict[str, Any]], as_json: bool, *, many: bool) -> None
         click.echo(json.dumps(found if many else found[0], indent=2))
         return
     for number, prior in enumerate(found):
-        rows = [(name.replace("_", " "), _readable(value)) for name, value in prior.items() if value not in (None, "", {}, [])]
-        assumed = [("assumed" if k == 0 else "", f"{name}: {why}") for k, (name, why) in enumerate(prior["assumed"].items())]
-        rows = [row for row in rows if row[0] != "assumed"] + assumed
+        shown = {name: value for name, value in prior.items() if value not in (None, "", {}, [])}
+        rows = [(name.replace("_", " "), _readable(value)) for name, value in shown.items() if name not in LISTED]
+        for title in LISTED:  # one entry a line
+            entries = [f"{name}: {_readable(value)}" for name, value in shown.get(title, {}).items()]
+            rows += [(title if k == 0 else "", entry) for k, entry in enumerate(entries)]
         wrapped = [
             (printable(name), textwrap.fill(printable(text[:LONGEST]), WIDTH, break_on_hyphens=False, break_long_words=False))
             for name, text in rows

@@ -135,7 +135,7 @@ def solve_folder(
     )
     score = load(settings, device)
     if batch is None and device.type != "cpu":
-        (channels, *sides) = score.event_shape or (3, None, None)
+        (channels, *sides) = score.image_shape or (3, None, None)
         shape = (channels or 3, *(side or 256 for side in sides))
         study.batch = max(1, chunk_size(shape, device) // settings["samples"])
     items = study.listing.items

@@ -112,7 +112,7 @@ class PosteriorSampler:
                 "A batched prior, such as prior.posterior(...), has a different distribution for every item and cannot be used "
                 "here. Use a prior with a single distribution."
             )
-        self.decoder = decoder_of(score, op)
+        score, self.decoder = decoder_of(score, op)
         op = op if self.decoder is None else op @ self.decoder
         self.op, self.preset, self.options = op, preset, options
         self.score, self.notes = adapt(score, op.in_shape)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from invdiff.linalg import over_items
-from invdiff.priors.labels import pair_of, parts_of
+from invdiff.priors.conditional import pair_of, parts_of
 from invdiff.priors.score_model import ScoreModel
 
 __all__ = ["ClassifierFree"]
@@ -76,6 +76,7 @@ class ClassifierFree(ScoreModel):
         self.guidance_scale, self.interval, self.rescale = float(scale), interval, float(rescale)
         self.schedule, self.event_shape, self.notes = conditional.schedule, conditional.event_shape, conditional.notes
         self.batched, self.learned = conditional.batched, conditional.learned or unconditional.learned
+        self.windowed = conditional.windowed and unconditional.windowed
         self.scale, self.reach = conditional.scale, conditional.reach if conditional.reach == unconditional.reach else None
 
     def _summary(self) -> Sequence[str]:

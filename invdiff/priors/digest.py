@@ -9,7 +9,7 @@ import time
 from concurrent.futures import Future
 from pathlib import Path
 
-__all__ = ["CHANGED", "begin_digest", "digest", "stamp"]
+__all__ = ["CHANGED", "Stamp", "begin_digest", "digest", "stamp"]
 
 PARTS = (".json", ".safetensors", ".bin")  # the files of a folder that count
 Stamp = list[tuple[str, int, int]]

@@ -14,7 +14,7 @@ from invdiff.priors.network import NetworkPrior
 from invdiff.priors.score_model import ScoreModel
 from invdiff.priors.spec import NetworkSpec
 
-__all__ = ["GUIDANCE", "guided", "split_options"]
+__all__ = ["GUIDANCE", "combined", "guided", "split_options", "thresholded"]
 
 WITHOUT_LABEL = ("SongUNet", "DhariwalUNet")  # architectures that can be evaluated without a label
 
@@ -62,18 +62,33 @@ def guided(prior: NetworkPrior, spec: NetworkSpec, options: Mapping[str, Any], u
     score: ScoreModel = prior
     if "guidance_scale" in options:
         other = _without(prior, spec, options["null_label"]) if unconditional is None else unconditional
-        interval = options.get("guidance_interval")
-        score = ClassifierFree(
-            prior,
-            other,
-            scale=_number("guidance_scale", options["guidance_scale"]),
-            interval=None if interval is None else _pair("guidance_interval", interval),
-            rescale=_number("guidance_rescale", options.get("guidance_rescale", 0.0)),
-        )
-    threshold = options.get("threshold")
-    if threshold is not None:
-        score = Thresholded(score, None if threshold == "static" else _number("threshold", threshold, "or 'static'"))
-    return score
+        score = combined(prior, other, options)
+    return score if options.get("threshold") is None else thresholded(score, options["threshold"])
+
+
+def combined(prior: ScoreModel, other: ScoreModel, options: Mapping[str, Any]) -> ClassifierFree:
+    """Return the prior guided away from another one, by the options ``guidance_...`` of :data:`GUIDANCE`.
+
+    Raises:
+        ValueError: If an option is out of its range.
+    """
+    interval = options.get("guidance_interval")
+    return ClassifierFree(
+        prior,
+        other,
+        scale=_number("guidance_scale", options["guidance_scale"]),
+        interval=None if interval is None else _pair("guidance_interval", interval),
+        rescale=_number("guidance_rescale", options.get("guidance_rescale", 0.0)),
+    )
+
+
+def thresholded(score: ScoreModel, threshold: Any) -> Thresholded:
+    """Return the prior with the option ``threshold`` of :data:`GUIDANCE`.
+
+    Raises:
+        ValueError: If it is out of its range.
+    """
+    return Thresholded(score, None if threshold == "static" else _number("threshold", threshold, "or 'static'"))
 
 
 def _without(prior: NetworkPrior, spec: NetworkSpec, given: Any) -> NetworkPrior:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from invdiff.priors.network import NetworkPrior
+from invdiff.priors.conditional import Conditional
 from invdiff.priors.noise_maps import NoiseMaps
-from invdiff.priors.score_model import ScoreModel
 
-__all__ = ["NO_LABEL", "ConditionedNetwork", "pair_of", "parts_of"]
+__all__ = ["NO_LABEL", "ConditionedNetwork"]
 
 NO_LABEL = -1  # of a row without a label, for networks whose classes are one-hot vectors
 
 
-class ConditionedNetwork(nn.Module):
+class ConditionedNetwork(Conditional):
     """Wrap a network as ``net(x, time)``: the class label, the data range and the number of outputs are handled here.
 
     Outputs beyond the channels of ``x`` belong to a learned variance and are dropped.
@@ -37,30 +36,17 @@ class ConditionedNetwork(nn.Module):
         output = output[:, : x.shape[1]]
         return output / 2 if self.unit_range else output  # the score with respect to data on a scale twice as large
 
+    def joined(self, other: Self) -> Self:
+        return self._with(*self.labels, *other.labels)
+
+    def parts(self) -> list[Self]:
+        return [self._with(label) for label in self.labels]
+
+    def _with(self, *labels: int | None) -> Self:
+        return type(self)(self.net, labels=labels, unit_range=self.unit_range)
+
     def _labels(self, x: Tensor) -> tuple[Tensor, ...]:
         if all(label is None for label in self.labels):
             return ()
         size = len(x) // len(self.labels)
         return (torch.cat([x.new_full((size,), NO_LABEL if k is None else k, dtype=torch.long) for k in self.labels]),)
-
-
-def pair_of(one: ScoreModel, other: ScoreModel) -> NetworkPrior | None:
-    """Return a prior of the same network with the labels of both, for batches twice as long; ``None`` for two networks."""
-    if not isinstance(one, NetworkPrior) or not isinstance(other, NetworkPrior):
-        return None
-    first, second = one.net, other.net
-    if not isinstance(first, ConditionedNetwork) or not isinstance(second, ConditionedNetwork) or first.net is not second.net:
-        return None
-    return one.with_network(
-        ConditionedNetwork(first.net, labels=(*first.labels, *second.labels), unit_range=first.unit_range).eval()
-    )
-
-
-def parts_of(pair: NetworkPrior, like: Sequence[ScoreModel]) -> list[NetworkPrior]:
-    """Return the priors of the single labels of a pair, with everything else as in ``like``."""
-    net = pair.net
-    assert isinstance(net, ConditionedNetwork)
-    return [
-        cast(NetworkPrior, prior).with_network(ConditionedNetwork(net.net, labels=(label,), unit_range=net.unit_range).eval())
-        for prior, label in zip(like, net.labels, strict=True)
-    ]

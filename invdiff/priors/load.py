@@ -15,7 +15,7 @@ from torch import nn
 from invdiff.io.portable import portable
 from invdiff.priors.checkpoints.container import Contents, open_contents, state_dicts
 from invdiff.priors.checkpoints.kinds import folder_kind, is_optimizer, network_kind
-from invdiff.priors.digest import CHANGED, begin_digest, digest, stamp
+from invdiff.priors.digest import CHANGED, Stamp, begin_digest, digest, stamp
 from invdiff.priors.errors.files import errors_beside, read_error_model
 from invdiff.priors.guided import guided, split_options
 from invdiff.priors.network import NetworkPrior
@@ -33,9 +33,11 @@ __all__ = [
     "load_prior",
     "locate",
     "pick_autocast",
+    "pipeline_in",
     "read_checkpoint",
 ]
 
+UNSAID = ("prompt", "negative_prompt", "guidance_scale", "image", "image_embedding")  # recorded elsewhere, or too large
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 BFLOAT16_UNITS = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
 FAMILIES = {  # in the order in which their readers are tried
@@ -50,6 +52,7 @@ FAMILIES = {  # in the order in which their readers are tried
 def load_prior(
     source: str | Path,
     *,
+    prompt: None = None,
     guidance_scale: None = None,
     threshold: None = None,
     precision: str = "auto",
@@ -63,6 +66,7 @@ def load_prior(
 def load_prior(
     source: str | Path,
     *,
+    prompt: str | None = None,
     guidance_scale: float | str | None = None,
     threshold: float | str | None = None,
     precision: str = "auto",
@@ -76,6 +80,7 @@ def load_prior(
 def load_prior(
     source: str | Path,
     *,
+    prompt: str | None = None,
     guidance_scale: float | str | None = None,
     threshold: float | str | None = None,
     precision: str = "auto",
@@ -93,16 +98,21 @@ def load_prior(
     a name            ``"natural"``, the bundled prior
     a file            written by ``invdiff train`` or ``invdiff priors convert``; a state dict of OpenAI's guided-diffusion or
                       improved-diffusion (``.pt``); a pickle of EDM (``.pkl``); a checkpoint of score-SDE (``.pth``)
-    a folder          of diffusers: a ``UNet2DModel`` or a pipeline around one
-    a hub id          of such a folder, ``"google/ddpm-celebahq-256"``; needs ``pip install "invdiff[diffusers]"``
+    a folder          of diffusers: a ``UNet2DModel`` or a pipeline around one; or a pipeline of Stable Diffusion (1, 2, XL, 3),
+                      Flux, DeepFloyd IF, unCLIP, DiT or latent diffusion
+    a hub id          of such a folder, ``"google/ddpm-celebahq-256"``; needs ``pip install "invdiff[diffusers]"``, or
+                      ``"invdiff[text]"`` for pipelines conditioned on a text
     ================= ======================================================================================================
 
     Args:
         source: See above. A bundled name takes precedence over a file of that name: write ``./natural`` for the file.
+        prompt: The text on which a pipeline is conditioned; may be empty. Further options, such as ``negative_prompt=``, are
+            listed by ``invdiff priors inspect FOLDER``. Pipelines of codes give a :class:`~invdiff.priors.LatentPrior`.
         guidance_scale: Scale of classifier-free guidance (:class:`~invdiff.priors.ClassifierFree`), for a class-conditional
-            network with a ``label``. It needs ``null_label=``, the label that stood for no class in the training (a number, or
-            ``"none"`` for networks of EDM), or ``unconditional=``, the checkpoint of an unconditional prior. Further options:
-            ``guidance_interval=(0.2, 3)`` and ``guidance_rescale=0.7``. Default: no guidance.
+            network with a ``label`` or a ``prompt``. With a label it needs ``null_label=``, the label that stood for no class
+            in the training (a number, or ``"none"`` for networks of EDM), or ``unconditional=``, the checkpoint of an
+            unconditional prior. Further options: ``guidance_interval=(0.2, 3)`` and ``guidance_rescale=0.7``. Default: no
+            guidance.
         threshold: ``"static"``, or the quantile of dynamic thresholding (:class:`~invdiff.priors.Thresholded`). Default: none.
         precision: ``float32``, or ``bfloat16`` or ``float16`` for the network's convolutions and matrix products (the solver's
             state stays float32); ``auto`` uses bfloat16 if ``device`` has units for it, and float32 otherwise.
@@ -120,12 +130,20 @@ def load_prior(
     Raises:
         ValueError: If the source does not exist, is damaged, is of no supported family, or could run code.
     """
-    options, given = split_options({**given, "guidance_scale": guidance_scale, "threshold": threshold})
     autocast = pick_autocast(precision, torch.device(device))
     path = locate(source)
     before = stamp(path)
+    guidance = {"guidance_scale": guidance_scale, "threshold": threshold}
+    index = pipeline_in(path)
+    if index is not None:
+        given = {**given, **guidance, "prompt": prompt}
+        network: dict[str, Any] = {"autocast": autocast, "checkpointing": checkpointing, "compiled": compiled}
+        return _load_pipeline(source, path, index, given, before, device=torch.device(device), **network)
+    options, given = split_options({**given, **guidance})
     meanwhile = begin_digest(path, before) if path.is_file() else None  # A folder is first known to be one of a checkpoint.
     checkpoint = read_checkpoint(path, given)
+    if prompt is not None:
+        raise ValueError(f"{path}: prompt={prompt!r:.80}: the checkpoint is not conditioned on a text. Leave it out.")
     spec = checkpoint.spec
     said = {"label": spec.label, "given": dict(given) or None, "assumed": dict(spec.assumed) or None}
     facts = {"name": portable(str(source)), **{name: value for name, value in said.items() if value is not None}, **spec.facts}
@@ -150,6 +168,27 @@ def load_prior(
     other = None if file is None else load_prior(file, precision=precision, device=device, errors=False, **how)
     with _naming(path):
         return guided(prior, spec, options, other)
+
+
+def pipeline_in(path: Path) -> dict[str, Any] | None:
+    """Return the index of a pipeline beyond a U-Net of pixels, or ``None``."""
+    if not path.is_dir():
+        return None
+    with _naming(path):
+        found: dict[str, Any] | None = _pipelines().pipeline_index(path)
+        return found
+
+
+def _load_pipeline(
+    source: str | Path, path: Path, index: Mapping[str, Any], given: Mapping[str, Any], before: Stamp, **how: Any
+) -> ScoreModel:
+    said = {name: value for name, value in given.items() if name not in UNSAID and value is not None}
+    facts: dict[str, Any] = {"name": portable(str(source)), **({"given": said} if said else {})}
+    with _naming(path):
+        score: ScoreModel
+        score, network = _pipelines().load_pipeline(path, index, given, facts=facts, **how)
+    network.sha256 = digest(path, before)
+    return score
 
 
 def load_network(source: str | Path) -> tuple[nn.Module, NetworkSpec]:
@@ -255,6 +294,10 @@ def has_bfloat16_units(device: torch.device) -> bool:
         return False
     # Private functions that may be absent; the fallback is float32.
     return any(getattr(torch.cpu, name, lambda: False)() for name in BFLOAT16_UNITS)
+
+
+def _pipelines() -> Any:
+    return importlib.import_module("invdiff.priors.pipelines.load")
 
 
 def _diffusers() -> ModuleType:

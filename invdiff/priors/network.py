@@ -17,6 +17,7 @@ from invdiff.noise_covariance import NoiseCovariance
 from invdiff.priors.compiled import CompiledNetwork
 from invdiff.priors.digest import digest, stamp
 from invdiff.priors.networks.checkpointing import recompute_blocks
+from invdiff.priors.networks.fill import KERNELS
 from invdiff.priors.networks.unet import UNet
 from invdiff.priors.noise_maps import NoiseMaps, edm_denoise_pivot
 from invdiff.priors.score_model import Reach, ScoreModel
@@ -249,9 +250,6 @@ def frozen_view(net: nn.Module, *, device: torch.device | str | None = None) -> 
         raise ValueError(
             f"from_network: this module cannot be copied ({error}). Pass a function instead: lambda x, time: net(x, time)."
         ) from error
-
-
-KERNELS = (nn.Linear, nn.modules.conv._ConvNd)
 
 
 def _keep_kernels_in(net: nn.Module, dtype: torch.dtype) -> None:

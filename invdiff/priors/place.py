@@ -48,7 +48,7 @@ def locate(source: str | Path) -> Path:
             raise ValueError(f"{text}: is a symbolic link to a missing file, or to itself. Expected a checkpoint.")
         return path
     if not isinstance(source, Path) and HUB_ID.fullmatch(text) and not _is_local(text):
-        downloaded: Path = importlib.import_module("invdiff.priors.checkpoints.diffusers_folder").download(text)
+        downloaded: Path = importlib.import_module("invdiff.priors.hub").download(text)
         return downloaded
     expected = f"expected one of {', '.join(BUNDLED)}, the path of a checkpoint, or a hub id such as google/ddpm-celebahq-256"
     if not re.search(r"[\\/.~]", text) or "\0" in text:

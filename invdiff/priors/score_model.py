@@ -61,6 +61,8 @@ class ScoreModel(ABC):
             recommended settings (:func:`invdiff.posterior.recommended`) are then those that suit networks. Otherwise the
             denoiser is taken to be exact, and they are those whose samples are as exact as possible.
         latent: Whether its items are codes, of which a decoder makes images (:class:`invdiff.priors.LatentPrior`).
+        windowed: Whether it may be evaluated on windows of an image (:class:`invdiff.priors.Tiled`). A prior given a small
+            version of the whole image may not.
         widest_hole: Width in pixels up to which the prior fills holes in images plausibly, if it is known and limited.
         reach: How far the denoiser looks. ``None``: it is not known, or the whole item may matter, as with attention or
             normalization over all pixels. Only a prior with a reach is evaluated on windows of an image.
@@ -75,9 +77,15 @@ class ScoreModel(ABC):
     batched: bool = False
     learned: bool = False
     latent: bool = False
+    windowed: bool = True
     widest_hole: int | None = None
     reach: Reach | None = None
     scale: float | None = None
+
+    @property
+    def image_shape(self) -> tuple[int | None, ...] | None:
+        """Shape of one image ``(C, H, W)``, as in ``event_shape``; of a latent prior, that of what is decoded."""
+        return self.event_shape
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self._summary())})"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from invdiff.noise_covariance import NOISE_KINDS
 from invdiff.priors.labels import ConditionedNetwork
 from invdiff.priors.network import PARAMETRIZATIONS, NetworkPrior
+from invdiff.priors.networks.fill import fill
 from invdiff.priors.networks.skeleton import skeleton
 from invdiff.schedules import EDM, VP, Cosine, DiscreteBetas, RectifiedFlow, Schedule, SubVP
 
@@ -45,7 +46,6 @@ SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
 
 MOST_STEPS = 100_000  # largest length of a table of betas
 MOST_PIXELS = 4096  # longest side of the images of a network; smaller images are extended to it
-SHARED = 2  # how many times as many numbers as are stored the weights may have in all: some networks use weights twice
 
 
 @dataclass(frozen=True)
@@ -201,16 +201,7 @@ def build_network(checkpoint: Checkpoint) -> nn.Module:
     try:
         make = getattr(importlib.import_module(module), name)
         net: nn.Module = skeleton(lambda: make(**spec.config), len(weights))
-        expected = {key: value.shape for key, value in net.state_dict().items()}
-        gaps = {
-            "{} of {} tensors are missing (the file may be cut off)": expected.keys() - weights.keys(),
-            "{} tensors are unexpected beside its {}": weights.keys() - expected.keys(),
-            "{} of {} have other shapes": {k for k in expected.keys() & weights.keys() if expected[k] != weights[k].shape},
-        }
-        for phrase, keys in gaps.items():
-            if keys:
-                raise ValueError(f"{phrase.format(len(keys), len(expected))}, such as {min(keys):.100}")
-        net.load_state_dict(_usable(weights), assign=True)
+        fill(net, weights)
     except ImportError:
         raise
     except Exception as error:  # A description of another form fails wherever it is first used.
@@ -221,25 +212,6 @@ def build_network(checkpoint: Checkpoint) -> nn.Module:
     if spec.architecture == "UNet":  # It computes in this memory format. Weights of other networks are not copied.
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,unused-ignore]
     return net.eval().requires_grad_(False)
-
-
-def _usable(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights in float32, after checking that they are finite real numbers, as many as are stored."""
-    storages = [(value.untyped_storage(), value.itemsize) for value in weights.values()]
-    stored = {storage.data_ptr(): storage.nbytes() // size for storage, size in storages}
-    asked, held = sum(value.numel() for value in weights.values()), sum(stored.values())
-    if asked > SHARED * held:
-        raise ValueError(f"its {asked:,} numbers share {held:,} that are stored")
-    found: dict[str, Tensor] = {}
-    for name, value in weights.items():
-        if not value.is_floating_point():
-            kind = str(value.dtype).removeprefix("torch.")
-            raise ValueError(f"{name:.100} is of type {kind}, perhaps quantized; expected floating point")
-        found[name] = value.float()
-        # The sum is finite for finite weights of ordinary size, and takes no memory.
-        if not found[name].sum().isfinite() and not found[name].isfinite().all():
-            raise ValueError(f"{name:.100} is not finite (NaN or infinite): the training diverged, or the file is damaged")
-    return found
 
 
 def build_prior(

@@ -289,7 +289,7 @@ def prepare(
     if score is None:
         names = ("precision", "checkpointing", "compiled", "tile", "overlap")
         score = find_prior(settings["prior"], device=device, given=prior_option, **{name: settings[name] for name in names})
-    (channels, *_) = score.event_shape or (3,)
+    (channels, *_) = score.image_shape or (3,)
     measured = read(
         source,
         kind,

@@ -101,8 +101,8 @@ def find_prior(
         place: str | Path = prior if isinstance(prior, str) else Path(prior)
         how: dict[str, Any] = {"precision": precision, "checkpointing": checkpointing, "compiled": compiled}
         score = priors.load_prior(place, device=device, **how, **given)
-    if score.latent:
-        raise OptionError("--prior: latent priors are for PosteriorSampler in Python; restorations of pictures take none yet.")
+    if score.latent and (tile is not None or overlap is not None):
+        raise OptionError("--tile: windows of a latent prior are those of its training size. Leave --tile and --overlap out.")
     if tile is None and overlap is None:
         return score
     if tile is None and None in (score.event_shape or ())[1:]:

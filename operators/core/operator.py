@@ -15,6 +15,7 @@ from typing import SupportsFloat, cast, overload
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from invdiff.linalg import conjugate_gradients, dense_matrix, least_squares, linear_adjoint
 from invdiff.movable import Movable
@@ -457,7 +458,8 @@ class Jacobian(LinearOperator):
         return Jacobian(self.op.take(rows), self.x[list(rows)])
 
     def forward(self, x: Tensor) -> Tensor:
-        with warnings.catch_warnings():
+        # The fast kernels of attention have no forward mode.
+        with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
             # torch 2.15 compiles its forward-mode formulas with torch.jit, which it has deprecated.
             warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
             product: Tensor = torch.func.jvp(self.op, (self.x,), (x,))[1]

@@ -25,6 +25,7 @@ class Decoder(Operator):
         rows: Items that are decoded at a time, where no gradient is followed. Default: all.
         device: Device of the trial. Default: the CPU.
         dtype: Dtype of the trial. Default: torch's default dtype.
+        checked: Whether ``decode`` and ``encode`` are known to be as described, so that only the shape is found out.
 
     Raises:
         TypeError: If ``decode`` or ``encode`` does not return a real tensor.
@@ -40,14 +41,18 @@ class Decoder(Operator):
         rows: int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        checked: bool = False,
     ) -> None:
         if rows is not None and rows < 1:
             raise ValueError(f"Decoder: rows must be at least 1, got {rows}.")
         self.decode, self.encode, self.rows = decode, encode, rows
         self.in_shape, self.device, self.dtype = event_shape("Decoder", in_shape), device, dtype
         zeros = torch.zeros(1, *self.in_shape, device=device or "cpu", dtype=dtype)
-        image = checked_call("Decoder", decode, zeros)
+        with torch.no_grad():
+            image = checked_call("Decoder", decode, zeros)
         self.out_shape = tuple(image.shape[1:])
+        if checked:
+            return
         try_function("Decoder", decode, self.in_shape, device=device, dtype=dtype, linear=False)
         if encode is not None:
             code = checked_call("Decoder: encode", encode, image)

@@ -149,8 +149,8 @@ class TestDecoder:
             make()
 
 
-def test_elsewhere_a_latent_prior_is_refused() -> None:
-    with pytest.raises(ValueError, match="latent priors are for PosteriorSampler"):
+def test_of_one_size_only() -> None:
+    with pytest.raises(ValueError, match=r"makes images of shape \(6,\), and the operator measures images .* \(3, 8, 8\)"):
         invdiff.restore(torch.zeros(8, 8).numpy(), problem="denoise", noise=0.1, prior=PRIOR)
     with pytest.raises(ValueError, match=r"codes of shape \(3,\), and was asked for items of shape \(3, 8, 8\)"):
         adapt(PRIOR, (3, 8, 8))

@@ -24,8 +24,9 @@ from torch.testing import assert_close
 
 import invdiff
 from invdiff.priors import NetworkPrior
-from invdiff.priors.checkpoints.diffusers_folder import OPTIONS, download, read_folder
+from invdiff.priors.checkpoints.diffusers_folder import OPTIONS, read_folder
 from invdiff.priors.checkpoints.diffusers_scheduler import WITH_BETAS, read_scheduler
+from invdiff.priors.hub import download
 from invdiff.priors.networks.unet2d import DiffusersUNet
 from invdiff.priors.spec import SCHEDULES, Checkpoint, NetworkSpec, build_network, build_prior
 
@@ -716,12 +717,15 @@ class TestRefused:
             ({"_class_name": ["mine", "MyUNet"]}, "MyUNet.* Other classes are not supported"),
             (
                 {"_class_name": "UNet2DConditionModel"},
-                "belongs to the class UNet2DConditionModel. Latent priors.* are not supported",
+                "belongs to the class UNet2DConditionModel. It is a part of a pipeline",
             ),
-            ({"_class_name": "AutoencoderKL"}, "belongs to the class AutoencoderKL. Latent priors.* are not supported"),
+            (
+                {"_class_name": "AutoencoderKL"},
+                "belongs to the class AutoencoderKL. It is a part of a pipeline",
+            ),
             (
                 {"_class_name": "DiTTransformer2DModel"},
-                "belongs to the class DiTTransformer2DModel. Latent priors.* are not supported",
+                "belongs to the class DiTTransformer2DModel. It is a part of a pipeline",
             ),
         ],
     )
@@ -741,10 +745,13 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("parts", "message"),
         [
-            ({"vae": ["diffusers", "AutoencoderKL"], "text_encoder": ["transformers", "CLIPTextModel"]}, "Latent priors"),
-            ({"vqvae": ["diffusers", "VQModel"]}, "made of scheduler, unet, vqvae. Latent priors"),
-            ({"unet": ["diffusers", "UNet2DConditionModel"]}, "Latent priors"),
-            ({"unet": None, "transformer": ["diffusers", "DiTTransformer2DModel"]}, "transformer. Latent priors"),
+            (
+                {"vae": ["diffusers", "AutoencoderKL"], "text_encoder": ["transformers", "CLIPTextModel"]},
+                "text_encoder, unet, vae. Expected a UNet2DModel",
+            ),
+            ({"vqvae": ["diffusers", "VQModel"]}, "made of scheduler, unet, vqvae. Expected a UNet2DModel"),
+            ({"unet": ["diffusers", "UNet2DConditionModel"]}, "Expected a UNet2DModel"),
+            ({"unet": None, "transformer": ["diffusers", "DiTTransformer2DModel"]}, "transformer. Expected a UNet2DModel"),
             ({"unet": ["mine", "MyUNet"]}, "its unet is mine.MyUNet, which is outside of diffusers and not run"),
             ({"unet": ["unet.my_unet.py", "UNet2DModel"]}, "my_unet.py.UNet2DModel, which is outside of diffusers and not run"),
             ({"unet": ["diffusers", "UNet1DModel"]}, "its unet is a UNet1DModel, expected a UNet2DModel"),
@@ -821,11 +828,43 @@ class TestHub:
     def test_nothing_is_fetched_of_what_is_not_supported(self, hub: tuple[Path, Path]) -> None:
         remote, cache = hub
         written(remote / "unet", SMALL)
-        parts = {"unet": ["diffusers", "UNet2DModel"], "vqvae": ["diffusers", "VQModel"]}
-        (remote / "model_index.json").write_text(json.dumps({"_class_name": "LDMPipeline", **parts}))
-        with pytest.raises(ValueError, match="Latent priors"):
+        parts = {"unet": ["diffusers", "UNet2DConditionModel"], "controlnet": ["diffusers", "ControlNetModel"]}
+        (remote / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionControlNetPipeline", **parts}))
+        with pytest.raises(ValueError, match="ControlNetPipeline is not supported: its network is conditioned on an image"):
             download("owner/name")
         assert self.fetched(cache) == {"model_index.json", "unet/config.json"}
+
+    def test_of_a_pipeline_the_parts_that_are_read(self, hub: tuple[Path, Path]) -> None:
+        """One file of weights for each network, vocabularies, and nothing that could be run."""
+        remote, cache = hub
+        stem = "diffusion_pytorch_model"
+        listed = {
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "vae": ["diffusers", "AutoencoderKL"],
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+            "scheduler": ["diffusers", "DDIMScheduler"],
+            "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+        }
+        wanted = [
+            *("unet/config.json", f"unet/{stem}.safetensors", "vae/config.json", f"vae/{stem}.fp16.safetensors"),
+            *("text_encoder/config.json", "text_encoder/model.safetensors", "tokenizer/vocab.json", "tokenizer/merges.txt"),
+            "scheduler/scheduler_config.json",
+        ]
+        unwanted = [
+            *(f"unet/{stem}.bin", f"unet/{stem}.fp16.safetensors", "text_encoder/pytorch_model.bin", "pipeline.py"),
+            *("safety_checker/model.safetensors", "unet/my_unet.py", "v1-5-pruned.ckpt"),
+        ]
+        for name in wanted + unwanted:
+            (remote / name).parent.mkdir(parents=True, exist_ok=True)
+            (remote / name).write_text("{}")
+        (remote / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline", **listed}))
+        download("owner/name")
+        assert self.fetched(cache) == {"model_index.json", *wanted}
+        (remote / "vae" / f"{stem}.fp16.safetensors").unlink()
+        shutil.rmtree(cache)
+        with pytest.raises(ValueError, match="owner/name: its vae has no weights"):
+            download("owner/name")
 
     def test_repositories_of_something_else(self, hub: tuple[Path, Path]) -> None:
         remote, _ = hub

@@ -20,7 +20,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         questions.append(hub_id)
         return tmp_path
 
-    monkeypatch.setattr("invdiff.priors.checkpoints.diffusers_folder.download", download)
+    monkeypatch.setattr("invdiff.priors.hub.download", download)
     monkeypatch.chdir(tmp_path)
     return questions
 

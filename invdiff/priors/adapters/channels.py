@@ -36,7 +36,7 @@ class Gray(ScoreModel):
         if event is None or len(event) != 3 or event[0] in (None, 1):
             raise ValueError(f"Gray: needs a prior of images (C, H, W) of two channels or more, got one of shape {event}.")
         self.score_model, self.schedule, self.event_shape, self.reach = score, score.schedule, (1, *event[1:]), score.reach
-        self.channels, self.learned = int(event[0] or 0), score.learned
+        self.channels, self.learned, self.windowed = int(event[0] or 0), score.learned, score.windowed
         self.widest_hole = score.widest_hole
 
     def _summary(self) -> Sequence[str]:
@@ -73,7 +73,7 @@ class PerChannel(ScoreModel):
         if event is None or len(event) != 3 or event[0] != 1:
             raise ValueError(f"PerChannel: needs a prior of images (1, H, W), got one of shape {event}.")
         self.score_model, self.schedule, self.event_shape, self.reach = score, score.schedule, (None, *event[1:]), score.reach
-        self.learned, self.widest_hole = score.learned, score.widest_hole
+        self.learned, self.widest_hole, self.windowed = score.learned, score.widest_hole, score.windowed
 
     def _summary(self) -> Sequence[str]:
         return (repr(self.score_model),)

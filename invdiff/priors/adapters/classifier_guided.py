@@ -57,6 +57,7 @@ class ClassifierGuided(ScoreModel):
         self.score_model, self.log_p, self.weight, self.on_estimate = score, log_p, float(weight), on_estimate
         self.schedule, self.event_shape, self.notes = score.schedule, score.event_shape, score.notes
         self.batched, self.learned, self.scale = score.batched, True, score.scale
+        self.windowed = score.windowed
 
     def _summary(self) -> Sequence[str]:
         return (repr(self.score_model), f"weight {self.weight:g}")

@@ -48,6 +48,7 @@ class Rescaled(ScoreModel):
             score.notes,
         )
         self.batched, self.learned, self.widest_hole, self.reach = score.batched, score.learned, score.widest_hole, score.reach
+        self.windowed = score.windowed
 
     def _summary(self) -> Sequence[str]:
         return (f"{self.data_range[0]:g} to {self.data_range[1]:g}", repr(self.score_model))

@@ -40,6 +40,7 @@ class Thresholded(ScoreModel):
         self.score_model, self.quantile = score, quantile
         self.schedule, self.event_shape, self.notes = score.schedule, score.event_shape, score.notes
         self.batched, self.learned, self.scale = score.batched, score.learned, score.scale
+        self.windowed = score.windowed
         self.reach = score.reach if quantile is None else None  # The quantile depends on the whole image.
 
     def _summary(self) -> Sequence[str]:

@@ -54,6 +54,11 @@ class Tiled(ScoreModel):
         event = score.event_shape
         if event is None or len(event) != 3:
             raise ValueError(f"Tiled: needs a prior of images (C, H, W), got a prior of items of shape {event}.")
+        if not score.windowed:
+            raise ValueError(
+                f"Tiled: the prior is given something about the whole image of {_size(event[1:])} pixels, and cannot be "
+                "evaluated on windows of a larger one. Load it for another size, with image_size=..."
+            )
         own = event[1:]
         sides = own if tile is None else tuple(tile) if isinstance(tile, Sequence) else (tile, tile)
         if len(sides) != 2 or not all(isinstance(side, int) and side >= 2 for side in sides):

@@ -16,12 +16,12 @@ from torch import Tensor
 from invdiff.priors.checkpoints import diffusers_scheduler
 from invdiff.priors.checkpoints.assumptions import Choices, whole
 from invdiff.priors.checkpoints.diffusers_scheduler import Training, read_scheduler
-from invdiff.priors.checkpoints.diffusers_weights import KINDS, WEIGHTS, read_json, read_weights
+from invdiff.priors.checkpoints.diffusers_weights import WEIGHTS, read_json, read_weights
 from invdiff.priors.networks.skeleton import skeleton
 from invdiff.priors.networks.unet2d import DiffusersUNet, unet2d_model
 from invdiff.priors.spec import Checkpoint, NetworkSpec
 
-__all__ = ["OPTIONS", "download", "read_folder"]
+__all__ = ["CONFIGS", "OPTIONS", "find_network", "read_folder"]
 
 OPTIONS: Mapping[str, str] = {
     **diffusers_scheduler.OPTIONS,
@@ -35,9 +35,9 @@ NETWORKS = ("unet_ema", "unet")  # folders of the network, in the order of prefe
 BLOCKS = ("", "Attn", "Skip", "AttnSkip")
 DOWN = (*(f"{kind}DownBlock2D" for kind in BLOCKS), "ResnetDownsampleBlock2D")
 UP = (*(f"{kind}UpBlock2D" for kind in BLOCKS), "ResnetUpsampleBlock2D")
-NO_LATENTS = (
-    "Latent priors and priors conditioned on text or images are not supported: expected a pixel-space UNet2DModel "
-    "with its scheduler"
+NO_PART = (
+    "It is a part of a pipeline, of latent codes or conditioned on a text or an image: give the folder of the whole pipeline, "
+    "with its model_index.json"
 )
 
 
@@ -58,7 +58,7 @@ def read_folder(folder: Path, given: Mapping[str, Any]) -> Checkpoint | None:
         ValueError: If a diffusers folder is damaged, of an unsupported kind, or needs an option.
         ImportError: If diffusers is not installed.
     """
-    place = _find_network(folder)
+    place = find_network(folder)
     if place is None:
         return None
     if place == folder and folder.name in NETWORKS:
@@ -115,45 +115,7 @@ def _which(place: Path, folder: Path) -> tuple[str, ...]:
     return (f"of {folder.name}/{place.name} and {folder.name}/{other}, the {which} weights of {place.name} are used",)
 
 
-def download(hub_id: str) -> Path:
-    """Return the local folder of ``"owner/name"`` on the Hugging Face hub, downloading it if necessary.
-
-    The configurations are downloaded first, so that unsupported networks are refused before their weights are downloaded.
-    Weights in ``.bin`` files are downloaded only if there is no ``.safetensors``. No other files are downloaded.
-
-    Raises:
-        ValueError: If the repository holds no network that :func:`read_folder` can read.
-        OSError: If the download fails: no such repository, no access, no connection.
-        ImportError: If diffusers is not installed.
-    """
-    unet2d_model()
-    folder = _fetch(hub_id, list(CONFIGS))
-    place = _find_network(folder)
-    if place is None:
-        raise ValueError(f"{hub_id}: holds no diffusers network: neither model_index.json nor a config.json of diffusers.")
-    prefix = "" if place == folder else f"{place.name}/"
-    for variant, ending in KINDS:
-        whole, shards = (f"{prefix}{WEIGHTS}{variant}{part}.{ending}" for part in ("", "-*"))
-        folder = _fetch(hub_id, [*CONFIGS, whole, shards])
-        if (folder / whole).is_file() or any(folder.glob(shards)):
-            return folder
-    raise ValueError(f"{hub_id}: has no weights: expected {prefix}{WEIGHTS}.safetensors or .bin.")
-
-
-def _fetch(hub_id: str, patterns: list[str]) -> Path:
-    import huggingface_hub
-
-    try:
-        return Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=patterns))
-    except Exception as error:  # The errors of the hub's client have no common base class.
-        reason = " ".join(str(error).split()).partition(" An error happened")[0][:120] or type(error).__name__
-        raise OSError(
-            f"{hub_id}: could not be downloaded from the hub ({type(error).__name__}: {reason}). No file or folder here has "
-            "this name: check the spelling, and the connection."
-        ) from error
-
-
-def _find_network(folder: Path) -> Path | None:
+def find_network(folder: Path) -> Path | None:
     """Return the folder of the network, or ``None`` if there is no sign of one. Raise a ValueError if it is unsupported."""
     index = read_json(folder / "model_index.json")
     if index is not None:
@@ -173,7 +135,7 @@ def _find_network(folder: Path) -> Path | None:
         raise ValueError(f"{path}: refers to custom code (auto_map: {str(config['auto_map'])[:80]}), which is never run.")
     if name != "UNet2DModel":
         other = "Other classes are not supported, and no custom code is run: expected a UNet2DModel"
-        reason = NO_LATENTS if re.search("Condition|Autoencoder|VQ|Transformer|Text", str(name)) else other
+        reason = NO_PART if re.search("Condition|Autoencoder|VQ|Transformer|Text", str(name)) else other
         raise ValueError(f"{path}: belongs to the class {str(name)[:80]}. {reason}.")
     return place
 
@@ -185,7 +147,9 @@ def _check_pipeline(index: Mapping[str, Any], path: Path) -> None:
     parts = {key: entry for key, entry in index.items() if key[:1] != "_" and isinstance(entry, list) and any(entry)}
     unet = parts.get("unet", ["diffusers", "UNet2DModel"])
     if not parts.keys() <= {"unet", "scheduler"} or unet == ["diffusers", "UNet2DConditionModel"]:
-        raise ValueError(f"{path}: belongs to the class {name} made of {', '.join(sorted(parts))[:200]}. {NO_LATENTS}.")
+        raise ValueError(
+            f"{path}: belongs to the class {name} made of {', '.join(sorted(parts))[:200]}. Expected a UNet2DModel."
+        )
     for key, entry in parts.items():
         if entry[0] not in ("diffusers", "deprecated"):  # The package writes the folder "deprecated" for KarrasVeScheduler.
             raise ValueError(

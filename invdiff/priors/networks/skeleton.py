@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["skeleton"]
+__all__ = ["hollow", "skeleton"]
 
 Module = TypeVar("Module", bound=nn.Module)
 SPARE = 256  # tensors of a network beyond those of its file, such as tables that are not saved
@@ -29,6 +29,21 @@ def skeleton(make: Callable[[], Module], tensors: int) -> Module:
         ValueError: If the network has many more tensors than the file.
     """
     with torch.device("meta"), _Counted(2 * tensors + SPARE, tensors):
+        return make()
+
+
+def hollow(make: Callable[[], Module], tensors: int) -> Module:
+    """Return the network that ``make`` builds, with its tables, such as positions, but with weights of no particular values.
+
+    Args:
+        make: Builds the network.
+        tensors: Number of tensors in the file.
+
+    Raises:
+        ValueError: As :func:`skeleton`, before memory is taken.
+    """
+    skeleton(make, tensors)
+    with _Counted(2 * tensors + SPARE, tensors):
         return make()
 
 

@@ -1,0 +1,177 @@
+"""The parts of a pipeline in a folder of diffusers: networks, text encoders, tokenizers and schedulers, read as data.
+
+The classes of the parts are those a family expects, never those a folder names: no code of a folder is run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from invdiff.priors.checkpoints.diffusers_scheduler import Training, read_scheduler
+from invdiff.priors.checkpoints.diffusers_weights import read_json, read_weights
+from invdiff.priors.networks.fill import fill
+from invdiff.priors.networks.skeleton import hollow
+
+__all__ = ["INDEX", "Parts", "library"]
+
+INDEX = "model_index.json"
+PACKAGES = ("diffusers", "transformers", "unclip")  # the last one is a folder of diffusers
+EXTRA = 'pip install "invdiff[text]"'
+ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
+TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast", "T5Tokenizer", "T5TokenizerFast")
+
+
+def library(name: str) -> Any:
+    """Return the package ``diffusers`` or ``transformers``.
+
+    Raises:
+        ImportError: If it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        reason = "" if getattr(error, "name", None) == name else f" ({' '.join(str(error).split())[:200]})"
+        raise ImportError(f"Pipelines of diffusers need {name}{reason}: {EXTRA}") from error
+
+
+class Parts:
+    """The parts of a pipeline, by the names of ``model_index.json``.
+
+    Args:
+        folder: The folder.
+        index: The content of ``model_index.json``.
+        kernels: Dtype of the weights of large layers; ``None``: float32.
+        device: Where text encoders are evaluated.
+
+    Attributes:
+        sizes: Number of parameters of the parts that were read.
+    """
+
+    def __init__(self, folder: Path, index: Mapping[str, Any], *, kernels: torch.dtype | None, device: torch.device) -> None:
+        self.folder, self.index, self.kernels, self.device = folder, index, kernels, device
+        self.sizes: dict[str, int] = {}
+
+    def has(self, name: str) -> bool:
+        """Return whether there is such a part."""
+        return any(self._entry(name))
+
+    def _entry(self, name: str) -> list[Any]:
+        entry = self.index.get(name)
+        return entry if isinstance(entry, list) and len(entry) == 2 else [None, None]
+
+    def kind(self, name: str, *expected: str) -> str:
+        """Return the class of a part.
+
+        Raises:
+            ValueError: If it is none of ``expected``.
+        """
+        package, found = self._entry(name)
+        if package not in (None, *PACKAGES):
+            raise ValueError(
+                f"{self.folder / INDEX}: its {name} is {package!s:.60}.{found!s:.60}, outside of diffusers, and not run."
+            )
+        if found not in expected:
+            what = "is missing" if found is None else f"is a {found!s:.80}"
+            raise ValueError(f"{self.folder / INDEX}: its {name} {what}, expected {' or '.join(expected)}.")
+        return str(found)
+
+    def config(self, name: str) -> dict[str, Any]:
+        """Return the configuration of a part.
+
+        Raises:
+            ValueError: If it is missing, damaged, of quantized weights, or refers to code.
+        """
+        path = self.folder / name / "config.json"
+        config = read_json(path)
+        if config is None:
+            raise ValueError(f"{path}: is missing. Copy the folder again.")
+        if config.get("quantization_config"):
+            raise ValueError(f"{path}: its weights are quantized. Expected float32, float16 or bfloat16.")
+        if config.get("auto_map"):
+            raise ValueError(f"{path}: refers to custom code (auto_map: {config['auto_map']!s:.80}), which is never run.")
+        return config
+
+    def network(self, name: str, *expected: str, kernels: bool = True) -> nn.Module:
+        """Return a network of diffusers with its weights, in evaluation mode.
+
+        Args:
+            name: The part.
+            expected: Its supported classes.
+            kernels: Whether large layers may be in half precision.
+
+        Raises:
+            ValueError: If it is of another class, or damaged.
+        """
+        kind, config = self.kind(name, *expected), self.config(name)
+        place = self.folder / name
+        make = getattr(self._module(name), kind)
+        weights, _ = read_weights(place)
+        known = inspect.signature(make.__init__).parameters
+        arguments = {key: value for key, value in config.items() if key in known}
+        with _read(place, kind):
+            net: nn.Module = hollow(lambda: make(**arguments), len(weights))
+            fill(net, weights, kernels=self.kernels if kernels else None)
+        self.sizes[name] = sum(weight.numel() for weight in weights.values())
+        return net.eval().requires_grad_(False)
+
+    def _module(self, name: str) -> Any:
+        diffusers = library("diffusers")
+        if hasattr(diffusers, str(self._entry(name)[1])):
+            return diffusers
+        return importlib.import_module(getattr(diffusers, self.index["_class_name"]).__module__)
+
+    def text_encoder(self, name: str) -> Any:
+        """Return a text encoder of transformers, on the device; ``None``: there is none."""
+        if not self.has(name):
+            return None
+        transformers, kind, config = library("transformers"), self.kind(name, *ENCODERS), self.config(name)
+        make, place = getattr(transformers, kind), self.folder / name
+        config = {key: value for key, value in config.items() if key not in UNREAD}
+        with _read(place, kind):
+            encoder = make.from_pretrained(
+                str(place),
+                config=make.config_class.from_dict(config),
+                local_files_only=True,
+                use_safetensors=any(place.glob("*.safetensors")),  # Others are read as tensors alone, without running code.
+                attn_implementation="sdpa" if kind.startswith("CLIP") else "eager",
+                dtype=self.kernels or torch.float32,
+            )
+        self.sizes[name] = encoder.num_parameters()
+        return encoder.to(self.device).eval().requires_grad_(False)
+
+    def tokenizer(self, name: str) -> Any:
+        """Return a tokenizer of transformers; ``None``: there is none."""
+        if not self.has(name):
+            return None
+        kind, place = self.kind(name, *TOKENIZERS), self.folder / name
+        make = getattr(library("transformers"), kind)
+        with _read(place, kind):
+            return make.from_pretrained(str(place), local_files_only=True)
+
+    def scheduler(self, given: Mapping[str, Any], name: str = "scheduler") -> Training:
+        """Return the training parameters of the network that a scheduler describes."""
+        path = self.folder / name / "scheduler_config.json"
+        return read_scheduler(read_json(path), given, where=str(path))
+
+
+@contextlib.contextmanager
+def _read(place: Path, kind: str) -> Iterator[None]:
+    """Name the part in every failure: the packages check little, and an invalid value fails wherever it is first used."""
+    try:
+        yield
+    except ImportError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+        raise ValueError(f"{place}: the files and the {kind} of its configuration do not fit: {reason}.") from error
+
+
+UNREAD = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal", "dtype", "torch_dtype")
