@@ -112,6 +112,7 @@ ROOMS: dict[str, dict[str, int]] = {
         "statistical_linearization": 2,
         "guidance": 3,
         "local_gaussian": 3,
+        "probability_flow": 3,
         "published": 3,
         "particles": 4,
         "steps": 4,

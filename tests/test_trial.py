@@ -11,6 +11,7 @@ import pytest
 import torch
 from cases import over, selected
 from helpers import randn
+from latent_problem import decoded_for
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -292,7 +293,7 @@ class TestMethods:
         exact, few = "exact" in METHODS[method].needs, method == "mm-tsmc"
         mask = torch.zeros(SHAPE) if few else torch.ones(SHAPE)
         mask[0, :2] = 1
-        op, score = Mask(mask, sigma_y=0.0 if exact else 0.1), self.network
+        op, score = decoded_for(method, Mask(mask, sigma_y=0.0 if exact else 0.1)), self.network
         if method in ("exact-score", "handover"):
             return  # They need a prior with an error model, or one that denoises pivots.
         if METHODS[method].algorithm.differentiates:

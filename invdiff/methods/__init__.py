@@ -131,6 +131,22 @@ LINES = {
         "invdiff.methods.samplers.langevin:METHOD",
         "annealed Langevin dynamics with a predictor; likelihood of score-ALD or SDA",
     ),
+    "psld": (
+        "invdiff.methods.guidance.psld:METHOD",
+        "for latent priors: dps, and a pull toward codes that encode their own image; step size must be tuned",
+    ),
+    "resample": (
+        "invdiff.methods.samplers.resample:METHOD",
+        "for latent priors: every few steps the code is fitted to the data and noised again; no gradient of the network",
+    ),
+    "latino": (
+        "invdiff.methods.samplers.latino:METHOD",
+        "for latent priors: noise, denoise, decode, proximal step, encode, in few steps; no gradients, not calibrated",
+    ),
+    "ding": (
+        "invdiff.methods.guidance.ding:METHOD",
+        "inpainting of images or of latent codes by Gaussian transitions; two evaluations per step, no gradients",
+    ),
     "unconditional": (
         "invdiff.methods.guidance.unconditional:METHOD",
         "samples of the prior, ignoring the measurement: the control for comparisons",

@@ -7,12 +7,31 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from invdiff.operators import LinearOperator, Mask, Operator
+from invdiff.operators.algebra.combination import Combination
+from invdiff.operators.algebra.decoded import measured_image
 
 __all__ = ["NEEDS", "check_declared", "check_needs"]
 
 
 def _has_svd(op: Operator) -> bool:
     return isinstance(op, LinearOperator) and op.svd is not None
+
+
+def _has_encoder(op: Operator) -> bool:
+    parts = measured_image(op)
+    return parts is not None and parts.decoder.encode is not None
+
+
+def _of_linear_image(op: Operator) -> bool:
+    parts = measured_image(op)
+    return parts is not None and isinstance(parts.image, LinearOperator)
+
+
+def _is_inpainting(op: Operator) -> bool:
+    parts = measured_image(op)
+    if parts is None:
+        return isinstance(op, Mask)
+    return isinstance(parts.image, Mask) and _has_encoder(op) and len(op.in_shape) == len(parts.image.in_shape) == 3
 
 
 # property: (test of an operator, its name in the error message, advice if it is missing)
@@ -28,6 +47,26 @@ NEEDS: Mapping[str, tuple[Callable[[Operator], bool], str, str]] = {
         "Masks, downsampling, circular or separable blur and small matrices have one; 'mmps' does not need it.",
     ),
     "mask": (lambda op: isinstance(op, Mask), "a Mask", "Use 'ddnm' or 'mmps' for other operators."),
+    "latent": (
+        lambda op: measured_image(op) is not None,
+        "a latent prior",
+        "Use priors.LatentPrior(score, decode), or 'mmps' or 'dps' for priors of images.",
+    ),
+    "linear-image": (
+        _of_linear_image,
+        "a latent prior and an operator that is linear in the image",
+        "Use 'mmps', 'dps' or 'daps', which take any operator under a latent prior.",
+    ),
+    "encoder": (
+        _has_encoder,
+        "a latent prior with an encoder",
+        "Give it one: LatentPrior(score, decode, encode=...), or use 'mmps' or 'dps', which need none.",
+    ),
+    "inpainting": (
+        _is_inpainting,
+        "a Mask: of x, or of images under a latent prior with an encoder, with codes of shape (c, h, w)",
+        "Use 'mmps' or 'diffpir' for other operators.",
+    ),
     "noise": (
         lambda op: op.sigma_y > 0,
         "noise in the measurement (sigma_y > 0)",
@@ -79,4 +118,5 @@ def check_needs(name: str, op: Operator, needs: Sequence[str], *, any_noise: boo
         present, what, advice = NEEDS[need]
         if not present(op):
             noise = f" with sigma_y = {op.sigma_y:g}" if need in ("noise", "exact") else ""
-            raise ValueError(f"{name} needs {what}, got {type(op).__name__}{noise}. {advice}")
+            formula = f" ({op.formula})" if isinstance(op, Combination) else ""
+            raise ValueError(f"{name} needs {what}, got {type(op).__name__}{formula}{noise}. {advice}")

@@ -1,4 +1,4 @@
-"""What a run under a latent prior adds: the decoder before the measurement, and the images of its codes."""
+"""What a run under a latent prior adds: the decoder before the measurement, the images of its codes, and exact pixels."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invdiff.operators import Decoder, Operator
+from invdiff.operators import Decoder, LinearOperator, Mosaic, Operator
 from invdiff.priors import LatentPrior, ScoreModel
 
-__all__ = ["decoded", "decoder_of"]
+__all__ = ["decoded", "decoder_of", "put_back"]
 
 
 def decoder_of(score: ScoreModel, op: Operator) -> tuple[ScoreModel, Decoder | None]:
@@ -37,3 +37,37 @@ def decoder_of(score: ScoreModel, op: Operator) -> tuple[ScoreModel, Decoder | N
 def decoded(decoder: Decoder, codes: Tensor) -> Tensor:
     """Return the images of codes, ``(N, B, *latent)`` to ``(N, B, *image)``, one sample after another for the memory."""
     return torch.stack([decoder(code) for code in codes])
+
+
+def put_back(op: Operator, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Put the pixels that ``y`` gives exactly into decoded images: :math:`x + A^+ (y - A x)` where this selects pixels.
+
+    Only entries that ``y`` holds are changed, as for a noise-free mask, crop or mosaic: nothing is solved for, and nothing
+    rings. Other measurements leave the images as they are.
+
+    Args:
+        op: The measurement of images.
+        x: Decoded images, ``(N, B, *image)``.
+        y: Measurement, ``(B, *op.out_shape)``.
+
+    Returns:
+        The images, and which of the items had such pixels, boolean, ``(B,)``.
+    """
+    images, exact = list[Tensor](), list[bool]()
+    for b in range(len(y)):
+        one = op.take([b])
+        known = _known(one)
+        exact.append(known is not None)
+        if known is None:
+            images.append(x[:, b])
+        else:
+            assert isinstance(one, LinearOperator)
+            images.append(torch.where(known.to(x.device), one.adjoint(y[b : b + 1]), x[:, b]))
+    return torch.stack(images, 1), torch.tensor(exact, device=x.device)
+
+
+def _known(op: Operator) -> Tensor | None:
+    """Return ``op.known``, also for a mosaic, whose samples need no windows."""
+    if isinstance(op, Mosaic):
+        return op.mask > 0 if op.noise.white and op.noise.sigma == 0 else None
+    return op.known

@@ -26,7 +26,7 @@ from invdiff.posterior.choice import BUDGET, Choice, Pilot, choose_method, fly
 from invdiff.posterior.counted import Counted
 from invdiff.posterior.draw import CHUNK_NUMBERS, Drawing, chunk_size, progress_bar
 from invdiff.posterior.join import normalized
-from invdiff.posterior.latent import decoded, decoder_of
+from invdiff.posterior.latent import decoded, decoder_of, put_back
 from invdiff.posterior.misfit import MisfitWarning, misfit_notes
 from invdiff.posterior.particles import Particles
 from invdiff.posterior.recommended import is_photographic, method_of, recommended, recommended_chain, starting_ratio
@@ -113,6 +113,7 @@ class PosteriorSampler:
                 "here. Use a prior with a single distribution."
             )
         score, self.decoder = decoder_of(score, op)
+        self._image_op = op
         op = op if self.decoder is None else op @ self.decoder
         self.op, self.preset, self.options = op, preset, options
         self.score, self.notes = adapt(score, op.in_shape)
@@ -270,6 +271,10 @@ class PosteriorSampler:
         a state diverges is drawn again too, with weakened guidance there. The callback then receives the first steps of its
         samples again.
 
+        **Latent priors.** ``post.samples`` are the decoded images and ``post.latents`` their codes. Where the measurement gives
+        pixels exactly, as a noise-free mask, crop or mosaic does, these pixels of the images are then set to ``y``, and
+        ``post.residual`` is 0; notes and warnings on the misfit are about the decoded codes.
+
         A ``y`` far larger than the measurements of images in [-1, 1] gives a warning. Autocast and inference mode of the caller
         have no effect.
 
@@ -383,9 +388,14 @@ class PosteriorSampler:
             )
         weights, particles = _weigh(parts, drawing)
         weights, residual = normalized(weights, y.dtype), residual.reshape(num_samples, items)
+        notes = misfit_notes(residual, op.dof, weights, op=op, y=y, ratio_min=ratio_min)  # Of the codes, under a latent prior.
+        latents = None if self.decoder is None else x
+        if self.decoder is not None:
+            x, exact = put_back(self._image_op.to(y.device, y.dtype), decoded(self.decoder.to(y.device, y.dtype), x), y)
+            residual = residual.masked_fill(exact, 0)
         return Posterior(
-            samples=x if self.decoder is None else decoded(self.decoder.to(y.device, y.dtype), x),
-            latents=None if self.decoder is None else x,
+            samples=x,
+            latents=latents,
             weights=weights,
             residual=residual,
             dof=op.dof,
@@ -398,7 +408,7 @@ class PosteriorSampler:
             options=settings | {"chunk": int(chunk)},
             origin=origin,
             particles=particles,
-            notes=misfit_notes(residual, op.dof, weights, op=op, y=y, ratio_min=ratio_min),
+            notes=notes,
         )
 
     def _check(self, y: Tensor, num_samples: int, first_sample: int, chunk: int | None) -> Tensor:

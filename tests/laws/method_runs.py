@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from latent_problem import decoded_for
 from torch import Tensor
 
 from invdiff import PosteriorSampler
@@ -21,9 +22,9 @@ def problem(name: str) -> Operator:
     """Return a measurement that the method takes."""
     needs = METHODS[name].algorithm.needs
     sigma_y = 0.0 if "exact" in needs else 0.1
-    if "mask" in needs or name in ("mcg-diff", "ilvr"):
+    if {"mask", "inpainting"} & set(needs) or name in ("mcg-diff", "ilvr"):
         return Mask(HALF, sigma_y=sigma_y)
-    return LinearFunction(lambda x: x.cumsum(-1)[..., 1::2], SHAPE, sigma_y=sigma_y)
+    return decoded_for(name, LinearFunction(lambda x: x.cumsum(-1)[..., 1::2], SHAPE, sigma_y=sigma_y))
 
 
 def measured(op: Operator, *, seed: int = 1) -> Tensor:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from cases import build
 from helpers import norm, randn
+from latent_problem import decoded_for
 from stepping import posterior_mean, step
 from torch import Tensor
 from torch.testing import assert_close
@@ -49,7 +50,7 @@ CONTROL = "unconditional"
 # Step sizes that suit the mixture: what the paper tunes for pictures.
 TUNED: dict[str, dict[str, Any]] = {"dps": {"zeta": 0.5}}
 # Guided softly, at the noisy state or by draws: exact data are approached, not met.
-SOFT = {"dps", "flow-dps", "pnp-flow", "red-diff", "unconditional"}
+SOFT = {"dps", "psld", "flow-dps", "pnp-flow", "red-diff", "unconditional"}
 
 
 def rules_of(name: str) -> list[str | None]:
@@ -63,10 +64,10 @@ def rules_of(name: str) -> list[str | None]:
     return [None, *rules] if algorithm.own_step else rules
 
 
-def suitable(name: str) -> LinearOperator:
+def suitable(name: str) -> Operator:
     """Return a measurement which has what a method needs."""
     needs = METHODS[name].needs
-    return HALF if "mask" in needs else EXACT if "exact" in needs else WIDE
+    return HALF if {"mask", "inpainting"} & set(needs) else EXACT if "exact" in needs else decoded_for(name, WIDE)
 
 
 def sampler(
@@ -155,7 +156,7 @@ class TestEveryMethod:
             assert (moved > 0.5).all(), moved
 
     def test_nonlinear_operators(self, method: str) -> None:
-        if {"linear", "svd", "mask"} & set(METHODS[method].needs):
+        if {"linear", "svd", "mask", "latent", "inpainting"} & set(METHODS[method].needs):
             with pytest.raises(ValueError, match=r"needs a.*, got Function.*Use|needs.*got Function"):
                 sampler(method, op=TANH)
             return
@@ -171,13 +172,14 @@ class TestEveryMethod:
             with pytest.raises(ValueError, match=r"needs noise in the measurement.*got Mask with sigma_y = 0"):
                 sampler(method, op=HALF)
             return
-        y = HALF(MIXTURE.sample(2, seed=1))
+        op = decoded_for(method, HALF)
+        y = op(MIXTURE.sample(2, seed=1))
         y[1] *= 10
-        post = sampler(method, op=HALF, steps=30).run(y, num_samples=3)
+        post = sampler(method, op=op, steps=30).run(y, num_samples=3)
         assert post.samples.isfinite().all()
         if method not in SOFT:
-            assert_close(HALF(post.samples.flatten(0, 1)), y.repeat(3, 1), rtol=1e-2, atol=1e-2)
-        alone = sampler(method, op=HALF, steps=30).run(y[:1], num_samples=3)
+            assert_close(op(post.samples.flatten(0, 1)), y.repeat(3, 1), rtol=1e-2, atol=1e-2)
+        alone = sampler(method, op=op, steps=30).run(y[:1], num_samples=3)
         assert_close(alone.samples[:, 0], post.samples[:, 0], rtol=1e-8, atol=1e-8)
 
     @pytest.mark.parametrize("schedule", [EDM(), RectifiedFlow()], ids=["EDM", "RectifiedFlow"])
@@ -376,11 +378,11 @@ def test_dps_means_the_same_on_every_schedule() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_a_mask_leaves_out_is_not_looked_at(method: str) -> None:
-    op = HALF if "exact" in METHODS[method].needs else Mask(HALF.mask, sigma_y=0.2)
+    op = HALF if "exact" in METHODS[method].needs else decoded_for(method, Mask(HALF.mask, sigma_y=0.2))
     y = measured(op)
     expected = sampler(method, op=op).run(y)
     for junk in (7.0, float("nan")):
-        post = sampler(method, op=op).run(torch.where(op.mask, y, junk))
+        post = sampler(method, op=op).run(torch.where(HALF.mask, y, junk))
         assert torch.equal(post.samples, expected.samples)
         assert torch.equal(post.residual, expected.residual)
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from cases import build
 from helpers import randn
+from latent_problem import decoded_for
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -33,7 +34,8 @@ WITHOUT_ESTIMATE = {"snips", "pnp-dm"}
 
 def operator(method: str) -> Any:
     needs = METHODS[method].needs
-    return OPS["mask" if "mask" in needs else "exact" if "exact" in needs else "noise"]
+    kind = "mask" if {"mask", "inpainting"} & set(needs) else "exact" if "exact" in needs else "noise"
+    return decoded_for(method, OPS[kind])
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 2])

@@ -63,7 +63,7 @@ def test_the_exact_methods_are_exact(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_follow_the_measurement_or_refuse(method: str) -> None:
     options: dict[str, Any] = {"langevin_steps": 5} if method in ("daps", "pnp-dm") else {}
-    if {"linear", "svd", "mask", "exact"} & set(METHODS[method].needs):
+    if {"linear", "svd", "mask", "exact", "inpainting"} & set(METHODS[method].needs):
         with pytest.raises(ValueError, match=r"needs a.*, got NonlinearComposed|needs exact data"):
             PosteriorSampler(PRIOR, OP, method=method)
         return

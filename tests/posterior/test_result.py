@@ -11,6 +11,7 @@ import pytest
 import torch
 from cases import build
 from helpers import norm, randn
+from latent_problem import decoded_for
 from PIL import Image
 from torch.testing import assert_close
 
@@ -91,8 +92,9 @@ def test_every_option_of_an_algorithm_is_in_its_repr(name: str) -> None:
     op: Any = OP
     if "exact" in method.needs:
         op = Matrix(OP.matrix)
-    if "mask" in method.needs:
+    if {"mask", "inpainting"} & set(method.needs):
         op = Mask(torch.tensor([1, 0, 1, 0, 1, 0]))
+    op = decoded_for(name, op)
     algorithm = method.algorithm(PRIOR, op, torch.zeros(1, *op.out_shape, dtype=torch.float64), **method.options)
     passed_on = options_of(method.algorithm.passes_options_to) if method.algorithm.passes_options_to else {}
     for option, parameter in options_of(method.algorithm).items() - passed_on.items():

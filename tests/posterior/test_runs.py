@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import randn
+from latent_problem import decoded_for
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -17,7 +18,7 @@ from invdiff.methods import METHODS, Method
 from invdiff.methods.guidance import DPS
 from invdiff.methods.options import options_of
 from invdiff.methods.steps import DDIM
-from invdiff.operators import LinearOperator, Mask, Matrix, per_item
+from invdiff.operators import Mask, Matrix, Operator, per_item
 from invdiff.posterior import Step
 from invdiff.priors import Gaussian, GaussianMixture
 
@@ -34,9 +35,11 @@ TENSORS = ("samples", "weights", "residual")
 GROUPS = ("inner_weights", "group_ess", "group_ancestors", "group_log_evidence", "ess", "ancestors", "log_evidence")
 
 
-def suitable(name: str) -> LinearOperator:
+def suitable(name: str) -> Operator:
     needs = METHODS[name].needs
-    return EXACT_HALF if "mask" in needs else EXACT if "exact" in needs else WIDE
+    if "inpainting" in needs:
+        return HALF
+    return EXACT_HALF if "mask" in needs else EXACT if "exact" in needs else decoded_for(name, WIDE)
 
 
 def sampler(method: str, **settings: Any) -> PosteriorSampler:
@@ -45,7 +48,7 @@ def sampler(method: str, **settings: Any) -> PosteriorSampler:
     return PosteriorSampler(PRIOR, suitable(method), method=method, steps=4, **settings)
 
 
-def measured(op: LinearOperator, items: int = 2) -> Tensor:
+def measured(op: Operator, items: int = 2) -> Tensor:
     return op.measure(PRIOR.sample(items, seed=3), seed=4)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import randn
+from latent_problem import decoded_for
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -68,7 +69,7 @@ class TestTiled:
     def test_under_every_method(self, method: str) -> None:
         needs = METHODS[method].needs
         sigma_y = 0.0 if "exact" in needs else 0.2
-        op = Mask(torch.arange(63).reshape(7, 9) % 3 != 0, in_shape=IMAGE, sigma_y=sigma_y)
+        op = decoded_for(method, Mask(torch.arange(63).reshape(7, 9) % 3 != 0, in_shape=IMAGE, sigma_y=sigma_y))
         y = op.measure(randn(2, *IMAGE, seed=3), seed=0)
         if method in ("exact-score", "handover"):  # A window sees a part of the pivot alone.
             with pytest.raises(ValueError, match="leaves pixel noise, and the prior accepts white noise alone"):

@@ -4,6 +4,7 @@ from invdiff.methods.guidance.ddnm import DDNM
 from invdiff.methods.guidance.ddnm_plus import DDNMPlus
 from invdiff.methods.guidance.ddrm import DDRM
 from invdiff.methods.guidance.diffpir import DiffPIR
+from invdiff.methods.guidance.ding import DInG
 from invdiff.methods.guidance.dmps import DMPS
 from invdiff.methods.guidance.dps import DPS
 from invdiff.methods.guidance.dps_gaussian import DPSGaussian
@@ -18,6 +19,7 @@ from invdiff.methods.guidance.mcg import MCG
 from invdiff.methods.guidance.mmps import MMPS
 from invdiff.methods.guidance.ot_ode import OTODE
 from invdiff.methods.guidance.pigdm import PiGDM
+from invdiff.methods.guidance.psld import PSLD
 from invdiff.methods.guidance.score_ald import ScoreALD
 from invdiff.methods.guidance.sda import SDA
 from invdiff.methods.guidance.tmpd import TMPD
@@ -33,11 +35,13 @@ __all__ = [
     "MCG",
     "MMPS",
     "OTODE",
+    "PSLD",
     "SDA",
     "TMPD",
     "ConditionalDenoiser",
     "Correction",
     "DDNMPlus",
+    "DInG",
     "DPSGaussian",
     "DiffPIR",
     "ExactScore",

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from invdiff.methods.divergence import EXPLOSION, BoundsCheck
-from invdiff.methods.likelihood_steps import check_likelihood, draw_near, times_below
+from invdiff.methods.likelihood_steps import check_likelihood, draw_near
 from invdiff.methods.method import Method, Preset
 from invdiff.methods.on_step import OnStep
+from invdiff.methods.probability_flow import follow_flow
 from invdiff.methods.samplers.sampler import Sampler
 from invdiff.operators import GaussianNoise, Operator
 from invdiff.priors import ScoreModel
@@ -84,14 +85,8 @@ class DAPS(Sampler):
         return x_t
 
     def follow_ode(self, x_t: Tensor, t: Tensor) -> Tensor:
-        r"""Solve :math:`dz / d\varsigma = (z - \hat x_0) / \varsigma` from ``x_t`` to zero noise, :math:`z = x / \alpha`."""
-        schedule = self.score.schedule
-        z = x_t / float(schedule(t)[0])
-        for u, v in itertools.pairwise(times_below(schedule, t, self.ode_steps)):
-            ratio_u, ratio_v = float(schedule.ratio(u)), float(schedule.ratio(v))
-            x0_hat = self.score.denoise(float(schedule(u)[0]) * z, u)
-            z = x0_hat + ratio_v / ratio_u * (z - x0_hat)
-        return z
+        """Return the end of the probability-flow ODE from ``x_t``, by :func:`~invdiff.methods.probability_flow.follow_flow`."""
+        return follow_flow(self.score, x_t, t, self.ode_steps)
 
 
 METHOD = Method(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
 import torch
 from cases import build
 from helpers import randn
+from latent_problem import decoded_for
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -43,6 +44,7 @@ PRIOR = Gaussian(0.3 * randn(*SHAPE, seed=8), (FACTOR @ FACTOR.mT / 12 + 0.1 * t
 MASKS = torch.tensor([[[1, 0, 1, 1]] * 3, [[0, 1, 1, 0]] * 3, [[1, 1, 1, 1], [0, 0, 0, 0], [1, 0, 0, 1]]])
 KERNELS = [torch.tensor(k, dtype=torch.float64) for k in ([[0.2, 0.6, 0.2]], [[0.1], [0.8], [0.1]], [[0.1, 1.5], [0.3, 0.1]])]
 CONTROL = "unconditional"
+LINEAR = {"linear", "mask", "latent", "inpainting"}  # needs that no nonlinear function meets
 
 
 def masks(sigma_y: float = 0.3) -> list[LinearOperator]:
@@ -60,11 +62,13 @@ def saturating(sigma_y: float = 0.3) -> list[Operator]:
     return [sensor(gain) for gain in (0.5, 1.0, 2.0)]
 
 
-def suitable(method: str) -> list[LinearOperator]:
+def suitable(method: str) -> Sequence[Operator]:
     """Return operators of three items that a method takes: of different kinds, gains and numbers of measured values."""
     needs = METHODS[method].needs
     sigma_y = 0.0 if "exact" in needs else 0.3
-    return masks(sigma_y) if "mask" in needs else [masks(sigma_y)[0], blurs(sigma_y)[2], masks(sigma_y)[1]]
+    if {"mask", "inpainting"} & set(needs):
+        return masks(sigma_y)
+    return [decoded_for(method, op) for op in (masks(sigma_y)[0], blurs(sigma_y)[2], masks(sigma_y)[1])]
 
 
 def run(op: Operator, y: Tensor, method: str, *, chunk: int | None = None, **options: Any) -> Posterior:
@@ -75,7 +79,7 @@ def run(op: Operator, y: Tensor, method: str, *, chunk: int | None = None, **opt
     return PosteriorSampler(PRIOR, op, method=method, **settings).run(y, num_samples=4, seed=5, chunk=chunk)
 
 
-def assert_as_alone(ops: list[Any], method: str, *, chunks: tuple[int, ...] = (2, 10), **options: Any) -> None:
+def assert_as_alone(ops: Sequence[Any], method: str, *, chunks: tuple[int, ...] = (2, 10), **options: Any) -> None:
     op = per_item(ops)
     y = op.measure(PRIOR.sample(3, seed=1), seed=2)
     alone = [run(one, y, method, **options) for one in ops]
@@ -99,7 +103,7 @@ class TestSampling:
     def test_every_item_as_by_its_operator_alone(self, method: str) -> None:
         assert_as_alone(suitable(method), method)
 
-    @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if not {"linear", "mask"} & {*method.needs}])
+    @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if not LINEAR & {*method.needs}])
     def test_nonlinear(self, method: str) -> None:
         options = {"langevin_steps": 5} if method in ("daps", "pnp-dm") else {}
         assert_as_alone(saturating(), method, chunks=(10,), **options)
