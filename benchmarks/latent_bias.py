@@ -1,7 +1,7 @@
-"""The bias of every method under a latent prior with a linear decoder, where the posterior is known: the table of docs/priors.md.
+"""The bias of the methods under a latent prior with a linear decoder, where the posterior is known: a table of docs/priors.md.
 
 Two problems. `matrix`: codes of three numbers, images of six, four measured numbers with noise; two measurements. `hole`: codes
-1 x 4 x 4, images 1 x 8 x 8, a rectangle of two by three codes missing; without noise, and with a tenth of the spread of the codes.
+1 x 4 x 4, images 1 x 8 x 8, a rectangle of two by three codes missing; without noise, and with a tenth of the spread of codes.
 For each method, over 1,024 samples: the root mean square distance of the mean of the images (of the missing codes, in the hole)
 from the exact mean in exact standard deviations, and the ratio of the standard deviations.
 
