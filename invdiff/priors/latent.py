@@ -24,8 +24,9 @@ class LatentPrior(ScoreModel):
     r"""A prior of images :math:`x = D(z)`, given by a prior of latent codes :math:`z` and a decoder.
 
     Operators act on images, and the samples of :class:`~invdiff.PosteriorSampler` are images (``post.latents`` has their
-    codes): the state of the run is the latent code, and the measurement :math:`y = A(D(z)) + n` is nonlinear. So methods for
-    nonlinear operators apply, and those made for latent priors.
+    codes): the state of the run is the latent code, and the measurement :math:`y = A(D(z)) + n` is nonlinear. So the methods
+    for nonlinear operators apply, and those that know of the decoder: ``psld``, ``resample``, ``latino`` and, for masks,
+    ``ding``. Pixels that the measurement gives exactly are put back after decoding.
 
     The posterior is that of :math:`z`: an image that no code decodes to has no density. The decoder should compute in float32.
 
@@ -33,7 +34,8 @@ class LatentPrior(ScoreModel):
         score: The prior of :math:`z`.
         decode: :math:`D`: takes ``(B, *latent_shape)`` and returns images ``(B, C, H, W)`` that span [-1, 1]; differentiable. A
             module is copied, like the network of :func:`~invdiff.priors.from_network`, and follows the device.
-        encode: :math:`E`, from images to codes, for the methods that need it (``psld``).
+        encode: :math:`E`, from images to codes, deterministic, for the four methods that know of the decoder; ``psld``
+            differentiates it.
         latent_shape: Shape of one code. Default: that of ``score``.
         rows: Images that are decoded at a time where no gradient is followed. Default: all.
         factor: Pixels of the image per number of the code along each side, for decoders that take codes of any size: images of

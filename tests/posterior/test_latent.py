@@ -92,24 +92,31 @@ def test_what_a_posterior_does_keeps_the_codes(tmp_path: Path) -> None:
     assert PosteriorSampler(CODES, Matrix(OP.matrix @ D, sigma_y=0.4)).run(Y, num_samples=1).latents is None
 
 
-def small() -> tuple[nn.Module, Any]:
-    """Return a decoder of images by convolutions, and a network prior of its codes."""
+def small() -> tuple[nn.Module, nn.Module, Any]:
+    """Return a decoder and an encoder of images by convolutions, and a network prior of the codes."""
     net = nn.Sequential(
         nn.Conv2d(4, 8, 3, padding=1), nn.SiLU(), nn.Upsample(scale_factor=4), nn.Conv2d(8, 3, 3, padding=1), nn.Tanh()
     )
+    encoder = nn.Sequential(nn.Conv2d(3, 8, 4, stride=4), nn.SiLU(), nn.Conv2d(8, 4, 1))
     prior = UNet(channels=4, widths=(4, 8), blocks=(1, 1), embedding=8)
-    for part in (net, prior):
+    for part in (net, encoder, prior):
         for number, parameter in enumerate(part.parameters()):
             nn.init.normal_(parameter, std=0.2, generator=torch.Generator().manual_seed(number))
-    return net.eval().requires_grad_(False), from_network(prior, EDM(), predicts="edm", event_shape=(4, None, None))
+    return (
+        net.eval().requires_grad_(False),
+        encoder.eval().requires_grad_(False),
+        from_network(prior, EDM(), predicts="edm", event_shape=(4, None, None)),
+    )
 
 
 @pytest.mark.filterwarnings("ignore:misfit")
-@pytest.mark.parametrize("method", ["dps", "mmps", "daps", "flow-dps", "diffpir"])
+@pytest.mark.parametrize("method", ["dps", "mmps", "daps", "flow-dps", "diffpir", "psld", "resample", "latino", "ding"])
 def test_images_of_a_network(method: str) -> None:
-    decoder, codes = small()
-    prior = LatentPrior(codes, decoder, latent_shape=(4, 6, 8), rows=2)
-    op = Mask(torch.rand(24, 32, generator=torch.Generator().manual_seed(0)) < 0.5, (3, 24, 32), sigma_y=0.1)
+    decoder, encoder, codes = small()
+    prior = LatentPrior(codes, decoder, encode=encoder, latent_shape=(4, 6, 8), rows=2)
+    mask = torch.rand(24, 32, generator=torch.Generator().manual_seed(0)) < 0.5
+    mask[:16] = True
+    op = Mask(mask, (3, 24, 32), sigma_y=0.1)
     options: dict[str, Any] = {"langevin_steps": 3} if method == "daps" else {}
     post = PosteriorSampler(prior, op, method=method, steps=3, **options).run(torch.zeros(1, 3, 24, 32), num_samples=3)
     assert post.samples.shape == (3, 1, 3, 24, 32)
@@ -161,6 +168,6 @@ def test_sizes_must_fit() -> None:
         PosteriorSampler(PRIOR, Matrix(randn(4, 5), sigma_y=0.4))
     with pytest.raises(TypeError, match="must be functions"):
         LatentPrior(CODES, "decoder")  # type: ignore[arg-type]
-    _, codes = small()
+    *_, codes = small()
     with pytest.raises(ValueError, match=r"codes of shape \(4, None, None\): give the size of yours as latent_shape"):
         LatentPrior(codes, decode)
