@@ -1,8 +1,8 @@
 """The bias of the methods under a latent prior with a linear decoder, where the posterior is known: a table of docs/priors.md.
 
-`matrix`: codes of three numbers, images of six, four measured numbers with noise, of a draw of the prior; `far` is that of twice a
-draw. `hole`: codes 1 x 4 x 4, images 1 x 8 x 8, a rectangle of two by three codes missing, of twice a draw; without noise, and
-with noise of a tenth of the spread of the codes.
+`matrix`: codes of three numbers, images of six, four measured numbers with noise, of a draw of the prior; `far`: of twice
+another draw. `hole`: codes 1 x 4 x 4, images 1 x 8 x 8, a rectangle of two by three codes missing, of twice a draw; without
+noise, and with noise of a tenth of the spread of the codes.
 
 For each method, over 1,024 samples: the root mean square distance of the mean of the images (of the missing codes, in the hole)
 from the exact mean in exact standard deviations, and the ratio of the standard deviations.
