@@ -259,6 +259,14 @@ class TestExactPosterior:
             assert ((ratio > low) & (ratio < high)).all(), ratio
 
 
+@pytest.mark.filterwarnings("ignore:misfit")
+@pytest.mark.parametrize(("method", "nfe", "nvjp"), [("psld", 7, 7), ("resample", 7, 0), ("latino", 28, 0), ("ding", 13, 0)])
+def test_evaluations_and_gradients_of_seven_steps(method: str, nfe: int, nvjp: int) -> None:
+    op = TestDInG.MASK if method == "ding" else OP
+    post = PosteriorSampler(PRIOR, op, method=method, steps=7).run(op.measure(PRIOR.sample(1, seed=1), seed=2), num_samples=2)
+    assert (post.nfe, post.nvjp) == (nfe, nvjp)
+
+
 class TestMeasuredImage:
     DECODER = Decoder(decode, (3,), encode=encode, dtype=torch.float64)
 
