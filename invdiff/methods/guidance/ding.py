@@ -48,7 +48,7 @@ class DInG(Transition):
         power: Exponent :math:`p \ge 0` in :math:`\eta_s = \sigma_s u_s^p`, where :math:`u = \sigma / (\alpha + \sigma)` is the
             time of the flow.
 
-    Cost: two denoiser evaluations per step, one in the last; no gradients. Under a latent prior two encodings per run.
+    Cost: two denoiser evaluations per step, one in the last; no gradients. Under a latent prior two encodings per chunk.
 
     References:
         Moufad et al., Efficient Zero-Shot Inpainting with Decoupled Diffusion Guidance, 2025,
