@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
-import tempfile
-import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from speed_networks import clock
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -30,8 +30,10 @@ SCALE = 0.5  # standard deviation of the codes, that of photographs in [-1, 1]: 
 NOISE = 0.05  # standard deviation of the noise on the codes that the decoder is trained with, relative to theirs
 CROP = 64  # pixels
 AUTOENCODER_SHARE = 0.5  # of the time of the latent prior
+KEPT = ("steps", "images_seen", "photographs", "parameters")  # facts of a training
 WARM_UP = 50  # steps of the autoencoder
-NETWORK: dict[str, Any] = {"widths": (32, 64, 128, 192), "blocks": (1, 1, 1, 3), "validation": 2, "flips": "none"}
+TRIAL = 10  # steps by which the speed of a training is measured
+NETWORK: dict[str, Any] = {"widths": (32, 64, 128, 192), "blocks": (1, 1, 1, 3), "validation": 1, "flips": "none"}
 
 
 class Autoencoder(nn.Module):
@@ -104,29 +106,34 @@ def trained(
     Args:
         sources: Folders and tar archives of photographs.
         folder: Where the weights are kept.
-        minutes: Time of each prior: the latent one has it for the autoencoder, the codes and their prior.
+        minutes: Time of each prior, of the processor with one thread. The latent one has it for autoencoder, codes and denoiser.
         count: Photographs to train with, taken from ``sources`` at equal intervals.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = {name: folder / f"{name}.safetensors" for name in ("autoencoder", "codes", "pixels")}
     if not all(file.exists() for file in files.values()):
         every, _ = load_images(sources, smallest=CROP, channels=3, progress=True)
-        images = every._select(torch.arange(min(count, len(every))) * len(every) // min(count, len(every)))
-        started, budget = time.monotonic(), 60 * minutes
+        count = min(count, len(every))
+        images = chosen(every, torch.arange(count) * len(every) // count)
+        started, budget = clock(), 60 * minutes
         if not files["autoencoder"].exists():
             train_autoencoder(images, files["autoencoder"], seconds=AUTOENCODER_SHARE * budget)
-        codes = encoded(read_autoencoder(files["autoencoder"]), images)
-        left = max(budget - (time.monotonic() - started), 0.1 * budget)
-        train_prior(codes, files["codes"], seconds=left, crop=CROP // FACTOR, batch=32)
-        train_prior(images, files["pixels"], seconds=budget, crop=CROP, batch=8)
+        if not files["codes"].exists():
+            codes = encoded(read_autoencoder(files["autoencoder"]), images)
+            left = max(budget - (clock() - started), 0.1 * budget)
+            train_prior(codes, files["codes"], seconds=left, crop=CROP // FACTOR, batch=32)
+        if not files["pixels"].exists():
+            train_prior(images, files["pixels"], seconds=budget, crop=CROP, batch=8)
     priors = {name: load_prior(files[name]) for name in ("codes", "pixels")}
     facts = {name: {key: prior.describe()[key] for key in KEPT} for name, prior in priors.items()}
-    weights = load_file(files["autoencoder"])
-    facts["autoencoder"] = {"steps": int(weights["steps"]), "seconds": float(weights["seconds"])}
-    return read_autoencoder(files["autoencoder"]), priors["codes"], priors["pixels"], facts
+    net, weights = read_autoencoder(files["autoencoder"]), load_file(files["autoencoder"])
+    facts["autoencoder"] = {"steps": int(weights["steps"]), "parameters": sum(w.numel() for w in net.parameters())}
+    return net, priors["codes"], priors["pixels"], facts
 
 
-KEPT = ("steps", "images_seen", "hours", "photographs", "parameters")
+def chosen(images: Images, index: Tensor) -> Images:
+    offsets, heights, widths = images.offsets[index], images.heights[index], images.widths[index]
+    return replace(images, offsets=offsets, heights=heights, widths=widths)
 
 
 def train_autoencoder(images: Images, out: Path, *, seconds: float) -> None:
@@ -134,11 +141,11 @@ def train_autoencoder(images: Images, out: Path, *, seconds: float) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = Autoencoder()
-    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,unused-ignore]
-    optimiser, generator = MuonAdamW(net, rate=3e-3), torch.Generator().manual_seed(0)  # type: ignore[arg-type,unused-ignore]
-    started, step = time.monotonic(), 0
+    net.to(memory_format=torch.channels_last)
+    optimiser, generator = MuonAdamW(net, rate=3e-3), torch.Generator().manual_seed(0)
+    started, step = clock(), 0
     with tqdm(desc="autoencoder", unit=" steps") as bar:
-        while (passed := (time.monotonic() - started) / seconds) < 1:
+        while (passed := (clock() - started) / seconds) < 1:
             x = images.crops(8, CROP, generator)
             z = net.encode(x)
             noise = torch.randn(z.shape, generator=generator)
@@ -155,7 +162,7 @@ def train_autoencoder(images: Images, out: Path, *, seconds: float) -> None:
     with torch.no_grad():  # The statistics of the last weights, over the batches of one more pass.
         for _ in range(50):
             net.encode(images.crops(8, CROP, generator))
-    facts = {"steps": torch.tensor(step), "seconds": torch.tensor(time.monotonic() - started)}
+    facts = {"steps": torch.tensor(step), "seconds": torch.tensor(clock() - started)}
     weights = {name: weight.contiguous() for name, weight in net.state_dict().items()}
     write_safetensors(weights | facts, out, {})
 
@@ -171,10 +178,10 @@ def read_autoencoder(path: Path) -> Autoencoder:
 
 @torch.no_grad()
 def encoded(net: Autoencoder, images: Images) -> Images:
-    """Return the codes of whole images, as images of twelve channels; rows and columns beyond multiples of four are left out."""
+    """Return the codes of whole images as images of twelve channels, without rows and columns beyond multiples of four."""
     codes = []
     for n in tqdm(range(len(images)), desc="encode", unit=" images"):
-        one, height, width = images._select(torch.tensor([n])), int(images.heights[n]), int(images.widths[n])
+        one, height, width = chosen(images, torch.tensor([n])), int(images.heights[n]), int(images.widths[n])
         pixels = one.pixels[one.offsets[0] :][: height * width * 3].reshape(1, height, width, 3).permute(0, 3, 1, 2)
         pixels = pixels.float() / 127.5 - 1 if pixels.dtype == torch.uint8 else pixels
         z = net.encode(pixels[..., : height // FACTOR * FACTOR, : width // FACTOR * FACTOR])
@@ -183,15 +190,15 @@ def encoded(net: Autoencoder, images: Images) -> Images:
 
 
 def train_prior(images: Images, out: Path, *, seconds: float, crop: int, batch: int) -> None:
-    """Train a prior for some seconds, as ``invdiff train`` does; its number of steps follows from the speed of the first."""
-    settings = Settings(12, crop=crop, batch=batch, **NETWORK)
-    speeds = list[float]()
-    with tempfile.TemporaryDirectory() as scratch:
-        first = Path(scratch) / "first.safetensors"
-        train(images, first, settings, on_report=lambda report: speeds.append(report.crops_per_second), samples=False)
-    steps = max(12, int(seconds * speeds[-1] / batch))
-    settings = Settings(steps, crop=crop, batch=batch, **NETWORK)
-    train(images, out, settings, report_every=steps, save_seconds=math.inf, samples=False, progress=True)
+    """Train a prior for some seconds, as ``invdiff train`` does; the speed of the first steps tells how many there are."""
+    started, stamps = clock(), list[float]()
+    first = Settings(2 * TRIAL, crop=crop, batch=batch, **NETWORK)
+    options: dict[str, Any] = {"save_seconds": math.inf, "samples": False, "progress": True}
+    train(images, out, first, report_every=TRIAL, on_report=lambda report: stamps.append(clock()), **options)
+    left = seconds - (clock() - started)
+    steps = 2 * TRIAL + max(1, int(TRIAL * left / (stamps[1] - stamps[0])))
+    train(images, out, replace(first, steps=steps), report_every=steps, **options)  # Continues from the checkpoint.
+    out.with_suffix(".ckpt").unlink()
 
 
 def latent_prior(codes: ScoreModel, net: Autoencoder, size: int) -> LatentPrior:
