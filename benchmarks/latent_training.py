@@ -106,7 +106,7 @@ def trained(
     Args:
         sources: Folders and tar archives of photographs.
         folder: Where the weights are kept.
-        minutes: Time of each prior, of the processor with one thread. The latent one has it for autoencoder, codes and denoiser.
+        minutes: Time of each prior, of the processor with one thread; of the latent one, for autoencoder, codes and denoiser.
         count: Photographs to train with, taken from ``sources`` at equal intervals.
     """
     folder.mkdir(parents=True, exist_ok=True)
