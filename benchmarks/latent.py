@@ -6,9 +6,10 @@ A small autoencoder of photographs is trained, then a denoiser of its codes, and
 network in the same time. Crops of other photographs are damaged, with noise of 0.02 on the 0..1 scale, and restored under the
 latent prior by the methods for nonlinear operators, under the prior of pixels, and under the bundled ``natural``, which was
 trained for many hours. The table has the PSNR of one sample and of the mean of all, the spread of the samples over the error of
-their mean (that of exact samples stands beside it), the misfit to the data (1 is that of the noise), the seconds per sample,
-and its evaluations and gradients of the network and images decoded. The PSNR of the photographs after encoding and decoding is
-what the codes allow: only codes that are fitted to the measurement, and means of samples, can be better.
+their mean (that of exact samples stands beside it), the misfit of the samples to the data (1 is that of the noise), and per
+sample the evaluations and gradients of the network, the images decoded and the seconds of the processor. The PSNR of the
+photographs after encoding and decoding is what the codes allow: only codes fitted to the measurement, and means of samples, can
+be better.
 
 A second table has the time and peak memory of a step beside the work of its parts. Weights and samples are kept in
 ``--folder``, finished cases in the JSON file; neither is computed again.
@@ -19,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from latent_cost import cost
 from latent_training import Autoencoder, latent_prior, trained
+from speed_networks import clock
 from tabulate import tabulate
 from torch import Tensor
 
@@ -150,9 +151,9 @@ def measure(
         latent = score
         score = LatentPrior(latent.score_model, decode, encode=latent.encode, latent_shape=latent.event_shape)
     y, sampler = op.measure(x, seed=0), PosteriorSampler(score, op, **settings)
-    decoded, started = 0, time.perf_counter()
+    decoded, started = 0, clock()
     post = sampler.run(y, num_samples=count, seed=0)
-    seconds = time.perf_counter() - started
+    seconds = clock() - started
     mean, error = post.samples.mean(0), (post.samples.mean(0) - x).square().mean().sqrt()
     figures = {
         "one": psnr(post.samples[0], x),
