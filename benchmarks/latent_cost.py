@@ -27,7 +27,7 @@ __all__ = ["cost"]
 NEEDED: dict[str, tuple[bool, int, int]] = {"dps": (True, 1, 0), "red-diff": (False, 1, 0), "flow-dps": (False, 3, 3)}
 PLACES = ((64, 4), (256, 1))  # side in pixels, samples
 FEW, MANY = 4, 12  # steps
-SECONDS = 20.0
+SECONDS = 8.0
 
 
 def cost(codes: ScoreModel, net: Autoencoder) -> dict[str, dict[str, float]]:
