@@ -45,7 +45,7 @@ NOISE = 0.02  # on the 0..1 scale
 # Settings of the methods under the latent prior; those that `METHODS` does not have are left out.
 LATENT: dict[str, dict[str, Any]] = {
     "default": {},
-    "dps": {"method": "dps", "steps": 100, "zeta": 1.0},  # More diverges.
+    "dps": {"method": "dps", "steps": 100, "zeta": 1.0},  # 3 overshoots where pixels are missing.
     "dps-gaussian": {"method": "dps-gaussian", "steps": 50},
     "daps": {"method": "daps", "steps": 20, "langevin_steps": 20},
     "diffpir": {"method": "diffpir", "steps": 20, "iterations": 3},
