@@ -109,8 +109,8 @@ def starting_ratio(score: ScoreModel, op: Operator, method: Method) -> float | N
 
 
 def is_photographic(score: ScoreModel, op: Operator) -> bool:
-    """Return whether images ``(C, H, W)`` are measured, and their prior was learned."""
-    return score.learned and len(op.in_shape) == 3
+    """Return whether images ``(C, H, W)``, or volumes or clips of them, are measured, and their prior was learned."""
+    return score.learned and len(op.in_shape) in (3, 4)
 
 
 def method_of(settings: Mapping[str, Any]) -> Method:

@@ -4,6 +4,7 @@ from invdiff.priors.adapters.adapt import adapt
 from invdiff.priors.adapters.channels import Gray, PerChannel
 from invdiff.priors.adapters.classifier_guided import ClassifierGuided
 from invdiff.priors.adapters.rescaled import Rescaled
+from invdiff.priors.adapters.slices import Slices
 from invdiff.priors.adapters.thresholded import Thresholded
 from invdiff.priors.adapters.tiled import Tiled
 from invdiff.priors.analytic.gaussian import Gaussian
@@ -33,6 +34,7 @@ __all__ = [
     "Reach",
     "Rescaled",
     "ScoreModel",
+    "Slices",
     "Thresholded",
     "Tiled",
     "UNet",

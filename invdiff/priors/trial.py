@@ -14,6 +14,7 @@ from torch import Tensor
 
 from invdiff.priors.adapters.channels import Gray, PerChannel
 from invdiff.priors.adapters.rescaled import Rescaled
+from invdiff.priors.adapters.slices import Slices
 from invdiff.priors.adapters.tiled import Tiled
 from invdiff.priors.network import NetworkPrior
 from invdiff.priors.score_model import ScoreModel
@@ -30,8 +31,8 @@ _tried: WeakKeyDictionary[ScoreModel, dict[tuple[tuple[int, ...], bool], str]] =
 
 
 def inner_prior(score: ScoreModel) -> ScoreModel:
-    """Return the prior inside the adapters for size and channels."""
-    while isinstance(score, Gray | PerChannel | Tiled):
+    """Return the prior inside the adapters for size, channels and slices."""
+    while isinstance(score, Gray | PerChannel | Slices | Tiled):
         score = score.score_model
     return score
 

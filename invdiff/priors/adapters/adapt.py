@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from invdiff.priors.adapters.channels import Gray, PerChannel
+from invdiff.priors.adapters.slices import Slices
 from invdiff.priors.adapters.tiled import Tiled
 from invdiff.priors.score_model import ScoreModel
 
@@ -16,7 +17,8 @@ def adapt(score: ScoreModel, shape: Sequence[int]) -> tuple[ScoreModel, tuple[st
 
     Images of another size than the prior's are denoised through overlapping windows (:class:`~invdiff.priors.Tiled`). Gray
     images under a color prior use :class:`~invdiff.priors.Gray`; images of several channels under a gray prior are denoised
-    channel by channel (:class:`~invdiff.priors.PerChannel`).
+    channel by channel (:class:`~invdiff.priors.PerChannel`). Volumes and clips ``(C, T, H, W)`` under a prior of images are
+    denoised slice by slice (:class:`~invdiff.priors.Slices`).
 
     Raises:
         ValueError: If the prior cannot be adapted to items of this shape.
@@ -24,6 +26,13 @@ def adapt(score: ScoreModel, shape: Sequence[int]) -> tuple[ScoreModel, tuple[st
     event, notes = score.event_shape, list(score.notes)
     if event is None:
         return score, score.notes
+    if isinstance(score, Slices) and len(shape) == len(event):
+        inner, lines = adapt(score.score_model, (*shape[: score.axis], *shape[score.axis + 1 :]))
+        return score if inner is score.score_model else Slices(inner, axis=score.axis, rows=score.rows), lines
+    if len(event) == 3 and len(shape) == 4 and not score.latent:
+        inner, lines = adapt(score, (shape[0], *shape[2:]))
+        slices = f"the prior is for images: the {shape[1]} slices along axis 1 are taken as independent"
+        return Slices(inner), (*lines, slices)
     wanted = tuple("any" if e is None else e for e in event)
     if score.latent and tuple(shape) != event:
         raise ValueError(
