@@ -7,6 +7,7 @@ from .adapters import from_deepinv, from_linear_operator
 from .algebra.compose import compose
 from .algebra.per_channel import per_channel
 from .algebra.per_item import per_item
+from .algebra.per_slice import per_slice
 from .algebra.stack import stack
 from .algebra.whiten import linearize, whiten
 from .blur.blur import Blur
@@ -107,6 +108,7 @@ __all__ = [  # noqa: RUF022 - in plain order
     "motion_kernel",
     "per_channel",
     "per_item",
+    "per_slice",
     "psf_kernel",
     "random_mask",
     "stack",

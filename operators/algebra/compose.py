@@ -210,7 +210,7 @@ def _one_convolution(outer: LinearOperator, inner: LinearOperator) -> LinearOper
     kernel = row.flip(tuple(range(row.ndim))).roll([side // 2 + 1 for side in row.shape], list(range(row.ndim)))
     stride = tuple(a * b for a, b in zip(first.stride, second.stride, strict=True))
     whole: LinearOperator
-    if stride == (1, 1):
+    if set(stride) == {1}:
         whole = CircularConvolution(inner.in_shape, kernel)
     else:
         whole = DecimatedConvolution(inner.in_shape, kernel, stride=stride, offset=(0,) * len(stride))

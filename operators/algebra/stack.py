@@ -9,8 +9,10 @@ from typing import overload
 import torch
 from torch import Tensor
 
+from ..core.concatenation import Concatenation
 from ..core.noise import GaussianNoise, Noise
 from ..core.operator import LinearOperator, Operator
+from ..noise.joined import JoinedNoise
 from .combination import Combination, Part, deviations_of, weight_for
 from .per_item import PerItem, distribute
 
@@ -27,13 +29,13 @@ def stack(ops: Sequence[Operator], *, axis: int | None = None) -> Operator:
     .. math:: y = (A_1(x) + n_1, \; A_2(x) + n_2, \; \dots)
 
     Args:
-        ops: The operators, at least one. Each keeps its own noise level.
+        ops: The operators, at least one. Each keeps its own noise, such as Laplace noise beside Gaussian noise.
         axis: Axis of ``out_shape`` along which ``y`` is concatenated, without the batch axis: 0 is the channel axis of
             images; negative axes count from the end. Default: every measurement is flattened, and ``y`` is one vector.
 
     Raises:
-        ValueError: If there is no operator, if their shapes do not fit, if their noise is not independent Gaussian, or if
-            only some of them are exact.
+        ValueError: If there is no operator, if their shapes do not fit, if the noise of one is correlated, or if only some of
+            them are exact.
     """
     if not ops:
         raise ValueError("stack: expected at least one operator, got none.")
@@ -73,6 +75,7 @@ class Stack(Combination[Part]):
                 )
             out_shape = (*before, sum(op.out_shape[self.axis] for op in ops), *after)
         super().__init__(ops, in_shape, out_shape, GaussianNoise(0.0))
+        self.layout = Concatenation(tuple(op.out_shape for op in ops), self.axis)
         self.noise = self._noise()
 
     @property
@@ -86,40 +89,33 @@ class Stack(Combination[Part]):
     def keep_measured(self, y: Tensor) -> Tensor:
         if self.complete:
             return y
-        return self._join([part.keep_measured(piece) for part, piece in zip(self.parts, self._split(y), strict=True)])
+        pieces = zip(self.parts, self.layout.split(y), strict=True)
+        return self.layout.join([part.keep_measured(piece) for part, piece in pieces])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._join([part.forward(x) for part in self.parts])
-
-    def _join(self, pieces: Sequence[Tensor]) -> Tensor:
-        """Concatenate the measurements of the parts to ``y``."""
-        if self.axis is None:
-            return torch.cat([piece.flatten(1) for piece in pieces], 1)
-        return torch.cat(list(pieces), self.axis + 1)
-
-    def _split(self, y: Tensor) -> list[Tensor]:
-        """Split ``y`` into the measurements of the parts."""
-        if self.axis is None:
-            pieces = y.split_with_sizes([torch.Size(part.out_shape).numel() for part in self.parts], 1)
-            return [piece.reshape(-1, *part.out_shape) for part, piece in zip(self.parts, pieces, strict=True)]
-        return list(y.split_with_sizes([part.out_shape[self.axis] for part in self.parts], self.axis + 1))
+        return self.layout.join([part.forward(x) for part in self.parts])
 
     def _noise(self) -> Noise:
         first, noises = self.parts[0].noise, [part.noise for part in self.parts]
         if len(noises) == 1 and self.axis is not None:
             return first
         independent = [noise for noise in noises if isinstance(noise, GaussianNoise)]
-        if len(independent) < len(noises):
-            raise ValueError(f"stack: only independent Gaussian noise can be joined, got {', '.join(map(repr, noises))}.")
-        if all(noise.white and noise.sigma == first.sigma for noise in independent):
+        if any(noise.gaussian and not isinstance(noise, GaussianNoise) for noise in noises):
+            raise ValueError(
+                f"stack: noise that is correlated between entries of y cannot be joined, got {', '.join(map(repr, noises))}. "
+                "Whiten that operator first: stack([whiten(op), ...]), with op.noise.whiten(y)."
+            )
+        if len(independent) == len(noises) and all(noise.white and noise.sigma == first.sigma for noise in independent):
             return GaussianNoise(first.sigma)
-        if not all(noise.sigma for noise in independent):
+        if not all(noise.sigma for noise in noises):
             raise ValueError(
                 f"stack: either all measurements are exact or none, got {', '.join(map(repr, noises))}. "
                 "Give the exact ones a small sigma_y."
             )
+        if len(independent) < len(noises):
+            return JoinedNoise(noises, self.layout)
         pairs = zip(self.parts, independent, strict=True)
-        return GaussianNoise(self._join([deviations_of(noise).expand(1, *part.out_shape) for part, noise in pairs])[0])
+        return GaussianNoise(self.layout.join([deviations_of(noise).expand(1, *part.out_shape) for part, noise in pairs])[0])
 
 
 class NonlinearStack(Stack[Operator]):
@@ -138,11 +134,11 @@ class LinearStack(LinearOperator, Stack[LinearOperator]):
     """
 
     def adjoint(self, y: Tensor) -> Tensor:
-        pieces = zip(self.parts, self._split(y), strict=True)
+        pieces = zip(self.parts, self.layout.split(y), strict=True)
         return reduce(torch.add, (part.adjoint(piece) for part, piece in pieces))
 
     def precondition(self, v: Tensor, lam: Tensor | float) -> Tensor:
         if self._small:
             return self.solve(v, lam)
-        pieces = zip(self.parts, self._split(v), strict=True)
-        return self._join([part.precondition(piece, weight_for(part, lam)) for part, piece in pieces])
+        pieces = zip(self.parts, self.layout.split(v), strict=True)
+        return self.layout.join([part.precondition(piece, weight_for(part, lam)) for part, piece in pieces])

@@ -14,7 +14,7 @@ from ..core.noise import Noise, noise_of
 from ..core.operator import LinearOperator
 from ..core.svd import SVD
 from ..core.torus import TorusConvolution
-from ..core.validation import image_shape, real_matrix
+from ..core.validation import real_array, sides_in_words, volume_shape
 from ..sampling.crop import Crop
 from .banded_product import SeparableProduct
 from .boundaries import BOUNDARIES
@@ -57,17 +57,20 @@ class Blur(LinearOperator):
     Separable kernels are applied to rows and columns by banded matrices. Other kernels are applied by Fourier transforms, and
     so are long ones if the boundary is ``circular``.
 
+    Volumes ``(C, D, H, W)`` are blurred likewise along three axes, by a kernel ``(d, h, w)``; ``solve`` then has a closed form
+    if the boundary is ``circular``, and is iterative otherwise. To blur every slice by itself, see :func:`per_slice`.
+
     Args:
-        in_shape: Image shape ``(C, H, W)``, without the batch axis.
-        kernel: :math:`k`, shape ``(h, w)``, not larger than the image.
+        in_shape: Image shape ``(C, H, W)``, or volume shape ``(C, D, H, W)``, without the batch axis.
+        kernel: :math:`k`, shape ``(h, w)``, or ``(d, h, w)`` for volumes, not larger than the image.
         boundary: One of ``BOUNDARIES``.
         sigma_y: Noise standard deviation, in image units (images span [-1, 1]). Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.
 
     Raises:
         TypeError: If the kernel is complex.
-        ValueError: If the kernel is not two-dimensional, not finite, sums to zero or is larger than the image, or if the
-            boundary is unknown.
+        ValueError: If the kernel has not one axis for each axis of the image, is not finite, sums to zero or is larger than
+            the image, or if the boundary is unknown.
 
     References:
         Hansen, Nagy & O'Leary, Deblurring Images: Matrices, Spectra, and Filtering, 2006, chapters 3 and 4,
@@ -83,10 +86,10 @@ class Blur(LinearOperator):
         sigma_y: float = 0.0,
         noise: Noise | None = None,
     ) -> None:
-        shape = image_shape("Blur", in_shape)
+        shape = volume_shape("Blur", in_shape)
         self.kernel = blur_kernel("Blur", kernel, shape, boundary)
         given = torch.as_tensor(kernel).dtype
-        factors = separate(self.kernel, given) or ()
+        factors = (separate(self.kernel, given) or ()) if len(shape) == 3 else ()
         matrices = [convolution_matrix(side, part, boundary) for side, part in zip(shape[1:], factors, strict=False)]
         self.product: SeparableProduct | None = None
         self.convolution: LinearOperator
@@ -97,7 +100,7 @@ class Blur(LinearOperator):
             self.product = SeparableProduct(*matrices) if factors and not (fast and sum(self.kernel.shape) >= LONG) else None
         elif factors:
             self.convolution = Separable(shape, *matrices, kind="dense" if boundary == "valid" else "frequency")
-        elif boundary == "symmetric" and is_doubly_symmetric(self.kernel, given):
+        elif boundary == "symmetric" and len(shape) == 3 and is_doubly_symmetric(self.kernel, given):
             self.convolution = CosineConvolution(shape, self.kernel)
         else:
             self.convolution = PaddedConvolution(shape, self.kernel, boundary)
@@ -107,7 +110,7 @@ class Blur(LinearOperator):
 
     def _summary(self) -> Sequence[str]:
         return (
-            f"{self.kernel.shape[0]} x {self.kernel.shape[1]} kernel",
+            f"{' x '.join(map(str, self.kernel.shape))} kernel",
             self.boundary,
         )
 
@@ -132,11 +135,11 @@ class Blur(LinearOperator):
 
     @property
     def completed(self) -> Completed | None:
-        if self.boundary != "valid":
+        if self.boundary != "valid" or len(self.in_shape) != 3:
             return None
         whole = Blur(self.in_shape, self.kernel, noise=self.noise)
         top, left = ((side - 1) // 2 for side in self.kernel.shape)
-        _, height, width = self.out_shape
+        height, width = self.out_shape[1:]
         return Completed(whole, Crop(self.in_shape, top=top, left=left, height=height, width=width))
 
     def as_torus_convolution(self) -> TorusConvolution | None:
@@ -146,7 +149,7 @@ class Blur(LinearOperator):
         return self.convolution.svd
 
 
-def blur_kernel(owner: str, kernel: Tensor | np.ndarray, in_shape: tuple[int, int, int], boundary: str) -> Tensor:
+def blur_kernel(owner: str, kernel: Tensor | np.ndarray, in_shape: tuple[int, ...], boundary: str) -> Tensor:
     """Return a float64 copy of a blur kernel for images of this shape; raise ``ValueError`` if it is not one."""
     checked = fitting_kernel(owner, kernel, in_shape, boundary)
     if checked.sum().abs() <= 1e-12 * checked.abs().sum():
@@ -157,16 +160,19 @@ def blur_kernel(owner: str, kernel: Tensor | np.ndarray, in_shape: tuple[int, in
     return checked
 
 
-def fitting_kernel(owner: str, kernel: Tensor | np.ndarray, in_shape: tuple[int, int, int], boundary: str) -> Tensor:
+def fitting_kernel(owner: str, kernel: Tensor | np.ndarray, in_shape: tuple[int, ...], boundary: str) -> Tensor:
     """Return a float64 copy of a kernel that is not larger than the images; raise ``ValueError`` if it does not fit."""
     if boundary not in BOUNDARIES:
         raise ValueError(f"{owner}: unknown boundary {boundary!r}, expected one of {', '.join(BOUNDARIES)}.")
-    checked = real_matrix(owner, "kernel", kernel)
-    rows, columns = checked.shape
-    _, height, width = in_shape
-    if rows > height or columns > width:
+    if len(in_shape) == 4 and torch.as_tensor(kernel).ndim == 2:
         raise ValueError(
-            f"{owner}: the kernel must not be larger than the image, got kernel {rows} x {columns} "
-            f"for height {height}, width {width}. Crop the zeros around the kernel."
+            f"{owner}: a volume {in_shape} needs a kernel (d, h, w), got one of shape {tuple(kernel.shape)}. To blur every "
+            "slice by itself: per_slice(Blur((C, H, W), kernel), D)."
+        )
+    checked, sides = real_array(owner, "kernel", kernel, axes=len(in_shape) - 1), in_shape[1:]
+    if any(size > side for size, side in zip(checked.shape, sides, strict=True)):
+        raise ValueError(
+            f"{owner}: the kernel must not be larger than the image, got kernel {' x '.join(map(str, checked.shape))} "
+            f"for {sides_in_words(sides)}. Crop the zeros around the kernel."
         )
     return checked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import scipy
@@ -32,52 +33,54 @@ class Border:
     :math:`P` (``extend``) maps the image to the torus, :math:`T` is any convolution with a kernel of the given size and the
     center :math:`(\lfloor h / 2 \rfloor, \lfloor w / 2 \rfloor)`, and :math:`C` (``crop``) maps the torus to the measurement.
     Pixels affected by wrap-around are cropped. The sides of the torus are rounded up to sizes with fast Fourier transforms,
-    unless the image is periodic.
+    unless the image is periodic. Volumes are treated likewise, along each of their axes.
 
     Args:
         boundary: One of ``BOUNDARIES``.
-        image: Height and width of the image.
-        kernel: Height and width of the kernel, not larger than the image.
+        image: Height and width of the image, or depth, height and width of the volume.
+        kernel: The sides of the kernel, not larger than those of the image.
 
     Attributes:
-        torus: Height and width of the torus.
-        out: Height and width of the measurement.
+        torus: The sides of the torus.
+        out: The sides of the measurement.
     """
 
-    def __init__(self, boundary: str, image: tuple[int, int], kernel: tuple[int, int]) -> None:
-        self.boundary, self.image = boundary, image
+    def __init__(self, boundary: str, image: Sequence[int], kernel: Sequence[int]) -> None:
+        self.boundary, self.image = boundary, tuple(image)
+        self.axes = range(-len(self.image), 0)
         # The kernel reaches size - 1 - c pixels before the first one and c beyond the last.
         self.reach = tuple(((size - 1) // 2, size // 2) for size in kernel)
         self.continued = boundary in ("reflect", "symmetric", "replicate")
         margins = [sum(reach) if self.continued else max(reach) if boundary == "zero" else 0 for reach in self.reach]
-        height, width = (side + margin for side, margin in zip(image, margins, strict=True))
-        if boundary != "circular":
-            height, width = (scipy.fft.next_fast_len(side, real=True) for side in (height, width))
-        self.torus = height, width
+        sides = tuple(side + margin for side, margin in zip(image, margins, strict=True))
+        self.torus = sides if boundary == "circular" else tuple(scipy.fft.next_fast_len(side, real=True) for side in sides)
         lost = [sum(reach) if boundary == "valid" else 0 for reach in self.reach]
-        self.out = image[0] - lost[0], image[1] - lost[1]
+        self.out = tuple(side - less for side, less in zip(image, lost, strict=True))
         # Position of the measurement on the torus. At 0 the image begins, or its continuation.
-        self.top, self.left = (before if self.continued or boundary == "valid" else 0 for before, _ in self.reach)
+        self.corner = tuple(before if self.continued or boundary == "valid" else 0 for before, _ in self.reach)
 
     def extend(self, x: Tensor) -> Tensor:
         """Return ``x`` of shape ``(..., H, W)`` on the torus, continued beyond its border by the boundary condition."""
         if self.continued:
-            x = self._continue(self._continue(x, -1), -2)
+            for axis in reversed(self.axes):
+                x = self._continue(x, axis)
         return _grow(x, self.torus)
 
     def fold(self, x: Tensor) -> Tensor:
         """Apply the adjoint of ``extend``. It adds slices, because scattered sums are not reproducible on a GPU."""
-        if not self.continued:
-            return x[..., : self.image[0], : self.image[1]]
-        return self._fold(self._fold(x, -2), -1)
+        for axis in self.axes:
+            x = self._fold(x, axis) if self.continued else x.narrow(axis, 0, self.image[axis])
+        return x
 
     def crop(self, x: Tensor) -> Tensor:
         """Return the measured part of ``x`` on the torus."""
-        return x.narrow(-2, self.top, self.out[0]).narrow(-1, self.left, self.out[1])
+        for axis in self.axes:
+            x = x.narrow(axis, self.corner[axis], self.out[axis])
+        return x
 
     def embed(self, y: Tensor) -> Tensor:
         """Apply the adjoint of ``crop``."""
-        return _grow(y, self.torus, self.top, self.left)
+        return _grow(y, self.torus, self.corner)
 
     def _continue(self, x: Tensor, axis: int) -> Tensor:
         side, (before, after) = self.image[axis], self.reach[axis]
@@ -102,7 +105,8 @@ class Border:
         return folded
 
 
-def _grow(x: Tensor, shape: tuple[int, int], top: int = 0, left: int = 0) -> Tensor:
-    height, width = shape
-    margins = left, width - x.shape[-1] - left, top, height - x.shape[-2] - top
+def _grow(x: Tensor, sides: tuple[int, ...], corner: tuple[int, ...] | None = None) -> Tensor:
+    before = corner or (0,) * len(sides)
+    after = [side - own - first for side, own, first in zip(sides, x.shape[-len(sides) :], before, strict=True)]
+    margins = [n for pair in zip(before[::-1], after[::-1], strict=True) for n in pair]
     return F.pad(x, margins) if any(margins) else x

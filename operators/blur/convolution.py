@@ -17,7 +17,7 @@ from ..core.noise import Noise, noise_of
 from ..core.operator import LinearOperator, pseudo_divide
 from ..core.svd import SVD
 from ..core.torus import TorusConvolution
-from ..core.validation import image_shape
+from ..core.validation import event_shape
 from .boundaries import SCIPY_MODES, Border
 
 __all__ = ["CircularConvolution", "HartleySVD", "PaddedConvolution", "convolution_matrix", "separate", "soften"]
@@ -27,8 +27,8 @@ class CircularConvolution(LinearOperator):
     r"""Circular convolution, which is diagonal in the Fourier basis: :math:`A = F^{-1} \operatorname{diag}(\hat k) F`.
 
     Args:
-        in_shape: Image shape ``(C, H, W)``, without the batch axis.
-        kernel: Kernel, float64, not larger than the image, shape ``(h, w)``.
+        in_shape: Image shape ``(C, H, W)``, or volume shape ``(C, D, H, W)``, without the batch axis.
+        kernel: Kernel, float64, not larger than the image, shape ``(h, w)`` or ``(d, h, w)``.
         sigma_y: Noise standard deviation, in image units. Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.
     """
@@ -36,12 +36,11 @@ class CircularConvolution(LinearOperator):
     closed_form = True
 
     def __init__(self, in_shape: Sequence[int], kernel: Tensor, *, sigma_y: float = 0.0, noise: Noise | None = None) -> None:
-        channels, height, width = image_shape("CircularConvolution", in_shape)
-        rows, columns = kernel.shape
-        centered = kernel.new_zeros(height, width)
-        centered[:rows, :columns] = kernel
-        self.spectrum = torch.fft.rfft2(centered.roll((-(rows // 2), -(columns // 2)), (0, 1)))
-        self.in_shape = self.out_shape = channels, height, width
+        self.in_shape = self.out_shape = event_shape("CircularConvolution", in_shape)
+        centered = kernel.new_zeros(self.in_shape[1:])
+        centered[tuple(map(slice, kernel.shape))] = kernel
+        centered = centered.roll([-(size // 2) for size in kernel.shape], list(range(kernel.ndim)))
+        self.axes, self.spectrum = tuple(range(-kernel.ndim, 0)), torch.fft.rfftn(centered)
         self.noise = noise_of(sigma_y, noise)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,33 +50,33 @@ class CircularConvolution(LinearOperator):
         return with_adjoint(y, self._correlate, self._convolve)
 
     def _convolve(self, x: Tensor) -> Tensor:
-        return self._to_image(self._spectrum_like(x) * torch.fft.rfft2(x))
+        return self._to_image(self._spectrum_like(x) * torch.fft.rfftn(x, dim=self.axes))
 
     def _correlate(self, y: Tensor) -> Tensor:
-        return self._to_image(self._spectrum_like(y).conj() * torch.fft.rfft2(y))
+        return self._to_image(self._spectrum_like(y).conj() * torch.fft.rfftn(y, dim=self.axes))
 
     def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
-        return self._to_image(pseudo_divide(torch.fft.rfft2(v), self._spectrum_like(v).abs() ** 2, lam))
+        return self._to_image(pseudo_divide(torch.fft.rfftn(v, dim=self.axes), self._spectrum_like(v).abs() ** 2, lam))
 
     def pinv(self, y: Tensor) -> Tensor:
         # Divides by the spectrum once. Going through solve would square the condition number.
         spectrum = self._spectrum_like(y)
-        return self._to_image(pseudo_divide(spectrum.conj() * torch.fft.rfft2(y), spectrum.abs() ** 2, 0.0))
+        return self._to_image(pseudo_divide(spectrum.conj() * torch.fft.rfftn(y, dim=self.axes), spectrum.abs() ** 2, 0.0))
 
     def as_torus_convolution(self) -> TorusConvolution:
-        return TorusConvolution((1, 1), self.spectrum.device)
+        return TorusConvolution((1,) * len(self.axes), self.spectrum.device)
 
     def _spectrum_like(self, x: Tensor) -> Tensor:
         spectrum: Tensor = self.spectrum.to(x.device, x.dtype.to_complex())
         return spectrum
 
     def _to_image(self, spectrum: Tensor) -> Tensor:
-        image: Tensor = torch.fft.irfft2(spectrum, s=self.in_shape[-2:])
+        image: Tensor = torch.fft.irfftn(spectrum, s=self.in_shape[1:], dim=self.axes)
         return image
 
     def _decompose(self) -> SVD:
         reference = self.to("cpu", torch.float64)
-        decomposition = HartleySVD(self.in_shape, torch.fft.fft2(reference._to_image(reference.spectrum)))
+        decomposition = HartleySVD(self.in_shape, torch.fft.fftn(reference._to_image(reference.spectrum)))
         return decomposition.to(self.spectrum.device, self.spectrum.real.dtype)
 
 
@@ -93,8 +92,8 @@ class HartleySVD(SVD):
     of its columns stand for two frequencies.
 
     Args:
-        in_shape: Image shape ``(C, H, W)``, which is also the shape of the coordinates.
-        spectrum: The full spectrum :math:`\hat k`, shape ``(H, W)``, complex128.
+        in_shape: Shape of one ``x``, ``(C, H, W)`` or ``(C, D, H, W)``, which is also the shape of the coordinates.
+        spectrum: The full spectrum :math:`\hat k`, shape ``(H, W)`` or ``(D, H, W)``, complex128.
 
     References:
         Bracewell, Discrete Hartley transform, 1983, https://doi.org/10.1364/JOSA.73.001832
@@ -103,24 +102,24 @@ class HartleySVD(SVD):
     kind = "frequency"
 
     def __init__(self, in_shape: tuple[int, ...], spectrum: Tensor) -> None:
-        self.shape, self._values = in_shape, spectrum.abs()
+        self.shape, self._values, self.axes = in_shape, spectrum.abs(), tuple(range(-spectrum.ndim, 0))
         self.turn = torch.where(self._values > 0, spectrum.conj() / self._values, 1)
 
     def analyze(self, x: Tensor) -> Tensor:
-        return _hartley(torch.fft.fft2(x, norm="ortho"))
+        return _hartley(torch.fft.fftn(x, dim=self.axes, norm="ortho"))
 
     def synthesize(self, x_bar: Tensor) -> Tensor:
         return self.analyze(x_bar)
 
     def _rotate(self, y: Tensor) -> Tensor:
-        return _hartley(self.turn.to(y.device, y.dtype.to_complex()) * torch.fft.fft2(y, norm="ortho"))
+        return _hartley(self.turn.to(y.device, y.dtype.to_complex()) * torch.fft.fftn(y, dim=self.axes, norm="ortho"))
 
     def diagonal(self, values: Tensor) -> Tensor:
         # Opposite frequencies share a plane, in basis vectors turned by 45 degrees: only their mean variance remains.
-        return values.mean((-2, -1), keepdim=True).expand(values.shape)
+        return values.mean(self.axes, keepdim=True).expand(values.shape)
 
     def power(self, values: Tensor) -> Tensor:
-        opposite = values.flip((-2, -1)).roll((1, 1), (-2, -1))
+        opposite = values.flip(self.axes).roll((1,) * len(self.axes), self.axes)
         return ((values + opposite) / 2)[..., : values.shape[-1] // 2 + 1]
 
 
@@ -132,8 +131,8 @@ class PaddedConvolution(LinearOperator):
     with :math:`P` and :math:`C` as in :class:`Border`. ``solve`` is iterative, preconditioned by the solve on the torus.
 
     Args:
-        in_shape: Image shape ``(C, H, W)``, without the batch axis.
-        kernel: Kernel, float64, not larger than the image, shape ``(h, w)``.
+        in_shape: Image shape ``(C, H, W)``, or volume shape ``(C, D, H, W)``, without the batch axis.
+        kernel: Kernel, float64, not larger than the image, shape ``(h, w)`` or ``(d, h, w)``.
         boundary: One of ``BOUNDARIES``.
         sigma_y: Noise standard deviation, in image units. Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.
@@ -142,11 +141,11 @@ class PaddedConvolution(LinearOperator):
     def __init__(
         self, in_shape: Sequence[int], kernel: Tensor, boundary: str, *, sigma_y: float = 0.0, noise: Noise | None = None
     ) -> None:
-        channels, height, width = image_shape("PaddedConvolution", in_shape)
-        rows, columns = kernel.shape
-        self.border = Border(boundary, (height, width), (rows, columns))
+        self.in_shape = event_shape("PaddedConvolution", in_shape)
+        channels, *sides = self.in_shape
+        self.border = Border(boundary, sides, kernel.shape)
         self.circular = CircularConvolution((channels, *self.border.torus), kernel)
-        self.in_shape, self.out_shape = (channels, height, width), (channels, *self.border.out)
+        self.out_shape = channels, *self.border.out
         self.noise = noise_of(sigma_y, noise)
 
     def forward(self, x: Tensor) -> Tensor:

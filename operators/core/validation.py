@@ -10,7 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["event_shape", "image_shape", "odd_size", "real_matrix", "whole_number"]
+__all__ = [
+    "event_shape",
+    "image_shape",
+    "odd_size",
+    "real_array",
+    "real_matrix",
+    "sides_in_words",
+    "volume_shape",
+    "whole_number",
+]
 
 
 def event_shape(owner: str, in_shape: Sequence[int]) -> tuple[int, ...]:
@@ -53,15 +62,37 @@ def image_shape(owner: str, in_shape: Sequence[int]) -> tuple[int, int, int]:
     return channels, height, width
 
 
+def volume_shape(owner: str, in_shape: Sequence[int]) -> tuple[int, ...]:
+    """Return ``in_shape`` as ``(C, H, W)`` or ``(C, D, H, W)``."""
+    shape = event_shape(owner, in_shape)
+    if len(shape) not in (3, 4):
+        raise ValueError(
+            f"{owner}: in_shape must be (C, H, W), or (C, D, H, W) of a volume, without the batch axis, got {shape}."
+        )
+    return shape
+
+
+def sides_in_words(sides: Sequence[int]) -> str:
+    """Return the sides of an image or a volume with their names, for messages."""
+    names = ("depth", "height", "width")[-len(sides) :]
+    return ", ".join(f"{name} {side}" for name, side in zip(names, sides, strict=True))
+
+
 def real_matrix(owner: str, name: str, value: Tensor | np.ndarray) -> Tensor:
     """Return a float64 copy of a finite, real, two-dimensional ``value`` that is not empty."""
+    return real_array(owner, name, value, axes=2)
+
+
+def real_array(owner: str, name: str, value: Tensor | np.ndarray, *, axes: int) -> Tensor:
+    """Return a float64 copy of a finite, real ``value`` of two or three axes that is not empty."""
     if isinstance(value, np.ndarray):  # torch accepts neither negative strides nor a foreign byte order.
         value = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
     given = torch.as_tensor(value)
     if given.is_complex():
         raise TypeError(f"{owner}: {name} must be real, got {given.dtype}. Stack the real and imaginary parts as rows.")
-    if given.ndim != 2 or not given.numel():
-        raise ValueError(f"{owner}: {name} must be two-dimensional and not empty, got shape {tuple(given.shape)}.")
+    if given.ndim != axes or not given.numel():
+        count = {2: "two", 3: "three"}[axes]
+        raise ValueError(f"{owner}: {name} must be {count}-dimensional and not empty, got shape {tuple(given.shape)}.")
     matrix = given.to(torch.float64, copy=True)
     if not matrix.isfinite().all():
         bad = int((~matrix.isfinite()).sum())

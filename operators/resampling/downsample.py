@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from invdiff.cosine_transform import CosineTransform, cosine_matrix
+
 from ..blur.blur import blur_kernel
 from ..blur.convolution import convolution_matrix, separate
 from ..blur.separable import Separable
@@ -19,7 +21,7 @@ from ..core.noise import Noise, noise_of
 from ..core.operator import LinearOperator, pseudo_divide
 from ..core.svd import SVD
 from ..core.torus import TorusConvolution
-from ..core.validation import image_shape
+from ..core.validation import sides_in_words, volume_shape
 from .resize import resize_matrix
 
 __all__ = ["DOWNSAMPLE_KERNELS", "BlockMean", "BlockSVD", "Downsample"]
@@ -28,94 +30,91 @@ DOWNSAMPLE_KERNELS = ("area", "bicubic", "lanczos")
 
 
 class BlockMean(LinearOperator):
-    r"""Mean over square blocks of side :math:`s`.
+    r"""Mean over blocks, with a side :math:`s_a` along every axis but that of the channels.
 
-    The rows are orthogonal with squared norm :math:`1 / s^2`: :math:`A A^\top = I / s^2`, and the pseudo-inverse repeats
-    each pixel.
+    The rows are orthogonal with squared norm :math:`1 / n`, for blocks of :math:`n = \prod_a s_a` entries:
+    :math:`A A^\top = I / n`, and the pseudo-inverse repeats each entry.
 
     Args:
-        in_shape: Image shape ``(C, H, W)``, with height and width divisible by ``factor``.
-        factor: :math:`s`.
+        in_shape: Image shape ``(C, H, W)``, or volume shape ``(C, D, H, W)``, with sides divisible by those of the blocks.
+        sides: :math:`s_a`, one for each axis but the first.
         sigma_y: Noise standard deviation, in image units. Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.
     """
 
     closed_form = True
 
-    def __init__(self, in_shape: Sequence[int], factor: int, *, sigma_y: float = 0.0, noise: Noise | None = None) -> None:
-        channels, height, width = image_shape("BlockMean", in_shape)
-        self.in_shape, self.out_shape = (channels, height, width), (channels, height // factor, width // factor)
-        self.factor, self.noise = factor, noise_of(sigma_y, noise)
-        self.gram_scale = 1 / factor**2
+    def __init__(
+        self, in_shape: Sequence[int], sides: Sequence[int], *, sigma_y: float = 0.0, noise: Noise | None = None
+    ) -> None:
+        self.in_shape, self.sides, self.noise = volume_shape("BlockMean", in_shape), tuple(sides), noise_of(sigma_y, noise)
+        self.out_shape = self.in_shape[0], *(n // side for n, side in zip(self.in_shape[1:], self.sides, strict=True))
+        self.gram_scale = 1 / math.prod(self.sides)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, self.factor)
+        return (F.avg_pool2d if len(self.sides) == 2 else F.avg_pool3d)(x, self.sides)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return self.pinv(y) / self.factor**2
+        return self.pinv(y) / math.prod(self.sides)
 
     def solve(self, v: Tensor, lam: Tensor | float) -> Tensor:
-        return pseudo_divide(v, v.new_tensor(1 / self.factor**2), lam)
+        return pseudo_divide(v, v.new_tensor(self.gram_scale), lam)
 
     def pinv(self, y: Tensor) -> Tensor:
-        return y.repeat_interleave(self.factor, -1).repeat_interleave(self.factor, -2)
+        return _repeat(y, self.sides)
 
     def as_torus_convolution(self) -> TorusConvolution:
-        return TorusConvolution((self.factor, self.factor), None)
+        return TorusConvolution(self.sides, None)
 
     def _decompose(self) -> SVD:
-        return BlockSVD(self.in_shape, self.factor)
+        return BlockSVD(self.in_shape, self.sides)
 
 
 class BlockSVD(SVD):
-    r"""SVD of the mean over blocks of side :math:`f`: the cosine transform of every block, of which only the DC is measured.
+    r"""SVD of the mean over blocks of :math:`n` entries: the cosine transform of every block, of which only the DC is measured.
 
     Coordinates have the layout of the image. Each block holds its own coefficients, with the DC (the constant) first, where
-    :math:`s = 1 / f`; all other singular values are 0.
+    :math:`s = n^{-1/2}`; all other singular values are 0.
 
     Args:
-        in_shape: Image shape ``(C, H, W)``, with height and width divisible by ``factor``.
-        factor: :math:`f`.
+        in_shape: Image shape ``(C, H, W)``, or volume shape ``(C, D, H, W)``, with sides divisible by those of the blocks.
+        sides: Sides of the blocks, one for each axis but the first.
     """
 
     kind = "decimation"
 
-    def __init__(self, in_shape: tuple[int, ...], factor: int) -> None:
-        self.shape, self.factor = in_shape, factor
-        k = torch.arange(factor, dtype=torch.float64)
-        self.cosines = (2 / factor) ** 0.5 * torch.cos(math.pi / factor * k.unsqueeze(1) * (k + 0.5))
-        self.cosines[0] = factor**-0.5
+    def __init__(self, in_shape: tuple[int, ...], sides: tuple[int, ...]) -> None:
+        self.shape, self.axes = in_shape, tuple(range(-len(sides), 0))
+        self.cosines = tuple(CosineTransform(side, ends=False) for side in sides)
         self._values = torch.zeros(in_shape[1:], dtype=torch.float64)
-        self._values[::factor, ::factor] = 1 / factor
+        self._values[tuple(slice(None, None, side) for side in sides)] = math.prod(sides) ** -0.5
 
     def analyze(self, x: Tensor) -> Tensor:
-        return self._over_blocks(self.cosines.to(x), x)
+        for axis, cosines in zip(self.axes, self.cosines, strict=True):
+            x = cosines.analyze(x.unflatten(axis, (-1, cosines.side)), axis).flatten(axis - 1, axis)
+        return x
 
     def synthesize(self, x_bar: Tensor) -> Tensor:
-        return self._over_blocks(self.cosines.to(x_bar).mT, x_bar)
+        for axis, cosines in zip(self.axes, self.cosines, strict=True):
+            x_bar = cosines.synthesize(x_bar.unflatten(axis, (-1, cosines.side)), axis).flatten(axis - 1, axis)
+        return x_bar
 
     def _rotate(self, y: Tensor) -> Tensor:
-        return y.repeat_interleave(self.factor, -1).repeat_interleave(self.factor, -2)
+        return _repeat(y, [cosines.side for cosines in self.cosines])
 
     def diagonal(self, values: Tensor) -> Tensor:
-        return self._over_blocks(self.cosines.to(values).mT.square(), values)
+        for axis, cosines in zip(self.axes, self.cosines, strict=True):
+            squares, blocks = cosine_matrix(cosines.side).to(values).square(), values.unflatten(axis, (-1, cosines.side))
+            values = (blocks.transpose(axis, -1) @ squares).transpose(axis, -1).flatten(axis - 1, axis)
+        return values
 
     def power(self, values: Tensor) -> Tensor:
-        height, width = self.shape[1:]
-        down, across = (self._waves(side, values) for side in (height, width))
-        power: Tensor = down.mT @ values @ across
-        return power[..., : width // 2 + 1]
-
-    def _waves(self, side: int, like: Tensor) -> Tensor:
-        """Return the power of every basis vector along a side at each frequency, ``(side, side)``."""
-        rows = torch.kron(torch.eye(side // self.factor).to(like), self.cosines.to(like))
-        waves: Tensor = torch.fft.fft(rows, norm="ortho").abs().square()
-        return waves
-
-    def _over_blocks(self, matrix: Tensor, x: Tensor) -> Tensor:
-        channels, height, width = self.shape
-        blocks = x.reshape(-1, channels, height // self.factor, self.factor, width // self.factor, self.factor)
-        return torch.einsum("ki,bchiwj,lj->bchkwl", matrix, blocks, matrix).reshape(x.shape)
+        for axis, cosines in zip(self.axes, self.cosines, strict=True):
+            # The power of every basis vector along a side at each frequency.
+            rows = torch.kron(torch.eye(self.shape[axis] // cosines.side).to(values), cosine_matrix(cosines.side).to(values))
+            waves = torch.fft.fft(rows, norm="ortho").abs().square()
+            values = (values.transpose(axis, -1) @ waves).transpose(axis, -1)
+        return values[..., : self.shape[-1] // 2 + 1]
 
 
 class Downsample(LinearOperator):
@@ -139,17 +138,20 @@ class Downsample(LinearOperator):
     ``solve`` has a closed form for all kernels. For tensors that are not the product of a column and a row, it folds the
     spectrum of the kernel (Zhao et al.).
 
+    Volumes ``(C, D, H, W)`` are downsampled along three axes, by ``area`` or a blur kernel ``(d, h, w)``. ``factor=(4, 1, 1)``
+    makes thick slices: means of four neighbors.
+
     Args:
-        in_shape: Image shape ``(C, H, W)``, without the batch axis.
-        factor: A positive integer that divides ``H`` and ``W``.
+        in_shape: Image shape ``(C, H, W)``, or volume shape ``(C, D, H, W)``, without the batch axis.
+        factor: A positive integer that divides ``H`` and ``W``, and ``D``; or, for volumes, one for each of the three.
         kernel: One of ``DOWNSAMPLE_KERNELS``, or a blur kernel ``(h, w)`` that is not larger than the image.
         sigma_y: Noise standard deviation, in image units (images span [-1, 1]). Zero: no noise.
         noise: A noise model, instead of ``sigma_y``.
 
     Raises:
         TypeError: If ``factor`` is not an integer, or a blur kernel is complex.
-        ValueError: If ``factor`` is not positive or does not divide ``H`` and ``W``, if the kernel is unknown, or if a blur
-            kernel is not two-dimensional, is not finite, sums to zero or is larger than the image.
+        ValueError: If ``factor`` is not positive or does not divide the sides, if the kernel is unknown, or if a blur kernel
+            has not one axis for each side, is not finite, sums to zero or is larger than the image.
 
     References:
         Zhao et al., Fast Single Image Super-Resolution Using a New Analytical Solution, 2016,
@@ -163,41 +165,50 @@ class Downsample(LinearOperator):
     def __init__(
         self,
         in_shape: Sequence[int],
-        factor: int,
+        factor: int | Sequence[int],
         *,
         kernel: str | Tensor | np.ndarray = "area",
         sigma_y: float = 0.0,
         noise: Noise | None = None,
     ) -> None:
-        channels, height, width = image_shape("Downsample", in_shape)
+        self.in_shape = volume_shape("Downsample", in_shape)
+        channels, *sides = self.in_shape
+        volume = len(sides) == 3
         try:
-            factor = operator.index(factor)
+            given = tuple(factor) if volume and isinstance(factor, Sequence) else (factor,) * len(sides)
+            factors = tuple(operator.index(one) for one in given)  # type: ignore[arg-type]
         except TypeError:
-            raise TypeError(f"Downsample: factor must be an integer, got {factor!r}.") from None
-        if factor < 1 or height % factor or width % factor:
+            each = ", or one for each axis" if volume else ""
+            raise TypeError(f"Downsample: factor must be an integer{each}, got {factor!r}.") from None
+        if len(factors) != len(sides) or min(factors) < 1 or any(n % s for n, s in zip(sides, factors, strict=True)):
+            kind = "volume" if volume else "image"
             raise ValueError(
-                f"Downsample: factor must be a positive divisor of the image size, got factor={factor} "
-                f"for height {height}, width {width}. Crop or pad the image to a multiple of the factor first."
+                f"Downsample: factor must be a positive divisor of the {kind} size, got factor={factor} for "
+                f"{sides_in_words(sides)}. Crop or pad the {kind} to a multiple of the factor first."
             )
         if isinstance(kernel, str) and kernel not in DOWNSAMPLE_KERNELS:
             raise ValueError(
                 f"Downsample: unknown kernel {kernel!r}, expected one of {', '.join(DOWNSAMPLE_KERNELS)}, or a tensor (h, w)."
             )
-        self.in_shape, self.out_shape = (channels, height, width), (channels, height // factor, width // factor)
-        self.factor, self.kernel, self.noise = factor, kernel, noise_of(sigma_y, noise)
+        if isinstance(kernel, str) and kernel != "area" and volume:
+            raise ValueError(f"Downsample: volumes are downsampled by 'area' or a kernel (d, h, w), got {kernel!r}.")
+        self.out_shape = channels, *(n // s for n, s in zip(sides, factors, strict=True))
+        self.factor, self.factors = factors[0] if len({*factors}) == 1 else factors, factors
+        self.kernel, self.noise = kernel, noise_of(sigma_y, noise)
         self.reduction: LinearOperator
         if not isinstance(kernel, str):
             blur = self.kernel = blur_kernel("Downsample", kernel, self.in_shape, "circular")
-            if (factors := separate(blur, torch.as_tensor(kernel).dtype)) is None:
-                self.reduction = SubsampledConvolution(self.in_shape, blur, stride=factor, boundary="circular")
+            parts = None if volume else separate(blur, torch.as_tensor(kernel).dtype)
+            if parts is None:
+                self.reduction = SubsampledConvolution(self.in_shape, blur, stride=factors, boundary="circular")
             else:
-                rows, columns = (convolution_matrix(n, k, "circular") for n, k in zip((height, width), factors, strict=True))
-                self.reduction = Separable(self.in_shape, rows[::factor], columns[::factor], kind="decimation")
+                matrices = (convolution_matrix(n, k, "circular")[::s] for n, k, s in zip(sides, parts, factors, strict=True))
+                self.reduction = Separable(self.in_shape, *matrices, kind="decimation")
         elif kernel == "area":
-            self.reduction = BlockMean(self.in_shape, factor)
+            self.reduction = BlockMean(self.in_shape, factors)
         else:
-            sides = (resize_matrix(side, side // factor, kernel) for side in (height, width))
-            self.reduction = Separable(self.in_shape, *sides, kind="decimation")
+            matrices = (resize_matrix(n, n // s, kernel) for n, s in zip(sides, factors, strict=True))
+            self.reduction = Separable(self.in_shape, *matrices, kind="decimation")
         self.gram_scale = self.reduction.gram_scale
 
     def _summary(self) -> Sequence[str]:
@@ -220,8 +231,15 @@ class Downsample(LinearOperator):
 
     def as_torus_convolution(self) -> TorusConvolution | None:
         if isinstance(self.kernel, Tensor):
-            return TorusConvolution((self.factor, self.factor), self.kernel.device)
+            return TorusConvolution(self.factors, self.kernel.device)
         return self.reduction.as_torus_convolution()
 
     def _decompose(self) -> SVD | None:
         return self.reduction.svd
+
+
+def _repeat(y: Tensor, sides: Sequence[int]) -> Tensor:
+    """Return blocks of equal entries, one for each of ``y``."""
+    for axis, side in zip(range(-len(sides), 0), sides, strict=True):
+        y = y.repeat_interleave(side, axis)
+    return y

@@ -16,13 +16,14 @@ from invdiff.operators import (
     Identity,
     Mask,
     Matrix,
+    ParallelBeamCT,
     birdcage_maps,
     compose,
 )
 from invdiff.operators.algebra.add import LinearSum, NonlinearSum
 from invdiff.operators.algebra.compose import LinearComposed, NonlinearComposed
-from invdiff.operators.algebra.per_channel import LinearPerChannel, NonlinearPerChannel
 from invdiff.operators.algebra.per_item import LinearPerItem, NonlinearPerItem
+from invdiff.operators.algebra.repeated import LinearRepeated, NonlinearRepeated
 from invdiff.operators.algebra.scale import LinearScaled, NonlinearScaled
 from invdiff.operators.algebra.stack import LinearStack, NonlinearStack
 from invdiff.operators.algebra.transpose import Adjoint
@@ -77,21 +78,26 @@ def _() -> list[LinearComposed]:
     ]
 
 
-@cases_of(NonlinearPerChannel, 1)
-def _() -> list[NonlinearPerChannel]:
+@cases_of(NonlinearRepeated, 2)
+def _() -> list[NonlinearRepeated]:
     codes = CodedDiffraction.random((1, 3, 4), 2, seed=0)
-    return [NonlinearPerChannel(codes, 2, GaussianNoise(0.05))]
+    bend = Function(lambda x: torch.tanh(x[:, :1] - x[:, 1:]), (2, 3, 4))
+    return [NonlinearRepeated(codes, 2, 0, GaussianNoise(0.05)), NonlinearRepeated(bend, 3, 1, GaussianNoise(0.05))]
 
 
-@cases_of(LinearPerChannel, 3)
-def _() -> list[LinearPerChannel]:
+@cases_of(LinearRepeated, 9)
+def _() -> list[LinearRepeated]:
     real = ChannelMix((1, 4, 6), torch.tensor([[1.0], [0.0]]))
     coils = MRI((2, 4, 6), torch.tensor([1, 0, 1, 1, 1, 0]), coil_maps=birdcage_maps(2, 4, 6)) @ real
     kernel, matrix = torch.tensor([[0.1, 0.7, 0.2]]), torch.arange(4.0).reshape(4, 1) / 4
+    mask = torch.rand(2, 4, 6, generator=torch.Generator().manual_seed(0)) < 0.6
+    by_slice = (Blur((2, 4, 6), kernel), Downsample((2, 4, 6), 2), Mask(mask), coils, Matrix(matrix.mT))
+    angles = ParallelBeamCT((1, 6, 6), torch.linspace(0, 150, 6))
     return [
-        LinearPerChannel(coils, 2, GaussianNoise(0.05)),
-        LinearPerChannel(Blur((1, 4, 6), kernel), 3, GaussianNoise(0.0)),
-        LinearPerChannel(Matrix(matrix), 3, GaussianNoise(0.0)),
+        LinearRepeated(coils, 2, 0, GaussianNoise(0.05)),
+        LinearRepeated(Blur((1, 4, 6), kernel), 3, 0, GaussianNoise(0.0)),
+        LinearRepeated(Matrix(matrix), 3, 0, GaussianNoise(0.0)),
+        *[LinearRepeated(op, 3, 1, GaussianNoise(0.05)) for op in (*by_slice, angles)],
     ]
 
 

@@ -15,7 +15,7 @@ from invdiff.operators.blur.separable import Separable
 from .registry import cases_of
 
 
-@cases_of(Blur, 14)
+@cases_of(Blur, 21)
 def _() -> list[Blur]:
     separable = torch.tensor([0.25, 0.7, 0.1]).outer(torch.tensor([0.1, 0.2, 0.8, 0.15]))
     diagonal = torch.eye(3, dtype=torch.float64) / 6 + torch.tensor([[0, 0, 0], [0, 0.5, 0], [0, 0, 0]])
@@ -24,7 +24,16 @@ def _() -> list[Blur]:
     singular = Blur((3, 8, 12), box, sigma_y=0.05)
     paths = [Blur(shape, kernel, boundary=b, sigma_y=0.05) for b in BOUNDARIES for kernel in (separable, diagonal)]
     cross = torch.tensor([[0.0, 0.1, 0.0], [0.2, 0.4, 0.2], [0.0, 0.1, 0.0]])
-    return [singular, *paths, Blur(shape, cross, boundary="symmetric")]
+    cube = asymmetric_kernel(2, 3, 2)
+    volumes = [Blur((2, 4, 5, 3), cube, boundary=b, sigma_y=0.05) for b in BOUNDARIES]
+    # The last has too many measurements for an eigendecomposition: solved by conjugate gradients.
+    return [
+        singular,
+        *paths,
+        Blur(shape, cross, boundary="symmetric"),
+        *volumes,
+        Blur((1, 6, 10, 11), cube, boundary="replicate"),
+    ]
 
 
 @cases_of(CircularConvolution, 1)
@@ -103,8 +112,8 @@ def _() -> list[VaryingBlur]:
     return [*small, VaryingBlur((1, 24, 24), kernels, torch.stack([large, 1 - large]), boundary="reflect")]
 
 
-def asymmetric_kernel(rows: int, columns: int) -> Tensor:
+def asymmetric_kernel(*sides: int) -> Tensor:
     """Return a nonseparable kernel without symmetry whose large central weight makes the convolution well conditioned."""
-    kernel = torch.rand(rows, columns, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    kernel[rows // 2, columns // 2] += rows * columns
+    kernel = torch.rand(*sides, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    kernel[tuple(side // 2 for side in sides)] += kernel.numel()
     return kernel / kernel.sum()

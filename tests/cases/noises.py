@@ -15,6 +15,8 @@ from invdiff.operators import (
     RoundingNoise,
     StudentNoise,
 )
+from invdiff.operators.core.concatenation import Concatenation
+from invdiff.operators.noise.joined import JoinedNoise
 from invdiff.operators.noise.tempered import TemperedNoise
 
 from .registry import cases_of
@@ -66,6 +68,11 @@ def _() -> list[RoundingNoise]:
         RoundingNoise(steps, offset=0.0),
         RoundingNoise(steps[:1], offset=steps[:, :1] - 1),
     ]
+
+
+@cases_of(JoinedNoise, 1)
+def _() -> list[JoinedNoise]:
+    return [JoinedNoise([GaussianNoise(0.2), LaplaceNoise(0.3)], Concatenation(((2, 2), (2, 1)), 1))]
 
 
 @cases_of(TemperedNoise, 1)

@@ -38,10 +38,12 @@ from torch.testing import assert_close
 from invdiff.linalg import conjugate_gradients, dense_matrix
 from invdiff.operators import (
     Blur,
+    CovarianceNoise,
     Downsample,
     Function,
     GaussianNoise,
     Identity,
+    LaplaceNoise,
     LinearFunction,
     LinearOperator,
     Mask,
@@ -487,8 +489,25 @@ class TestStack:
         assert_close(noise.deviations, torch.tensor([0.1] * 4 + [0.2] * 4 + [0.1] * 4, dtype=torch.float64))
         with pytest.raises(ValueError, match="either all measurements are exact or none"):
             stack([exact, a])
-        with pytest.raises(ValueError, match="only independent Gaussian noise can be joined"):
-            stack([a, Identity((2, 2), noise=PoissonNoise(0.1, offset=-1.0))])
+        with pytest.raises(ValueError, match="either all measurements are exact or none"):
+            stack([exact, Identity((2, 2), noise=LaplaceNoise(0.1))])
+        with pytest.raises(ValueError, match="correlated between entries of y cannot be joined"):
+            stack([a, Identity((2, 2), noise=CovarianceNoise(torch.eye(4)))])
+
+    @pytest.mark.parametrize("axis", [None, 0])
+    def test_noise_of_several_kinds(self, axis: int | None) -> None:
+        photons, spikes = PoissonNoise(0.1, offset=-1.0), LaplaceNoise(0.3)
+        ops = [Identity((2, 2), noise=noise) for noise in (GaussianNoise(0.1), photons, spikes)]
+        op, z = stack(ops, axis=axis), 0.5 * randn(3, 2, 2)
+        y = op.measure(z, seed=0)
+        assert op.sigma_y == min(one.sigma_y for one in ops)
+        assert op.noise.heavy_tailed
+        assert not op.noise.gaussian
+        for name in ("log_likelihood", "variance"):
+            whole = getattr(op.noise, name)(y, op(z)).reshape(3, 3, 2, 2)
+            for k, one in enumerate(ops):
+                expected = getattr(one.noise, name)(y.reshape(3, 3, 2, 2)[:, k], z)
+                assert_close(whole[:, k], expected.to(y).expand(3, 2, 2))
 
     def test_each_part_has_its_level(self) -> None:
         op = stack([Identity((2, 2), sigma_y=0.1), Identity((2, 2), sigma_y=2.0)], axis=0)
