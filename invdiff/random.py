@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Draw", "Draws", "PlacedNoise", "Streams", "generator"]
+__all__ = ["Draw", "Draws", "PlacedNoise", "SharedNoise", "Streams", "generator"]
 
 PURPOSES = ("sample", "measure", "prior", "resample", "diagnose")
 Draw = Callable[[Sequence[int]], Tensor]  # event -> the next standard normal noise of every row, (rows, *event)
@@ -110,6 +110,26 @@ class PlacedNoise:
         return source.random_raw(math.prod(shape)).reshape(shape)
 
 
+class SharedNoise:
+    """The noise of one sample of a stack of slices, the same in every slice.
+
+    Args:
+        source: Source of the noise of one slice.
+        shape: Shape of a stack. Noise of this shape is shared, and other noise is that of ``source``.
+        axis: Axis of the slices in it.
+    """
+
+    def __init__(self, source: torch.Generator, shape: Sequence[int], axis: int) -> None:
+        self.source, self.shape, self.axis = source, tuple(shape), axis
+
+    def normal(self, event: Sequence[int], *, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return the next standard normal noise of shape ``event``."""
+        event = tuple(event)
+        drawn = (*event[: self.axis], 1, *event[self.axis + 1 :]) if event == self.shape else event
+        noise = torch.randn(drawn, generator=self.source, dtype=dtype, device=self.source.device)
+        return noise.expand(event).contiguous()
+
+
 def _words(dtype: torch.dtype) -> int:
     """Return the words of 64 random bits that a pair of normal numbers takes."""
     return 2 if dtype == torch.float64 else 1
@@ -138,13 +158,13 @@ class Streams:
     The noise of a row depends only on its source and on the order of the calls; shapes and dtypes may alternate.
 
     Args:
-        sources: One per row: generators, or the noise of places of an image.
+        sources: One per row: generators, the noise of places of an image, or noise that slices share.
 
     Attributes:
         generators: The sources that are generators.
     """
 
-    def __init__(self, sources: Sequence[torch.Generator | PlacedNoise]) -> None:
+    def __init__(self, sources: Sequence[torch.Generator | PlacedNoise | SharedNoise]) -> None:
         self.sources = list(sources)
         self.generators = [source for source in sources if isinstance(source, torch.Generator)]
         self._ahead: dict[tuple[torch.Size, torch.dtype], Tensor] = {}  # (rows, draws, *event): noise for the coming calls
@@ -163,11 +183,11 @@ class Streams:
         return ahead[:, 0]
 
 
-def _next(source: torch.Generator | PlacedNoise, draws: int, event: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Return the next noise of one source, ``(draws, *event)``; placed noise comes one draw at a time."""
-    if isinstance(source, PlacedNoise):
-        return source.normal(event, dtype=dtype)[None]
-    return torch.randn(draws, *event, generator=source, dtype=dtype, device=source.device)
+def _next(source: torch.Generator | PlacedNoise | SharedNoise, draws: int, event: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Return the next noise of one source, ``(draws, *event)``; placed and shared noise come one draw at a time."""
+    if isinstance(source, torch.Generator):
+        return torch.randn(draws, *event, generator=source, dtype=dtype, device=source.device)
+    return source.normal(event, dtype=dtype)[None]
 
 
 class Draws:

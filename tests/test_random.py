@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.testing import assert_close
 
-from invdiff.random import BLOCK, CELL, PURPOSES, Draws, PlacedNoise, Streams, generator
+from invdiff.random import BLOCK, CELL, PURPOSES, Draws, PlacedNoise, SharedNoise, Streams, generator
 
 EVENTS = [(), (1,), (5,), (3, 8, 8), (BLOCK + 1,)]
 
@@ -168,3 +168,12 @@ class TestPlacedNoise:
     def test_refuses_a_bad_seed(self) -> None:
         with pytest.raises(ValueError, match="non-negative integer"):
             PlacedNoise(-1, 0, 0, sides=(4, 4))
+
+
+def test_slices_share_noise() -> None:
+    streams = Streams([SharedNoise(torch.Generator().manual_seed(seed), (3, 5, 4), 1) for seed in (0, 1)])
+    first, flat, second = (streams.normal(event) for event in ((3, 5, 4), (60,), (3, 5, 4)))
+    assert torch.equal(first, first[:, :, :1].expand(2, 3, 5, 4))
+    assert first.unique().numel() == 2 * 12
+    assert flat.unique().numel() == 2 * 60  # noise of another shape
+    assert not torch.equal(first, second)

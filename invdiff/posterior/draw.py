@@ -25,7 +25,7 @@ from invdiff.posterior.counted import Counted
 from invdiff.posterior.memory import halve_when_full, out_of_memory
 from invdiff.posterior.step import Step
 from invdiff.posterior.windows import Window
-from invdiff.random import PlacedNoise, Streams, generator
+from invdiff.random import PlacedNoise, SharedNoise, Streams, generator
 
 __all__ = ["CHUNK_NUMBERS", "Drawing", "chunk_size", "progress_bar"]
 
@@ -59,6 +59,7 @@ class Drawing:
         callback: Called with every :class:`~invdiff.posterior.Step`.
         places: The item and the window of each row of ``y``, if these are windows of images. Their noise is then that of the
             whole image in these places. The window is ``None`` for whole images with such noise.
+        shared: Axis of ``x`` along which all slices have the same noise. ``None``: noise of its own for every entry.
         group: Number of samples drawn jointly: the particles of a group, or 1.
         backs_off: Whether guidance is weakened at once where a state diverges. On a GPU that means waiting for every state:
             there it begins with the first chunk that diverges, which is drawn again.
@@ -76,6 +77,7 @@ class Drawing:
     seed: int | Sequence[int]
     callback: Callable[[Step], object] | None = None
     places: Sequence[tuple[int, Window | None]] | None = None
+    shared: int | None = None
     group: int = field(init=False)
     backs_off: bool = field(init=False)
 
@@ -181,11 +183,12 @@ class Drawing:
         item = self._item(row)
         return (self.seed[item], 0) if isinstance(self.seed, Sequence) else (self.seed, item)
 
-    def _noise(self, sample: int, row: int) -> torch.Generator | PlacedNoise:
+    def _noise(self, sample: int, row: int) -> torch.Generator | PlacedNoise | SharedNoise:
         """Return the source of the noise of a sample of a row of ``y``."""
         seed, item = self._key(row)
         if self.places is None:
-            return generator(seed, "sample", item, sample, device=self.y.device)
+            source = generator(seed, "sample", item, sample, device=self.y.device)
+            return source if self.shared is None else SharedNoise(source, self.op.in_shape, self.shared)
         _, window = self.places[row]
         corner = (0, 0) if window is None else window.corner
         height, width = self.op.in_shape[-2:]

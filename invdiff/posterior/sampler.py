@@ -16,6 +16,7 @@ from invdiff.methods.divergence import DivergenceError
 from invdiff.methods.guidance import ConditionalDenoiser
 from invdiff.methods.method import Method
 from invdiff.methods.options import check_whole
+from invdiff.methods.particles import ParticleMethod
 from invdiff.methods.particles.loop import Cloud
 from invdiff.methods.resolve import ResolvedMethod, resolve
 from invdiff.methods.steps.rule import StepRule
@@ -36,7 +37,7 @@ from invdiff.posterior.step import Step
 from invdiff.posterior.windowed import Layout, draw_in_windows
 from invdiff.posterior.windows import Window
 from invdiff.posterior.wiring import doubts_about
-from invdiff.priors import ScoreModel, adapt
+from invdiff.priors import ScoreModel, Slices, adapt
 from invdiff.trial import in_own_modes
 
 __all__ = ["PosteriorSampler"]
@@ -237,6 +238,7 @@ class PosteriorSampler:
         first_sample: int = 0,
         seed: int | Sequence[int] = 0,
         chunk: int | None = None,
+        shared_noise: bool = False,
         progress: bool = False,
         callback: Callable[[Step], object] | None = None,
     ) -> Posterior:
@@ -255,6 +257,9 @@ class PosteriorSampler:
                 own with that seed.
             chunk: Samples per chunk. With particles it is rounded down to whole groups, at least one. Default: half a million
                 entries of ``x`` on a CPU, eight million on a GPU.
+            shared_noise: Whether all slices of a volume or a clip (:class:`~invdiff.priors.Slices`) have the same noise, so
+                that what is invented in them is more alike. If slices are measured one by one, each is as good a sample as
+                with noise of its own; but the differences between them vary less than under the posterior.
             progress: Whether to show a progress bar.
             callback: Called after each step of each chunk with a :class:`~invdiff.posterior.Step`: its number and times, the
                 states, the estimates, and the sample and item of each row, all of them copies. In a run it receives every
@@ -294,6 +299,7 @@ class PosteriorSampler:
             first_sample=first_sample,
             seed=seed,
             chunk=chunk,
+            shared_noise=shared_noise,
             progress=progress,
             callback=callback,
         )
@@ -310,6 +316,7 @@ class PosteriorSampler:
         first_sample: int = 0,
         seed: int | Sequence[int] = 0,
         chunk: int | None = None,
+        shared_noise: bool = False,
         progress: bool = False,
         callback: Callable[[Step], object] | None = None,
     ) -> Posterior:
@@ -334,6 +341,8 @@ class PosteriorSampler:
             **resolved_options(plan),
             **({"auto": choice.why} if choice.why else {}),
         }
+        shared = self._shared_axis(plan) if shared_noise else None
+        settings |= {"shared_noise": True} if shared_noise else {}
         origin = run_origin(self.score, self.op, given.to(y.dtype))
         layout = self._divided(plan)
         if layout is not None:
@@ -371,7 +380,7 @@ class PosteriorSampler:
         # The same noise as in windows, wherever there may be windows.
         placed = self._layout is not None and plan.method.algorithm.in_windows
         places: list[tuple[int, Window | None]] | None = [(b, None) for b in range(items)] if placed else None
-        drawing = Drawing(plan, score, op, y, num_samples, first_sample, seed, callback, places)
+        drawing = Drawing(plan, score, op, y, num_samples, first_sample, seed, callback, places, shared)
         with progress_bar(drawing.total, plan.method.name, shown=progress) as bar:
             parts = drawing.run(chunk=chunk, bar=bar)
 
@@ -410,6 +419,18 @@ class PosteriorSampler:
             particles=particles,
             notes=notes,
         )
+
+    def _shared_axis(self, plan: ResolvedMethod) -> int:
+        """Return the axis of the slices that may have the same noise."""
+        if not isinstance(self.score, Slices):
+            raise ValueError(
+                f"run: shared_noise is for the slices of volumes and clips (priors.Slices), got the prior {self.score!r}."
+            )
+        if issubclass(plan.method.algorithm, ParticleMethod):
+            raise ValueError(
+                f"run: {plan.method.name} weighs particles by noise of their own, without shared_noise. Use 'mmps'."
+            )
+        return self.score.axis
 
     def _check(self, y: Tensor, num_samples: int, first_sample: int, chunk: int | None) -> Tensor:
         y = check_measurement(self.op, y)

@@ -149,7 +149,8 @@ class RepeatedSVD(SVD):
         return self._merged(_joined(self.svd.power(self._rows(values)), self.count, self.axis))
 
     def _rows(self, merged: Tensor) -> Tensor:
-        return _rows(merged if self.axis else merged.unflatten(1, (self.count, -1)), self.axis)
+        joined = merged if self.axis else merged.reshape(len(merged), self.count, -1, *merged.shape[2:])
+        return _rows(joined, self.axis)
 
     def _merged(self, joined: Tensor) -> Tensor:
         return joined if self.axis else joined.flatten(1, 2)
@@ -162,4 +163,4 @@ def _rows(v: Tensor, axis: int) -> Tensor:
 
 def _joined(rows: Tensor, count: int, axis: int) -> Tensor:
     """Return the items of which ``rows`` are the channels or slices."""
-    return rows.unflatten(0, (-1, count)).movedim(1, 1 + axis)
+    return rows.reshape(-1, count, *rows.shape[1:]).movedim(1, 1 + axis)

@@ -91,12 +91,12 @@ class BlockSVD(SVD):
 
     def analyze(self, x: Tensor) -> Tensor:
         for axis, cosines in zip(self.axes, self.cosines, strict=True):
-            x = cosines.analyze(x.unflatten(axis, (-1, cosines.side)), axis).flatten(axis - 1, axis)
+            x = cosines.analyze(_by_block(x, axis, cosines.side), axis).flatten(axis - 1, axis)
         return x
 
     def synthesize(self, x_bar: Tensor) -> Tensor:
         for axis, cosines in zip(self.axes, self.cosines, strict=True):
-            x_bar = cosines.synthesize(x_bar.unflatten(axis, (-1, cosines.side)), axis).flatten(axis - 1, axis)
+            x_bar = cosines.synthesize(_by_block(x_bar, axis, cosines.side), axis).flatten(axis - 1, axis)
         return x_bar
 
     def _rotate(self, y: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class BlockSVD(SVD):
 
     def diagonal(self, values: Tensor) -> Tensor:
         for axis, cosines in zip(self.axes, self.cosines, strict=True):
-            squares, blocks = cosine_matrix(cosines.side).to(values).square(), values.unflatten(axis, (-1, cosines.side))
+            squares, blocks = cosine_matrix(cosines.side).to(values).square(), _by_block(values, axis, cosines.side)
             values = (blocks.transpose(axis, -1) @ squares).transpose(axis, -1).flatten(axis - 1, axis)
         return values
 
@@ -243,3 +243,9 @@ def _repeat(y: Tensor, sides: Sequence[int]) -> Tensor:
     for axis, side in zip(range(-len(sides), 0), sides, strict=True):
         y = y.repeat_interleave(side, axis)
     return y
+
+
+def _by_block(x: Tensor, axis: int, side: int) -> Tensor:
+    """Split an axis, counted from the end, into blocks and the places in a block."""
+    first = x.ndim + axis
+    return x.reshape(*x.shape[:first], -1, side, *x.shape[first + 1 :])

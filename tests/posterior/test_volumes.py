@@ -92,3 +92,36 @@ def test_total_variation(method: str, options: dict[str, int], count: int, toler
         deviation = float((p * (exact - mean) ** 2).sum()) ** 0.5
         assert abs(float(drawn.mean()) - mean) < tolerance * deviation
         assert abs(float(drawn.std()) / deviation - 1) < tolerance
+
+
+class TestSharedNoise:
+    count, event, shape = 400, (1, 2, 2), (1, DEPTH, 2, 2)
+    seen = Mask(torch.tensor([[1, 0], [1, 1]]).bool(), shape, sigma_y=0.2)
+
+    def samples(self, y: Tensor, *, shared_noise: bool) -> Tensor:
+        root = randn(4, 4, seed=2) / 2
+        prior = Gaussian(torch.zeros(self.event, dtype=torch.float64), root @ root.mT + 0.05 * torch.eye(4))
+        sampler = PosteriorSampler(prior, self.seen, method="mmps", steps=10)
+        return sampler.run(y, num_samples=self.count, seed=0, shared_noise=shared_noise).samples[:, 0]
+
+    def test_equal_slices_stay_equal(self) -> None:
+        y = self.seen.keep_measured(randn(1, 1, 1, 2, 2, seed=3).expand(1, *self.shape))
+        shared, own = (self.samples(y, shared_noise=shared) for shared in (True, False))
+        assert torch.allclose(shared, shared[:, :, :1].expand_as(shared), atol=1e-6)
+        assert (own.diff(dim=2).abs().flatten(1).amax(1) > 1e-3).all()
+
+    def test_every_slice_has_its_own_distribution(self) -> None:
+        y = self.seen.keep_measured(randn(1, *self.shape, seed=3))
+        shared, own = (self.samples(y, shared_noise=shared) for shared in (True, False))
+        spread = own.std(0)
+        assert ((shared.mean(0) - own.mean(0)).abs() < 5 * spread * math.sqrt(2 / self.count)).all()
+        assert ((shared.std(0) / spread - 1).abs() < 5 / math.sqrt(self.count)).all()
+
+    def test_refused(self) -> None:
+        flat = Gaussian(torch.zeros(4), torch.ones(4))
+        op = Mask(torch.ones(4), sigma_y=0.2)
+        with pytest.raises(ValueError, match="shared_noise is for the slices of volumes and clips"):
+            PosteriorSampler(flat, op, method="mmps").run(torch.zeros(1, 4), shared_noise=True)
+        prior = Gaussian(torch.zeros(self.event), torch.ones(self.event))
+        with pytest.raises(ValueError, match="weighs particles by noise of their own"):
+            PosteriorSampler(prior, self.seen, method="tds").run(torch.zeros(1, *self.shape), shared_noise=True)
