@@ -10,6 +10,7 @@ from invdiff.methods import METHODS
 from invdiff.methods.guidance.exact_score import fits
 from invdiff.methods.method import Method
 from invdiff.operators import Blur, FanBeamCT, JPEGCoefficients, LinearOperator, Operator, ParallelBeamCT, VaryingBlur, whiten
+from invdiff.operators.noise.joined import JoinedNoise
 from invdiff.priors import ScoreModel
 
 __all__ = ["QUALITIES", "is_photographic", "method_of", "recommended", "recommended_chain", "starting_ratio"]
@@ -45,6 +46,8 @@ KINDS: tuple[tuple[tuple[type[Operator], ...], Mapping[str, Any]], ...] = (
     ((Blur, VaryingBlur), photographs(max_iterations=6)),
 )
 OTHERS = photographs(max_iterations=4)
+# Total variation beside data: weights that differ by orders of magnitude, without a preconditioner.
+MIXED = photographs(max_iterations=20)
 
 
 def recommended(score: ScoreModel, op: Operator, quality: str = "balanced") -> Mapping[str, Any]:
@@ -96,6 +99,8 @@ def recommended_chain(score: ScoreModel, op: Operator) -> Mapping[str, Any]:
     if not is_photographic(score, op):
         own = METHODS["mmps"]
         return {"method": "mmps", "rule": own.rule, "steps": own.steps}
+    if isinstance(op.noise, JoinedNoise):
+        return _within(score, MIXED)
     inside = tuple(_inside(op))
     kinds = (settings for classes, settings in KINDS if any(isinstance(one, classes) for one in inside))
     return _within(score, next(kinds, OTHERS))

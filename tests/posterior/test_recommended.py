@@ -18,11 +18,13 @@ from invdiff.operators import (
     ChannelMix,
     FanBeamCT,
     Identity,
+    LaplaceNoise,
     LinearOperator,
     Mask,
     Operator,
     gaussian_kernel,
     per_channel,
+    stack,
 )
 from invdiff.posterior import QUALITIES, recommended
 from invdiff.priors import ErrorModel, Gaussian, NetworkPrior, Rescaled, ScoreModel, Tiled, from_network
@@ -111,6 +113,7 @@ class TestKinds:
         ("op", "iterations", "products", "steps"),
         [
             (Mask(torch.ones(SHAPE)), 4, 1, 16),
+            (stack([Identity(SHAPE, sigma_y=0.1), Identity(SHAPE, noise=LaplaceNoise(0.1))]), 20, 1, 16),
             (Blur(SHAPE, gaussian_kernel(1.0)), 6, 1, 16),
             (2 * Blur(SHAPE, gaussian_kernel(1.0), sigma_y=0.1), 6, 1, 16),
             (Blur(SHAPE, gaussian_kernel(1.0), noise=invdiff.operators.GaussianNoise(torch.ones(SHAPE))), 6, 1, 16),
