@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 import torch
 from helpers import randn
@@ -94,8 +96,9 @@ def test_noise_of_its_own_for_every_channel(per_part) -> None:
     part = Blur((1, 5, 6), gaussian_kernel(0.8, 3))
     shape = per_part(part, 3).out_shape
     levels = torch.linspace(0.1, 0.3, shape[0], dtype=torch.float64).reshape(-1, *(1,) * (len(shape) - 1))
-    white = whiten(per_part(part, 3, noise=GaussianNoise(levels)))
+    white = cast(LinearOperator, whiten(per_part(part, 3, noise=GaussianNoise(levels))))
     matrix = dense_matrix(white.adjoint, white.out_shape, dtype=torch.float64, device=torch.device("cpu"))
+    assert white.svd is not None
     assert_close(white.svd.singular.flatten().sort().values, torch.linalg.svdvals(matrix).sort().values)
 
 
