@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -75,7 +76,7 @@ def test_slices_that_are_alike(layout: str) -> None:
     [("mmps", {}, COUNT, 0.15), ("daps", {"steps": 20, "langevin_steps": 30}, 400, 0.4)],
     ids=["mmps", "daps"],
 )
-def test_total_variation(method: str, options: dict[str, int], count: int, tolerance: float) -> None:
+def test_total_variation(method: str, options: dict[str, Any], count: int, tolerance: float) -> None:
     """Differences with Laplace noise: the density is known by quadrature over two slices of one pixel."""
     shape, scale, sigma, spread = (1, 2, 1, 1), 0.15, 0.2, 0.6
     prior = Gaussian(torch.zeros(1, 1, 1), torch.full((1, 1, 1), spread**2))
