@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Self, cast
+from typing import Any, Self, cast
 
 from torch import nn
 
@@ -20,8 +20,8 @@ class Conditional(nn.Module, ABC):
     net: nn.Module
 
     @abstractmethod
-    def joined(self, other: Self) -> Self:
-        """Return the network with the conditions of both, for batches twice as long."""
+    def joined(self, other: Any) -> Self:
+        """Return the network with its conditions and those of ``other``, of the same class, for batches twice as long."""
 
     @abstractmethod
     def parts(self) -> Sequence[Self]:

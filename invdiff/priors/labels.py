@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ class ConditionedNetwork(Conditional):
         output = output[:, : x.shape[1]]
         return output / 2 if self.unit_range else output  # the score with respect to data on a scale twice as large
 
-    def joined(self, other: Self) -> Self:
+    def joined(self, other: Any) -> Self:
         return self._with(*self.labels, *other.labels)
 
     def parts(self) -> list[Self]:

@@ -47,7 +47,7 @@ class Prompted(Conditional):
         value = value.to(x.dtype) if value.is_floating_point() else value
         return value.repeat_interleave(len(x) // len(value), 0)
 
-    def joined(self, other: Self) -> Self:
+    def joined(self, other: Any) -> Self:
         return type(self)(self.net, self.call, {k: torch.cat([v, other.condition[k]]) for k, v in self.condition.items()})
 
     def parts(self) -> list[Self]:
