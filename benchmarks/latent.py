@@ -51,7 +51,9 @@ LATENT: dict[str, dict[str, Any]] = {
     "diffpir": {"method": "diffpir", "steps": 20, "iterations": 3},
     "flow-dps": {"method": "flow-dps", "preset": "paper"},
     "red-diff": {"method": "red-diff", "steps": 50},
-    **{name: {"method": name} for name in ("psld", "resample", "latino", "ding")},
+    "psld": {"method": "psld", "steps": 100},
+    "resample": {"method": "resample"},
+    "latino": {"method": "latino"},
 }
 ROWS = {f"latent, {row}": settings for row, settings in LATENT.items() if settings.get("method", "mmps") in METHODS}
 ROWS |= {"pixels, default": {}, "natural, default": {}}

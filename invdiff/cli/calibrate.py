@@ -130,6 +130,10 @@ def calibrate(folder: Path, output: Path | None, overwrite: bool, as_json: bool,
         check_target(save, kind.name, overwrite=overwrite)
     device = pick_device(settings["device"])
     score = load(settings, device)
+    if score.latent:
+        raise click.UsageError(
+            "--prior: calibration of latent priors, whose images are not compared by codes, is not supported."
+        )
     (channels, *_) = score.image_shape or (3,)
     problem = kind.from_options(values, size=(settings["size"], settings["size"]))
     crops, sources, notes = cut_crops(

@@ -109,10 +109,12 @@ def convert(source: str, out: Path, prior_option: Sequence[str], dtype: str | No
 
     from invdiff.io.paths import check_output, refuse_inputs
     from invdiff.priors.digest import digest, stamp
-    from invdiff.priors.load import built, locate, read_checkpoint
+    from invdiff.priors.load import built, locate, pipeline_in, read_checkpoint
     from invdiff.priors.save import KEY, read_metadata, save_checkpoint
 
     path = locate(source)
+    if pipeline_in(path) is not None:
+        raise click.UsageError(f"{source}: is a pipeline of several networks, which is used as a folder and not converted.")
     refuse_inputs([out], [path], "Choose another name with --out.")
     if path.is_dir() and path.resolve() in out.resolve().parents:
         raise click.UsageError(f"--out {out}: lies in {path}, which is one checkpoint. Choose a place outside of it.")
@@ -178,13 +180,15 @@ def measure(
     from invdiff.io.paths import attempt, check_output
     from invdiff.priors import load_prior, measure_error, save_error_model
     from invdiff.priors.errors.files import KEY, errors_beside
-    from invdiff.priors.load import locate
+    from invdiff.priors.load import locate, pipeline_in
     from invdiff.priors.save import read_metadata
     from invdiff.restoration.device import pick_device
 
     if out is not None and out.suffix != ".safetensors":
         raise click.UsageError(f"--out {out}: expected a name that ends in .safetensors.")
     path, given, where, bar = locate(source), given_options(prior_option), pick_device(device), sys.stderr.isatty()
+    if pipeline_in(path) is not None:
+        raise click.UsageError(f"{source}: is a pipeline, whose error depends on the prompt or class. It is not measured.")
     beside, out = out is None, out or errors_beside(path)
     check_text(out)
     if not out.parent.is_dir():
@@ -198,8 +202,6 @@ def measure(
         what="a measured error of `invdiff priors measure`",
     )
     prior = load_prior(source, device=where, errors=False, **given).to(where)
-    if prior.latent:
-        raise click.UsageError(f"{source}: is a prior of latent codes. Errors are measured of priors of images.")
     event = prior.event_shape or ()
     size = size or next((side for side in event[1:] if side is not None), 96)
     if images:
@@ -244,7 +246,7 @@ def _describe(source: str, given: Mapping[str, str]) -> dict[str, Any]:
     if (index := pipeline_in(path)) is not None:
         from invdiff.priors.pipelines.describe import describe_pipeline
 
-        return describe_pipeline(path, index)
+        return describe_pipeline(path, index, given)
     try:
         checkpoint = read_checkpoint(path, given)
     except ValueError as error:

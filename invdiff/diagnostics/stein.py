@@ -61,7 +61,8 @@ def posterior_score(score: ScoreModel, op: Operator, y: Tensor, *, ratio: float)
         with torch.no_grad():
             alpha_t, _ = score.levels(t, x)
             prior = alpha_t * score.score(alpha_t * x, t)  # by the chain rule: x_t = alpha_t x
-            return prior + op.jacobian(x).adjoint(y - op(x)) / op.sigma_y**2
+            measured, linear = op.linearized(x)
+            return prior + linear.adjoint(y - measured) / op.sigma_y**2
 
     return of
 

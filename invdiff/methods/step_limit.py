@@ -7,12 +7,12 @@ from torch import Tensor
 
 from invdiff.linalg import norm, over_items
 from invdiff.methods.denoised import Denoised
-from invdiff.operators import Operator
+from invdiff.operators import LinearOperator
 
 __all__ = ["limit_step", "share_of_step"]
 
 
-def limit_step(shift: Tensor, op: Operator, x0_hat: Tensor, residual: Tensor, *, share: float) -> Tensor:
+def limit_step(shift: Tensor, linear: LinearOperator, residual: Tensor, *, share: float) -> Tensor:
     r"""Shorten ``shift`` of :math:`\hat x_0` so that a step does not overshoot the measurement, for each item separately.
 
     A step from :math:`\varsigma_t` to :math:`\varsigma_s` takes the share :math:`1 - \varsigma_s^2 / \varsigma_t^2` of a
@@ -22,12 +22,11 @@ def limit_step(shift: Tensor, op: Operator, x0_hat: Tensor, residual: Tensor, *,
 
     Args:
         shift: :math:`\Delta`, ``(B, *event)``.
-        op: The measurement.
-        x0_hat: Point of linearization, ``(B, *event)``.
+        linear: The measurement, linearized at :math:`\hat x_0`.
         residual: :math:`r = y - A(\hat x_0)`, ``(B, *op.out_shape)``.
         share: Share of the shift that the step takes, in (0, 1], see :func:`share_of_step`.
     """
-    reach, gap = share * norm(op.jacobian(x0_hat)(shift)), norm(residual)
+    reach, gap = share * norm(linear(shift)), norm(residual)
     over = reach > gap  # False where a value is not finite: it is passed on unchanged.
     return over_items(torch.where(over, gap / torch.where(over, reach, 1), 1), shift) * shift
 

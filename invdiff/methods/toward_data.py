@@ -30,8 +30,8 @@ class TowardData:
 
     def __call__(self, x: Tensor, zeta: float) -> Tensor:
         r"""Return ``x`` after a step of length :math:`\zeta`."""
-        linear = self.op.jacobian(x)
-        gradient = linear.adjoint(self.y - self.op(x))
+        measured, linear = self.op.linearized(x)
+        gradient = linear.adjoint(self.y - measured)
         if self.inverse is not None:
             inverse = over_items(self.inverse, x) if self.inverse.ndim else self.inverse
             return x + zeta * inverse * gradient

@@ -23,7 +23,8 @@ def decoder_of(score: ScoreModel, op: Operator) -> tuple[ScoreModel, Decoder | N
         return score, None
     score = score.for_images(op.in_shape)
     shape = tuple(int(side or 0) for side in score.event_shape or ())
-    how: dict[str, Any] = {"rows": score.rows, "checked": score.checked, "device": op.device, "dtype": op.dtype}
+    how: dict[str, Any] = {"rows": score.rows, "checked": score.checked, "device": op.device or score.device, "dtype": op.dtype}
+    how |= {} if score.sides is None else {"out_shape": (score.channels, *score.sides)}
     decoder = Decoder(score.decode, shape, encode=score.encode, **how)
     if tuple(op.in_shape) != decoder.out_shape:
         raise ValueError(

@@ -342,7 +342,7 @@ class PosteriorSampler:
             **({"auto": choice.why} if choice.why else {}),
         }
         shared = self._shared_axis(plan) if shared_noise else None
-        settings |= {"shared_noise": True} if shared_noise else {}
+        settings |= {"shared_noise": shared_noise}
         origin = run_origin(self.score, self.op, given.to(y.dtype))
         layout = self._divided(plan)
         if layout is not None:
@@ -375,7 +375,7 @@ class PosteriorSampler:
                 origin=origin,
                 notes=misfit_notes(drawn.misfit, self.op.dof, weights, op=self.op, y=size, ratio_min=ratio_min),
             )
-        chunk = chunk or chunk_size(self.op.in_shape, y.device)
+        chunk = chunk or chunk_size(self.op.in_shape if self.decoder is None else self.decoder.out_shape, y.device)
         op, score = self.white.to(y.device, y.dtype), Counted(self.score.to(y.device))
         # The same noise as in windows, wherever there may be windows.
         placed = self._layout is not None and plan.method.algorithm.in_windows

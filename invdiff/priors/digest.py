@@ -11,7 +11,7 @@ from pathlib import Path
 
 __all__ = ["CHANGED", "Stamp", "begin_digest", "digest", "stamp"]
 
-PARTS = (".json", ".safetensors", ".bin")  # the files of a folder that count
+PARTS = (".json", ".safetensors", ".bin", ".model", "merges.txt")  # endings of the files of a folder that count
 Stamp = list[tuple[str, int, int]]
 CHANGED = "unknown: the file has changed since it was read"
 SETTLED = 2 * 10**9  # nanoseconds since the last write, after which a digest may be cached
@@ -20,7 +20,7 @@ SETTLED = 2 * 10**9  # nanoseconds since the last write, after which a digest ma
 def stamp(path: Path) -> Stamp:
     """Return the names, sizes and modification times of a file, or of the files of a folder, to detect changes."""
     # A checkpoint is at most one folder deep. Any folder may be named by mistake, even that of all files.
-    listed = (p for pattern in ("*", "*/*") for p in path.glob(pattern) if p.suffix in PARTS and p.is_file())
+    listed = (p for pattern in ("*", "*/*") for p in path.glob(pattern) if p.name.endswith(PARTS) and p.is_file())
     files = sorted(listed) if path.is_dir() else [path]
     return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 

@@ -10,7 +10,7 @@ from invdiff.priors.checkpoints.diffusers_folder import CONFIGS, find_network
 from invdiff.priors.checkpoints.diffusers_weights import KINDS, WEIGHTS
 from invdiff.priors.networks.unet2d import unet2d_model
 from invdiff.priors.pipelines.load import family_of, pipeline_index
-from invdiff.priors.pipelines.parts import INDEX
+from invdiff.priors.pipelines.parts import INDEX, library
 
 __all__ = ["download"]
 
@@ -49,6 +49,8 @@ def download(hub_id: str) -> Path:
 def _pipeline(hub_id: str, names: Sequence[str], index: Mapping[str, Any]) -> Path:
     """Download the parts of a pipeline that its family reads."""
     used = [name for name in names if isinstance(index.get(name), list) and any(index[name])]
+    if any(name.startswith("text_encoder") for name in used):
+        library("transformers")  # Before gigabytes are downloaded.
     described = [INDEX, *(f"{name}/{pattern}" for name in used for pattern in DATA)]
     folder = _fetch(hub_id, described)
     for name in used:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from invdiff.noise_covariance import NoiseCovariance
-from invdiff.priors.adapters.adapt import adapt
+from invdiff.priors.adapters.tiled import WINDOW_NUMBERS, Tiled
 from invdiff.priors.network import frozen_view
 from invdiff.priors.score_model import ScoreModel
 
@@ -120,13 +120,31 @@ class LatentPrior(ScoreModel):
         if len(shape) != 3 or shape[0] != self.channels:
             raise ValueError(
                 f"The decoder of the prior makes images of {self.channels} channels and any size, and the operator measures "
-                f"items of shape {tuple(shape)}."
+                f"items of shape {tuple(shape)}. Give it one for {self.channels} channels; a gray measurement is the mean of "
+                "the channels."
             )
         code = (self._shape[0], *(math.ceil(side / self.factor) for side in shape[1:]))
-        score, notes = adapt(self.score_model, code)
+        score, notes = self.score_model, self.notes
+        if any(own not in (None, side) for own, side in zip(score.event_shape or (), code, strict=False)):
+            score = tiled = Tiled(score, batch=self._windows_at_a_time())
+            height, width = (self.factor * side for side in tiled.tile)
+            count = tiled.windows(code[1], code[2])
+            sizes = f"the prior is for images of {width} x {height} pixels: {shape[2]} x {shape[1]}"
+            notes = (*notes, f"{sizes} is denoised through {count} window{'s' * (count > 1)} of codes")
         sized = self._with(score, self.decoder, self.encoder, code)
         sized.notes, sized.sides = notes, (int(shape[1]), int(shape[2]))
         return sized
+
+    def _windows_at_a_time(self) -> int:
+        """Return how many windows of codes are denoised at a time: a network of codes is as large as one of their images."""
+        device = "cpu" if self.device is None else self.device.type
+        entries = math.prod(self._shape) * (self.factor or 1) ** 2
+        return max(1, WINDOW_NUMBERS.get(device, WINDOW_NUMBERS["cpu"]) // entries)
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the decoder is, if it is a module."""
+        return next((part.device for part in _tensors(self.decoder)), None)
 
     def _with(self, score: ScoreModel, decoder: Map, encoder: Map | None, shape: Sequence[int]) -> LatentPrior:
         return LatentPrior(
@@ -154,6 +172,10 @@ class LatentPrior(ScoreModel):
 
     def describe(self) -> dict[str, Any]:
         return self.score_model.describe() | {"latent": list(self._shape)}
+
+
+def _tensors(part: Any) -> Iterator[Tensor]:
+    return part.parameters() if isinstance(part, nn.Module) else iter(())
 
 
 def _moved(part: Any, device: torch.device | str | None) -> Any:

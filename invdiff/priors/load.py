@@ -37,7 +37,7 @@ __all__ = [
     "read_checkpoint",
 ]
 
-UNSAID = ("prompt", "negative_prompt", "guidance_scale", "image", "image_embedding")  # recorded elsewhere, or too large
+UNSAID = ("prompt", "negative_prompt", "guidance_scale")  # recorded elsewhere
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 BFLOAT16_UNITS = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
 FAMILIES = {  # in the order in which their readers are tried
@@ -182,7 +182,7 @@ def pipeline_in(path: Path) -> dict[str, Any] | None:
 def _load_pipeline(
     source: str | Path, path: Path, index: Mapping[str, Any], given: Mapping[str, Any], before: Stamp, **how: Any
 ) -> ScoreModel:
-    said = {name: value for name, value in given.items() if name not in UNSAID and value is not None}
+    said = {name: value for name, value in given.items() if name not in UNSAID and isinstance(value, str | int | float)}
     facts: dict[str, Any] = {"name": portable(str(source)), **({"given": said} if said else {})}
     with _naming(path):
         score: ScoreModel

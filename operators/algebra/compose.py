@@ -99,7 +99,14 @@ class NonlinearComposed(Composed[Operator]):
     r"""A :class:`Composed` with at least one nonlinear part."""
 
     def jacobian(self, x: Tensor) -> LinearOperator:
-        return LinearComposed(self.outer.jacobian(self.inner.forward(x)), self.inner.jacobian(x))
+        if isinstance(self.outer, LinearOperator):  # Its Jacobian is the same at every point.
+            return LinearComposed(self.outer, self.inner.jacobian(x))
+        return self.linearized(x)[1]
+
+    def linearized(self, x: Tensor) -> tuple[Tensor, LinearOperator]:
+        inside, inner = self.inner.linearized(x)
+        value, outer = self.outer.linearized(inside)
+        return value, LinearComposed(outer, inner)
 
 
 class LinearComposed(LinearOperator, Composed[LinearOperator]):

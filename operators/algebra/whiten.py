@@ -49,7 +49,7 @@ def linearize(op: Operator, y: Tensor, x: Tensor, *, noise_at: Tensor | None = N
         noise_at: The point at which the variance of the noise is evaluated, such as a better estimate of the truth,
             ``(B, *op.in_shape)``. Default: ``x``.
     """
-    clean, linear = op(x), op.jacobian(x)
+    clean, linear = op.linearized(x)
     if op.noise.white:
         return linear, y - clean, op.sigma_y
     deviations = op.noise.variance(y, clean if noise_at is None else op(noise_at)).sqrt()

@@ -8,10 +8,11 @@ all derived from that one primitive.
 from __future__ import annotations
 
 import copy
+import functools
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import SupportsFloat, cast, overload
+from typing import Self, SupportsFloat, cast, overload
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ from invdiff.random import Streams, generator
 from invdiff.trial import in_own_modes
 
 from .algebra import algebra
-from .autograd import with_adjoint
+from .autograd import is_followed, with_adjoint
 from .completed import Completed
 from .noise import GaussianNoise, Noise
 from .pivot import pivot_of
@@ -191,6 +192,11 @@ class Operator(Movable, ABC):
     def jacobian(self, x: Tensor) -> LinearOperator:
         r"""Return :math:`\partial A / \partial x` at ``x`` of shape ``(B, *in_shape)``: one linear map per item."""
         return Jacobian(self, x)
+
+    def linearized(self, x: Tensor) -> tuple[Tensor, LinearOperator]:
+        r"""Return :math:`A(x)` and :meth:`jacobian` at ``x``, evaluating the operator only once where that is possible."""
+        linear = self.jacobian(x)
+        return (linear.value, linear) if isinstance(linear, Jacobian) else (self(x), linear)
 
     def __matmul__(self, other: Operator) -> Operator:
         """Return the composition ``x -> self(other(x))``, with the noise of ``self``."""
@@ -373,6 +379,9 @@ class LinearOperator(Operator):
     def jacobian(self, x: Tensor) -> LinearOperator:
         return self
 
+    def linearized(self, x: Tensor) -> tuple[Tensor, LinearOperator]:
+        return self(x), self
+
     @property
     def _small(self) -> bool:
         """True if all items share one matrix, small enough for its eigenvectors."""
@@ -440,7 +449,10 @@ class LinearOperator(Operator):
 
 
 class Jacobian(LinearOperator):
-    """The Jacobian of a nonlinear operator at one point per item, by forward- and reverse-mode automatic differentiation."""
+    """The Jacobian of a nonlinear operator at one point per item, by forward- and reverse-mode automatic differentiation.
+
+    The graph of the operator's first evaluation is kept for further adjoints.
+    """
 
     def __init__(self, op: Operator, x: Tensor) -> None:
         self.op, self.x = op, x.detach()
@@ -465,9 +477,35 @@ class Jacobian(LinearOperator):
             product: Tensor = torch.func.jvp(self.op, (self.x,), (x,))[1]
         return product
 
+    @property
+    def value(self) -> Tensor:
+        """The measurement of the point, ``(B, *out_shape)``."""
+        return self.op(self.x) if self._transformed(self.x) else self._traced[1].detach()
+
     def adjoint(self, y: Tensor) -> Tensor:
-        product: Tensor = torch.func.vjp(self.op, self.x)[1](y)[0]
-        return product
+        if self._transformed(y):
+            product: Tensor = torch.func.vjp(self.op, self.x)[1](y)[0]
+            return product
+        x, value = self._traced
+        if not value.requires_grad:  # It is constant.
+            return torch.zeros_like(x)
+        # Unlike torch.func.vjp, this allows networks that recompute their activations.
+        return torch.autograd.grad(value, x, y, retain_graph=True, materialize_grads=True)[0]
+
+    @functools.cached_property
+    def _traced(self) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            x = self.x.detach().requires_grad_()
+            return x, self.op(x)
+
+    def _transformed(self, v: Tensor) -> bool:
+        """Return whether a derivative of the product itself may be wanted, or no graph can be kept."""
+        return is_followed(v) or torch.is_inference_mode_enabled() or self.x.is_inference()
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        moved = super().to(device, dtype)
+        vars(moved).pop("_traced", None)
+        return moved
 
 
 def _rtol(v: Tensor) -> float:

@@ -27,6 +27,8 @@ class Decoder(Operator):
         dtype: Dtype of the trial. Default: torch's default dtype.
         checked: Whether ``decode`` and ``encode`` are known to be as described, so that only the shape is found out.
 
+        out_shape: Shape of one image, if it is known and ``decode`` is ``checked``; otherwise one is decoded.
+
     Raises:
         TypeError: If ``decode`` or ``encode`` does not return a real tensor.
         ValueError: If ``decode`` mixes the items of a batch, is random or has no gradient, or ``encode`` returns another shape.
@@ -42,11 +44,15 @@ class Decoder(Operator):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         checked: bool = False,
+        out_shape: Sequence[int] | None = None,
     ) -> None:
         if rows is not None and rows < 1:
             raise ValueError(f"Decoder: rows must be at least 1, got {rows}.")
         self.decode, self.encode, self.rows = decode, encode, rows
         self.in_shape, self.device, self.dtype = event_shape("Decoder", in_shape), device, dtype
+        if checked and out_shape is not None:
+            self.out_shape = event_shape("Decoder", out_shape)
+            return
         zeros = torch.zeros(1, *self.in_shape, device=device or "cpu", dtype=dtype)
         with torch.no_grad():
             image = checked_call("Decoder", decode, zeros)

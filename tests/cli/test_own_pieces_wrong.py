@@ -115,7 +115,7 @@ class TestMethods:
         [
             (
                 '("liner",)',
-                "Mine: needs has the unknown name 'liner', expected some of linear, svd, mask, noise, exact.",
+                "Mine: needs has the unknown name 'liner', expected some of linear, svd, mask, ",
             ),
             ('"linear"', "Mine: needs must be a tuple of names"),
             ("None", "Mine: needs must be a tuple of names"),

@@ -162,6 +162,26 @@ class TestEveryOperator:
         with pytest.raises(AssertionError):
             check_adjoint(Planted(jacobian, adjoint=1.001))
 
+    @NONLINEAR
+    def test_measurement_and_jacobian_from_one_evaluation(self, op: Operator) -> None:
+        x, v = inputs(op, seed=6), outputs(op)
+        value, linear = op.linearized(x)
+        assert not value.requires_grad
+        assert_near(value, op(x), 1e-12)
+        followed = v.clone().requires_grad_()
+        expected = torch.func.vjp(op, x)[1](v)[0]
+        for product in (linear.adjoint(v), linear.adjoint(v), linear.adjoint(followed)):  # The graph is kept.
+            assert_near(product, expected, 1e-10)
+        (back,) = torch.autograd.grad(linear.adjoint(followed), followed, x)
+        assert_near(back, linear(x), 1e-8)
+
+    @EVERY
+    def test_what_is_linearized_is_linearized_at_the_point(self, op: Operator) -> None:
+        x, v = inputs(op, seed=6), inputs(op, seed=7)
+        assert_near(op.linearized(x)[0], op(x), 1e-12)
+        jacobian = op.jacobian(x)
+        assert_near(jacobian.linearized(v)[0], jacobian(v), 1e-12)
+
     @EVERY
     def test_in_inference_mode(self, op: Operator, device: torch.device) -> None:
         if device == SIMULATED:

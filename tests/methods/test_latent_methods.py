@@ -14,6 +14,7 @@ from torch.testing import assert_close
 from invdiff import PosteriorSampler
 from invdiff.methods import METHODS, RULES
 from invdiff.methods.denoised import Denoised, prior_mean
+from invdiff.methods.guidance.ding import _mask_of_codes
 from invdiff.methods.steps.reverse import advance
 from invdiff.operators import (
     Blur,
@@ -31,7 +32,7 @@ from invdiff.operators import (
     stack,
     whiten,
 )
-from invdiff.operators.algebra.decoded import measured_image
+from invdiff.operators.algebra.decoded import MeasuredImage, measured_image
 from invdiff.priors import Gaussian, GaussianMixture, LatentPrior
 from invdiff.schedules import VP
 
@@ -171,6 +172,17 @@ class TestReSample:
 
 
 class TestDInG:
+    @pytest.mark.parametrize(("hole", "missing"), [((51, 56), 6), ((48, 56), 6), ((24, 32), 3), ((56, 58), 7)])
+    def test_codes_of_an_image_that_was_cut(self, hole: tuple[int, int], missing: int) -> None:
+        """Eight codes of eight pixels for 58: the last has two pixels, and the others keep theirs."""
+        pixels = torch.ones(3, 16, 58)
+        pixels[..., slice(*hole)] = 0
+        parts = MeasuredImage(Mask(pixels), Decoder(enlarge, (2, 2, 3)))
+        kept = _mask_of_codes(parts, (4, 2, 8))
+        assert kept.shape == (4, 2, 8)
+        assert [n for n in range(8) if not kept[..., n].any()] == [missing]
+        assert kept.sum() == 4 * 2 * 7
+
     MASK = Mask(torch.tensor([1, 0, 1]), sigma_y=SIGMA)
 
     def plain(self, mask: Tensor, y: Tensor, sigma_y: float, x: Tensor, noises: list[Tensor]) -> Tensor:

@@ -265,14 +265,14 @@ class TestLimitStep:
         op = Matrix(torch.tensor([[2.0]], dtype=torch.float64))
         shift, residual = (torch.tensor(v, dtype=torch.float64)[:, None] for v in ([8.0, -8.0, 1.0, 0.0], [4.0, 4.0, 4.0, 0.0]))
         # Half of the shift changes the measurement by 8, 8, 1 and 0.
-        held = limit_step(shift, op, shift, residual, share=0.5)
+        held = limit_step(shift, op, residual, share=0.5)
         assert_close(held, torch.tensor([[4.0], [-4.0], [1.0], [0.0]], dtype=torch.float64))
 
     def test_items_are_independent_and_what_is_not_finite_stays(self) -> None:
         shift, residual, x = 100 * randn(3, 4), randn(3, 3, seed=1), randn(3, 4, seed=2)
         shift[2, 0] = math.nan
-        held = limit_step(shift, TANH, x, residual, share=0.9)
-        assert_close(limit_step(shift[1:2], TANH, x[1:2], residual[1:2], share=0.9), held[1:2])
+        held = limit_step(shift, TANH.jacobian(x), residual, share=0.9)
+        assert_close(limit_step(shift[1:2], TANH.jacobian(x[1:2]), residual[1:2], share=0.9), held[1:2])
         assert held[2, 0].isnan()
         assert_close(norm(TANH.jacobian(x)(held))[:2], norm(residual)[:2] / 0.9)
 

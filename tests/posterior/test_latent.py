@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from helpers import randn
 from torch import Tensor, nn
 from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
 
 import invdiff
 from invdiff import Posterior, PosteriorSampler
@@ -171,3 +172,39 @@ def test_sizes_must_fit() -> None:
     *_, codes = small()
     with pytest.raises(ValueError, match=r"codes of shape \(4, None, None\): give the size of yours as latent_shape"):
         LatentPrior(codes, decode)
+
+
+class TestDecodings:
+    """How often a step decodes: an image at the point of linearization once, with its adjoint from the same graph."""
+
+    # Decodings with a graph and without, of a step and of the end; mmps and diffpir have iterations.
+    @pytest.mark.parametrize(
+        ("method", "options", "each"),
+        [("dps", {}, 1), ("dps-gaussian", {}, 2), ("sda", {}, 1), ("red-diff", {}, 1), ("flow-dps", {}, 6)],
+    )
+    def test_per_step(self, method: str, options: dict[str, Any], each: int) -> None:
+        counts = []
+        for steps in (4, 8):
+            calls: list[int] = []
+
+            def counted(z: Tensor, calls: list[int] = calls) -> Tensor:
+                calls.append(len(z))
+                return decode(z)
+
+            prior = LatentPrior(CODES, counted, checked=True)
+            PosteriorSampler(prior, OP, method=method, steps=steps, **options).run(Y)
+            counts.append(len(calls))
+        assert counts[1] - counts[0] == 4 * each
+
+    @pytest.mark.parametrize("method", ["dps", "mmps"])
+    def test_blocks_of_the_decoder_may_be_recomputed(self, method: str) -> None:
+        """Also under the transforms of torch.func, which have no activation checkpointing."""
+
+        def recomputed(z: Tensor) -> Tensor:
+            return cast(Tensor, checkpoint(decode, z, use_reentrant=False)) if z.requires_grad else decode(z)
+
+        found, expected = (
+            PosteriorSampler(LatentPrior(CODES, f, checked=True), OP, method=method, steps=3).run(Y, seed=0).samples
+            for f in (recomputed, decode)
+        )
+        assert_close(found, expected)

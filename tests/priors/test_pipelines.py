@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from click.testing import CliRunner
 from helpers import randn
@@ -33,7 +35,10 @@ pytestmark = [
 ]
 SMALL = torch.linspace(-1, 1, 3 * 8 * 8).reshape(3, 8, 8)  # the image that a second stage enlarges
 SCALE = 3.0
-EXTRA: dict[str, dict[str, Any]] = {"if-2": {"image": SMALL, "noise_level": 100, "seed": 5}, "unclip": {"seed": 7}}
+EXTRA: dict[str, dict[str, Any]] = {
+    "if-2": {"image": SMALL, "noise_level": 100, "seed": 5},
+    "unclip": {"seed": 7, "embedding_guidance": 4},
+}
 METHODS: list[tuple[str, dict[str, Any]]] = [("mmps", {"max_iterations": 2}), ("unconditional", {})]
 UNCONDITIONAL, OF_CLASSES = ("ldm",), ("dit",)
 
@@ -230,6 +235,17 @@ def test_two_conditions_in_one_call(pipeline: Pipeline) -> None:
     assert (one - other).abs().max() > 1e-4  # The condition counts.
 
 
+@pytest.mark.filterwarnings("ignore:Mismatch dtype")  # said by torch of the layers of the package
+def test_in_half_precision(pipeline: Pipeline) -> None:
+    name, _, folder = pipeline
+    half, whole = (loaded(name, folder, precision=precision) for precision in ("bfloat16", "float32"))
+    half, whole = (prior.score_model if prior.latent else prior for prior in (half, whole))
+    x_t = randn(1, *whole.event_shape).float()
+    t = whole.schedule.t_max * torch.tensor(0.5)
+    expected = whole.denoise(x_t, t)
+    assert (half.denoise(x_t, t) - expected).norm() < 0.1 * expected.norm()
+
+
 def test_described(pipeline: Pipeline) -> None:
     name, pipe, folder = pipeline
     found = json.loads(CliRunner().invoke(priors, ["inspect", str(folder), "--json"], catch_exceptions=False).stdout)
@@ -292,6 +308,9 @@ class TestRefused:
             ("text_encoder", {"auto_map": {"AutoModel": "mine.Clip"}}, "refers to custom code .*, which is never run"),
             ("unet", {"quantization_config": {"load_in_4bit": True}}, "its weights are quantized"),
             ("unet", {"layers_per_block": 10**6}, "do not fit: its description asks for many more layers"),
+            ("unet", {"sample_size": 10**6}, "its sample_size is 1000000, expected 1 to 1024"),
+            ("unet", {"sample_size": None}, "does not say for which size its network was trained. Give it as image_size"),
+            ("text_encoder", {"num_hidden_layers": 10**6}, "text_encoder: .* asks for many more layers"),
             ("vae", {"norm_type": "spatial"}, "norm_type 'spatial'.* not supported"),
         ],
     )
@@ -317,6 +336,27 @@ class TestRefused:
         load_prior(copy, prompt="a cat")
         assert not (tmp_path / "run").exists()
 
+    def test_shards_outside_of_the_folder(self, copy: Path, tmp_path: Path) -> None:
+        weights = copy / "text_encoder" / "model.safetensors"
+        names = list(safetensors.torch.load_file(weights))
+        shutil.move(weights, tmp_path / "outside.safetensors")
+        listed = {"weight_map": dict.fromkeys(names, "../../outside.safetensors")}
+        (copy / "text_encoder" / "model.safetensors.index.json").write_text(json.dumps(listed))
+        with pytest.raises(ValueError, match="outside of the folder and is not read"):
+            load_prior(copy, prompt="a cat")
+
+    def test_incomplete_text_encoders(self, copy: Path) -> None:
+        path = copy / "text_encoder" / "model.safetensors"
+        weights = safetensors.torch.load_file(path)
+        kept = {name: value for name, value in weights.items() if "fc1" not in name}
+        safetensors.torch.save_file(kept, path, metadata={"format": "pt"})
+        with pytest.raises(ValueError, match=r"6 tensors are missing or of other shapes, such as .*fc1"):
+            load_prior(copy, prompt="a cat")
+        broken = {name: value * math.nan for name, value in weights.items()}
+        safetensors.torch.save_file(broken, path, metadata={"format": "pt"})
+        with pytest.raises(ValueError, match="not finite"):
+            load_prior(copy, prompt="a cat")
+
     @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
     def test_weights_cut_off(self, copy: Path, part: str) -> None:
         (weights,) = (copy / part).glob("*.safetensors")
@@ -338,6 +378,10 @@ class TestRefused:
             ({"prompt": "a", "label": 3}, "StableDiffusionPipeline has no option 'label', expected some of prompt"),
             ({"prompt": "a", "threshold": "static"}, "has no option 'threshold'"),  # Codes have no range.
             ({"prompt": "a", "image_size": 33}, "image_size=33: expected a multiple of 2"),
+            (
+                {"prompt": "a", "guidance_interval": (0.2, 3)},
+                "guidance_interval is an option of guidance",
+            ),
             ({"prompt": "a", "guidance_scale": "much"}, "guidance_scale='much': expected a number"),
         ],
     )
@@ -350,9 +394,27 @@ class TestRefused:
             load_prior("natural", prompt="a cat")
 
 
+def test_variants_of_the_files(copy: Path) -> None:
+    """Weights of half precision, under their own names, as ``save_pretrained(variant="fp16")`` writes them."""
+    expected = load_prior(copy, prompt="a cat")
+    for file in copy.rglob("*.safetensors"):
+        file.rename(file.with_name(f"{file.stem}.fp16.safetensors"))
+    found = load_prior(copy, prompt="a cat")
+    x_t, t = randn(1, 4, 16, 16).float(), torch.tensor(500.0)
+    assert_close(found.denoise(x_t, t), expected.denoise(x_t, t))
+
+
+def test_a_prior_that_was_moved_first(copy: Path) -> None:
+    prior = load_prior(copy, prompt="a cat").to("meta")
+    sampler = PosteriorSampler(prior, operators.Mask(torch.ones(20, 20), (3, 20, 20), sigma_y=0.1).to("meta"), method="dps")
+    assert sampler.op.in_shape == (4, 10, 10)
+
+
 def test_long_prompts_are_cut_off_and_said(copy: Path) -> None:
     assert load_prior(copy, prompt="a cat").notes == ()
-    assert load_prior(copy, prompt="abc " * 20).notes == ("the prompt has 62 tokens, of which the first 16 are read",)
+    (note,) = load_prior(copy, prompt="abc " * 20).notes
+    assert note == "the prompt 'abc abc abc abc abc '... has 62 tokens, of which the first 16 are read"
+    assert len(load_prior(copy, prompt="a", negative_prompt="abc " * 20, guidance_scale=2).notes) == 1
 
 
 def test_prompts_and_sizes_in_reports(copy: Path) -> None:

@@ -100,8 +100,8 @@ class DiffPIR(Transition, ConditionalDenoiser):
         # No trial is better than NaN: return NaN rather than silently ignore the measurement.
         x = torch.where(over_items(value.isfinite(), x0_hat), x0_hat, torch.nan)
         for _ in range(self.iterations):
-            linear = self.op.jacobian(x)
-            gradient = rho_t * (x - x0_hat) - linear.adjoint(self.y - self.op(x))
+            measured, linear = self.op.linearized(x)
+            gradient = rho_t * (x - x0_hat) - linear.adjoint(self.y - measured)
             curvature = norm(linear(gradient)) ** 2 + rho_t * norm(gradient) ** 2
             trial = x - over_items(share * norm(gradient) ** 2 / curvature, x) * gradient
             # At a zero gradient the trial is NaN and is rejected: the item keeps its value.

@@ -101,7 +101,11 @@ def _mask_of_codes(parts: MeasuredImage, shape: tuple[int, ...]) -> Tensor:
     """Return which entries of a code are measured, boolean of shape ``shape``."""
     assert isinstance(parts.image, Mask)
     pixels = parts.image.mask.all(0, keepdim=True).float()
-    kept = F.adaptive_avg_pool2d(pixels, (shape[-2], shape[-1])) >= WHOLE
+    # Sides that are no multiple of the pixels under a code are those of a decoded image that was cut.
+    blocks = [math.ceil(side / code) for side, code in zip(pixels.shape[-2:], shape[-2:], strict=True)]
+    beyond = [code * block - side for side, code, block in zip(pixels.shape[-2:], shape[-2:], blocks, strict=True)]
+    whole = F.pad(pixels[None], (0, beyond[1], 0, beyond[0]), mode="replicate")[0]
+    kept = F.avg_pool2d(whole, blocks) >= WHOLE
     if not kept.any():
         raise ValueError(
             f"DInG: the mask of {tuple(parts.image.in_shape)} measures no entry of codes {tuple(shape)}: one needs 95 % of its "

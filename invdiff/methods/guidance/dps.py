@@ -64,10 +64,11 @@ class DPS(Correction):
 
     def misfit_gradient(self, at: Denoised) -> Tensor:
         r"""Return :math:`\nabla_{x_t} \lVert y - A(\hat x_0) \rVert_2`, and 0 where the misfit is 0."""
-        residual = self.y - self.op(at.x0_hat)
+        measured, linear = self.op.linearized(at.x0_hat)
+        residual = self.y - measured
         misfit = over_items(norm(residual), residual)
         unit = residual / torch.where(misfit == 0, -1, -misfit)
-        return at.vjp(self.op.jacobian(at.x0_hat).adjoint(unit))
+        return at.vjp(linear.adjoint(unit))
 
 
 METHOD = Method(

@@ -10,6 +10,7 @@ from invdiff.methods.denoised import Denoised, PosteriorMean
 from invdiff.methods.guidance.guidance import ConditionalDenoiser
 from invdiff.methods.method import Method
 from invdiff.methods.step_limit import limit_step, share_of_step
+from invdiff.operators import LinearOperator
 from invdiff.random import Draw
 
 __all__ = ["DPSGaussian"]
@@ -44,19 +45,21 @@ class DPSGaussian(ConditionalDenoiser):
     differentiates = True
 
     def posterior_mean(self, at: Denoised) -> Tensor:
-        return at.x0_hat + self.shift(at, self.y - self.op(at.x0_hat))
+        measured, linear = self.op.linearized(at.x0_hat)
+        return at.x0_hat + self.shift(at, self.y - measured, linear)
 
     def step_mean(self, at: Denoised, s: Tensor, draw: Draw) -> PosteriorMean:
         return partial(self.limited_mean, share=share_of_step(at, s))
 
     def limited_mean(self, at: Denoised, *, share: float) -> Tensor:
         """Return the posterior mean for a step that takes ``share`` of its shift."""
-        residual = self.y - self.op(at.x0_hat)
-        return at.x0_hat + limit_step(self.shift(at, residual), self.op, at.x0_hat, residual, share=share)
+        measured, linear = self.op.linearized(at.x0_hat)
+        residual = self.y - measured
+        return at.x0_hat + limit_step(self.shift(at, residual, linear), linear, residual, share=share)
 
-    def shift(self, at: Denoised, residual: Tensor) -> Tensor:
-        r"""Return the shift of :math:`\hat x_0` by the likelihood, given the residual :math:`y - A(\hat x_0)`."""
-        return at.covariance(self.op.jacobian(at.x0_hat).adjoint(residual / self.op.sigma_y**2))
+    def shift(self, at: Denoised, residual: Tensor, linear: LinearOperator) -> Tensor:
+        r"""Return the shift of :math:`\hat x_0` by the likelihood, given :math:`y - A(\hat x_0)` and the Jacobian there."""
+        return at.covariance(linear.adjoint(residual / self.op.sigma_y**2))
 
 
 METHOD = Method(DPSGaussian, rule="ddpm", steps=1000, paper="Chung et al., 2023, arXiv 2209.14687")

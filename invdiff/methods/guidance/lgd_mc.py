@@ -68,17 +68,18 @@ class LGDMC(ConditionalDenoiser):
 
     def limited_mean(self, at: Denoised, *, share: float, draw: Draw) -> Tensor:
         """Return the posterior mean, with new draws, for a step that takes ``share`` of its shift."""
-        shift, residual = self.shift(at, draw((self.draws, *at.x_t.shape[1:]))), self.y - self.op(at.x0_hat)
-        return at.x0_hat + limit_step(shift, self.op, at.x0_hat, residual, share=share)
+        shift, (measured, linear) = self.shift(at, draw((self.draws, *at.x_t.shape[1:]))), self.op.linearized(at.x0_hat)
+        return at.x0_hat + limit_step(shift, linear, self.y - measured, share=share)
 
     def shift(self, at: Denoised, z: Tensor) -> Tensor:
         r"""Return the shift of :math:`\hat x_0` from the draws ``z``, ``(B, n, *event)``."""
         r_t = at.ratio * self.data_std / math.hypot(at.ratio, self.data_std)
         x = (at.x0_hat[:, None] + r_t * z).flatten(0, 1)  # Draws as rows, for the operator.
         op = self.op.take([b for b in range(len(z)) for _ in range(z.shape[1])])
-        residual = self.y.repeat_interleave(z.shape[1], 0) - op(x)
+        measured, linear = op.linearized(x)
+        residual = self.y.repeat_interleave(z.shape[1], 0) - measured
         w = (-0.5 * (norm(residual) / op.sigma_y) ** 2).reshape(z.shape[:2]).softmax(1)
-        gradients = op.jacobian(x).adjoint(residual / op.sigma_y**2).reshape(z.shape)
+        gradients = linear.adjoint(residual / op.sigma_y**2).reshape(z.shape)
         return at.covariance((w.reshape(*w.shape, *(1,) * (z.ndim - 2)) * gradients).sum(1))
 
 

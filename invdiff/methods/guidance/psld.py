@@ -79,6 +79,10 @@ class PSLD(Correction):
             residual = self.y - image(x.detach())
             replaced = (x.detach() + image.pinv(residual)).requires_grad_()
             code = encode(replaced)
+        if not code.requires_grad:
+            raise ValueError(
+                "PSLD: the encoder has no gradient. Write it in torch without no_grad and .detach(), or use 'latino'."
+            )
         apart = _unit(z.detach() - code.detach())
         (back,) = torch.autograd.grad(code, replaced, -self.gamma * apart)
         # I - A^+ A is symmetric, so that nothing need be differentiated through the pseudo-inverse.

@@ -48,8 +48,8 @@ class SDA(ConditionalDenoiser):
 
     def posterior_mean(self, at: Denoised) -> Tensor:
         variance = self.op.sigma_y**2 + self.gamma * at.ratio**2
-        w = (self.y - self.op(at.x0_hat)) / variance
-        return at.x0_hat + at.covariance(self.op.jacobian(at.x0_hat).adjoint(w))
+        measured, linear = self.op.linearized(at.x0_hat)
+        return at.x0_hat + at.covariance(linear.adjoint((self.y - measured) / variance))
 
 
 METHOD = Method(

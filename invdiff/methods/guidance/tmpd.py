@@ -37,12 +37,12 @@ class TMPD(ConditionalDenoiser):
     differentiates = True
 
     def posterior_mean(self, at: Denoised) -> Tensor:
-        linear = self.op.jacobian(at.x0_hat)
+        measured, linear = self.op.linearized(at.x0_hat)
         d = linear(at.covariance(linear.adjoint(torch.ones_like(self.y)))).clamp(min=0)
         variance = self.op.sigma_y**2 + d
         # Entries outside a mask, and exact data where d = 0, would give 0 / 0.
         known = variance > 0
-        w = torch.where(known, (self.y - self.op(at.x0_hat)) / torch.where(known, variance, 1), 0)
+        w = torch.where(known, (self.y - measured) / torch.where(known, variance, 1), 0)
         return at.x0_hat + at.covariance(linear.adjoint(w))
 
 

@@ -117,8 +117,9 @@ class TDS(ParticleMethod[Twist]):
 
     def twist(self, at: Denoised) -> Twist:
         """Return the twist at a state."""
-        variance, residual = self.op.sigma_y**2 + self.widening * at.ratio**2, self.y - self.op(at.x0_hat)
-        gradient = at.vjp(self.op.jacobian(at.x0_hat).adjoint(residual / variance))
+        measured, linear = self.op.linearized(at.x0_hat)
+        variance, residual = self.op.sigma_y**2 + self.widening * at.ratio**2, self.y - measured
+        gradient = at.vjp(linear.adjoint(residual / variance))
         return Twist(at.release(), gradient, self.log_normal(residual, variance))
 
     def log_normal(self, residual: Tensor, variance: float) -> Tensor:

@@ -45,7 +45,8 @@ class LATINO(Sampler):
         Spagnoletti et al., LATINO-PRO: LAtent consisTency INverse sOlver with PRompt Optimization, 2025,
         https://arxiv.org/abs/2503.12615, and the released code. Departures: the ODE of any denoiser stands in for a
         consistency model, which leaps along it in one evaluation; one :math:`\delta` for all levels, which the released code
-        sets by problem and by residual; a start at :math:`A^+ y` instead of filtered data; nothing is clipped. The prompt is
+        sets by problem and by residual; a start at :math:`A^+ y` instead of filtered data; nothing is clipped;
+        the result is the decoded code of the last image. The prompt is
         not optimized.
     """
 

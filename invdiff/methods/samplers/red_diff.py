@@ -67,7 +67,8 @@ class REDDiff(Sampler):
             noise = streams.normal(op.in_shape, dtype=y.dtype)
             at = Denoised(self.score, alpha_t * mu + sigma_t * noise, t)
             eps_hat = (at.x_t - alpha_t * at.x0_hat) / sigma_t
-            data_gradient = op.jacobian(mu).adjoint(op(mu) - y) / dof
+            measured, linear = op.linearized(mu)
+            data_gradient = linear.adjoint(measured - y) / dof
             mu.grad = data_gradient + self.weight * at.ratio**self.power * (eps_hat - noise) / mu[0].numel()
             adam.step()
             check(mu, bound=EXPLOSION, step=step + 1)

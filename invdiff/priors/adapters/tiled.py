@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from invdiff.priors.score_model import Reach, ScoreModel
 
-__all__ = ["Tiled"]
+__all__ = ["WINDOW_NUMBERS", "Tiled"]
 
 WINDOW_NUMBERS = {"cpu": 2**19, "cuda": 2**23}  # entries of x denoised at a time by default
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from torch import Tensor
 from invdiff.priors.checkpoints.container import open_contents, state_dicts
 from invdiff.priors.checkpoints.kinds import PULL, is_pointer
 
-__all__ = ["KINDS", "WEIGHTS", "read_json", "read_weights"]
+__all__ = ["KINDS", "TEXT_WEIGHTS", "WEIGHTS", "read_json", "read_weights"]
 
 WEIGHTS = "diffusion_pytorch_model"
+TEXT_WEIGHTS = {"safetensors": "model", "bin": "pytorch_model"}  # of transformers
 LARGEST = 2**22  # bytes of a JSON file
 KINDS = (("", "safetensors"), (".fp16", "safetensors"), ("", "bin"), (".fp16", "bin"))  # in the order of preference
 RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # from older versions of diffusers
@@ -44,8 +46,12 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return data
 
 
-def read_weights(place: Path) -> tuple[dict[str, Tensor], str]:
+def read_weights(place: Path, stems: Mapping[str, str] | None = None) -> tuple[dict[str, Tensor], str]:
     """Return the state dict in a folder, and the name of its file, or of the index that lists its files.
+
+    Args:
+        place: The folder.
+        stems: Names of the files by their endings. Default: those of diffusers.
 
     Raises:
         ValueError: If there are no weights, or they are damaged, or in a format that could run code.
@@ -53,11 +59,13 @@ def read_weights(place: Path) -> tuple[dict[str, Tensor], str]:
     candidates = [
         name
         for variant, ending in KINDS
-        for name in (f"{WEIGHTS}{variant}.{ending}", f"{WEIGHTS}.{ending}.index{variant}.json")
+        for stem in [(stems or {}).get(ending, WEIGHTS)]
+        for name in (f"{stem}{variant}.{ending}", f"{stem}.{ending}.index{variant}.json")
     ]
     name = next((name for name in candidates if (place / name).is_file()), None)
     if name is None:
-        raise ValueError(f"{place}: has no weights: expected {WEIGHTS}.safetensors or {WEIGHTS}.bin. Copy the folder again.")
+        stem, other = ((stems or {}).get(ending, WEIGHTS) for ending in ("safetensors", "bin"))
+        raise ValueError(f"{place}: has no weights: expected {stem}.safetensors or {other}.bin. Copy the folder again.")
     files = [name]
     if name.endswith(".json"):
         listed = (read_json(place / name) or {}).get("weight_map")

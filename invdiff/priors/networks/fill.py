@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-__all__ = ["KERNELS", "fill"]
+__all__ = ["KERNELS", "check_fit", "check_stored", "fill"]
 
 KERNELS = (nn.Linear, nn.modules.conv._ConvNd)  # layers whose weights may be kept in half precision
 SHARED = 2  # how many times as many numbers as are stored the weights may have in all: some networks use weights twice
@@ -24,6 +24,20 @@ def fill(net: nn.Module, weights: Mapping[str, Tensor], *, kernels: torch.dtype 
     Raises:
         ValueError: If a tensor is missing, unexpected or of another shape, not finite, or no real number.
     """
+    check_fit(net, weights)
+    half = {f"{name}.weight" for name, layer in net.named_modules() if isinstance(layer, KERNELS)} if kernels else set()
+    net.load_state_dict(
+        {name: _usable(name, value, kernels if kernels and name in half else torch.float32) for name, value in weights.items()},
+        assign=True,
+    )
+
+
+def check_fit(net: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Check that weights are those of a network, by names and shapes, and no more numbers than are stored.
+
+    Raises:
+        ValueError: As :func:`fill`.
+    """
     expected = {key: value.shape for key, value in net.state_dict().items()}
     gaps = {
         "{} of {} tensors are missing (the file may be cut off)": expected.keys() - weights.keys(),
@@ -33,12 +47,19 @@ def fill(net: nn.Module, weights: Mapping[str, Tensor], *, kernels: torch.dtype 
     for phrase, keys in gaps.items():
         if keys:
             raise ValueError(f"{phrase.format(len(keys), len(expected))}, such as {min(keys):.100}")
-    half = {f"{name}.weight" for name, layer in net.named_modules() if isinstance(layer, KERNELS)} if kernels else set()
     _check_storages(weights)
-    net.load_state_dict(
-        {name: _usable(name, value, kernels if kernels and name in half else torch.float32) for name, value in weights.items()},
-        assign=True,
-    )
+
+
+def check_stored(weights: Mapping[str, Tensor]) -> None:
+    """Check that weights are finite real numbers, as many as are stored; whole numbers are tables.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    _check_storages(weights)
+    for name, value in weights.items():
+        if value.is_floating_point():
+            _usable(name, value, value.dtype)
 
 
 def _check_storages(weights: Mapping[str, Tensor]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from invdiff.priors.networks.fill import check_fit
 
 __all__ = ["hollow", "skeleton"]
 
@@ -32,18 +34,18 @@ def skeleton(make: Callable[[], Module], tensors: int) -> Module:
         return make()
 
 
-def hollow(make: Callable[[], Module], tensors: int) -> Module:
+def hollow(make: Callable[[], Module], weights: Mapping[str, Tensor]) -> Module:
     """Return the network that ``make`` builds, with its tables, such as positions, but with weights of no particular values.
 
     Args:
         make: Builds the network.
-        tensors: Number of tensors in the file.
+        weights: The weights that it will have.
 
     Raises:
-        ValueError: As :func:`skeleton`, before memory is taken.
+        ValueError: If the network has other tensors than the file, before memory is taken.
     """
-    skeleton(make, tensors)
-    with _Counted(2 * tensors + SPARE, tensors):
+    check_fit(skeleton(make, len(weights)), weights)
+    with _Counted(2 * len(weights) + SPARE, len(weights)):
         return make()
 
 

@@ -30,7 +30,7 @@ LEVEL, TOKENS = 250, 77  # noise added to the small image, and tokens, as the pi
 OPTIONS: Mapping[str, str] = {
     **TEXT,
     "threshold": "static, which clips denoised images to [-1, 1], or the quantile of dynamic thresholding, such as 0.95",
-    "image": "of the second stage: the small image, a tensor (C, h, w) that spans [-1, 1], from the first or measured",
+    "image": "of the second stage: the small image, a file, or a tensor (C, h, w) that spans [-1, 1]",
     "noise_level": f"of the second stage: step of the noise added to the small image ({LEVEL})",
     "seed": "of the second stage: of that noise (0)",
 }
@@ -54,12 +54,12 @@ def read(parts: Parts, options: Options) -> Found:
     pipe = text_pipeline(parts, FIRST, ("tokenizer", "text_encoder"), requires_safety_checker=False)
     with quiet():
         text, without = pipe.encode_prompt(prompt, True, device=parts.device, negative_prompt=negative, clean_caption=False)
-    notes = cut_off(prompt, pipe.tokenizer, most=TOKENS)
+    notes = cut_off((prompt, negative), pipe.tokenizer, most=TOKENS)
     del pipe
     training = parts.scheduler(options.scheduler)
     net: Any = parts.network("unet", "UNet2DConditionModel")
     channels = int(net.config.in_channels) // (2 if second else 1)
-    sides = options.sides(int(net.config.sample_size), 1)
+    sides = options.sides(parts.side("unet"), 1, 1)
     extra = _small(parts, options, channels, sides) if second else {}
     return Found(
         net,

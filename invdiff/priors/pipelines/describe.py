@@ -11,7 +11,9 @@ from safetensors import safe_open
 
 from invdiff.priors.checkpoints.diffusers_scheduler import read_scheduler
 from invdiff.priors.checkpoints.diffusers_weights import read_json
+from invdiff.priors.digest import digest
 from invdiff.priors.pipelines.load import family_of, options_of
+from invdiff.priors.pipelines.options import Options
 from invdiff.priors.pipelines.parts import INDEX
 
 __all__ = ["describe_pipeline"]
@@ -20,13 +22,14 @@ NETWORKS = ("unet", "transformer", "decoder")  # that denoise
 AUTOENCODERS = ("vae", "vqvae")
 
 
-def describe_pipeline(folder: Path, index: Mapping[str, Any]) -> dict[str, Any]:
+def describe_pipeline(folder: Path, index: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a pipeline holds: its parts with their classes and sizes, images, codes, schedule, and options.
 
     Raises:
-        ValueError: If the pipeline is not supported, or a description is damaged.
+        ValueError: If the pipeline is not supported, there is no option of a name in ``given``, or a description is damaged.
     """
     family = family_of(index, folder / INDEX)
+    Options(given, options_of(family), str(index["_class_name"]))
     entries = {name: entry for name, entry in index.items() if name[:1] != "_" and isinstance(entry, list)}
     parts = {name: entry for name, entry in entries.items() if len(entry) == 2 and entry[1]}
     used = {name: _part(folder / name, entry) for name, entry in parts.items() if name in family.NETWORKS}
@@ -50,6 +53,7 @@ def describe_pipeline(folder: Path, index: Mapping[str, Any]) -> dict[str, Any]:
         "predicts": None if training is None else training.predicts,
         "schedule": None if training is None else {k: v for k, v in training.schedule.items() if k != "betas"},
         "file": str(folder),
+        "sha256": digest(folder),
         "options": options_of(family),
         "notes": [],
         "assumed": {},

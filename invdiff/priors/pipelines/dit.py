@@ -32,12 +32,14 @@ def call(net: Any, x: Tensor, time: Tensor, condition: Mapping[str, Tensor]) -> 
 def read(parts: Parts, options: Options) -> Found:
     training, vae = parts.scheduler(options.scheduler), read_autoencoder(parts, "vae", "AutoencoderKL")
     net: Any = parts.network("transformer", "DiTTransformer2DModel", "Transformer2DModel")
+    if int(net.config.in_channels) != vae.code_channels:
+        raise ValueError(f"its transformer takes {net.config.in_channels} channels, and codes have {vae.code_channels}.")
     classes = int(net.config.num_embeds_ada_norm or 0)
     if "label" not in options.given:
         raise LabelNeededError(f"the network is class-conditional: give a label, 0 to {classes - 1}, or {classes} for none.")
     label = options.whole("label", 0, 0, classes)
     unit = vae.factor * int(net.config.patch_size)
-    height, width = options.sides(int(net.config.sample_size) * vae.factor, unit)
+    height, width = options.sides(parts.side("transformer"), vae.factor, unit)
     return Found(
         net,
         call,

@@ -70,7 +70,7 @@ def read(parts: Parts, options: Options) -> Found:
         for text in (prompt, negative or ""):
             encoded, pooled, _ = pipe.encode_prompt(text, text, device=parts.device, max_sequence_length=most)
             found.append({"text": encoded.float().cpu(), "pooled": pooled.float().cpu()})
-    notes = cut_off(prompt, pipe.tokenizer_2, most=most)
+    notes = cut_off((prompt, negative), pipe.tokenizer_2, most=most)
     del pipe
     training, vae = parts.scheduler(options.scheduler), read_autoencoder(parts, "vae", "AutoencoderKL")
     net: Any = parts.network("transformer", "FluxTransformer2DModel")
@@ -91,6 +91,8 @@ def read(parts: Parts, options: Options) -> Found:
             condition["guidance"] = torch.full((1,), guidance)
     elif "embedded_guidance" in options.given:
         raise ValueError("embedded_guidance: the network takes none. Leave it out.")
-    height, width = options.sides(SIDE, 2 * vae.factor)
+    else:
+        notes += ("a network that takes no guidance as an input is one distilled to few steps (schnell): no exact denoiser",)
+    height, width = options.sides(SIDE, 1, 2 * vae.factor)
     shape = (vae.code_channels, height // vae.factor, width // vae.factor)
     return Found(net, call, found[0], found[1], training, shape, vae, facts=facts, notes=notes)

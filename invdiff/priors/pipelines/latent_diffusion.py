@@ -30,6 +30,10 @@ def call(net: Any, x: Tensor, time: Tensor, condition: Mapping[str, Tensor]) -> 
 def read(parts: Parts, options: Options) -> Found:
     training, vae = parts.scheduler(options.scheduler), read_autoencoder(parts, "vqvae", "VQModel", "AutoencoderKL")
     net: Any = parts.network("unet", "UNet2DModel")
-    height, width = options.sides(int(net.config.sample_size) * vae.factor, vae.factor)
+    if int(net.config.in_channels) != vae.code_channels:
+        raise ValueError(f"its unet takes {net.config.in_channels} channels, and codes have {vae.code_channels}.")
+    if net.config.class_embed_type is not None or net.config.num_class_embeds is not None:
+        raise ValueError("its unet takes classes, which is not supported.")
+    height, width = options.sides(parts.side("unet"), vae.factor, vae.factor)
     shape = (vae.code_channels, height // vae.factor, width // vae.factor)
     return Found(net, call, {}, None, training, shape, vae)

@@ -73,7 +73,8 @@ def family_of(index: Mapping[str, Any], path: Path) -> ModuleType:
 
 def options_of(family: ModuleType) -> dict[str, str]:
     """Return the options of a family with their descriptions."""
-    return {**family.OPTIONS, **UNIVERSAL}
+    one_size = getattr(family, "ONE_SIZE", False)
+    return {**family.OPTIONS, **{name: what for name, what in UNIVERSAL.items() if not (one_size and name == "image_size")}}
 
 
 def load_pipeline(
@@ -126,6 +127,7 @@ def load_pipeline(
     vae = found.autoencoder
     if checkpointing:
         recompute_blocks(vae.decode)
+        recompute_blocks(vae.encode)
     latent = LatentPrior(score, vae.decode, encode=vae.encode, rows=1, factor=vae.factor, channels=vae.channels, checked=True)
     return latent, prior
 

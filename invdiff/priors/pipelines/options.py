@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from invdiff.io.images import read_image
 from invdiff.priors.checkpoints import diffusers_scheduler
 
 __all__ = ["GUIDED", "SCHEDULER", "TEXT", "UNIVERSAL", "Options"]
 
+MOST_PIXELS = 8192  # longest side for which a network is evaluated at once
 SCHEDULER = diffusers_scheduler.OPTIONS
 UNIVERSAL: Mapping[str, str] = {
     "image_size": "sides of the images for which the network is evaluated, such as 512 or 512x768: others through windows",
@@ -46,6 +50,9 @@ class Options:
         for name in self.given:
             if name not in known:
                 raise ValueError(f"{family} has no option {name!r:.80}, expected some of {', '.join(known)}.")
+        acting = next((name for name in ("guidance_interval", "guidance_rescale") if name in self.given), None)
+        if acting is not None and "guidance_scale" not in self.given:
+            raise ValueError(f"{acting} is an option of guidance: give a guidance_scale too, such as 2.")
 
     @property
     def scheduler(self) -> dict[str, Any]:
@@ -95,25 +102,40 @@ class Options:
             raise ValueError(f"{name}={self.given[name]!r:.80}: expected a whole number from {low} to {high}.")
         return int(number)
 
-    def sides(self, default: int | tuple[int, int], factor: int) -> tuple[int, int]:
-        """Return the height and width of images in pixels, multiples of ``factor``."""
+    def sides(self, stored: int | tuple[int, int] | None, factor: int, unit: int) -> tuple[int, int]:
+        """Return the height and width of images in pixels.
+
+        Args:
+            stored: Sides of the items of the network, if they are known.
+            factor: Pixels per number of an item along each side.
+            unit: What the sides must be multiples of, in pixels.
+        """
+        default = None if stored is None else [factor * side for side in ([stored] if isinstance(stored, int) else stored)]
         value = self.given.get("image_size", default)
+        if value is None:
+            raise ValueError(
+                "the folder does not say for which size its network was trained. Give it as image_size=..., such as 512."
+            )
         texts = value.lower().split("x") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
         try:
             sides = [int(text) for text in texts]
         except (TypeError, ValueError):
             sides = []
-        if len(sides) not in (1, 2) or any(side < factor or side % factor for side in sides):
-            raise ValueError(f"image_size={value!r:.80}: expected a multiple of {factor}, or two for height x width.")
+        if len(sides) not in (1, 2) or any(not unit <= side <= MOST_PIXELS or side % unit for side in sides):
+            raise ValueError(
+                f"image_size={value!r:.80}: expected a multiple of {unit} up to {MOST_PIXELS}, or two for height x width."
+            )
         return sides[0], sides[-1]
 
     def tensor(self, name: str) -> Tensor | None:
-        """Return a tensor, if it was given.
+        """Return a tensor, or the picture in a file as a tensor ``(C, H, W)`` that spans [-1, 1]; ``None``: nothing was given.
 
         Raises:
             ValueError: If something else was given.
         """
         value = self.given.get(name)
+        if isinstance(value, str | os.PathLike):
+            return torch.from_numpy(read_image(value).pixels).float()
         if value is not None and not isinstance(value, Tensor):
-            raise ValueError(f"{name}: expected a tensor, got {type(value).__name__}.")
+            raise ValueError(f"{name}: expected a tensor or the path of a picture, got {type(value).__name__}.")
         return value

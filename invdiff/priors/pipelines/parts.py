@@ -16,14 +16,16 @@ import torch
 from torch import nn
 
 from invdiff.priors.checkpoints.diffusers_scheduler import Training, read_scheduler
-from invdiff.priors.checkpoints.diffusers_weights import read_json, read_weights
-from invdiff.priors.networks.fill import fill
-from invdiff.priors.networks.skeleton import hollow
+from invdiff.priors.checkpoints.diffusers_weights import TEXT_WEIGHTS, read_json, read_weights
+from invdiff.priors.networks.fill import check_stored, fill
+from invdiff.priors.networks.skeleton import hollow, skeleton
 
 __all__ = ["INDEX", "Parts", "library"]
 
 INDEX = "model_index.json"
 PACKAGES = ("diffusers", "transformers", "unclip")  # the last one is a folder of diffusers
+MOST_SIDE = 1024  # of the items of a network
+MOST_TOKENS = 4096
 EXTRA = 'pip install "invdiff[text]"'
 ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
 TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast", "T5Tokenizer", "T5TokenizerFast")
@@ -116,8 +118,9 @@ class Parts:
         weights, _ = read_weights(place)
         known = inspect.signature(make.__init__).parameters
         arguments = {key: value for key, value in config.items() if key in known}
+        self.side(name)  # Tables of positions are built for it.
         with _read(place, kind):
-            net: nn.Module = hollow(lambda: make(**arguments), len(weights))
+            net: nn.Module = hollow(lambda: make(**arguments), weights)
             fill(net, weights, kernels=self.kernels if kernels else None)
         self.sizes[name] = sum(weight.numel() for weight in weights.values())
         return net.eval().requires_grad_(False)
@@ -129,21 +132,33 @@ class Parts:
         return importlib.import_module(getattr(diffusers, self.index["_class_name"]).__module__)
 
     def text_encoder(self, name: str) -> Any:
-        """Return a text encoder of transformers, on the device; ``None``: there is none."""
+        """Return a text encoder of transformers, on the device; ``None``: there is none.
+
+        Raises:
+            ValueError: If it is of another class, or its weights are incomplete, damaged or not finite.
+        """
         if not self.has(name):
             return None
-        transformers, kind, config = library("transformers"), self.kind(name, *ENCODERS), self.config(name)
-        make, place = getattr(transformers, kind), self.folder / name
-        config = {key: value for key, value in config.items() if key not in UNREAD}
+        kind, config = self.kind(name, *ENCODERS), self.config(name)
+        make, place = getattr(library("transformers"), kind), self.folder / name
+        weights, _ = read_weights(place, TEXT_WEIGHTS)
+        check_stored(weights)
+        config = make.config_class.from_dict({key: value for key, value in config.items() if key not in UNREAD})
         with _read(place, kind):
-            encoder = make.from_pretrained(
-                str(place),
-                config=make.config_class.from_dict(config),
-                local_files_only=True,
-                use_safetensors=any(place.glob("*.safetensors")),  # Others are read as tensors alone, without running code.
+            skeleton(lambda: make(config), len(weights))  # It may ask for more layers than there are weights for.
+            encoder, found = make.from_pretrained(
+                None,
+                config=config,
+                state_dict=weights,
+                output_loading_info=True,
                 attn_implementation="sdpa" if kind.startswith("CLIP") else "eager",
                 dtype=self.kernels or torch.float32,
             )
+            wrong = [*found["missing_keys"], *found["mismatched_keys"]]
+            if wrong:
+                raise ValueError(
+                    f"{len(wrong)} tensors are missing or of other shapes, such as {sorted(map(str, wrong))[0]:.100}"
+                )
         self.sizes[name] = encoder.num_parameters()
         return encoder.to(self.device).eval().requires_grad_(False)
 
@@ -152,9 +167,29 @@ class Parts:
         if not self.has(name):
             return None
         kind, place = self.kind(name, *TOKENIZERS), self.folder / name
+        if not place.is_dir():
+            raise ValueError(f"{place}: is missing. Copy the folder again.")
         make = getattr(library("transformers"), kind)
         with _read(place, kind):
-            return make.from_pretrained(str(place), local_files_only=True)
+            tokenizer = make.from_pretrained(str(place), local_files_only=True)
+        tokenizer.model_max_length = min(tokenizer.model_max_length, MOST_TOKENS)  # Texts are padded to it.
+        return tokenizer
+
+    def side(self, name: str) -> int | tuple[int, int] | None:
+        """Return the side of the items of a network, or its height and width; ``None``: its configuration has none.
+
+        Raises:
+            ValueError: If these are no such numbers.
+        """
+        size: Any = self.config(name).get("sample_size")
+        sides: list[Any] = size if isinstance(size, list) else [size]
+        if size is None:
+            return None
+        if len(sides) not in (1, 2) or any(type(side) is not int or not 1 <= side <= MOST_SIDE for side in sides):
+            raise ValueError(
+                f"{self.folder / name / 'config.json'}: its sample_size is {size!r:.60}, expected 1 to {MOST_SIDE}."
+            )
+        return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
 
     def scheduler(self, given: Mapping[str, Any], name: str = "scheduler") -> Training:
         """Return the training parameters of the network that a scheduler describes."""

@@ -33,12 +33,12 @@ def read(parts: Parts, options: Options) -> Found:
     pipe = text_pipeline(parts, PIPELINES[0], ("text_encoder", "tokenizer"), requires_safety_checker=False)
     with quiet():
         text, without = pipe.encode_prompt(prompt, parts.device, 1, True, negative)
-    notes = cut_off(prompt, pipe.tokenizer)
+    notes = cut_off((prompt, negative), pipe.tokenizer)
     del pipe
     training, vae = parts.scheduler(options.scheduler), read_autoencoder(parts, "vae", "AutoencoderKL")
     net: Any = parts.network("unet", "UNet2DConditionModel")
     check_unet(net, vae)
-    sides = options.sides(int(net.config.sample_size) * vae.factor, vae.factor)
+    sides = options.sides(parts.side("unet"), vae.factor, vae.factor)
     return Found(
         net,
         call,
@@ -57,7 +57,7 @@ def check_unet(net: Any, vae: Autoencoder) -> None:
     Raises:
         ValueError: If it does not.
     """
-    if net.config.in_channels != vae.code_channels:
+    if int(net.config.in_channels) != vae.code_channels:
         raise ValueError(
             f"its unet takes {net.config.in_channels} channels, and codes have {vae.code_channels}: it is conditioned on an "
             "image besides the text (for inpainting, enlargement or editing), and is no prior of images."

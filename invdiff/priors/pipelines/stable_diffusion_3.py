@@ -55,14 +55,19 @@ def read(parts: Parts, options: Options) -> Found:
             negative_prompt=negative,
             max_sequence_length=most,
         )
-    notes = cut_off(prompt, *(pipe.tokenizer_3,) if pipe.tokenizer_3 else (pipe.tokenizer, pipe.tokenizer_2), most=most)
+    notes = cut_off(
+        (prompt, negative), *(pipe.tokenizer_3,) if pipe.tokenizer_3 else (pipe.tokenizer, pipe.tokenizer_2), most=most
+    )
     del pipe
     training, vae = parts.scheduler(options.scheduler), read_autoencoder(parts, "vae", "AutoencoderKL")
     net: Any = parts.network("transformer", "SD3Transformer2DModel")
     if net.config.in_channels != vae.code_channels:
         raise ValueError(f"its transformer takes {net.config.in_channels} channels, and codes have {vae.code_channels}.")
     unit = vae.factor * int(net.config.patch_size)
-    height, columns = options.sides(int(net.config.sample_size) * vae.factor, unit)
+    height, columns = options.sides(parts.side("transformer"), vae.factor, unit)
+    most_side = int(net.config.pos_embed_max_size or 0) * unit
+    if max(height, columns) > most_side:
+        raise ValueError(f"image_size: the network has positions for up to {most_side} pixels, got {height} x {columns}.")
     return Found(
         net,
         call,

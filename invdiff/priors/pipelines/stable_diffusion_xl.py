@@ -42,12 +42,12 @@ def read(parts: Parts, options: Options) -> Found:
         text, without, pooled, pooled_without = pipe.encode_prompt(
             prompt, device=parts.device, do_classifier_free_guidance=True, negative_prompt=negative
         )
-    notes = cut_off(prompt, pipe.tokenizer, pipe.tokenizer_2)
+    notes = cut_off((prompt, negative), pipe.tokenizer, pipe.tokenizer_2)
     del pipe
     training, vae = parts.scheduler(options.scheduler), read_autoencoder(parts, "vae", "AutoencoderKL")
     net: Any = parts.network("unet", "UNet2DConditionModel")
     check_unet(net, vae)
-    height, width = options.sides(int(net.config.sample_size) * vae.factor, vae.factor)
+    height, width = options.sides(parts.side("unet"), vae.factor, vae.factor)
     sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32)
     return Found(
         net,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -38,13 +38,14 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-def cut_off(prompt: str | None, *tokenizers: Any, most: int | None = None) -> tuple[str, ...]:
-    """Return a note if a prompt has more tokens than every one of the tokenizers passes on."""
-    used = [tokenizer for tokenizer in tokenizers if tokenizer is not None]
-    if not prompt or not used:
-        return ()
-    room = [min(most or tokenizer.model_max_length, tokenizer.model_max_length) for tokenizer in used]
-    counts = [len(tokenizer(prompt, truncation=False, verbose=False).input_ids) for tokenizer in used]
-    if any(count <= length for count, length in zip(counts, room, strict=True)):
-        return ()
-    return (f"the prompt has {max(counts)} tokens, of which the first {max(room)} are read",)
+def cut_off(prompts: Iterable[str | None], *tokenizers: Any, most: int | None = None) -> tuple[str, ...]:
+    """Return a note for each prompt with more tokens than every one of the tokenizers passes on."""
+    used, notes = [tokenizer for tokenizer in tokenizers if tokenizer is not None], []
+    for prompt in prompts:
+        if not prompt or not used:
+            continue
+        room = [min(most or tokenizer.model_max_length, tokenizer.model_max_length) for tokenizer in used]
+        counts = [len(tokenizer(prompt, truncation=False, verbose=False).input_ids) for tokenizer in used]
+        if all(count > length for count, length in zip(counts, room, strict=True)):
+            notes.append(f"the prompt {prompt[:20]!r}... has {max(counts)} tokens, of which the first {max(room)} are read")
+    return tuple(notes)

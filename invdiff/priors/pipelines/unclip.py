@@ -26,15 +26,19 @@ __all__ = ["NETWORKS", "OPTIONS", "PIPELINES", "read"]
 
 PIPELINES = ("UnCLIPPipeline",)
 NETWORKS = ("prior", "decoder", "text_proj", "text_encoder", "tokenizer", "prior_scheduler", "decoder_scheduler")
-STEPS, SCALE = 25, 4.0  # of the prior of embeddings, as the pipeline has them
+STEPS = 25  # of the prior of embeddings, as the pipeline has them
+ONE_SIZE = True  # of images
 OPTIONS: Mapping[str, str] = {
     **{name: what for name, what in TEXT.items() if name != "negative_prompt"},
     "threshold": "static, which clips denoised images to [-1, 1], or the quantile of dynamic thresholding, such as 0.995",
     "image_embedding": "CLIP embedding of an image, a tensor (D,), instead of one drawn given the prompt",
     "embedding_steps": f"steps of the prior of embeddings ({STEPS})",
-    "embedding_guidance": f"scale of guidance of that prior ({SCALE:g})",
+    "embedding_guidance": "scale of guidance of that prior: 4 in the pipeline, and 1, none, here",
     "seed": "of the embedding (0)",
 }
+
+
+DRAWN = ("embedding_steps", "embedding_guidance", "seed")  # options that determine the embedding
 
 
 def call(net: Any, x: Tensor, time: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
@@ -50,17 +54,19 @@ def call(net: Any, x: Tensor, time: Tensor, condition: Mapping[str, Tensor]) -> 
 
 
 def read(parts: Parts, options: Options) -> Found:
-    if "image_size" in options.given:
-        raise ValueError("image_size: the network is for images of one size. Leave it out.")
     prompt = options.prompt
     pipe = text_pipeline(parts, PIPELINES[0], ("text_encoder", "tokenizer"))
     with quiet():
         pooled, text, mask = pipe._encode_prompt(prompt, parts.device, 1, True)
-    notes = cut_off(prompt, pipe.tokenizer)
+    pooled, text = pooled.float(), text.float()
+    notes = cut_off((prompt,), pipe.tokenizer)
     del pipe
     embedding = options.tensor("image_embedding")
     if embedding is None:
         embedding = _draw(parts, options, pooled, text, mask)
+    width = int(parts.config("prior").get("embedding_dim") or 0)
+    if embedding.numel() != width:
+        raise ValueError(f"image_embedding: expected {width} numbers, got a tensor of shape {tuple(embedding.shape)}.")
     project: Any = parts.network("text_proj", "UnCLIPTextProjModel", kernels=False).to(parts.device)
     with torch.no_grad():
         text, added = project(
@@ -76,8 +82,12 @@ def read(parts: Parts, options: Options) -> Found:
     )
     training = _training(parts, "decoder_scheduler", options)
     net: Any = parts.network("decoder", "UNet2DConditionModel")
-    side = int(net.config.sample_size)
-    return Found(net, call, given, without, training, (int(net.config.in_channels), side, side), notes=notes)
+    side = parts.side("decoder")
+    if not isinstance(side, int):
+        raise ValueError(f"its decoder has the sample_size {side}, expected a number.")
+    facts = {name: options.given[name] for name in DRAWN if name in options.given}
+    shape = (int(net.config.in_channels), side, side)
+    return Found(net, call, given, without, training, shape, facts=facts, notes=notes)
 
 
 def _training(parts: Parts, name: str, options: Options) -> Training:
@@ -94,7 +104,7 @@ def _draw(parts: Parts, options: Options, pooled: Tensor, text: Tensor, mask: Te
     config = read_json(parts.folder / "prior_scheduler" / "scheduler_config.json") or {}
     scheduler = library("diffusers").UnCLIPScheduler.from_config({k: v for k, v in config.items() if k[:1] != "_"})
     scheduler.set_timesteps(options.whole("embedding_steps", STEPS, 2, 1000))
-    scale = options.number("embedding_guidance", SCALE, 0, 100)
+    scale = options.number("embedding_guidance", 1.0, 0, 100)
     noise = torch.Generator().manual_seed(options.whole("seed", 0, 0, 2**63 - 1))
     state = torch.randn(1, int(prior.config.embedding_dim), generator=noise).to(pooled) * scheduler.init_noise_sigma
     times = [int(time) for time in scheduler.timesteps]
