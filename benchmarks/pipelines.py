@@ -33,7 +33,7 @@ HERE = Path(__file__).parent
 PROMPT, SCALE, SIDE = "a red fox", 5.0, 256
 FEW, MANY = 2, 6  # steps
 METHODS: dict[str, dict[str, Any]] = {
-    "unconditional": {"method": "unconditional"},
+    "unconditional": {"method": "unconditional", "rule": "ddim"},
     "latino": {"method": "latino", "ode_steps": 1},
     "flow-dps": {"method": "flow-dps"},
     "daps": {"method": "daps", "langevin_steps": 5},
@@ -56,7 +56,7 @@ def main() -> None:
     y = op.measure(photograph(SIDE), seed=0)
 
     def pipeline(steps: int) -> Callable[[], object]:
-        given: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": SCALE, "output_type": "latent"}
+        given: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": SCALE, "output_type": "pt"}
         return lambda: pipe(PROMPT, **given)
 
     def method(steps: int, settings: dict[str, Any]) -> Callable[[], object]:

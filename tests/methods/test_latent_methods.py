@@ -155,7 +155,7 @@ class TestReSample:
         z = torch.cat([X, X[:1]])
         built("resample", op=op, y=y).by_image(z)
         residual = norm(y - IMAGE(moved[-1]))
-        assert_close(residual[:5], torch.full_like(residual[:5], 2 * SIGMA))
+        assert_close(residual[:5], torch.full_like(residual[:5], 2 * SIGMA), rtol=3e-4, atol=0)  # of the bisection
         assert_close(moved[-1][5], decode(z)[5])  # It fits already.
         assert_close((moved[-1] - decode(z)) @ PINV.mT.pinverse() @ PINV.mT, moved[-1] - decode(z))  # In the row space.
 

@@ -69,6 +69,7 @@ class REDDiff(Sampler):
             eps_hat = (at.x_t - alpha_t * at.x0_hat) / sigma_t
             measured, linear = op.linearized(mu)
             data_gradient = linear.adjoint(measured - y) / dof
+            del linear  # and its graph, before the network is evaluated again
             mu.grad = data_gradient + self.weight * at.ratio**self.power * (eps_hat - noise) / mu[0].numel()
             adam.step()
             check(mu, bound=EXPLOSION, step=step + 1)

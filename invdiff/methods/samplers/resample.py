@@ -21,6 +21,8 @@ from invdiff.random import Streams
 
 __all__ = ["ReSample"]
 
+LOG_RHO, BISECTIONS = (-18.0, 18.0), 18  # range of the logarithm of rho, in units of squared singular values
+
 
 class ReSample(Sampler):
     r"""DDIM steps; every few of them, the denoised code is made consistent with the data and noised again.
@@ -45,13 +47,13 @@ class ReSample(Sampler):
         iterations: Conjugate-gradient steps of a fit by the code, at least 1.
         gamma: :math:`\gamma > 0`: the larger, the less of the unconditional step is kept.
 
-    Cost: one denoiser evaluation per step, no gradient of the network; for a fit by the image a pseudo-inverse, a decoding and
-    an encoding; for one by the code ``iterations`` times three evaluations or products of ``op``.
+    Cost: one denoiser evaluation per step, no gradient of the network; for a fit by the image 19 proximal steps, a decoding
+    and an encoding; for one by the code ``iterations`` times three evaluations or products of ``op``.
 
     References:
         Song et al., Solving Inverse Problems with Latent Diffusion Models via Hard Data Consistency, 2024,
-        https://arxiv.org/abs/2307.08123, algorithm 1. Departures: the image is moved along
-        :math:`A^+ (y - A x)`, the limit of gradient descent, instead of by AdamW; the code by conjugate gradients with steps of
+        https://arxiv.org/abs/2307.08123, algorithm 1. Departures: the image is moved by a
+        proximal step to the level of the noise, instead of by AdamW; the code by conjugate gradients with steps of
         the Gauss-Newton length, halved for an item whenever one would increase its misfit; the last step always fits. The
         released code also takes steps of DPS and of time travel, and divides by :math:`1 - \bar\alpha_t` in place of
         :math:`\bar\alpha_t`, where :math:`\kappa = 1 - \varsigma_s^2 / \varsigma_t^2`.
@@ -97,11 +99,26 @@ class ReSample(Sampler):
         return z_t
 
     def by_image(self, z: Tensor) -> Tensor:
-        r"""Return the code of the image on the way from :math:`D(z)` to the data where the residual is that of the noise."""
-        x = self.parts.decoder(z)
-        residual = self.y - self.image(x)
-        share = (1 - self.tolerance / norm(residual).clamp(min=torch.finfo(x.dtype).tiny)).clamp(min=0)
-        return self.parts.encode(x + over_items(share, x) * self.image.pinv(residual))
+        r"""Return the code of the image nearest to :math:`D(z)` whose residual is that of the noise.
+
+        It is :math:`\arg\min_x \lVert y - A x \rVert^2 + \rho \lVert x - D(z) \rVert^2` for the :math:`\rho` of Morozov's
+        discrepancy principle, found by bisection of its logarithm, since the residual rises with :math:`\rho`. An image that
+        fits as well already is kept.
+        """
+        x, y = self.parts.decoder(z), self.y
+        if self.tolerance == 0:
+            return self.parts.encode(x + self.image.pinv(y - self.image(x)))
+        fits = norm(y - self.image(x)) <= self.tolerance
+        low, high = (torch.full_like(norm(y), bound) for bound in LOG_RHO)
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            residual = norm(y - self.image(self.image.prox(x, y, over_items(middle.exp(), y))))
+            low, high = (
+                torch.where(residual > self.tolerance, low, middle),
+                torch.where(residual > self.tolerance, middle, high),
+            )
+        moved = self.image.prox(x, y, over_items(low.exp(), y))
+        return self.parts.encode(torch.where(over_items(fits, x), x, moved))
 
     def by_code(self, z: Tensor) -> Tensor:
         r"""Return the code after conjugate-gradient steps from ``z``, as long as the residual of an item exceeds the noise."""
