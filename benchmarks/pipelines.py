@@ -36,7 +36,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "unconditional": {"method": "unconditional", "rule": "ddim"},
     "latino": {"method": "latino", "ode_steps": 1},
     "flow-dps": {"method": "flow-dps"},
-    "daps": {"method": "daps", "langevin_steps": 5},
     "dps": {"method": "dps"},
     "mmps": {"method": "mmps"},
 }
@@ -46,6 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0, help="for the timing of a method (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=HERE / "pipelines.json", help="(default: %(default)s)")
+    parser.add_argument("--methods", nargs="+", default=[*METHODS], choices=[*METHODS], help="(default: all)")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     pipe = stable_diffusion()
@@ -63,8 +63,8 @@ def main() -> None:
         sampler = quiet(partial(PosteriorSampler, prior, op, steps=steps, **settings))
         return lambda: sampler.run(y, seed=0)
 
-    rows: dict[str, dict[str, float]] = {}
-    for name, settings in METHODS.items():
+    rows: dict[str, dict[str, float]] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    for name, settings in ((name, METHODS[name]) for name in arguments.methods):
         ways = {
             "few": method(FEW, settings),
             "many": method(MANY, settings),
@@ -81,8 +81,8 @@ def main() -> None:
             "peak, MiB": memory,
             "over that of the pipeline": memory / of_own,
         }
-        print(name, rows[name], flush=True)
-    atomic_write(arguments.out, lambda file: file.write_text(json.dumps(rows, indent=1) + "\n"))
+        with atomic_write(arguments.out) as part:
+            part.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     table = [[name, *row.values()] for name, row in rows.items()]
     print(tabulate(table, ["method", *next(iter(rows.values()))], tablefmt="github", floatfmt=".3g"))
 
