@@ -52,14 +52,10 @@ class Parts:
         index: The content of ``model_index.json``.
         kernels: Dtype of the weights of large layers; ``None``: float32.
         device: Where text encoders are evaluated.
-
-    Attributes:
-        sizes: Number of parameters of the parts that were read.
     """
 
     def __init__(self, folder: Path, index: Mapping[str, Any], *, kernels: torch.dtype | None, device: torch.device) -> None:
         self.folder, self.index, self.kernels, self.device = folder, index, kernels, device
-        self.sizes: dict[str, int] = {}
 
     def has(self, name: str) -> bool:
         """Return whether there is such a part."""
@@ -122,7 +118,6 @@ class Parts:
         with _read(place, kind):
             net: nn.Module = hollow(lambda: make(**arguments), weights)
             fill(net, weights, kernels=self.kernels if kernels else None)
-        self.sizes[name] = sum(weight.numel() for weight in weights.values())
         return net.eval().requires_grad_(False)
 
     def _module(self, name: str) -> Any:
@@ -159,7 +154,6 @@ class Parts:
                 raise ValueError(
                     f"{len(wrong)} tensors are missing or of other shapes, such as {sorted(map(str, wrong))[0]:.100}"
                 )
-        self.sizes[name] = encoder.num_parameters()
         return encoder.to(self.device).eval().requires_grad_(False)
 
     def tokenizer(self, name: str) -> Any:
