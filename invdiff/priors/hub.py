@@ -9,7 +9,7 @@ from typing import Any
 from invdiff.priors.checkpoints.diffusers_folder import CONFIGS, find_network
 from invdiff.priors.checkpoints.diffusers_weights import KINDS, WEIGHTS
 from invdiff.priors.networks.unet2d import unet2d_model
-from invdiff.priors.pipelines.load import family_of, pipeline_index
+from invdiff.priors.pipelines.load import check_options, family_of, pipeline_index
 from invdiff.priors.pipelines.parts import INDEX, library
 
 __all__ = ["download"]
@@ -19,21 +19,28 @@ DATA = ("*.json", "*.txt", "*.model")
 TEXT_KINDS = (("model", "safetensors"), ("model.fp16", "safetensors"), ("pytorch_model", "bin"))  # weights of transformers
 
 
-def download(hub_id: str) -> Path:
+def download(hub_id: str, given: Mapping[str, Any] | None = None) -> Path:
     """Return the local folder of ``"owner/name"`` on the Hugging Face hub, downloading it if necessary.
 
     The configurations are downloaded first, so that unsupported networks are refused before their weights are downloaded.
     Weights in ``.bin`` files are downloaded only if there is no ``.safetensors``. No other files are downloaded.
 
+    Args:
+        hub_id: The repository.
+        given: Options with which it will be loaded, if it will.
+
     Raises:
-        ValueError: If the repository holds no network that can be read.
+        ValueError: If the repository holds no network that can be read, or an option of a pipeline is unknown or missing.
         OSError: If the download fails: no such repository, no access, no connection.
         ImportError: If diffusers is not installed.
     """
     unet2d_model()
     folder = _fetch(hub_id, list(CONFIGS))
     if (index := pipeline_index(folder)) is not None:
-        return _pipeline(hub_id, family_of(index, folder / INDEX).NETWORKS, index)
+        family = family_of(index, folder / INDEX)
+        if given is not None:
+            check_options(family, given, hub_id)
+        return _pipeline(hub_id, family.NETWORKS, index)
     place = find_network(folder)
     if place is None:
         raise ValueError(f"{hub_id}: holds no diffusers network: neither model_index.json nor a config.json of diffusers.")

@@ -131,7 +131,7 @@ def load_prior(
         ValueError: If the source does not exist, is damaged, is of no supported family, or could run code.
     """
     autocast = pick_autocast(precision, torch.device(device))
-    path = locate(source)
+    path = locate(source, {**given, "prompt": prompt, "guidance_scale": guidance_scale, "threshold": threshold})
     before = stamp(path)
     guidance = {"guidance_scale": guidance_scale, "threshold": threshold}
     index = pipeline_in(path)

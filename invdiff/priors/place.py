@@ -7,7 +7,9 @@ import importlib
 import itertools
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from invdiff.priors.save import BUNDLED
 
@@ -31,11 +33,16 @@ NEAR = 0.75  # likeness of two names, from 0 to 1
 MOST_NAMES = 2000  # names of a folder that are compared
 
 
-def locate(source: str | Path) -> Path:
+def locate(source: str | Path, given: Mapping[str, Any] | None = None) -> Path:
     """Return the file or folder of a prior. A hub id is downloaded.
 
     The hub is asked only if ``source`` can be nothing else: text of the form ``owner/name`` whose owner is no folder here, is
     not named as folders are, and whose name has no suffix of a file.
+
+    Args:
+        source: A name, a path or a hub id.
+        given: Options with which the prior will be loaded, if it will: those of a hub id are checked before its weights are
+            downloaded.
 
     Raises:
         ValueError: If there is no such prior. The message names files of similar names.
@@ -48,7 +55,7 @@ def locate(source: str | Path) -> Path:
             raise ValueError(f"{text}: is a symbolic link to a missing file, or to itself. Expected a checkpoint.")
         return path
     if not isinstance(source, Path) and HUB_ID.fullmatch(text) and not _is_local(text):
-        downloaded: Path = importlib.import_module("invdiff.priors.hub").download(text)
+        downloaded: Path = importlib.import_module("invdiff.priors.hub").download(text, given)
         return downloaded
     expected = f"expected one of {', '.join(BUNDLED)}, the path of a checkpoint, or a hub id such as google/ddpm-celebahq-256"
     if not re.search(r"[\\/.~]", text) or "\0" in text:

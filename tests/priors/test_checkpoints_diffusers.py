@@ -859,7 +859,11 @@ class TestHub:
             (remote / name).parent.mkdir(parents=True, exist_ok=True)
             (remote / name).write_text("{}")
         (remote / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline", **listed}))
-        download("owner/name")
+        for given, message in (({}, "conditioned on a text. Give a prompt"), ({"label": 3}, "no option 'label'")):
+            with pytest.raises(ValueError, match=message):
+                download("owner/name", given)
+        assert not any(name.endswith((".safetensors", ".bin")) for name in self.fetched(cache))
+        download("owner/name", {"prompt": "a cat"})
         assert self.fetched(cache) == {"model_index.json", *wanted}
         (remote / "vae" / f"{stem}.fp16.safetensors").unlink()
         shutil.rmtree(cache)

@@ -16,7 +16,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the hub was asked for. The working folder is empty."""
     questions: list[str] = []
 
-    def download(hub_id: str) -> Path:
+    def download(hub_id: str, given: object) -> Path:
         questions.append(hub_id)
         return tmp_path
 

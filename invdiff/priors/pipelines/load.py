@@ -23,7 +23,7 @@ from invdiff.priors.pipelines.prompted import Prompted
 from invdiff.priors.score_model import ScoreModel
 from invdiff.priors.spec import SCHEDULES
 
-__all__ = ["family_of", "load_pipeline", "options_of", "pipeline_index"]
+__all__ = ["check_options", "family_of", "load_pipeline", "options_of", "pipeline_index"]
 
 FAMILIES = (
     *("stable_diffusion", "stable_diffusion_xl", "stable_diffusion_3", "flux"),
@@ -77,6 +77,18 @@ def options_of(family: ModuleType) -> dict[str, str]:
     return {**family.OPTIONS, **{name: what for name, what in UNIVERSAL.items() if not (one_size and name == "image_size")}}
 
 
+def check_options(family: ModuleType, given: Mapping[str, Any], name: str) -> Options:
+    """Return the options of a pipeline, with its prompt if it needs one.
+
+    Raises:
+        ValueError: If one is unknown, or the prompt is missing.
+    """
+    options = Options(given, options_of(family), name)
+    if "prompt" in family.OPTIONS:
+        options.prompt  # noqa: B018 - it raises the error
+    return options
+
+
 def load_pipeline(
     folder: Path,
     index: Mapping[str, Any],
@@ -108,7 +120,7 @@ def load_pipeline(
         ImportError: If diffusers or transformers is not installed.
     """
     family = family_of(index, folder / INDEX)
-    options = Options(given, options_of(family), str(index["_class_name"]))
+    options = check_options(family, given, str(index["_class_name"]))
     parts = Parts(folder, index, kernels=autocast, device=device)
     found: Found = family.read(parts, options)
     about = {"family": index["_class_name"], **{name: given[name] for name in RECORDED if given.get(name) is not None}}
