@@ -2,7 +2,7 @@
 
     python benchmarks/pipelines.py
 
-The pipeline is a Stable Diffusion of random weights (a U-Net of 33 million, an autoencoder of factor 8) for 256 x 256 pixels,
+The pipeline is a Stable Diffusion of random weights (a U-Net of 34 million, an autoencoder of factor 8) for 256 x 256 pixels,
 with classifier-free guidance. The time of a step is the difference of a run of many steps and a run of few, over the difference
 of their numbers, the fastest of several, all in one run; texts, encoding and the last decoding are thus left out. The memory is
 the peak of the tensors. ``unconditional`` does the same work as the pipeline; the others guide it by a measurement, through the

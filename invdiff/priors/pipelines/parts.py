@@ -141,14 +141,15 @@ class Parts:
         config = make.config_class.from_dict({key: value for key, value in config.items() if key not in UNREAD})
         with _read(place, kind):
             skeleton(lambda: make(config), len(weights))  # It may ask for more layers than there are weights for.
-            encoder, found = make.from_pretrained(
-                None,
-                config=config,
-                state_dict=weights,
-                output_loading_info=True,
-                attn_implementation="sdpa" if kind.startswith("CLIP") else "eager",
-                dtype=self.kernels or torch.float32,
-            )
+            with _without_bar():
+                encoder, found = make.from_pretrained(
+                    None,
+                    config=config,
+                    state_dict=weights,
+                    output_loading_info=True,
+                    attn_implementation="sdpa" if kind.startswith("CLIP") else "eager",
+                    dtype=self.kernels or torch.float32,
+                )
             wrong = [*found["missing_keys"], *found["mismatched_keys"]]
             if wrong:
                 raise ValueError(
@@ -201,6 +202,19 @@ def _read(place: Path, kind: str) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
         raise ValueError(f"{place}: the files and the {kind} of its configuration do not fit: {reason}.") from error
+
+
+@contextlib.contextmanager
+def _without_bar() -> Iterator[None]:
+    """Leave out the progress bar of transformers."""
+    logging = library("transformers").utils.logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 UNREAD = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal", "dtype", "torch_dtype")
