@@ -42,6 +42,7 @@ FLOORS = {
     "invdiff.problems": 7,
     "invdiff.report": 8,
     "invdiff.io": 0,
+    "invdiff.formats": 0,
     "invdiff.evaluation": 8,
     "invdiff.restoration": 8,
     "invdiff.study": 8,
@@ -122,7 +123,7 @@ ROOMS: dict[str, dict[str, int]] = {
     },
 }
 # Files and pictures know nothing of the engine.
-WITHOUT_ENGINE = ("invdiff.io",)
+WITHOUT_ENGINE = ("invdiff.io", "invdiff.formats")
 # The command line is public through its options, not through its modules.
 NOT_PUBLIC = ("invdiff.__main__", "invdiff.cli.")
 # What users import from. Names in other modules may change without notice.
@@ -132,6 +133,7 @@ PUBLIC = (
     "invdiff.damage",
     "invdiff.diagnostics",
     "invdiff.evaluation",
+    "invdiff.formats",
     "invdiff.io.images",
     "invdiff.methods",
     "invdiff.metrics",

@@ -1,0 +1,59 @@
+"""The formats, and the one that a file has by its content."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from invdiff.formats.format import Format, Scan, Stack
+from invdiff.io.errors import one_line
+from invdiff.io.kinds import HEAD
+
+__all__ = ["FORMATS", "format_of", "opened"]
+
+FORMATS: tuple[Format, ...] = ()
+
+
+def format_of(path: str | os.PathLike[str]) -> Format | None:
+    """Return the format of a file by its content; ``None`` if it is none of :data:`FORMATS`, such as a PNG file.
+
+    Raises:
+        OSError: If the file cannot be opened.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    return next((each for each in FORMATS if each.recognizes(head, path)), None)
+
+
+def opened(path: str | os.PathLike[str], kind: Format | None = None) -> tuple[Format, Stack | Scan]:
+    """Return the format of a file and what it holds.
+
+    Args:
+        path: The file.
+        kind: Its format, if it is known already.
+
+    Raises:
+        ValueError: If it has none of the formats, if what its format needs is not installed, or if it is damaged.
+        OSError: If it cannot be opened.
+    """
+    path = Path(path)
+    kind = format_of(path) if kind is None else kind
+    if kind is None:
+        raise ValueError(f"{path}: is of none of the formats of `invdiff formats`.")
+    if kind.missing:
+        raise ValueError(f'{path}: is {kind.name}, which needs {", ".join(kind.missing)}: pip install "invdiff[{kind.extra}]"')
+    try:
+        return kind, kind.open(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: {kind.name}: {str(error).rstrip('.')}.") from error
+    except MemoryError as error:
+        raise ValueError(f"{path}: {kind.name}: there is not enough memory to read it.") from error
+    except OSError:
+        raise
+    except Exception as error:  # every library raises its own exceptions for damaged files
+        raise ValueError(
+            f"{path}: {kind.name}: it is damaged or not supported ({one_line(error).splitlines()[0]:.120})."
+        ) from error
