@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from invdiff.formats.window import Window
 from invdiff.io.images import Picture, atomic_write
 from invdiff.io.source import Source
 from invdiff.operators import ChannelMix, Noise, Operator
@@ -106,7 +107,8 @@ class ArrayProblem(Problem):
         except (ValueError, TypeError) as error:
             raise ValueError(str(error) if str(source) in str(error) else f"{source}: {error}") from error
         note = f"white is {problem.scale:.4g} in the units of INPUT{'' if scale else ' (change it with --scale)'}"
-        return Given(problem, y, Picture(np.zeros((1, 1, 1)), bits=16), (*problem.notes, note))
+        picture = Picture(np.zeros((1, 1, 1)), bits=16, origin=source.origin(Window(0.0, problem.scale, "reconstruction")))
+        return Given(problem, y, picture, (*problem.notes, note))
 
     @classmethod
     def _check_names(cls, arrays: Arrays) -> None:

@@ -26,7 +26,7 @@ FORMATS, QUALITY = ("png", "jpg", "tiff", "webp", "input"), 95
 
 SAMPLER = ("method", "steps", "rule", "quality", "preset", "option")
 SECTIONS = {
-    "Problem": ("problem", "operator", "simulate", "page", "black", "white"),
+    "Problem": ("problem", "operator", "simulate", "slice", "page", "window", "black", "white"),
     "Noise": ("noise",),
     "Sampler": ("samples", *SAMPLER, "windows", "seed", "first_sample", "chunk", "device"),
     "Prior": (*PRIOR_OPTIONS, *SHORT_OPTIONS),
@@ -37,6 +37,7 @@ SECTIONS = {
         "format",
         "format_quality",
         "strip",
+        "anonymize",
         "keep",
         "calibration",
         "intervals",
@@ -89,6 +90,16 @@ def _no_operator(context: click.Context, param: click.Parameter, value: Path | N
         raise click.UsageError(f"--operator{other or f' {value}:'} Expected operator.json of `invdiff simulate`.", context)
 
 
+def _window(context: click.Context, param: click.Parameter, value: tuple[float, float] | None) -> None:
+    """Set ``--black`` and ``--white`` to the ends of a window."""
+    if value is None:
+        return
+    for name, end in zip(("black", "white"), value, strict=True):
+        if context.params.get(name) is not None:
+            raise click.UsageError(f"--{name} and --window both give the level of {name}. Leave one out.", context)
+        context.params[name] = end
+
+
 @click.command(
     cls=RecordedCommand, sections=SECTIONS, epilog=EPILOG, context_settings={"max_content_width": 110, "show_default": True}
 )
@@ -111,6 +122,16 @@ def _no_operator(context: click.Context, param: click.Parameter, value: Path | N
     type=float,
     metavar="LEVEL",
     help="Value of white, such as 4095 for 12-bit data. Default: 255 or 65535 for integers, 1 for floats.",
+)
+@click.option(
+    "--window",
+    type=float,
+    nargs=2,
+    expose_value=False,
+    callback=_window,
+    metavar="LOW HIGH",
+    help="Black and white in the units of INPUT, such as HU; the same as --black LOW --white HIGH. Default for files with "
+    "units: the window of the header, or the range of the values.",
 )
 @click.option("--samples", type=click.IntRange(min=1), default=4, help="Number of posterior samples.")
 @click.option(
@@ -179,8 +200,9 @@ def _no_operator(context: click.Context, param: click.Parameter, value: Path | N
 @click.option(
     "--format",
     type=click.Choice(FORMATS),
-    default="png",
-    help="Format of samples, mean and intervals; input: that of INPUT. jpg changes pixels a little; jpg and webp hold 8 bits.",
+    help="Format of samples, mean and intervals; input: that of INPUT. jpg changes pixels a little; jpg and webp hold 8 bits. "
+    "Default: input for files with units (see `invdiff formats`), png for others.",
+    show_default=False,
 )
 @click.option(
     "--format-quality",
@@ -189,6 +211,11 @@ def _no_operator(context: click.Context, param: click.Parameter, value: Path | N
 )
 @click.option(
     "--strip", is_flag=True, help="Write no EXIF data (place, date, camera, names); color profile and resolution are kept."
+)
+@click.option(
+    "--anonymize",
+    is_flag=True,
+    help="Leave out what tells who was measured: of a DICOM header only what the image needs is written. Implies --strip.",
 )
 @click.option(
     "--calibration",
@@ -249,7 +276,9 @@ def solve(
 
     earlier = recorded_settings(click.get_current_context())
     log_settings("solve", {"input": " ".join(map(str, sources)), "output": output, **settings})
-    writing: dict[str, Any] = {name: settings.pop(name) for name in ("npz", "format", "format_quality", "keep", "strip")}
+    writing: dict[str, Any] = {
+        name: settings.pop(name) for name in ("npz", "format", "format_quality", "keep", "strip", "anonymize")
+    }
     folders = [source for source in sources if source.is_dir()]
     if len(sources) > 1 and folders:
         raise click.UsageError(f"{folders[0]} is a folder: expected one folder as INPUT, or pictures.")

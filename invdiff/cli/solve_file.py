@@ -29,10 +29,11 @@ def solve_file(
     *,
     overwrite: bool,
     npz: bool,
-    format: str,  # noqa: A002 - the name of the option
+    format: str | None,  # noqa: A002 - the name of the option
     format_quality: int | None,
     keep: str | None = None,
     strip: bool = False,
+    anonymize: bool = False,
     score: ScoreModel | None = None,
     protected: Sequence[Path] = (),
     compare: Callable[[Job], Sequence[str]] | None = None,
@@ -49,6 +50,7 @@ def solve_file(
         format: Format of the pictures.
         format_quality: Quality of JPEG files, or ``None`` for the default.
         strip: Whether to leave out EXIF data, except for the resolution.
+        anonymize: Whether to leave out what tells who was measured.
         keep: What is written, separated by commas, or ``None`` for the default.
         score: The prior, if it is loaded already.
         protected: Files that the results must not replace, besides those that this run reads.
@@ -70,7 +72,7 @@ def solve_file(
     prior_option, progress = given_options(settings["prior_option"]), shows_bars()
     job = prepare(source, settings, option=option, prior_option=prior_option, score=score, progress=progress)
     passing = (*job.memory_notes, *(() if compare is None else compare(job)))
-    files = job.file_format(format, quality=format_quality, strip=strip)
+    files = job.file_format(format, quality=format_quality, strip=strip, anonymize=anonymize)
     parts = kept_parts(keep)
     results = job.results(npz=npz, files=files, keep=parts)
     results = replace(results, inputs=(*results.inputs, *protected))

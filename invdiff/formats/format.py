@@ -157,6 +157,10 @@ class Format(ABC):
         """
         raise NotImplementedError(f"{self.name} files are not written")
 
+    def files(self, stem: str, count: int) -> tuple[str, ...]:
+        """Return the names of the files that :meth:`write` makes of ``count`` pictures at the path ``stem`` and the suffix."""
+        return (f"{stem}{self.suffix}",)
+
     @property
     def missing(self) -> tuple[str, ...]:
         """The modules that are not installed."""

@@ -60,7 +60,7 @@ def dataset(file: Any, name: str, *, largest: int | None = LARGEST_ARRAY) -> Any
     """
     import h5py
 
-    place = file
+    place: Any = file
     for part in filter(None, name.split("/")):
         link = place.get(part, getlink=True) if isinstance(place, h5py.Group) else None
         if link is None:

@@ -5,22 +5,29 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from invdiff.formats.dicom import DICOM, DICOMSeries
+from invdiff.formats.fits import FITS
 from invdiff.formats.format import Format, Scan, Stack
+from invdiff.formats.nifti import NIfTI
 from invdiff.io.errors import one_line
 from invdiff.io.kinds import HEAD
 
 __all__ = ["FORMATS", "format_of", "opened"]
 
-FORMATS: tuple[Format, ...] = ()
+FORMATS: tuple[Format, ...] = (DICOM(), DICOMSeries(), NIfTI(), FITS())
 
 
 def format_of(path: str | os.PathLike[str]) -> Format | None:
     """Return the format of a file by its content; ``None`` if it is none of :data:`FORMATS`, such as a PNG file.
 
+    A folder is that of a DICOM series.
+
     Raises:
         OSError: If the file cannot be opened.
     """
     path = Path(path)
+    if path.is_dir():
+        return next(each for each in FORMATS if isinstance(each, DICOMSeries))
     if not path.is_file():
         return None
     with path.open("rb") as file:

@@ -111,7 +111,14 @@ def comparison_panel(
         figure.savefig(temporary, format="png", dpi=DPI, metadata=MARK)
 
 
-def std_map(path: str | os.PathLike[str], std: ArrayLike, *, limit: float | None = None, calibrated: bool = False) -> float:
+def std_map(
+    path: str | os.PathLike[str],
+    std: ArrayLike,
+    *,
+    limit: float | None = None,
+    calibrated: bool = False,
+    scale: str = "pixels spanning 0..1",
+) -> float:
     """Write the standard deviation per pixel, averaged over channels, as a color-mapped PNG with a legend below it.
 
     The map begins in the top left corner, pixel by pixel: at the resolution of the image, or enlarged by an integer factor if
@@ -123,6 +130,7 @@ def std_map(path: str | os.PathLike[str], std: ArrayLike, *, limit: float | None
         limit: Standard deviation on the 0..1 scale that gets the brightest color; maps with the same limit are comparable.
             Default: the 99.8th percentile of the map.
         calibrated: Whether to name it a calibrated one.
+        scale: What the numbers are, if ``std`` is twice as large as those of another scale.
 
     Returns:
         The limit used, which is needed to convert colors to values.
@@ -136,7 +144,8 @@ def std_map(path: str | os.PathLike[str], std: ArrayLike, *, limit: float | None
     enlarged = max(1, round(MIN_TILE / max(heat.shape)))
     heat_map = colormaps[COLOURS]((heat / limit).clip(0, 1), bytes=True)[..., :3].repeat(enlarged, 0).repeat(enlarged, 1)
     above = bool(heat.max() > limit)
-    legend = _legend(heat_map.shape[1], limit, f"{'calibrated ' if calibrated else ''}standard deviation", above=above)
+    name = f"{'calibrated ' if calibrated else ''}standard deviation of the samples, {scale}"
+    legend = _legend(heat_map.shape[1], limit, name, above=above)
     width = max(heat_map.shape[1], legend.shape[1])
     parts = [np.pad(part, ((0, 0), (0, width - part.shape[1]), (0, 0)), constant_values=255) for part in (heat_map, legend)]
     with atomic_write(path) as temporary:
@@ -167,7 +176,7 @@ def _legend(width: int, limit: float, name: str, *, above: bool) -> NDArray[np.u
         extend="max" if above else "neither",
     )
     bar.ax.tick_params(labelsize=8)
-    _text(figure, total, (middle, LINE + 4), f"{name} of the samples, pixels spanning 0..1", va="baseline", ha="center")
+    _text(figure, total, (middle, LINE + 4), name, va="baseline", ha="center")
     for line, words in enumerate(LEGEND_WORDS):
         _text(figure, total, (middle, (4 + line) * LINE + BAR), words, va="baseline", ha="center")
     canvas.draw()

@@ -6,12 +6,15 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from invdiff.io.limits import check_image
+
+if TYPE_CHECKING:
+    from invdiff.formats.origin import Origin
 
 __all__ = ["Array", "Picture", "check_picture", "native", "picture_of_array", "spanned", "unit"]
 
@@ -33,6 +36,7 @@ class Picture:
             4:2:0, or ``(1, 1)`` for 4:4:4 and grayscale. ``None``: from another file.
         format: Format of the file by its content: ``PNG``, ``JPEG``, ``TIFF``, ``WEBP``, ``BMP``, ``AVIF``, ``HEIF``; empty for
             arrays.
+        origin: The file that it was read from, if that is of a format with units and a header, see :mod:`invdiff.formats`.
     """
 
     pixels: Array
@@ -43,6 +47,7 @@ class Picture:
     notes: tuple[str, ...] = ()
     chroma: tuple[int, int] | None = None
     format: str = ""
+    origin: Origin | None = None
 
 
 def picture_of_array(values: NDArray[Any], source: str) -> Picture:

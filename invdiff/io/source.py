@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from invdiff.io.codecs import chroma_of, format_of
+from invdiff.formats import Format, Scan, Stack, format_of, opened
+from invdiff.formats.origin import Origin
+from invdiff.formats.window import Window, window_of
+from invdiff.io.codecs import chroma_of
+from invdiff.io.codecs import format_of as pillow_format_of
 from invdiff.io.images import read_image, read_mask_found
 from invdiff.io.masks import FoundMask, MaskRules, mask_of_array, mask_of_picture
 from invdiff.io.metadata import exif_of, orientation_of
@@ -48,11 +53,13 @@ class Source:
         value: The path of a file; or a Pillow image; or an array or tensor, as an ``.npy`` file would hold it: ``(H, W)`` or
             ``(C, H, W)``, floats on the 0..1 scale or unsigned integers of 8 or 16 bits (a batch axis of one may come first);
             or several arrays by name, as an ``.npz`` file would hold them.
-        page: Page of a TIFF file of several pages, counted from 1.
+        page: Page of a TIFF file of several pages, or slice of a volume, counted from 1.
+        window: Black and white of a file with units; ``None``: :func:`invdiff.formats.window.window_of`.
     """
 
     value: Any
     page: int | None = None
+    window: Window | None = None
 
     @property
     def path(self) -> Path | None:
@@ -74,6 +81,8 @@ class Source:
             ValueError: If it is none.
             OSError: If it is a file that cannot be opened.
         """
+        if self.contents is not None:
+            return self._of_contents(*self.contents)
         if self.path is not None:
             return read_image(self.path, page=self.page)
         if self.page is not None and self.page > 1:
@@ -86,6 +95,62 @@ class Source:
         values = values[0] if values.ndim == 4 and len(values) == 1 else values
         check_picture(values.shape, str(self))
         return picture_of_array(values, str(self))
+
+    @cached_property
+    def contents(self) -> tuple[Format, Stack | Scan] | None:
+        """The format and the contents of a file with units or of measured arrays; ``None`` for images and NumPy files.
+
+        Raises:
+            ValueError: If it is damaged, or what its format needs is not installed.
+            OSError: If it cannot be opened.
+        """
+        kind = None if self.path is None else format_of(self.path)
+        return None if self.path is None or kind is None else opened(self.path, kind)
+
+    @property
+    def number(self) -> int:
+        """Which of several pictures or slices it is, counted from 0.
+
+        Raises:
+            ValueError: If there are several and none is chosen, or there are fewer.
+        """
+        if self.contents is None:
+            return 0 if self.page is None else self.page - 1
+        held = self.contents[1]
+        if self.page is None and held.count > 1:
+            raise ValueError(
+                f"{self}: holds {held.count} {held.axis}s: choose one by --slice N, or several by --slice 1:{held.count}."
+            )
+        if self.page is not None and self.page > held.count:
+            raise ValueError(
+                f"{self}: holds {held.count} {held.axis}{'s' * (held.count > 1)}, and number {self.page} is asked for."
+            )
+        return 0 if self.page is None else self.page - 1
+
+    def origin(self, window: Window) -> Origin | None:
+        """Return what results are written with, given black and white in the units of the file; ``None`` without a format."""
+        return None if self.contents is None else Origin(*self.contents, self.number, window)
+
+    def _of_contents(self, kind: Format, held: Stack | Scan) -> Picture:
+        """Return a picture of a file with units."""
+        if isinstance(held, Scan):
+            arrays = held.arrays(self.number)
+            if len(arrays) != 1:
+                raise ValueError(f"{self}: expected a picture, got {kind.name} with {', '.join(arrays) or 'nothing'}.")
+            (values,) = arrays.values()
+            return picture_of_array(np.asarray(values), str(self))
+        try:
+            values = held.picture(self.number)
+            window = window_of(held, self.number) if self.window is None else self.window
+        except ValueError as error:
+            raise ValueError(f"{self}: {kind.name}: {str(error).rstrip('.')}.") from error
+        unknown = np.isnan(values).any(0)
+        if not np.isfinite(np.where(unknown, 0, values)).all():
+            raise ValueError(f"{self}: {kind.name}: it holds infinite values.")
+        pixels = window.pixels(np.where(unknown, window.low, values))
+        alpha = np.where(unknown, 0.0, 1.0) if unknown.any() else None
+        notes = tuple(f"{self}: {note}" for note in (*held.notes, *_of_window(window, held.unit, values)))
+        return Picture(pixels, alpha, 16, notes=notes, format=kind.name, origin=self.origin(window))
 
     def mask(self, rules: MaskRules, *, size: tuple[int, ...] | None) -> FoundMask:
         """Return the mask that it is.
@@ -108,6 +173,8 @@ class Source:
 
     def arrays(self, name: str) -> dict[str, NDArray[Any]]:
         """Return arrays by name; one alone by the name that is given."""
+        if self.contents is not None:
+            return self._arrays_of_contents(*self.contents, name)
         if self.path is not None:
             return read_arrays(self.path, name)
         if not isinstance(self.value, Mapping):
@@ -116,11 +183,33 @@ class Source:
             raise ValueError(f"no array {name!r} is given, got {', '.join(self.value) or 'none'}.")
         return {key: _array(value) for key, value in self.value.items()}
 
+    def _arrays_of_contents(self, kind: Format, held: Stack | Scan, name: str) -> dict[str, NDArray[Any]]:
+        if isinstance(held, Stack):
+            raise ValueError(f"{self}: is {kind.name} with a picture, expected measured values, the array {name!r}.")
+        try:
+            arrays = dict(held.arrays(self.number))
+        except ValueError as error:
+            raise ValueError(f"{self}: {kind.name}: {str(error).rstrip('.')}.") from error
+        if len(arrays) == 1 and name not in arrays:
+            return {name: next(iter(arrays.values()))}
+        if name not in arrays:
+            raise ValueError(f"{self}: has no array {name!r}, got {', '.join(arrays) or 'none'}.")
+        return arrays
+
     def file(self) -> Path:
         """Return the path, where a picture in memory would not do."""
         if self.path is None:
             raise ValueError(f"expected the path of a file, got {self}.")
         return self.path
+
+
+def _of_window(window: Window, unit: str, values: NDArray[np.float64]) -> tuple[str, ...]:
+    """Return a note on the window that was taken."""
+    told = {"given": "as given", "header": "as its header says", "values": "by its values (change it with --window LOW HIGH)"}
+    outside = window.outside(values)
+    beyond = f"; {outside:.1%} of the values are beyond" if outside > 0.001 else ""
+    ends = " ".join(filter(None, (f"{window.low:g} to {window.high:g}", unit)))
+    return (f"the window is {ends}, {told[window.told_by]}{beyond}",)
 
 
 def _array(values: Any) -> NDArray[Any]:
@@ -131,7 +220,7 @@ def _array(values: Any) -> NDArray[Any]:
 def _of_pillow(image: Image.Image, source: str) -> Picture:
     """Return the picture of a Pillow image, read as from a file: palettes, opacity, depth, color profile and EXIF data."""
     check_picture((image.height, image.width), source)  # before the pixels of a file that was opened are decoded
-    orientation, exif, kind, chroma = orientation_of(image), exif_of(image), format_of(image), chroma_of(image)
+    orientation, exif, kind, chroma = orientation_of(image), exif_of(image), pillow_format_of(image), chroma_of(image)
     profile = None if image.mode in UNKNOWN_TO_PNG else image.info.get("icc_profile")
     if orientation != 1:
         image = image.transpose(TURNS[orientation])

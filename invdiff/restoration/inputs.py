@@ -23,10 +23,11 @@ from invdiff.problems import Given, OptionError, Problem
 from invdiff.restoration.checks import check_options, complete, find_problem
 from invdiff.restoration.file_noise import InputNoise, noise_of_file, noise_of_pixels
 from invdiff.restoration.kernel_check import check_kernel
-from invdiff.restoration.levels import Levels, check_range, dark_notes, levels_of, read_levels
+from invdiff.restoration.levels import Levels, check_range, dark_notes, given_window, levels_of, read_levels
 from invdiff.restoration.naming import naming_input
 from invdiff.restoration.noise import FROM_INPUT, RESOLUTION, NoiseChoice, noise_choice
 from invdiff.restoration.transparency import with_visible_colors
+from invdiff.restoration.unmeasured import unmeasured, without
 
 __all__ = ["Measured", "read"]
 
@@ -48,6 +49,7 @@ class Measured:
         notes: Messages for the user.
         levels: Black and white in the units of INPUT, if they were given.
         rounded: Whether the noise is the rounding in a JPEG file, so that a misfit far below its expected value is usual.
+        hidden: Where pixels of INPUT were not measured, ``(H, W)``, if the problem does not know.
     """
 
     problem: Problem
@@ -61,6 +63,7 @@ class Measured:
     notes: tuple[str, ...]
     levels: Levels | None = None
     rounded: bool = False
+    hidden: Tensor | None = None
 
     def stored(self, x: Tensor) -> Tensor:
         """Return pictures in the levels of INPUT, to be written to files of its kind."""
@@ -69,7 +72,9 @@ class Measured:
     def finish(self, samples: Tensor) -> Tensor:
         """Convert samples to pictures: exact data are put in, and samples for a grayscale INPUT are averaged over channels."""
         results = self.in_own_channels(samples)
-        return self.problem.finish(results, self.measurement.expand(len(results), *self.observed.out_shape), self.observed)
+        y = self.measurement.expand(len(results), *self.observed.out_shape)
+        finished = self.problem.finish(results, y, self.observed)
+        return finished if self.hidden is None else torch.where(self.hidden, results, finished)
 
     def in_own_channels(self, samples: Tensor) -> Tensor:
         """Return samples ``(N, C, H, W)`` in the channels of INPUT: for a grayscale one, their mean over the channels."""
@@ -135,7 +140,7 @@ def read(
     entry, notes, limits, levels = Source(source, page=page), list[str](), levels_of(black, white), None
     if page is not None and page < 1:
         raise OptionError(f"--page: expected a whole number from 1, got {page}.")
-    if entry.path is not None and entry.path.is_dir():
+    if entry.path is not None and entry.path.is_dir() and page is None:
         raise IsADirectoryError(f"{entry} is a folder, expected a single image. Give the images in it.")
     if simulated or kind.reads == "picture":
         where = "the bundled picture" if source is None else str(entry)
@@ -143,6 +148,9 @@ def read(
             picture = bundled_picture(kind.bundled, kind.bundled_size(values))
             size = _size(picture.pixels.shape)
             notes.append(f"no INPUT given: degrading a bundled picture ({kind.bundled}, {size})")
+        elif entry.contents is not None:
+            entry = replace(entry, window=given_window(limits, entry))
+            picture = entry.picture()
         elif limits is not None:
             picture, levels = read_levels(entry, *limits)
         else:
@@ -174,7 +182,7 @@ def read(
     measured = _measured(
         given, said, found, name=name, where=where, notes=notes, simulated=simulated, seed=seed, channels=channels
     )
-    if simulated or (kind.reads == "picture" and kind.keeps_range):
+    if given.picture.origin is None and (simulated or (kind.reads == "picture" and kind.keeps_range)):
         check_range(given.y, measured.observed.noise if not simulated else None, where)
     return replace(measured, levels=levels)
 
@@ -212,6 +220,11 @@ def _measured(
         raise ValueError(f"problem {problem.name}: operator(shape, noise=...) must give the operator the noise {noise!r}.")
     measurement = observed.keep_measured(given.y if clean is None else observed.measure(clean, seed=seed))
     op, y = (observed, measurement) if own == channels else problem.in_channels(observed, measurement, channels)
+    hidden = unmeasured(given, observed, simulated=simulated)
+    if hidden is not None:
+        observed, op = without(observed, hidden), without(op, hidden)
+        measurement, y = observed.keep_measured(measurement), op.keep_measured(y)
+        notes.append(f"{hidden.float().mean():.1%} of the pixels are not measured (NaN or masked in INPUT)")
     picture = _written_as(given.picture, problem, (own, height, width), notes, simulated=simulated)
     if picture.icc is not None and op.out_shape[0] != op.in_shape[0]:
         picture = replace(picture, icc=None)
@@ -221,7 +234,17 @@ def _measured(
         notes += _doubt_of_kernel(observed, measurement[0], problem)
     y = y.expand(-1, *op.out_shape)
     return Measured(
-        problem, op, y, observed, measurement, clean, picture, f"{name}-{problem.name}", tuple(notes), rounded=rounded
+        problem,
+        op,
+        y,
+        observed,
+        measurement,
+        clean,
+        picture,
+        f"{name}-{problem.name}",
+        tuple(notes),
+        rounded=rounded,
+        hidden=hidden if hidden is not None and op.in_shape[1:] == tuple(hidden.shape) else None,
     )
 
 
@@ -248,7 +271,7 @@ def _written_as(
     picture: Picture, problem: Problem, shape: tuple[int, int, int], notes: list[str], *, simulated: bool
 ) -> Picture:
     """Return the format of the results, with an alpha channel for an image of shape ``(C, H, W)``, without pixels."""
-    alpha, (own, height, width) = picture.alpha, shape
+    (own, height, width), alpha = shape, picture.alpha if picture.origin is None else None  # there it is what is not measured
     if alpha is not None and own not in (1, 3):
         alpha = None
         notes.append(f"the alpha channel of INPUT is not written to the results: files of {own} channels have none")

@@ -84,6 +84,10 @@ TAKEN = (
         "format",
         "format_quality",
         "strip",
+        "anonymize",
+        "window",
+        "slice",
+        "coupling",
         "log_file",
         "quiet",
         "verbose",
@@ -137,10 +141,12 @@ class Job:
         """The measurement, on the device."""
         return self.measured.y.to(self.device)
 
-    def file_format(self, wanted: str = "png", *, quality: int | None = None, strip: bool = False) -> FileFormat:
+    def file_format(
+        self, wanted: str | None = None, *, quality: int | None = None, strip: bool = False, anonymize: bool = False
+    ) -> FileFormat:
         """Return the format of the files of results: :func:`invdiff.restoration.formats.file_format`."""
         channels = self.measured.observed.in_shape[0]
-        return file_format(self.measured.picture, channels, wanted, quality=quality, strip=strip)
+        return file_format(self.measured.picture, channels, wanted, quality=quality, strip=strip, anonymize=anonymize)
 
     def results(self, *, npz: bool, files: FileFormat, keep: tuple[str, ...] = KEPT) -> Results:
         """Return the names of the files that will be written, and the files that are read, to find out what is in the way."""

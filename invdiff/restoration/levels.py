@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from invdiff.formats.window import Window
 from invdiff.io.codecs import decode
 from invdiff.io.images import Picture, picture_of_array
 from invdiff.io.source import Source
 from invdiff.operators import Noise
 from invdiff.problems import OptionError
 
-__all__ = ["Levels", "check_range", "dark_notes", "levels_of", "read_levels"]
+__all__ = ["Levels", "check_range", "dark_notes", "given_window", "levels_of", "read_levels"]
 
 BRIGHTEST = 1e15  # farthest from black, in units of white, whose square and sums of it float32 holds
 DARK = 0.25  # share of white below which the brightest value is worth a note
@@ -69,6 +70,20 @@ def levels_of(black: float | None, white: float | None) -> tuple[float, float | 
     if white is not None and not white > (black or 0.0):
         raise OptionError(f"--white: expected a number above the level of black, {black or 0.0:g}, got {white:g}.")
     return black or 0.0, white
+
+
+def given_window(limits: tuple[float, float | None] | None, source: Source) -> Window | None:
+    """Return the window that is given for a file with units, or ``None``.
+
+    Raises:
+        OptionError: If only black is given: such a file has no white of its own.
+    """
+    if limits is None:
+        return None
+    black, white = limits
+    if white is None:
+        raise OptionError(f"--black: {source} has no white of its own; give both ends, --window LOW HIGH.")
+    return Window(black, white, "given")
 
 
 def read_levels(source: Source, black: float, white: float | None) -> tuple[Picture, Levels]:

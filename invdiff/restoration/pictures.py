@@ -19,6 +19,7 @@ from invdiff.restoration.formats import FileFormat
 from invdiff.restoration.inputs import Measured
 from invdiff.restoration.keep import KEPT, QUANTILES
 from invdiff.restoration.medoid import medoid
+from invdiff.restoration.native import in_units, write_native
 from invdiff.restoration.record import KERNEL
 
 if TYPE_CHECKING:
@@ -43,11 +44,11 @@ def file_names(
 
     ``numbers`` are those of the samples, from 0. A simulated measurement counts under all names that it may have.
     """
-    suffix = files.suffix
     ends = ("low", "high") if spread is not None and len(numbers) > 1 else ()
     pictures = [*(sample_names(numbers) if "samples" in keep else ()), *(name for name in ("best", "mean") if name in keep)]
     pictures += [*ends, *(QUANTILES if "quantiles" in keep else ())]
-    names = [f"{name}{suffix}" for name in pictures]
+    pictures += ["std"] if files.origin is not None and len(numbers) > 1 and "std" in keep else []
+    names = [file for name in pictures for file in files.names(name)]
     names += ["comparison.png"] if "comparison" in keep else []
     names += ["std.png"] if len(numbers) > 1 and "std" in keep else []
     names += ["posterior.npz"] if npz else []
@@ -117,7 +118,8 @@ def write(
     ``quantile-05``, ``quantile-50`` and ``quantile-95``, if requested, are quantiles of the samples, pixel by pixel.
 
     Pictures are in the levels of INPUT if black and white were given; comparison, standard deviation and ``posterior.npz`` are
-    on the scale from black, 0, to white, 1.
+    on the scale from black, 0, to white, 1. If INPUT has units and a header (:mod:`invdiff.formats`), pictures and standard
+    deviation are written in its format, in its units, and the maps show its units.
 
     Of pictures whose number of channels is neither 1 nor 3, the comparison shows the first of two channels, or the first three
     of more.
@@ -139,14 +141,18 @@ def write(
     problem, picture, y = measured.problem, measured.picture, measured.measurement
     images = dict(zip(sample_names(result.numbers), samples, strict=True))
     chosen = medoid(samples)
-    record = {**record, "best": f"{list(images)[chosen]}{files.suffix}"}
+    record = {**record, "best": files.names(list(images)[chosen])[0]}
     mean, std = samples.mean(0), samples.std(0) if len(samples) > 1 else None
     ends = {} if spread is None or std is None else {"low": mean - spread.width * std, "high": mean + spread.width * std}
     pictures = {**(images if "samples" in keep else {}), **ends}
     pictures |= {name: image for name, image in {"best": samples[chosen], "mean": mean}.items() if name in keep}
     if "quantiles" in keep:
         pictures |= {name: quantile(samples, q) for name, q in QUANTILES.items()}
-    for name, image in pictures.items():
+    calibrated = spread is not None and spread.std_factor != 1
+    heat = None if std is None else ((1.0 if spread is None else spread.std_factor) * std).numpy()
+    if files.origin is not None:
+        write_native(folder, measured, pictures, heat if "std" in keep else None, record, files)
+    for name, image in pictures.items() if files.origin is None else ():
         write_image(
             folder / f"{name}{files.suffix}",
             measured.stored(image).numpy(),
@@ -157,8 +163,6 @@ def write(
             **({} if files.quality is None else {"quality": files.quality}),
         )
     write_record(folder, results, record)  # once more at the end: if the disk fills, the samples have their record
-    calibrated = spread is not None and spread.std_factor != 1
-    heat = None if std is None else ((1.0 if spread is None else spread.std_factor) * std).numpy()
     if measured.clean is not None:
         stored_y = measured.stored(y) if problem.reads == "picture" else y
         problem.write_measurement(
@@ -191,12 +195,16 @@ def write(
         tiles = {**tiles, "kernel": torch.from_numpy(kernel_picture(result.kernel, side=min(mean.shape[-2:])))}
     if measured.clean is not None:
         tiles = {"truth": problem.framed(measured.clean)[0], **tiles}
-    if heat is not None and "std" in keep:
-        std_map(folder / "std.png", heat, calibrated=calibrated)
+    spread_shown, scale = heat, "0..1 scale"
+    if heat is not None and files.origin is not None:
+        spread_shown, scale = in_units(heat, files.origin)
+    if spread_shown is not None and "std" in keep:
+        words = "pixels spanning 0..1" if files.origin is None else scale
+        std_map(folder / "std.png", spread_shown, calibrated=calibrated, scale=words)
     if "comparison" not in keep:
         return write_record(folder, results, record)
-    title = f"{'calibrated ' if calibrated else ''}standard deviation (0..1 scale)"
+    title = f"{'calibrated ' if calibrated else ''}standard deviation ({scale})"
     comparison_panel(
-        folder / "comparison.png", {title: tile.numpy() for title, tile in tiles.items()}, std=heat, std_title=title
+        folder / "comparison.png", {title: tile.numpy() for title, tile in tiles.items()}, std=spread_shown, std_title=title
     )
     return write_record(folder, results, record)

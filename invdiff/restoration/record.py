@@ -14,6 +14,7 @@ from torch import Tensor
 
 from invdiff.blind import BlindPosterior, BlindSampler
 from invdiff.blind.measurement import blur_operator
+from invdiff.formats.origin import described
 from invdiff.io.portable import portable
 from invdiff.metrics import psnr
 from invdiff.posterior import Posterior, PosteriorSampler, chi_square
@@ -66,6 +67,7 @@ def make_record(
         "files": {name: dict(file) for name, file in files.items()},
         "method": post.method,
         "options": dict(post.options),
+        **({} if task.picture.origin is None else {"origin": described(task.picture.origin)}),
         "noise_level": noise_level(task),
         "rounded": task.rounded,
         "prior": sampler.score.describe(),

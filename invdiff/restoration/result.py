@@ -100,9 +100,10 @@ class Restoration:
         *,
         overwrite: bool = False,
         npz: bool = False,
-        format: str = "png",  # noqa: A002 - the name of the option
+        format: str | None = None,  # noqa: A002 - the name of the option
         format_quality: int | None = None,
         strip: bool = False,
+        anonymize: bool = False,
         keep: str | Iterable[str] | None = None,
     ) -> Path:
         """Write all samples, their mean and standard deviation, a comparison, and ``run.json``: all files or none.
@@ -114,9 +115,11 @@ class Restoration:
             npz: Whether to also write the pictures as floats, ``posterior.npz``, for any program that reads NumPy files.
                 ``result.posterior.save(path)`` keeps the samples of the prior and all settings for later work in Python.
             format: Format of samples, mean and intervals: ``"png"``, ``"jpg"``, ``"tiff"``, ``"webp"``, or ``"input"`` for that
-                of INPUT. Only PNG, TIFF and WebP files hold every pixel as it was sampled, and only PNG and TIFF 16 bits.
+                of INPUT. Default: that of INPUT if it has units and a header (:mod:`invdiff.formats`), and else PNG. Only PNG,
+                TIFF and WebP files hold every pixel as it was sampled, and only PNG and TIFF 16 bits.
             format_quality: Quality of JPEG files, 1 to 100. Default: 95.
             strip: Whether to leave out EXIF data, such as the place, except for the resolution.
+            anonymize: Whether to leave out what tells who was measured from the headers of files; implies ``strip``.
             keep: What is written, some of ``"samples"``, ``"best"``, ``"mean"``, ``"std"``, ``"comparison"`` and
                 ``"quantiles"`` (5, 50 and 95 % of the samples, pixel by pixel), or one text with commas. Default: all but
                 quantiles.
@@ -130,7 +133,14 @@ class Restoration:
             OSError: If the folder cannot be written.
         """
         wanted = None if folder is None else Path(folder)
-        files = file_format(self.measured.picture, self.samples.shape[1], format, quality=format_quality, strip=strip)
+        files = file_format(
+            self.measured.picture,
+            self.samples.shape[1],
+            format,
+            quality=format_quality,
+            strip=strip,
+            anonymize=anonymize,
+        )
         parts = kept_parts(keep)
         names = file_names(self.measured, numbers=self.numbers, spread=self.spread, npz=npz, files=files, keep=parts)
         results = Results(COMMAND, RECORD, names, self.inputs)
@@ -151,6 +161,7 @@ class Restoration:
             "format_quality": files.quality,
             "keep": ",".join(keep),
             "strip": files.strip,
+            **({"anonymize": True} if files.anonymize else {}),
         }
         record = {
             **self.record,

@@ -24,8 +24,11 @@ def with_visible_colors(picture: Picture, where: str) -> tuple[Picture, tuple[st
     if hidden.all():
         raise ValueError(f"{where}: all pixels are transparent (alpha 0), so that none shows a color.")
     places = scipy.ndimage.distance_transform_edt(hidden, return_distances=False, return_indices=True)
+    filled = replace(picture, pixels=np.ascontiguousarray(picture.pixels[:, places[0], places[1]]))
+    if picture.origin is not None:  # they are not measured, and have a note of their own
+        return filled, ()
     note = (
         f"{hidden.mean():.1%} of the pixels are transparent (alpha 0): their colors are arbitrary, and are taken from the "
         "nearest visible pixels"
     )
-    return replace(picture, pixels=np.ascontiguousarray(picture.pixels[:, places[0], places[1]])), (note,)
+    return filled, (note,)

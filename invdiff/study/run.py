@@ -287,7 +287,10 @@ class Study:
 
     def _write(self, task: Task, job: Job, restored: Restoration, place: Workspace) -> None:
         files = job.file_format(
-            self.writing["format"], quality=self.writing["format_quality"], strip=self.writing.get("strip", False)
+            self.writing["format"],
+            quality=self.writing["format_quality"],
+            strip=self.writing.get("strip", False),
+            anonymize=self.writing.get("anonymize", False),
         )
         with place.part() as part:
             restored.write(part, task.target, npz=self.writing["npz"], files=files, keep=self.writing["keep"], key=task.key)

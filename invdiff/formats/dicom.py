@@ -1,0 +1,157 @@
+"""DICOM: single images, multi-frame images, and series of files in a folder, by pydicom.
+
+Values are those after the modality transform (rescale slope and intercept, or the dose grid scaling), such as Hounsfield units.
+Pixels of the padding value were not measured. Results are derived images (:mod:`invdiff.formats.dicom_derived`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from invdiff.formats.dicom_derived import Header, save
+from invdiff.formats.dicom_values import frame_count, is_color, padding, quiet, rescale, unit, values, window
+from invdiff.formats.format import Array, Format, Scan, Stack, Written
+from invdiff.io.limits import check_image
+
+__all__ = ["DICOM", "DICOMSeries"]
+
+MARK = b"DICM"  # behind 128 bytes that are free
+
+
+class DICOM(Format):
+    """One file: an image, or the frames of a multi-frame image."""
+
+    name = "DICOM"
+    extra = "medical"
+    modules = ("pydicom",)
+    suffixes = (".dcm", ".dicom", ".ima")
+    suffix = ".dcm"
+    reads = "images and multi-frame images, in the units of their rescale (HU)"
+    writes = "derived images: new UIDs, references to INPUT"
+
+    def recognizes(self, head: bytes, path: Path) -> bool:
+        return head[128:132] == MARK
+
+    def open(self, path: Path) -> Stack | Scan:
+        with quiet():
+            dataset = _header(path)
+            count = frame_count(dataset)
+            return _stack([dataset], [(path, k) for k in range(count)], "frame" if count > 1 else "slice")
+
+    def write(self, path: Path, pictures: Iterable[NDArray[np.float32]], of: Stack | Scan, written: Written) -> None:
+        with quiet():
+            save(path, np.stack(list(pictures)), of.header, of.header.datasets[0], written)
+
+
+class DICOMSeries(Format):
+    """The files of one series in a folder, in the order of their positions along the normal of the slices."""
+
+    name = "DICOM series"
+    extra = "medical"
+    modules = ("pydicom",)
+    reads = "a folder with the files of one series, as a volume (--slice)"
+    writes = "derived images, a file each slice"
+
+    def recognizes(self, head: bytes, path: Path) -> bool:
+        return False  # a folder, which is asked for by name
+
+    def open(self, path: Path) -> Stack | Scan:
+        files = sorted(each for each in path.iterdir() if each.is_file() and _is_dicom(each))
+        if not files:
+            raise ValueError("the folder holds no DICOM files")
+        with quiet():
+            found = [(file, _header(file)) for file in files]
+            series = {str(header.get("SeriesInstanceUID")) for _, header in found}
+            if len(series) > 1:
+                raise ValueError(f"the folder holds {len(series)} series, expected one: give each a folder of its own")
+            several = next((file for file, header in found if frame_count(header) > 1), None)
+            if several is not None:
+                raise ValueError(f"{several.name} is a multi-frame image, a volume by itself: give the file")
+            sizes = {(header.Rows, header.Columns, is_color(header)) for _, header in found}
+            if len(sizes) > 1:
+                raise ValueError(f"its images differ in size: {', '.join(f'{w} x {h}' for h, w, _ in sorted(sizes))}")
+            found.sort(key=lambda pair: _place(pair[1]))
+            return _stack([header for _, header in found], [(file, 0) for file, _ in found], "slice")
+
+    def write(self, path: Path, pictures: Iterable[NDArray[np.float32]], of: Stack | Scan, written: Written) -> None:
+        names = self.files(path.name, len(written.numbers))
+        with quiet():
+            for name, number, picture in zip(names, written.numbers, pictures, strict=True):
+                one = replace(written, numbers=(number,))
+                save(path.with_name(name), picture[None], of.header, of.header.datasets[number], one)
+
+    def files(self, stem: str, count: int) -> tuple[str, ...]:
+        return tuple(f"{stem}-{k + 1:04d}.dcm" for k in range(count))
+
+
+def _is_dicom(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(132)[128:] == MARK
+
+
+def _header(path: Path) -> Any:
+    import pydicom
+
+    dataset = pydicom.dcmread(path, stop_before_pixels=True)
+    rows, columns = (dataset.get(name) for name in ("Rows", "Columns"))
+    if not rows or not columns:
+        raise ValueError(f"it holds no image, but {dataset.get('Modality') or 'data'} of another kind")
+    check_image(int(rows), int(columns), int(dataset.get("SamplesPerPixel") or 1))
+    return dataset
+
+
+def _place(dataset: Any) -> tuple[float, float]:
+    """Return what slices are sorted by: the position along their normal, or else their number."""
+    position, orientation = dataset.get("ImagePositionPatient"), dataset.get("ImageOrientationPatient")
+    number = float(dataset.get("InstanceNumber") or 0)
+    if not position or not orientation:
+        return 0.0, number
+    row, column = np.array(orientation[:3], dtype=float), np.array(orientation[3:], dtype=float)
+    return float(np.cross(row, column) @ np.array(position, dtype=float)), number
+
+
+def _stack(datasets: Sequence[Any], places: Sequence[tuple[Path, int]], axis: str) -> Stack:
+    """Return the stack of frames, given the data set of each file, or one for all frames of one."""
+    first = datasets[0]
+    color, bits = is_color(first), int(first.get("BitsStored") or 16)
+    transforms = [rescale(dataset, k) for dataset in datasets for k in range(frame_count(dataset))]
+    stored = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if first.get("PixelRepresentation") else (0, 2**bits - 1)
+    if "ModalityLUTSequence" in first:
+        stored = 0, 65535
+    slope, intercept = transforms[0]
+    if len(set(transforms)) > 1:  # results have one transform for all
+        ends = [a * end + b for a, b in transforms for end in stored]
+        slope, intercept = (max(ends) - min(ends)) / (stored[1] - stored[0]), 0.0
+        intercept = min(ends) - slope * stored[0]
+
+    def picture(k: int) -> Array:
+        dataset = datasets[k] if len(datasets) > 1 else first
+        raw, found = values(*places[k], dataset)
+        if not color:
+            found[:, padding(raw, dataset)] = np.nan
+        return found
+
+    if color:
+        table = first.get("RedPaletteColorLookupTableDescriptor")
+        deep = bits > 8 if table is None else int(table[2]) > 8
+        low, high = 0.0, 65535.0 if deep else 255.0
+        stored = 0, int(high)
+    else:
+        low, high = sorted((slope * stored[0] + intercept, slope * stored[1] + intercept))
+    inverted = first.get("PhotometricInterpretation") == "MONOCHROME1"
+    return Stack(
+        (len(places), 3 if color else 1, int(first.Rows), int(first.Columns)),
+        picture,
+        axis=axis,
+        unit="" if color else unit(first),
+        window=(low, high) if color else window(first),
+        limits=(low, high),
+        header=Header(tuple(datasets), (slope, intercept), stored, places),
+        notes=("its small values are shown bright (MONOCHROME1)",) if inverted else (),
+    )
