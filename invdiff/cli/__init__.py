@@ -37,6 +37,7 @@ COMMANDS = {
     "report": ("invdiff.cli.report", "Show results in one HTML page."),
     "problems": ("invdiff.cli.problems", "List the measurement models."),
     "methods": ("invdiff.cli.methods", "List the sampling methods."),
+    "formats": ("invdiff.cli.formats", "List the formats of files that are read and written."),
     "priors": ("invdiff.cli.priors", "List the diffusion priors; inspect and convert checkpoints."),
 }
 

@@ -73,6 +73,9 @@ Examples:
   invdiff solve photo.png --problem inpaint --mask m.png --quality fast
   invdiff solve photo.png --problem inpaint --mask m.png --calibration calibration.json
   invdiff solve photo.png --problem inpaint --mask m.png --intervals 80
+  invdiff solve scan.dcm --problem denoise --noise auto --window -160 240      a DICOM file in, DICOM files out
+  invdiff solve brain.nii.gz --problem denoise --noise auto --slice 60:80      slices of a volume
+  invdiff solve m31.fits --problem inpaint                fills what is NaN
   invdiff solve 1.jpg 2.jpg 3.jpg --problem sr --factor 2 -o large --format jpg
   invdiff solve album --problem inpaint --mask masks -o restored     every picture, with the mask of its name
   invdiff solve album --problem denoise --noise auto -o restored --keep best,mean
@@ -113,6 +116,13 @@ def _window(context: click.Context, param: click.Parameter, value: tuple[float, 
     expose_value=False,
     callback=_no_operator,
     help="File of `invdiff simulate`: INPUT is a measurement beside it. Problem, its options and the noise are those there.",
+)
+@click.option(
+    "--slice",
+    metavar="N|A:B|all",
+    help="Slices of a volume, pages of a stack or frames of a clip to restore, counted from 1. Default: all. A folder with a "
+    "DICOM series is a volume if this is given.",
+    show_default=False,
 )
 @click.option("--page", type=click.IntRange(min=1), metavar="N", help="Page of a TIFF file of several pages, counted from 1.")
 @click.option("--simulate", is_flag=True, help="INPUT is clean: degrade it, solve, and compare.")
@@ -271,6 +281,7 @@ def solve(
     """
     # Imported here, so that `invdiff solve --help` answers without torch.
     from invdiff.cli.several import solve_all
+    from invdiff.cli.solve_volume import solve_volume, volume_of
     from invdiff.cli.summary import summary
     from invdiff.restoration.record import to_json
 
@@ -279,7 +290,7 @@ def solve(
     writing: dict[str, Any] = {
         name: settings.pop(name) for name in ("npz", "format", "format_quality", "keep", "strip", "anonymize")
     }
-    folders = [source for source in sources if source.is_dir()]
+    folders = [source for source in sources if source.is_dir() and settings["slice"] is None]
     if len(sources) > 1 and folders:
         raise click.UsageError(f"{folders[0]} is a folder: expected one folder as INPUT, or pictures.")
     if folders:
@@ -299,6 +310,13 @@ def solve(
             solve_all(sources, settings, output, writing, as_json=as_json)
         return
     (source,) = sources or (earlier.source,)
+    numbers = volume_of(source, settings)
+    if numbers is not None:
+        with earlier.names():
+            record = solve_volume(source, settings, numbers, output, **writing)
+        if as_json or not is_quiet():
+            click.echo(to_json(record) if as_json else summary(record))
+        return
     with earlier.names():
         record = solve_file(source, settings, output, **writing, compare=earlier.compare, facts=earlier.facts)
     try:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from invdiff.io.printable import printable
 
 __all__ = ["summary"]
+
+NUMBERED = re.compile(r"sample-\d+")
 
 
 def summary(record: Mapping[str, Any]) -> str:
@@ -38,7 +40,7 @@ def summary(record: Mapping[str, Any]) -> str:
 def _pictures(record: Mapping[str, Any]) -> dict[str, str]:
     """Return what the pictures are that one would keep, by name of the file."""
     chosen = record["best"]
-    suffix = Path(chosen).suffix
+    suffix = NUMBERED.sub("", chosen, count=1)
     if len(record["residual"]) == 1:
         return {f"best{suffix}": f"the only sample, and so is mean{suffix}; no std.png: it needs two samples or more"}
     return {

@@ -5,16 +5,30 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from invdiff.formats.animation import Animation
 from invdiff.formats.dicom import DICOM, DICOMSeries
 from invdiff.formats.fits import FITS
 from invdiff.formats.format import Format, Scan, Stack
+from invdiff.formats.matlab import Matlab, Matlab73
 from invdiff.formats.nifti import NIfTI
+from invdiff.formats.tiff_stack import TIFFStack
+from invdiff.formats.video import Video
 from invdiff.io.errors import one_line
 from invdiff.io.kinds import HEAD
 
 __all__ = ["FORMATS", "format_of", "opened"]
 
-FORMATS: tuple[Format, ...] = (DICOM(), DICOMSeries(), NIfTI(), FITS())
+FORMATS: tuple[Format, ...] = (
+    DICOM(),
+    DICOMSeries(),
+    NIfTI(),
+    FITS(),
+    Matlab(),
+    Matlab73(),
+    TIFFStack(),
+    Animation(),
+    Video(),
+)
 
 
 def format_of(path: str | os.PathLike[str]) -> Format | None:

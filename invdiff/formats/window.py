@@ -51,21 +51,21 @@ class Window:
         return float(((known < self.low) | (known > self.high)).mean()) if known.size else 0.0
 
 
-def window_of(stack: Stack, number: int | None = None) -> Window:
+def window_of(stack: Stack) -> Window:
     """Return the window of a file.
 
-    It is that of the header, if it holds 98 % of the values. Otherwise it reaches from the smallest to the largest value, or,
-    where these are outliers, farther than 4 times the range of the percentiles 0.1 and 99.9, is that range.
+    It is the same for all pictures of a file, of which 16 are looked at: that of the header, if it holds 98 % of the values.
+    Otherwise it reaches from the smallest to the largest value, or, where these are outliers, farther apart than 4 times the
+    range of the percentiles 0.1 and 99.9, it is that range.
 
     Args:
         stack: What the file holds.
-        number: The picture looked at, counted from 0; ``None``: 16 of all, for one window of a whole volume.
 
     Raises:
         ValueError: If all values are equal, or none was measured: the reason alone.
     """
     places = np.unique(np.linspace(0, stack.count - 1, min(LOOKED_AT, stack.count)).round().astype(int))
-    seen = [stack.picture(k).ravel() for k in (places.tolist() if number is None else [number])]
+    seen = [stack.picture(k).ravel() for k in places.tolist()]
     values = np.concatenate(seen)
     values = values[~np.isnan(values)]
     if not values.size:

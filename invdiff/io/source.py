@@ -27,6 +27,7 @@ from invdiff.io.picture import Picture, check_picture, native, picture_of_array
 
 __all__ = ["Source"]
 
+DOUBLE = (".nii.gz", ".fits.gz")  # endings of files of two parts
 UNKNOWN_TO_PNG = ("CMYK", "YCbCr", "HSV", "LAB")  # modes of Pillow
 TURNS = dict(  # by EXIF orientation: what turns a Pillow image upright
     zip(
@@ -69,7 +70,10 @@ class Source:
     @property
     def name(self) -> str:
         """Short name, for folders."""
-        return "image" if self.path is None else self.path.stem.lstrip(".") or "image"  # a folder of results is never hidden
+        if self.path is None:
+            return "image"
+        ending = next((end for end in DOUBLE if self.path.name.lower().endswith(end)), self.path.suffix)
+        return self.path.name[: len(self.path.name) - len(ending)].lstrip(".") or "image"  # a folder of results is never hidden
 
     def __str__(self) -> str:
         return f"a {type(self.value).__name__}" if self.path is None else str(self.path)
@@ -138,10 +142,13 @@ class Source:
             if len(arrays) != 1:
                 raise ValueError(f"{self}: expected a picture, got {kind.name} with {', '.join(arrays) or 'nothing'}.")
             (values,) = arrays.values()
-            return picture_of_array(np.asarray(values), str(self))
+            if self.window is None:
+                return picture_of_array(np.asarray(values), str(self))
+            unit = (np.asarray(values, dtype=np.float64) - self.window.low) / (self.window.high - self.window.low)
+            return picture_of_array(unit, str(self))
         try:
             values = held.picture(self.number)
-            window = window_of(held, self.number) if self.window is None else self.window
+            window = window_of(held) if self.window is None else self.window
         except ValueError as error:
             raise ValueError(f"{self}: {kind.name}: {str(error).rstrip('.')}.") from error
         unknown = np.isnan(values).any(0)

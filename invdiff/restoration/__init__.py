@@ -21,8 +21,20 @@ if TYPE_CHECKING:
     from invdiff.restoration.pictures import write
     from invdiff.restoration.proposal import Proposal, propose_mask
     from invdiff.restoration.result import Restoration
+    from invdiff.restoration.volume import restore_volume
 
-__all__ = ["Job", "Measured", "Proposal", "Restoration", "prepare", "propose_mask", "read", "restore", "write"]
+__all__ = [
+    "Job",
+    "Measured",
+    "Proposal",
+    "Restoration",
+    "prepare",
+    "propose_mask",
+    "read",
+    "restore",
+    "restore_volume",
+    "write",
+]
 
 # Names are loaded on first use, so that the command line answers --help without importing torch.
 _PLACES = {
@@ -30,6 +42,7 @@ _PLACES = {
     **dict.fromkeys(("Job", "prepare", "restore"), "job"),
     **dict.fromkeys(("Proposal", "propose_mask"), "proposal"),
     "Restoration": "result",
+    "restore_volume": "volume",
     "write": "pictures",
 }
 

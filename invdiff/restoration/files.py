@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,8 @@ class FilesRead:
         """Take the digests of the files by name; what is no path of a file is left out, and the reader of it will say so."""
         for name, path in files.items():
             if isinstance(path, Path) and path.is_file():
-                self._stamps[path] = _stamp(path)
-                self.digests[name] = {"path": portable(path), "sha256": sha256_of(path)}
+                self._stamps[path] = stamp = _stamp(path)
+                self.digests[name] = {"path": portable(path), "sha256": _digest(path, stamp)}
 
     def check(self) -> None:
         """Raise an error, before the work, if a file has changed since its digest was taken.
@@ -67,6 +68,12 @@ def prior_files(prior: Any) -> tuple[Path, ...]:
         return ()
     parts = [part for part in path.rglob("*") if part.is_file()] if path.is_dir() else [path]
     return *parts, errors_beside(path)
+
+
+@functools.lru_cache(maxsize=256)
+def _digest(path: Path, stamp: Stamp | None) -> str:
+    """Return the digest of a file; that of a volume is asked for once for each of its slices."""
+    return sha256_of(path)
 
 
 def _stamp(path: Path) -> Stamp | None:

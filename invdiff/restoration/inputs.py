@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from invdiff.formats.window import Window
 from invdiff.io.images import Picture
 from invdiff.io.limits import LARGEST_IMAGE
 from invdiff.io.metadata import enlarged
@@ -99,6 +100,7 @@ def read(
     channels: int = 3,
     black: float | None = None,
     white: float | None = None,
+    window: Window | None = None,
     score: ScoreModel | None = None,
     progress: bool = False,
     **options: Any,
@@ -124,6 +126,7 @@ def read(
         channels: Number of channels of the prior; 1: images of any number of channels.
         black: Value of black in the units of INPUT. Default: 0.
         white: Value of white. Default: 255 or 65535 for integers of 8 or 16 bits, 1 for floats.
+        window: Black and white of a file with units, instead of the two; ``None``: that of its header or its values.
         score: The prior, for options that are proposed by its help, such as ``mask="auto"``.
         progress: Whether to show progress bars while an option is proposed.
         options: Options of the problem.
@@ -149,7 +152,7 @@ def read(
             size = _size(picture.pixels.shape)
             notes.append(f"no INPUT given: degrading a bundled picture ({kind.bundled}, {size})")
         elif entry.contents is not None:
-            entry = replace(entry, window=given_window(limits, entry))
+            entry = replace(entry, window=given_window(limits, entry) if window is None else window)
             picture = entry.picture()
         elif limits is not None:
             picture, levels = read_levels(entry, *limits)

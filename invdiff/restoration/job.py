@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from invdiff.blind import BlindSampler
+from invdiff.formats.window import Window
 from invdiff.methods import Method
 from invdiff.methods.algorithm import Algorithm
 from invdiff.operators import Noise
@@ -38,6 +39,7 @@ from invdiff.restoration.priors import find_prior
 from invdiff.restoration.record import blind_residual, make_record, misfits_of
 from invdiff.restoration.result import Restoration
 from invdiff.restoration.sampling import sampler_arguments
+from invdiff.restoration.slices import one_slice
 
 __all__ = ["SETTINGS", "TAKEN", "Job", "prepare", "restore"]
 
@@ -47,6 +49,7 @@ SETTINGS: Mapping[str, Any] = {
     "noise": None,
     "simulate": False,
     "page": None,
+    "slice": None,
     "black": None,
     "white": None,
     "samples": 4,
@@ -86,7 +89,6 @@ TAKEN = (
         "strip",
         "anonymize",
         "window",
-        "slice",
         "coupling",
         "log_file",
         "quiet",
@@ -253,6 +255,7 @@ def prepare(
     option: Mapping[str, Any] | None = None,
     prior_option: Mapping[str, Any] | None = None,
     score: ScoreModel | None = None,
+    window: Window | None = None,
     progress: bool = False,
 ) -> Job:
     """Read the files and build prior, measurement and sampler, so that errors appear before sampling.
@@ -263,6 +266,7 @@ def prepare(
         option: Options of the method by name, as numbers or strings; ``settings["option"]`` is their text for the record.
         prior_option: Options of a checkpoint that its file does not specify, likewise.
         score: The prior that the settings describe, if it is loaded already.
+        window: Black and white of a file with units, if they are known already.
         progress: Whether to show progress bars while an option is proposed from INPUT.
 
     Raises:
@@ -301,11 +305,12 @@ def prepare(
         kind,
         noise=noise,
         simulate=settings["simulate"],
-        page=settings["page"],
+        page=one_slice(settings["slice"], settings["page"]),
         seed=settings["seed"],
         channels=channels or 3,
         black=settings["black"],
         white=settings["white"],
+        window=window,
         score=score,
         progress=progress,
         **values,
@@ -332,6 +337,7 @@ def restore(
     noise: float | str | Noise | None = None,
     simulate: bool = False,
     page: int | None = None,
+    slice: int | str | None = None,  # noqa: A002 - the name of the option
     black: float | None = None,
     white: float | None = None,
     samples: int = 4,
@@ -375,7 +381,10 @@ def restore(
             problem (:attr:`Problem.default_noise`); 0 in a simulation.
         simulate: Whether INPUT is clean: it is degraded first, and the results are compared with it.
         page: Page of a TIFF file of several pages, counted from 1.
-        black: Value of black in the units of INPUT, such as 512 of a raw file. Default: 0.
+        slice: Slice of a volume, page of a stack or frame of a clip, counted from 1. Several are restored by
+            :func:`invdiff.restoration.restore_volume`.
+        black: Value of black in the units of INPUT, such as 512 of a raw file. Default: 0; for files with units, such as DICOM,
+            that of the window of the header or the values.
         white: Value of white, such as 4095 for 12-bit data. Default: 255 or 65535 for integers of 8 or 16 bits, 1 for floats.
         samples: Number of posterior samples.
         method: A name in :data:`invdiff.methods.METHODS`, a place such as ``mine.py:MyGuidance``, or a method.

@@ -25,7 +25,7 @@ from invdiff.restoration.record import KERNEL
 if TYPE_CHECKING:
     from invdiff.restoration.result import Restoration
 
-__all__ = ["COMMAND", "RECORD", "file_names", "write"]
+__all__ = ["COMMAND", "RECORD", "file_names", "pictures_of", "write", "write_figures"]
 
 COMMAND, RECORD = "solve", "run.json"
 TILES = 3  # samples in the comparison panel
@@ -137,19 +137,11 @@ def write(
         The record with the other files and their SHA-256 digests as ``outputs``, and ``timing``, which is not in ``run.json``.
     """
     results = Results(COMMAND, RECORD, inputs=result.inputs)
-    measured, samples, spread = result.measured, result.samples, result.spread
+    measured, samples = result.measured, result.samples
     problem, picture, y = measured.problem, measured.picture, measured.measurement
-    images = dict(zip(sample_names(result.numbers), samples, strict=True))
-    chosen = medoid(samples)
-    record = {**record, "best": files.names(list(images)[chosen])[0]}
-    mean, std = samples.mean(0), samples.std(0) if len(samples) > 1 else None
-    ends = {} if spread is None or std is None else {"low": mean - spread.width * std, "high": mean + spread.width * std}
-    pictures = {**(images if "samples" in keep else {}), **ends}
-    pictures |= {name: image for name, image in {"best": samples[chosen], "mean": mean}.items() if name in keep}
-    if "quantiles" in keep:
-        pictures |= {name: quantile(samples, q) for name, q in QUANTILES.items()}
-    calibrated = spread is not None and spread.std_factor != 1
-    heat = None if std is None else ((1.0 if spread is None else spread.std_factor) * std).numpy()
+    best = sample_names(result.numbers)[medoid(samples)]
+    record = {**record, "best": files.names(best)[0]}
+    pictures, heat = pictures_of(result, keep)
     if files.origin is not None:
         write_native(folder, measured, pictures, heat if "std" in keep else None, record, files)
     for name, image in pictures.items() if files.origin is None else ():
@@ -166,45 +158,77 @@ def write(
     if measured.clean is not None:
         stored_y = measured.stored(y) if problem.reads == "picture" else y
         problem.write_measurement(
-            folder, stored_y, suffix=suffix_of(len(mean)), bits=picture.bits, icc=picture.icc, exif=files.exif(picture)
+            folder, stored_y, suffix=suffix_of(samples.shape[1]), bits=picture.bits, icc=picture.icc, exif=files.exif(picture)
         )
     for name, extra in problem.extras().items():
         exif = files.exif(extra)
         write_image(folder / f"{name}.png", extra.pixels, bits=extra.bits, alpha=extra.alpha, icc=extra.icc, exif=exif)
     if npz:
-        contents: dict[str, Any] = {"measurement": problem.numbers(y), "weights": result.posterior.weights[:, 0].cpu().numpy()}
-        if "samples" in keep:
-            contents |= {"samples": (samples.numpy() + 1) / 2}
-        if set(keep) != set(KEPT):
-            shown = {"mean": mean} if "mean" in keep else {}
-            shown |= {name: pictures[name] for name in QUANTILES if name in pictures}
-            contents |= {name: (image.numpy() + 1) / 2 for name, image in shown.items()}
-            contents |= {"std": heat / 2} if heat is not None and "std" in keep else {}
-        if heat is not None and ends:
-            contents |= {"std": heat / 2} | {name: (end.numpy() + 1) / 2 for name, end in ends.items()}
-        with atomic_write(folder / "posterior.npz") as part:
-            np.savez_compressed(part, **contents)
+        _write_arrays(folder / "posterior.npz", result, pictures, heat, keep)
     if result.kernel is not None:
         with atomic_write(folder / KERNEL) as part, part.open("wb") as file:
             np.save(file, result.kernel.double().numpy())
         write_image(folder / "kernel.png", kernel_picture(result.kernel), bits=8)
-    # The figures last: if the disk fills, what they show has been written.
+    write_figures(folder, result, heat, files, keep)  # last: if the disk fills, what they show has been written
+    return write_record(folder, results, record)
+
+
+def pictures_of(result: Restoration, keep: Collection[str]) -> tuple[dict[str, Tensor], NDArray[Any] | None]:
+    """Return the pictures ``(C, H, W)`` of a result by the names of their files, spanning [-1, 1], and the standard deviation.
+
+    The standard deviation is multiplied by the factor of the calibration; there is none of a single sample.
+    """
+    samples, spread = result.samples, result.spread
+    mean, std = samples.mean(0), samples.std(0) if len(samples) > 1 else None
+    pictures = dict(zip(sample_names(result.numbers), samples, strict=True)) if "samples" in keep else {}
+    if spread is not None and std is not None:
+        pictures |= {"low": mean - spread.width * std, "high": mean + spread.width * std}
+    pictures |= {name: image for name, image in {"best": samples[medoid(samples)], "mean": mean}.items() if name in keep}
+    if "quantiles" in keep:
+        pictures |= {name: quantile(samples, q) for name, q in QUANTILES.items()}
+    return pictures, None if std is None else ((1.0 if spread is None else spread.std_factor) * std).numpy()
+
+
+def _write_arrays(
+    path: Path, result: Restoration, pictures: Mapping[str, Tensor], heat: NDArray[Any] | None, keep: Collection[str]
+) -> None:
+    """Write the samples, or what is kept, as floats on the 0..1 scale."""
+    problem, y = result.measured.problem, result.measured.measurement
+    contents: dict[str, Any] = {"measurement": problem.numbers(y), "weights": result.posterior.weights[:, 0].cpu().numpy()}
+    if "samples" in keep:
+        contents |= {"samples": (result.samples.numpy() + 1) / 2}
+    if set(keep) != set(KEPT):
+        shown = [name for name in ("mean", *QUANTILES) if name in pictures]
+        contents |= {name: (pictures[name].numpy() + 1) / 2 for name in shown}
+        contents |= {"std": heat / 2} if heat is not None and "std" in keep else {}
+    if heat is not None and "low" in pictures:
+        contents |= {"std": heat / 2} | {name: (pictures[name].numpy() + 1) / 2 for name in ("low", "high")}
+    with atomic_write(path) as part:
+        np.savez_compressed(part, **contents)
+
+
+def write_figures(
+    folder: Path, result: Restoration, heat: NDArray[Any] | None, files: FileFormat, keep: Collection[str]
+) -> None:
+    """Write the map of the standard deviation, ``std.png``, and the comparison."""
+    measured, samples = result.measured, result.samples
+    problem, y, mean = measured.problem, measured.measurement, samples.mean(0)
+    calibrated = result.spread is not None and result.spread.std_factor != 1
+    shown, scale = heat, "0..1 scale"
+    if heat is not None and files.origin is not None:
+        shown, scale = in_units(heat, files.origin)
+    if shown is not None and "std" in keep:
+        words = "pixels spanning 0..1" if files.origin is None else scale
+        std_map(folder / "std.png", shown, calibrated=calibrated, scale=words)
+    if "comparison" not in keep:
+        return
     tiles = {problem.looks: problem.upright(problem.preview(y))[0], "mean": mean}
     tiles |= {f"sample {k + 1}": sample for k, sample in zip(result.numbers, samples[:TILES], strict=False)}
     if result.kernel is not None:
         tiles = {**tiles, "kernel": torch.from_numpy(kernel_picture(result.kernel, side=min(mean.shape[-2:])))}
     if measured.clean is not None:
         tiles = {"truth": problem.framed(measured.clean)[0], **tiles}
-    spread_shown, scale = heat, "0..1 scale"
-    if heat is not None and files.origin is not None:
-        spread_shown, scale = in_units(heat, files.origin)
-    if spread_shown is not None and "std" in keep:
-        words = "pixels spanning 0..1" if files.origin is None else scale
-        std_map(folder / "std.png", spread_shown, calibrated=calibrated, scale=words)
-    if "comparison" not in keep:
-        return write_record(folder, results, record)
     title = f"{'calibrated ' if calibrated else ''}standard deviation ({scale})"
     comparison_panel(
-        folder / "comparison.png", {title: tile.numpy() for title, tile in tiles.items()}, std=spread_shown, std_title=title
+        folder / "comparison.png", {title: tile.numpy() for title, tile in tiles.items()}, std=shown, std_title=title
     )
-    return write_record(folder, results, record)
