@@ -139,9 +139,9 @@ def _stack(datasets: Sequence[Any], places: Sequence[tuple[Path, int]], axis: st
 
     if color:
         table = first.get("RedPaletteColorLookupTableDescriptor")
-        deep = bits > 8 if table is None else int(table[2]) > 8
-        low, high = 0.0, 65535.0 if deep else 255.0
-        stored = 0, int(high)
+        bits = bits if table is None else int(table[2])
+        stored = 0, 255 if bits <= 8 else 65535 if bits <= 16 else 2**32 - 1
+        low, high = (float(end) for end in stored)
     else:
         low, high = sorted((slope * stored[0] + intercept, slope * stored[1] + intercept))
     inverted = first.get("PhotometricInterpretation") == "MONOCHROME1"

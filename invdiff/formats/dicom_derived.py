@@ -87,7 +87,7 @@ def save(path: Path, given: NDArray[np.float32], header: Header, source: Any, wr
         _place(dataset, written.grid)
     dataset.Rows, dataset.Columns = pictures.shape[-2:]
     if pictures.shape[1] == 3:
-        _store_colors(dataset, pictures, deep=header.stored[1] > 255)
+        _store_colors(dataset, pictures, header.stored[1])
     elif spread:
         _store_spread(dataset, pictures[:, 0])
     else:
@@ -165,10 +165,10 @@ def decimal(value: float) -> str:
     return next(text for digits in range(16, 0, -1) if len(text := f"{value:.{digits}g}") <= 16)
 
 
-def _store_colors(dataset: Any, pictures: Array, *, deep: bool) -> None:
+def _store_colors(dataset: Any, pictures: Array, top: int) -> None:
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PlanarConfiguration = 3, "RGB", 0
-    top = 65535 if deep else 255
-    _store(dataset, np.rint(np.moveaxis(pictures, 1, -1)).clip(0, top).astype("<u2" if deep else "u1"))
+    kind = np.min_scalar_type(top).newbyteorder("<")
+    _store(dataset, np.rint(np.moveaxis(pictures, 1, -1)).clip(0, top).astype(kind))
 
 
 def _store_spread(dataset: Any, pictures: Array) -> None:

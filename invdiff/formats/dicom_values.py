@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,9 @@ from numpy.typing import NDArray
 from invdiff.formats.format import Array
 
 __all__ = ["frame_count", "groups_of", "is_color", "padding", "quiet", "rescale", "unit", "values", "window"]
+
+# pydicom logs what is unusual in a file; without a handler Python would print that to the terminal.
+logging.getLogger("pydicom").addHandler(logging.NullHandler())
 
 UNITS = {"BQML": "Bq/ml", "CNTS": "counts", "GML": "g/ml", "GY": "Gy"}  # by their code
 

@@ -8,6 +8,7 @@ first two are counted as slices.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import zlib
 from collections.abc import Iterable, Iterator
@@ -23,6 +24,8 @@ from invdiff.formats.format import Array, Format, Grid, Scan, Stack, Written
 from invdiff.io.limits import LARGEST_ARRAY, check_image
 
 __all__ = ["NIfTI"]
+
+logging.getLogger("nibabel").addHandler(logging.NullHandler())
 
 SINGLE, PAIR = b"n+1\0", b"ni1\0"
 SECOND = (b"n+2\0\r\n\x1a\n", b"ni2\0\r\n\x1a\n")

@@ -72,9 +72,9 @@ def opened(path: str | os.PathLike[str], kind: Format | None = None) -> tuple[Fo
         raise ValueError(f"{path}: {kind.name}: {str(error).rstrip('.')}.") from error
     except MemoryError as error:
         raise ValueError(f"{path}: {kind.name}: there is not enough memory to read it.") from error
-    except OSError:
-        raise
     except Exception as error:  # every library raises its own exceptions for damaged files
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise ValueError(
             f"{path}: {kind.name}: it is damaged or not supported ({one_line(error).splitlines()[0]:.120})."
         ) from error

@@ -6,6 +6,7 @@ deviation are floats), the resolution, and the spacing and axes of ImageJ and OM
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,8 @@ class TIFFStack(Format):
             scaled = {
                 name: value / written.grid.scale if name.endswith(("X", "Y")) else value for name, value in header.sizes.items()
             }
-            options = {"metadata": {**scaled, "axes": f"{axis if axis in 'ZT' else 'Z'}YX{samples}"}}
+            identity = uuid.uuid5(uuid.NAMESPACE_OID, f"{written.group} {written.what}")  # equal runs write equal files
+            options = {"metadata": {**scaled, "UUID": str(identity), "axes": f"{axis if axis in 'ZT' else 'Z'}YX{samples}"}}
         if header.resolution is not None:
             across, down, unit = header.resolution
             options |= {"resolution": (across * written.grid.scale, down * written.grid.scale), "resolutionunit": unit}

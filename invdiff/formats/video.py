@@ -82,7 +82,8 @@ class _Frames:
     """Frames of a file, decoded from where the last one was if they are asked for in order."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.next, self.frames = path, 0, iter(())
+        self.path, self.next = path, 0
+        self.frames: Iterator[NDArray[np.uint8]] = iter(())
 
     def picture(self, k: int) -> Array:
         if k < self.next or self.next == 0:
@@ -103,10 +104,11 @@ def _decoded(path: Path) -> Iterator[NDArray[np.uint8]]:
 def _opened(path: Path) -> Any:
     """Return the open container of a file with a video."""
     import av
+    from av.error import FFmpegError
 
     try:
-        container = av.open(str(path), metadata_errors="replace", options={"protocol_whitelist": "file"})
-    except av.FFmpegError as error:
+        container: Any = av.open(str(path), metadata_errors="replace", options={"protocol_whitelist": "file"})
+    except FFmpegError as error:
         raise ValueError(
             f"it is damaged or of a kind that FFmpeg does not read ({error.strerror or type(error).__name__})"
         ) from error
