@@ -26,7 +26,7 @@ FORMATS, QUALITY = ("png", "jpg", "tiff", "webp", "input"), 95
 
 SAMPLER = ("method", "steps", "rule", "quality", "preset", "option")
 SECTIONS = {
-    "Problem": ("problem", "operator", "simulate", "slice", "page", "window", "black", "white"),
+    "Problem": ("problem", "operator", "simulate", "slice", "coupling", "page", "window", "black", "white"),
     "Noise": ("noise",),
     "Sampler": ("samples", *SAMPLER, "windows", "seed", "first_sample", "chunk", "device"),
     "Prior": (*PRIOR_OPTIONS, *SHORT_OPTIONS),
@@ -123,6 +123,13 @@ def _window(context: click.Context, param: click.Parameter, value: tuple[float, 
     help="Slices of a volume, pages of a stack or frames of a clip to restore, counted from 1. Default: all. A folder with a "
     "DICOM series is a volume if this is given.",
     show_default=False,
+)
+@click.option(
+    "--coupling",
+    type=float,
+    metavar="TAU",
+    help="Makes neighboring slices alike: typical difference of the same pixel in neighbors, pixels spanning 0..1. All slices "
+    "are then sampled together, in memory.",
 )
 @click.option("--page", type=click.IntRange(min=1), metavar="N", help="Page of a TIFF file of several pages, counted from 1.")
 @click.option("--simulate", is_flag=True, help="INPUT is clean: degrade it, solve, and compare.")
@@ -311,6 +318,8 @@ def solve(
         return
     (source,) = sources or (earlier.source,)
     numbers = volume_of(source, settings)
+    if numbers is None and settings["coupling"] is not None:
+        raise click.UsageError("--coupling is for several slices of a volume, a stack or a clip.")
     if numbers is not None:
         with earlier.names():
             record = solve_volume(source, settings, numbers, output, **writing)

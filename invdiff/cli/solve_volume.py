@@ -49,7 +49,12 @@ def solve_volume(
     for flag, given in {"--npz": npz, "--format-quality": format_quality is not None}.items():
         if given:
             raise click.UsageError(f"{flag} is for single pictures, and INPUT holds several. Choose one --slice N.")
-    with unwarned(), tqdm(total=len(numbers), disable=not shows_bars(), unit="slice", leave=False) as bar:
+    with (
+        unwarned(),
+        tqdm(
+            total=len(numbers), disable=not shows_bars() or settings["coupling"] is not None, unit="slice", leave=False
+        ) as bar,
+    ):
         return restore_volume(
             source,
             settings,
@@ -62,6 +67,7 @@ def solve_volume(
             keep=kept_parts(keep),
             option=method_options(settings["option"], settings["method"]),
             prior_option=given_options(settings["prior_option"]),
+            progress=shows_bars() and settings["coupling"] is not None,
             say=note,
             step=lambda done: bar.update(done - bar.n) and None,
         )

@@ -24,7 +24,7 @@ from invdiff.problems import Given, OptionError, Problem
 from invdiff.restoration.checks import check_options, complete, find_problem
 from invdiff.restoration.file_noise import InputNoise, noise_of_file, noise_of_pixels
 from invdiff.restoration.kernel_check import check_kernel
-from invdiff.restoration.levels import Levels, check_range, dark_notes, given_window, levels_of, read_levels
+from invdiff.restoration.levels import Levels, check_range, dark_notes, fewer_bits, given_window, levels_of, read_levels
 from invdiff.restoration.naming import naming_input
 from invdiff.restoration.noise import FROM_INPUT, RESOLUTION, NoiseChoice, noise_choice
 from invdiff.restoration.transparency import with_visible_colors
@@ -158,7 +158,15 @@ def read(
             picture, levels = read_levels(entry, *limits)
         else:
             picture = entry.picture()
-            notes += dark_notes(picture)
+            bits = fewer_bits(picture)
+            if bits is not None:
+                picture, levels = read_levels(entry, 0.0, 2.0**bits - 1)
+                notes.append(
+                    f"INPUT holds integers of {bits} bits in 16: {2**bits - 1} is taken as white, and results have its units; "
+                    "if it is a dark picture: --white 65535"
+                )
+            else:
+                notes += dark_notes(picture)
         # What is degraded was not damaged before it was compressed.
         picture = replace(picture, chroma=None) if simulated else kind.as_measured(picture)
         if channels > 1 and len(picture.pixels) not in (1, channels):

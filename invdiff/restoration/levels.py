@@ -17,7 +17,7 @@ from invdiff.io.source import Source
 from invdiff.operators import Noise
 from invdiff.problems import OptionError
 
-__all__ = ["Levels", "check_range", "dark_notes", "given_window", "levels_of", "read_levels"]
+__all__ = ["Levels", "check_range", "dark_notes", "fewer_bits", "given_window", "levels_of", "read_levels"]
 
 BRIGHTEST = 1e15  # farthest from black, in units of white, whose square and sums of it float32 holds
 DARK = 0.25  # share of white below which the brightest value is worth a note
@@ -137,19 +137,26 @@ def _raw(source: Source) -> tuple[Picture | None, NDArray[Any] | None, float]:
 
 
 def dark_notes(picture: Picture) -> tuple[str, ...]:
-    """Return a note on a picture of 16 bits, or of floats, that is nearly black, as data of fewer bits are."""
+    """Return a note on a picture of floats that is nearly black."""
     brightest = (float(picture.pixels.max()) + 1) / 2
     if picture.bits != 16 or not 0 < brightest < DARK:
         return ()
+    return (f"INPUT is nearly black: its values reach {brightest:.3g}, and 1 is white; set it with --white",)
+
+
+def fewer_bits(picture: Picture) -> int | None:
+    """Return how many bits the integers of a picture of 16 bits need, if they are at most 14; ``None`` for other pictures.
+
+    Cameras and microscopes write integers of 10, 12 or 14 bits, from 0, into files of 16.
+    """
+    brightest = (float(picture.pixels.max()) + 1) / 2
+    if picture.bits != 16 or not 0 < brightest < DARK:
+        return None
     values = (picture.pixels + 1) / 2 * 65535
     if np.abs(values - np.rint(values)).max() > 1e-3:
-        return (f"INPUT is nearly black: its values reach {brightest:.3g}, and 1 is white; set it with --white",)
+        return None
     largest = round(brightest * 65535)
-    bits = next(bits for bits in BITS if largest < 2**bits)
-    return (
-        f"INPUT is nearly black: its 16-bit values reach {largest}, and 65535 is white; data of {bits} bits need "
-        f"--white {2**bits - 1}",
-    )
+    return next(bits for bits in BITS if largest < 2**bits)
 
 
 def check_range(pixels: Tensor, noise: Noise | None, where: str) -> None:

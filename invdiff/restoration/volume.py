@@ -1,6 +1,7 @@
 """Restoration of volumes, stacks and clips slice by slice, with flat memory: results lie on disk until they are written.
 
-Every slice gets the noise of one picture, that of the seed: what is invented in a slice is then much like what is invented in
+Neighbors are coupled if that is asked for: all slices are sampled together then, in memory (:mod:`.coupled`). Otherwise every
+slice gets the noise of one picture, that of the seed: what is invented in a slice is then much like what is invented in
 its neighbors, and a slice is the same whether it is restored alone, in a range or with all.
 """
 
@@ -22,6 +23,7 @@ from invdiff.formats.window import Window, window_of
 from invdiff.io.source import Source
 from invdiff.priors import ScoreModel
 from invdiff.problems import OptionError
+from invdiff.restoration.coupled import coupled_results
 from invdiff.restoration.device import pick_device
 from invdiff.restoration.earlier import Results, write_record
 from invdiff.restoration.folder import Output, output_folder
@@ -54,6 +56,7 @@ def restore_volume(
     option: Mapping[str, Any] | None = None,
     prior_option: Mapping[str, Any] | None = None,
     score: ScoreModel | None = None,
+    progress: bool = False,
     say: Callable[[str], object] = lambda text: None,
     step: Callable[[int], object] = lambda done: None,
 ) -> dict[str, Any]:
@@ -72,6 +75,7 @@ def restore_volume(
         option: Options of the method by name.
         prior_option: Options of a checkpoint that its file does not specify.
         score: The prior, if it is loaded already.
+        progress: Whether to show a progress bar of slices that are sampled together.
         say: Called with messages for the user.
         step: Called with the number of slices that are done.
 
@@ -118,16 +122,21 @@ def restore_volume(
     with output_folder(
         output, middle.measured.name, Results(COMMAND, RECORD, tuple(names), inputs), overwrite=overwrite
     ) as place:
+        if settings["coupling"] is None:
+            results = (job_of(number).run() for number in numbers)
+        else:
+            jobs = [job_of(number) for number in numbers]
+            results = coupled_results(jobs, settings["coupling"], settings, option or {}, progress=progress)
         store, facts, shown = _Store(place, numbers), list[Mapping[str, Any]](), None
         for done, number in enumerate(numbers):
-            result = job_of(number).run()
+            result = next(results)
             pictures, heat = pictures_of(result, {*keep, "samples"} if "best" in keep else keep)
             store.add(done, pictures, heat if "std" in parts else None, result, files)
             facts.append(result.record)
             if number == numbers[len(numbers) // 2]:
                 shown = result, heat
             step(done + 1)
-            if done == 0 and len(numbers) > 1:
+            if done == 0 and len(numbers) > 1 and settings["coupling"] is None:
                 say(f"estimate: about {(time.monotonic() - started) * len(numbers):.0f} s for {len(numbers)} {held.axis}s")
         assert shown is not None
         record = _record(facts, settings, numbers, held.axis, files, started)

@@ -9,13 +9,17 @@ from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from invdiff.formats import FORMATS
 from invdiff.io.images import IMAGE_SUFFIXES, image_size
 from invdiff.study.manifest import MANIFEST
 
 __all__ = ["PICTURES", "Item", "Listing", "list_items"]
 
 RESULTS = ("run.json", "calibration.json", "operator.json", MANIFEST)  # a folder that has one of these holds results
-PICTURES = IMAGE_SUFFIXES | {".avif", ".heic", ".heif", ".jpe", ".jfif"}  # those that are written, and others that are read
+OF_FORMATS = frozenset(suffix for kind in FORMATS for suffix in kind.suffixes)
+COMPRESSED = tuple(end for end in OF_FORMATS if end.endswith(".gz"))
+# Those that are written, and others that are read; of an ending of two parts, such as .nii.gz, the last.
+PICTURES = IMAGE_SUFFIXES | {".avif", ".heic", ".heif", ".jpe", ".jfif"} | {f".{end.split('.')[-1]}" for end in OF_FORMATS}
 OPENED = 5000  # items of which each is opened, to find its size
 
 
@@ -66,7 +70,8 @@ def list_items(folder: Path, suffixes: Container[str], *, leave_out: Iterable[Pa
     out = {os.path.realpath(path) for path in leave_out}
     found, others = list[tuple[str, str, int]](), 0
     for name, entry in _walk(os.fspath(folder), out):
-        if os.path.splitext(name)[1].lower() in suffixes:  # noqa: PTH122 - a million paths
+        ending = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a million paths
+        if ending in suffixes and (ending != ".gz" or name.lower().endswith(COMPRESSED)):
             found.append((name, entry.path, entry.stat().st_size))
         else:
             others += 1

@@ -35,7 +35,7 @@ from invdiff.study.tars import Tars
 __all__ = ["Done", "Study", "Watcher"]
 
 STOPPING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EPIPE)  # errors that the next item would have too
-ARRAYS = frozenset({".npy", ".npz"})
+ARRAYS = frozenset({".npy", ".npz", ".mat", ".h5", ".hdf5"})
 
 
 class Watcher:

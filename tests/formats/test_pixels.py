@@ -92,7 +92,7 @@ class TestResults:
     def test_they_are_read_back_in_their_units_with_their_header(self, made, tmp_path):
         result = invdiff.restore(made.path, slice=1, **FAST)
         folder = result.save(tmp_path / "out")
-        kind, stack = held(made.path)
+        kind, _ = held(made.path)
         origin = result.measured.picture.origin
         assert origin is not None
         truth, step = made.values[0], origin.window.half * 2 * SIGMA
@@ -175,6 +175,19 @@ class TestVolumes:
         moved = AFFINE.copy()
         moved[:3, 3] += AFFINE[:3, 2]
         np.testing.assert_allclose(header[0], moved, atol=1e-4)
+
+    def test_coupled_slices_are_more_alike(self, tmp_path, invdiff):
+        made = nifti(tmp_path)
+        steps = {}
+        for name, coupling in (("free", ()), ("coupled", ("--coupling", 0.02))):
+            arguments = ("--problem", "denoise", "--noise", 0.1, "--steps", 3, "--samples", 2, "-o", tmp_path / name)
+            invdiff("solve", made.path, *coupling, *arguments)
+            values, header = made.back(tmp_path / name / "sample-1.nii.gz")
+            assert header == made.header
+            steps[name] = np.abs(np.diff(values, axis=0)).mean()
+            away = [np.abs(values - made.values.mean()).mean(), np.abs(values - made.values).mean()]
+            assert away[1] < 0.7 * away[0]  # not without INPUT
+        assert steps["coupled"] < 0.8 * steps["free"]
 
     @pytest.mark.parametrize("text", ["0", "4:2", "x", "1:9", "-1"])
     def test_wrong_slices_have_one_line(self, text, tmp_path, invdiff):
