@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from invdiff.formats.animation import Animation
 from invdiff.formats.dicom import DICOM, DICOMSeries
@@ -17,6 +20,8 @@ from invdiff.io.errors import one_line
 from invdiff.io.kinds import HEAD
 
 __all__ = ["FORMATS", "format_of", "opened"]
+
+Argument, Result = TypeVar("Argument"), TypeVar("Result")
 
 FORMATS: tuple[Format, ...] = (
     DICOM(),
@@ -66,15 +71,26 @@ def opened(path: str | os.PathLike[str], kind: Format | None = None) -> tuple[Fo
         raise ValueError(f"{path}: is of none of the formats of `invdiff formats`.")
     if kind.missing:
         raise ValueError(f'{path}: is {kind.name}, which needs {", ".join(kind.missing)}: pip install "invdiff[{kind.extra}]"')
-    try:
-        return kind, kind.open(path)
-    except ValueError as error:
-        raise ValueError(f"{path}: {kind.name}: {str(error).rstrip('.')}.") from error
-    except MemoryError as error:
-        raise ValueError(f"{path}: {kind.name}: there is not enough memory to read it.") from error
-    except Exception as error:  # every library raises its own exceptions for damaged files
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise ValueError(
-            f"{path}: {kind.name}: it is damaged or not supported ({one_line(error).splitlines()[0]:.120})."
-        ) from error
+    found = _told(path, kind, kind.open)(path)
+    if isinstance(found, Stack):
+        return kind, replace(found, picture=_told(path, kind, found.picture))
+    return kind, replace(found, arrays=_told(path, kind, found.arrays))
+
+
+def _told(path: Path, kind: Format, read: Callable[[Argument], Result]) -> Callable[[Argument], Result]:
+    """Return a function that reads, with errors in one line that name the file, whatever a library raises for damaged files."""
+
+    def reading(argument: Argument) -> Result:
+        try:
+            return read(argument)
+        except MemoryError as error:
+            raise ValueError(f"{path}: {kind.name}: there is not enough memory to read it.") from error
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            reason = one_line(error).rstrip(".") if isinstance(error, ValueError) else f"it is damaged ({one_line(error):.120})"
+            raise ValueError(
+                reason + "." if reason.startswith(str(path)) else f"{path}: {kind.name}: {reason:.300}."
+            ) from error
+
+    return reading

@@ -146,11 +146,11 @@ class Source:
                 return picture_of_array(np.asarray(values), str(self))
             unit = (np.asarray(values, dtype=np.float64) - self.window.low) / (self.window.high - self.window.low)
             return picture_of_array(unit, str(self))
+        values = held.picture(self.number)
         try:
-            values = held.picture(self.number)
             window = window_of(held) if self.window is None else self.window
         except ValueError as error:
-            raise ValueError(f"{self}: {kind.name}: {str(error).rstrip('.')}.") from error
+            raise ValueError(str(error) if str(self) in str(error) else f"{self}: {kind.name}: {error}.") from error
         unknown = np.isnan(values).any(0)
         if not np.isfinite(np.where(unknown, 0, values)).all():
             raise ValueError(f"{self}: {kind.name}: it holds infinite values.")
@@ -193,10 +193,7 @@ class Source:
     def _arrays_of_contents(self, kind: Format, held: Stack | Scan, name: str) -> dict[str, NDArray[Any]]:
         if isinstance(held, Stack):
             raise ValueError(f"{self}: is {kind.name} with a picture, expected measured values, the array {name!r}.")
-        try:
-            arrays = dict(held.arrays(self.number))
-        except ValueError as error:
-            raise ValueError(f"{self}: {kind.name}: {str(error).rstrip('.')}.") from error
+        arrays = dict(held.arrays(self.number))
         if len(arrays) == 1 and name not in arrays:
             return {name: next(iter(arrays.values()))}
         if name not in arrays:

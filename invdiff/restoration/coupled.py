@@ -81,7 +81,7 @@ def _of_all(ops: Sequence[Operator]) -> Operator:
         alike = op.in_shape == first.in_shape and repr(op.noise) == repr(first.noise)
         if not alike or not torch.allclose(op(probe), expected, atol=1e-5):
             raise OptionError(
-                f"--coupling: slice {number} of those chosen is not measured as the first one (its mask, angles or noise differ). "
+                f"--coupling: slice {number} of those chosen is not measured as the first one (mask, angles or noise). "
                 "Give --noise as a number, or leave --coupling out."
             )
     exact = copy.copy(first)

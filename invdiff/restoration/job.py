@@ -426,7 +426,7 @@ def restore(
     given = dict(locals())
     option = check_mapping("option", option, like={"zeta": 0.5})
     prior_option = check_mapping("prior_option", prior_option, like={"heads": 8})
-    settings = {name: given[name] for name in SETTINGS}
+    settings = {name: given[name] for name in SETTINGS if name != "coupling"}  # of volumes
     settings |= {name: tuple(f"{k}={v}" for k, v in (given[name] or {}).items()) for name in ("option", "prior_option")}
     settings["intervals"] = None if intervals is None else str(intervals)
     job = prepare(source, {**settings, **options}, option=option, prior_option=prior_option, progress=progress)
