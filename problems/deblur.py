@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from invdiff.io.images import read_kernel
+from invdiff.io.source import Source
 from invdiff.operators.blur.kernels import gaussian_kernel, motion_kernel
 
 from .blurred import BlurProblem
@@ -125,7 +125,7 @@ def kernel_of(text: str, size: tuple[int, int]) -> Tensor:
     """Return the kernel from a file, ``gaussian:SIGMA`` or ``motion:SIZE,ANGLE``, for an image of ``size`` ``(H, W)``."""
     kind, _, arguments = text.partition(":")
     if not text.startswith(KINDS):
-        return torch.from_numpy(read_kernel(text))
+        return torch.from_numpy(Source(text).kernel())
     try:
         numbers = [float(number) for number in arguments.split(",")]
     except ValueError:

@@ -213,7 +213,7 @@ def find_mask(options: Mapping[str, Any], picture: Picture | None, source: str, 
         raise OptionError("--mask-color and --mask-keep white exclude each other: what has the color is filled.")
     spoiled = 0 if picture is None else spoiled_reach(picture)
     if options["mask"] is not None:
-        where = Source(options["mask"])
+        where = _mask_of_slice(options["mask"], picture)
         rules = MaskRules(keep=options["mask_keep"], threshold=threshold, color=color, photograph=picture)
         found, name = where.mask(rules, size=size), str(where)
         if found.known.mean() < 0.5 and options["mask_keep"] == "black":
@@ -238,6 +238,15 @@ def find_mask(options: Mapping[str, Any], picture: Picture | None, source: str, 
     if not known.any():
         raise ValueError(f"{name}: grown by {reach} pixels (--grow-mask), the mask leaves everything to fill.")
     return FoundMask(known, (*found.notes, f"what is filled is grown by {reach} pixel{'s' if reach > 1 else ''}{why}"))
+
+
+def _mask_of_slice(mask: Any, picture: Picture | None) -> Source:
+    """Return the source of a mask; of one with as many slices as INPUT, the slice of the picture."""
+    where = Source(mask)
+    if picture is None or picture.origin is None or where.contents is None:
+        return where
+    origin, count = picture.origin, where.contents[1].count
+    return Source(mask, page=origin.number + 1) if count == origin.contents.count > 1 else where
 
 
 def color_of(text: Any) -> tuple[int, int, int] | None:

@@ -176,11 +176,13 @@ class TestOtherRanges:
                 read(source, "sr", noise=0.05, factor=2)
 
     @pytest.mark.parametrize(("bits", "path"), [(8, "in.tif"), (10, "in.png"), (12, "in.tif"), (12, "in.npy"), (14, "in.tif")])
-    def test_few_bits_in_16_are_noted(self, few, bits, path):
+    def test_few_bits_in_16_are_recognized(self, few, bits, path):
         values = np.rint((2**bits - 1) * UNIT).astype(np.uint16)
         save(path, values[:1] if path.endswith("png") else values)
-        notes = read(path, "sr", noise=0.05, factor=2).notes
-        assert any(f"data of {bits} bits need --white {2**bits - 1}" in note for note in notes)
+        measured = read(path, "sr", noise=0.05, factor=2)
+        assert any(f"integers of {bits} bits" in note for note in measured.notes)
+        assert measured.levels is not None
+        assert (measured.levels.black, measured.levels.white) == (0, 2**bits - 1)
 
     def test_dark_floats_are_noted(self, few):
         notes = read(UNIT / 16 + 1e-4 / 3, "sr", noise=0.01, factor=2).notes

@@ -29,6 +29,7 @@ __all__ = [
     "atomic_write",
     "image_size",
     "list_images",
+    "normalized_kernel",
     "picture_of_array",
     "read_arrays",
     "read_image",
@@ -235,6 +236,11 @@ def read_kernel(path: str | os.PathLike[str]) -> Array:
         values = load_numpy(existing_file(name), largest=LARGEST_IMAGE)
     else:
         values = gray(read_image(name), name, "a kernel")
+    return normalized_kernel(values, name)
+
+
+def normalized_kernel(values: NDArray[Any], path: str) -> Array:
+    """Return a kernel with sum 1; errors as those of :func:`read_kernel`, with the name ``path``."""
     if values.dtype.kind not in "buif":
         raise ValueError(f"{path}: a blur kernel holds real numbers, got {values.dtype}.")
     kernel = values.astype(np.float64)

@@ -19,11 +19,11 @@ from invdiff.formats.origin import Origin
 from invdiff.formats.window import Window, window_of
 from invdiff.io.codecs import chroma_of
 from invdiff.io.codecs import format_of as pillow_format_of
-from invdiff.io.images import read_image, read_mask_found
+from invdiff.io.images import normalized_kernel, read_image, read_kernel, read_mask_found
 from invdiff.io.masks import FoundMask, MaskRules, mask_of_array, mask_of_picture
 from invdiff.io.metadata import exif_of, orientation_of
 from invdiff.io.numpy_files import read_arrays
-from invdiff.io.picture import Picture, check_picture, native, picture_of_array
+from invdiff.io.picture import Array, Picture, check_picture, native, picture_of_array
 
 __all__ = ["Source"]
 
@@ -170,6 +170,8 @@ class Source:
             ValueError: If it is none, or a file of another size.
             OSError: If it is a file that cannot be opened.
         """
+        if self.contents is not None:
+            return self._mask_of_contents(self.contents[1], rules, size)
         if self.path is not None:
             return read_mask_found(self.path, rules, size=size)
         if self.page is not None and self.page > 1:
@@ -177,6 +179,35 @@ class Source:
         if isinstance(self.value, Image.Image):
             return mask_of_picture(self.picture(), str(self), rules)
         return mask_of_array(_array(self.value), str(self), rules)
+
+    def _mask_of_contents(self, held: Stack | Scan, rules: MaskRules, size: tuple[int, ...] | None) -> FoundMask:
+        """Return the mask in a file with units: what is not 0 is filled, or kept if white is."""
+        if isinstance(held, Scan):
+            raise ValueError(f"{self}: expected a mask, got measured arrays.")
+        values = held.picture(self.number)
+        if size is not None and values.shape[1:] != tuple(size):
+            height, width = values.shape[1:]
+            raise ValueError(
+                f"{self}: the mask is {width} x {height} pixels and the image {size[1]} x {size[0]}. Make them equal."
+            )
+        marked = (np.nan_to_num(values, nan=1.0) != 0).any(0)
+        return FoundMask(marked if rules.keep == "white" else ~marked, (f"{self}: values other than 0 mark the mask",))
+
+    def kernel(self) -> Array:
+        """Return the blur kernel ``(h, w)`` that it is, with sum 1: as :func:`invdiff.io.images.read_kernel`, or in a file with
+        units, such as a point spread function of FITS, or the only array of a MATLAB file.
+
+        Raises:
+            ValueError: If it is none.
+            OSError: If it is a file that cannot be opened.
+        """
+        if self.contents is None:
+            return read_kernel(self.value)
+        held = self.contents[1]
+        planes = list(held.picture(self.number)) if isinstance(held, Stack) else list(held.arrays(self.number).values())
+        if len(planes) != 1:
+            raise ValueError(f"{self}: a blur kernel is one gray picture, got {len(planes)} channels or arrays.")
+        return normalized_kernel(planes[0], str(self))
 
     def arrays(self, name: str) -> dict[str, NDArray[Any]]:
         """Return arrays by name; one alone by the name that is given."""

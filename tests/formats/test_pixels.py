@@ -12,6 +12,7 @@ from formats.written_files import AFFINE, FILES, HEIGHT, WIDTH, ct, ct_back, cub
 import invdiff
 from invdiff import formats
 from invdiff.formats.window import window_of
+from invdiff.io.source import Source
 
 # Steps are too few, and INPUTs without the noise they are said to have, for a misfit that is right.
 pytestmark = pytest.mark.filterwarnings("ignore::invdiff.posterior.MisfitWarning")
@@ -376,3 +377,24 @@ class TestWhatIsMissing:
     def test_formats_are_listed(self, invdiff):
         listed = {row["format"] for row in json.loads(invdiff("formats", "--json").stdout)}
         assert {each.name for each in formats.FORMATS} <= listed
+
+
+class TestMasksAndKernels:
+    def test_the_slice_of_a_mask_is_that_of_the_volume(self, tmp_path):
+        import nibabel
+
+        made = nifti(tmp_path)
+        holes = np.zeros((WIDTH, HEIGHT, 3), np.uint8)
+        holes[3:6, 4:8, 1] = 1
+        nibabel.Nifti1Image(holes, AFFINE).to_filename(tmp_path / "mask.nii.gz")
+        result = invdiff.restore(made.path, problem="inpaint", mask=tmp_path / "mask.nii.gz", slice=2, steps=2, samples=2)
+        assert int((~result.measured.problem.mask).sum()) == 12
+        with pytest.raises(ValueError, match="nothing to fill"):
+            invdiff.restore(made.path, problem="inpaint", mask=tmp_path / "mask.nii.gz", slice=1, steps=2, samples=2)
+
+    def test_a_kernel_may_be_an_image_of_fits(self, tmp_path):
+        from astropy.io import fits as library
+
+        kernel = np.outer([1, 2, 1], [1, 3, 1.5])
+        library.PrimaryHDU(kernel[::-1]).writeto(tmp_path / "psf.fits")
+        np.testing.assert_allclose(Source(tmp_path / "psf.fits").kernel(), kernel / kernel.sum())

@@ -402,9 +402,9 @@ class TestKinds:
             read_image(tmp_path / "a.dcm")
 
     def test_at_the_command_line(self, tmp_path, solve):
-        (tmp_path / "in.fits").write_bytes(KINDS["a FITS file"]())
-        result = solve("in.fits", "--problem", "denoise", "--noise", "0.1", code=1)
-        assert result.stderr.startswith("Error: in.fits: is a FITS file, which is not supported: save its array as .npy")
+        (tmp_path / "in.psd").write_bytes(KINDS["a Photoshop file"]())
+        result = solve("in.psd", "--problem", "denoise", "--noise", "0.1", code=1)
+        assert result.stderr.startswith("Error: in.psd: is a Photoshop file, which is not supported: convert it to PNG")
 
     @pytest.mark.parametrize(
         ("content", "words"),
