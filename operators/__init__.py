@@ -27,6 +27,7 @@ from .noise.heavy_tailed import LaplaceNoise, StudentNoise
 from .noise.poisson import PoissonGaussianNoise, PoissonNoise
 from .noise.rounding import RoundingNoise
 from .noise.tempered import temper
+from .noise.transmission import TransmissionNoise
 from .nonlinear.clip import Clip
 from .nonlinear.gamma import Gamma
 from .nonlinear.jpeg import JPEG
@@ -95,6 +96,7 @@ __all__ = [  # noqa: RUF022 - in plain order
     "RoundingNoise",
     "StudentNoise",
     "SubsampledConvolution",
+    "TransmissionNoise",
     "VaryingBlur",
     "birdcage_maps",
     "box_mask",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -56,6 +57,7 @@ class ArrayProblem(Problem):
         measured: Name of the array of measured values.
         others: Names of the other arrays that a file may hold. An option of the same name takes the place of the array.
         scale: Pixel value of white in the units of the file.
+        unit: Unit of :attr:`window`; empty: that of the file.
         notes: Messages for the user about how the arrays were read, set by :meth:`from_arrays`.
     """
 
@@ -65,6 +67,7 @@ class ArrayProblem(Problem):
     others: ClassVar[Sequence[str]] = ()
     size: tuple[int, int]  # pyright: ignore[reportIncompatibleVariableOverride] - never None here
     scale: float = 1.0
+    unit: str = ""
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -106,9 +109,18 @@ class ArrayProblem(Problem):
                 raise ValueError(f"{cls.measured} holds values beyond the range of float32, with white at {problem.scale:.4g}.")
         except (ValueError, TypeError) as error:
             raise ValueError(str(error) if str(source) in str(error) else f"{source}: {error}") from error
-        note = f"white is {problem.scale:.4g} in the units of INPUT{'' if scale else ' (change it with --scale)'}"
-        picture = Picture(np.zeros((1, 1, 1)), bits=16, origin=source.origin(Window(0.0, problem.scale, "reconstruction")))
+        unit = problem.unit or "in the units of INPUT"
+        note = f"white is {problem.window.high:.4g} {unit}{'' if scale else ' (change it with --scale)'}"
+        origin = source.origin(problem.window)
+        if origin is not None and problem.unit:
+            origin = replace(origin, contents=replace(origin.contents, unit=problem.unit))
+        picture = Picture(np.zeros((1, 1, 1)), bits=16, origin=origin)
         return Given(problem, y, picture, (*problem.notes, note))
+
+    @property
+    def window(self) -> Window:
+        """Values of black and white in the images of results."""
+        return Window(0.0, self.scale, "reconstruction")
 
     @classmethod
     def _check_names(cls, arrays: Arrays) -> None:

@@ -1,5 +1,8 @@
 r"""Sinograms as files hold them: their axes, counts, the unit of the angles and the rotation axis are put in one convention.
 
+Rays are parallel, or a fan from a point source (:class:`FanBeam`). Lengths are in the unit ``length_unit`` of the file; if it
+gives none, they are in pixels, of which one is as wide as a detector.
+
 The projections themselves tell much of it, by their sums and centers of mass: see :mod:`invdiff.problems.moments`.
 """
 
@@ -15,10 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .arrays import LARGEST, Arrays, image_size, real_numbers
+from .arrays import LARGEST, Arrays, image_size, named, one_number, real_numbers, whole_numbers
+from .counts import Counts, line_integrals
 from .moments import FEWEST, STEADY, Moments, spread_of
+from .opposites import center_of_opposites
 
-__all__ = ["Sinogram", "half_turn", "sinogram_of"]
+__all__ = ["FanBeam", "Sinogram", "half_turn", "sinogram_of"]
 
 Array = NDArray[np.float64]
 
@@ -29,12 +34,31 @@ OFF_CENTER = 0.25  # detectors
 CLEAR = 20.0  # offset over its standard error above which a center is used in any case
 SAME = 0.05  # detectors by which a center may differ from that of scikit-image
 CUT_OFF = 0.25  # values at the ends of the detectors relative to those in the middle
-NO_COUNT = 0.01  # share of counts that may be 0 or less
+
+
+@dataclass(frozen=True)
+class FanBeam:
+    """Rays from a point source, see :class:`~invdiff.operators.FanBeamCT`.
+
+    Attributes:
+        source_distance: From the rotation axis to the source.
+        detector_distance: From the rotation axis to the detector.
+        curved: Whether the detector is an arc around the source.
+    """
+
+    source_distance: float
+    detector_distance: float
+    curved: bool = False
+
+    @property
+    def magnification(self) -> float:
+        """Distance between detectors over that between their rays at the rotation axis."""
+        return (self.source_distance + self.detector_distance) / self.source_distance
 
 
 @dataclass(frozen=True)
 class Sinogram:
-    """Line integrals in the convention of :class:`~invdiff.operators.ParallelBeamCT`.
+    """Line integrals in the convention of :class:`~invdiff.operators.ParallelBeamCT` or ``FanBeamCT``.
 
     Attributes:
         values: Float64 ``(angles, detectors)``.
@@ -43,6 +67,11 @@ class Sinogram:
         center: Detector on which the rotation axis projects.
         axis: Pixel ``(row, column)`` of the rotation axis.
         notes: What was converted, and doubts, for the user.
+        detector_spacing: Distance between detectors.
+        pixel_size: Side of a pixel of the image.
+        unit: Unit of lengths; ``"pixel"`` if the file gives none.
+        fan: The fan of the rays; ``None``: they are parallel.
+        counts: The counts of which these are the logarithms, if their gain is known.
     """
 
     values: Tensor
@@ -51,6 +80,11 @@ class Sinogram:
     center: float
     axis: tuple[float, float]
     notes: tuple[str, ...]
+    detector_spacing: float = 1.0
+    pixel_size: float = 1.0
+    unit: str = "pixel"
+    fan: FanBeam | None = None
+    counts: Counts | None = None
 
 
 def sinogram_of(arrays: Arrays) -> Sinogram:
@@ -67,9 +101,12 @@ def sinogram_of(arrays: Arrays) -> Sinogram:
     said = real_numbers(arrays, "angles").numpy() if "angles" in arrays else None
     if said is not None and said.size == max(said.shape, default=1):
         said = said.reshape(-1)  # MATLAB has (N, 1)
-    measured = _line_integrals(given.numpy(), arrays, notes)
+    measured, counts = line_integrals(given.numpy(), arrays, notes)
     values = _angles_first(measured, said, notes)
     turned = values is not measured
+    counts = counts.T if turned and counts is not None else counts
+    wide = values.shape[1]
+    values, counts = _binned(values, counts, bins := int(whole_numbers(arrays, "bin").item()) if "bin" in arrays else 1)
     count, detectors = values.shape
     if said is not None and said.shape != (count,):
         raise ValueError(f"ct: a sinogram of {count} rows needs {count} angles, got an array of shape {said.shape}.")
@@ -82,12 +119,20 @@ def sinogram_of(arrays: Arrays) -> Sinogram:
     if needed > memory:
         raise ValueError(
             f"ct: the rays of {count} angles through {size[1]} x {size[0]} pixels take {needed / 2**30:.1f} GiB, and this "
-            f"machine has {memory / 2**30:.1f}. Average neighboring detectors, or give a smaller `size` (H, W)."
+            f"machine has {memory / 2**30:.1f}. Average neighboring detectors by --bin 2, or give a smaller `size` (H, W)."
         )
-    doubts = _doubts(values)
+    fan = _fan(arrays)
+    lengths = _lengths(arrays, fan, bins)
+    doubts = [] if fan is not None else _doubts(values)
     notes += doubts
-    moments = None if doubts else Moments.of(values)
-    if said is not None:
+    moments = None if doubts or fan is not None else Moments.of(values)
+    if fan is not None:
+        if said is None:
+            notes.append(
+                f"the {count} source angles are taken as evenly spaced over a whole turn: give `angles` if they are not"
+            )
+        angles = [360 * k / count for k in range(count)] if said is None else _degrees(said, None, notes)
+    elif said is not None:
         angles = _degrees(said, moments, notes)
     else:
         angles = half_turn(count) if moments is None else _likely_angles(moments, count, notes)
@@ -97,8 +142,63 @@ def sinogram_of(arrays: Arrays) -> Sinogram:
             "the centers of mass of the projections do not follow those of parallel beams at these angles: check the order of "
             "the angles and of the rows, and that no fan beam was used"
         )
-    center, axis = _rotation(arrays, moments, angles, size, detectors, turned, notes)
-    return Sinogram(torch.from_numpy(np.ascontiguousarray(values)), angles, size, center, axis, tuple(notes))
+    if "center" in arrays and bins > 1:  # the middle of the group of detectors
+        arrays = {**arrays, "center": np.asarray((_center(arrays, wide) - (bins - 1) / 2) / bins)}
+    center, axis = _rotation(arrays, values, moments, angles, size, turned, notes, parallel=fan is None)
+    return Sinogram(
+        torch.from_numpy(np.ascontiguousarray(values)), angles, size, center, axis, tuple(notes), *lengths, fan, counts
+    )
+
+
+def _binned(values: Array, counts: Counts | None, bins: int) -> tuple[Array, Counts | None]:
+    """Join groups of neighboring detectors: the photons of counts are added up, line integrals are averaged."""
+    if bins == 1:
+        return values, counts
+    detectors = values.shape[1] // max(bins, 1)
+    if bins < 1 or not detectors:
+        raise ValueError(f"ct: bin must be from 1 to the number of detectors, {values.shape[1]}, got {bins}.")
+    if counts is not None:
+        counts = counts.binned(bins)
+        return counts.integrals().numpy(), counts
+    return values[:, : detectors * bins].reshape(len(values), detectors, bins).mean(2), None
+
+
+def _fan(arrays: Arrays) -> FanBeam | None:
+    """Return the fan that a file describes, or ``None`` if its rays are parallel."""
+    distances = ("source_distance", "detector_distance")
+    if "geometry" in arrays and named(arrays, "geometry", ("parallel", "fan")) == "parallel":
+        return None
+    if "geometry" not in arrays and not any(name in arrays for name in distances):
+        return None
+    missing = [name for name in (*distances, "detector_spacing") if name not in arrays]
+    if missing:
+        raise ValueError(
+            f"ct: a fan beam needs {' and '.join(f'`{name}`' for name in missing)}, in the unit of the pixel size: "
+            "source_distance and detector_distance from the rotation axis, detector_spacing between detectors."
+        )
+    source, detector = (one_number(arrays, name) for name in distances)
+    if source <= 0 or detector < 0:
+        raise ValueError(
+            "ct: source_distance must be positive and detector_distance at least 0, both from the rotation axis, got "
+            f"{source:g} and {detector:g}."
+        )
+    shape = named(arrays, "detector_shape", ("flat", "curved")) if "detector_shape" in arrays else "flat"
+    return FanBeam(source, detector, shape == "curved")
+
+
+def _lengths(arrays: Arrays, fan: FanBeam | None, bins: int) -> tuple[float, float, str]:
+    """Return the detector spacing, the pixel size and their unit; one of the two follows from the other."""
+    given = {name: one_number(arrays, name) for name in ("detector_spacing", "pixel_size") if name in arrays}
+    for name, value in given.items():
+        if value <= 0:
+            raise ValueError(f"ct: {name} must be positive, got {value:g}.")
+    magnification = 1.0 if fan is None else fan.magnification
+    unit = named(arrays, "length_unit", ("mm", "cm", "pixel")) if "length_unit" in arrays else "mm"
+    if "detector_spacing" in given:
+        spacing = bins * given["detector_spacing"]
+        return spacing, given.get("pixel_size", spacing / magnification), unit
+    pixel = given.get("pixel_size", 1.0)
+    return pixel, pixel, unit if given else "pixel"
 
 
 def _memory() -> float:
@@ -114,45 +214,6 @@ def half_turn(count: int) -> list[float]:
     if count < 1:
         raise ValueError(f"ct: expected at least one angle, got {count}.")
     return [180 * k / count for k in range(count)]
-
-
-def _line_integrals(values: Array, arrays: Arrays, notes: list[str]) -> Array:
-    r"""Return :math:`-\log((I - \text{dark}) / (\text{flat} - \text{dark}))` of counts :math:`I`, if the file has ``flat``."""
-    if "flat" not in arrays:
-        if "dark" in arrays:
-            raise ValueError("ct: `dark` belongs to counts: give the counts without an object too, as `flat` or by --flat.")
-        return values
-    flat, dark = (_reference(arrays, name, values.shape, notes) for name in ("flat", "dark"))
-    try:
-        counts, open_beam = np.broadcast_arrays(values - dark, flat - dark)
-    except ValueError:
-        raise ValueError(
-            f"ct: flat and dark have shapes {flat.shape} and {dark.shape}, expected one number, or one for each detector, the "
-            f"last axis of the sinogram {values.shape}."
-        ) from None
-    if counts.shape != values.shape or not (open_beam > 0).all():
-        raise ValueError(
-            f"ct: flat must exceed dark and have no more values than the sinogram, got {flat.shape} and {dark.shape}."
-        )
-    dead = counts <= 0
-    if dead.mean() > NO_COUNT:
-        raise ValueError(f"ct: {dead.mean():.1%} of the counts have no logarithm: they do not exceed `dark` or 0.")
-    if dead.any():
-        least = counts[~dead].min()
-        counts = np.where(dead, least, counts)
-        notes.append(f"{int(dead.sum())} counts without light are taken as {least:.4g}, the least other one")
-    return np.asarray(-np.log(counts / open_beam), dtype=np.float64)
-
-
-def _reference(arrays: Arrays, name: str, shape: tuple[int, ...], notes: list[str]) -> Array:
-    """Return counts without an object, or without light, that broadcast to those of a sinogram; 0 if the file has none."""
-    given: Array = real_numbers(arrays, name).numpy() if name in arrays else np.zeros(())
-    if given.shape == shape[:1] != shape[1:]:  # detectors first, or one number for each projection
-        return given[:, None]
-    if given.ndim == 2 and given.shape[1] == shape[1] and len(given) not in (1, shape[0]):
-        notes.append(f"`{name}` is the mean of {len(given)} measurements")
-        return np.asarray(given.mean(0))
-    return given
 
 
 def _angles_first(values: Array, angles: Array | None, notes: list[str]) -> Array:
@@ -199,28 +260,34 @@ def _likely_angles(moments: Moments, count: int, notes: list[str]) -> list[float
 
 def _rotation(
     arrays: Arrays,
+    values: Array,
     moments: Moments | None,
     angles: Sequence[float],
     size: tuple[int, int],
-    detectors: int,
     turned: bool,
     notes: list[str],
+    *,
+    parallel: bool,
 ) -> tuple[float, tuple[float, float]]:
     """Return the center of rotation on the detectors and the pixel of the axis: those of the file, or the middles.
 
     Without them a center that the centers of mass put elsewhere is taken. One that lies half a detector behind the middle is
-    that of scikit-image, with the axis in pixel ``N // 2``; so is that of sinograms with the detectors first (``turned``).
+    that of scikit-image, with the axis in pixel ``N // 2``; so is that of sinograms with the detectors first (``turned``). If
+    the centers of mass tell nothing, as of an object that reaches beyond the detectors, opposite projections are compared.
     """
+    detectors = values.shape[1]
     middle = (detectors - 1) / 2
     axis = (size[0] - 1) / 2, (size[1] - 1) / 2
     if "axis" in arrays:
         row, column = _numbers(arrays, "axis", 2)
         axis = row, column
     if "center" in arrays:
-        (center,) = _numbers(arrays, "center", 1)
-        if not 0 <= center <= detectors - 1:
-            raise ValueError(f"ct: center must be a detector from 0 to {detectors - 1}, got {center:g}.")
-        return center, axis
+        return _center(arrays, detectors), axis
+    if not parallel:
+        notes.append(
+            f"the central ray is taken to hit detector {middle:g}, the middle; if edges are doubled, choose it by --center"
+        )
+        return middle, axis
     whole = detectors == math.ceil(2**0.5 * size[0]) and size[0] == size[1] and "size" in arrays
     usual = float(detectors // 2) if turned else middle
     offset, error, misfit = (0.0, math.inf, math.inf) if moments is None else moments.center(angles)
@@ -230,6 +297,9 @@ def _rotation(
         likely = detectors % 2 == 0 and abs(offset - 0.5) < max(SAME, 5 * error)
         center = detectors / 2 if likely else middle + offset
         found = "as the centers of mass of the projections say"
+    elif not told and (opposite := center_of_opposites(values, angles)) is not None:
+        if abs(opposite - usual) >= OFF_CENTER:
+            center, found = opposite, "as opposite projections say"
     elif not told:
         notes.append(
             f"the rotation axis is taken to project on detector {usual:g}, because the data do not tell; if edges are doubled, "
@@ -249,6 +319,13 @@ def _rotation(
             f"the rotation axis projects on detector {shown}, {found}, not on the middle, {middle:g} (choose it by --center)"
         )
     return center, axis
+
+
+def _center(arrays: Arrays, detectors: int) -> float:
+    (center,) = _numbers(arrays, "center", 1)
+    if not 0 <= center <= detectors - 1:
+        raise ValueError(f"ct: center must be a detector from 0 to {detectors - 1}, got {center:g}.")
+    return center
 
 
 def _numbers(arrays: Arrays, name: str, count: int) -> list[float]:

@@ -15,6 +15,7 @@ from invdiff.io.limits import LARGEST_ARRAY, check_array
 __all__ = ["HDF5_MAGIC", "dataset", "is_hdf5", "names", "opened", "values"]
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+MOST_LINKS = 16  # links within a file that are followed one after another
 # Filters that HDF5 and h5py hold themselves: deflate, shuffle, checksum, szip, n bits, scale and offset, LZF. Others are loaded
 # from libraries on disk.
 BUILT_IN = frozenset({1, 2, 3, 4, 5, 6, 32000})
@@ -61,12 +62,21 @@ def dataset(file: Any, name: str, *, largest: int | None = LARGEST_ARRAY) -> Any
     import h5py
 
     place: Any = file
-    for part in filter(None, name.split("/")):
+    parts, followed = [part for part in name.split("/") if part], 0
+    while parts:
+        part = parts.pop(0)
         link = place.get(part, getlink=True) if isinstance(place, h5py.Group) else None
         if link is None:
             raise ValueError(f"it has no dataset {name!r}, but {', '.join(sorted(names(file))[:12]) or 'nothing'}")
         if isinstance(link, h5py.ExternalLink):
             raise ValueError(f"{name!r} is a link to another file, {link.filename}, which is not followed")
+        if isinstance(link, h5py.SoftLink):  # followed here, because HDF5 would follow links to other files on its way
+            followed += 1
+            if followed > MOST_LINKS:
+                raise ValueError(f"{name!r} is a link to itself")
+            place = place.file if link.path.startswith("/") else place
+            parts = [*(step for step in link.path.split("/") if step not in ("", ".")), *parts]
+            continue
         try:
             place = place[part]
         except (KeyError, OSError, RuntimeError) as error:

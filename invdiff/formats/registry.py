@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from invdiff.formats.animation import Animation
+from invdiff.formats.data_exchange import DataExchange
 from invdiff.formats.dicom import DICOM, DICOMSeries
 from invdiff.formats.fits import FITS
 from invdiff.formats.format import Format, Scan, Stack
@@ -28,6 +29,7 @@ FORMATS: tuple[Format, ...] = (
     DICOMSeries(),
     NIfTI(),
     FITS(),
+    DataExchange(),
     Matlab(),
     Matlab73(),
     TIFFStack(),

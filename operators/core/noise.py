@@ -72,6 +72,10 @@ class Noise(Movable, ABC):
         outlier.
         """
 
+    def squared_misfit(self, y: Tensor, clean: Tensor) -> Tensor:
+        r"""Return :math:`(y - z)^2 / v` per entry, or what else has the expectation 1 at the true :math:`z`."""
+        return (y - clean).square() / self.variance(y, clean)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.sigma:g})"
 

@@ -39,6 +39,9 @@ class JoinedNoise(Noise):
     def variance(self, y: Tensor, clean: Tensor) -> Tensor:
         return self._each(lambda noise, y_i, clean_i: noise.variance(y_i, clean_i), y, clean)
 
+    def squared_misfit(self, y: Tensor, clean: Tensor) -> Tensor:
+        return self._each(lambda noise, y_i, clean_i: noise.squared_misfit(y_i, clean_i), y, clean)
+
     def _each(self, function: Callable[[Noise, Tensor, Tensor], Tensor], y: Tensor, clean: Tensor) -> Tensor:
         parts = zip(self.noises, self.layout.split(y), self.layout.split(clean), strict=True)
         return self.layout.join([function(noise, y_i, clean_i).expand_as(y_i) for noise, y_i, clean_i in parts])

@@ -64,5 +64,8 @@ class TemperedNoise(Noise):
     def variance(self, y: Tensor, clean: Tensor) -> Tensor:
         return self.count * self.noise.variance(y, clean)
 
+    def squared_misfit(self, y: Tensor, clean: Tensor) -> Tensor:
+        return self.noise.squared_misfit(y, clean) / self.count
+
     def __repr__(self) -> str:
         return f"TemperedNoise({self.noise!r}, {self.count})"

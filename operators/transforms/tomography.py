@@ -129,12 +129,13 @@ class ParallelBeamCT(RayTransform):
 
 
 class FanBeamCT(RayTransform):
-    r"""Fan-beam tomography: rays from a point source to a flat detector, which rotate around the image together.
+    r"""Fan-beam tomography: rays from a point source to a flat or curved detector, which rotate around the image together.
 
     At 0 degrees the source is ``source_distance`` above the rotation axis, and the horizontal detector is
     ``detector_distance`` below it; larger angles rotate both counter-clockwise. Detector :math:`d` is a point at
-    :math:`(d - \text{center}) \cdot` ``detector_spacing`` along the detector, which at 0 degrees runs to the right. For a
-    distant source this approaches :class:`ParallelBeamCT`. See also :class:`RayTransform`.
+    :math:`(d - \text{center}) \cdot` ``detector_spacing`` along the detector, which at 0 degrees runs to the right: along a
+    line, or along an arc around the source if it is ``curved``, as in medical scanners, with equal angles between the rays.
+    For a distant source this approaches :class:`ParallelBeamCT`. See also :class:`RayTransform`.
 
     Args:
         in_shape: Image shape ``(C, H, W)``, without the batch axis. Measurements are ``(B, C, angles, detectors)``.
@@ -145,7 +146,8 @@ class FanBeamCT(RayTransform):
             the diagonal is virtual: rays are followed through the whole image. At 0, ``detector_spacing`` is the distance
             between rays at the axis.
         detectors: Number :math:`D` of detectors.
-        detector_spacing: Distance between detectors, in the unit of ``pixel_size``.
+        detector_spacing: Distance between detectors, in the unit of ``pixel_size``; along the arc, if the detector is curved.
+        curved: Whether the detector is an arc around the source rather than flat.
         center: The detector on which the rotation axis projects, counted from 0, which may be a fraction. Default: the middle
             of the detectors, ``(D - 1) / 2``.
         axis: Pixel ``(row, column)`` through whose center the rotation axis passes, counted from 0, which may be fractions.
@@ -173,6 +175,7 @@ class FanBeamCT(RayTransform):
         detector_distance: float,
         detectors: int,
         detector_spacing: float,
+        curved: bool = False,
         center: float | None = None,
         axis: tuple[float, float] | None = None,
         pixel_size: float = 1.0,
@@ -197,7 +200,14 @@ class FanBeamCT(RayTransform):
         along, across = _frame(_degrees("FanBeamCT", angles))
         spacing = _length("FanBeamCT", "detector_spacing", detector_spacing)
         offsets = _offsets("FanBeamCT", detectors, spacing, center)
-        directions = along[:, None] * offsets + across[:, None] * (source_distance + detector_distance)
+        reach = source_distance + detector_distance
+        if curved and np.abs(offsets).max() >= np.pi / 2 * reach:
+            raise ValueError(
+                f"FanBeamCT: {detectors} detectors {spacing:g} apart reach a quarter turn from the central ray on an arc of "
+                f"radius {reach:g}, expected rays toward the axis. Check detector_spacing, and center."
+            )
+        sideways, ahead = (np.sin(offsets / reach), np.cos(offsets / reach)) if curved else (offsets, reach)
+        directions = along[:, None] * sideways + across[:, None] * ahead
         sources = np.broadcast_to(-source_distance * across[:, None], directions.shape)
         self._trace(shape, sources, directions, pixel_size, place)
 

@@ -14,6 +14,7 @@ from invdiff.operators import (
     PoissonNoise,
     RoundingNoise,
     StudentNoise,
+    TransmissionNoise,
 )
 from invdiff.operators.core.concatenation import Concatenation
 from invdiff.operators.noise.joined import JoinedNoise
@@ -58,6 +59,12 @@ def _() -> list[PoissonGaussianNoise]:
 @cases_of(PoissonNoise, 1)
 def _() -> list[PoissonNoise]:
     return [PoissonNoise(0.05, offset=-1.5)]
+
+
+@cases_of(TransmissionNoise, 2)
+def _() -> list[TransmissionNoise]:
+    flats = torch.tensor([[30.0, 50.0, 80.0], [130.0, 210.0, 340.0]], dtype=torch.float64)
+    return [TransmissionNoise(60.0, scale=0.7), TransmissionNoise(flats, background=flats[:1] / 20, scale=1.3)]
 
 
 @cases_of(RoundingNoise, 3)

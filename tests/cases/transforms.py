@@ -137,7 +137,7 @@ def _() -> list[ParallelBeamCT]:
     return [wide, long]
 
 
-@cases_of(FanBeamCT, 2)
+@cases_of(FanBeamCT, 3)
 def _() -> list[FanBeamCT]:
     few = FanBeamCT(
         (2, 6, 8),
@@ -153,4 +153,13 @@ def _() -> list[FanBeamCT]:
     fine = FanBeamCT(
         (1, 7, 7), turn, source_distance=10.0, detector_distance=0.0, detectors=15, detector_spacing=0.7, center=7.3
     )
-    return [few, fine]
+    arc = FanBeamCT(
+        (1, 6, 7),
+        [0.0, 75.0, 200.0],
+        source_distance=9.0,
+        detector_distance=4.0,
+        detectors=7,
+        detector_spacing=1.4,
+        curved=True,
+    )
+    return [few, fine, arc]

@@ -171,9 +171,9 @@ class TestCounts:
         assert float(note.split("--flat ")[1]) == pytest.approx(level, rel=0.02)
 
     def test_a_few_dead_detectors(self):
-        counts = self.counts()
+        counts = 0.3 * self.counts()
         counts[0, :3] = 0
-        problem, y = ReconstructCT.from_arrays({"sinogram": counts, "flat": np.array(1e5), "angles": ANGLES}, scale=0.02)
+        problem, y = ReconstructCT.from_arrays({"sinogram": counts, "flat": np.array(3e4), "angles": ANGLES}, scale=0.02)
         assert y.isfinite().all()
         assert any("3 counts without light" in note for note in problem.notes)
 

@@ -30,6 +30,7 @@ from invdiff.operators import (
     PoissonNoise,
     RoundingNoise,
     StudentNoise,
+    TransmissionNoise,
     linearize,
     whiten,
 )
@@ -96,10 +97,14 @@ def test_the_likelihood_is_normalized(law: Noise) -> None:
     if isinstance(law, PhotonNoise):
         counts = torch.arange(400, dtype=torch.float64) - (law.readout / law.gain) ** 2
         y, width = law.offset + law.gain * counts, 1.0
+    elif isinstance(law, TransmissionNoise):
+        counts = torch.arange(1000, dtype=torch.float64).reshape(-1, 1, 1).expand(-1, *EVENT)
+        y, width = law.integrals(counts), 1.0
     else:
         y = torch.sinh(torch.linspace(-12, 12, 40_001, dtype=torch.float64))
         width = torch.gradient(y)[0]
-    p = law.log_likelihood(y.reshape(-1, 1, 1).expand(-1, *EVENT), clean.expand(len(y), *EVENT)).exp()
+    y = y if y.ndim == 3 else y.reshape(-1, 1, 1).expand(-1, *EVENT)
+    p = law.log_likelihood(y, clean.expand(len(y), *EVENT)).exp()
     total = (p * (width.reshape(-1, 1, 1) if isinstance(width, Tensor) else width)).sum(0)
     assert_close(total, torch.ones(EVENT, dtype=torch.float64), rtol=2e-3, atol=0)
 
@@ -137,6 +142,44 @@ def test_photons() -> None:
     assert float(counts.var()) == pytest.approx(12, rel=4 * math.sqrt(2.2 / 20_000))
     assert (law.add(torch.full((1, 4), -1.0), streams(1)) == -1).all()
     assert (law.variance(y, torch.full_like(y, -3.0)) > 0).all()  # no light at all
+
+
+class TestTransmission:
+    law = TransmissionNoise(torch.tensor([40.0, 3.0], dtype=torch.float64), background=0.5, scale=1.4)
+
+    def test_counts_are_kept_down_to_none(self) -> None:
+        counts = torch.arange(60, dtype=torch.float64).reshape(-1, 1).expand(-1, 2)
+        y = self.law.integrals(counts)
+        assert_close(self.law.counts(y), counts, rtol=1e-12, atol=1e-12)
+        assert (y.diff(dim=0) < 0).all()
+        assert_close(y[30], -((counts[30] - 0.5) / self.law.flat).log() / 1.4)
+
+    def test_gradient_of_few_counts(self) -> None:
+        """Also where there are none, up to the integral that stands for them; beyond it the likelihood has no maximum."""
+        clean = torch.linspace(-1, 6, 200, dtype=torch.float64).reshape(-1, 1).expand(-1, 2).clone().requires_grad_()
+        for count in (0.0, 1.0, 2.0, 30.0):
+            y = self.law.integrals(torch.full_like(clean, count)).detach()
+            (gradient,) = torch.autograd.grad(self.law.log_likelihood(y, clean).sum(), clean)
+            v = self.law.variance(y, clean.detach())
+            assert (v > 0).all()
+            right = clean.detach() < y if count <= 1 else torch.ones_like(y, dtype=torch.bool)
+            assert_close(((y - clean.detach()) / v)[right], gradient[right], rtol=1e-6, atol=1e-6)
+            assert gradient[~right].abs().max() < 1.5 if (~right).any() else count > 1
+
+    def test_squared_misfit_is_one(self) -> None:
+        """Of counts as few as three, where that of their logarithm is far from it."""
+        clean = torch.full((8, 20_000), 1.5, dtype=torch.float64)
+        law = TransmissionNoise(20.0, background=0.5)
+        misfit = law.squared_misfit(law.add(clean, streams(8)), clean)
+        assert float(misfit.mean()) == pytest.approx(1, abs=4 * float(misfit.std()) / 400)
+
+    def test_stays_finite(self) -> None:
+        clean = torch.tensor([[-1e4, 1e4], [-50.0, 200.0]])
+        y = self.law.integrals(torch.tensor([[0.0, 5.0], [900.0, 0.0]]))
+        v = self.law.variance(y, clean)
+        assert (v > 0).all()
+        assert v.isfinite().all()
+        assert self.law.log_likelihood(y, clean).isfinite().all()
 
 
 def test_rounding() -> None:
@@ -186,6 +229,10 @@ def test_moves(law: Noise) -> None:
         (lambda: GaussianNoise(torch.tensor([0.1, 0.0])), "must be positive and finite, got 0 to 0.1"),
         (lambda: PoissonNoise(0.0, offset=-1.0), "expected gain > 0"),
         (lambda: PoissonGaussianNoise(0.1, offset=math.inf, sigma=0.1), "a finite offset"),
+        (lambda: TransmissionNoise(0.0), "expected flat > 0"),
+        (lambda: TransmissionNoise(5.0, background=-1.0), "background >= 0"),
+        (lambda: TransmissionNoise(5.0, scale=math.inf), "all finite"),
+        (lambda: TransmissionNoise(torch.ones(3), background=torch.ones(2)), "shapes that broadcast"),
         (lambda: StudentNoise(0.1, dof=0.0), "dof > 0"),
         (lambda: LaplaceNoise(0.0), "scale > 0"),
         (lambda: RoundingNoise(0.0, offset=0.0), "step > 0"),
@@ -216,6 +263,7 @@ class TestPosteriors:
         PoissonGaussianNoise(0.1, offset=-1.5, sigma=0.1),
         StudentNoise(0.15, dof=2.0),
         LaplaceNoise(0.15),
+        TransmissionNoise(30.0, background=1.0),
         RoundingNoise(0.5, offset=0.0),
         GaussianNoise(torch.tensor([0.1, 0.3, 0.2], dtype=torch.float64)),
         CovarianceNoise(torch.tensor([[0.04, 0.02, 0.0], [0.02, 0.05, -0.01], [0.0, -0.01, 0.02]], dtype=torch.float64)),

@@ -140,6 +140,19 @@ class TestTomography:
         oblique = [1, 2, 3, 5, 7]  # Elsewhere the smallest slope decides on which side of a border a ray runs.
         assert_close(far(x)[:, :, oblique], self.parallel(x)[:, :, oblique], atol=5e-5, rtol=0)
 
+    def test_the_rays_to_an_arc_have_equal_angles(self) -> None:
+        """Each is the ray to the place of a flat detector that lies behind its own."""
+        x, reach = randn(1, 1, 6, 9), 20.0 + 9.0
+        arc = FanBeamCT((1, 6, 9), self.angles, **FAN, curved=True)(x)
+        for d in range(12):
+            place = reach * math.tan((d - 5.5) * 1.7 / reach)
+            flat = {**FAN, "detectors": 1, "detector_spacing": 1.0, "center": -place}
+            assert_close(arc[..., d], FanBeamCT((1, 6, 9), self.angles, **flat)(x)[..., 0], atol=1e-5, rtol=1e-5)
+
+    def test_an_arc_of_more_than_half_a_turn(self) -> None:
+        with pytest.raises(ValueError, match="reach a quarter turn"):
+            FanBeamCT((1, 6, 9), [0.0], **{**FAN, "detector_spacing": 10.0}, curved=True)
+
     def test_pixel_size_is_the_unit_of_length(self) -> None:
         x = randn(1, 1, 6, 9)
         scaled = {name: 0.5 * value if name != "detectors" else value for name, value in FAN.items()}
