@@ -22,7 +22,8 @@ from invdiff.io.kinds import HEAD
 
 __all__ = ["FORMATS", "format_of", "opened"]
 
-Argument, Result = TypeVar("Argument"), TypeVar("Result")
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
 
 FORMATS: tuple[Format, ...] = (
     DICOM(),

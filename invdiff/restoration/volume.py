@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,7 @@ def restore_volume(
         output, middle.measured.name, Results(COMMAND, RECORD, tuple(names), inputs), overwrite=overwrite
     ) as place:
         if settings["coupling"] is None:
-            results = (job_of(number).run() for number in numbers)
+            results: Iterator[Restoration] = (job_of(number).run() for number in numbers)
         else:
             jobs = [job_of(number) for number in numbers]
             results = coupled_results(jobs, settings["coupling"], settings, option or {}, progress=progress)
