@@ -16,6 +16,7 @@ from PIL import Image
 
 from invdiff.formats import Format, Scan, Stack, format_of, opened
 from invdiff.formats.origin import Origin
+from invdiff.formats.tiff_stack import TIFFStack
 from invdiff.formats.window import Window, window_of
 from invdiff.io.codecs import chroma_of
 from invdiff.io.codecs import format_of as pillow_format_of
@@ -56,11 +57,13 @@ class Source:
             or several arrays by name, as an ``.npz`` file would hold them.
         page: Page of a TIFF file of several pages, or slice of a volume, counted from 1.
         window: Black and white of a file with units; ``None``: :func:`invdiff.formats.window.window_of`.
+        stack: Whether pages of one size in a TIFF file are slices of a stack, rather than images by themselves.
     """
 
     value: Any
     page: int | None = None
     window: Window | None = None
+    stack: bool = True
 
     @property
     def path(self) -> Path | None:
@@ -109,7 +112,9 @@ class Source:
             OSError: If it cannot be opened.
         """
         kind = None if self.path is None else format_of(self.path)
-        return None if self.path is None or kind is None else opened(self.path, kind)
+        if self.path is None or kind is None or (isinstance(kind, TIFFStack) and not self.stack):
+            return None
+        return opened(self.path, kind)
 
     @property
     def number(self) -> int:

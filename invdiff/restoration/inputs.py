@@ -96,6 +96,7 @@ def read(
     noise: Any = None,
     simulate: bool = False,
     page: int | None = None,
+    slice: int | None = None,  # noqa: A002 - the name of the option
     seed: int = 0,
     channels: int = 3,
     black: float | None = None,
@@ -122,6 +123,7 @@ def read(
             set by the problem.
         simulate: Whether INPUT is clean and is degraded first.
         page: Page of a TIFF file of several pages, counted from 1.
+        slice: Slice of a volume, page of a stack or frame of a clip, counted from 1.
         seed: Random seed of the simulated noise.
         channels: Number of channels of the prior; 1: images of any number of channels.
         black: Value of black in the units of INPUT. Default: 0.
@@ -140,10 +142,12 @@ def read(
     said = noise_choice(noise, kind, simulated=simulated)
     values = complete(kind, options, simulated=simulated)
     check_options(kind, values, said, has_input=source is not None, simulated=simulated)
-    entry, notes, limits, levels = Source(source, page=page), list[str](), levels_of(black, white), None
+    number = page if slice is None else slice
+    entry = Source(source, page=number, stack=page is None)
+    notes, limits, levels = list[str](), levels_of(black, white), None
     if page is not None and page < 1:
         raise OptionError(f"--page: expected a whole number from 1, got {page}.")
-    if entry.path is not None and entry.path.is_dir() and page is None:
+    if entry.path is not None and entry.path.is_dir() and slice is None:
         raise IsADirectoryError(f"{entry} is a folder, expected a single image. Give the images in it.")
     if simulated or kind.reads == "picture":
         where = "the bundled picture" if source is None else str(entry)

@@ -33,13 +33,13 @@ def slice_numbers(text: str | int, count: int) -> tuple[int, ...]:
 
 
 def one_slice(text: str | int | None, page: int | None) -> int | None:
-    """Return the page, counted from 1, that a setting ``slice`` or a setting ``page`` names.
+    """Return the slice, counted from 1, that a setting ``slice`` names; ``None`` if it is not given.
 
     Raises:
         OptionError: If both are given, or several slices are.
     """
     if text is None:
-        return page
+        return None
     if page is not None:
         raise OptionError("--slice and --page both choose a slice. Leave one out.")
     numbers = slice_numbers(text, 10**9) if text != "all" else ()

@@ -102,7 +102,7 @@ def restore_volume(
     window = _common_window(held, source, settings) if isinstance(held, Stack) else None
 
     def job_of(number: int) -> Job:
-        chosen = {**settings, "page": number + 1}
+        chosen = {**settings, "slice": number + 1}
         return prepare(source, chosen, option=option, prior_option=prior_option, score=score, window=window)
 
     middle = job_of(numbers[len(numbers) // 2])
