@@ -206,6 +206,17 @@ class Problem(ABC):
         """Return pictures ``(B, C, H, W)`` from which the noise can be estimated, NaN where there is no measurement."""
         return y
 
+    def noise_of_input(self, *, estimated: bool) -> tuple[Noise, str] | None:
+        """Return the noise of a measured INPUT in the units of ``y``, and a note on it; ``None``: it is found in its pixels.
+
+        Args:
+            estimated: Whether it is to be estimated, even if the file states it.
+
+        Raises:
+            ValueError: If it cannot be found: the reason alone.
+        """
+        return None
+
     def in_channels(self, op: Operator, y: Tensor, channels: int) -> tuple[Operator, Tensor]:
         """Return operator and measurement for a grayscale picture under a prior with more channels.
 
@@ -261,7 +272,11 @@ class Problem(ABC):
         return y
 
     def upright(self, x: Tensor) -> Tensor:
-        """Return pictures ``(B, C, H, W)`` in the orientation that the measured file declares (EXIF)."""
+        """Return pictures ``(B, C, H, W)`` in the orientation and the color space of the results."""
+        return x
+
+    def shown(self, x: Tensor) -> Tensor:
+        """Return results ``(..., C, H, W)`` as figures show them, where they are no pictures for a display."""
         return x
 
     def framed(self, x: Tensor) -> Tensor:

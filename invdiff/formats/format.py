@@ -28,6 +28,8 @@ class Stack:
         axis: What N counts: ``"slice"``, ``"page"``, ``"frame"``, ``"plane"``.
         unit: Unit of the values, such as ``"HU"``; empty if the file states none.
         window: Values that its header shows as black and white; ``None`` if it states none.
+        calibrated: Whether the window is that of the instrument, to be taken whatever the values are.
+        problems: Names of the only problems that take such pictures; empty: any.
         limits: Smallest and largest value that a result in this format can hold; values beyond are clipped.
         header: What :meth:`Format.write` carries through to results; its type is known to the format alone.
         notes: What was taken for granted when the file was read, for the user.
@@ -38,6 +40,8 @@ class Stack:
     axis: str = "slice"
     unit: str = ""
     window: tuple[float, float] | None = None
+    calibrated: bool = False
+    problems: tuple[str, ...] = ()
     limits: tuple[float, float] = (-float("inf"), float("inf"))
     header: Any = None
     notes: tuple[str, ...] = ()

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from invdiff.formats.animation import Animation
+from invdiff.formats.camera_raw import CameraRAW
 from invdiff.formats.data_exchange import DataExchange
 from invdiff.formats.dicom import DICOM, DICOMSeries
+from invdiff.formats.exr import EXR, RadianceHDR
 from invdiff.formats.fits import FITS
 from invdiff.formats.format import Format, Scan, Stack
 from invdiff.formats.matlab import Matlab, Matlab73
@@ -36,6 +38,9 @@ FORMATS: tuple[Format, ...] = (
     TIFFStack(),
     Animation(),
     Video(),
+    CameraRAW(),
+    EXR(),
+    RadianceHDR(),
 )
 
 

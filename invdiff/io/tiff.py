@@ -16,7 +16,7 @@ from invdiff.io.limits import check_array, check_image
 from invdiff.io.metadata import exif_of_tiff, tiff_with_exif
 from invdiff.io.tiff_segments import DECOMPRESSED, samples_of
 
-__all__ = ["TIFF_MAGIC", "check_page", "decode_tiff", "encode_tiff", "taken_page", "tiff_size"]
+__all__ = ["TIFF_MAGIC", "check_page", "decode_tiff", "encode_tiff", "is_raw_tiff", "taken_page", "tiff_size"]
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE = range(4)  # photometric interpretations
@@ -173,10 +173,25 @@ def _page(file: Any, number: int | None) -> Any:
     return file.pages[number - 1].aspage()
 
 
-def _refuse_raw(page: Any) -> None:
+def is_raw_tiff(content: Any) -> bool:
+    """Return whether an open file is a TIFF-based RAW file of a camera."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(content, _multifile=False) as file:
+            return _is_raw(file.pages.first)
+    except Exception:  # damaged: no kind can be told
+        return False
+
+
+def _is_raw(page: Any) -> bool:
     raw = page.photometric in (COLOR_FILTER_ARRAY, LINEAR_RAW) or DNG_VERSION in page.tags
-    if raw or (page.is_reduced and SUB_DIRECTORIES in page.tags):  # the first image of most is a thumbnail
-        raise ValueError("it is a RAW camera file, which is not supported: develop it to a 16-bit TIFF with a raw converter")
+    return raw or bool(page.is_reduced and SUB_DIRECTORIES in page.tags)  # the first image of most is a thumbnail
+
+
+def _refuse_raw(page: Any) -> None:
+    if _is_raw(page):
+        raise ValueError("it is a RAW camera file, which has no colors yet: --problem demosaic develops it")
 
 
 def _one_image(file: Any) -> Any:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from invdiff.formats import Stack
 from invdiff.formats.window import Window
 from invdiff.io.images import Picture
 from invdiff.io.limits import LARGEST_IMAGE
@@ -156,6 +157,7 @@ def read(
             size = _size(picture.pixels.shape)
             notes.append(f"no INPUT given: degrading a bundled picture ({kind.bundled}, {size})")
         elif entry.contents is not None:
+            _check_taken(entry, kind, simulated=simulated)
             entry = replace(entry, window=given_window(limits, entry) if window is None else window)
             picture = entry.picture()
         elif limits is not None:
@@ -202,6 +204,15 @@ def read(
     return replace(measured, levels=levels)
 
 
+def _check_taken(entry: Source, kind: type[Problem], *, simulated: bool) -> None:
+    """Raise an error if the pictures of a format are for other problems."""
+    assert entry.contents is not None
+    what, held = entry.contents
+    taken = held.problems if isinstance(held, Stack) else ()
+    if taken and (simulated or kind.name not in taken):
+        raise ValueError(f"{entry}: is {what.name}, which is for --problem {' or '.join(taken)}, as it was measured.")
+
+
 def _measured(
     given: Given,
     said: NoiseChoice,
@@ -241,7 +252,7 @@ def _measured(
         measurement, y = observed.keep_measured(measurement), op.keep_measured(y)
         notes.append(f"{hidden.float().mean():.1%} of the pixels are not measured (NaN or masked in INPUT)")
     picture = _written_as(given.picture, problem, (own, height, width), notes, simulated=simulated)
-    if picture.icc is not None and op.out_shape[0] != op.in_shape[0]:
+    if picture.icc is not None and picture.origin is None and op.out_shape[0] != op.in_shape[0]:
         picture = replace(picture, icc=None)
         notes.append("the color profile of INPUT is not written to the results: it does not fit both grayscale and color")
     notes += _doubts(said, problem, observed, simulated=simulated)
@@ -270,6 +281,10 @@ def _noise(
     the rounding in a JPEG file."""
     if said.kind in FROM_INPUT:
         try:
+            own = given.problem.noise_of_input(estimated=said.kind == "auto")
+            if own is not None:
+                notes.append(own[1])
+                return own[0], False
             found = noise_of_pixels(given) if said.kind == "auto" else of_file(given)
         except ValueError as error:
             raise ValueError(

@@ -230,5 +230,8 @@ def write_figures(
         tiles = {"truth": problem.framed(measured.clean)[0], **tiles}
     title = f"{'calibrated ' if calibrated else ''}standard deviation ({scale})"
     comparison_panel(
-        folder / "comparison.png", {title: tile.numpy() for title, tile in tiles.items()}, std=shown, std_title=title
+        folder / "comparison.png",
+        {title: problem.shown(tile).numpy() for title, tile in tiles.items()},
+        std=shown,
+        std_title=title,
     )
