@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ __all__ = ["EXR", "LINEAR", "Attributes", "RadianceHDR"]
 
 MAGIC = b"\x76\x2f\x31\x01"
 LINEAR = "linear light"
+UNWRITABLE = re.compile(r"type of attribute '([^']+)'")
 D65 = 0.3127, 0.3290
 RGB, GRAY = ("R", "G", "B"), ("Y",)
 # What describes the storage of the old file.
@@ -53,7 +55,7 @@ class EXR(Format):
     suffixes = (".exr",)
     suffix = ".exr"
     reads = "RGB or luminance in linear light, scan lines or tiles, the first part: --problem declip"
-    writes = "32-bit floats with chromaticities and all other attributes"
+    writes = "32-bit floats with chromaticities and all other attributes that the library writes"
 
     def recognizes(self, head: bytes, path: Path) -> bool:
         return head.startswith(MAGIC)
@@ -83,6 +85,8 @@ class EXR(Format):
             picture,
             axis="picture",
             unit=LINEAR,
+            window=(0.0, 1.0),
+            calibrated=True,
             header=Attributes(attributes),
             notes=notes,
             problems=("declip",),
@@ -99,8 +103,15 @@ class EXR(Format):
         kept["software"] = f"{written.command}: {written.what} of samples of the posterior distribution"
         names = RGB if len(picture) == len(RGB) else GRAY
         channels = {name: np.ascontiguousarray(each, np.float32) for name, each in zip(names, picture, strict=True)}
-        with OpenEXR.File(kept, channels) as file:
-            file.write(str(path))
+        while True:
+            try:
+                with OpenEXR.File(kept, channels) as file:
+                    file.write(str(path))
+                return
+            except RuntimeError as error:  # there are types of attributes that it reads and does not write
+                named = UNWRITABLE.search(str(error))
+                if named is None or kept.pop(named[1], None) is None:
+                    raise
 
 
 class RadianceHDR(EXR):
@@ -125,8 +136,16 @@ class RadianceHDR(EXR):
         if found is None or found.shape != (height, width, 3):
             raise ValueError("it is damaged or truncated: OpenCV cannot read it")
         values = found[..., ::-1].transpose(2, 0, 1).astype(np.float64)
-        header = Attributes({})
-        return Stack((1, 3, height, width), lambda k: values, "picture", LINEAR, header=header, problems=("declip",))
+        return Stack(
+            (1, 3, height, width),
+            lambda k: values,
+            axis="picture",
+            unit=LINEAR,
+            window=(0.0, 1.0),
+            calibrated=True,
+            header=Attributes({}),
+            problems=("declip",),
+        )
 
 
 def _declared(path: Path) -> tuple[int, int]:

@@ -161,7 +161,9 @@ class Source:
             raise ValueError(f"{self}: {kind.name}: it holds infinite values.")
         pixels = window.pixels(np.where(unknown, window.low, values))
         alpha = np.where(unknown, 0.0, 1.0) if unknown.any() else None
-        notes = tuple(f"{self}: {note}" for note in (*held.notes, *_of_window(window, held.unit, values)))
+        plain = held.calibrated and held.window == (0.0, 1.0) == (window.low, window.high)  # the window changes nothing
+        said = () if plain else _of_window(window, held.unit, values)
+        notes = tuple(f"{self}: {note}" for note in (*held.notes, *said))
         return Picture(pixels, alpha, 16, notes=notes, format=kind.name, origin=self.origin(window))
 
     def mask(self, rules: MaskRules, *, size: tuple[int, ...] | None) -> FoundMask:
