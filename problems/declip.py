@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -55,13 +56,16 @@ class Declip(Problem):
             name="clip_low", kind="NUMBER", needed="any", help="Lower clipping level, pixels spanning 0..1, or in linear light."
         ),
         Option(
-            name="clip_high", kind="NUMBER", needed="any", help="Upper clipping level, pixels spanning 0..1, or in linear light."
+            name="clip_high",
+            kind="NUMBER",
+            needed="any",
+            help="Upper clipping level, pixels spanning 0..1, or in linear light.",
         ),
         Option(
             name="transfer",
             kind=("display", "linear"),
-            help="What pixels are: encoded for a display, or linear light, with results as OpenEXR. Default: linear for OpenEXR "
-            "and Radiance files, display for others.",
+            help="What pixels are: encoded for a display, or linear light, with results as OpenEXR. Default: linear for "
+            "OpenEXR and Radiance files, display for others.",
         ),
         Option(
             name="headroom",
@@ -80,8 +84,6 @@ class Declip(Problem):
         if not low < high or (math.isinf(low) and math.isinf(high)):
             raise ValueError(f"Declip: low must be below high, and one of them finite, got low={low:g} and high={high:g}.")
         self.low, self.high, self.white = low, high, white
-        if white is not None:  # where the prior has room above the clipping level, samples of mmps leave its range
-            self.recommended = {"method": "dps"}
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
@@ -106,14 +108,18 @@ class Declip(Problem):
             raise OptionError(f"--clip-high {high:g}: expected a level of linear light above 0 and above --clip-low.")
         brightest = float(light.max())
         if high is not None and brightest > high * (1 + SLACK):
-            raise OptionError(f"--clip-high {high:g}: the values of INPUT reach {brightest:g}, where they are not clipped at it.")
+            raise OptionError(
+                f"--clip-high {high:g}: the values of INPUT reach {brightest:g}, where they are not clipped at it."
+            )
         white = brightest if high is None else high * 2.0 ** (options["headroom"] or STOPS)
         if not white > 0:
             raise ValueError(f"{source}: none of its values is above 0, so that nothing is to be recovered.")
-        ends = (2 * float(SRGB.encode(np.float64(end / white))) - 1 if end is not None else None for end in (low, high))
+        ends = (2 * float(SRGB.encode(np.array(end / white))) - 1 if end is not None else None for end in (low, high))
         below, above = ends
-        problem = cls(-math.inf if below is None else below, math.inf if above is None else above, white=white)
-        note = f"linear light, encoded by the curve of sRGB with white at {white:.4g}; results are OpenEXR files of linear light"
+        problem = _OfLight(-math.inf if below is None else below, math.inf if above is None else above, white=white)
+        note = (
+            f"linear light, encoded by the curve of sRGB with white at {white:.4g}; results are OpenEXR files of linear light"
+        )
         written = replace(picture, origin=_as_exr(picture), icc=None)
         encoded = replace(picture, pixels=2 * SRGB.encode(light / white) - 1)
         return Given(problem, pixels_of(encoded), written, (note,))
@@ -135,6 +141,13 @@ class Declip(Problem):
         return torch.where(bright, torch.maximum(x, y), torch.where(dark, torch.minimum(x, y), y))
 
 
+class _OfLight(Declip):
+    """The problem in linear light: the prior has room above the clipping level, where samples of ``mmps`` leave its range."""
+
+    name = "declip"
+    recommended = MappingProxyType({"method": "dps"})
+
+
 def _mapped(x: Tensor, function: Callable[[Array], Array]) -> Tensor:
     """Return pictures that span [-1, 1] after a function of values that span 0..1."""
     return torch.from_numpy(2 * function((x.double().numpy() + 1) / 2) - 1).to(x.dtype)
@@ -151,5 +164,5 @@ def _as_exr(picture: Picture) -> Origin:
         raise ValueError(f'results in linear light are OpenEXR files, which need OpenEXR: pip install "invdiff[{kind.extra}]"')
     if picture.origin is not None:
         return Origin(kind, picture.origin.contents, 0, window)
-    held = Stack((1, *picture.pixels.shape), lambda k: picture.pixels, "picture", LINEAR, header=Attributes({}))  # type: ignore[arg-type]
+    held = Stack((1, *picture.pixels.shape), lambda k: picture.pixels, "picture", LINEAR, header=Attributes({}))
     return Origin(kind, held, 0, window)

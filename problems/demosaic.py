@@ -13,6 +13,7 @@ from torch import Tensor
 from invdiff.formats.camera_raw import Camera, CameraRAW, Developed
 from invdiff.formats.color_spaces import COLOR_SPACES
 from invdiff.formats.exr import EXR, Attributes
+from invdiff.formats.format import Stack
 from invdiff.formats.origin import Origin
 from invdiff.formats.window import Window
 from invdiff.io.images import Picture
@@ -90,7 +91,8 @@ class Demosaic(Problem):
         raw = RawMosaic(camera, origin.window.values(picture.pixels[0]), space)
         written = replace(picture, origin=_written(raw, origin), icc=space.icc(), exif=camera.exif)
         share = float(raw.saturated.mean())
-        notes = [f"{camera.pattern} mosaic, white balance {', '.join(f'{gain:.3g}' for gain in camera.gains)}, results in {space.name}"]
+        balance = ", ".join(f"{gain:.3g}" for gain in camera.gains)
+        notes = [f"{camera.pattern} mosaic, white balance {balance}, results in {space.name}"]
         notes += [f"{share:.2%} of the pixels are saturated: they are taken as at least white"] if share else []
         return Given(cls(camera.pattern, raw=raw), raw.encoded(), written, tuple(notes))
 
@@ -128,7 +130,9 @@ class Demosaic(Problem):
         mosaic = Mosaic((3, y.shape[-2], y.shape[-1]), self.pattern)
         if self.raw is None:
             return mosaic.adjoint(y + 1) - 1
-        counts, sums = (F.avg_pool2d(each, 2, ceil_mode=True) for each in (mosaic.adjoint(torch.ones_like(y)), mosaic.adjoint(y)))
+        counts, sums = (
+            F.avg_pool2d(each, 2, ceil_mode=True) for each in (mosaic.adjoint(torch.ones_like(y)), mosaic.adjoint(y))
+        )
         known = F.interpolate(sums / counts.clamp(min=1e-6), scale_factor=2.0)
         return known[..., : y.shape[-2], : y.shape[-1]]
 
@@ -150,6 +154,7 @@ class Demosaic(Problem):
 def _written(raw: RawMosaic, origin: Origin) -> Origin:
     """Return what results of a RAW file are written as: values of the color space, 0..1 in TIFF files."""
     camera, space, contents = raw.camera, raw.space, origin.contents
+    assert isinstance(contents, Stack)
     if space.curve is None:
         header: Any = Attributes.of_color_space(space)
         held = replace(contents, unit="linear light, white at 1", header=header, window=(0.0, 1.0))

@@ -27,8 +27,8 @@ def photon_transfer(light: Array, *, step: float) -> tuple[float, float]:
     Each of the four pixels of a tile gives a plane. In blocks of 8 x 8 pixels of a plane, the differences
     :math:`(a - b - c + d) / 2` of 2 x 2 pixels, free of the mean and of slopes, have the variance of the noise. The blocks are
     divided by their mean into 24 levels; in each, the tenth that varies least after averaging over 2 x 2 pixels, which is
-    independent of those differences, gives :math:`\hat\sigma = \operatorname{median} |a - b - c + d| / (2 \cdot 0.6745)`. A line
-    is fitted to :math:`\hat\sigma^2` against the level by non-negative least squares relative to the line itself, with the
+    independent of those differences, gives :math:`\hat\sigma = \operatorname{median} |a - b - c + d| / (2 \cdot 0.6745)`. A
+    line is fitted to :math:`\hat\sigma^2` against the level by non-negative least squares relative to the line itself, with the
     weight 0.1 for values above and 0.9 for those below it (an expectile), since texture that is left makes them larger.
 
     Args:

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 import scipy
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from invdiff.formats.camera_raw import Camera
@@ -22,7 +23,7 @@ __all__ = ["RawMosaic"]
 
 CURVE = SRGB  # between light and what the prior takes
 SATURATED = 0.99  # share of the range from black to white from which a pixel is saturated
-BEYOND = 0.1  # standard deviation of what is known of a saturated pixel, encoded values spanning 0..1
+BEYOND = 0.1  # how far above white a saturated pixel is taken to be, and the standard deviation; encoded values spanning 0..1
 SMOOTHING = 1.0  # standard deviation in pixels of one color
 
 
@@ -38,8 +39,8 @@ class RawMosaic:
     where the level :math:`\bar v` is a mean of neighbors of the same color, not the noisy value itself. The bias of second
     order, :math:`f'' \sigma_v^2 / 2`, is subtracted.
 
-    A saturated pixel is known to be at least at white. It is measured as white with the standard deviation 0.1, and samples
-    below white are raised to it.
+    A saturated pixel is known to be at least at white. It is measured as 0.1 above white with a standard deviation of 0.1, and
+    samples below white are raised to it.
 
     Attributes:
         camera: What the camera says.
@@ -63,7 +64,7 @@ class RawMosaic:
         return gains
 
     @cached_property
-    def saturated(self) -> Array:
+    def saturated(self) -> NDArray[np.bool_]:
         """Whether pixels are saturated, ``(H, W)``."""
         return self.light >= SATURATED
 
@@ -96,7 +97,7 @@ class RawMosaic:
         values = CURVE.encode(gains * self.light)
         if not isinstance(known, str):
             values = values - self._bias(self.variance(known))
-        values = np.where(self.saturated, CURVE.encode(gains), values)
+        values = np.where(self.saturated, CURVE.encode(gains) + BEYOND, values)
         return torch.from_numpy(2 * values - 1).float()[None, None]
 
     def _bias(self, variance: Array) -> Array:
@@ -108,7 +109,8 @@ class RawMosaic:
     def variance(self, noise: tuple[tuple[float, float], ...]) -> Array:
         """Return the variance of the light of every pixel, ``(H, W)``."""
         slopes, offsets = np.array(noise)[self.camera.colors(*self.mosaic.shape)].transpose(2, 0, 1)
-        return slopes * self.level + np.maximum(offsets, self.step**2 / 12)
+        variance: Array = slopes * self.level + np.maximum(offsets, self.step**2 / 12)
+        return variance
 
     def noise(self, noise: tuple[tuple[float, float], ...]) -> GaussianNoise:
         """Return the noise of :meth:`encoded`, given :math:`S` and :math:`O` of the three colors."""
@@ -128,7 +130,9 @@ class RawMosaic:
             return self.noise(((0.0, 0.0 if noise is None else (noise.sigma / 2) ** 2),) * 3)
         if isinstance(noise, PhotonNoise):
             return self.noise(((noise.gain / 2, (noise.readout / 2) ** 2),) * 3)
-        raise ValueError(f"demosaic: a RAW mosaic takes a standard deviation, poisson:PEAK[,SIGMA], auto or file, got {noise!r}.")
+        raise ValueError(
+            f"demosaic: a RAW mosaic takes a standard deviation, poisson:PEAK[,SIGMA], auto or file, got {noise!r}."
+        )
 
     def noise_of_input(self, *, estimated: bool) -> tuple[Noise, str]:
         """Return the noise that the file states or, if it states none, the estimated one, and a note on it.

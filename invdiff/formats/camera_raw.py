@@ -1,4 +1,4 @@
-r"""RAW files of cameras behind a Bayer filter, by LibRaw: the mosaic in the units of the sensor, and what the camera says of it.
+r"""RAW files of cameras behind a Bayer filter, by LibRaw: the mosaic in units of the sensor, and what the camera says of it.
 
 The mosaic is read; it is developed by ``--problem demosaic``, whose results are written as 16-bit TIFF files in a color space.
 """
@@ -138,7 +138,9 @@ def _opened(path: Path) -> Iterator[Any]:
             raw.open_file(str(path))
             yield raw
     except rawpy.LibRawError as error:
-        kind = "is not supported by LibRaw" if isinstance(error, rawpy.LibRawFileUnsupportedError) else "is damaged or truncated"
+        kind = (
+            "is not supported by LibRaw" if isinstance(error, rawpy.LibRawFileUnsupportedError) else "is damaged or truncated"
+        )
         raise ValueError(f"it {kind} ({_words(error)})") from error
 
 
@@ -150,10 +152,14 @@ def _read(raw: Any, path: Path) -> tuple[NDArray[np.uint16], Camera]:
     raw.unpack()
     names = raw.color_desc.decode("ascii", "replace")
     if raw.raw_type != rawpy.RawType.Flat:
-        raise ValueError("it holds pixels of several colors (a linear DNG or a sensor of layers), expected the mosaic of a Bayer filter")
+        raise ValueError(
+            "it holds pixels of several colors (a linear DNG or a sensor of layers), expected the mosaic of a Bayer filter"
+        )
     if raw.raw_pattern is None or raw.raw_pattern.shape != (2, 2) or not set(names) <= set("RGB"):
         shape = "none" if raw.raw_pattern is None else " x ".join(map(str, raw.raw_pattern.shape))
-        raise ValueError(f"its color filter ({names}, tile {shape}) is not that of Bayer, such as X-Trans, which is not supported")
+        raise ValueError(
+            f"its color filter ({names}, tile {shape}) is not that of Bayer, such as X-Trans, which is not supported"
+        )
     mosaic = np.array(raw.raw_image_visible)
     if min(mosaic.shape) < 2:
         raise ValueError(f"its mosaic of {mosaic.shape[1]} x {mosaic.shape[0]} pixels is smaller than a tile of the filter")

@@ -97,15 +97,13 @@ COLOR_SPACES: dict[str, ColorSpace] = {
 def rgb_to_xyz(primaries: tuple[tuple[float, float], ...], white: tuple[float, float] = D65) -> Array:
     """Return the matrix ``(3, 3)`` from linear RGB to XYZ, under which RGB white has luminance 1."""
     columns = np.array([[x / y, 1.0, (1 - x - y) / y] for x, y in (*primaries, white)]).T
-    shares: Array = np.linalg.solve(columns[:, :3], columns[:, 3])
-    matrix: Array = columns[:, :3] * shares
-    return matrix
+    shares = np.linalg.solve(columns[:, :3], columns[:, 3])
+    return np.asarray(columns[:, :3] * shares, dtype=np.float64)
 
 
 def rgb_to_rgb(source: tuple[tuple[float, float], ...], target: tuple[tuple[float, float], ...]) -> Array:
     """Return the matrix ``(3, 3)`` from linear RGB of one space to that of another."""
-    matrix: Array = np.linalg.solve(rgb_to_xyz(target), rgb_to_xyz(source))
-    return matrix
+    return np.asarray(np.linalg.solve(rgb_to_xyz(target), rgb_to_xyz(source)), dtype=np.float64)
 
 
 def _profile(name: str, primaries: tuple[tuple[float, float], ...], curve: Curve | None) -> bytes:

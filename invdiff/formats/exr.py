@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,8 +51,8 @@ class EXR(Format):
 
     name = "OpenEXR"
     extra = "hdr"
-    modules = ("OpenEXR",)
-    suffixes = (".exr",)
+    modules: ClassVar[tuple[str, ...]] = ("OpenEXR",)
+    suffixes: ClassVar[tuple[str, ...]] = (".exr",)
     suffix = ".exr"
     reads = "RGB or luminance in linear light, scan lines or tiles, the first part: --problem declip"
     writes = "32-bit floats with chromaticities and all other attributes that the library writes"

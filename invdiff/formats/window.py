@@ -55,8 +55,8 @@ def window_of(stack: Stack) -> Window:
     """Return the window of a file.
 
     It is the same for all pictures of a file, of which 16 are looked at: that of the header, if it holds 98 % of the values or
-    is that of the instrument. Otherwise it reaches from the smallest to the largest value, or, where these are outliers, farther apart than 4 times the
-    range of the percentiles 0.1 and 99.9, it is that range.
+    is that of the instrument. Otherwise it reaches from the smallest to the largest value, or, where these are outliers,
+    farther apart than 4 times the range of the percentiles 0.1 and 99.9, it is that range.
 
     Args:
         stack: What the file holds.
@@ -74,7 +74,12 @@ def window_of(stack: Stack) -> Window:
         raise ValueError("it holds infinite values")
     if stack.window is not None:
         low, high = stack.window
-        if math.isfinite(low) and math.isfinite(high) and low < high and (stack.calibrated or _share(values, low, high) >= HELD):
+        if (
+            math.isfinite(low)
+            and math.isfinite(high)
+            and low < high
+            and (stack.calibrated or _share(values, low, high) >= HELD)
+        ):
             return Window(low, high, "header")
     low, high = float(values.min()), float(values.max())
     inner, outer = (float(end) for end in np.percentile(values, TAILS))
