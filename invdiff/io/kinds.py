@@ -11,7 +11,8 @@ __all__ = ["HEAD", "kind_of"]
 HEAD = 4096  # bytes at the beginning of a file that tell its kind
 CONVERT = "convert it to PNG or TIFF"
 ARRAY = "save its array as .npy"
-DEVELOP = "develop it to a 16-bit TIFF with a raw converter"
+LIGHT = "only --problem declip takes linear light; convert it to PNG or TIFF"
+DEVELOP = "develop it to a 16-bit TIFF, by --problem demosaic or a raw converter"
 
 STARTS: tuple[tuple[bytes, str, str], ...] = (
     (b"GIF8", "a GIF image", CONVERT),
@@ -21,8 +22,8 @@ STARTS: tuple[tuple[bytes, str, str], ...] = (
     (b"\xff\x4f\xff\x51", "a JPEG 2000 codestream", CONVERT),
     (b"\x00\x00\x00\x0cJXL ", "a JPEG XL image", CONVERT),
     (b"\xff\x0a", "a JPEG XL codestream", CONVERT),
-    (b"\x76\x2f\x31\x01", "an OpenEXR image", CONVERT),
-    (b"#?RADIANCE", "a Radiance HDR image", CONVERT),
+    (b"\x76\x2f\x31\x01", "an OpenEXR image", LIGHT),
+    (b"#?RADIANCE", "a Radiance HDR image", LIGHT),
     (b"8BPS", "a Photoshop file", CONVERT),
     (b"gimp xcf", "a GIMP file", CONVERT),
     (b"%PDF", "a PDF document", "export the image in it to PNG or TIFF"),
