@@ -145,7 +145,7 @@ class _OfLight(Declip):
     """The problem in linear light: the prior has room above the clipping level, where samples of ``mmps`` leave its range."""
 
     name = "declip"
-    recommended = MappingProxyType({"method": "dps"})
+    recommended = MappingProxyType({"method": "dps", "steps": 150})
 
 
 def _mapped(x: Tensor, function: Callable[[Array], Array]) -> Tensor:

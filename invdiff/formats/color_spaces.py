@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -139,7 +140,7 @@ def _profile(name: str, primaries: tuple[tuple[float, float], ...], curve: Curve
     return head.ljust(128, b"\0") + table + contents
 
 
-def _fixed(*values: float) -> bytes:
+def _fixed(*values: Any) -> bytes:
     """Return numbers as s15Fixed16."""
     return struct.pack(f">{len(values)}i", *(round(float(value) * 65536) for value in values))
 

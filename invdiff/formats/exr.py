@@ -127,7 +127,7 @@ class RadianceHDR(EXR):
         return head.startswith((b"#?RADIANCE", b"#?RGBE"))
 
     def open(self, path: Path) -> Stack | Scan:
-        import cv2
+        import cv2  # pyright: ignore[reportMissingImports] - an extra
 
         height, width = _declared(path)
         check_image(height, width)

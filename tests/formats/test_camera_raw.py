@@ -6,6 +6,7 @@ import io
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ GAINS = (2.0, 1.0, 1.6)
 BLACK, WHITE = 512, 16383
 NOISE = (1e-4, 1e-6)
 HEIGHT, WIDTH = 24, 32
-FAST = {"problem": "demosaic", "method": "exact-score", "rule": "ddpm", "steps": 4, "samples": 3}
+FAST: dict[str, Any] = {"problem": "demosaic", "method": "exact-score", "rule": "ddpm", "steps": 4, "samples": 3}
 
 
 def scene(height: int = HEIGHT, width: int = WIDTH) -> Array:
@@ -111,7 +112,7 @@ class TestReading:
         np.testing.assert_allclose(camera.gains, GAINS, rtol=1e-5)
         forward = TO_CAMERA @ rgb_to_xyz(COLOR_SPACES["srgb"].primaries or ())
         np.testing.assert_allclose(camera.to_srgb, np.linalg.inv(forward / forward.sum(1, keepdims=True)), atol=1e-3)
-        np.testing.assert_allclose(camera.noise, (NOISE,) * 3)
+        np.testing.assert_allclose(np.array(camera.noise), (NOISE,) * 3)
 
     def test_it_is_told_by_its_content(self, tmp_path):
         path = dng(tmp_path / "without.ending", mosaic_of(scene(), "RGGB"))
@@ -222,7 +223,7 @@ class TestDeveloping:
 
     def test_what_it_is_not_for(self, tmp_path):
         path = dng(tmp_path / "a.dng", mosaic_of(scene(), "RGGB"))
-        wrong = (
+        wrong: tuple[tuple[dict[str, Any], str], ...] = (
             ({"problem": "denoise"}, "--problem demosaic"),
             ({"problem": "demosaic", "pattern": "BGGR"}, "the file says RGGB"),
             ({"problem": "demosaic", "noise": "laplace:0.1"}, "RAW mosaic"),

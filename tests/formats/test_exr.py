@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ OpenEXR = pytest.importorskip("OpenEXR")
 pytestmark = pytest.mark.filterwarnings("ignore::invdiff.posterior.MisfitWarning")
 
 HEIGHT, WIDTH, CLIP = 24, 32, 0.8
-FAST = {"problem": "declip", "clip_high": CLIP, "steps": 20, "samples": 2}
+FAST: dict[str, Any] = {"problem": "declip", "clip_high": CLIP, "steps": 20, "samples": 2}
 PRIMARIES = (0.708, 0.292, 0.17, 0.797, 0.131, 0.046, 0.3127, 0.329)
 HEADER = {
     "chromaticities": PRIMARIES,
@@ -133,7 +134,7 @@ class TestDeclip:
 
     def test_what_it_is_not_for(self, tmp_path):
         path = exr(tmp_path / "a.exr", light())
-        wrong = (
+        wrong: tuple[tuple[dict[str, Any], str], ...] = (
             ({"problem": "denoise"}, "--problem declip"),
             ({"problem": "declip", "clip_high": 0.5}, "reach 1.6"),
             ({"problem": "declip", "clip_high": 2.0, "transfer": "display"}, "linear light"),
