@@ -13,11 +13,13 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
+from torch import Tensor
 
 import invdiff
 from invdiff import formats
 from invdiff.formats.camera_raw import Camera
 from invdiff.formats.color_spaces import COLOR_SPACES, SRGB, rgb_to_rgb, rgb_to_xyz
+from invdiff.operators import GaussianNoise
 from invdiff.problems.photon_transfer import photon_transfer
 
 pytest.importorskip("rawpy")
@@ -90,6 +92,13 @@ def camera_of(path: Path) -> tuple[formats.Stack, Camera]:
     assert isinstance(stack, formats.Stack)
     assert isinstance(stack.header, Camera)
     return stack, stack.header
+
+
+def deviations_of(measured: invdiff.restoration.Measured) -> Tensor:
+    noise = measured.op.noise
+    assert isinstance(noise, GaussianNoise)
+    assert noise.deviations is not None
+    return noise.deviations
 
 
 def says(error: BaseException) -> str:
@@ -234,7 +243,8 @@ class TestDeveloping:
                 invdiff.restore(path, steps=2, **settings)
             says(raised.value)
         Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
-        for settings, words in (({}, "--pattern"), ({"pattern": "RGGB", "color_space": "srgb"}, "--color-space")):
+        wrong = (({}, "--pattern"), ({"pattern": "RGGB", "color_space": "srgb"}, "--color-space"))
+        for settings, words in wrong:
             with pytest.raises(ValueError, match=words):
                 invdiff.restore(tmp_path / "a.png", problem="demosaic", **settings)
 
@@ -257,7 +267,7 @@ class TestNoise:
             measured = invdiff.restoration.read(dng(tmp_path / "a.dng", noisy, profile=(slope, offset)), "demosaic")
             gains = np.array(GAINS)[np.tile([[0, 1], [1, 2]], (48, 48))]
             clean = SRGB.encode(gains * (exact - BLACK) / (WHITE - BLACK))
-            deviations = measured.op.noise.deviations[0].double().numpy() / 2
+            deviations = deviations_of(measured)[0].double().numpy() / 2
             away = ((measured.y[0, 0].double().numpy() + 1) / 2 - clean) / deviations
             sums += away.mean() / count, (away**2).mean() / count
         assert abs(sums[0]) < 0.05
@@ -283,7 +293,5 @@ class TestNoise:
 
     def test_a_given_one_takes_its_place(self, tmp_path):
         path = dng(tmp_path / "a.dng", mosaic_of(scene(), "RGGB"))
-        ratio = [
-            invdiff.restoration.read(path, "demosaic", noise=noise).op.noise.deviations for noise in ("poisson:100", "file")
-        ]
+        ratio = [deviations_of(invdiff.restoration.read(path, "demosaic", noise=noise)) for noise in ("poisson:100", "file")]
         assert float((ratio[0] / ratio[1]).median()) == pytest.approx(10, rel=0.1)

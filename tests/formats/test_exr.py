@@ -44,6 +44,12 @@ def exr(path: Path, values, header=HEADER, **options) -> Path:
     return path
 
 
+def held(path: Path) -> tuple[formats.Format, formats.Stack]:
+    kind, stack = formats.opened(path)
+    assert isinstance(stack, formats.Stack)
+    return kind, stack
+
+
 def read(path: Path):
     with OpenEXR.File(str(path)) as file:
         (pixels,) = (channel.pixels for channel in file.channels().values())
@@ -53,38 +59,38 @@ def read(path: Path):
 class TestReading:
     def test_values_are_those_of_the_library(self, tmp_path):
         for values in (light(), light().astype(np.float16)):
-            kind, stack = formats.opened(exr(tmp_path / "a.exr", values))
+            kind, stack = held(exr(tmp_path / "a.exr", values))
             assert (kind.name, stack.shape, stack.unit) == ("OpenEXR", (1, 3, HEIGHT, WIDTH), "linear light")
             np.testing.assert_array_equal(stack.picture(0), values.transpose(2, 0, 1))
 
     def test_luminance_and_parts(self, tmp_path):
         gray = light()[..., 0].copy()
-        _, stack = formats.opened(exr(tmp_path / "a.exr", {"Y": gray}))
+        _, stack = held(exr(tmp_path / "a.exr", {"Y": gray}))
         np.testing.assert_array_equal(stack.picture(0)[0], gray)
         parts = [OpenEXR.Part({}, {"Z": gray}, "depth"), OpenEXR.Part({}, {"RGBA": np.dstack([light(), gray])}, "beauty")]
         with OpenEXR.File(parts) as file:
             file.write(str(tmp_path / "b.exr"))
-        _, stack = formats.opened(tmp_path / "b.exr")
+        _, stack = held(tmp_path / "b.exr")
         np.testing.assert_array_equal(stack.picture(0), light().transpose(2, 0, 1))
         assert any("number 2" in note for note in stack.notes)
         assert any("A are not taken" in note for note in stack.notes)
 
     def test_other_channels_are_refused(self, tmp_path):
         with pytest.raises(ValueError, match="no channels R, G and B"):
-            formats.opened(exr(tmp_path / "a.exr", {"Z": light()[..., 0].copy()}))
+            held(exr(tmp_path / "a.exr", {"Z": light()[..., 0].copy()}))
 
     def test_damaged_files_have_one_clear_line(self, tmp_path, capfd):
         content, generator = exr(tmp_path / "a.exr", light()).read_bytes(), np.random.default_rng(0)
         for part in (0.01, 0.1, 0.2, 0.5, 0.95):
             (tmp_path / "cut.exr").write_bytes(content[: math.ceil(part * len(content))])
             with pytest.raises(ValueError, match="damaged or truncated"):
-                formats.opened(tmp_path / "cut.exr")[1].picture(0)
+                held(tmp_path / "cut.exr")[1].picture(0)
         for _ in range(25):
             damaged = np.frombuffer(content, np.uint8).copy()
             damaged[generator.integers(4, len(damaged), 4)] = generator.integers(0, 256, 4)
             (tmp_path / "bad.exr").write_bytes(damaged.tobytes())
             try:
-                formats.opened(tmp_path / "bad.exr")[1].picture(0)
+                held(tmp_path / "bad.exr")[1].picture(0)
             except ValueError as error:
                 assert "\n" not in str(error)  # noqa: PT017 - some damage is none
         assert "EXR_ERR" not in capfd.readouterr().err
@@ -92,7 +98,7 @@ class TestReading:
     def test_radiance_files(self, tmp_path):
         cv2 = pytest.importorskip("cv2")
         cv2.imwrite(str(tmp_path / "a.hdr"), light()[..., ::-1])
-        kind, stack = formats.opened(tmp_path / "a.hdr")
+        kind, stack = held(tmp_path / "a.hdr")
         assert kind.name == "Radiance HDR"
         np.testing.assert_allclose(stack.picture(0), light().transpose(2, 0, 1), atol=0.01)
         content = (tmp_path / "a.hdr").read_bytes()
@@ -100,7 +106,7 @@ class TestReading:
             (tmp_path / "cut.hdr").write_bytes(content[: math.ceil(part * len(content))])
             if formats.format_of(tmp_path / "cut.hdr") is not None:
                 with pytest.raises(ValueError, match="damaged"):
-                    formats.opened(tmp_path / "cut.hdr")
+                    held(tmp_path / "cut.hdr")
 
 
 class TestDeclip:
