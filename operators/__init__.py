@@ -3,7 +3,7 @@
 if __name__ != "invdiff.operators":
     raise ImportError("Import this package as invdiff.operators. Under any other name its classes would exist twice.")
 
-from .adapters import from_deepinv, from_linear_operator
+from .adapters import from_deepinv, from_linear_operator, from_mrpro
 from .algebra.compose import compose
 from .algebra.per_channel import per_channel
 from .algebra.per_item import per_item
@@ -105,6 +105,7 @@ __all__ = [  # noqa: RUF022 - in plain order
     "defocus_kernel",
     "from_deepinv",
     "from_linear_operator",
+    "from_mrpro",
     "gaussian_kernel",
     "linearize",
     "motion_kernel",

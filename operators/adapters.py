@@ -1,6 +1,6 @@
-"""Adapters for operators of other libraries: ``deepinv``, ``scipy`` and objects with the same interface.
+"""Adapters for operators of other libraries: ``deepinv``, ``mrpro``, ``scipy`` and objects with the same interface.
 
-``deepinv`` and PyLops need not be installed.
+``deepinv``, mrpro and PyLops need not be installed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .core.validation import event_shape
 from .generic.function import Function, LinearFunction, NotLinearError
 from .sampling.mask import Mask
 
-__all__ = ["from_deepinv", "from_linear_operator"]
+__all__ = ["from_deepinv", "from_linear_operator", "from_mrpro"]
 
 
 def from_linear_operator(
@@ -189,6 +189,108 @@ def from_deepinv(
     mask = Mask(measured)
     mask.noise = noise
     return mask @ op
+
+
+def from_mrpro(
+    linear_operator: Any,
+    in_shape: Sequence[int],
+    *,
+    sigma_y: float = 0.0,
+    noise: Noise | None = None,
+) -> LinearFunction:
+    r"""Convert a ``LinearOperator`` of mrpro to an operator on real numbers: non-uniform trajectories, coils, and compositions.
+
+    ``x`` is ``(B, 2, ..., H, W)``, with the real and the imaginary part of a complex image as channels; ``y`` is what the
+    operator returns for one image, with both parts along a last axis of length 2. The adjoint of mrpro is that of complex
+    numbers, which on real ones is the transpose: :math:`\langle A x, y \rangle = \mathrm{Re}\, y^* A x`. :class:`MRI` is faster
+    for Cartesian sampling.
+
+    >>> op = from_mrpro(fourier_op @ csm.as_operator(), (2, 256, 256), sigma_y=0.01)  # doctest: +SKIP
+    >>> post = PosteriorSampler(priors.Complex(prior), op).run(y)  # doctest: +SKIP
+
+    Images of mrpro have the axes ``(other, coils, z, y, x)``: axes that ``in_shape`` lacks have length 1. Items of a batch are
+    measured one by one, so the operator must be that of one item: ``other`` is 1, or an axis of ``in_shape``. It is evaluated
+    on the device and in the precision of its own tensors, and the operator keeps a copy of it.
+
+    Args:
+        linear_operator: A ``mrpro.operators.LinearOperator``, or any object that maps a complex tensor to a tuple of one when
+            it is called, as its method ``adjoint`` does.
+        in_shape: Shape of one ``x``, without the batch axis: ``(2, H, W)``, ``(2, z, y, x)``, ...
+        sigma_y: Noise standard deviation of the real and of the imaginary part, in the units of ``y``. Zero: no noise.
+        noise: A noise model, instead of ``sigma_y``.
+
+    Raises:
+        TypeError: If it is no such object, cannot be copied, or returns something other than one tensor.
+        ValueError: If ``in_shape`` does not begin with 2, the operator does not take such an image, or ``adjoint`` is not its
+            adjoint.
+    """
+    owner, is_module = f"from_mrpro: {type(linear_operator).__name__}", isinstance(linear_operator, torch.nn.Module)
+    shape = event_shape("from_mrpro", in_shape)
+    if not callable(linear_operator) or not callable(getattr(linear_operator, "adjoint", None)):
+        raise TypeError(f"{owner} has no method adjoint: expected a LinearOperator of mrpro.")
+    if shape[0] != 2 or not 2 <= len(shape) <= 1 + MRPRO_AXES:
+        raise ValueError(
+            f"{owner}: in_shape must be (2, ..., H, W), real and imaginary part of at most {MRPRO_AXES} axes, got {shape}."
+        )
+    linear_operator = _copied(owner, linear_operator)
+    tensors = [*linear_operator.buffers(), *linear_operator.parameters()] if is_module else []
+    kinds = [tensor.dtype.to_real() for tensor in tensors if tensor.is_floating_point() or tensor.is_complex()]
+    dtype = reduce(torch.promote_types, kinds) if kinds else torch.get_default_dtype()
+    device = tensors[0].device if tensors else torch.device("cpu")
+    axes = (1,) * (MRPRO_AXES - len(shape) + 1) + shape[1:]
+    probe = torch.zeros(axes, dtype=dtype.to_complex(), device=device)
+    try:
+        y = _only(owner, linear_operator(probe))
+    except (RuntimeError, ValueError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{owner} cannot be applied to an image of shape {axes}: {reason}. Check in_shape={shape}.") from error
+    forward = _Converted(_ByItem(owner, linear_operator, axes, to_image=False), device, dtype)
+    adjoint = _Converted(_ByItem(owner, linear_operator.adjoint, tuple(y.shape), to_image=True, image=shape), device, dtype)
+    try:
+        return LinearFunction(forward, shape, adjoint=adjoint, sigma_y=sigma_y, noise=noise, device=device, dtype=dtype)
+    except (NotLinearError, ValueError) as error:
+        raise ValueError(f"{owner}: {error}") from error
+
+
+MRPRO_AXES = 5  # of its images: other, coils, z, y, x
+
+
+@dataclass(frozen=True)
+class _ByItem:
+    """A map of complex tensors as one of real tensors, item by item.
+
+    Attributes:
+        owner: Its name in errors.
+        function: Takes a complex tensor, and returns a tuple of one.
+        shape: Shape of what it takes.
+        to_image: Whether real and imaginary part are the last axis of what is given, and channels of what is returned;
+            otherwise the other way round.
+        image: Shape of an image, with its channels.
+    """
+
+    owner: str
+    function: Callable[[Tensor], Any]
+    shape: tuple[int, ...]
+    to_image: bool
+    image: tuple[int, ...] = ()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.stack([self._one(item) for item in x])
+
+    def _one(self, x: Tensor) -> Tensor:
+        parts = x.unbind(-1 if self.to_image else 0)
+        y = _only(self.owner, self.function(torch.complex(*parts).reshape(self.shape)))
+        if self.to_image:
+            return torch.stack([y.real, y.imag]).reshape(self.image)
+        return torch.view_as_real(y.resolve_conj())
+
+
+def _only(owner: str, returned: Any) -> Tensor:
+    """Return the complex tensor of a tuple of one."""
+    if isinstance(returned, tuple) and len(returned) == 1 and isinstance(returned[0], Tensor):
+        (y,) = returned
+        return y if y.is_complex() else torch.complex(y, torch.zeros_like(y))
+    raise TypeError(f"{owner}: expected a tuple of one tensor, as operators of mrpro return, got {type(returned).__name__}.")
 
 
 def _copied(owner: str, physics: Any) -> Any:

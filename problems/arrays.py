@@ -115,7 +115,8 @@ class ArrayProblem(Problem):
         if origin is not None and problem.unit:
             origin = replace(origin, contents=replace(origin.contents, unit=problem.unit))
         picture = Picture(np.zeros((1, 1, 1)), bits=16, origin=origin)
-        return Given(problem, y, picture, (*problem.notes, note))
+        held = () if source.contents is None else source.contents[1].notes
+        return Given(problem, y, picture, (*held, *problem.notes, note))
 
     @property
     def window(self) -> Window:

@@ -96,7 +96,7 @@ class Demosaic(Problem):
         notes += [f"{share:.2%} of the pixels are saturated: they are taken as at least white"] if share else []
         return Given(cls(camera.pattern, raw=raw), raw.encoded(), written, tuple(notes))
 
-    def noise_of_input(self, *, estimated: bool) -> tuple[Noise, str] | None:
+    def noise_of_input(self, y: Tensor, *, estimated: bool) -> tuple[Noise, str] | None:
         return None if self.raw is None else self.raw.noise_of_input(estimated=estimated)
 
     @classmethod

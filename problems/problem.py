@@ -61,6 +61,7 @@ class Problem(ABC):
         keeps_range: Whether a measured picture without noise is nowhere far below black: more values there are refused.
         accepts_noise: ``"any"``; ``"above 0"``: any noise, but no exact data; ``"gaussian"``: Gaussian noise of a known level;
             ``"rounding"``: only the rounding of the problem itself.
+        finds_noise: Whether :meth:`noise_of_input` finds the noise of a measured INPUT, where ``accepts_noise`` is ``"gaussian"``.
         default_noise: Noise of a measured INPUT if none is given: ``"0"``: exact data, where measured pixels are to be kept as
             they are; ``"file"``: found in INPUT (:func:`invdiff.restoration.file_noise.noise_of_file`), where it would
             otherwise be amplified.
@@ -75,6 +76,8 @@ class Problem(ABC):
         misfit_causes: What is likely to be wrong with the problem if the samples do not explain INPUT, for the note on it.
         recommended: Arguments of :class:`~invdiff.PosteriorSampler` that suit this problem better than those of
             :func:`invdiff.posterior.recommended`, which know the prior and the operator alone. Not used with ``--quality``.
+        own_channels: Whether its images have other channels than pictures have, such as a real and an imaginary part:
+            :meth:`prior` makes a prior of them.
         boundary: Boundary condition of the blur, where :meth:`kernels` are looked for.
     """
 
@@ -85,6 +88,7 @@ class Problem(ABC):
     reads_alpha: ClassVar[bool] = False
     keeps_range: ClassVar[bool] = True
     accepts_noise: ClassVar[Literal["any", "above 0", "gaussian", "rounding"]] = "any"
+    finds_noise: ClassVar[bool] = False
     default_noise: ClassVar[Literal["0", "file"]] = "0"
     exact_is_usual: ClassVar[bool] = False
     measures: ClassVar[str] = ""
@@ -95,6 +99,7 @@ class Problem(ABC):
     enlarges: float = 1
     misfit_causes: ClassVar[str] = "a measurement that does not describe INPUT (scale, orientation, range of the values)"
     recommended: ClassVar[Mapping[str, Any]] = {}
+    own_channels: bool = False
     boundary: str = "reflect"
 
     def __init_subclass__(cls, **arguments: Any) -> None:
@@ -206,10 +211,11 @@ class Problem(ABC):
         """Return pictures ``(B, C, H, W)`` from which the noise can be estimated, NaN where there is no measurement."""
         return y
 
-    def noise_of_input(self, *, estimated: bool) -> tuple[Noise, str] | None:
+    def noise_of_input(self, y: Tensor, *, estimated: bool) -> tuple[Noise, str] | None:
         """Return the noise of a measured INPUT in the units of ``y``, and a note on it; ``None``: it is found in its pixels.
 
         Args:
+            y: The measurement.
             estimated: Whether it is to be estimated, even if the file states it.
 
         Raises:
@@ -282,6 +288,22 @@ class Problem(ABC):
     def framed(self, x: Tensor) -> Tensor:
         """Return the part of images ``(..., H, W)`` that INPUT shows, where the image extends beyond its border."""
         return x
+
+    def pictured(self, x: Tensor) -> Tensor:
+        """Return images ``(B, C, H, W)`` as the pictures of results: of complex images the magnitude."""
+        return self.framed(x)
+
+    def derived(self, x: Tensor) -> dict[str, Picture]:
+        """Return what samples ``(N, C, H, W)`` show besides :meth:`pictured`, such as a phase, written beside the results as
+        ``NAME.png``.
+
+        The names are the same for all samples.
+        """
+        return {}
+
+    def prior(self, score: ScoreModel) -> ScoreModel:
+        """Return the prior of the images of the problem, made of that of pictures, if it has :attr:`own_channels`."""
+        return score
 
     def finish(self, x: Tensor, y: Tensor, op: Operator) -> Tensor:
         """Return the samples ``x`` made consistent with exact data ``y``; rows of ``x`` and ``y`` correspond."""

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from invdiff.io.limits import LARGEST_ARRAY, check_array
 
-__all__ = ["HDF5_MAGIC", "dataset", "is_hdf5", "names", "opened", "values"]
+__all__ = ["HDF5_MAGIC", "created", "dataset", "has", "is_hdf5", "names", "opened", "values"]
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 MOST_LINKS = 16  # links within a file that are followed one after another
+SEARCHED = 2**16  # bytes of a file in which names of members are looked for without h5py
 # Filters that HDF5 and h5py hold themselves: deflate, shuffle, checksum, szip, n bits, scale and offset, LZF. Others are loaded
 # from libraries on disk.
 BUILT_IN = frozenset({1, 2, 3, 4, 5, 6, 32000})
@@ -41,6 +42,28 @@ def opened(path: Path) -> Iterator[Any]:
         raise ValueError("it is damaged or truncated: HDF5 cannot open it") from error
     with file:
         yield file
+
+
+@contextmanager
+def created(path: Path) -> Iterator[Any]:
+    """Yield a new ``h5py.File``, without the time of writing, so that equal results are equal files."""
+    import h5py
+
+    with h5py.File(path, "w", locking=False, track_order=False) as file:
+        yield file
+
+
+def has(path: Path, *wanted: str) -> bool:
+    """Return whether a file has these members, with slashes; if it cannot be opened, whether its first bytes name them."""
+    try:
+        import h5py
+
+        with h5py.File(path, "r", locking=False) as file:
+            return all(isinstance(file.get(name, getlink=True), h5py.HardLink) for name in wanted)
+    except (ImportError, OSError, RuntimeError, KeyError):  # not installed, or truncated
+        with path.open("rb") as start:
+            head = start.read(SEARCHED)
+        return all(part.encode() + b"\0" in head for name in wanted for part in name.split("/"))
 
 
 def names(file: Any) -> frozenset[str]:

@@ -13,8 +13,10 @@ from invdiff.formats.camera_raw import CameraRAW
 from invdiff.formats.data_exchange import DataExchange
 from invdiff.formats.dicom import DICOM, DICOMSeries
 from invdiff.formats.exr import EXR, RadianceHDR
+from invdiff.formats.fastmri import FastMRI
 from invdiff.formats.fits import FITS
 from invdiff.formats.format import Format, Scan, Stack
+from invdiff.formats.ismrmrd import ISMRMRD
 from invdiff.formats.matlab import Matlab, Matlab73
 from invdiff.formats.nifti import NIfTI
 from invdiff.formats.tiff_stack import TIFFStack
@@ -34,6 +36,8 @@ FORMATS: tuple[Format, ...] = (
     FITS(),
     CameraRAW(),
     DataExchange(),
+    ISMRMRD(),
+    FastMRI(),
     Matlab(),
     Matlab73(),
     TIFFStack(),

@@ -3,6 +3,7 @@
 from invdiff.priors.adapters.adapt import adapt
 from invdiff.priors.adapters.channels import Gray, PerChannel
 from invdiff.priors.adapters.classifier_guided import ClassifierGuided
+from invdiff.priors.adapters.complex import Complex
 from invdiff.priors.adapters.rescaled import Rescaled
 from invdiff.priors.adapters.slices import Slices
 from invdiff.priors.adapters.thresholded import Thresholded
@@ -23,6 +24,7 @@ from invdiff.priors.score_model import Reach, ScoreModel
 __all__ = [
     "ClassifierFree",
     "ClassifierGuided",
+    "Complex",
     "ErrorCovariance",
     "ErrorModel",
     "Gaussian",

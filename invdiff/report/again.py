@@ -79,7 +79,7 @@ def picture_measured(measured: Measured) -> NDArray[np.float64]:
 
 def truth_of(measured: Measured) -> NDArray[np.float64] | None:
     """Return the true image ``(C, H, W)`` spanning [-1, 1], if the measurement was simulated."""
-    return None if measured.clean is None else measured.problem.framed(measured.clean)[0].double().numpy()
+    return None if measured.clean is None else measured.problem.pictured(measured.clean)[0].double().numpy()
 
 
 def residual_of(item: Item, measured: Measured) -> Residual:
@@ -99,6 +99,8 @@ def residual_of(item: Item, measured: Measured) -> Residual:
         kernel = torch.from_numpy(read_kernel(item.folder / "kernel.npy"))
         channels, height, width = op.in_shape
         op = measured.problem.with_kernel(kernel.float()).operator((channels, height, width), noise=op.noise)
+    if measured.problem.own_channels:
+        raise ValueError("the mean in its file is a picture of the image of the model, such as its magnitude")
     if mean.shape[1:] != op.in_shape:
         raise ValueError("the image of the model is larger than the mean in its file, which shows what INPUT shows")
     difference = measured.measurement - op(mean)

@@ -152,5 +152,6 @@ def _check_noise(kind: type[Problem], noise: NoiseChoice, *, simulated: bool, bl
         raise OptionError(
             f"--problem {kind.name} without {kind.needs} takes Gaussian noise, of a known level such as --noise 0.01 or auto."
         )
-    if kind.accepts_noise == "gaussian" and noise.level is None:
+    found = kind.finds_noise and noise.kind in FROM_INPUT
+    if kind.accepts_noise == "gaussian" and noise.level is None and not found:
         raise OptionError(f"--problem {kind.name} takes Gaussian noise of a known level, such as --noise 0.01.")

@@ -235,7 +235,7 @@ def _measured(
             f"{where}: an image of {width} x {height} pixels is too large to sample. Crop it, or choose a smaller --factor "
             "or --margin."
         )
-    channels = own if channels == 1 else channels
+    channels = own if channels == 1 or problem.own_channels else channels
     if own not in (1, channels):
         raise ValueError(f"{where}: its image has {own} channels, but this prior takes {channels} channels.")
     noise, rounded = _noise(said, given, of_file, notes, where)
@@ -281,7 +281,7 @@ def _noise(
     the rounding in a JPEG file."""
     if said.kind in FROM_INPUT:
         try:
-            own = given.problem.noise_of_input(estimated=said.kind == "auto")
+            own = given.problem.noise_of_input(given.y, estimated=said.kind == "auto")
             if own is not None:
                 notes.append(own[1])
                 return own[0], False

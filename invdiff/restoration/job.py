@@ -147,7 +147,7 @@ class Job:
         self, wanted: str | None = None, *, quality: int | None = None, strip: bool = False, anonymize: bool = False
     ) -> FileFormat:
         """Return the format of the files of results: :func:`invdiff.restoration.formats.file_format`."""
-        channels = self.measured.observed.in_shape[0]
+        channels = self.measured.problem.pictured(torch.zeros(1, *self.measured.observed.in_shape)).shape[1]
         return file_format(self.measured.picture, channels, wanted, quality=quality, strip=strip, anonymize=anonymize)
 
     def results(self, *, npz: bool, files: FileFormat, keep: tuple[str, ...] = KEPT) -> Results:
@@ -208,7 +208,7 @@ class Job:
         )
         if self.spread is not None:
             record |= {"spread": self.spread.record}
-        pictures = measured.problem.upright(measured.problem.framed(results))
+        pictures = measured.problem.upright(measured.problem.pictured(results))
         inputs = (*self.files.paths, *prior_files(settings["prior"]))
         return Restoration(pictures, post, measured, record, self.spread, inputs)
 
@@ -316,7 +316,7 @@ def prepare(
         progress=progress,
         **values,
     )
-    sampler = _sampler(score, measured, settings, option or {})
+    sampler = _sampler(measured.problem.prior(score), measured, settings, option or {})
     spread = _spread(measured, sampler, settings, files)
     files.check()
     fitted = None

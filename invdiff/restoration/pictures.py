@@ -54,7 +54,8 @@ def file_names(
     names += ["posterior.npz"] if npz else []
     names += [KERNEL, "kernel.png"] if is_blind(measured) else []
     names += [f"measurement{ending}" for ending in (".png", ".tif", ".npz")] if measured.clean is not None else []
-    extras = [f"{name}.png" for name in measured.problem.extras()]
+    derived = measured.problem.derived(torch.zeros(1, *measured.observed.in_shape))
+    extras = [f"{name}.png" for name in measured.problem.extras() | derived]
     taken = next((name for name in extras if name in names), None)
     if taken is not None:
         raise ValueError(f"problem {measured.problem.name}: extras() must not name the file {taken}, which holds a result.")
@@ -160,7 +161,8 @@ def write(
         problem.write_measurement(
             folder, stored_y, suffix=suffix_of(samples.shape[1]), bits=picture.bits, icc=picture.icc, exif=files.exif(picture)
         )
-    for name, extra in problem.extras().items():
+    derived = problem.derived(measured.in_own_channels(result.posterior.samples[:, 0].cpu()))
+    for name, extra in (problem.extras() | derived).items():
         exif = files.exif(extra)
         write_image(folder / f"{name}.png", extra.pixels, bits=extra.bits, alpha=extra.alpha, icc=extra.icc, exif=exif)
     if npz:
@@ -227,7 +229,7 @@ def write_figures(
     if result.kernel is not None:
         tiles = {**tiles, "kernel": torch.from_numpy(kernel_picture(result.kernel, side=min(mean.shape[-2:])))}
     if measured.clean is not None:
-        tiles = {"truth": problem.framed(measured.clean)[0], **tiles}
+        tiles = {"truth": problem.pictured(measured.clean)[0], **tiles}
     title = f"{'calibrated ' if calibrated else ''}standard deviation ({scale})"
     comparison_panel(
         folder / "comparison.png",

@@ -78,7 +78,7 @@ def make_record(
         "residual_expected": task.observed.dof if noisy else 0,
         **({} if found is None else {"instrument": _instrument(found)}),
         "notes": list(notes),
-        "metrics": None if task.clean is None else _metrics(task.problem.framed(task.clean), task.problem.framed(results)),
+        "metrics": None if task.clean is None else _metrics(task.problem.pictured(task.clean), task.problem.pictured(results)),
         "timing": {
             "seconds": {name: round(value, 2) for name, value in seconds.items()},
             "estimate": dict(estimate),

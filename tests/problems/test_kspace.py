@@ -132,7 +132,7 @@ class TestConventions:
     def test_many_coils_of_a_small_picture_stay_first(self):
         kspace = transform(coils_of(32, (24, 24)) * phantom((24, 24)))
         problem, y = ReconstructMRI.from_arrays({"kspace": kspace}, scale=1.0)
-        assert y.shape == (1, 1, 32, 24, 24, 2)
+        assert y.shape == (1, 32, 24, 24, 2)
         assert not any("coils along" in note for note in problem.notes)
 
     def test_the_norm_of_the_transform_is_the_scale(self):
@@ -245,7 +245,7 @@ class TestCalibration:
         size = (320, 320)
         maps, image = coils_of(8, size), phantom(size)
         kspace = torch.from_numpy(transform(maps * image) + noise((8, *size), 0.03))
-        problem, y = ReconstructMRI.from_arrays({"kspace": kspace.numpy()}, scale=1.0)
+        problem, y = ReconstructMRI.from_arrays({"kspace": kspace.numpy(), "image": np.array("real")}, scale=1.0)
         assert psnr((problem.preview(y)[0, 0] + 1) / 2, image) > 33.2
 
 

@@ -90,7 +90,7 @@ class TestMRI:
         known = ReconstructMRI.simulated(size, acceleration=2, center_fraction=0.4, coils=1, seed=0)
         full = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(maps * image, axes=(-2, -1)), norm="ortho"), axes=(-2, -1))
         kspace = full * known.mask.numpy()
-        problem, y = ReconstructMRI.from_arrays({"kspace": kspace}, scale=None)
+        problem, y = ReconstructMRI.from_arrays({"kspace": kspace, "image": np.array("real")}, scale=None)
         assert torch.equal(problem.mask, known.mask)
         assert problem.coil_maps is not None
         assert problem.coil_maps.shape == (coils, *size)
