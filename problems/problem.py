@@ -61,7 +61,8 @@ class Problem(ABC):
         keeps_range: Whether a measured picture without noise is nowhere far below black: more values there are refused.
         accepts_noise: ``"any"``; ``"above 0"``: any noise, but no exact data; ``"gaussian"``: Gaussian noise of a known level;
             ``"rounding"``: only the rounding of the problem itself.
-        finds_noise: Whether :meth:`noise_of_input` finds the noise of a measured INPUT, where ``accepts_noise`` is ``"gaussian"``.
+        finds_noise: Whether :meth:`noise_of_input` finds the noise of a measured INPUT, where ``accepts_noise`` is
+            ``"gaussian"``.
         default_noise: Noise of a measured INPUT if none is given: ``"0"``: exact data, where measured pixels are to be kept as
             they are; ``"file"``: found in INPUT (:func:`invdiff.restoration.file_noise.noise_of_file`), where it would
             otherwise be amplified.
