@@ -41,7 +41,7 @@ from .options import PATTERN_SEED, SCALE, Option
 
 __all__ = ["ReconstructMRI"]
 
-WIDTH = 0.1  # standard deviation of the imaginary part over the magnitude: radians of the phase that the maps miss
+WIDTH = 0.3  # standard deviation of the imaginary part over the magnitude: radians of the phase that the maps miss
 OUTER = 0.1  # share of the measured frequencies from which the noise is estimated
 RAYLEIGH = 1.1774  # median magnitude of a complex number whose parts have standard deviation 1
 IMAGES, MAPS_FROM = ("complex", "real"), ("espirit", "center")
