@@ -8,6 +8,7 @@ its neighbors, and a slice is the same whether it is restored alone, in a range 
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from invdiff.formats import Stack
 from invdiff.formats.origin import write
 from invdiff.formats.window import Window, window_of
+from invdiff.io.images import write_image
 from invdiff.io.source import Source
 from invdiff.priors import ScoreModel
 from invdiff.problems import OptionError
@@ -116,6 +119,8 @@ def restore_volume(
     parts += ["std"] if "std" in keep and len(named) > 1 else []
     names = [file for part in parts for file in files.names(part, len(numbers))]
     names += [name for name in ("comparison.png", "std.png") if name.removesuffix(".png") in parts or name[0] == "c"]
+    derived = middle.measured.problem.derived(torch.zeros(1, *middle.measured.observed.in_shape))
+    names += [_numbered(name, number) for name in derived for number in numbers]
     inputs = (*middle.files.paths, *([] if source.is_file() else [source]))
     for text in middle.notes:
         say(text)
@@ -131,6 +136,7 @@ def restore_volume(
         for done, number in enumerate(numbers):
             result = next(results)
             pictures, heat = pictures_of(result, {*keep, "samples"} if "best" in keep else keep)
+            store.keep(number, result)
             store.add(done, pictures, heat if "std" in parts else None, result, files)
             facts.append(result.record)
             if number == numbers[len(numbers) // 2]:
@@ -145,6 +151,10 @@ def restore_volume(
             return _write(folder, store, record, shown, files, keep, parts, inputs)
 
         return place.fill(fill)
+
+
+def _numbered(name: str, number: int) -> str:
+    return f"{name}-{number + 1:04d}.png"
 
 
 def _common_window(held: Stack, source: Path, settings: Mapping[str, Any]) -> Window:
@@ -166,6 +176,7 @@ class _Store:
     def __init__(self, place: Output, numbers: Sequence[int]) -> None:
         self.folder, self.numbers = place.scratch.folder, tuple(numbers)
         self.arrays: dict[str, NDArray[np.float32]] = {}
+        self.extras: list[Path] = []
         self.distances: NDArray[np.float64] | None = None  # of the samples from their mean, over all slices
 
     def add(
@@ -187,6 +198,13 @@ class _Store:
                 path = self.folder / f"{name}.raw"
                 self.arrays[name] = np.memmap(path, np.float32, "w+", shape=(len(self.numbers), *value.shape))
             self.arrays[name][at] = value
+
+    def keep(self, number: int, result: Restoration) -> None:
+        """Write what the samples of a slice show besides pictures, such as a phase."""
+        measured = result.measured
+        for name, extra in measured.problem.derived(measured.in_own_channels(result.posterior.samples[:, 0].cpu())).items():
+            self.extras.append(self.folder / _numbered(name, number))
+            write_image(self.extras[-1], extra.pixels, bits=extra.bits)
 
     @property
     def best(self) -> int:
@@ -242,5 +260,7 @@ def _write(
         values = store.arrays[best if name == "best" else name]  # one sample for all slices
         written = written_as(name, record, files, numbers=numbers, grid=grid)
         write(folder / f"{name}{files.suffix}", iter(values), origin, written)
+    for extra in store.extras:
+        shutil.copy(extra, folder / extra.name)
     write_figures(folder, replace(result, record=record), heat, files, keep)
     return write_record(folder, Results(COMMAND, RECORD, inputs=inputs), record)

@@ -83,6 +83,7 @@ def test_a_slice_that_is_not_there_is_one_line(scan, tmp_path, capsys):
 
 def test_both_slices_in_one_file(scan, tmp_path):
     assert solve(scan, "--slice", "1:2", "-o", tmp_path / "out") == 0
+    assert sorted(path.name for path in (tmp_path / "out").glob("phase*")) == ["phase-0001.png", "phase-0002.png"]
     with ismrmrd().Dataset(str(tmp_path / "out" / "mean.h5"), "dataset", mode="r") as file:
         means = [file.read_image("invdiff", k).data[0, 0] for k in range(file.number_of_images("invdiff"))]
     one, two = (float(mean[np.abs(disk(*SIZE)) > 0.5].mean()) for mean in means)
