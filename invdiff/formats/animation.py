@@ -54,6 +54,7 @@ class Animation(Format):
                 count, durations = int(getattr(image, "n_frames", 1)), list[int]()
                 for k in range(count):
                     image.seek(k)
+                    image.load()  # WebP tells the duration then
                     durations.append(round(image.info.get("duration") or DURATION))
                 height, width, loop = image.height, image.width, int(image.info.get("loop", 0))
 

@@ -6,6 +6,7 @@ deviation are floats), the resolution, and the spacing and axes of ImageJ and OM
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from invdiff.io.tiff import TIFF_MAGIC
 __all__ = ["TIFFStack"]
 
 SUB_DIRECTORIES, DNG_VERSION = 330, 50706  # tags of camera files, whose pages are previews
+LARGEST_CLASSIC = 2**32 - 2**25  # bytes of pixels in a file that is not a BigTIFF
 AXES = ("Z", "T", "Q", "I")  # of slices, times, and others that tifffile does not know
 SIZES = ("PhysicalSizeX", "PhysicalSizeXUnit", "PhysicalSizeY", "PhysicalSizeYUnit", "PhysicalSizeZ", "PhysicalSizeZUnit")
 
@@ -32,6 +34,7 @@ class Header:
 
     Attributes:
         axes: Axes of the series before rows and columns.
+        sides: Their lengths.
         dtype: Type of the values.
         imagej: Metadata of ImageJ.
         sizes: Physical sizes of OME.
@@ -39,6 +42,7 @@ class Header:
     """
 
     axes: str
+    sides: tuple[int, ...]
     dtype: np.dtype[Any]
     imagej: dict[str, Any] | None
     sizes: dict[str, Any] | None
@@ -75,6 +79,7 @@ class TIFFStack(Format):
             imagej = dict(file.imagej_metadata) if file.is_imagej and file.imagej_metadata else None
             sizes = _sizes(tifffile.xml2dict(file.ome_metadata)) if file.is_ome and file.ome_metadata else None
             tags = [page.tags.valueof(tag) for tag in (282, 283, 296)]
+            stacked = tuple(int(side) for side in series.shape[: series.axes.index("Y")])
             count, dtype, height, width = len(file.pages), np.dtype(page.dtype), page.imagelength, page.imagewidth
         first = decode(path, page=1)
         channels = first.values.shape[-1] - first.alpha
@@ -89,14 +94,15 @@ class TIFFStack(Format):
                 )
             return np.moveaxis(values, -1, 0).astype(np.float64)
 
-        largest = float(np.iinfo(first.values.dtype).max) if first.values.dtype.kind == "u" else None
+        kind = first.values.dtype if first.values.dtype.kind == "u" else dtype
+        ends = np.iinfo(kind) if kind.kind in "iu" else None
         return Stack(
             (count, channels, *first.values.shape[:2]),
             picture,
             axis="page",
-            window=(0.0, 255.0) if largest == 255 else None,
-            limits=(-np.inf, np.inf) if largest is None else (0.0, largest),
-            header=Header(series.axes.partition("Y")[0], first.values.dtype if largest else dtype, imagej, sizes, resolution),
+            window=(0.0, 255.0) if kind == np.uint8 else None,
+            limits=(-np.inf, np.inf) if ends is None else (float(ends.min), float(ends.max)),
+            header=Header(series.axes.partition("Y")[0], stacked, kind, imagej, sizes, resolution),
         )
 
     def write(self, path: Path, pictures: Iterable[NDArray[np.float32]], of: Stack | Scan, written: Written) -> None:
@@ -112,34 +118,46 @@ class TIFFStack(Format):
             for each in (first, *pages) if count == 1 else _chain(first, pages):
                 values = np.moveaxis(each, 0, -1)
                 values = values[..., 0] if channels == 1 else values
-                yield np.rint(values).astype(dtype) if dtype.kind in "ui" else values.astype(dtype)
+                yield _whole(values, dtype) if dtype.kind in "ui" else values.astype(dtype)
 
         axis = header.axes[-1:] if header.axes[-1:] in AXES else "Q"
+        axes, sides = (axis if axis in "ZT" else "Z"), (count,)
+        if set(header.axes) <= {"T", "Z"} and math.prod(header.sides) == count:  # times of volumes
+            axes, sides = header.axes, header.sides
         samples = "S" if channels > 1 else ""
+        size = count * height * width * channels * dtype.itemsize
+        kinds = (np.uint8, np.uint16, np.float32) if channels == 1 else (np.uint8,)  # that ImageJ has
+        imagej = header.imagej is not None and dtype in kinds and size < LARGEST_CLASSIC
         options: dict[str, Any] = {"metadata": None}
-        if header.imagej is not None and dtype in (np.uint8, np.uint16, np.float32):
+        if header.imagej is not None and imagej:
             kept = {name: header.imagej[name] for name in ("spacing", "unit", "finterval", "fps") if name in header.imagej}
-            options = {"metadata": {**kept, "axes": f"{axis if axis in 'ZT' else 'Z'}YX{samples}"}}
+            options = {"metadata": {**kept, "axes": f"{axes}YX{samples}"}}
         elif header.sizes is not None:
             scaled = {
                 name: value / written.grid.scale if name.endswith(("X", "Y")) else value for name, value in header.sizes.items()
             }
             identity = uuid.uuid5(uuid.NAMESPACE_OID, f"{written.group} {written.what}")  # equal runs write equal files
-            options = {"metadata": {**scaled, "UUID": str(identity), "axes": f"{axis if axis in 'ZT' else 'Z'}YX{samples}"}}
+            options = {"metadata": {**scaled, "UUID": str(identity), "axes": f"{axes}YX{samples}"}}
         if header.resolution is not None:
             across, down, unit = header.resolution
             options |= {"resolution": (across * written.grid.scale, down * written.grid.scale), "resolutionunit": unit}
         with tifffile.TiffWriter(
-            path, imagej=header.imagej is not None and dtype in (np.uint8, np.uint16, np.float32), ome=header.sizes is not None
+            path, imagej=imagej, ome=header.sizes is not None, bigtiff=not imagej and size >= LARGEST_CLASSIC
         ) as file:
             file.write(
                 stored(),
-                shape=(count, height, width, *((channels,) if channels > 1 else ())),
+                shape=(*sides, height, width, *((channels,) if channels > 1 else ())),
                 dtype=dtype,
                 photometric="rgb" if channels == 3 else "minisblack",
                 software=written.command,
                 **options,
             )
+
+
+def _whole(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return the nearest integers of a type; float32 does not hold its ends exactly."""
+    ends = np.iinfo(dtype)
+    return np.rint(values.astype(np.float64)).clip(ends.min, ends.max).astype(dtype)
 
 
 def _chain(first: NDArray[Any], rest: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:

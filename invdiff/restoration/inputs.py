@@ -164,11 +164,13 @@ def read(
             picture, levels = read_levels(entry, *limits)
         else:
             picture = entry.picture()
-            bits = fewer_bits(picture)
+            bits, (deep, found) = fewer_bits(picture), (picture, None)
             if bits is not None:
-                picture, levels = read_levels(entry, 0.0, 2.0**bits - 1)
+                deep, found = read_levels(entry, 0.0, 2.0**bits - 1)
+            if found is not None and found.full > 1:  # of integers: floats such as 0.2 are whole multiples of 1 / 65535 too
+                picture, levels = deep, found
                 notes.append(
-                    f"INPUT holds integers of {bits} bits in 16: {2**bits - 1} is taken as white, and results have its units; "
+                    f"INPUT holds integers of {bits} bits in 16: {round(found.white)} is taken as white, and results have its units; "
                     "if it is a dark picture: --white 65535"
                 )
             else:
