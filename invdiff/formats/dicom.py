@@ -103,7 +103,14 @@ def _header(path: Path) -> Any:
     if not rows or not columns:
         raise ValueError(f"it holds no image, but {dataset.get('Modality') or 'data'} of another kind")
     check_image(int(rows), int(columns), int(dataset.get("SamplesPerPixel") or 1))
+    if frame_count(dataset) > path.stat().st_size:
+        raise ValueError(f"it declares {frame_count(dataset)} frames, more than it has bytes")
     return dataset
+
+
+def _own_groups(dataset: Any) -> int:
+    """Return how many frames have functional groups of their own."""
+    return min(frame_count(dataset), len(dataset.get("PerFrameFunctionalGroupsSequence") or ()))
 
 
 def _place(dataset: Any) -> tuple[float, float]:
@@ -120,12 +127,15 @@ def _stack(datasets: Sequence[Any], places: Sequence[tuple[Path, int]], axis: st
     """Return the stack of frames, given the data set of each file, or one for all frames of one."""
     first = datasets[0]
     color, bits = is_color(first), int(first.get("BitsStored") or 16)
-    transforms = [rescale(dataset, k) for dataset in datasets for k in range(frame_count(dataset))]
-    stored = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if first.get("PixelRepresentation") else (0, 2**bits - 1)
+    transforms = [rescale(dataset, k) for dataset in datasets for k in range(_own_groups(dataset) or 1)]
+    stored: tuple[float, float] = (
+        (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if first.get("PixelRepresentation") else (0, 2**bits - 1)
+    )
     if "ModalityLUTSequence" in first:
         stored = 0, 65535
-    slope, intercept = transforms[0]
-    if len(set(transforms)) > 1:  # results have one transform for all
+    floats = not color and first.get("BitsStored") is None  # (7FE0,0008) and (7FE0,0009)
+    slope, intercept = (1.0, 0.0) if floats else transforms[0]
+    if len(set(transforms)) > 1 and not floats:  # results have one transform for all
         ends = [a * end + b for a, b in transforms for end in stored]
         slope, intercept = (max(ends) - min(ends)) / (stored[1] - stored[0]), 0.0
         intercept = min(ends) - slope * stored[0]
@@ -142,6 +152,8 @@ def _stack(datasets: Sequence[Any], places: Sequence[tuple[Path, int]], axis: st
         bits = bits if table is None else int(table[2])
         stored = 0, 255 if bits <= 8 else 65535 if bits <= 16 else 2**32 - 1
         low, high = (float(end) for end in stored)
+    elif floats:
+        low, high = stored = -np.inf, np.inf
     else:
         low, high = sorted((slope * stored[0] + intercept, slope * stored[1] + intercept))
     inverted = first.get("PhotometricInterpretation") == "MONOCHROME1"

@@ -8,6 +8,7 @@ header of INPUT, with no more about the patient than it says.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from invdiff.formats.anonymous import anonymous, new_uid
-from invdiff.formats.dicom_values import frame_count, groups_of, padding, unit, values
+from invdiff.formats.dicom_values import frame_count, groups_of, padding, padding_value, unit, values
 from invdiff.formats.format import Array, Grid, Written
 
 __all__ = ["Header", "save"]
@@ -49,13 +50,13 @@ class Header:
     Attributes:
         datasets: Data sets without pixels: one, or one for each file of a series.
         rescale: Slope and intercept between the integers of results and values.
-        stored: Smallest and largest integer.
+        stored: Smallest and largest integer; infinite for floats, which are stored as such.
         places: File and frame of each picture.
     """
 
     datasets: tuple[Any, ...]
     rescale: tuple[float, float]
-    stored: tuple[int, int]
+    stored: tuple[float, float]
     places: Sequence[tuple[Path, int]]
 
 
@@ -69,6 +70,8 @@ def save(path: Path, given: NDArray[np.float32], header: Header, source: Any, wr
         source: Its data set.
         written: What they are.
     """
+    from pydicom.dataset import Dataset
+
     spread = written.what == SPREAD
     pictures: Array = given.astype(np.float64)
     if spread and pictures.shape[1] == 3:
@@ -83,6 +86,7 @@ def save(path: Path, given: NDArray[np.float32], header: Header, source: Any, wr
         own = dataset.get("PerFrameFunctionalGroupsSequence")
         if own is not None:
             dataset.PerFrameFunctionalGroupsSequence = [own[k] for k in written.numbers if k < len(own)]
+        _cut(dataset, written.numbers)
     if written.grid != Grid():
         _place(dataset, written.grid)
     dataset.Rows, dataset.Columns = pictures.shape[-2:]
@@ -95,7 +99,9 @@ def save(path: Path, given: NDArray[np.float32], header: Header, source: Any, wr
     if written.anonymize:
         dataset = anonymous(dataset)
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    dataset.save_as(path, enforce_file_format=True)
+    plain: Any = Dataset(dataset)  # without the memory of the byte order of INPUT, which may be big-endian
+    plain.file_meta = dataset.file_meta
+    plain.save_as(path, enforce_file_format=True)
 
 
 def _identify(dataset: Any, source: Any, written: Written) -> None:
@@ -149,6 +155,22 @@ def _place(dataset: Any, grid: Grid) -> None:
             setattr(item, name, [decimal(float(side) / grid.scale) for side in item[name].value])
 
 
+def _cut(dataset: Any, numbers: Sequence[int]) -> None:
+    """Set the position of some planes of a dose, whose offsets along the normal are counted from the first one."""
+    offsets = dataset.get("GridFrameOffsetVector")
+    if not offsets or max(numbers) >= len(offsets):
+        return
+    kept = [float(offsets[k]) for k in numbers]
+    if float(offsets[0]) == 0:  # relative to the position, and else coordinates
+        position, sides = dataset.get("ImagePositionPatient"), dataset.get("ImageOrientationPatient")
+        if position and sides:
+            normal = np.cross(np.array(sides[:3], dtype=float), np.array(sides[3:], dtype=float))
+            moved = np.array(position, dtype=float) + kept[0] * normal
+            dataset.ImagePositionPatient = [decimal(value) for value in moved]
+        kept = [value - kept[0] for value in kept]
+    dataset.GridFrameOffsetVector = [decimal(value) for value in kept]
+
+
 def _with(dataset: Any, name: str) -> Iterator[Any]:
     """Yield the data set and the items of its functional groups that have an element with a value."""
     if dataset.get(name):
@@ -188,20 +210,26 @@ def _store_values(dataset: Any, pictures: Array, header: Header, source: Any, wr
     """Store values with the slope and the range of INPUT; what is padding there is padding here."""
     (slope, intercept), (low, high) = header.rescale, header.stored
     integers = np.rint((pictures - intercept) / slope).clip(low, high)
-    padded = isinstance(source.get("PixelPaddingValue"), int) and written.grid == Grid()
-    if padded:
+    padded = padding_value(source) if written.grid == Grid() else None
+    if padded is not None:
         for place, number in enumerate(written.numbers):
             raw, _ = values(*header.places[number], source)
-            integers[place][padding(raw, source)] = source.PixelPaddingValue
+            integers[place][padding(raw, source)] = padded
     if dataset.get("PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
         dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.SamplesPerPixel = 1
     _set_rescale(dataset, slope, intercept)
+    if not math.isfinite(low):
+        dataset.FloatPixelData, dataset.BitsAllocated = pictures.astype("<f4").tobytes(), 32
+        for name in ("BitsStored", "HighBit", "PixelRepresentation"):
+            if name in dataset:
+                delattr(dataset, name)
+        return
     bits = 8 if low >= 0 and high <= 255 else 16 if high <= 65535 else 32
     stored = int(source.get("BitsStored") or bits)
     _store(dataset, integers.astype(f"<{'i' if low < 0 else 'u'}{bits // 8}"), stored=stored)
-    if padded:
-        dataset.add_new("PixelPaddingValue", "SS" if low < 0 else "US", source.PixelPaddingValue)
+    if padded is not None:
+        dataset.add_new("PixelPaddingValue", "SS" if low < 0 else "US", padded)
 
 
 def _store(dataset: Any, integers: NDArray[Any], *, stored: int | None = None) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from invdiff.formats.format import Array
 
-__all__ = ["frame_count", "groups_of", "is_color", "padding", "quiet", "rescale", "unit", "values", "window"]
+__all__ = ["frame_count", "groups_of", "is_color", "padding", "padding_value", "quiet", "rescale", "unit", "values", "window"]
 
 # pydicom logs what is unusual in a file; without a handler Python would print that to the terminal.
 logging.getLogger("pydicom").addHandler(logging.NullHandler())
@@ -108,12 +108,20 @@ def unit(dataset: Any) -> str:
     return "HU" if dataset.get("Modality") == "CT" and dataset.get("RescaleSlope") is not None else ""
 
 
+def padding_value(dataset: Any, name: str = "PixelPaddingValue") -> int | None:
+    """Return the stored value of padding; scanners write negative ones as unsigned integers, such as 63536 for -2000."""
+    value, bits = dataset.get(name), int(dataset.get("BitsAllocated") or 16)
+    if not isinstance(value, int):
+        return None
+    return value - 2**bits if dataset.get("PixelRepresentation") and value >= 2 ** (bits - 1) else value
+
+
 def padding(raw: NDArray[Any], dataset: Any) -> NDArray[np.bool_]:
     """Return where stored values are padding rather than measured, in their shape."""
-    value, limit = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
-    if not isinstance(value, int) or is_color(dataset):
+    value, limit = padding_value(dataset), padding_value(dataset, "PixelPaddingRangeLimit")
+    if value is None or is_color(dataset):
         return np.zeros(raw.shape, dtype=bool)
-    low, high = sorted((value, limit if isinstance(limit, int) else value))
+    low, high = sorted((value, value if limit is None else limit))
     wide = raw.astype(np.int64)
     found: NDArray[np.bool_] = (wide >= low) & (wide <= high)
     return found

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
@@ -101,17 +103,16 @@ class FITS(Format):
         from astropy.io import fits
 
         header: Header = of.header
-        values = np.stack([each[0, ::-1] for each in pictures])
+        values: NDArray[np.float32] = np.stack([each[0, ::-1] for each in pictures])
         whole = len(values) == math.prod(header.further)
         values = values.reshape(*header.further, *values.shape[-2:]) if whole else values
         values = values[0] if values.ndim == 3 and not header.further else values
         image = header.image.copy()
         for name in STORAGE:
             image.remove(name, ignore_missing=True)
-        if written.grid != Grid():
-            _move(image, written.grid, values.shape[-2], header.rows)
-        if not whole and "CRPIX3" in image:
-            image["CRPIX3"] -= written.numbers[0]
+        _move(image, written.grid, values.shape[-2], header.rows)
+        if not whole:
+            _cut(image, header.further, written.numbers)
         image.add_history(f"{written.command}: {written.what} of samples of the posterior distribution")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # cards that are not as the standard has them
@@ -128,13 +129,34 @@ class FITS(Format):
 def _move(header: Any, grid: Grid, height: int, rows: int) -> None:
     """Set the world coordinates of pixels on another grid; a pixel of FITS has its center at whole numbers, from 1."""
     below = height / grid.scale - rows - grid.top  # rows that the result adds below, where the array begins
-    for axis, added in ((1, grid.left), (2, below)):
-        name = f"CRPIX{axis}"
-        if name in header:
-            header[name] = (header[name] - 0.5 + added) * grid.scale + 0.5
-        for other in [f"CDELT{axis}", *(f"CD{row}_{axis}" for row in (1, 2))]:
-            if other in header:
-                header[other] /= grid.scale
+    for letter in ("", *ascii_uppercase):  # of alternative coordinates
+        if not any(f"{name}1{letter}" in header for name in ("CTYPE", "CRVAL", "CRPIX", "CDELT")):
+            continue
+        matrix = [name for name in header if re.fullmatch(rf"CD\d+_[12]{letter}", name)]
+        for axis, added in ((1, grid.left), (2, below)):
+            if added or grid.scale != 1:
+                name = f"CRPIX{axis}{letter}"  # 0 and the spacing 1 if they are not stated
+                header[name] = (header.get(name, 0.0) - 0.5 + added) * grid.scale + 0.5
+            if grid.scale != 1 and not matrix:
+                name = f"CDELT{axis}{letter}"
+                header[name] = header.get(name, 1.0) / grid.scale
+        for name in matrix:
+            header[name] /= grid.scale
+    for name in list(header):  # distortions, polynomials of pixels
+        found = re.fullmatch(r"(?:A|B|AP|BP)_(\d)_(\d)", name)
+        if found:
+            header[name] *= grid.scale ** (1 - int(found[1]) - int(found[2]))
+
+
+def _cut(header: Any, further: tuple[int, ...], numbers: Sequence[int]) -> None:
+    """Set the world coordinates of some planes of a cube, which are the third axis of a result."""
+    first = np.unravel_index(numbers[0], further)
+    for letter in ("", *ascii_uppercase):
+        if f"CRVAL3{letter}" in header or f"CRPIX3{letter}" in header:
+            header[f"CRPIX3{letter}"] = header.get(f"CRPIX3{letter}", 0.0) - int(first[-1])
+        for k, start in enumerate(first[-2::-1], 4):
+            if f"CRVAL{k}{letter}" in header or f"CRPIX{k}{letter}" in header:
+                header[f"CRPIX{k}{letter}"] = header.get(f"CRPIX{k}{letter}", 0.0) - int(start)
 
 
 @contextlib.contextmanager

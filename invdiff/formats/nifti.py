@@ -2,12 +2,13 @@
 
 A slice is shown with the first axis of the array to the right and the second upward if that points to anterior or superior,
 as radiologists see it; results lie in the array as INPUT does. Of more than three axes (time, diffusion directions) all but the
-first two are counted as slices.
+first two are counted as slices, volume after volume.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gzip
 import logging
 import math
 import zlib
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from invdiff.formats.format import Array, Format, Grid, Scan, Stack, Written
+from invdiff.io.kinds import HEAD
 from invdiff.io.limits import LARGEST_ARRAY, check_image
 
 __all__ = ["NIfTI"]
@@ -74,16 +76,21 @@ class NIfTI(Format):
     writes = "float32 volumes with affine and header"
 
     def recognizes(self, head: bytes, path: Path) -> bool:
-        if head.startswith(GZIP):
-            with contextlib.suppress(zlib.error):
-                head = zlib.decompressobj(31).decompress(head, 1024)
+        head = _plain(head)
         return head[344:348] in (SINGLE, PAIR) or head[4:12] in SECOND
 
     def open(self, path: Path) -> Stack | Scan:
         import nibabel
 
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+        compressed, head = head.startswith(GZIP), _plain(head)
+        if head[344:348] == PAIR or head[4:12] == SECOND[1]:
+            raise ValueError("it is the header of a pair, .hdr and .img, which are not read: join them to one .nii file")
         with _plain_errors():
-            image: Any = nibabel.load(path)
+            # By class, not by nibabel.load, which takes other formats by their names, and the second file of a pair.
+            kind_of_image: Any = nibabel.Nifti2Image if head[4:12] in SECOND else nibabel.Nifti1Image
+            image: Any = kind_of_image.from_file_map({"image": _holder(path, compressed)})
             shape, proxy = image.shape, image.dataobj
         kind = image.get_data_dtype()
         colors = kind.names is not None and set(kind.names) >= {"R", "G", "B"}
@@ -95,20 +102,15 @@ class NIfTI(Format):
         check_image(height, width, 3 if colors else 1)
         count = math.prod(further)
         whole = _Whole(proxy)
-        compressed = False
-        if image.file_map["image"].filename.endswith((".gz", ".bz2", ".zst")):  # read at once: there is no jumping in it
-            if math.prod(shape) > LARGEST_ARRAY:
-                raise ValueError(
-                    f"it holds {math.prod(shape)} values in a compressed file, which is read at once: unpack it first"
-                )
-            compressed = True
+        if compressed and math.prod(shape) > LARGEST_ARRAY:  # there is no jumping in it
+            raise ValueError(f"it holds {math.prod(shape)} values in a compressed file, which is read at once: unpack it first")
         codes: Any = nibabel.orientations.aff2axcodes(image.affine) if image.affine is not None else ()  # type: ignore[no-untyped-call]
         flipped = len(codes) > 1 and codes[1] in UPWARD
 
         def picture(k: int) -> Array:
             with _plain_errors():
                 source: Any = whole.values if compressed else proxy
-                where: Any = (..., *np.unravel_index(k, further))
+                where: Any = (..., *np.unravel_index(k, further, order="F"))
                 found = np.asarray(source[where] if further else source)
             planes: NDArray[Any] = np.stack([found[name] for name in "RGB"]) if colors else found[None]
             upright = planes.swapaxes(-1, -2).astype(np.float64)
@@ -133,11 +135,30 @@ class NIfTI(Format):
         if len(volume) == 1:
             values = volume[0]
             whole = values.shape[-1] == math.prod(header.further)
-            values = values.reshape(*values.shape[:2], *header.further) if whole else values
+            values = values.reshape(*values.shape[:2], *header.further, order="F") if whole else values
         else:  # RGB, as a fifth axis: integers of 8 bits hold no means
             values = np.moveaxis(volume, 0, -1)[:, :, :, None, :]
         image = _image(header, values, written)
         image.to_filename(path)
+
+
+def _plain(head: bytes) -> bytes:
+    """Return the first bytes of a file, unpacked."""
+    if head.startswith(GZIP):
+        with contextlib.suppress(zlib.error):
+            return zlib.decompressobj(31).decompress(head, 1024)
+    return head
+
+
+def _holder(path: Path, compressed: bool) -> Any:
+    """Return what nibabel reads a file from, whatever its name: it takes the endings for the compression."""
+    from nibabel.fileholders import FileHolder
+
+    if compressed:
+        return FileHolder(fileobj=gzip.open(path))  # type: ignore[no-untyped-call]
+    if path.name.lower().endswith((".gz", ".bz2", ".zst")):
+        raise ValueError(f"it is named {path.suffix}, and is not compressed: rename it")
+    return FileHolder(filename=str(path))  # type: ignore[no-untyped-call]
 
 
 def _image(header: Header, values: NDArray[np.float32], written: Written) -> Any:
@@ -173,7 +194,7 @@ def _change(header: Header, written: Written, height: int) -> NDArray[np.float64
     top = 0.5 / grid.scale - 0.5 - grid.top
     # Of flipped rows the last one of the result is the first of the array.
     change[1, 3] = header.rows - 1 - top - (height - 1) / grid.scale if header.flipped else top
-    change[2, 3] = written.numbers[0] if len(written.numbers) < math.prod(header.further) else 0
+    change[2, 3] = written.numbers[0] % header.further[0] if header.further else 0
     return change
 
 

@@ -170,8 +170,8 @@ def read(
             if found is not None and found.full > 1:  # of integers: floats such as 0.2 are whole multiples of 1 / 65535 too
                 picture, levels = deep, found
                 notes.append(
-                    f"INPUT holds integers of {bits} bits in 16: {round(found.white)} is taken as white, and results have its units; "
-                    "if it is a dark picture: --white 65535"
+                    f"INPUT holds integers of {bits} bits in 16: {round(found.white)} is taken as white, and results have "
+                    "its units; if it is a dark picture: --white 65535"
                 )
             else:
                 notes += dark_notes(picture)
