@@ -21,6 +21,7 @@ from invdiff.io.limits import check_image
 
 __all__ = ["DICOM", "DICOMSeries"]
 
+DEFLATED = "1.2.840.10008.1.2.1.99"
 MARK = b"DICM"  # behind 128 bytes that are free
 
 
@@ -98,6 +99,7 @@ def _is_dicom(path: Path) -> bool:
 def _header(path: Path) -> Any:
     import pydicom
 
+    _check_deflated(path)
     dataset = pydicom.dcmread(path, stop_before_pixels=True)
     rows, columns = (dataset.get(name) for name in ("Rows", "Columns"))
     if not rows or not columns:
@@ -106,6 +108,17 @@ def _header(path: Path) -> Any:
     if frame_count(dataset) > path.stat().st_size:
         raise ValueError(f"it declares {frame_count(dataset)} frames, more than it has bytes")
     return dataset
+
+
+def _check_deflated(path: Path) -> None:
+    """Raise an error if the data set is deflated: pydicom unpacks it whole, whatever its size, and finds no pixels."""
+    from pydicom.filereader import read_dataset
+
+    with path.open("rb") as file:
+        file.seek(132)
+        meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+    if str(meta.get("TransferSyntaxUID")) == DEFLATED:
+        raise ValueError("its data set is deflated as a whole, which is not read: convert it to another transfer syntax")
 
 
 def _own_groups(dataset: Any) -> int:

@@ -91,7 +91,7 @@ def save(path: Path, given: NDArray[np.float32], header: Header, source: Any, wr
         _place(dataset, written.grid)
     dataset.Rows, dataset.Columns = pictures.shape[-2:]
     if pictures.shape[1] == 3:
-        _store_colors(dataset, pictures, header.stored[1])
+        _store_colors(dataset, pictures, int(header.stored[1]))
     elif spread:
         _store_spread(dataset, pictures[:, 0])
     else:

@@ -28,7 +28,7 @@ __all__ = ["FITS"]
 MAGIC = b"SIMPLE  ="
 COMPRESSED = (b"\x1f\x8b",)
 STORAGE = ("BSCALE", "BZERO", "BLANK", "CHECKSUM", "DATASUM", "DATAMIN", "DATAMAX")  # what belongs to the old values
-WHO = ("OBSERVER", "AUTHOR", "OPERATOR", "PI-COI", "PROPOSER", "PI_NAME")
+WHO = ("OBSERVER", "AUTHOR", "OPERATOR", "PI-COI", "PROPOSER", "PI_NAME", "EMAIL", "COMMENT", "HISTORY")
 
 
 @dataclass(frozen=True)
@@ -107,22 +107,22 @@ class FITS(Format):
         whole = len(values) == math.prod(header.further)
         values = values.reshape(*header.further, *values.shape[-2:]) if whole else values
         values = values[0] if values.ndim == 3 and not header.further else values
-        image = header.image.copy()
+        image, primary = header.image.copy(), header.primary.copy()
         for name in STORAGE:
             image.remove(name, ignore_missing=True)
         _move(image, written.grid, values.shape[-2], header.rows)
         if not whole:
             _cut(image, header.further, written.numbers)
+        for each in (image, primary) if written.anonymize else ():
+            for name in WHO:
+                each.remove(name, ignore_missing=True, remove_all=True)
         image.add_history(f"{written.command}: {written.what} of samples of the posterior distribution")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # cards that are not as the standard has them
             if header.extension:
-                units: list[Any] = [fits.PrimaryHDU(header=header.primary), fits.ImageHDU(values, image)]
+                units: list[Any] = [fits.PrimaryHDU(header=primary), fits.ImageHDU(values, image)]
             else:
                 units = [fits.PrimaryHDU(values, image)]
-            for unit in units if written.anonymize else ():
-                for name in WHO:
-                    unit.header.remove(name, ignore_missing=True, remove_all=True)
             fits.HDUList(units).writeto(path, output_verify="silentfix")
 
 

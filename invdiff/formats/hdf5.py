@@ -116,6 +116,8 @@ def dataset(file: Any, name: str, *, largest: int | None = LARGEST_ARRAY) -> Any
         raise ValueError(
             f"{name!r} is compressed by the HDF5 filter {foreign[0]}, which is not part of HDF5; repack it with gzip"
         )
+    if found.chunks is not None:  # they are unpacked whole, and may be larger than the dataset
+        check_array(found.chunks)
     if largest is not None and found.shape is not None:
         check_array(found.shape, largest)
     return found

@@ -155,10 +155,10 @@ def _holder(path: Path, compressed: bool) -> Any:
     from nibabel.fileholders import FileHolder
 
     if compressed:
-        return FileHolder(fileobj=gzip.open(path))  # type: ignore[no-untyped-call]
+        return FileHolder(fileobj=gzip.open(path))
     if path.name.lower().endswith((".gz", ".bz2", ".zst")):
         raise ValueError(f"it is named {path.suffix}, and is not compressed: rename it")
-    return FileHolder(filename=str(path))  # type: ignore[no-untyped-call]
+    return FileHolder(filename=str(path))
 
 
 def _image(header: Header, values: NDArray[np.float32], written: Written) -> Any:

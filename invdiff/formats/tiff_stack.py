@@ -121,7 +121,7 @@ class TIFFStack(Format):
                 yield _whole(values, dtype) if dtype.kind in "ui" else values.astype(dtype)
 
         axis = header.axes[-1:] if header.axes[-1:] in AXES else "Q"
-        axes, sides = (axis if axis in "ZT" else "Z"), (count,)
+        axes, sides = (axis if axis in "ZT" else "Z"), tuple[int, ...]((count,))
         if set(header.axes) <= {"T", "Z"} and math.prod(header.sides) == count:  # times of volumes
             axes, sides = header.axes, header.sides
         samples = "S" if channels > 1 else ""

@@ -164,13 +164,13 @@ def read(
             picture, levels = read_levels(entry, *limits)
         else:
             picture = entry.picture()
-            bits, (deep, found) = fewer_bits(picture), (picture, None)
+            bits, deep, told = fewer_bits(picture), picture, None
             if bits is not None:
-                deep, found = read_levels(entry, 0.0, 2.0**bits - 1)
-            if found is not None and found.full > 1:  # of integers: floats such as 0.2 are whole multiples of 1 / 65535 too
-                picture, levels = deep, found
+                deep, told = read_levels(entry, 0.0, 2.0**bits - 1)
+            if told is not None and told.full > 1:  # of integers: floats such as 0.2 are whole multiples of 1 / 65535 too
+                picture, levels = deep, told
                 notes.append(
-                    f"INPUT holds integers of {bits} bits in 16: {round(found.white)} is taken as white, and results have "
+                    f"INPUT holds integers of {bits} bits in 16: {round(told.white)} is taken as white, and results have "
                     "its units; if it is a dark picture: --white 65535"
                 )
             else:

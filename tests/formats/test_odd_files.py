@@ -231,3 +231,39 @@ def test_floats_that_are_whole_multiples_of_a_step_are_floats(tmp_path):
     pixels[4:9, 5:11] = 0.2  # 13107 of 65535
     result = invdiff.restore(pixels, **FAST)
     assert abs(float(result.measured.measurement.max()) - (2 * 0.2 - 1)) < 1e-6
+
+
+class TestBombs:
+    def test_deflated_data_sets_are_not_unpacked(self, tmp_path):
+        import pydicom
+
+        made = ct(tmp_path)
+        data = pydicom.dcmread(made.path)
+        data.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1.99"
+        data.save_as(made.path, enforce_file_format=True)
+        with pytest.raises(ValueError, match="deflated"):
+            formats.opened(made.path)
+
+    def test_chunks_larger_than_the_dataset_are_refused(self, tmp_path):
+        import h5py
+
+        from invdiff.formats import hdf5
+
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file.create_dataset("x", (4, 4), maxshape=(None, None), chunks=(2**15, 2**14), dtype="u1", compression="gzip")
+        with hdf5.opened(tmp_path / "a.h5") as file, pytest.raises(ValueError, match="declares"):
+            hdf5.dataset(file, "x")
+
+
+def test_anonymous_fits_files_have_no_texts(tmp_path):
+    from astropy.io import fits
+
+    header = fits.Header({"OBSERVER": "Jane Doe", "EMAIL": "doe@x", "EXPTIME": 3.0})
+    header.add_history("/home/doe")
+    header.add_comment("by Doe")
+    fits.PrimaryHDU(np.random.default_rng(0).random((16, 18)), header).writeto(tmp_path / "in.fits")
+    invdiff.restore(tmp_path / "in.fits", **FAST).save(tmp_path / "out", anonymize=True)
+    content = (tmp_path / "out" / "mean.fits").read_bytes().lower()
+    assert b"doe" not in content
+    assert b"invdiff" in content
+    assert b"EXPTIME" in content.upper()
