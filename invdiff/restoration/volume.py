@@ -104,11 +104,20 @@ def restore_volume(
         raise OptionError(f"{source}: volumes of this format are not written. Choose one --slice N.")
     window = _common_window(held, source, settings) if isinstance(held, Stack) else None
 
-    def job_of(number: int) -> Job:
-        chosen = {**settings, "slice": number + 1}
+    def prepared(number: int, **others: Any) -> Job:
+        chosen = {**settings, **others, "slice": number + 1}
         return prepare(source, chosen, option=option, prior_option=prior_option, score=score, window=window)
 
-    middle = job_of(numbers[len(numbers) // 2])
+    def job_of(number: int) -> Job:
+        try:
+            return prepared(number)
+        except ValueError:
+            if getattr(settings["noise"], "kind", settings["noise"]) != "auto":
+                raise
+            # An empty slice at the end of a volume, whose noise cannot be told: that of the middle one.
+            return prepared(number, noise=middle.measured.observed.noise.sigma / 2)
+
+    middle = prepared(numbers[len(numbers) // 2])
     if not isinstance(held, Stack) and settings.get("scale") is None:  # one white for all
         settings = {**settings, "scale": middle.measured.problem.__dict__.get("scale")}
     files = middle.file_format(None, anonymize=anonymize)

@@ -267,3 +267,15 @@ def test_anonymous_fits_files_have_no_texts(tmp_path):
     assert b"doe" not in content
     assert b"invdiff" in content
     assert b"EXPTIME" in content.upper()
+
+
+def test_empty_slices_do_not_end_a_volume(tmp_path, request):
+    import nibabel
+    from skimage import data
+
+    picture = data.camera()[100:228, 150:278] / 255.0 + np.random.default_rng(0).normal(0, 0.05, (128, 128))
+    volume = np.stack([np.zeros_like(picture), picture, np.zeros_like(picture)], -1).astype(np.float32)
+    nibabel.Nifti1Image(volume, np.eye(4)).to_filename(tmp_path / "in.nii.gz")
+    arguments = ("--problem", "denoise", "--noise", "auto", "--steps", 1, "--samples", 1, "-o", tmp_path / "out")
+    request.getfixturevalue("invdiff")("solve", tmp_path / "in.nii.gz", *arguments)
+    assert nibabel.load(tmp_path / "out" / "mean.nii.gz").shape == volume.shape
