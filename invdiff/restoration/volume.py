@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from invdiff.formats import Stack
+from invdiff.formats import Scan, Stack
 from invdiff.formats.origin import write
 from invdiff.formats.window import Window, window_of
 from invdiff.io.images import write_image
@@ -42,6 +42,7 @@ from invdiff.restoration.result import Restoration
 
 __all__ = ["restore_volume"]
 
+TRIED = 16  # slices that are tried before a volume is given up
 PRIOR = ("precision", "checkpointing", "compiled", "tile", "overlap")
 
 
@@ -117,7 +118,7 @@ def restore_volume(
             # An empty slice at the end of a volume, whose noise cannot be told: that of the middle one.
             return prepared(number, noise=middle.measured.observed.noise.sigma / 2)
 
-    middle = prepared(numbers[len(numbers) // 2])
+    shown_number, middle = _nearest_middle(prepared, numbers)
     if not isinstance(held, Stack) and settings.get("scale") is None:  # one white for all
         settings = {**settings, "scale": middle.measured.problem.__dict__.get("scale")}
     files = middle.file_format(None, anonymize=anonymize)
@@ -137,24 +138,30 @@ def restore_volume(
         output, middle.measured.name, Results(COMMAND, RECORD, tuple(names), inputs), overwrite=overwrite
     ) as place:
         if settings["coupling"] is None:
-            results: Iterator[Restoration] = (job_of(number).run() for number in numbers)
+            results: Iterator[Restoration | ValueError] = (_restored(job_of, number) for number in numbers)
         else:
             jobs = [job_of(number) for number in numbers]
             results = coupled_results(jobs, settings["coupling"], settings, option or {}, progress=progress)
         store, facts, shown = _Store(place, numbers), list[Mapping[str, Any]](), None
-        for done, number in enumerate(numbers):
-            result = next(results)
+        for done, (number, result) in enumerate(zip(numbers, results, strict=True)):
+            if isinstance(result, ValueError):
+                say(f"{held.axis} {number + 1} is left as it is: {result}")
+                store.left[done] = str(result)
+                step(done + 1)
+                continue
             pictures, heat = pictures_of(result, {*keep, "samples"} if "best" in keep else keep)
             store.keep(number, result)
             store.add(done, pictures, heat if "std" in parts else None, result, files)
             facts.append(result.record)
-            if number == numbers[len(numbers) // 2]:
+            if number == shown_number:
                 shown = result, heat
             step(done + 1)
             if done == 0 and len(numbers) > 1 and settings["coupling"] is None:
                 say(f"estimate: about {(time.monotonic() - started) * len(numbers):.0f} s for {len(numbers)} {held.axis}s")
-        assert shown is not None
-        record = _record(facts, settings, numbers, held.axis, files, started)
+        if shown is None:
+            raise ValueError(f"{source}: no {held.axis} could be restored: {next(iter(store.left.values()))}")
+        store.fill_left(held, files)
+        record = _record(facts, settings, numbers, held.axis, files, started, store.left)
 
         def fill(folder: Path, target: Path) -> dict[str, Any]:
             return _write(folder, store, record, shown, files, keep, parts, inputs)
@@ -164,6 +171,30 @@ def restore_volume(
 
 def _numbered(name: str, number: int) -> str:
     return f"{name}-{number + 1:04d}.png"
+
+
+def _nearest_middle(prepared: Callable[[int], Job], numbers: Sequence[int]) -> tuple[int, Job]:
+    """Return the slice nearest to the middle that can be restored, and its job."""
+    first: ValueError | None = None
+    for number in sorted(numbers, key=lambda number: abs(number - numbers[len(numbers) // 2]))[:TRIED]:
+        try:
+            return number, prepared(number)
+        except OptionError:
+            raise
+        except ValueError as error:  # an empty slice, for example
+            first = error if first is None else first
+    assert first is not None
+    raise first
+
+
+def _restored(job_of: Callable[[int], Job], number: int) -> Restoration | ValueError:
+    """Return the restoration of a slice, or the error that says why there is none: other slices are restored all the same."""
+    try:
+        return job_of(number).run()
+    except OptionError:
+        raise
+    except ValueError as error:
+        return error
 
 
 def _common_window(held: Stack, source: Path, settings: Mapping[str, Any]) -> Window:
@@ -186,6 +217,7 @@ class _Store:
         self.folder, self.numbers = place.scratch.folder, tuple(numbers)
         self.arrays: dict[str, NDArray[np.float32]] = {}
         self.extras: list[Path] = []
+        self.left: dict[int, str] = {}  # places of slices that could not be restored, and why
         self.distances: NDArray[np.float64] | None = None  # of the samples from their mean, over all slices
 
     def add(
@@ -215,6 +247,18 @@ class _Store:
             self.extras.append(self.folder / _numbered(name, number))
             write_image(self.extras[-1], extra.pixels, bits=extra.bits)
 
+    def fill_left(self, held: Stack | Scan, files: FileFormat) -> None:
+        """Give slices that could not be restored the values of INPUT, or black where there are none, with no spread."""
+        origin = files.origin
+        assert origin is not None
+        for at in self.left:
+            values = held.picture(self.numbers[at]) if isinstance(held, Stack) else None
+            for name, array in self.arrays.items():
+                known = name != "std" and values is not None and values.shape == array.shape[1:]
+                array[at] = np.nan_to_num(values, nan=origin.window.low) if known and values is not None else 0
+                if name != "std" and not known:
+                    array[at] = origin.window.low
+
     @property
     def best(self) -> int:
         """The sample nearest to the mean over all slices."""
@@ -229,6 +273,7 @@ def _record(
     axis: str,
     files: FileFormat,
     started: float,
+    left: Mapping[int, str],
 ) -> dict[str, Any]:
     """Return the record of a volume: that of its middle slice, with sums over all."""
     middle = facts[len(facts) // 2]
@@ -243,8 +288,9 @@ def _record(
         "nvjp": sum(each["nvjp"] for each in facts) / len(facts),
         "slices": [
             {axis: number + 1, "residual": plain(each["residual"]), "residual_expected": each["residual_expected"]}
-            for number, each in zip(numbers, facts, strict=True)
+            for number, each in zip((n for k, n in enumerate(numbers) if k not in left), facts, strict=True)
         ],
+        **({"left": [{axis: numbers[place] + 1, "reason": reason} for place, reason in left.items()]} if left else {}),
         "notes": list(dict.fromkeys(note for each in facts for note in each["notes"])),
         "timing": {**middle["timing"], "seconds": {"load": 0.0, "sample": round(time.monotonic() - started, 2)}},
     }

@@ -279,3 +279,30 @@ def test_empty_slices_do_not_end_a_volume(tmp_path, request):
     arguments = ("--problem", "denoise", "--noise", "auto", "--steps", 1, "--samples", 1, "-o", tmp_path / "out")
     request.getfixturevalue("invdiff")("solve", tmp_path / "in.nii.gz", *arguments)
     assert nibabel.load(tmp_path / "out" / "mean.nii.gz").shape == volume.shape
+
+
+def test_a_slice_that_cannot_be_restored_is_left_as_it_is(tmp_path, invdiff):
+    import nibabel
+    from formats.written_files import AFFINE, HEIGHT, WIDTH, nifti
+
+    made = nifti(tmp_path)
+    holes = np.zeros((WIDTH, HEIGHT, 3), np.uint8)
+    holes[3:6, 4:8, 0] = 1
+    nibabel.Nifti1Image(holes, AFFINE).to_filename(tmp_path / "mask.nii.gz")
+    arguments = (
+        "--problem",
+        "inpaint",
+        "--mask",
+        tmp_path / "mask.nii.gz",
+        "--steps",
+        2,
+        "--samples",
+        2,
+        "-o",
+        tmp_path / "out",
+    )
+    said = invdiff("solve", made.path, *arguments).output
+    assert "slice 2 is left as it is" in said
+    values, _ = made.back(tmp_path / "out" / "mean.nii.gz")
+    np.testing.assert_allclose(values[1:], made.values[1:])
+    assert not np.allclose(values[0], made.values[0])

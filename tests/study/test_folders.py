@@ -143,7 +143,7 @@ class TestFailures:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (("empty", "-o", "out"), "empty: expected files .avif, .bmp, .heic"),
+            (("empty", "-o", "out"), "empty: expected files .arw, .avi, .avif, .bmp"),
             (("album", "-o", "album"), "album: the results would be among the pictures"),
             (("album", "-o", "masks"), "masks is not empty and has no manifest.jsonl"),
             (("album", "-o", "album/a.png"), "a.png is a file, expected a folder"),
