@@ -1,5 +1,9 @@
 """Scans of ISMRMRD: written by its library, read, restored, written, and read by its library."""
 
+# What h5py and nibabel return is a union of classes, and a file holds pictures or arrays: the tests know which.
+# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportOperatorIssue=false, reportArgumentType=false
+# pyright: reportCallIssue=false
+
 from __future__ import annotations
 
 import h5py

@@ -1,5 +1,9 @@
 """Files of k-space from the command line: solved in a few steps, and read by their own libraries, with the header of INPUT."""
 
+# What h5py and nibabel return is a union of classes, and a file holds pictures or arrays: the tests know which.
+# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportOperatorIssue=false, reportArgumentType=false
+# pyright: reportCallIssue=false
+
 from __future__ import annotations
 
 import json

@@ -1,5 +1,9 @@
 """Files that are valid, and not as most are: other byte orders, axes, types and conventions."""
 
+# What h5py and nibabel return is a union of classes, and a file holds pictures or arrays: the tests know which.
+# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false, reportOperatorIssue=false, reportArgumentType=false
+# pyright: reportCallIssue=false
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,5 +1,8 @@
 """Laws of formats with units: a file of its own library is read, solved and written, and read back by that library."""
 
+# What pydicom, nibabel and astropy return is a union of classes: the tests know which.
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportArgumentType=false
+
 from __future__ import annotations
 
 import json

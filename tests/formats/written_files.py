@@ -1,5 +1,8 @@
 """Files of each format of pixels, written by its own library, with what is in them; and how results are read back by it."""
 
+# What pydicom, nibabel and astropy return is a union of classes: the tests know which.
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportArgumentType=false
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
