@@ -121,7 +121,7 @@ def restore_volume(
     shown_number, middle = _nearest_middle(prepared, numbers)
     if not isinstance(held, Stack) and settings.get("scale") is None:  # one white for all
         settings = {**settings, "scale": middle.measured.problem.__dict__.get("scale")}
-    files = middle.file_format(None, anonymize=anonymize)
+    files = middle.file_format(None, strip=strip, anonymize=anonymize)
     named = range(settings["first_sample"], settings["first_sample"] + settings["samples"])
     parts = [*(sample_names(named) if "samples" in keep else ()), *(part for part in ("best", "mean") if part in keep)]
     parts += ["low", "high"] if middle.spread is not None and len(named) > 1 else []
@@ -153,7 +153,7 @@ def restore_volume(
             store.keep(number, result)
             store.add(done, pictures, heat if "std" in parts else None, result, files)
             facts.append(result.record)
-            if number == shown_number:
+            if shown is None or number == shown_number:
                 shown = result, heat
             step(done + 1)
             if done == 0 and len(numbers) > 1 and settings["coupling"] is None:
@@ -161,7 +161,7 @@ def restore_volume(
         if shown is None:
             raise ValueError(f"{source}: no {held.axis} could be restored: {next(iter(store.left.values()))}")
         store.fill_left(held, files)
-        record = _record(facts, settings, numbers, held.axis, files, started, store.left)
+        record = _record(facts, settings, numbers, held.axis, files, keep, started, store.left)
 
         def fill(folder: Path, target: Path) -> dict[str, Any]:
             return _write(folder, store, record, shown, files, keep, parts, inputs)
@@ -272,16 +272,18 @@ def _record(
     numbers: Sequence[int],
     axis: str,
     files: FileFormat,
+    keep: Sequence[str],
     started: float,
     left: Mapping[int, str],
 ) -> dict[str, Any]:
     """Return the record of a volume: that of its middle slice, with sums over all."""
     middle = facts[len(facts) // 2]
     arguments = {**middle["arguments"], "slice": f"{numbers[0] + 1}:{numbers[-1] + 1}", "page": None}
+    arguments |= {"npz": False, "format": files.wanted, "format_quality": None, "keep": ",".join(keep), "strip": files.strip}
     expected = sum(each["residual_expected"] for each in facts)
     return {
         **middle,
-        "arguments": {**arguments, "format": files.wanted, **({"anonymize": True} if files.anonymize else {})},
+        "arguments": {**arguments, **({"anonymize": True} if files.anonymize else {})},
         "residual": [sum(values) for values in zip(*(each["residual"] for each in facts), strict=True)],
         "residual_expected": expected,
         "nfe": sum(each["nfe"] for each in facts) / len(facts),
