@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -84,6 +83,8 @@ class Declip(Problem):
         if not low < high or (math.isinf(low) and math.isinf(high)):
             raise ValueError(f"Declip: low must be below high, and one of them finite, got low={low:g} and high={high:g}.")
         self.low, self.high, self.white = low, high, white
+        if white is not None:  # the prior has room above the clipping level, where samples of mmps leave its range
+            self.recommended = {"method": "dps", "steps": 150}
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, size: tuple[int, int]) -> Self:
@@ -116,7 +117,7 @@ class Declip(Problem):
             raise ValueError(f"{source}: none of its values is above 0, so that nothing is to be recovered.")
         ends = (2 * float(SRGB.encode(np.array(end / white))) - 1 if end is not None else None for end in (low, high))
         below, above = ends
-        problem = _OfLight(-math.inf if below is None else below, math.inf if above is None else above, white=white)
+        problem = cls(-math.inf if below is None else below, math.inf if above is None else above, white=white)
         note = (
             f"linear light, encoded by the curve of sRGB with white at {white:.4g}; results are OpenEXR files of linear light"
         )
@@ -139,13 +140,6 @@ class Declip(Problem):
             return x
         bright, dark = y >= self.high - HALF_STEP, y <= self.low + HALF_STEP
         return torch.where(bright, torch.maximum(x, y), torch.where(dark, torch.minimum(x, y), y))
-
-
-class _OfLight(Declip):
-    """The problem in linear light: the prior has room above the clipping level, where samples of ``mmps`` leave its range."""
-
-    name = "declip"
-    recommended = MappingProxyType({"method": "dps", "steps": 150})
 
 
 def _mapped(x: Tensor, function: Callable[[Array], Array]) -> Tensor:

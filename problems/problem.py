@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -99,7 +100,7 @@ class Problem(ABC):
     size: tuple[int, int] | None = None
     enlarges: float = 1
     misfit_causes: ClassVar[str] = "a measurement that does not describe INPUT (scale, orientation, range of the values)"
-    recommended: ClassVar[Mapping[str, Any]] = {}
+    recommended: Mapping[str, Any] = MappingProxyType({})
     own_channels: bool = False
     boundary: str = "reflect"
 

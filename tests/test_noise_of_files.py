@@ -163,7 +163,7 @@ def test_problems_whose_pixels_are_kept_take_them_as_exact(folder):
     kept = {"inpaint", "outpaint", "colorize", "declip"}
     assert all(PROBLEMS[name].exact_is_usual and PROBLEMS[name].default_noise == "0" for name in kept)
     found = {name for name in PROBLEMS if PROBLEMS[name].default_noise == "file"}
-    assert found == {*RESTORED, "demosaic"}
+    assert found == {*RESTORED, "demosaic", "mri"}
 
 
 def test_the_record_repeats_the_run(folder, tiny_prior):

@@ -60,7 +60,11 @@ class DICOMSeries(Format):
     writes = "derived images, a file each slice"
 
     def recognizes(self, head: bytes, path: Path) -> bool:
-        return False  # a folder, which is asked for by name
+        return False  # a folder: see is_series
+
+    def is_series(self, folder: Path) -> bool:
+        """Return whether there is a DICOM file in a folder."""
+        return any(each.is_file() and _is_dicom(each) for each in folder.iterdir())
 
     def open(self, path: Path) -> Stack | Scan:
         files = sorted(each for each in path.iterdir() if each.is_file() and _is_dicom(each))

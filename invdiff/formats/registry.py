@@ -51,14 +51,14 @@ FORMATS: tuple[Format, ...] = (
 def format_of(path: str | os.PathLike[str]) -> Format | None:
     """Return the format of a file by its content; ``None`` if it is none of :data:`FORMATS`, such as a PNG file.
 
-    A folder is that of a DICOM series.
+    A folder is that of a DICOM series if there is a DICOM file in it.
 
     Raises:
         OSError: If the file cannot be opened.
     """
     path = Path(path)
     if path.is_dir():
-        return next(each for each in FORMATS if isinstance(each, DICOMSeries))
+        return next((each for each in FORMATS if isinstance(each, DICOMSeries) and each.is_series(path)), None)
     if not path.is_file():
         return None
     with path.open("rb") as file:

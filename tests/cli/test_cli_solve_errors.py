@@ -83,7 +83,7 @@ WRONG = [
     (1, "values reach 255", ("bytes.npy", *SMALL[1:])),
     (1, "has 5 channels", ("five.npy", *SMALL[1:])),
     (1, "transpose the array", ("channels-last.npy", *SMALL[1:])),
-    (1, "folder: expected files .avif", ("folder", *SMALL[1:])),
+    (1, "folder: expected files .arw, .avi", ("folder", *SMALL[1:])),
     # the mask
     (1, "missing.png: no such file", (*INPAINT, "--mask", "missing.png")),
     (1, "mask is 16 x 11 pixels and the image 16 x 12", (*INPAINT, "--mask", "small.png")),
