@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from types import MappingProxyType
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -245,7 +246,7 @@ def test_at_the_command_line_quality_excludes_what_it_determines() -> None:
 class Own(Denoise):
     """Denoising in more steps."""
 
-    recommended: ClassVar[Mapping[str, Any]] = {"steps": 30}
+    recommended: Mapping[str, Any] = MappingProxyType({"steps": 30})
 
 
 def test_a_problem_may_know_better(natural: NetworkPrior) -> None:
