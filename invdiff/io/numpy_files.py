@@ -48,7 +48,7 @@ def read_arrays(path: str | os.PathLike[str], name: str) -> dict[str, NDArray[An
     """
     path = existing_file(path)
     if path.suffix.lower() not in (".npy", ".npz"):
-        raise ValueError(f"{path}: expected an .npy or .npz file with the array {name!r}, as written by --simulate.")
+        raise ValueError(f"{path}: expected an .npy or .npz file with the array {name!r}, or one of `invdiff formats`.")
     declared_arrays(path)
     arrays = _arrays(path)
     if list(arrays) == [""]:

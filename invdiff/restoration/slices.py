@@ -65,6 +65,10 @@ def of_volume(source: Any, settings: Mapping[str, Any]) -> tuple[int, ...] | Non
     if not isinstance(source, Path) or settings.get("simulate") or (source.is_dir() and chosen is None):
         return None
     contents = Source(source).contents
+    if contents is None and source.is_dir():
+        raise OptionError(
+            f"--slice: {source} holds no DICOM files, so it is no series. Leave --slice out to restore its pictures."
+        )
     if contents is None:
         if chosen is not None and settings.get("page") is None:
             one_slice(chosen, None)
