@@ -120,7 +120,7 @@ def restore_volume(
 
     shown_number, middle = _nearest_middle(prepared, numbers)
     if not isinstance(held, Stack) and settings.get("scale") is None:  # one white for all
-        settings = {**settings, "scale": middle.measured.problem.__dict__.get("scale")}
+        settings = {**settings, "scale": getattr(middle.measured.problem, "scale", None)}
     files = middle.file_format(None, strip=strip, anonymize=anonymize)
     named = range(settings["first_sample"], settings["first_sample"] + settings["samples"])
     parts = [*(sample_names(named) if "samples" in keep else ()), *(part for part in ("best", "mean") if part in keep)]
@@ -128,7 +128,7 @@ def restore_volume(
     parts += ["quantile-05", "quantile-50", "quantile-95"] if "quantiles" in keep else []
     parts += ["std"] if "std" in keep and len(named) > 1 else []
     names = [file for part in parts for file in files.names(part, len(numbers))]
-    names += [name for name in ("comparison.png", "std.png") if name.removesuffix(".png") in parts or name[0] == "c"]
+    names += [f"{figure}.png" for figure in ("comparison", "std") if figure in (*parts, *keep)]
     derived = middle.measured.problem.derived(torch.zeros(1, *middle.measured.observed.in_shape))
     names += [_numbered(name, number) for name in derived for number in numbers]
     inputs = (*middle.files.paths, *([] if source.is_file() else [source]))
@@ -276,7 +276,7 @@ def _record(
     started: float,
     left: Mapping[int, str],
 ) -> dict[str, Any]:
-    """Return the record of a volume: that of its middle slice, with sums over all."""
+    """Return the record of a volume: that of a slice in its middle, with sums over all."""
     middle = facts[len(facts) // 2]
     arguments = {**middle["arguments"], "slice": f"{numbers[0] + 1}:{numbers[-1] + 1}", "page": None}
     arguments |= {"npz": False, "format": files.wanted, "format_quality": None, "keep": ",".join(keep), "strip": files.strip}
